@@ -1,0 +1,1 @@
+"""Experiments: plan, tunables and the runner."""

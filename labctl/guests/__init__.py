@@ -1,0 +1,1 @@
+"""Guests: topology, initramfs, launchers and their life."""

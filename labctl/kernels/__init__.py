@@ -1,0 +1,1 @@
+"""Kernels: sources, series and content-addressed images."""

@@ -1,0 +1,236 @@
+"""The only place that starts a process.
+
+`run` waits for a program, `spawn` owns one for the length of a `with` block,
+`launch` starts one that is meant to outlive labctl (a guest of `labctl up`).
+What `run` and `spawn` began dies with labctl, even by SIGKILL: every child asks
+the kernel for a parent-death signal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from labctl.errors import CommandError, HostError
+
+Argument = str | Path
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_TERMINATE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ended; `status` is negative for the signal that ended it."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, undecodable bytes replaced."""
+        return self.stdout.decode("utf-8", "replace")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of every child: this process's, in the C locale, plus `extra`."""
+    env = {k: v for k, v in os.environ.items() if k != "LANGUAGE" and not k.startswith("LC_")}
+    return env | {"LC_ALL": "C"} | dict(extra or {})
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # the parent died before the request was in place
+            os._exit(127)
+
+    return prepare
+
+
+def _start(
+    argv: Sequence[Argument],
+    *,
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    stdin: int | IO[bytes],
+    stdout: int | IO[bytes],
+    stderr: int | IO[bytes],
+    bound: bool,
+) -> subprocess.Popen[bytes]:
+    words = [str(word) for word in argv]
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=environment(env),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=_die_with_parent(os.getpid()) if bound else None,
+        )
+    except FileNotFoundError as error:
+        if cwd is not None and not cwd.is_dir():
+            raise HostError(f"the folder {cwd} does not exist") from error
+        raise HostError(
+            f"{words[0]} is not installed", hint="`make setup` installs what the lab needs"
+        ) from error
+    except OSError as error:
+        raise HostError(f"{words[0]} cannot be started: {error.strerror}") from error
+
+
+def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # The child leads its own session, so its pid is its group's id until it is reaped.
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def run(
+    argv: Sequence[Argument],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    timeout_seconds: float,
+    check: bool = True,
+) -> Completed:
+    """Run a program to its end and return what it printed.
+
+    Raises:
+        CommandError: it failed and `check` is set, or it outlived its deadline.
+        HostError: it could not be started.
+    """
+    began = time.monotonic()
+    process = _start(
+        argv,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bound=True,
+    )
+    try:
+        stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
+    except subprocess.TimeoutExpired as error:
+        _kill_group(process, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        raise CommandError(
+            f"`{shlex.join(map(str, argv))}` did not end within {timeout_seconds:g} s",
+            status=process.returncode,
+            output=_tail(stdout + stderr),
+        ) from error
+    finally:
+        _kill_group(process, signal.SIGKILL)
+        process.wait()
+    done = Completed(
+        tuple(map(str, argv)), process.returncode, stdout, stderr, time.monotonic() - began
+    )
+    if check and done.status != 0:
+        output = _tail(done.stderr or done.stdout)
+        raise CommandError(
+            f"`{shlex.join(done.argv)}` ended with status {done.status}: {output}",
+            status=done.status,
+            output=output,
+        )
+    return done
+
+
+def _tail(data: bytes, lines: int = 20) -> str:
+    return "\n".join(data.decode("utf-8", "replace").strip().splitlines()[-lines:])
+
+
+class Process:
+    """A running program and the right to end it."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also its process group."""
+        return self._popen.pid
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        return self._popen.poll()
+
+    def wait(self, timeout_seconds: float) -> int | None:
+        """Return the exit status, or None if it still runs after `timeout_seconds`."""
+        try:
+            return self._popen.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self) -> int:
+        """End it and all of its group: terminate, then kill. Always reaps; safe to call twice."""
+        _kill_group(self._popen, signal.SIGTERM)
+        if self.wait(_TERMINATE_SECONDS) is None:
+            _kill_group(self._popen, signal.SIGKILL)
+        return self._popen.wait()
+
+
+@contextmanager
+def spawn(
+    argv: Sequence[Argument],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+) -> Iterator[Process]:
+    """Own a running program for the length of the block; its output is appended to `log`."""
+    with _output(log) as out:
+        popen = _start(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            bound=True,
+        )
+    process = Process(popen)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+def launch(argv: Sequence[Argument], *, log: Path, cwd: Path | None = None) -> Process:
+    """Start a program that outlives labctl; the caller records its pid to end it later."""
+    with _output(log) as out:
+        return Process(
+            _start(
+                argv,
+                cwd=cwd,
+                env=None,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                bound=False,
+            )
+        )
+
+
+@contextmanager
+def _output(log: Path | None) -> Iterator[int | IO[bytes]]:
+    if log is None:
+        yield subprocess.DEVNULL
+    else:
+        with log.open("ab") as file:
+            yield file

@@ -1,0 +1,1 @@
+"""Results: stored samples and what they say."""
