@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -183,6 +184,48 @@ class Process:
         if self.wait(_TERMINATE_SECONDS) is None:
             _kill_group(self._popen, signal.SIGKILL)
         return self._popen.wait()
+
+
+def started_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot: with its pid, its identity."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The program's name stands in parentheses and may itself hold some.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+class Found:
+    """A process that an earlier labctl launched, found again by pid and start time."""
+
+    def __init__(self, pid: int, ticks: int | None) -> None:
+        self.pid = pid
+        self._ticks = ticks
+
+    def poll(self) -> int | None:
+        """Return None while it runs, 0 when it is gone: its status was its parent's to know."""
+        return None if self._ticks is not None and started_ticks(self.pid) == self._ticks else 0
+
+    def end(self) -> int:
+        """End it: terminate, then kill. Safe if it is gone, or its pid is somebody else's now."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return 0
+        try:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                # After the descriptor is held, the pid cannot come to mean another process.
+                if self.poll() is not None:
+                    return 0
+                signal.pidfd_send_signal(descriptor, number)
+                select.select([descriptor], [], [], _TERMINATE_SECONDS)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(descriptor)
+        return 0
 
 
 @contextmanager

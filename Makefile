@@ -1,0 +1,56 @@
+# `make lab`: a fresh Debian machine -> a measured comparison.
+# `make test`: a fresh Debian machine -> all tests.
+# Both work as root and as a user with sudo, and are safe to run again.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+EXPERIMENT ?= smoke
+VENV := .venv
+LABCTL := $(VENV)/bin/labctl
+
+# What builds kernels and guest programs, what runs guests, what keeps rebuilds short.
+PACKAGES := bc bison build-essential busybox-static ccache cpio flex kmod \
+	libelf-dev libssl-dev linux-source-6.1 patch python3-venv qemu-system-x86 xz-utils
+
+.PHONY: help setup packages lab test lint bench clean
+
+help: ## Show what there is to make.
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+packages: ## Install the Debian packages that are missing (asks for sudo if need be).
+	@missing=(); for package in $(PACKAGES); do \
+	    dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' \
+	        || missing+=("$$package"); \
+	done; \
+	if (( $${#missing[@]} )); then \
+	    echo "installing: $${missing[*]}"; \
+	    root=(); if [[ $$(id -u) != 0 ]]; then root=(sudo); fi; \
+	    "$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q; \
+	    "$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y \
+	        --no-install-recommends "$${missing[@]}"; \
+	fi
+
+$(VENV)/.installed: pyproject.toml | packages
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	touch $@
+
+setup: packages $(VENV)/.installed ## Install what is missing; make .venv/bin/labctl.
+
+lab: setup ## Build stock and patched kernel, measure $(EXPERIMENT), print the table.
+	$(LABCTL) run $(EXPERIMENT)
+
+test: setup ## Lint, unit tests, tests on real guests.
+	$(VENV)/bin/tox run --current-env -e lint,unit,integration
+
+lint: setup ## Lint only.
+	$(VENV)/bin/tox run --current-env -e lint
+
+bench: setup ## Measure the lab's own speed, as ratios.
+	$(VENV)/bin/tox run --current-env -e bench
+
+clean: ## Remove what the lab built and measured; the virtual environment stays.
+	if [[ -x $(LABCTL) ]]; then $(LABCTL) down; fi
+	rm -rf .labctl

@@ -1,0 +1,40 @@
+"""The share of `labctl run`'s wall time that is spent booting guests or in the workload.
+
+Reads the figures that the latest run recorded of itself; `--measure EXPERIMENT`
+makes one first. Target: at least 0.9.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from labctl.results import runs
+
+ROOT = Path(__file__).parent.parent
+TARGET = 0.9
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", metavar="EXPERIMENT")
+    experiment = parser.parse_args().measure
+    folder = ROOT / ".labctl" / "runs"
+    if experiment or not runs.list_runs(folder):
+        subprocess.run([sys.executable, "-m", "labctl.cli", "run", experiment or "smoke"],
+                       cwd=ROOT, check=False)  # fmt: skip
+    run = runs.resolve(folder, "latest")
+    status = 0
+    for name, timings in run.read()["timing"].items():
+        total = sum(t["total_seconds"] for t in timings)
+        boot = sum(t["boot_seconds"] for t in timings)
+        workload = sum(t["workload_seconds"] for t in timings)
+        share = (boot + workload) / total
+        print(f"{run.id} {name}: booting {boot:.0f} s, workload {workload:.0f} s, of {total:.0f} s"
+              f" in all: {share:.3f} (target {TARGET})")  # fmt: skip
+        status |= share < TARGET
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

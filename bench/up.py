@@ -1,0 +1,80 @@
+"""`labctl up` against the same two QEMUs started by hand: the ratio of their times.
+
+Both boot the same images, side by side, until both inits are reached; the two
+ways alternate, so that the host's drift meets them alike. Target: at most 1.3.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from labctl.guests import qemu
+from labctl.guests.guest import prepare_folder
+from labctl.guests.prepare import prepare
+from labctl.lab import load
+from labctl.transports.console import Console
+
+ROOT = Path(__file__).parent.parent
+KERNELS = ("stock", "parallel-free")
+TARGET = 1.3
+
+
+def by_hand(prepared, folder):
+    """Return the seconds that bare QEMUs need until both consoles say ready."""
+    specs = [
+        prepared.spec(k, name=k, folder=folder / k, topology=prepared.lab.guests["numa4"])
+        for k in KERNELS
+    ]
+    for spec in specs:
+        prepare_folder(spec)
+    began = time.monotonic()
+    processes = [
+        subprocess.Popen(qemu.command(spec), cwd=spec.folder, stdin=subprocess.DEVNULL)
+        for spec in specs
+    ]
+    try:
+        consoles = [Console(spec.folder / qemu.CONSOLE_LOG) for spec in specs]
+        while not all(console.boot_id for console in consoles):
+            time.sleep(0.02)
+            for console in consoles:
+                console.poll()
+        return time.monotonic() - began
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def by_labctl():
+    """Return the seconds that the whole command takes."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "labctl.cli", "up", *KERNELS], cwd=ROOT, check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    seconds = time.monotonic() - began
+    subprocess.run([sys.executable, "-m", "labctl.cli", "down"], cwd=ROOT, check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    return seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    prepared = prepare(load(ROOT / "lab.yaml"), KERNELS, lambda _: None)
+    hand, lab = [], []
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            hand.append(by_hand(prepared, Path(folder)))
+        lab.append(by_labctl())
+        print(f"round {number + 1}: by hand {hand[-1]:.2f} s, labctl up {lab[-1]:.2f} s")
+    ratio = statistics.median(a / b for a, b in zip(lab, hand, strict=True))
+    print(f"labctl up / by hand: {ratio:.2f} (target {TARGET}, {prepared.accel})")
+    return 0 if ratio <= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Is what will be measured what was asked for? All outside the clock. */
+#define _GNU_SOURCE
+#include "freebench.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Pages that may lie elsewhere: a hundredth, and one for the last, half page */
+static uint64_t tolerance(uint64_t pages)
+{
+	return pages / 100 + 1;
+}
+
+void check_room(const struct options *options)
+{
+	uint64_t per_node[MOST_NODES];
+	int nodes = node_count();
+	uint64_t room, wanted = options->size;
+
+	if (options->placement == PLACE_NODE && options->node >= nodes)
+		die(SKIPPED, "--placement: there is no node %d with memory",
+		    options->node);
+	read_free_bytes(per_node, nodes);
+	room = options->placement == PLACE_NODE ? per_node[options->node]
+						: sum(per_node, nodes);
+	/* Page tables, and what the kernel keeps for itself. */
+	if (wanted + wanted / 64 > room)
+		die(SKIPPED,
+		    "--size: %" PRIu64 " bytes are wanted and %" PRIu64
+		    " are free",
+		    wanted, room);
+}
+
+/*
+ * Count the region's pages on each node. numa_maps names only where a mapping
+ * starts; the region's own policy keeps it apart from its neighbours.
+ */
+static uint64_t count_pages(const struct region *region, struct result *result)
+{
+	FILE *maps = fopen("/proc/self/numa_maps", "re");
+	uintptr_t from = (uintptr_t)region->address;
+	uint64_t page_bytes = getpagesize();
+	char line[4096];
+
+	if (!maps)
+		return 0;
+	while (fgets(line, sizeof(line), maps)) {
+		uintptr_t start = strtoull(line, NULL, 16);
+
+		if (start < from || start >= from + region->bytes)
+			continue;
+		for (char *at = strstr(line, " N"); at;
+		     at = strstr(at + 1, " N")) {
+			uint64_t pages;
+			int node;
+
+			if (sscanf(at, " N%d=%" SCNu64, &node, &pages) == 2 &&
+			    node < MOST_NODES)
+				result->pages_per_node[node] += pages;
+		}
+	}
+	fclose(maps);
+	/* What the kernel calls a page here is the base page, huge or not. */
+	return sum(result->pages_per_node, MOST_NODES) * page_bytes;
+}
+
+/* For a kernel without numa_maps. */
+static uint64_t count_resident(const struct region *region,
+			       struct result *result)
+{
+	size_t pages = region->bytes / getpagesize();
+	unsigned char *seen = malloc(pages);
+
+	if (!seen || mincore(region->address, region->bytes, seen))
+		die(FAILED, "mincore failed: %s", strerror(errno));
+	for (size_t i = 0; i < pages; i++)
+		result->pages_per_node[0] += seen[i] & 1;
+	free(seen);
+	return result->pages_per_node[0] * getpagesize();
+}
+
+static uint64_t count_huge_bytes(const struct region *region)
+{
+	FILE *maps = fopen("/proc/self/smaps", "re");
+	uintptr_t start, end, from = (uintptr_t)region->address;
+	uint64_t kilobytes, total = 0;
+	bool ours = false;
+	char line[4096];
+
+	if (!maps)
+		die(SKIPPED, "there is no /proc/self/smaps to check by");
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) ==
+		    2)
+			ours = start < from + region->bytes && end > from;
+		else if (ours && sscanf(line, "AnonHugePages: %" SCNu64,
+					&kilobytes) == 1)
+			total += kilobytes * 1024;
+	}
+	fclose(maps);
+	return total;
+}
+
+static bool system_forbids_huge_pages(void)
+{
+	FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+	char line[128] = "[never]";
+
+	if (file) {
+		if (!fgets(line, sizeof(line), file))
+			line[0] = '\0';
+		fclose(file);
+	}
+	return strstr(line, "[never]") != NULL;
+}
+
+static void check_huge_pages(const struct options *options,
+			     const struct result *result)
+{
+	bool forbidden =
+		options->thp == THP_NEVER ||
+		(options->thp == THP_AS_IS && system_forbids_huge_pages());
+
+	if (forbidden && result->huge_bytes)
+		die(FAILED, "--thp: %" PRIu64 " bytes are in huge pages",
+		    result->huge_bytes);
+	if (options->thp == THP_ALWAYS &&
+	    result->huge_bytes < options->size / 2)
+		die(FAILED, "--thp: only %" PRIu64 " bytes are in huge pages",
+		    result->huge_bytes);
+}
+
+/* How many of the region's pages were to lie on a node. */
+static void expect_pages(const struct options *options, uint64_t pages,
+			 int nodes, uint64_t *expected)
+{
+	switch (options->placement) {
+	case PLACE_INTERLEAVE:
+		for (int node = 0; node < nodes; node++)
+			expected[node] = pages / nodes;
+		break;
+	case PLACE_NODE:
+		expected[options->node] = pages;
+		break;
+	case PLACE_LOCAL:
+		for (int i = 0; i < options->threads; i++)
+			expected[node_of_cpu(cpu_of_thread(options, i))] +=
+				pages * (i + 1) / options->threads -
+				pages * i / options->threads;
+		break;
+	}
+}
+
+static void check_nodes(const struct options *options,
+			const struct result *result, uint64_t pages)
+{
+	uint64_t expected[MOST_NODES] = { 0 };
+
+	expect_pages(options, pages, result->nodes, expected);
+	for (int node = 0; node < result->nodes; node++) {
+		uint64_t found = result->pages_per_node[node];
+		uint64_t wrong = found > expected[node]
+					 ? found - expected[node]
+					 : expected[node] - found;
+
+		if (wrong > tolerance(pages) + 512 * !!result->huge_bytes)
+			die(FAILED,
+			    "--placement: node %d has %" PRIu64
+			    " pages where %" PRIu64 " were asked for",
+			    node, found, expected[node]);
+	}
+}
+
+void check_region(const struct region *region, const struct options *options,
+		  struct result *result)
+{
+	uint64_t populated;
+
+	result->nodes = node_count();
+	populated = count_pages(region, result);
+	if (!populated && result->nodes == 1)
+		populated = count_resident(region, result);
+	if (populated != region->bytes)
+		die(FAILED,
+		    "populated are %" PRIu64 " bytes, asked for were %zu",
+		    populated, region->bytes);
+	result->huge_bytes = count_huge_bytes(region);
+	check_huge_pages(options, result);
+	check_nodes(options, result, region->bytes / getpagesize());
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#define _GNU_SOURCE
+#include "freebench.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MOST_THREADS 1024
+
+static const struct operation *const all_operations[] = { &op_free, &op_munmap,
+							  &op_dontneed,
+							  &op_exit, NULL };
+
+const struct operation *const *operations(void)
+{
+	return all_operations;
+}
+
+static void print_help(void)
+{
+	puts("usage: freebench [--op OP] [--size BYTES] [--threads N]\n"
+	     "                 [--placement WHERE] [--thp HOW]\n"
+	     "\n"
+	     "Populates memory, gives it back, and prints how long that took\n"
+	     "as one line of JSON.\n"
+	     "\n"
+	     "  --op OP            what is timed (default free):");
+	for (int i = 0; all_operations[i]; i++)
+		printf("      %-9s %s\n", all_operations[i]->name,
+		       all_operations[i]->help);
+	puts("  --size BYTES       bytes, or with KiB, MiB, GiB (default "
+	     "1GiB)\n"
+	     "  --threads N        threads that populate, each on a processor\n"
+	     "                     of its own (default: all processors)\n"
+	     "  --placement WHERE  local (default): on the node of the thread\n"
+	     "                     that populates; interleave: over all "
+	     "nodes;\n"
+	     "                     node:N: on one node\n"
+	     "  --thp HOW          never, always, or as-is (default): as the\n"
+	     "                     system is set\n"
+	     "\n"
+	     "exit status: 0 measured, 1 a check failed, 2 wrong arguments,\n"
+	     "4 this system cannot do it");
+}
+
+static unsigned long long parse_number(const char *text, char **end)
+{
+	unsigned long long value;
+
+	errno = 0;
+	value = strtoull(text, end, 10);
+	if (!isdigit((unsigned char)text[0]) || errno)
+		*end = (char *)text;
+	return value;
+}
+
+static size_t parse_size(const char *text)
+{
+	static const struct {
+		const char *suffix;
+		unsigned int shift;
+	} units[] = { { "", 0 }, { "KiB", 10 }, { "MiB", 20 }, { "GiB", 30 } };
+	unsigned long long value;
+	char *end;
+
+	value = parse_number(text, &end);
+	for (size_t i = 0; end != text && i < sizeof(units) / sizeof(*units);
+	     i++) {
+		if (strcmp(end, units[i].suffix))
+			continue;
+		if (value > (SIZE_MAX >> 1) >> units[i].shift)
+			break;
+		value <<= units[i].shift;
+		if (value < (size_t)getpagesize())
+			die(WRONG_USAGE, "--size: %s is less than a page",
+			    text);
+		return value;
+	}
+	die(WRONG_USAGE, "--size: %s is not a size such as 3GiB", text);
+}
+
+static int parse_count(const char *option, const char *text, int least,
+		       int most)
+{
+	unsigned long long value;
+	char *end;
+
+	value = parse_number(text, &end);
+	if (end == text || *end || value < (unsigned long long)least ||
+	    value > (unsigned long long)most)
+		die(WRONG_USAGE, "%s: %s is not a number from %d to %d", option,
+		    text, least, most);
+	return value;
+}
+
+static const struct operation *parse_operation(const char *text)
+{
+	for (int i = 0; all_operations[i]; i++)
+		if (!strcmp(all_operations[i]->name, text))
+			return all_operations[i];
+	die(WRONG_USAGE, "--op: %s is none of free, munmap, dontneed, exit",
+	    text);
+}
+
+static void parse_placement(struct options *options, const char *text)
+{
+	if (!strcmp(text, "local")) {
+		options->placement = PLACE_LOCAL;
+	} else if (!strcmp(text, "interleave")) {
+		options->placement = PLACE_INTERLEAVE;
+	} else if (!strncmp(text, "node:", 5)) {
+		options->placement = PLACE_NODE;
+		options->node =
+			parse_count("--placement", text + 5, 0, MOST_NODES - 1);
+	} else {
+		die(WRONG_USAGE,
+		    "--placement: %s is none of local, interleave, node:N",
+		    text);
+	}
+}
+
+static enum thp parse_thp(const char *text)
+{
+	if (!strcmp(text, "never"))
+		return THP_NEVER;
+	if (!strcmp(text, "always"))
+		return THP_ALWAYS;
+	if (!strcmp(text, "as-is"))
+		return THP_AS_IS;
+	die(WRONG_USAGE, "--thp: %s is none of never, always, as-is", text);
+}
+
+void options_parse(struct options *options, int argc, char **argv)
+{
+	static const struct option names[] = {
+		{ "op", required_argument, NULL, 'o' },
+		{ "size", required_argument, NULL, 's' },
+		{ "threads", required_argument, NULL, 't' },
+		{ "placement", required_argument, NULL, 'p' },
+		{ "thp", required_argument, NULL, 'h' },
+		{ "help", no_argument, NULL, '?' + 1 },
+		{ NULL, 0, NULL, 0 }
+	};
+	int letter;
+
+	*options = (struct options){ .operation = &op_free,
+				     .size = 1UL << 30,
+				     .threads = allowed_cpus() };
+	while ((letter = getopt_long(argc, argv, "", names, NULL)) != -1) {
+		switch (letter) {
+		case 'o':
+			options->operation = parse_operation(optarg);
+			break;
+		case 's':
+			options->size = parse_size(optarg);
+			break;
+		case 't':
+			options->threads = parse_count("--threads", optarg, 1,
+						       MOST_THREADS);
+			break;
+		case 'p':
+			parse_placement(options, optarg);
+			break;
+		case 'h':
+			options->thp = parse_thp(optarg);
+			break;
+		case '?' + 1:
+			print_help();
+			exit(PASSED);
+		default:
+			/* getopt has named it. */
+			exit(WRONG_USAGE);
+		}
+	}
+	if (optind < argc)
+		die(WRONG_USAGE, "%s: unexpected argument", argv[optind]);
+}

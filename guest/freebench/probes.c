@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What the kernel says about time, memory and nodes. */
+#define _GNU_SOURCE
+#include "freebench.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+uint64_t clock_nanoseconds(int clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return now.tv_sec * 1000000000ULL + now.tv_nsec;
+}
+
+uint64_t sum(const uint64_t *values, int count)
+{
+	uint64_t total = 0;
+
+	for (int i = 0; i < count; i++)
+		total += values[i];
+	return total;
+}
+
+/* The start of a file in /proc or /sys as text; false if there is none. */
+static bool read_text(const char *path, char *text, size_t size)
+{
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+	size_t used = 0;
+	ssize_t got;
+
+	if (file < 0)
+		return false;
+	while ((got = read(file, text + used, size - 1 - used)) > 0)
+		used += got;
+	close(file);
+	text[used] = '\0';
+	return used > 0;
+}
+
+/* The number behind a word at the start of a line, or 0. */
+static uint64_t field(const char *text, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (const char *at = strstr(text, word); at; at = strstr(at + 1, word))
+		if ((at == text || at[-1] == '\n') &&
+		    (at[length] == ' ' || at[length] == ':'))
+			return strtoull(at + length + 1, NULL, 10);
+	return 0;
+}
+
+/* The highest number in a list such as 0-3,7. */
+static int last_of_list(const char *path)
+{
+	char text[256];
+	int last = 0;
+
+	if (!read_text(path, text, sizeof(text)))
+		return 0;
+	for (char *at = text; *at;) {
+		char *end;
+		long number = strtol(at, &end, 10);
+
+		if (end != at)
+			last = number;
+		at = end == at ? at + 1 : end + (*end == '-');
+	}
+	return last;
+}
+
+int node_count(void)
+{
+	int last = last_of_list("/sys/devices/system/node/has_memory");
+
+	return last < MOST_NODES ? last + 1 : MOST_NODES;
+}
+
+int node_of_cpu(int cpu)
+{
+	char path[96];
+
+	for (int node = 0; node < MOST_NODES; node++) {
+		snprintf(path, sizeof(path),
+			 "/sys/devices/system/node/node%d/cpu%d", node, cpu);
+		if (!access(path, F_OK))
+			return node;
+	}
+	return 0;
+}
+
+void read_free_bytes(uint64_t *per_node, int nodes)
+{
+	char path[64], text[8192];
+
+	for (int node = 0; node < nodes; node++) {
+		const char *at = NULL;
+
+		snprintf(path, sizeof(path),
+			 "/sys/devices/system/node/node%d/meminfo", node);
+		if (read_text(path, text, sizeof(text)))
+			at = strstr(text, "MemFree:");
+		else if (nodes == 1 &&
+			 read_text("/proc/meminfo", text, sizeof(text)))
+			at = strstr(text, "MemFree:");
+		per_node[node] = at ? strtoull(at + 8, NULL, 10) * 1024 : 0;
+	}
+}
+
+void read_vmstat(struct vmstat *vmstat)
+{
+	static char text[65536];
+
+	memset(vmstat, 0, sizeof(*vmstat));
+	if (!read_text("/proc/vmstat", text, sizeof(text)))
+		return;
+	vmstat->pgfree = field(text, "pgfree");
+	vmstat->pgfault = field(text, "pgfault");
+	vmstat->pgalloc =
+		field(text, "pgalloc_dma") + field(text, "pgalloc_dma32") +
+		field(text, "pgalloc_normal") + field(text, "pgalloc_movable");
+	vmstat->numa_hit = field(text, "numa_hit");
+	vmstat->numa_miss = field(text, "numa_miss");
+	vmstat->numa_foreign = field(text, "numa_foreign");
+	vmstat->thp_fault_alloc = field(text, "thp_fault_alloc");
+}
+
+uint64_t busy_nanoseconds(void)
+{
+	unsigned long long user, nice, system, idle, iowait, irq, softirq;
+	static char text[65536];
+
+	if (!read_text("/proc/stat", text, sizeof(text)) ||
+	    sscanf(text, "cpu %llu %llu %llu %llu %llu %llu %llu", &user, &nice,
+		   &system, &idle, &iowait, &irq, &softirq) != 7)
+		return 0;
+	return (user + nice + system + irq + softirq) *
+	       (1000000000ULL / sysconf(_SC_CLK_TCK));
+}

@@ -1,0 +1,166 @@
+"""An experiment as cells, boot groups and ordered blocks. Pure: same lab, same seed, same plan."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+
+from labctl.lab_models import Experiment, Lab, Statistics
+from labctl.units import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One kernel with one setting of everything.
+
+    `setting` holds the matrix values that make this cell (what a report shows),
+    `tunables` everything written to guest files before a repetition,
+    `kernel_parameters` what goes on the kernel's command line, `parameters` the
+    workload's.
+    """
+
+    id: str
+    kernel: str
+    control: bool
+    setting: dict[str, Scalar]
+    tunables: dict[str, Scalar]
+    kernel_parameters: dict[str, Scalar]
+    parameters: dict[str, Scalar]
+
+    @property
+    def label(self) -> str:
+        """The kernel's name, marked if this is the baseline's second self."""
+        return f"{self.kernel} (A/A)" if self.control else self.kernel
+
+    @property
+    def group(self) -> BootGroup:
+        """The guest that this cell is measured in."""
+        return BootGroup(self.kernel, self.control, tuple(sorted(self.kernel_parameters.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class BootGroup:
+    """Cells that can share a boot: same kernel, same command line, same label."""
+
+    kernel: str
+    control: bool
+    kernel_parameters: tuple[tuple[str, Scalar], ...]
+
+    @property
+    def name(self) -> str:
+        """A name that can be a folder's."""
+        words = [self.kernel, *(["aa"] if self.control else [])]
+        return "-".join([*words, *(f"{k}.{v}" for k, v in self.kernel_parameters)])
+
+    def command_line(self) -> str:
+        """The kernel parameters as text."""
+        return " ".join(f"{name}={value}" for name, value in self.kernel_parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One repetition to be done: its cell, and whether it only warms up."""
+
+    cell: Cell
+    repetition: int
+    warmup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run of one experiment will do."""
+
+    experiment: Experiment
+    statistics: Statistics
+    baseline: str
+    cells: tuple[Cell, ...]
+    seed: int
+
+    def groups(self) -> tuple[BootGroup, ...]:
+        """Return the guests of a block, in the order of their first cell."""
+        return tuple(dict.fromkeys(cell.group for cell in self.cells))
+
+    def block(self, number: int) -> tuple[Visit, ...]:
+        """Return the visits of a block (from 0) in order.
+
+        Each guest is warmed up first, by its first cell of the block. Then every
+        round visits every cell once, in an order drawn anew from seed, experiment
+        and block, so that a drift of the host meets all cells alike.
+        """
+        # Not for secrets: a fixed generator makes the order reproducible.
+        draw = random.Random(f"{self.seed}/{self.experiment.name}/{number}")  # noqa: S311
+        rounds: list[list[Cell]] = []
+        for _ in range(self.statistics.repetitions):
+            order = list(self.cells)
+            draw.shuffle(order)
+            rounds.append(order)
+        first: dict[BootGroup, Cell] = {}
+        for cell in rounds[0]:
+            first.setdefault(cell.group, cell)
+        warmups = [
+            Visit(cell, repetition, warmup=True)
+            for repetition in range(self.statistics.warmup)
+            for cell in first.values()
+        ]
+        visits = [
+            Visit(cell, repetition, warmup=False)
+            for repetition, order in enumerate(rounds)
+            for cell in order
+        ]
+        return (*warmups, *visits)
+
+    def expected_seconds(self, boot_seconds: float, visit_seconds: float) -> tuple[float, float]:
+        """Return how long the fewest and the most blocks will take."""
+        block = boot_seconds * len(self.groups()) + visit_seconds * len(self.block(0))
+        return block * self.statistics.blocks.min, block * self.statistics.blocks.max
+
+
+def plan(lab: Lab, name: str, seed: int) -> Plan:
+    """Turn an experiment of the lab into a plan.
+
+    The baseline gets one cell for each distinct setting of those matrix names that
+    apply to it (workload parameters always do, a tunable only if its kernel has
+    it), and each of these an A/A twin; every other kernel gets the whole matrix.
+    """
+    experiment = lab.experiments[name]
+    baseline = experiment.baseline or experiment.kernels[0]
+    cells: dict[str, Cell] = {}
+    for kernel in dict.fromkeys((baseline, *experiment.kernels)):
+        for control in (False, True) if kernel == baseline else (False,):
+            for values in itertools.product(*experiment.matrix.values()):
+                point = dict(zip(experiment.matrix, values, strict=True))
+                cell = _cell(lab, experiment, kernel, control, point)
+                cells.setdefault(cell.id, cell)
+    return Plan(
+        experiment=experiment,
+        statistics=lab.resolve_statistics(experiment),
+        baseline=baseline,
+        cells=tuple(cells.values()),
+        seed=seed,
+    )
+
+
+def _cell(
+    lab: Lab, experiment: Experiment, kernel: str, control: bool, point: dict[str, Scalar]
+) -> Cell:
+    def applies(name: str) -> bool:
+        tunable = lab.tunables.get(name)
+        return tunable is None or tunable.applies_to(kernel)
+
+    setting = {name: value for name, value in point.items() if applies(name)}
+    chosen = {n: v for n, v in experiment.set.items() if applies(n)} | setting
+    files = {n: v for n, v in chosen.items() if n in lab.tunables and lab.tunables[n].file}
+    boot = {n: v for n, v in chosen.items() if n in lab.tunables and lab.tunables[n].parameter}
+    workload = lab.workloads[experiment.workload]
+    own = {n: v for n, v in chosen.items() if n not in lab.tunables}
+    label = f"{kernel}+aa" if control else kernel
+    return Cell(
+        id="/".join([label, *(f"{n}={v}" for n, v in setting.items())]),
+        kernel=kernel,
+        control=control,
+        setting=setting,
+        tunables=files,
+        kernel_parameters={str(lab.tunables[n].parameter): v for n, v in boot.items()},
+        parameters=dict(workload.parameters) | own,
+    )

@@ -1,0 +1,88 @@
+"""What a run would do, without doing it: guests, command lines, order, expected time."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from labctl.experiments.plan import Plan, Visit, plan
+from labctl.guests import qemu
+from labctl.guests.guest import GuestSpec
+from labctl.guests.prepare import state_folder
+from labctl.kernels.build import Image
+from labctl.lab_models import Lab
+from labctl.results import runs
+
+# Before anything was measured here: seconds of a slow host under TCG.
+_GUESS_BOOT_SECONDS = 4.0
+_GUESS_VISIT_SECONDS = 7.0
+
+
+def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
+    """Return the plan of an experiment as JSON values; nothing is built or booted."""
+    planned = plan(lab, name, seed)
+    boot_seconds, visit_seconds, origin = _costs(lab, planned)
+    statistics = planned.statistics
+    return {
+        "name": name,
+        "seed": seed,
+        "baseline": planned.baseline,
+        "cells": [cell.id for cell in planned.cells],
+        "blocks": {"min": statistics.blocks.min, "max": statistics.blocks.max},
+        "guests": _guests(lab, planned),
+        "first_block": [_visit(visit) for visit in planned.block(0)],
+        "expected_seconds": list(planned.expected_seconds(boot_seconds, visit_seconds)),
+        "expected_from": origin,
+    }
+
+
+def _guests(lab: Lab, planned: Plan) -> list[dict[str, str]]:
+    topology = lab.guests[lab.guest_of(planned.experiment)]
+    accel = "tcg" if lab.defaults.accel == "tcg" else "kvm"
+    guests = []
+    for group in planned.groups():
+        image = Image(
+            kernel=group.kernel,
+            bzimage=Path(f"<{group.kernel}>/bzImage"),
+            hash="",
+            source_hash="",
+            series_hash=None,
+            patch_hashes=(),
+            config=None,
+            release="",
+            compiler="",
+        )
+        own = lab.kernels[group.kernel].command_line
+        spec = GuestSpec(
+            name=group.name,
+            image=image,
+            topology=topology,
+            initramfs=Path("<initramfs>"),
+            accel=accel,
+            folder=Path(),
+            command_line=f"{own} {group.command_line()}".strip(),
+        )
+        guests.append({"name": group.name, "command": shlex.join(qemu.command(spec))})
+    return guests
+
+
+def _visit(visit: Visit) -> str:
+    kind = "warm-up" if visit.warmup else f"repetition {visit.repetition + 1}"
+    return f"{visit.cell.id} ({kind})"
+
+
+def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
+    """Return seconds a boot, seconds a visit, and where the figures come from."""
+    for run in runs.list_runs(state_folder(lab) / "runs"):
+        record = run.read()
+        workload = planned.experiment.workload
+        same = [e["name"] for e in record["experiments"] if e["workload"] == workload]
+        timings = [t for name in same for t in record.get("timing", {}).get(name, [])]
+        boots = sum(t["boots"] for t in timings)
+        visits = sum(t["visits"] for t in timings)
+        if boots and visits:
+            boot = sum(t["boot_seconds"] for t in timings) / boots
+            visit = sum(t["workload_seconds"] for t in timings) / visits
+            return boot, visit, f"as in run {run.id}"
+    return _GUESS_BOOT_SECONDS, _GUESS_VISIT_SECONDS, "a guess: nothing like it was run here yet"

@@ -1,0 +1,330 @@
+"""Plan x guests -> samples: boots every block afresh, visits its cells, writes each sample at once.
+
+The runner knows no QEMU: it gets its guests through a callable, so that all of
+it runs on a synthetic guest too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from labctl import host
+from labctl.errors import BadOutput, GuestError
+from labctl.experiments import tunables
+from labctl.experiments.plan import BootGroup, Cell, Plan, Visit
+from labctl.experiments.workload import measure
+from labctl.lab_models import Lab
+from labctl.results.store import Sample, Store
+from labctl.transports import Outcome
+
+# After these the guest measures nothing more that could be believed.
+_FATAL = {"panic", "splat", "hung", "lost", "boot-failed"}
+
+
+class GuestLike(Protocol):
+    """What the runner needs of a guest."""
+
+    @property
+    def boot_id(self) -> str:
+        """The kernel's id of this boot."""
+
+    def wait_ready(self, deadline_seconds: float) -> None:
+        """Wait for its init."""
+
+    def run(
+        self, argv: Sequence[str] | str, *, timeout_seconds: float, stdin: bytes = b""
+    ) -> Outcome:
+        """Run a command."""
+
+    def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
+        """Write files, then read some."""
+
+    def pause(self) -> None:
+        """Stop its vCPUs."""
+
+    def resume(self) -> None:
+        """Let its vCPUs go on."""
+
+
+Boot = Callable[[BootGroup, int], AbstractContextManager[GuestLike]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is the same for all samples of a run; `images` maps a kernel to (image, series) hash."""
+
+    run: str
+    host: str
+    accel: str
+    images: Mapping[str, tuple[str, str | None]]
+    boot_deadline_seconds: float = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run is; `remaining_seconds` assumes that all blocks will be needed."""
+
+    experiment: str
+    block: int
+    blocks_max: int
+    visit: int
+    visits: int
+    cell: str
+    status: str
+    remaining_seconds: float | None
+
+
+@dataclass(slots=True)
+class Timing:
+    """Where the wall time of a run went, in seconds."""
+
+    boot_seconds: float = 0.0
+    workload_seconds: float = 0.0
+    total_seconds: float = 0.0
+    boots: int = 0
+    visits: int = 0
+
+
+@dataclass(slots=True)
+class Runner:
+    """Carries out the plan of one experiment; call `run`."""
+
+    lab: Lab
+    plan: Plan
+    store: Store
+    boot: Boot
+    facts: Facts
+    progress: Callable[[Progress], None] = lambda _: None
+    enough: Callable[[list[Sample]], bool] = lambda _: False
+    clock: Callable[[], float] = time.monotonic
+    timing: Timing = field(default_factory=Timing)
+    _told: set[BootGroup] = field(default_factory=set)
+    _owned: dict[BootGroup, contextlib.ExitStack] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Measure what is not measured yet, block by block.
+
+        A guest's failure becomes samples, not an exception. Raises what the store
+        raises, and KeyboardInterrupt: every finished sample is then on the disk.
+        """
+        began = self.clock()
+        # What stopped an earlier attempt may have fallen between two blocks.
+        try:
+            for number in range(self.plan.statistics.blocks.max):
+                if number >= self.plan.statistics.blocks.min and self.enough(self._samples()):
+                    break
+                self._block(number)
+        finally:
+            self.timing.total_seconds += self.clock() - began
+
+    def _samples(self) -> list[Sample]:
+        name = self.plan.experiment.name
+        return [sample for sample in self.store.samples() if sample.experiment == name]
+
+    def _block(self, number: int) -> None:
+        visits = self._open_visits(number)
+        if not visits:
+            return
+        self._told.clear()
+        with contextlib.ExitStack() as stack:
+            guests, failures = self._boot(stack, number, visits)
+            for order, visit in enumerate(visits):
+                self._tell(number, order, visits, "measuring")
+                sample = self._visit(number, order, visit, guests, failures)
+                self.store.append(sample)
+                self._tell(number, order + 1, visits, sample.status)
+
+    def _open_visits(self, number: int) -> list[Visit]:
+        """Return the visits of a block without a sample, and the warm-ups that they need.
+
+        A block that was interrupted boots afresh, so its guests need warming up
+        again: under a new number, for a warm-up is a sample too and is kept.
+        """
+        done = {s.key for s in self._samples()}
+        name = self.plan.experiment.name
+        every = self.plan.block(number)
+        measured = [v for v in every if not v.warmup and self._key(name, number, v) not in done]
+        groups = {v.cell.group for v in measured}
+        warmups = []
+        taken = {key for key in done if key[1] == number and key[3]}
+        for visit in every:
+            if visit.warmup and visit.cell.group in groups:
+                repetition = visit.repetition
+                while (key := (name, number, visit.cell.id, True, repetition)) in taken:
+                    repetition += 1
+                taken.add(key)
+                warmups.append(Visit(visit.cell, repetition, warmup=True))
+        return [*warmups, *measured]
+
+    @staticmethod
+    def _key(name: str, number: int, visit: Visit) -> tuple[str, int, str, bool, int]:
+        return (name, number, visit.cell.id, visit.warmup, visit.repetition)
+
+    def _boot(
+        self, stack: contextlib.ExitStack, number: int, visits: Sequence[Visit]
+    ) -> tuple[dict[BootGroup, GuestLike], dict[BootGroup, GuestError]]:
+        """Boot the guests of a block side by side, then pause them all."""
+        began = self.clock()
+        groups = list(dict.fromkeys(visit.cell.group for visit in visits))
+        self._tell(number, 0, visits, "booting")
+        guests = {group: self._enter(stack, group, number) for group in groups}
+        failures: dict[BootGroup, GuestError] = {}
+        for group, guest in guests.items():
+            try:
+                guest.wait_ready(self.facts.boot_deadline_seconds)
+            except GuestError as error:
+                self._give_up(group, error, failures)
+        for group, guest in guests.items():
+            if group not in failures:
+                guest.pause()
+        self.timing.boot_seconds += self.clock() - began
+        self.timing.boots += len(groups)
+        return guests, failures
+
+    def _enter(self, stack: contextlib.ExitStack, group: BootGroup, number: int) -> GuestLike:
+        own = self._owned[group] = stack.enter_context(contextlib.ExitStack())
+        return own.enter_context(self.boot(group, number))
+
+    def _give_up(
+        self, group: BootGroup, error: GuestError, failures: dict[BootGroup, GuestError]
+    ) -> None:
+        """End a guest that cannot be believed any more, so that it disturbs no other."""
+        failures[group] = error
+        self._owned[group].close()
+
+    def _visit(
+        self,
+        number: int,
+        order: int,
+        visit: Visit,
+        guests: Mapping[BootGroup, GuestLike],
+        failures: dict[BootGroup, GuestError],
+    ) -> Sample:
+        group = visit.cell.group
+        guest = guests[group]
+        base = self._describe(number, order, visit, guest)
+        failed = failures.get(group)
+        if failed is not None:
+            # The failure is told once; what it made impossible is skipped.
+            status = "skipped" if group in self._told else failed.status
+            self._told.add(group)
+            return Sample(**base, status=status, value=None, message=_message(failed))
+        try:
+            return self._measure(visit.cell, guest, base)
+        except GuestError as error:
+            if error.status in _FATAL:
+                self._give_up(group, error, failures)
+                self._told.add(group)
+            return Sample(**base, status=error.status, value=None, message=_message(error))
+
+    def _measure(self, cell: Cell, guest: GuestLike, base: dict[str, Any]) -> Sample:
+        counters = tunables.counter_files(self.lab.tunables, cell.kernel) if base["series"] else {}
+        workload = self.lab.workloads[self.plan.experiment.workload]
+        guest.resume()
+        try:
+            read_back, before = tunables.apply(guest, self.lab.tunables, cell.tunables, counters)
+            load = host.load()
+            began = self.clock()
+            outcome = guest.run(workload.argv(cell.parameters), timeout_seconds=workload.timeout)
+            seconds = self.clock() - began
+            load = _load_between(load, host.load(), seconds)
+            after = tunables.read_counters(guest, counters)
+        finally:
+            with contextlib.suppress(GuestError):
+                guest.pause()
+        self.timing.workload_seconds += seconds
+        self.timing.visits += 1
+        value, measurements = _value(outcome, base["metric"])
+        handed = {name: after[name] - before[name] for name in before if name in after}
+        exercised = handed.get("handovers", 1) > 0
+        return Sample(
+            **base,
+            status="ok" if exercised else "not-exercised",
+            value=value,
+            read_back=read_back,
+            measurements=measurements,
+            counters=handed,
+            load=load,
+            message="" if exercised else "the series' code was not entered: handovers stayed",
+        )
+
+    def _describe(self, number: int, order: int, visit: Visit, guest: GuestLike) -> dict[str, Any]:
+        experiment, cell = self.plan.experiment, visit.cell
+        image, series = self.facts.images[cell.kernel]
+        return {
+            "run": self.facts.run,
+            "experiment": experiment.name,
+            "workload": experiment.workload,
+            "metric": self.lab.metric_of(experiment),
+            "block": number,
+            "order": order,
+            "repetition": visit.repetition,
+            "warmup": visit.warmup,
+            "kernel": cell.kernel,
+            "label": cell.label,
+            "control": cell.control,
+            "cell": cell.id,
+            "setting": dict(cell.setting),
+            "parameters": dict(cell.parameters),
+            "boot_id": guest.boot_id,
+            "image": image,
+            "series": series,
+            "host": self.facts.host,
+            "accel": self.facts.accel,
+            "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+
+    def _tell(self, number: int, done: int, visits: Sequence[Visit], status: str) -> None:
+        place = visits[min(done, len(visits) - 1)]
+        self.progress(
+            Progress(
+                experiment=self.plan.experiment.name,
+                block=number,
+                blocks_max=self.plan.statistics.blocks.max,
+                visit=done,
+                visits=len(visits),
+                cell=place.cell.label + "".join(f" {n}={v}" for n, v in place.cell.setting.items()),
+                status=status,
+                remaining_seconds=self._remaining(number, done, len(visits)),
+            )
+        )
+
+    def _remaining(self, number: int, done: int, visits: int) -> float | None:
+        if not self.timing.visits:
+            return None
+        visit = self.timing.workload_seconds / self.timing.visits
+        boots = self.timing.boot_seconds / max(1, self.timing.boots) * len(self.plan.groups())
+        later = self.plan.statistics.blocks.max - number - 1
+        return visit * (visits - done) + later * (boots + visit * len(self.plan.block(number)))
+
+
+def _value(outcome: Outcome, metric: str) -> tuple[float, dict[str, Any]]:
+    if outcome.status != 0:
+        said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
+        raise BadOutput(f"the workload ended with status {outcome.status}: {said}")
+    return measure(outcome.text, metric)
+
+
+def _load_between(
+    before: Mapping[str, float], after: Mapping[str, float], seconds: float
+) -> dict[str, float]:
+    """Return cumulative times as differences, and the rest as it is after the repetition."""
+    spent = {
+        name: round(after[name] - before[name], 2) for name in ("busy_seconds", "steal_seconds")
+    }
+    rest = {name: value for name, value in after.items() if name not in spent}
+    return {**spent, **rest, "wall_seconds": round(seconds, 3)}
+
+
+def _message(error: GuestError) -> str:
+    return (
+        error.what
+        if not error.console_tail
+        else f"{error.what}\n" + "\n".join(error.console_tail[-20:])
+    )

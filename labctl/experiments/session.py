@@ -1,0 +1,220 @@
+"""One `labctl run`: prepares, holds the host's lock, and carries out its experiments."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from labctl import host
+from labctl.errors import HostError, UserError
+from labctl.experiments.plan import BootGroup, Plan, plan
+from labctl.experiments.runner import Facts, Progress, Runner
+from labctl.guests.fleet import Fleet
+from labctl.guests.guest import Guest
+from labctl.guests.prepare import Prepared, prepare, state_folder
+from labctl.kernels.build import BuildProgress
+from labctl.lab_models import Lab
+from labctl.results import runs
+from labctl.results.runs import RunFolder
+from labctl.results.stats import half_width
+from labctl.results.store import Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """What a run tells while it works."""
+
+    building: Callable[[BuildProgress], None]
+    waiting: Callable[[str], None]
+    started: Callable[[str, int, str], None]  # run id, seed, accelerator
+    measuring: Callable[[Progress], None]
+
+
+def run(lab: Lab, names: Sequence[str], *, seed: int | None, events: Events) -> RunFolder:
+    """Measure experiments and return the folder of the run.
+
+    Raises:
+        UserError: an experiment is not in the lab.
+        LabError: building, preparing or the store failed. A guest's failure is a sample.
+    """
+    chosen = secrets.randbelow(2**31) if seed is None else seed
+    plans = [plan(lab, name, chosen) for name in _known(lab, names)]
+    prepared = _prepare(lab, plans, events)
+    folder = runs.create(state_folder(lab) / "runs")
+    folder.write(_record(lab, folder.id, plans, prepared, chosen))
+    _carry_out(folder, plans, prepared, events)
+    return folder
+
+
+def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
+    """Go on with an interrupted run: what has a sample is not measured again.
+
+    Raises:
+        UserError: the lab, a kernel or the host is not what it was.
+    """
+    folder = runs.resolve(state_folder(lab) / "runs", run_id)
+    record = folder.read()
+    names = [experiment["name"] for experiment in record["experiments"]]
+    plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
+    prepared = _prepare(lab, plans, events)
+    now = _record(lab, folder.id, plans, prepared, record["seed"])
+    for what in ("experiments", "kernels", "accel", "guests"):
+        if now[what] != record[what]:
+            raise UserError(
+                f"{what} changed since the run {folder.id} began",
+                where=str(folder.path / "run.json"),
+                hint="samples of different things are not mixed: start a new run",
+            )
+    if prepared.host.id != record["host"]["id"]:
+        raise UserError(
+            f"the run {folder.id} was begun on another host", hint="start a new run here"
+        )
+    _carry_out(folder, plans, prepared, events)
+    return folder
+
+
+def _known(lab: Lab, names: Sequence[str]) -> list[str]:
+    unknown = [name for name in names if name not in lab.experiments]
+    if unknown:
+        raise UserError(
+            f"no experiment is called {', '.join(unknown)}",
+            where=str(lab.path),
+            hint=f"there are: {', '.join(lab.experiments)}",
+        )
+    return list(dict.fromkeys(names))
+
+
+def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> Prepared:
+    kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
+    prepared = prepare(lab, kernels, events.building)
+    for each in plans:
+        topology = lab.guests[lab.guest_of(each.experiment)]
+        needed = topology.memory_bytes * len(each.groups())
+        available = host.available_bytes()
+        if needed > available:
+            raise HostError(
+                f"experiment {each.experiment.name} needs {needed / 2**30:.1f} GiB for its "
+                f"{len(each.groups())} guests, and {available / 2**30:.1f} GiB are free",
+                hint="give the nodes less memory, end other guests (`labctl down`), or "
+                "name fewer kernels",
+            )
+    return prepared
+
+
+def _record(
+    lab: Lab, run_id: str, plans: Sequence[Plan], prepared: Prepared, seed: int
+) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "run": run_id,
+        "created_at": runs.timestamp(),
+        "seed": seed,
+        "lab": lab.path.read_text(),
+        "host": prepared.host.as_dict(),
+        "accel": prepared.accel,
+        "initramfs": prepared.initramfs.hash,
+        "guests": {name: topology.model_dump(mode="json") for name, topology in lab.guests.items()},
+        "kernels": {
+            name: {
+                "image": image.hash,
+                "series": image.series_hash,
+                "patches": list(image.patch_hashes),
+                "release": image.release,
+                "compiler": image.compiler,
+            }
+            for name, image in prepared.images.items()
+        },
+        "experiments": [_experiment(lab, each) for each in plans],
+        "finished": False,
+    }
+
+
+def _experiment(lab: Lab, each: Plan) -> dict[str, Any]:
+    statistics, workload = each.statistics, lab.workloads[each.experiment.workload]
+    return {
+        "name": each.experiment.name,
+        "workload": workload.name,
+        "command": workload.command,
+        "metric": lab.metric_of(each.experiment),
+        "better": workload.better,
+        "baseline": each.baseline,
+        "confidence": statistics.confidence,
+        "minimum_effect": statistics.minimum_effect,
+        "blocks_min": statistics.blocks.min,
+        "blocks_max": statistics.blocks.max,
+        "repetitions": statistics.repetitions,
+        "warmup": statistics.warmup,
+        "cells": [cell.id for cell in each.cells],
+    }
+
+
+def _carry_out(
+    folder: RunFolder, plans: Sequence[Plan], prepared: Prepared, events: Events
+) -> None:
+    record = folder.read()
+    events.started(folder.id, record["seed"], prepared.accel)
+    facts = Facts(
+        run=folder.id,
+        host=prepared.host.id,
+        accel=prepared.accel,
+        images={name: (i.hash, i.series_hash) for name, i in prepared.images.items()},
+    )
+    fleet = Fleet(state_folder(prepared.lab) / "guests")
+    with host.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
+        for each in plans:
+            runner = Runner(
+                lab=prepared.lab,
+                plan=each,
+                store=folder.store,
+                boot=_booter(prepared, each, folder),
+                facts=facts,
+                progress=events.measuring,
+                enough=_enough(each),
+            )
+            try:
+                runner.run()
+            finally:
+                record.setdefault("timing", {}).setdefault(each.experiment.name, []).append(
+                    asdict(runner.timing)
+                )
+                folder.write(record)
+    folder.write(record | {"finished": True})
+
+
+def _booter(
+    prepared: Prepared, each: Plan, folder: RunFolder
+) -> Callable[[BootGroup, int], AbstractContextManager[Guest]]:
+    topology = prepared.lab.guests[prepared.lab.guest_of(each.experiment)]
+
+    def boot(group: BootGroup, block: int) -> Guest:
+        place = folder.path / "guests" / f"{each.experiment.name}-{block:03d}-{group.name}"
+        attempt = 1
+        while place.exists():  # an interrupted block is booted again, and every console is kept
+            attempt += 1
+            place = place.with_name(f"{place.name.split('~')[0]}~{attempt}")
+        return Guest(
+            prepared.spec(
+                group.kernel,
+                name=group.name,
+                folder=place,
+                topology=topology,
+                command_line=group.command_line(),
+            )
+        )
+
+    return boot
+
+
+def _enough(each: Plan) -> Callable[[list[Sample]], bool]:
+    target = each.statistics.stop_at_half_width
+
+    def enough(samples: list[Sample]) -> bool:
+        if target is None:
+            return False
+        width = half_width(samples, baseline=each.baseline, confidence=each.statistics.confidence)
+        return width is not None and width <= target
+
+    return enough

@@ -1,0 +1,89 @@
+"""Tunables in a guest: write, read back, refuse a mismatch; and the counters beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from labctl.errors import KnobRefused
+from labctl.lab_models import Tunable
+from labctl.units import Scalar
+
+COUNTERS = ("handovers", "pages_handed")
+
+
+class Files(Protocol):
+    """The part of a guest that tunables need."""
+
+    def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
+        """Write files, then read some; unreadable ones are left out."""
+
+
+def apply(
+    guest: Files,
+    tunables: Mapping[str, Tunable],
+    values: Mapping[str, Scalar],
+    counters: Mapping[str, str],
+) -> tuple[dict[str, str], dict[str, int]]:
+    """Write each value to its file; return what the files then read as, and the counters.
+
+    Raises:
+        KnobRefused: a file is missing, refuses the value or reads back as another.
+    """
+    paths = {name: str(tunables[name].file) for name in values}
+    found = guest.exchange(
+        {paths[name]: str(value) for name, value in values.items()},
+        [*paths.values(), *counters.values()],
+    )
+    read_back = {}
+    for name, value in values.items():
+        text = found.get(paths[name], "").strip()
+        if not holds(text, str(value)):
+            raise KnobRefused(
+                f"{name} was set to {value} and reads back as {text!r}",
+                hint=f"the kernel's own limits for {paths[name]} decide what it takes",
+            )
+        read_back[name] = text
+    return read_back, _numbers(found, counters)
+
+
+def read_counters(guest: Files, counters: Mapping[str, str]) -> dict[str, int]:
+    """Return the counters of a series; those that the kernel does not have are left out."""
+    return _numbers(guest.exchange({}, list(counters.values())), counters) if counters else {}
+
+
+def _numbers(found: Mapping[str, str], counters: Mapping[str, str]) -> dict[str, int]:
+    return {
+        name: int(found[path])
+        for name, path in counters.items()
+        if found.get(path, "").strip().isdecimal()
+    }
+
+
+def counter_files(tunables: Mapping[str, Tunable], kernel: str) -> dict[str, str]:
+    """Return where a series counts its hand-overs: beside the knobs that only it has."""
+    for tunable in tunables.values():
+        if tunable.file and tunable.kernels and kernel in tunable.kernels:
+            folder = PurePosixPath(tunable.file).parent
+            return {name: str(folder / name) for name in COUNTERS}
+    return {}
+
+
+def holds(text: str, value: str) -> bool:
+    """Return whether a knob's text says that `value` is in force.
+
+    A choice such as `always madvise [never]` holds the bracketed word; numbers
+    compare as numbers (`0x10`, `16`), Y and N as the kernel's 1 and 0.
+    """
+    chosen = re.search(r"\[([^\]]+)\]", text)
+    if chosen:
+        return chosen[1] == value
+    if text == value:
+        return True
+    switches = {"Y": "1", "N": "0", "y": "1", "n": "0"}
+    try:
+        return int(switches.get(text, text), 0) == int(switches.get(value, value), 0)
+    except ValueError:
+        return False

@@ -1,0 +1,351 @@
+"""`Guest`: one running image on one topology, owned by a `with` block."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from labctl import proc
+from labctl.errors import (
+    BadOutput,
+    BootFailed,
+    GuestError,
+    GuestLost,
+    GuestPanic,
+    GuestSplat,
+    KnobRefused,
+)
+from labctl.guests import qemu
+from labctl.guests.qemu import GuestSpec
+from labctl.transports import Outcome
+from labctl.transports.console import Console
+from labctl.transports.serial import SerialTransport
+
+__all__ = ["Guest", "GuestSpec", "State", "boot_all"]
+
+_POLL_SECONDS = 0.02
+_FILE_SECONDS = 20.0
+# Without a heartbeat of the agent, which sends one each second while it works.
+_SILENCE_SECONDS = 60.0
+# One write(2) a value, since sysfs would see pieces; names and texts are set
+# apart by NUL, which neither holds.
+_EXCHANGE = r"""
+w() {
+  [ -e "$1" ] || { echo "$1: there is no such file" >&2; exit 9; }
+  printf '%s\n' "$2" > "$1" || { echo "$1 does not take '$2'" >&2; exit 9; }
+}
+r() { [ -r "$1" ] && printf '\0%s\0' "$1" && cat "$1"; }
+"""
+
+
+class State(Enum):
+    """What a guest is doing."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    BUSY = "busy"
+    PAUSED = "paused"
+    CRASHED = "crashed"
+    HUNG = "hung"
+    GONE = "gone"
+
+
+class Machine(Protocol):
+    """The QEMU process behind a guest, owned or found again by its pid."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+
+    def end(self) -> int:
+        """End it."""
+
+
+class Guest:
+    """A guest; entering starts QEMU, leaving ends it.
+
+    `run`, `read` and `write` raise a `GuestError` that says how the guest
+    failed, with the end of its console.
+    """
+
+    def __init__(self, spec: GuestSpec) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.state = State.BOOTING
+        self.silence_seconds = _SILENCE_SECONDS
+        self.console = Console(spec.folder / qemu.CONSOLE_LOG)
+        self._stack = contextlib.ExitStack()
+        self._machine: Machine | None = None
+        self._line: SerialTransport | None = None
+        self._monitor: qemu.Monitor | None = None
+        self._folder: int | None = None
+        self._known_complaints = 0
+
+    @property
+    def boot_id(self) -> str:
+        """The kernel's own random id of this boot; empty until it is ready."""
+        return self.console.boot_id or ""
+
+    def __enter__(self) -> Self:
+        prepare_folder(self.spec)
+        with contextlib.ExitStack() as stack:
+            machine = stack.enter_context(
+                proc.spawn(
+                    qemu.command(self.spec),
+                    cwd=self.spec.folder,
+                    log=self.spec.folder / qemu.QEMU_LOG,
+                )
+            )
+            self._use(machine)
+            self._stack = stack.pop_all()
+        return self
+
+    def attach(self, machine: Machine) -> Self:
+        """Use a QEMU that runs already and outlives this object; call `detach` when done."""
+        self._use(machine)
+        self.console.poll()
+        self._known_complaints = len(self.console.complaints)
+        return self
+
+    def _use(self, machine: Machine) -> None:
+        self._machine = machine
+        # Sockets are reached through the folder's descriptor: a path of a few
+        # bytes, however deep the folder lies (the kernel's limit is 108).
+        self._folder = os.open(self.spec.folder, os.O_PATH | os.O_DIRECTORY)
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.detach()
+        finally:
+            self.state = State.GONE
+            self._stack.close()
+            for name in (qemu.CONSOLE_SOCKET, qemu.LINE_SOCKET, qemu.MONITOR_SOCKET):
+                (self.spec.folder / name).unlink(missing_ok=True)
+
+    def detach(self) -> None:
+        """Give up the lines to the guest; QEMU runs on if somebody else owns it."""
+        if self._line is not None:
+            with contextlib.suppress(GuestError, OSError):
+                self._line.close()
+            self._line = None
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
+
+    def _socket(self, name: str) -> Path:
+        return Path(f"/proc/self/fd/{self._folder}/{name}")
+
+    def wait_ready(self, deadline_seconds: float) -> None:
+        """Wait until the guest's init announced itself on the console.
+
+        Raises:
+            BootFailed: it did not within the deadline, or QEMU ended first.
+            GuestPanic: the kernel panicked on its way.
+            GuestSplat: the kernel complained on its way.
+        """
+        deadline = time.monotonic() + deadline_seconds
+        while self.console.boot_id is None:
+            self._check_booting()
+            if time.monotonic() > deadline:
+                self.state = State.HUNG
+                raise BootFailed(
+                    f"did not reach its init within {deadline_seconds:g} s",
+                    where=self.name,
+                    hint="the console is kept in the guest's folder",
+                    console_tail=self.console_tail(),
+                )
+            time.sleep(_POLL_SECONDS)
+        self.check()
+        self.state = State.READY
+
+    def _check_booting(self) -> None:
+        try:
+            self.check()
+        except GuestLost as error:
+            raise BootFailed(
+                error.what, where=self.name, hint=error.hint, console_tail=error.console_tail
+            ) from error
+
+    def check(self) -> None:
+        """Raise if the console or QEMU says that the guest is not well; return quickly if it is.
+
+        Raises:
+            GuestPanic: the kernel panicked.
+            GuestSplat: the kernel complained since the last check that raised.
+            GuestLost: QEMU is gone.
+        """
+        assert self._machine is not None, "the guest was not started"
+        status = self._machine.poll()  # before the console: what it wrote last is then there
+        self.console.poll()
+        panic = self.console.panic()
+        if panic:
+            self.state = State.CRASHED
+            first = self.console.complaints[0]
+            cause = f" after: {first.text.strip()}" if first is not panic else ""
+            raise GuestPanic(
+                panic.text.strip() + cause, where=self.name, console_tail=self.console_tail()
+            )
+        if status is not None:
+            self.state = State.GONE
+            raise GuestLost(
+                f"QEMU ended with status {status}: {self._last_words()}",
+                where=self.name,
+                console_tail=self.console_tail(),
+            )
+        if len(self.console.complaints) > self._known_complaints:
+            complaint = self.console.complaints[self._known_complaints]
+            self._known_complaints = len(self.console.complaints)
+            raise GuestSplat(
+                complaint.text.strip(),
+                kind=complaint.kind,
+                where=f"{self.name}: {self.console.path}:{complaint.line_number}",
+                console_tail=self.console_tail(),
+            )
+
+    def _last_words(self) -> str:
+        log = self.spec.folder / qemu.QEMU_LOG
+        lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
+        return lines[-1] if lines else "it said nothing"
+
+    def console_tail(self, lines: int = 100) -> list[str]:
+        """Return the last lines of the console."""
+        return self.console.tail(lines)
+
+    def run(
+        self, argv: Sequence[str] | str, *, timeout_seconds: float, stdin: bytes = b""
+    ) -> Outcome:
+        """Run a command in the guest (a list of words, or text for its shell).
+
+        A command that fails is no error: see `Outcome.status`.
+
+        Raises:
+            GuestError: the guest did not survive it, fell silent, or overran the deadline.
+        """
+        with self._busy() as line:
+            outcome = line.run(argv, timeout_seconds=timeout_seconds, stdin=stdin)
+            self.check()
+        return outcome
+
+    @contextlib.contextmanager
+    def _busy(self) -> Iterator[SerialTransport]:
+        if self.state is State.PAUSED:
+            self.resume()
+        self.check()
+        if self._line is None:
+            self._line = SerialTransport(
+                self._socket(qemu.LINE_SOCKET),
+                alive=self.check,
+                silence_seconds=self.silence_seconds,
+            )
+        self.state = State.BUSY
+        try:
+            yield self._line
+        except GuestError as error:
+            self.state = {"hung": State.HUNG, "deadline": State.READY}.get(
+                error.status, State.CRASHED
+            )
+            raise self._with_console(error) from error
+        self.state = State.READY
+
+    def _with_console(self, error: GuestError) -> GuestError:
+        if not error.console_tail:
+            error.console_tail = tuple(self.console_tail())
+        error.where = error.where or self.name
+        return error
+
+    def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
+        """Write small files, then read some, all in one round trip.
+
+        Returns the text of each file in `reads`; those that do not exist are left out.
+
+        Raises:
+            KnobRefused: a file to be written does not exist or does not take its value.
+        """
+        calls = [f"w {shlex.quote(path)} {shlex.quote(text)}" for path, text in writes.items()]
+        calls += [f"r {shlex.quote(path)}" for path in reads]
+        outcome = self.run("\n".join([_EXCHANGE, *calls, "true"]), timeout_seconds=_FILE_SECONDS)
+        if outcome.status != 0:
+            reason = outcome.stderr.decode("utf-8", "replace").strip()
+            raise KnobRefused(reason or "a file does not take its value", where=self.name)
+        words = outcome.stdout.decode("utf-8", "replace").split("\0")[1:]
+        return dict(zip(words[::2], words[1::2], strict=True))
+
+    def read(self, path: str) -> str:
+        """Return the text of a file in the guest.
+
+        Raises:
+            BadOutput: it cannot be read.
+        """
+        found = self.exchange({}, [path])
+        if path not in found:
+            raise BadOutput(f"{path} cannot be read", where=self.name)
+        return found[path]
+
+    def write(self, path: str, text: str) -> None:
+        """Write one line of text to a file in the guest, as `echo` would.
+
+        Raises:
+            KnobRefused: the kernel did not take it, or there is no such file.
+        """
+        self.exchange({path: text}, [])
+
+    def put(self, local: Path, remote: str) -> None:
+        """Copy a file into the guest."""
+        with self._busy() as line:
+            line.put(local, remote)
+
+    def get(self, remote: str) -> bytes:
+        """Return the content of a file in the guest."""
+        with self._busy() as line:
+            return line.get(remote)
+
+    def qmp(self, command: str) -> Any:  # noqa: ANN401
+        """Run a command of QEMU's monitor and return its answer."""
+        if self._monitor is None:
+            self._monitor = qemu.Monitor(str(self._socket(qemu.MONITOR_SOCKET)), self.name)
+        return self._monitor.do(command)
+
+    def qmp_status(self) -> str:
+        """Return QEMU's word for what the machine does, such as running or paused."""
+        return str(self.qmp("query-status")["status"])
+
+    def pause(self) -> None:
+        """Stop the guest's vCPUs, so that it takes no time from the others."""
+        if self.state is State.READY:
+            self.qmp("stop")
+            self.state = State.PAUSED
+
+    def resume(self) -> None:
+        """Let the guest's vCPUs go on."""
+        if self.state is State.PAUSED:
+            self.qmp("cont")
+            self.state = State.READY
+
+
+def prepare_folder(spec: GuestSpec) -> None:
+    """Make the guest's folder, private, and write down how it was started."""
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    spec.folder.chmod(0o700)
+    (spec.folder / "command.txt").write_text(shlex.join(qemu.command(spec)) + "\n")
+
+
+@contextlib.contextmanager
+def boot_all(specs: Sequence[GuestSpec], deadline_seconds: float) -> Iterator[list[Guest]]:
+    """Boot guests side by side; yield them when all are ready.
+
+    Raises:
+        GuestError: as `Guest.wait_ready`, for the first that fails.
+    """
+    with contextlib.ExitStack() as stack:
+        guests = [stack.enter_context(Guest(spec)) for spec in specs]
+        for guest in guests:
+            guest.wait_ready(deadline_seconds)
+        yield guests

@@ -1,0 +1,173 @@
+"""The guest's file system: our init, agent and freebench beside busybox, as a cpio archive.
+
+Everything is content-addressed under `.labctl/guest/`: the same inputs are
+never built twice, and the same inputs give the same bytes on any host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import labctl
+from labctl import proc
+from labctl.errors import BuildError, CommandError, HostError, UserError
+from labctl.guests import cpio
+from labctl.guests.cpio import Entry
+
+_COMPILER = "gcc"
+_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-pthread")
+_COMPILE_SECONDS = 300.0
+_LARGEST_ERRORS = 40
+# Where a program of guest/<folder>/ goes in the guest.
+_PROGRAMS = {"init": "init", "agent": "bin/labagent", "freebench": "bin/freebench"}
+_FOLDERS = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr")
+_LINKED_FOLDERS = {"sbin": "bin", "usr/bin": "../bin", "usr/sbin": "../bin"}
+_ETC = {"etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n", "etc/group": b"root:x:0:\n"}
+
+
+@dataclass(frozen=True, slots=True)
+class Initramfs:
+    """A built archive; `hash` is the hex content address of all that went in."""
+
+    path: Path
+    hash: str
+
+
+def build(
+    root: Path, files: Mapping[str, Path] | None = None, source: Path | None = None
+) -> Initramfs:
+    """Return the initramfs, building what is not there yet.
+
+    Args:
+        root: the lab's `.labctl` folder.
+        files: further files by their path in the guest; the executable bit is kept.
+        source: the `guest` folder to compile, by default the one that came with labctl.
+
+    Raises:
+        HostError: gcc or a static busybox is missing.
+        BuildError: a guest program does not compile.
+        UserError: one of `files` cannot be read.
+    """
+    source = source or source_folder()
+    store = root / "guest"
+    store.mkdir(parents=True, exist_ok=True)
+    version = _compiler_version()
+    entries = _skeleton()
+    for folder, target in _PROGRAMS.items():
+        program = _program(store, source, folder, version)
+        entries.append(Entry.file(target, program.read_bytes(), 0o755))
+    entries += _busybox()
+    entries += _extra(files or {})
+    archive = cpio.archive(entries)
+    digest = hashlib.sha256(archive).hexdigest()
+    path = store / f"initramfs-{digest[:16]}.cpio"
+    if not path.exists():
+        _write(path, archive, 0o644)
+    return Initramfs(path, digest)
+
+
+def source_folder() -> Path:
+    """Return the `guest` folder: inside an installed labctl, or beside it in a checkout.
+
+    Raises:
+        HostError: there is neither.
+    """
+    package = Path(labctl.__file__).parent
+    for folder in (package / "_guest", package.parent / "guest"):
+        if (folder / "init").is_dir():
+            return folder
+    raise HostError("the sources of the guest's programs are missing", where=str(package))
+
+
+def _compiler_version() -> str:
+    return proc.run([_COMPILER, "--version"], timeout_seconds=20).text.splitlines()[0]
+
+
+def _program(store: Path, source: Path, folder: str, version: str) -> Path:
+    """Compile guest/<folder>/*.c into one static program, unless it was done before."""
+    texts = sorted((source / folder).glob("*.[ch]"))
+    units = [path.name for path in texts if path.suffix == ".c"]
+    if not units:
+        raise HostError(f"there is no source in {source / folder}")
+    digest = hashlib.sha256("\0".join((*_FLAGS, version)).encode())
+    for path in texts:
+        content = path.read_bytes()
+        digest.update(f"\0{path.name}\0{len(content)}\0".encode() + content)
+    program = store / f"{folder}-{digest.hexdigest()[:16]}"
+    if not program.exists():
+        _compile(source / folder, units, program)
+    return program
+
+
+def _compile(folder: Path, units: Sequence[str], program: Path) -> None:
+    partial = program.with_name(f"{program.name}.{os.getpid()}")
+    log = program.with_suffix(".log")
+    try:
+        proc.run(
+            [_COMPILER, *_FLAGS, "-o", partial.absolute(), *units],
+            cwd=folder,
+            timeout_seconds=_COMPILE_SECONDS,
+        )
+        partial.replace(program)
+    except CommandError as error:
+        log.write_text(error.output + "\n")
+        lines = error.output.splitlines()
+        told = [line for line in lines if "error:" in line] or lines
+        raise BuildError(
+            f"the guest's {folder.name} does not compile",
+            log=str(log),
+            errors=told[:_LARGEST_ERRORS],
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _skeleton() -> list[Entry]:
+    entries = [Entry.folder(name) for name in _FOLDERS]
+    entries += [Entry.link(name, target) for name, target in _LINKED_FOLDERS.items()]
+    entries += [Entry.file(name, content, 0o644) for name, content in _ETC.items()]
+    # The kernel opens it for init before init can mount anything.
+    entries.append(Entry.device("dev/console", 5, 1))
+    return entries
+
+
+def _busybox() -> list[Entry]:
+    found = shutil.which("busybox", path=os.environ.get("PATH", "") + os.pathsep + "/bin:/usr/bin")
+    hint = "`make setup` installs busybox-static"
+    if found is None:
+        raise HostError("busybox is not installed", hint=hint)
+    content = Path(found).read_bytes()
+    if b"/ld-linux" in content or b"/ld-musl" in content:
+        raise HostError(f"{found} is not linked statically", hint=hint)
+    applets = proc.run([found, "--list"], timeout_seconds=20).text.split()
+    taken = {Path(target).name for target in _PROGRAMS.values()} | {"busybox"}
+    links = [Entry.link(f"bin/{name}", "busybox") for name in applets if name not in taken]
+    return [Entry.file("bin/busybox", content, 0o755), *links]
+
+
+def _extra(files: Mapping[str, Path]) -> list[Entry]:
+    entries: list[Entry] = []
+    for target, path in files.items():
+        inside = target.strip("/")
+        try:
+            executable = path.stat().st_mode & stat.S_IXUSR
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        parents = [str(parent) for parent in Path(inside).parents][:-1]
+        entries += [Entry.folder(name) for name in reversed(parents) if name not in _LINKED_FOLDERS]
+        entries.append(Entry.file(inside, content, 0o755 if executable else 0o644))
+    return entries
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.chmod(mode)
+    partial.replace(path)

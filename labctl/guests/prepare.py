@@ -1,0 +1,86 @@
+"""From kernels of the lab to guests that can be started: images, initramfs, accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl import host, proc
+from labctl.errors import UserError
+from labctl.guests import accelerator, initramfs
+from labctl.guests.guest import GuestSpec
+from labctl.guests.initramfs import Initramfs
+from labctl.kernels.build import Builder, BuildProgress, Image
+from labctl.lab_models import Lab, Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything that the guests of a lab are made of."""
+
+    lab: Lab
+    host: host.Host
+    accel: str
+    images: dict[str, Image]
+    initramfs: Initramfs
+
+    def spec(
+        self, kernel: str, *, name: str, folder: Path, topology: Topology, command_line: str = ""
+    ) -> GuestSpec:
+        """Return a guest of one of the kernels; `command_line` is added to the kernel's own."""
+        own = self.lab.kernels[kernel].command_line
+        return GuestSpec(
+            name=name,
+            image=self.images[kernel],
+            topology=topology,
+            initramfs=self.initramfs.path,
+            accel=self.accel,
+            folder=folder,
+            command_line=f"{own} {command_line}".strip(),
+        )
+
+
+def state_folder(lab: Lab) -> Path:
+    """Return the folder, beside lab.yaml, that holds all that labctl makes."""
+    return lab.root / ".labctl"
+
+
+def build_images(
+    lab: Lab, kernels: Iterable[str], progress: Callable[[BuildProgress], None]
+) -> dict[str, Image]:
+    """Build what is not built yet; return the images by the kernels' names."""
+    builder = Builder(state_folder(lab), progress)
+    return builder.images(lab.kernels[name] for name in dict.fromkeys(kernels))
+
+
+def prepare(
+    lab: Lab, kernels: Iterable[str], progress: Callable[[BuildProgress], None]
+) -> Prepared:
+    """Build images and initramfs, and find out which accelerator works.
+
+    Raises:
+        BuildError: a kernel or a guest program does not build.
+        HostError: a tool is missing, or the asked accelerator does not work.
+    """
+    root = state_folder(lab)
+    # A missing tool is told before a build of minutes, not after it.
+    proc.run(["qemu-system-x86_64", "--version"], timeout_seconds=30)
+    images = build_images(lab, kernels, progress)
+    if not images:
+        raise UserError("no kernel was named")
+    archive = initramfs.build(root)
+    facts = host.describe()
+    first = next(iter(images.values()))
+    probe = GuestSpec(
+        name="probe",
+        image=first,
+        topology=lab.guests[lab.defaults.guest],
+        initramfs=archive.path,
+        accel="kvm",
+        folder=root,
+    )
+    accel = accelerator.choose(
+        lab.defaults.accel, probe, host=facts, cache=root / "accelerator.json"
+    )
+    return Prepared(lab=lab, host=facts, accel=accel, images=images, initramfs=archive)

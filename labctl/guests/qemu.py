@@ -1,0 +1,112 @@
+"""The direct QEMU launcher: a `GuestSpec` as a command line, and the QMP monitor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labctl.errors import GuestLost
+from labctl.guests.topology import qemu_arguments
+from labctl.kernels.build import Image
+from labctl.lab_models import Topology
+
+PROGRAM = "qemu-system-x86_64"
+CONSOLE_SOCKET = "console.sock"
+LINE_SOCKET = "line.sock"
+MONITOR_SOCKET = "monitor.sock"
+CONSOLE_LOG = "console.log"
+QEMU_LOG = "qemu.log"
+
+# oops=panic: a kernel that has oopsed measures nothing more that could be
+# believed. panic=-1 with -no-reboot ends QEMU at once.
+_COMMAND_LINE = "console=ttyS0,115200 panic=-1 oops=panic"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """All that decides how a guest runs; `folder` receives its logs and sockets."""
+
+    name: str
+    image: Image
+    topology: Topology
+    initramfs: Path
+    accel: str
+    folder: Path
+    command_line: str = ""
+
+
+def command(spec: GuestSpec) -> list[str]:
+    """Return QEMU's argument vector; sockets and logs are relative to the guest's folder."""
+    words = [PROGRAM, "-name", f"labctl-{spec.name}", "-no-user-config", "-nodefaults"]
+    words += ["-display", "none", "-no-reboot", "-nic", "none", "-machine", "pc"]
+    words += _accelerator(spec.accel)
+    words += qemu_arguments(spec.topology)
+    words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
+    words += ["-append", f"{_COMMAND_LINE} {spec.command_line}".strip()]
+    words += _serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
+    words += _serial("line", LINE_SOCKET)
+    words += ["-chardev", f"socket,id=monitor,path={MONITOR_SOCKET},server=on,wait=off"]
+    words += ["-mon", "chardev=monitor,mode=control"]
+    return words
+
+
+def _accelerator(accel: str) -> list[str]:
+    if accel == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    # Offered ERMS, the kernel clears pages a byte at a time, which translation
+    # makes half as fast as by words.
+    return ["-accel", "tcg,thread=multi", "-cpu", "max,-erms"]
+
+
+def _serial(name: str, socket: str, log: str | None = None) -> list[str]:
+    chardev = f"socket,id={name},path={socket},server=on,wait=off"
+    if log:
+        chardev += f",logfile={log},logappend=off"
+    return ["-chardev", chardev, "-serial", f"chardev:{name}"]
+
+
+class Monitor:
+    """QEMU's machine protocol: pause, resume, quit. One client at a time."""
+
+    def __init__(self, address: str, name: str) -> None:
+        """Connect to the monitor's socket.
+
+        Raises:
+            GuestLost: QEMU does not answer.
+        """
+        # Late: it brings asyncio with it, and `--help` needs none of that.
+        from qemu.qmp.legacy import QEMUMonitorProtocol
+
+        self._name = name
+        self._qmp = QEMUMonitorProtocol(address, nickname=name)
+        self._qmp.settimeout(10.0)
+        with self._errors():
+            self._qmp.connect()
+
+    def do(self, name: str) -> Any:  # noqa: ANN401
+        """Run one command and return its answer.
+
+        Raises:
+            GuestLost: QEMU is gone or refused.
+        """
+        with self._errors():
+            return self._qmp.cmd(name)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        from qemu.qmp import QMPError
+
+        try:
+            yield
+        except (QMPError, OSError, EOFError, TimeoutError) as error:
+            raise GuestLost(f"QEMU's monitor does not answer: {error}", where=self._name) from error
+
+    def close(self) -> None:
+        """Close the connection; a QEMU that is gone already is no error."""
+        from qemu.qmp import QMPError
+
+        with contextlib.suppress(QMPError, OSError, EOFError):
+            self._qmp.close()

@@ -1,0 +1,44 @@
+"""NUMA topology as QEMU arguments. Pure: a value in, a list of words out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from labctl.lab_models import Topology
+
+
+def qemu_arguments(topology: Topology) -> list[str]:
+    """Return the arguments that give a guest its nodes, vCPUs, memory and distances.
+
+    Every node has a memory backend of its own and `cpus_per_node` vCPUs in one
+    socket. Node distances are always spelled out, also the local 10.
+    """
+    words = ["-m", _mebibytes(topology.nodes * topology.memory_per_node), "-smp", _smp(topology)]
+    for node in range(topology.nodes):
+        first = node * topology.cpus_per_node
+        last = first + topology.cpus_per_node - 1
+        cpus = f"{first}-{last}" if last > first else f"{first}"
+        words += [
+            "-object",
+            f"memory-backend-ram,id=ram{node},size={_mebibytes(topology.memory_per_node)}",
+            "-numa",
+            f"node,nodeid={node},cpus={cpus},memdev=ram{node}",
+        ]
+    for source, target, distance in _distances(topology):
+        words += ["-numa", f"dist,src={source},dst={target},val={distance}"]
+    return words
+
+
+def _smp(topology: Topology) -> str:
+    cpus = topology.nodes * topology.cpus_per_node
+    return f"{cpus},sockets={topology.nodes},cores={topology.cpus_per_node},threads=1"
+
+
+def _mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes // 2**20}M" if size_bytes % 2**20 == 0 else f"{size_bytes}B"
+
+
+def _distances(topology: Topology) -> Iterator[tuple[int, int, int]]:
+    for source in range(topology.nodes):
+        for target in range(topology.nodes):
+            yield source, target, topology.distances.distance(source, target)

@@ -1,0 +1,147 @@
+"""lab.yaml read, validated and resolved: `load` returns a `Lab` or every mistake at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labctl import lab_tabs
+from labctl.errors import ConfigError, UserError
+from labctl.lab_checks import check, check_memory, default_guest
+from labctl.lab_files import resolve
+from labctl.lab_findings import Findings
+from labctl.lab_models import (
+    Blocks,
+    Defaults,
+    Distances,
+    Experiment,
+    ExperimentEntry,
+    Kernel,
+    Lab,
+    LabFile,
+    Statistics,
+    StatisticsOverride,
+    Topology,
+    Tunable,
+    Workload,
+)
+from labctl.lab_shape import read
+from labctl.lab_yaml import Document, parse
+from labctl.units import Scalar
+
+__all__ = [
+    "Blocks",
+    "Defaults",
+    "Distances",
+    "Experiment",
+    "Kernel",
+    "Lab",
+    "Scalar",
+    "Statistics",
+    "StatisticsOverride",
+    "Topology",
+    "Tunable",
+    "Workload",
+    "check_host",
+    "load",
+]
+
+
+def load(path: Path, host_memory_bytes: int | None = None) -> Lab:
+    """Read a lab.yaml.
+
+    With `host_memory_bytes`, guests that do not fit into it are mistakes too.
+
+    Raises:
+        ConfigError: the file has mistakes; all of them, in the order of their lines.
+        UserError: the file cannot be read.
+    """
+    text = _read_text(path)
+    root = path.absolute().parent
+    document = parse(text)
+    tabs: list[tuple[int, int]] = []
+    if document.broken and "\t" in text:
+
+        def cost(candidate: str) -> tuple[int, int]:
+            tried = parse(candidate)
+            if tried.broken:
+                return 1, -tried.problems[0].mark.line
+            return 0, len(_examine(tried, path, root, None)[1].problems)
+
+        repair = lab_tabs.repair(text, cost)
+        document = repair.restore(parse(repair.text))
+        tabs = repair.tabs
+    file, found = _examine(document, path, root, host_memory_bytes)
+    problems = found.problems
+    if tabs:
+        problems = lab_tabs.with_tabs(str(path), tabs, problems, broken=document.broken)
+    if problems or file is None:
+        raise ConfigError(problems)
+    return _resolve(file, path, root, document)
+
+
+def check_host(lab: Lab, memory_bytes: int) -> None:
+    """Check that the guests of every experiment fit into a host's memory at the same time.
+
+    Raises:
+        ConfigError: they do not; names `memory_per_node` of each guest concerned.
+    """
+    document = Document(
+        plain={"kernels": dict.fromkeys(lab.kernels), "guests": dict.fromkeys(lab.guests)},
+        keys=dict(lab.marks),
+    )
+    found = Findings(str(lab.path), document)
+    check_memory(lab.guests, lab.experiments, lab.defaults.guest, memory_bytes, found)
+    if found.problems:
+        raise ConfigError(found.problems)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        hint = "`labctl init` writes one; `--lab FILE` names another"
+        raise UserError("there is no such file", where=str(path), hint=hint) from error
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise UserError(what, where=str(path), hint="save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _examine(
+    document: Document, path: Path, root: Path, host_memory_bytes: int | None
+) -> tuple[LabFile | None, Findings]:
+    found = Findings(str(path), document)
+    for problem in document.problems:
+        found.note(problem.path, problem.what, problem.hint, problem.mark)
+        if problem.no_value:
+            found.silence(problem.path)
+    if document.broken:
+        return None, found
+    file = read(document, found)
+    if file is None:
+        return None, found
+    check(file, found, root)
+    if host_memory_bytes is not None:
+        guests, experiments = file.guests, file.experiments
+        check_memory(guests, experiments, default_guest(file), host_memory_bytes, found)
+    return file, found
+
+
+def _resolve(file: LabFile, path: Path, root: Path, document: Document) -> Lab:
+    return Lab(
+        path=path.absolute(),
+        root=root,
+        defaults=file.defaults.model_copy(update={"guest": default_guest(file)}),
+        guests=file.guests,
+        kernels={name: resolve(file, name, root) for name in file.kernels},
+        tunables={name: Tunable(name=name, **dict(one)) for name, one in file.tunables.items()},
+        workloads={name: Workload(name=name, **dict(one)) for name, one in file.workloads.items()},
+        experiments={name: _experiment(name, one) for name, one in file.experiments.items()},
+        statistics=file.statistics,
+        marks={**document.keys, **document.values},
+    )
+
+
+def _experiment(name: str, entry: ExperimentEntry) -> Experiment:
+    return Experiment(name=name, **dict(entry))

@@ -1,0 +1,92 @@
+"""The one JSON object of `labctl run --json` and `labctl report --json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labctl.results.comparison import Comparison, ExperimentResult
+
+_DIGITS = 6
+_OF_EXPERIMENT = ("workload", "metric", "better", "confidence", "minimum_effect")
+
+
+def document(run_json: Mapping[str, Any], results: Sequence[ExperimentResult]) -> dict[str, Any]:
+    """Return the report of a run as JSON values: no NaN, six significant digits.
+
+    `run_json` is the run's own record; what it knows of an experiment beyond the
+    comparisons (metric, workload, confidence) is taken over.
+    """
+    known = {each["name"]: each for each in run_json.get("experiments", [])}
+    return {
+        "schema": 1,
+        "run": run_json["run"],
+        "created_at": run_json.get("created_at"),
+        "seed": run_json.get("seed"),
+        "finished": bool(run_json.get("finished", False)),
+        "host": dict(run_json.get("host", {})),
+        "accel": run_json["accel"],
+        "kernels": {name: dict(kernel) for name, kernel in run_json.get("kernels", {}).items()},
+        "experiments": [_plain(_experiment(known.get(each.name, {}), each)) for each in results],
+    }
+
+
+def _experiment(known: Mapping[str, Any], result: ExperimentResult) -> dict[str, Any]:
+    own = {
+        "better": result.better,
+        "confidence": result.confidence,
+        "minimum_effect": result.minimum_effect,
+    }
+    taken = {name: known[name] for name in _OF_EXPERIMENT if name in known}
+    return {
+        "name": result.name,
+        **taken,
+        **own,
+        "baseline": result.baseline,
+        "blocks": result.blocks,
+        "aa_control": _control(result.aa_control),
+        "cells": [_cell(cell) for cell in result.cells],
+        "warnings": list(result.warnings),
+    }
+
+
+def _control(control: Comparison | None) -> dict[str, Any] | None:
+    return None if control is None else _cell(control)
+
+
+def _cell(cell: Comparison) -> dict[str, Any]:
+    return {
+        "cell": cell.cell,
+        "kernel": cell.kernel,
+        "label": cell.label,
+        "setting": dict(cell.setting),
+        "parameters": dict(cell.parameters),
+        "n": cell.n,
+        "blocks": cell.blocks,
+        "median_seconds": cell.median_seconds,
+        "spread_percent": cell.spread_percent,
+        "ratio": cell.ratio,
+        "ci": cell.ci,
+        "p": cell.p,
+        "p_corrected": cell.p_corrected,
+        "p_beyond": cell.p_beyond,
+        "verdict": cell.verdict,
+        "reason": cell.reason,
+        "blocks_needed": cell.blocks_needed,
+        "failed": dict(cell.failed),
+        "handovers": cell.counters.get("handovers"),
+        "counters": dict(cell.counters),
+        "memory_back": cell.secondary.get("memory_back"),
+    }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Return the value as JSON can hold it."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value

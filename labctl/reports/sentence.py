@@ -1,0 +1,83 @@
+"""What an experiment found, in one plain sentence. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labctl.reports import words
+
+Cell = Mapping[str, Any]
+
+
+def sentence(experiment: Mapping[str, Any]) -> str:
+    """Return the verdict of an experiment of a document.
+
+    Of several cells the best of the faster ones is told and how many were tried,
+    for the best of many looks better than it is.
+    """
+    cells = [cell for cell in experiment["cells"] if cell["verdict"] != "baseline"]
+    if not cells:
+        return "nothing was compared with the baseline"
+    if len(cells) == 1:
+        return _one(experiment, cells[0])
+    counts = _counts(cells)
+    faster = [cell for cell in cells if cell["verdict"] == "faster"]
+    if not faster:
+        return f"of {len(cells)} settings none is shown to be faster: {counts}"
+    best = max(faster, key=lambda cell: cell["ratio"])
+    return f"{_one(experiment, best)}: the best of {len(cells)} settings ({counts})"
+
+
+def control(experiment: Mapping[str, Any]) -> str:
+    """Return what the A/A control says of the host."""
+    aa = experiment["aa_control"]
+    if aa is None:
+        return "A/A control: there is none"
+    if aa["ratio"] is None:
+        return "A/A control: it has no good block"
+    return (
+        f"A/A control: {experiment['baseline']} against itself, ratio {words.ratio(aa['ratio'])} "
+        f"({_interval(experiment, aa)}): {aa['verdict']}"
+    )
+
+
+def is_suspect(experiment: Mapping[str, Any]) -> bool:
+    """Tell whether the baseline differs from itself."""
+    aa = experiment["aa_control"]
+    return aa is not None and aa["verdict"] in ("faster", "slower")
+
+
+def _one(experiment: Mapping[str, Any], cell: Cell) -> str:
+    baseline, name, verdict = experiment["baseline"], words.cell(cell), cell["verdict"]
+    if cell["ratio"] is None:
+        return f"undecided, {name} against {baseline}: {cell['reason']}"
+    ratio = words.ratio(cell["ratio"])
+    basis = (
+        f"({_interval(experiment, cell)}, {cell['blocks']} "
+        f"block{'' if cell['blocks'] == 1 else 's'}, p {words.p_value(cell['p_corrected'])})"
+    )
+    deed = words.deed(cell["parameters"])
+    if verdict in ("faster", "slower"):
+        if experiment.get("better") == "higher":
+            metric = experiment.get("metric", "metric")
+            return f"{name} has {ratio} times the {metric} of {baseline} {basis}"
+        return f"{name} {deed} {ratio} times as fast as {baseline} {basis}"
+    if verdict == "same":
+        margin = f"{100 * experiment['minimum_effect']:.3g} %"
+        return f"{name} {deed} as fast as {baseline}, within {margin}: ratio {ratio} {basis}"
+    more = cell.get("blocks_needed")
+    hint = f"; about {more} more block{'' if more == 1 else 's'} would decide it" if more else ""
+    return f"undecided, {name} against {baseline}: ratio {ratio} {basis}; {cell['reason']}{hint}"
+
+
+def _interval(experiment: Mapping[str, Any], cell: Cell) -> str:
+    if cell["ci"] is None:
+        return "no interval"
+    return f"{100 * experiment['confidence']:.3g} % CI {words.interval(cell['ci'])}"
+
+
+def _counts(cells: Sequence[Cell]) -> str:
+    found = [cell["verdict"] for cell in cells]
+    names = ("faster", "slower", "same", "undecided")
+    return ", ".join(f"{found.count(name)} {name}" for name in names if name in found)

@@ -1,0 +1,211 @@
+"""A report's document as text: for the terminal, or as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from labctl.reports import seed, sentence, words
+
+Format = Literal["terminal", "markdown"]
+TCG_NOTE = "measured under TCG emulation: ratios only, and only on this host"
+_HASH_DIGITS = 12
+Document = Mapping[str, Any]
+
+
+def render(document: Document, format: Format = "terminal", seed_figures: bool = True) -> str:  # noqa: A002
+    """Return the report as text that ends in a newline.
+
+    First what was found, in a sentence an experiment, and a control that failed
+    before that; then on what; then the tables. `seed_figures` puts the seed's
+    times beside the cells that repeat its measurements.
+    """
+    markdown = format == "markdown"
+    parts = [_findings(document, markdown), _facts(document, markdown)]
+    shown = False
+    for experiment in document["experiments"]:
+        text, has_seed = _experiment(experiment, markdown, seed_figures)
+        parts.append(text)
+        shown = shown or has_seed
+    parts.append(_notes(document, markdown, shown))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _findings(document: Document, markdown: bool) -> str:
+    experiments = document["experiments"]
+    lines = [
+        f"{each['name']}: {each['warnings'][0]}"
+        for each in experiments
+        if sentence.is_suspect(each)
+    ]
+    lines += [f"{each['name']}: {sentence.sentence(each)}" for each in experiments]
+    if not document.get("finished", True):
+        lines.append(f"the run is not finished: labctl run --resume {document['run']}")
+    return _list(lines, markdown)
+
+
+def _facts(document: Document, markdown: bool) -> str:
+    host = document["host"]
+    facts = [
+        str(host.get("cpu_model", "")),
+        f"{host['cores']} cores" if "cores" in host else "",
+        words.size(host["memory_bytes"]) if "memory_bytes" in host else "",
+        f"QEMU {host['qemu']}" if host.get("qemu") else "",
+        f"id {host['id']}" if "id" in host else "",
+    ]
+    accel = document["accel"]
+    lines = [
+        f"run: {document['run']}, seed {document.get('seed')}",
+        f"host: {', '.join(filter(None, facts)) or 'unknown'}",
+        f"accelerator: {accel}" + (f", {TCG_NOTE}" if accel == "tcg" else ""),
+    ]
+    for name, kernel in document["kernels"].items():
+        series = kernel.get("series")
+        what = [
+            str(kernel.get("release") or ""),
+            f"image {str(kernel.get('image'))[:_HASH_DIGITS]}",
+            f"series {series[:_HASH_DIGITS]}" if series else "no series",
+        ]
+        lines.append(f"kernel {name}: {', '.join(filter(None, what))}")
+    return _list(lines, markdown)
+
+
+def _experiment(
+    experiment: Mapping[str, Any], markdown: bool, seed_figures: bool
+) -> tuple[str, bool]:
+    cells = experiment["cells"]
+    figures = _seed_column(cells) if seed_figures else [None] * len(cells)
+    columns = _columns(experiment, figures)
+    break_line = " " if markdown else "\n"
+    from tabulate import tabulate
+
+    table = tabulate(
+        list(zip(*columns.values(), strict=True)),
+        headers=[break_line.join(name) for name in columns],
+        tablefmt="pipe" if markdown else "simple",
+        disable_numparse=True,
+        colalign=["left", *["right"] * (len(columns) - 1)],
+    )
+    blocks = experiment["blocks"]
+    title = f"{experiment['name']}: {_subject(cells)} against {experiment['baseline']}, "
+    title += f"{blocks} block{'' if blocks == 1 else 's'}"
+    lines = [sentence.control(experiment), *_handovers(cells), *experiment["warnings"]]
+    parts = [f"### {title}" if markdown else title, table, _list(lines, markdown)]
+    return "\n\n".join(parts), any(figures)
+
+
+def _columns(
+    experiment: Mapping[str, Any], figures: Sequence[seed.SeedFigure | None]
+) -> dict[tuple[str, ...], list[str]]:
+    cells = experiment["cells"]
+    level = f"{100 * experiment['confidence']:.3g} % CI"
+    is_time = experiment.get("better") != "higher"
+    columns = {
+        ("cell",): _names(cells),
+        ("time ± CV" if is_time else "value ± CV", "across", "blocks"): [
+            _value(cell, is_time) for cell in cells
+        ],
+        ("ratio",): [words.ratio(cell["ratio"]) for cell in cells],
+        (level,): [words.interval(cell["ci"]) for cell in cells],
+        ("p", "(Holm)"): [words.p_value(cell["p_corrected"]) for cell in cells],
+        ("verdict",): [cell["verdict"] for cell in cells],
+    }
+    if any(cell["memory_back"] for cell in cells):
+        columns["memory", "back", "(ratio)"] = [
+            words.ratio((cell["memory_back"] or {}).get("ratio")) for cell in cells
+        ]
+    if any(cell["failed"] for cell in cells):
+        columns[("not ok",)] = [_failed(cell) for cell in cells]
+    if any(figures):
+        columns["seed (144", "threads,", "320 GB)"] = [_seed(figure) for figure in figures]
+    return columns
+
+
+def _names(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the rows' names; a matrix of one kernel is told apart by its settings alone."""
+    compared = [cell for cell in cells if cell["verdict"] != "baseline"]
+    is_matrix = len(compared) > 1 and len({cell["kernel"] for cell in compared}) == 1
+    return [
+        words.setting(cell["setting"]) or words.cell(cell)
+        if is_matrix and cell["verdict"] != "baseline"
+        else words.cell(cell)
+        for cell in cells
+    ]
+
+
+def _subject(cells: Sequence[Mapping[str, Any]]) -> str:
+    kernels = dict.fromkeys(cell["kernel"] for cell in cells if cell["verdict"] != "baseline")
+    return " and ".join(kernels) or "nothing"
+
+
+def _value(cell: Mapping[str, Any], is_time: bool) -> str:
+    value, spread = cell["median_seconds"], cell["spread_percent"]
+    if value is None:
+        return "-"
+    text = words.seconds(value) if is_time else f"{value:.4g}"
+    return text if spread is None else f"{text} ± {spread:.0f} %"
+
+
+def _failed(cell: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in cell["failed"].items())
+
+
+def _seed_column(cells: Sequence[Mapping[str, Any]]) -> list[seed.SeedFigure | None]:
+    figures = [
+        None
+        if cell["verdict"] == "baseline"
+        else seed.figure(cell["kernel"], cell["setting"], cell["parameters"])
+        for cell in cells
+    ]
+    if not any(figures):
+        return figures
+    return [
+        seed.STOCK if cell["verdict"] == "baseline" else figure
+        for cell, figure in zip(cells, figures, strict=True)
+    ]
+
+
+def _seed(figure: seed.SeedFigure | None) -> str:
+    return "" if figure is None else f"{figure.ratio:.2f} ({figure.seconds:.4g} s)"
+
+
+def _handovers(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    counts = {
+        words.cell(cell): cell["handovers"] for cell in cells if cell["handovers"] is not None
+    }
+    if not counts:
+        return []
+    if len(set(counts.values())) == 1:
+        every = " in every patched cell" if len(counts) > 1 else ""
+        return [f"handovers per repetition (median): {next(iter(counts.values())):g}{every}"]
+    each = ", ".join(f"{name}: {count:g}" for name, count in counts.items())
+    return [f"handovers per repetition (median): {each}"]
+
+
+def _notes(document: Document, markdown: bool, shows_seed: bool) -> str:
+    margins = sorted({each["minimum_effect"] for each in document["experiments"]})
+    if not margins:
+        return ""
+    percent = " or ".join(f"{100 * margin:.3g}" for margin in margins)
+    lines = [
+        f"A ratio above 1 is better than the baseline. Faster and slower: shown to be beyond "
+        f"{percent} %; same: shown to be within.",
+        "Memory back: the time until every node has its memory back, as the same ratio.",
+    ]
+    if shows_seed:
+        lines.append(
+            f"The seed's figures are of other hardware ({seed.CONDITIONS}; {seed.SOURCE}): "
+            "compare the order of the ratios, not the times."
+        )
+    return _list(lines, markdown)
+
+
+def _list(lines: Sequence[str], markdown: bool) -> str:
+    if markdown:
+        return "\n".join(f"- {line}" for line in lines)
+    import textwrap
+
+    return "\n".join(
+        textwrap.fill(line, width=100, subsequent_indent="  ", break_long_words=False)
+        for line in lines
+    )

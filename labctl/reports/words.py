@@ -1,0 +1,70 @@
+"""Numbers and cells of a report as people read them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_GIB = 2**30
+_DOES = {
+    "free": "frees",
+    "munmap": "unmaps",
+    "dontneed": "drops",
+    "exit": "gives back at exit",
+}
+
+
+def size(count_bytes: float) -> str:
+    """Return bytes in the largest unit that keeps the number at 1 or above."""
+    for unit, factor in (("TiB", 2**40), ("GiB", _GIB), ("MiB", 2**20), ("KiB", 2**10)):
+        if count_bytes >= factor:
+            return f"{count_bytes / factor:.3g} {unit}"
+    return f"{count_bytes:.0f} bytes"
+
+
+def seconds(value: float) -> str:
+    """Return a time with about three digits, in the unit that suits it."""
+    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= factor or (unit == "s" and value >= 0.1):
+            number = value / factor
+            return f"{number:.{3 if number < 1 else 2 if number < 10 else 1}f} {unit}"
+    return f"{value / 1e-9:.0f} ns"
+
+
+def ratio(value: float | None) -> str:
+    """Return a ratio with two decimals, or three digits below 0.1."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def interval(ci: Sequence[float] | None) -> str:
+    """Return a confidence interval in words."""
+    return "-" if ci is None else f"{ratio(ci[0])} to {ratio(ci[1])}"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p value, no more exact than it deserves."""
+    if p is None:
+        return "-"
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def setting(values: Mapping[str, Any]) -> str:
+    """Return what makes a cell another cell than its neighbours."""
+    return " ".join(f"{name}={value}" for name, value in values.items())
+
+
+def cell(each: Mapping[str, Any]) -> str:
+    """Return a cell's name: its label and its setting."""
+    return " ".join(filter(None, [each.get("label") or each["kernel"], setting(each["setting"])]))
+
+
+def deed(parameters: Mapping[str, Any]) -> str:
+    """Return what a cell does, such as "frees 3 GiB"; "is" for a workload that is not ours."""
+    does, count = _DOES.get(str(parameters.get("op"))), parameters.get("size")
+    if does is None or not isinstance(count, int):
+        return "is"
+    return f"gives {size(count)} back at exit" if "exit" in does else f"{does} {size(count)}"

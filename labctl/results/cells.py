@@ -1,0 +1,164 @@
+"""Samples sorted into cells, and each cell's blocks boiled down to one number. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+
+from labctl.results.store import Sample, Scalar
+
+Metric = Callable[[Sample], float | None]
+NANOSECONDS = 1e-9
+_CRASHES = frozenset({"boot-failed", "panic", "splat", "hung", "lost"})
+_NOT_FAILURES = frozenset({"ok", "skipped", "not-exercised"})
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """All samples of one cell, those of warm-ups apart."""
+
+    id: str
+    kernel: str
+    label: str
+    is_control: bool
+    setting: Mapping[str, Scalar]
+    parameters: Mapping[str, Scalar]
+    samples: tuple[Sample, ...]
+    warmups: tuple[Sample, ...]
+
+    @property
+    def name(self) -> str:
+        """How messages call the cell: its kernel and what makes it another cell."""
+        if self.is_control:
+            return "the A/A control"
+        return " ".join([self.kernel, *(f"{k}={v}" for k, v in sorted(self.setting.items()))])
+
+    @property
+    def seen_blocks(self) -> set[int]:
+        """The blocks in which the cell was visited, whatever came of it."""
+        return {sample.block for sample in (*self.samples, *self.warmups)}
+
+    def good(self, metric: Metric) -> list[tuple[Sample, float]]:
+        """The repetitions that count, each with its number."""
+        pairs = ((sample, metric(sample)) for sample in self.samples if sample.status == "ok")
+        return [(s, v) for s, v in pairs if v is not None and math.isfinite(v) and v > 0]
+
+    def logs(self, metric: Metric) -> dict[int, float]:
+        """The log of the median of each block's repetitions."""
+        values: dict[int, list[float]] = {}
+        for sample, value in self.good(metric):
+            values.setdefault(sample.block, []).append(value)
+        return {block: math.log(median(found)) for block, found in sorted(values.items())}
+
+    def not_ok(self) -> dict[str, int]:
+        """Count the samples of each status but ok; of warm-ups only what failed.
+
+        A value of which there is no logarithm is bad output.
+        """
+        counts = Counter(s.status for s in self.samples if s.status != "ok")
+        counts.update(s.status for s in self.warmups if s.status not in _NOT_FAILURES)
+        unusable = sum(s.status == "ok" for s in self.samples) - len(self.good(primary))
+        counts.update({"bad-output": unusable} if unusable else {})
+        return dict(sorted(counts.items()))
+
+    def counters(self) -> dict[str, float]:
+        """The median of each counter over the good repetitions."""
+        found: dict[str, list[int]] = {}
+        for sample, _ in self.good(primary):
+            for name, count in sample.counters.items():
+                found.setdefault(name, []).append(count)
+        return {name: float(median(counts)) for name, counts in sorted(found.items())}
+
+
+def primary(sample: Sample) -> float | None:
+    """The metric of the experiment."""
+    return sample.value
+
+
+def memory_back_seconds(sample: Sample) -> float | None:
+    """The time until every node has its memory back, None where it was not measured."""
+    value = sample.measurements.get("memory_back_nanoseconds")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value * NANOSECONDS
+
+
+def crashes(cells: Iterable[Cell]) -> dict[str, dict[str, int]]:
+    """Count, for each kernel, what befell its guests as a whole.
+
+    A guest serves several cells, and its crash is told by the one that was there.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for cell in cells:
+        of_cell = {k: n for k, n in cell.not_ok().items() if k in _CRASHES}
+        counts.setdefault(cell.kernel, Counter()).update(of_cell)
+    return {kernel: dict(sorted(count.items())) for kernel, count in counts.items()}
+
+
+def failures(not_ok: Mapping[str, int]) -> int:
+    """How many samples show that something went wrong, of those that `Cell.not_ok` counts."""
+    return sum(count for status, count in not_ok.items() if status not in _NOT_FAILURES)
+
+
+def cells_of(samples: Iterable[Sample]) -> list[Cell]:
+    """Sort samples into cells, in an order that does not depend on that of the samples."""
+    groups: dict[tuple[str, str, bool], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.cell, sample.kernel, sample.control), []).append(sample)
+    cells = [_cell(sorted(group, key=lambda s: s.key)) for group in groups.values()]
+    return sorted(cells, key=_order)
+
+
+def baseline_for(cell: Cell, baselines: Sequence[Cell]) -> Cell | None:
+    """Return the baseline of the same workload parameters, None if there is none.
+
+    Where the baseline's kernel has settings of its own, the one that shares most with the cell.
+    """
+    fitting = [
+        b
+        for b in baselines
+        if _same(b.parameters, cell.parameters)
+        and all(cell.setting.get(k, v) == v for k, v in b.setting.items())
+    ]
+    return max(fitting, key=lambda b: len(b.setting.items() & cell.setting.items()), default=None)
+
+
+def mean_and_spread(logs: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the geometric mean and the coefficient of variation in percent of block medians."""
+    if not logs:
+        return None, None
+    values = [math.exp(log) for log in sorted(logs)]
+    spread = 100 * stdev(values) / fmean(values) if len(values) > 1 else None
+    return math.exp(fmean(sorted(logs))), spread
+
+
+def _cell(samples: Sequence[Sample]) -> Cell:
+    first = samples[0]
+    return Cell(
+        id=first.cell,
+        kernel=first.kernel,
+        label=first.label,
+        is_control=first.control,
+        setting=first.setting,
+        parameters=first.parameters,
+        samples=tuple(s for s in samples if not s.warmup),
+        warmups=tuple(s for s in samples if s.warmup),
+    )
+
+
+def _same(one: Mapping[str, Scalar], other: Mapping[str, Scalar]) -> bool:
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _order(cell: Cell) -> tuple[object, ...]:
+    def natural(values: Mapping[str, Scalar]) -> tuple[object, ...]:
+        return tuple(
+            (name, isinstance(value, str), "" if isinstance(value, str) else value, str(value))
+            for name, value in sorted(values.items())
+        )
+
+    return (cell.kernel, cell.is_control, natural(cell.setting), natural(cell.parameters), cell.id)

@@ -1,0 +1,58 @@
+"""What a comparison is: one cell against its baseline, and an experiment of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from labctl.results.store import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One cell against its baseline.
+
+    `ratio` is baseline time / cell time (cell / baseline where higher is better):
+    above 1 is better. `blocks` counts pairs, `n` good repetitions. `failed` counts
+    samples by status, all but ok. `p` is of no difference, `p_corrected` the same
+    after Holm, `p_beyond` that of no difference beyond the minimum effect, after
+    Holm: it carries the verdict. `blocks_needed` is how many more blocks would
+    about decide an undecided cell. What cannot be said is None.
+    """
+
+    cell: str
+    kernel: str
+    label: str
+    setting: Mapping[str, Scalar]
+    parameters: Mapping[str, Scalar]
+    blocks: int
+    n: int
+    failed: Mapping[str, int]
+    median_seconds: float | None
+    spread_percent: float | None
+    ratio: float | None
+    ci: tuple[float, float] | None
+    p: float | None
+    p_corrected: float | None
+    p_beyond: float | None
+    verdict: str
+    blocks_needed: int | None = None
+    reason: str = ""
+    counters: Mapping[str, float] = field(default_factory=dict)
+    secondary: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentResult:
+    """All comparisons of one experiment; `cells` begins with the baseline's own."""
+
+    name: str
+    baseline: str
+    aa_control: Comparison | None
+    cells: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+    blocks: int
+    confidence: float
+    minimum_effect: float
+    better: str

@@ -1,0 +1,173 @@
+"""The arithmetic of paired blocks: intervals, p values, families, power. Pure.
+
+Everything works on `d`, one log ratio a block; above 0 is better than the
+baseline. A constant `d` has no t statistic, and is answered by its mean alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+MINIMUM_BLOCKS = 6  # below it no exact test on blocks can reach 5 %
+POWER = 0.8
+_CONSTANT = 1e-12  # a spread of logs below what a double can hold of a measured time
+_MOST_BLOCKS = 200  # a run of more takes days
+_LARGEST_LOG = 700.0  # the largest whose exponential is still a double
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """What the blocks say together; what too few blocks cannot say is None.
+
+    `mean` and `sd` are on the log scale. `p` tests for no difference, `p_beyond`
+    for none beyond the margin (in the direction seen, two-sided), `p_same` for
+    one at least as large as the margin.
+    """
+
+    blocks: int
+    mean: float
+    sd: float | None
+    half_width: float | None
+    p: float | None
+    p_beyond: float | None
+    p_same: float | None
+
+    @property
+    def ratio(self) -> float:
+        """The geometric mean of the blocks' ratios."""
+        return exp(self.mean)
+
+    @property
+    def ci(self) -> tuple[float, float] | None:
+        """The interval of the ratio."""
+        if self.half_width is None:
+            return None
+        return exp(self.mean - self.half_width), exp(self.mean + self.half_width)
+
+
+def exp(value: float) -> float:
+    """Return e to the power of `value`, never infinite."""
+    return math.exp(min(value, _LARGEST_LOG))
+
+
+def paired(d: Sequence[float], *, confidence: float, margin: float) -> Paired:
+    """Compare by a paired t over blocks; `margin` is on the log scale and not negative.
+
+    Raises ValueError for no blocks.
+    """
+    if not d:
+        raise ValueError("no block has a pair")
+    values = sorted(d)  # so that the order of the blocks cannot move the last digit
+    blocks = len(values)
+    mean = math.fsum(values) / blocks
+    if blocks == 1:
+        return Paired(blocks, mean, None, None, None, None, None)
+    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (blocks - 1))
+    if sd <= _CONSTANT:
+        p = 1.0 if abs(mean) <= _CONSTANT else 0.0
+        is_beyond = abs(mean) > max(margin, _CONSTANT)
+        is_within = abs(mean) < margin
+        return Paired(
+            blocks, mean, 0.0, 0.0, p, 0.0 if is_beyond else 1.0, 0.0 if is_within else 1.0
+        )
+    return _by_t(values, mean=mean, sd=sd, confidence=confidence, margin=margin)
+
+
+def _by_t(
+    values: list[float], *, mean: float, sd: float, confidence: float, margin: float
+) -> Paired:
+    from scipy.stats import ttest_1samp
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    test = ttest_1samp(values, 0.0)
+    interval = test.confidence_interval(confidence)
+    above = ttest_1samp(values, margin, alternative="greater").pvalue
+    below = ttest_1samp(values, -margin, alternative="less").pvalue
+    return Paired(
+        blocks=len(values),
+        mean=mean,
+        sd=sd,
+        half_width=float(interval.high - interval.low) / 2,
+        p=float(test.pvalue),
+        p_beyond=min(1.0, 2 * float(min(above, below))),
+        p_same=float(DescrStatsW(values).ttost_mean(-margin, margin)[0]),
+    )
+
+
+def adjust(
+    p_values: Sequence[float | None], *, method: Literal["holm", "fdr_bh"] = "holm"
+) -> list[float | None]:
+    """Correct the p values of one family; a missing one (None) is no test of it."""
+    present = [p for p in p_values if p is not None]
+    if len(present) < 2:
+        return list(p_values)
+    from statsmodels.stats.multitest import multipletests
+
+    corrected = iter(multipletests(present, method=method)[1])
+    return [None if p is None else float(next(corrected)) for p in p_values]
+
+
+def more_blocks(result: Paired | None, *, alpha: float, margin: float, family: int) -> int | None:
+    """Return about how many more blocks would decide, None if more than can be measured.
+
+    Assumes that effect and spread stay as seen: beyond the margin the effect must
+    be shown to be so, within it the equivalence.
+    """
+    blocks = result.blocks if result else 0
+    missing = max(MINIMUM_BLOCKS - blocks, 0)
+    if result is None or not result.sd:
+        return missing or None
+    gap = (abs(result.mean) - margin) / result.sd
+    if gap > 0:
+        needed = _blocks_for(gap, alpha=alpha / max(family, 1), power=POWER, sides="two-sided")
+    else:  # both sides have to be shown
+        needed = _blocks_for(-gap, alpha=alpha, power=(1 + POWER) / 2, sides="larger")
+    return None if needed is None else max(needed - blocks, missing, 1)
+
+
+def _blocks_for(effect: float, *, alpha: float, power: float, sides: str) -> int | None:
+    def reaches(blocks: int) -> bool:
+        return _power(effect, blocks=blocks, alpha=alpha, sides=sides) >= power
+
+    low, high = MINIMUM_BLOCKS - 1, MINIMUM_BLOCKS
+    while not reaches(high):
+        if high >= _MOST_BLOCKS:
+            return None
+        low, high = high, min(2 * high, _MOST_BLOCKS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return high
+
+
+def smallest_effect(sd: float, blocks: int, confidence: float, cells: int) -> float:
+    """Return the smallest change (0.05 is 5 %) that `blocks` blocks see four times in five.
+
+    `sd` is of a block's log ratio, `cells` the size of the family. Infinite
+    below two blocks.
+    """
+    if blocks < 2:
+        return math.inf
+    if sd <= 0:
+        return 0.0
+    alpha = (1 - confidence) / max(cells, 1)
+    low, high = 0.0, 1.0
+    while _power(high, blocks=blocks, alpha=alpha) < POWER:
+        low, high = high, 2 * high
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (
+            (low, middle) if _power(middle, blocks=blocks, alpha=alpha) >= POWER else (middle, high)
+        )
+    return exp(sd * high) - 1
+
+
+def _power(effect: float, *, blocks: int, alpha: float, sides: str = "two-sided") -> float:
+    from statsmodels.stats.power import TTestPower
+
+    value: Any = TTestPower().power(effect, blocks, alpha, alternative=sides)
+    # for an effect of very many standard deviations the distribution overflows to NaN
+    return 1.0 if math.isnan(value) else float(value)

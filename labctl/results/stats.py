@@ -1,0 +1,244 @@
+"""From samples to comparisons: the paired t on block log ratios, Holm, four verdicts. Pure.
+
+The unit of evidence is the block: repetitions of one boot are not independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from labctl.errors import UserError
+from labctl.results.cells import (
+    Cell,
+    Metric,
+    baseline_for,
+    cells_of,
+    crashes,
+    mean_and_spread,
+    memory_back_seconds,
+    primary,
+)
+from labctl.results.comparison import Comparison, ExperimentResult
+from labctl.results.paired import Paired, adjust, paired, smallest_effect
+from labctl.results.store import Sample
+from labctl.results.verdict import Rule, conclude
+from labctl.results.warn import warnings_of
+
+__all__ = ["Comparison", "ExperimentResult", "compare", "half_width", "smallest_effect"]
+Better = Literal["lower", "higher"]
+
+
+def compare(
+    samples: Iterable[Sample],
+    *,
+    baseline: str,
+    confidence: float,
+    minimum_effect: float,
+    better: Better = "lower",
+    name: str = "",
+) -> ExperimentResult:
+    """Compare every cell of one experiment with the baseline, block by block.
+
+    `baseline` is a kernel's name, `minimum_effect` the smallest change that
+    matters (0.02 is 2 %); `name` is the experiment's, for when there is no sample
+    yet to tell it. Raises UserError for samples that do not belong into
+    one table: several experiments, or several accelerators.
+    """
+    found = list(samples)
+    own_name = _only(found, "experiment", lambda s: s.experiment)
+    _only(found, "accelerator", lambda s: s.accel)
+    cells = cells_of(found)
+    baselines, controls, others = _roles(cells, baseline)
+    rule = Rule(alpha=1 - confidence, confidence=confidence, margin=math.log1p(minimum_effect))
+
+    # Failures do not excuse a control that differs: it is judged by its times alone.
+    aa = _worst(_family(controls, baselines, rule, better, {}, host_is_trusted=True))
+    trusted = aa is None or aa.verdict not in ("faster", "slower")
+    failed = {cell.id: {**crashes(others)[cell.kernel], **cell.not_ok()} for cell in others}
+    compared = _family(others, baselines, rule, better, failed, host_is_trusted=trusted)
+    rows = tuple(_baseline_row(cell) for cell in baselines) + tuple(compared)
+    return ExperimentResult(
+        name=own_name or name,
+        baseline=baseline,
+        aa_control=aa,
+        cells=rows,
+        warnings=warnings_of(
+            baselines=baselines, controls=controls, others=others, aa=aa, rows=compared
+        ),
+        blocks=len({block for cell in cells for block in cell.logs(primary)}),
+        confidence=confidence,
+        minimum_effect=minimum_effect,
+        better=better,
+    )
+
+
+def half_width(
+    samples: Iterable[Sample], *, baseline: str, confidence: float, better: Better = "lower"
+) -> float:
+    """Return the largest half-width of the cells' intervals, on the log scale.
+
+    For stopping at a block's end (never before 8 blocks: fewer cost coverage).
+    A cell without any good block has nothing to narrow and is left out; infinite
+    while a cell has but one block, and when no cell is left.
+    """
+    baselines, _, others = _roles(cells_of(samples), baseline)
+    widths: list[float] = []
+    for cell in others:
+        d = _differences(cell, baseline_for(cell, baselines), primary, better)
+        if d:
+            result = paired(d, confidence=confidence, margin=0.0)
+            widths.append(math.inf if result.half_width is None else result.half_width)
+    return max(widths, default=math.inf)
+
+
+def _roles(cells: Sequence[Cell], baseline: str) -> tuple[list[Cell], list[Cell], list[Cell]]:
+    controls = [cell for cell in cells if cell.is_control]
+    baselines = [cell for cell in cells if not cell.is_control and cell.kernel == baseline]
+    others = [cell for cell in cells if not cell.is_control and cell.kernel != baseline]
+    return baselines, controls, others
+
+
+def _only(samples: Sequence[Sample], what: str, of: Callable[[Sample], str]) -> str:
+    values = sorted({of(sample) for sample in samples})
+    if len(values) > 1:
+        raise UserError(f"samples of more than one {what} in one table: {', '.join(values)}")
+    return values[0] if values else ""
+
+
+def _differences(cell: Cell, base: Cell | None, metric: Metric, better: Better) -> list[float]:
+    """Return one log ratio a block that has both; above 0 is better than the baseline."""
+    if base is None:
+        return []
+    own, other = cell.logs(metric), base.logs(metric)
+    sign = 1 if better == "lower" else -1
+    return [sign * (other[block] - own[block]) for block in sorted(own.keys() & other.keys())]
+
+
+def _family(
+    cells: Sequence[Cell],
+    baselines: Sequence[Cell],
+    rule: Rule,
+    better: Better,
+    failed: Mapping[str, Mapping[str, int]],
+    *,
+    host_is_trusted: bool,
+) -> list[Comparison]:
+    """Compare the cells of one family: Holm for the metric, FDR for the second one."""
+    results = _paired_all(cells, baselines, rule, primary, better)
+    corrected = adjust([r.p if r else None for r in results])
+    beyond = adjust([r.p_beyond if r else None for r in results])
+    family = sum(p is not None for p in beyond)
+    comparisons = []
+    for cell, result, p_corrected, p_beyond in zip(cells, results, corrected, beyond, strict=True):
+        conclusion = conclude(
+            result,
+            p_corrected=p_corrected,
+            p_beyond=p_beyond,
+            not_ok=failed.get(cell.id, {}),
+            rule=rule,
+            family=family,
+            host_is_trusted=host_is_trusted,
+        )
+        row = _row(cell, primary)
+        comparisons.append(
+            replace(
+                row,
+                blocks=result.blocks if result else 0,
+                ratio=result.ratio if result else None,
+                ci=result.ci if result else None,
+                p=result.p if result else None,
+                p_corrected=p_corrected,
+                p_beyond=p_beyond,
+                verdict=conclusion.verdict,
+                blocks_needed=conclusion.blocks_needed,
+                reason=conclusion.reason,
+            )
+        )
+    return _with_memory_back(comparisons, cells, baselines, rule)
+
+
+def _with_memory_back(
+    comparisons: Sequence[Comparison],
+    cells: Sequence[Cell],
+    baselines: Sequence[Cell],
+    rule: Rule,
+) -> list[Comparison]:
+    results = _paired_all(cells, baselines, rule, memory_back_seconds, "lower")
+    corrected = adjust([r.p if r else None for r in results], method="fdr_bh")
+    rows = []
+    for row, cell, result, p_corrected in zip(comparisons, cells, results, corrected, strict=True):
+        second = _second(cell)
+        if second and result:
+            second |= {
+                "blocks": result.blocks,
+                "ratio": result.ratio,
+                "ci": result.ci,
+                "p": result.p,
+                "p_corrected": p_corrected,
+            }
+        rows.append(replace(row, secondary={"memory_back": second} if second else {}))
+    return rows
+
+
+def _second(cell: Cell) -> dict[str, Any]:
+    seconds, spread = mean_and_spread(list(cell.logs(memory_back_seconds).values()))
+    if seconds is None:
+        return {}
+    return {
+        "median_seconds": seconds,
+        "spread_percent": spread,
+        "blocks": len(cell.logs(memory_back_seconds)),
+        "ratio": None,
+        "ci": None,
+        "p": None,
+        "p_corrected": None,
+    }
+
+
+def _paired_all(
+    cells: Sequence[Cell], baselines: Sequence[Cell], rule: Rule, metric: Metric, better: Better
+) -> list[Paired | None]:
+    found = (_differences(cell, baseline_for(cell, baselines), metric, better) for cell in cells)
+    return [paired(d, confidence=rule.confidence, margin=rule.margin) if d else None for d in found]
+
+
+def _row(cell: Cell, metric: Metric) -> Comparison:
+    logs = cell.logs(metric)
+    seconds, spread = mean_and_spread(list(logs.values()))
+    return Comparison(
+        cell=cell.id,
+        kernel=cell.kernel,
+        label=cell.label,
+        setting=dict(cell.setting),
+        parameters=dict(cell.parameters),
+        blocks=len(logs),
+        n=len(cell.good(metric)),
+        failed=cell.not_ok(),
+        median_seconds=seconds,
+        spread_percent=spread,
+        ratio=None,
+        ci=None,
+        p=None,
+        p_corrected=None,
+        p_beyond=None,
+        verdict="undecided",
+        counters=cell.counters(),
+    )
+
+
+def _baseline_row(cell: Cell) -> Comparison:
+    second = _second(cell)
+    return replace(
+        _row(cell, primary),
+        ratio=1.0,
+        verdict="baseline",
+        secondary={"memory_back": second | {"ratio": 1.0}} if second else {},
+    )
+
+
+def _worst(controls: Sequence[Comparison]) -> Comparison | None:
+    """Return the control that differs most clearly; there is usually one."""
+    return min(controls, key=lambda c: 2.0 if c.p_beyond is None else c.p_beyond, default=None)

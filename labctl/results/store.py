@@ -1,0 +1,240 @@
+"""Samples on disk: one JSON object a line, appended, never rewritten.
+
+A line that was confirmed (`append` returned) survives a crash of labctl and of
+the machine; a line that was torn by one is cut off before the next is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from labctl.errors import BadOutput, HostError, UserError
+
+Scalar = int | float | str
+Key = tuple[str, int, str, bool, int]
+SCHEMA = 1
+STATUSES = (
+    "ok",
+    "boot-failed",
+    "panic",
+    "splat",
+    "hung",
+    "deadline",
+    "lost",
+    "bad-output",
+    "knob-refused",
+    "not-exercised",
+    "skipped",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One number, with all that is needed to believe it.
+
+    `block`, `order` and `repetition` count from 0; warm-ups have their own
+    count of repetitions. `value` is in seconds where the metric is a time.
+    Raises ValueError for a status outside the closed list, and for an `ok`
+    without a value.
+    """
+
+    run: str
+    experiment: str
+    workload: str
+    metric: str
+    block: int
+    order: int
+    repetition: int
+    warmup: bool
+    kernel: str
+    label: str
+    control: bool
+    cell: str
+    setting: dict[str, Scalar]
+    parameters: dict[str, Scalar]
+    status: str
+    value: float | None
+    boot_id: str
+    image: str
+    series: str | None
+    host: str
+    accel: str
+    started_at: str
+    read_back: dict[str, str] = field(default_factory=dict)
+    measurements: dict[str, Any] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    load: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
+        if self.status == "ok" and self.value is None:
+            raise ValueError("a sample that is ok has a value")
+
+    @property
+    def key(self) -> Key:
+        """What makes the sample the only one of its kind in a run."""
+        return (self.experiment, self.block, self.cell, self.warmup, self.repetition)
+
+    def to_json(self) -> str:
+        """Return the sample as one line of JSON; raises BadOutput for NaN and infinity."""
+        try:
+            return json.dumps(asdict(self), sort_keys=True, allow_nan=False, separators=(",", ":"))
+        except (ValueError, TypeError) as error:
+            raise BadOutput(
+                f"a sample holds what JSON cannot: {error}",
+                where=f"experiment {self.experiment}, cell {self.cell}, block {self.block}",
+            ) from error
+
+
+class Store:
+    """The samples of one run, in `folder`/samples.jsonl."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "samples.jsonl"
+        self._checked_bytes = -1  # up to here the file is known to hold whole lines
+
+    def append(self, sample: Sample) -> None:
+        """Write one sample so that it stays: on return it is on the disk.
+
+        Raises HostError when the disk is full or fails (the file then ends
+        where it ended before), BadOutput for a sample that JSON cannot hold.
+        """
+        line = (sample.to_json() + "\n").encode()
+        try:
+            with self._locked() as descriptor:
+                self._checked_bytes = _append_line(descriptor, line, self._checked_bytes)
+        except OSError as error:
+            raise HostError(
+                f"a sample could not be written: {error.strerror or error}",
+                where=str(self.path),
+                hint="make room on the disk, then go on with labctl run --resume"
+                if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else None,
+            ) from error
+
+    def samples(self) -> list[Sample]:
+        """Return all samples in the order of their writing, without a torn last line.
+
+        Raises UserError naming file and line for a line that is no sample and
+        for a sample that is there twice.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise HostError(f"cannot be read: {error.strerror}", where=str(self.path)) from error
+        lines = content[: _whole(content)].split(b"\n")[:-1]
+        samples: list[Sample] = []
+        seen: dict[Key, int] = {}
+        for number, line in enumerate(lines, start=1):
+            sample = _parse(line, where=f"{self.path}:{number}")
+            if sample.key in seen:
+                raise UserError(
+                    f"the same sample as in line {seen[sample.key]}: experiment "
+                    f"{sample.experiment}, block {sample.block}, cell {sample.cell}, "
+                    f"{'warm-up' if sample.warmup else 'repetition'} {sample.repetition}",
+                    where=f"{self.path}:{number}",
+                )
+            seen[sample.key] = number
+            samples.append(sample)
+        return samples
+
+    def keys(self) -> set[Key]:
+        """Return the keys of all samples that are finished, of whatever status."""
+        return {sample.key for sample in self.samples()}
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        is_new = not self.path.exists()
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if is_new:
+                sync_folder(self.folder)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside a folder survive a crash of the machine; raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _append_line(descriptor: int, line: bytes, checked_bytes: int) -> int:
+    """Append one line, after what the last crash tore is cut off; return the file's new size."""
+    end = os.fstat(descriptor).st_size
+    if end != checked_bytes:
+        end = _whole(os.pread(descriptor, end, 0))
+        os.ftruncate(descriptor, end)
+    try:
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
+    return end + len(line)
+
+
+def _whole(content: bytes) -> int:
+    """Return how many bytes of a file are whole lines.
+
+    Only the last line can be torn. After a crash of the machine it may also
+    end in a newline and yet hold garbage, so that it must be JSON to count.
+    """
+    end = content.rfind(b"\n") + 1
+    if end < len(content) or end == 0:
+        return end
+    start = content.rfind(b"\n", 0, end - 1) + 1
+    try:
+        json.loads(content[start:end])
+    except ValueError:
+        return start
+    return end
+
+
+def _parse(line: bytes, *, where: str) -> Sample:
+    try:
+        data = json.loads(line, parse_constant=_refuse)
+        if not isinstance(data, dict):
+            raise ValueError("it is not a JSON object")
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is {data.get('schema')!r}, this labctl reads {SCHEMA}")
+        known = {f.name for f in fields(Sample)}
+        unknown = sorted(data.keys() - known)
+        if unknown:
+            raise ValueError(f"unknown field {', '.join(unknown)}")
+        value = data.get("value")
+        if value is not None and not _is_number(value):
+            raise ValueError(f"value {value!r} is not a number")
+        return Sample(**data)
+    except (ValueError, TypeError) as error:
+        text = str(error).replace("Sample.__init__() ", "")
+        raise UserError(f"this line is not a sample: {text}", where=where) from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number")

@@ -1,0 +1,88 @@
+"""The rule from p values to a word: faster, slower, same or undecided. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from labctl.results.cells import failures
+from labctl.results.paired import MINIMUM_BLOCKS, Paired, more_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a verdict asks for; `margin` is the smallest change that matters, on the log scale."""
+
+    alpha: float
+    confidence: float
+    margin: float
+
+    @property
+    def margin_text(self) -> str:
+        """The margin as people say it."""
+        return f"{100 * math.expm1(self.margin):.3g} %"
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """A verdict; an undecided one has its reason and, where it helps, how many more blocks."""
+
+    verdict: str
+    reason: str = ""
+    blocks_needed: int | None = None
+
+
+def conclude(
+    result: Paired | None,
+    *,
+    p_corrected: float | None,
+    p_beyond: float | None,
+    not_ok: Mapping[str, int],
+    rule: Rule,
+    family: int,
+    host_is_trusted: bool,
+) -> Conclusion:
+    """Give the verdict on one cell.
+
+    `not_ok` counts the cell's samples that were not ok, and the crashes of its
+    kernel in other cells. A cell that failed can be slower, never faster or the
+    same; one whose series was never entered, or on a host whose A/A control
+    differs, is undecided.
+    """
+    if not_ok.get("not-exercised"):
+        return Conclusion("undecided", "the series was never entered, so this measured nothing")
+    word = _word(result, p_beyond, rule)
+    if failures(not_ok) and word != "slower":
+        counts = ", ".join(f"{count} {status}" for status, count in not_ok.items())
+        return Conclusion("undecided", f"its kernel failed ({counts}), which no time outweighs")
+    if result is None:
+        return Conclusion(
+            "undecided", "no block has a good value of both it and its baseline", MINIMUM_BLOCKS
+        )
+    more = more_blocks(result, alpha=rule.alpha, margin=rule.margin, family=family)
+    if result.blocks < MINIMUM_BLOCKS:
+        plural = "" if result.blocks == 1 else "s"
+        reason = f"{result.blocks} paired block{plural}, at least {MINIMUM_BLOCKS} are needed"
+        return Conclusion("undecided", reason, more)
+    if word != "undecided":
+        if host_is_trusted:
+            return Conclusion(word)
+        return Conclusion("undecided", f"would be {word}, but the A/A control differs too")
+    if p_corrected is not None and p_corrected <= rule.alpha:
+        reason = f"it differs, but not shown to be by more than {rule.margin_text}"
+    else:
+        reason = "the interval is too wide for a verdict"
+    if more is None:
+        reason += f"; the effect is too near {rule.margin_text} to be decided by more blocks"
+    return Conclusion("undecided", reason, more)
+
+
+def _word(result: Paired | None, p_beyond: float | None, rule: Rule) -> str:
+    if result is None:
+        return "undecided"
+    if p_beyond is not None and p_beyond <= rule.alpha:
+        return "faster" if result.mean > 0 else "slower"
+    if result.p_same is not None and result.p_same <= rule.alpha:
+        return "same"
+    return "undecided"

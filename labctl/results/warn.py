@@ -1,0 +1,65 @@
+"""What a reader must know before believing a comparison, the worst first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from labctl.results.cells import Cell, baseline_for, primary
+from labctl.results.comparison import Comparison
+
+
+def warnings_of(
+    *,
+    baselines: Sequence[Cell],
+    controls: Sequence[Cell],
+    others: Sequence[Cell],
+    aa: Comparison | None,
+    rows: Sequence[Comparison],
+) -> tuple[str, ...]:
+    """Return one line each; `rows` are the verdicts on `others`, in their order."""
+    lines = _on_host(aa)
+    for cell in (*baselines, *controls):
+        lines += _on_failures(cell)
+    for cell, row in zip(others, rows, strict=True):
+        lines += _on_failures(cell)
+        if row.verdict == "undecided":
+            more = f"; about {row.blocks_needed} more blocks" if row.blocks_needed else ""
+            lines.append(f"{cell.name} is undecided: {row.reason}{more}")
+    for cell in (*controls, *others):
+        lines += _on_pairs(cell, baseline_for(cell, baselines))
+    return tuple(lines)
+
+
+def _on_host(aa: Comparison | None) -> list[str]:
+    if aa is None:
+        return ["there is no A/A control: nothing shows that this host measures alike twice"]
+    if aa.verdict not in ("faster", "slower") or aa.ratio is None or aa.ci is None:
+        return []
+    low, high = aa.ci
+    return [
+        "this host cannot be trusted today: the baseline differs from itself, the A/A control "
+        f"came out {aa.verdict} (ratio {aa.ratio:.3g}, interval {low:.3g} to {high:.3g}); "
+        "no verdict of this experiment stands"
+    ]
+
+
+def _on_failures(cell: Cell) -> list[str]:
+    not_ok = cell.not_ok()
+    if not not_ok:
+        return []
+    counts = ", ".join(f"{count} {status}" for status, count in not_ok.items())
+    return [f"{cell.name}: {sum(not_ok.values())} samples were not ok ({counts})"]
+
+
+def _on_pairs(cell: Cell, base: Cell | None) -> list[str]:
+    if base is None:
+        return [f"{cell.name} has no baseline of the same workload parameters"]
+    seen = cell.seen_blocks | base.seen_blocks
+    dropped = sorted(seen - (cell.logs(primary).keys() & base.logs(primary).keys()))
+    if not dropped:
+        return []
+    numbers = ", ".join(str(block) for block in dropped)
+    return [
+        f"{cell.name}: {len(dropped)} of {len(seen)} blocks dropped, which lack a good value of "
+        f"it or of its baseline (block {numbers})"
+    ]

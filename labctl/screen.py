@@ -1,0 +1,143 @@
+"""What the commands show while they work: a live line on a terminal, plain lines in a log.
+
+Everything here goes to stderr; stdout belongs to results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from tabulate import tabulate
+
+if TYPE_CHECKING:
+    from labctl.experiments.runner import Progress
+    from labctl.kernels.build import BuildProgress
+
+_HASH_DIGITS = 12
+_PLAIN_EVERY_SECONDS = 15.0
+
+
+class _Line:
+    """One line that is rewritten on a terminal, and told now and then in a log."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._told = -_PLAIN_EVERY_SECONDS
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, transient=True, refresh_per_second=8)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+            self._live = None
+
+    def show(self, text: str) -> None:
+        """Replace the live line; in a log, print it if the last one is old."""
+        if self._live is not None:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
+        elif time.monotonic() - self._told >= _PLAIN_EVERY_SECONDS:
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self._told = time.monotonic()
+        self._console.print(text, markup=False)
+
+
+class Building(_Line):
+    """Progress of builds; an instance is the callable that a `Builder` wants."""
+
+    def __call__(self, progress: BuildProgress) -> None:
+        """Show a build's progress."""
+        self.show(build_line(progress))
+
+
+class Measuring(_Line):
+    """Progress of a run."""
+
+    def building(self, progress: BuildProgress) -> None:
+        """Show a build's progress."""
+        self.show(build_line(progress))
+
+    def waiting(self, holder: str) -> None:
+        """Say once that another run holds the host."""
+        self.say(f"waiting: another measurement runs on this host ({holder or 'unknown'})")
+
+    def started(self, run_id: str, seed: int, accel: str) -> None:
+        """Say what was begun."""
+        self.say(f"run {run_id}, seed {seed}, accelerator {accel}")
+
+    def measuring(self, progress: Progress) -> None:
+        """Show where the run is; a failure stays on the screen."""
+        line = (
+            f"{progress.experiment}  block {progress.block + 1} of at most {progress.blocks_max}"
+            f"  visit {progress.visit}/{progress.visits}  {progress.cell}  {progress.status}"
+            f"{_remaining(progress.remaining_seconds, ' at most')}"
+        )
+        if progress.status in ("booting", "measuring", "ok"):
+            self.show(line)
+        else:
+            self.say(line)
+
+
+def build_line(progress: BuildProgress) -> str:
+    """Return a build's progress as one line."""
+    files = ""
+    if progress.total_files_estimate:
+        files = f"  {progress.done_files} of about {progress.total_files_estimate} files"
+    return (
+        f"{progress.kernel}: {progress.stage}{files}  {duration(progress.seconds)}"
+        f"{_remaining(progress.remaining_seconds, ' about')}"
+    )
+
+
+def _remaining(seconds: float | None, word: str) -> str:
+    return "" if seconds is None else f"  {word.strip()} {duration(seconds)} to go"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 42 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def table(rows: Sequence[dict[str, Any]], shorten: Sequence[str] = ()) -> str:
+    """Return rows as a table; hashes in the columns `shorten` keep their first digits."""
+    shown = [
+        {k: v[:_HASH_DIGITS] if k in shorten and isinstance(v, str) else v for k, v in row.items()}
+        for row in rows
+    ]
+    return tabulate(shown, headers="keys", tablefmt="simple", missingval="-")
+
+
+def preview(content: dict[str, Any]) -> str:
+    """Return what `plan` found as text."""
+    least, most = content["expected_seconds"]
+    lines = [
+        f"experiment {content['name']}: {len(content['cells'])} cells, "
+        f"baseline {content['baseline']}, "
+        f"{content['blocks']['min']} to {content['blocks']['max']} blocks of "
+        f"{len(content['first_block'])} repetitions",
+        f"expected: {duration(least)} to {duration(most)} ({content['expected_from']})",
+        "",
+        "guests of a block:",
+        *(f"  {guest['name']}: {guest['command']}" for guest in content["guests"]),
+        "",
+        f"order of block 1 (seed {content['seed']}):",
+        *(f"  {number:3d}. {visit}" for number, visit in enumerate(content["first_block"], 1)),
+    ]
+    return "\n".join(lines)

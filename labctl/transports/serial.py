@@ -1,0 +1,315 @@
+"""Commands over the second serial port: frames on QEMU's unix socket, to labagent in the guest."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import select
+import shlex
+import socket
+import stat
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pexpect
+from pexpect import fdpexpect
+
+from labctl.errors import DeadlineExceeded, GuestError, GuestHung, GuestLost, HostError, UserError
+from labctl.transports import Command, Outcome, frames
+from labctl.transports.frames import Frame, FrameType
+
+_READ_BYTES = 65536
+_CHUNK_BYTES = 4096
+# What the guest's terminal and agent can hold; more would be dropped there.
+_WINDOW_BYTES = 16384
+_LARGEST_ARGV_BYTES = 1 << 20
+_LONGEST_SOCKET_PATH_BYTES = 107
+_CONNECT_SECONDS = 5.0
+_HELLO_AGAIN_SECONDS = 1.0
+_ALIVE_SECONDS = 1.0
+# The agent waits 10 s for a killed command to be gone.
+_KILL_SECONDS = 15.0
+_COPY_SECONDS = 600.0
+# QEMU writes byte by byte. A reader that wakes for every few bytes takes the
+# processor from the guest; letting some gather nearly doubles the rate. A unix
+# socket holds about 277 such writes, so the pause must stay this short.
+_GATHER_SECONDS = 0.0002
+_FEW_BYTES = 200
+
+
+class SerialTransport:
+    """One guest's command line over the unix socket of its second serial port.
+
+    `alive` is called about once a second while there is something to wait for;
+    what it raises ends the wait. `silence_seconds` without one byte, while the
+    agent owes a heartbeat every second, mean that the guest hangs.
+    """
+
+    def __init__(
+        self,
+        socket_path: Path,
+        *,
+        alive: Callable[[], None],
+        silence_seconds: float = 30.0,
+    ) -> None:
+        self._path = socket_path
+        self._alive = alive
+        self._silence_seconds = silence_seconds
+        self._socket: socket.socket | None = None
+        self._line: fdpexpect.fdspawn[bytes] | None = None
+        self._greeted = False
+        self._reader = frames.Reader()
+        self._outgoing = bytearray()
+        self._last_byte_seconds = 0.0
+        self._last_alive_seconds = 0.0
+
+    def run(self, command: Command, timeout_seconds: float, stdin: bytes = b"") -> Outcome:
+        """Run an argument vector, or a string by `/bin/sh -c`; see `Transport.run`."""
+        argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+        text = command if isinstance(command, str) else shlex.join(argv)
+        words = _words(argv)
+        self._greet()
+        # Whatever interrupts a request leaves a dirty line: the next one greets again.
+        self._greeted = False
+        outcome = self._request(text, words, stdin, timeout_seconds)
+        self._greeted = True
+        return outcome
+
+    def put(self, local: Path, remote: str) -> None:
+        """Copy a file into the guest, whole or not at all; the executable bit is kept.
+
+        Raises:
+            UserError: the local file cannot be read.
+            GuestError: the guest could not write it.
+        """
+        try:
+            content = local.read_bytes()
+            mode = "755" if local.stat().st_mode & stat.S_IXUSR else "644"
+        except OSError as error:
+            raise UserError(f"cannot read {local}: {error.strerror}") from error
+        script = 'gunzip -c >"$1.part" && chmod "$2" "$1.part" && mv -f "$1.part" "$1"'
+        packed = gzip.compress(content)
+        outcome = self.run(["/bin/sh", "-c", script, "sh", remote, mode], _COPY_SECONDS, packed)
+        self._copied(outcome, "write", remote)
+
+    def get(self, remote: str) -> bytes:
+        """Return the content of a file in the guest.
+
+        Raises:
+            GuestError: the guest could not read it.
+        """
+        script = 'exec gzip -1 -c <"$1"'
+        outcome = self.run(["/bin/sh", "-c", script, "sh", remote], _COPY_SECONDS)
+        self._copied(outcome, "read", remote)
+        try:
+            return gzip.decompress(outcome.stdout)
+        except (OSError, EOFError, zlib.error) as error:
+            raise self._lost(f"{remote} did not arrive whole") from error
+
+    def close(self) -> None:
+        """Hang up; a command that still runs is ended by the next client's greeting."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        self._line = None
+        self._greeted = False
+
+    def _copied(self, outcome: Outcome, verb: str, remote: str) -> None:
+        if outcome.status != 0:
+            why = outcome.stderr.decode("utf-8", "replace").strip()
+            raise GuestError(f"the guest cannot {verb} {remote}: {why}", where=str(self._path))
+
+    # --- one request ---------------------------------------------------------------------------
+
+    def _greet(self) -> None:
+        """Connect if need be, and get an answer to a greeting; it ends what ran before."""
+        if self._greeted:
+            return
+        self._connect()
+        self._outgoing.clear()
+        request = os.urandom(frames.ID_BYTES)
+        self._last_byte_seconds = time.monotonic()
+        while True:
+            self._outgoing += frames.encode(FrameType.HELLO, request)
+            for frame in self._frames_until(time.monotonic() + _HELLO_AGAIN_SECONDS):
+                # What an earlier client left, damaged or not, comes first.
+                if frame and frame.type is FrameType.WELCOME and frame.id == request:
+                    self._greeted = True
+                    return
+
+    def _request(self, text: str, words: bytes, stdin: bytes, timeout_seconds: float) -> Outcome:
+        request = os.urandom(frames.ID_BYTES)
+        stream = _Stream(request, words + stdin)
+        reply = _Reply(text)
+        self._last_byte_seconds = time.monotonic()
+        deadline = self._last_byte_seconds + timeout_seconds
+        size = len(words).to_bytes(4, "little")
+        self._outgoing += frames.encode(FrameType.RUN, request, size) + stream.next()
+        if self._converse(request, stream, reply, deadline):
+            return reply.outcome(str(self._path))
+        self._outgoing += frames.encode(FrameType.KILL, request)
+        deadline = time.monotonic() + max(_KILL_SECONDS, self._silence_seconds)
+        # An end that is heard leaves the line clean; otherwise the next greeting cleans it.
+        self._greeted = self._converse(request, stream, reply, deadline)
+        raise DeadlineExceeded(
+            f"`{text}` ran longer than {timeout_seconds:g} s and was killed", where=str(self._path)
+        )
+
+    def _converse(self, request: bytes, stream: _Stream, reply: _Reply, deadline: float) -> bool:
+        """Send and receive until the command's end (True) or `deadline` (False)."""
+        for frame in self._frames_until(deadline):
+            if frame is None or frame.type is FrameType.DAMAGED:
+                raise self._lost(f"a frame of `{reply.command}` was damaged: wrong checksum")
+            if frame.id != request:
+                continue
+            if frame.type is FrameType.TAKEN:
+                self._outgoing += stream.next(frames.taken_of(frame))
+            elif reply.take(frame):
+                return True
+        return False
+
+    # --- the line ------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        if self._socket is not None:
+            return
+        if len(os.fsencode(self._path)) > _LONGEST_SOCKET_PATH_BYTES:
+            raise HostError(
+                f"the path of the socket {self._path} is longer than a socket's may be",
+                hint="use a lab in a folder with a shorter path",
+            )
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        while True:
+            try:
+                line.connect(os.fspath(self._path))
+                break
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    line.close()
+                    raise self._lost(f"its command port is closed: {error.strerror}") from error
+            try:
+                self._alive()
+            except BaseException:
+                line.close()
+                raise
+            time.sleep(0.02)
+        line.setblocking(False)
+        self._socket = line
+        self._reader = frames.Reader()
+        self._line = fdpexpect.fdspawn(line, maxread=_READ_BYTES, use_poll=True)
+
+    def _frames_until(self, deadline: float) -> Iterator[Frame | None]:
+        """Send what is to be sent and yield what comes, until `deadline` (monotonic).
+
+        A damaged frame is None.
+        """
+        while True:
+            now = time.monotonic()
+            if now - self._last_alive_seconds >= _ALIVE_SECONDS:
+                self._last_alive_seconds = now
+                self._alive()
+            silent = self._last_byte_seconds + self._silence_seconds
+            wait_seconds = min(_ALIVE_SECONDS, deadline - now, silent - now)
+            yield from self._reader.feed(self._exchange(wait_seconds))
+            now = time.monotonic()
+            if now - self._last_byte_seconds >= self._silence_seconds:
+                raise GuestHung(
+                    f"the guest said nothing for {self._silence_seconds:g} s",
+                    where=str(self._path),
+                    hint="it hangs, it is paused, or another labctl holds its command port",
+                )
+            if now >= deadline:
+                return
+
+    def _exchange(self, wait_seconds: float) -> bytes:
+        """Wait for the line at most this long; write what it takes, return what it gives."""
+        line = self._line
+        if line is None:
+            raise self._lost("its command port is closed")
+        poll = select.poll()
+        poll.register(line.child_fd, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
+        events = dict(poll.poll(max(0.0, wait_seconds) * 1000)).get(line.child_fd, 0)
+        try:
+            if events & select.POLLOUT:
+                sent = os.write(line.child_fd, self._outgoing[:_READ_BYTES])
+                del self._outgoing[:sent]
+            if events & ~select.POLLOUT:
+                data: bytes = line.read_nonblocking(_READ_BYTES, timeout=0)
+                self._last_byte_seconds = time.monotonic()
+                if len(data) < _FEW_BYTES:
+                    time.sleep(_GATHER_SECONDS)
+                return data
+        except (BlockingIOError, pexpect.TIMEOUT):
+            pass
+        except (pexpect.EOF, OSError) as error:
+            self.close()
+            raise self._lost("its command port was closed: QEMU ended") from error
+        return b""
+
+    def _lost(self, what: str) -> GuestLost:
+        return GuestLost(what, where=str(self._path))
+
+
+class _Reply:
+    """What came back of one command so far."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self._output: dict[FrameType, list[bytes]] = {FrameType.STDOUT: [], FrameType.STDERR: []}
+        self._end: frames.Exit | None = None
+
+    def take(self, frame: Frame) -> bool:
+        """Keep a frame's news; True if it was the last."""
+        if frame.type in self._output:
+            self._output[frame.type].append(frame.payload)
+        elif frame.type is FrameType.EXIT:
+            self._end = frames.exit_of(frame)
+        return self._end is not None
+
+    def outcome(self, where: str) -> Outcome:
+        """Return the whole of it, once the last frame was taken."""
+        assert self._end is not None
+        stdout, stderr = (b"".join(pieces) for pieces in self._output.values())
+        end = self._end
+        if (end.stdout_bytes, end.stderr_bytes) != (len(stdout), len(stderr)):
+            raise GuestLost(f"the output of `{self.command}` did not arrive whole", where=where)
+        return Outcome(self.command, end.status, stdout, stderr, end.nanoseconds / 1e9)
+
+
+class _Stream:
+    """What goes to the command, argv and then stdin, no more at a time than the guest can hold."""
+
+    def __init__(self, request: bytes, data: bytes) -> None:
+        self._request = request
+        self._data = memoryview(data)
+        self._sent = 0
+        self._ended = False
+
+    def next(self, taken: int = 0) -> bytes:
+        """Return the frames that may go now that the guest took `taken` bytes in all."""
+        pieces = []
+        limit = min(len(self._data), taken + _WINDOW_BYTES)
+        while self._sent < limit:
+            end = min(limit, self._sent + _CHUNK_BYTES)
+            piece = bytes(self._data[self._sent : end])
+            pieces.append(frames.encode(FrameType.STREAM, self._request, piece))
+            self._sent = end
+        if self._sent == len(self._data) and not self._ended:
+            self._ended = True
+            pieces.append(frames.encode(FrameType.END_OF_STREAM, self._request))
+        return b"".join(pieces)
+
+
+def _words(argv: list[str]) -> bytes:
+    words = [os.fsencode(word) for word in argv]
+    if not words or not words[0]:
+        raise UserError("an empty command cannot be run in a guest")
+    if any(b"\0" in word for word in words):
+        raise UserError("a word of a guest's command must not hold a NUL byte")
+    blob = b"".join(word + b"\0" for word in words)
+    if len(blob) > _LARGEST_ARGV_BYTES:
+        raise UserError("a guest's command is longer than 1 MiB", hint="pass it as stdin")
+    return blob

@@ -1,0 +1,84 @@
+"""Real kernels in real guests. Images are built once, in the checkout's own .labctl."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from program import BOOT_SECONDS, Labctl
+
+from labctl.guests.guest import boot_all
+from labctl.guests.prepare import prepare
+from labctl.lab import load
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = """\
+version: 1
+defaults: {{accel: auto, guest: small}}
+guests:
+  small: {{nodes: 4, cpus_per_node: 1, memory_per_node: 512MiB, distances: {{remote: 21}}}}
+kernels:
+  stock: {{source: debian:linux-source-6.1, kconfig: [{root}/guest/kconfig/base.config]}}
+  parallel-free: {{base: stock, series: {root}/patches/parallel-free/6.1}}
+tunables:
+  batch_pages:
+    file: /sys/kernel/debug/parallel_free/batch_pages
+    kernels: [parallel-free]
+  thp: {{file: /sys/kernel/mm/transparent_hugepage/enabled}}
+workloads:
+  free:
+    command: freebench
+    parameters: {{op: free, size: 256MiB, placement: interleave, threads: 4}}
+    metric: elapsed
+experiments:
+  tiny:
+    workload: free
+    kernels: [stock, parallel-free]
+    set: {{thp: never, batch_pages: 8Ki}}
+    statistics:
+      blocks: {{min: 2, max: 2}}
+      repetitions: 2
+"""
+
+
+@pytest.fixture(scope="session")
+def prepared():
+    return prepare(load(ROOT / "lab.yaml"), ["stock", "parallel-free"], lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def specs(prepared, tmp_path_factory):
+    """Return a function that gives guests of a kernel on the lab's own topology."""
+
+    def spec(kernel, **more):
+        folder = tmp_path_factory.mktemp(kernel)
+        topology = prepared.lab.guests["numa4"]
+        return prepared.spec(kernel, name=kernel, folder=folder, topology=topology, **more)
+
+    return spec
+
+
+@pytest.fixture(scope="module")
+def guests(specs):
+    with boot_all([specs("stock"), specs("parallel-free")], BOOT_SECONDS) as booted:
+        yield {guest.name: guest for guest in booted}
+
+
+@pytest.fixture
+def small_lab(tmp_path, prepared):
+    """A lab of small guests in a folder of its own that shares the built images."""
+    (tmp_path / "lab.yaml").write_text(SMALL.format(root=ROOT))
+    state = tmp_path / ".labctl"
+    state.mkdir()
+    for name in ("sources", "trees", "images", "guest", "accelerator.json"):
+        if (ROOT / ".labctl" / name).exists():
+            (state / name).symlink_to(ROOT / ".labctl" / name)
+    return tmp_path
+
+
+@pytest.fixture
+def labctl(small_lab):
+    program = Labctl(small_lab)
+    yield program
+    for pid in program.guests_running():
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,66 @@
+"""The program itself, run as its users run it."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+BOOT_SECONDS = 180
+
+
+class Labctl:
+    """The program itself, in a lab's folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def argv(self, *words):
+        return [sys.executable, "-m", "labctl.cli", *words]
+
+    def __call__(self, *words, check=True, stdin=subprocess.DEVNULL):
+        done = subprocess.run(
+            self.argv(*words), cwd=self.folder, capture_output=True, text=True, stdin=stdin
+        )
+        assert "Traceback" not in done.stderr
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    def json(self, *words, check=True):
+        return json.loads(self(*words, check=check).stdout)
+
+    def start(self, *words):
+        return subprocess.Popen(
+            self.argv(*words),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def samples(self):
+        files = sorted((self.folder / ".labctl/runs").glob("*/samples.jsonl"))
+        return files[-1].read_bytes().splitlines() if files else []
+
+    def guests_running(self):
+        """Return the pids of the QEMUs that run in this lab's folder."""
+        pids = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    if re.match(r"qemu-system", (entry / "comm").read_text()) and Path(
+                        (entry / "cwd").readlink()
+                    ).is_relative_to(self.folder):
+                        pids.append(int(entry.name))
+                except OSError:
+                    continue
+        return pids
+
+
+def wait_for(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
+        time.sleep(0.1)

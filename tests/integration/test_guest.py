@@ -1,0 +1,196 @@
+"""What a guest is, and what its two lines can take."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+from program import BOOT_SECONDS
+
+from labctl.errors import (
+    BadOutput,
+    DeadlineExceeded,
+    GuestHung,
+    GuestLost,
+    GuestPanic,
+    GuestSplat,
+    KnobRefused,
+)
+from labctl.guests.guest import Guest, State
+
+KERNELS = ("stock", "parallel-free")
+KNOBS = "/sys/kernel/debug/parallel_free"
+THP = "/sys/kernel/mm/transparent_hugepage/enabled"
+
+
+@pytest.fixture(params=KERNELS)
+def guest(request, guests):
+    return guests[request.param]
+
+
+def test_four_nodes_are_online_at_the_configured_distances(guest):
+    assert guest.read("/sys/devices/system/node/online").strip() == "0-3"
+    rows = [guest.read(f"/sys/devices/system/node/node{n}/distance").split() for n in range(4)]
+    assert rows == [["10" if i == j else "21" for j in range(4)] for i in range(4)]
+
+
+def test_every_node_has_its_cpu_and_memory(guest):
+    for node in range(4):
+        assert guest.read(f"/sys/devices/system/node/node{node}/cpulist").strip() == str(node)
+        total = guest.read(f"/sys/devices/system/node/node{node}/meminfo")
+        mebibytes = int(total.split("MemTotal:")[1].split()[0]) / 1024
+        assert 1300 < mebibytes <= 1536
+
+
+def test_memory_is_back_after_a_repetition(guest):
+    guest.write(THP, "never")
+    assert "[never]" in guest.read(THP)
+    argv = ["freebench", "--op", "free", "--size", "2GiB", "--placement", "interleave"]
+    outcome = guest.run([*argv, "--threads", "4", "--thp", "never"], timeout_seconds=300)
+    assert outcome.status == 0, outcome.stderr
+    measured = json.loads(outcome.stdout)
+    pages = measured["pages_per_node"]
+    assert sum(pages) >= 2 * 2**30 // 4096
+    assert max(pages) - min(pages) < 0.02 * sum(pages)
+    before, settled = (measured["memfree_bytes"][when] for when in ("before", "settled"))
+    assert abs(before - settled) <= 0.01 * before
+    assert measured["elapsed_nanoseconds"] > 0
+
+
+def test_the_exit_of_a_process_is_measured(guest):
+    argv = ["freebench", "--op", "exit", "--size", "512MiB", "--placement", "interleave"]
+    outcome = guest.run([*argv, "--threads", "2"], timeout_seconds=300)
+    assert outcome.status == 0, outcome.stderr
+    assert json.loads(outcome.stdout)["elapsed_nanoseconds"] > 0
+
+
+def test_the_series_hands_over_and_can_be_switched_off(guests):
+    guest = guests["parallel-free"]
+    argv = ["freebench", "--op", "free", "--size", "512MiB", "--placement", "interleave"]
+
+    def handed_over(batch_pages):
+        guest.write(f"{KNOBS}/batch_pages", str(batch_pages))
+        before = int(guest.read(f"{KNOBS}/handovers"))
+        assert guest.run(argv, timeout_seconds=300).status == 0
+        return int(guest.read(f"{KNOBS}/handovers")) - before
+
+    assert handed_over(16384) >= 4
+    assert handed_over(0) == 0
+    assert handed_over(262144) == 0  # more than the pages of 512 MiB
+    guest.write(f"{KNOBS}/batch_pages", "262144")
+
+
+def test_a_knob_refuses_what_makes_no_sense(guests):
+    guest = guests["parallel-free"]
+    for knob, value in (("max_active", 0), ("max_active", 10**6), ("batch_pages", -1)):
+        before = guest.read(f"{KNOBS}/{knob}")
+        with pytest.raises(KnobRefused, match=knob):
+            guest.write(f"{KNOBS}/{knob}", str(value))
+        assert guest.read(f"{KNOBS}/{knob}") == before
+    with pytest.raises(KnobRefused, match="no such file"):
+        guests["stock"].write(f"{KNOBS}/max_active", "1")
+    with pytest.raises(BadOutput):
+        guests["stock"].read(f"{KNOBS}/max_active")
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 127, 255])
+def test_the_exit_status_is_exact(guest, status):
+    assert guest.run(f"exit {status}", timeout_seconds=20).status == status
+
+
+def test_a_signal_is_told_as_a_shell_tells_it(guest):
+    assert guest.run("kill -9 $$", timeout_seconds=20).status == 128 + signal.SIGKILL
+
+
+def test_streams_stay_apart_and_bytes_stay_bytes(guest):
+    every = bytes(range(256)) * 40
+    outcome = guest.run("cat; printf 'to stderr\\n' >&2", stdin=every, timeout_seconds=60)
+    assert outcome.stdout == every
+    assert outcome.stderr == b"to stderr\n"
+
+
+def test_kernel_messages_cut_no_output(guest):
+    script = "for i in $(seq 0 299); do echo line $i; echo noise $i >/dev/kmsg; done"
+    outcome = guest.run(script, timeout_seconds=120)
+    assert outcome.text.splitlines() == [f"line {i}" for i in range(300)]
+
+
+def test_ten_megabytes_arrive_whole(guests):
+    guest = guests["stock"]
+    outcome = guest.run("yes 0123456789abcde | head -c 10485760", timeout_seconds=300)
+    assert outcome.stdout == b"0123456789abcde\n" * (10485760 // 16)
+
+
+def test_files_go_in_and_out(guests, tmp_path):
+    guest = guests["stock"]
+    content = os.urandom(100_000)
+    (tmp_path / "file").write_bytes(content)
+    guest.put(tmp_path / "file", "/tmp/a file")
+    assert guest.get("/tmp/a file") == content
+
+
+def test_a_command_that_takes_too_long_leaves_the_guest_usable(guest):
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        guest.run("echo begun; sleep 1000", timeout_seconds=3)
+    assert time.monotonic() - began < 30
+    assert guest.run("echo well", timeout_seconds=20).text == "well\n"
+    assert guest.run("pidof sleep", timeout_seconds=20).status == 1
+
+
+def test_a_paused_guest_does_not_run(guests):
+    guest = guests["stock"]
+    guest.pause()
+    assert guest.state is State.PAUSED
+    assert guest.qmp_status() == "paused"
+    guest.resume()
+    assert guest.run("true", timeout_seconds=20).status == 0
+
+
+def test_a_panic_carries_the_console(specs):
+    with Guest(specs("stock")) as guest:
+        guest.wait_ready(BOOT_SECONDS)
+        with pytest.raises(GuestPanic, match="sysrq") as caught:
+            guest.run("echo c > /proc/sysrq-trigger", timeout_seconds=60)
+    tail = caught.value.console_tail
+    assert 10 < len(tail) <= 100
+    assert any("Kernel panic - not syncing" in line for line in tail)
+    assert (guest.spec.folder / "console.log").stat().st_size > 1000
+
+
+def test_running_out_of_memory_is_a_splat(specs):
+    with Guest(specs("parallel-free")) as guest:
+        guest.wait_ready(BOOT_SECONDS)
+        with pytest.raises(GuestSplat) as caught:
+            guest.run("head -c 20G /dev/zero | tail", timeout_seconds=300)
+    assert caught.value.kind == "oom-kill"
+
+
+def test_the_death_of_qemu_is_told_at_once(specs):
+    with Guest(specs("stock")) as guest:
+        guest.wait_ready(BOOT_SECONDS)
+        killer = threading.Timer(2, os.kill, (guest._machine.pid, signal.SIGKILL))
+        killer.start()
+        began = time.monotonic()
+        with pytest.raises(GuestLost):
+            guest.run("sleep 1000", timeout_seconds=100)
+        assert time.monotonic() - began < 20
+
+
+def test_silence_is_told_from_work(specs):
+    with Guest(specs("stock")) as guest:
+        guest.silence_seconds = 6.0
+        guest.wait_ready(BOOT_SECONDS)
+        assert guest.run("sleep 10", timeout_seconds=60).status == 0
+        guest.qmp("stop")  # behind the guest's back
+        with pytest.raises(GuestHung):
+            guest.run("echo never", timeout_seconds=100)
+        assert guest.state is State.HUNG
+
+
+def test_two_guests_share_nothing(guests):
+    ids = {guest.read("/proc/sys/kernel/random/boot_id").strip() for guest in guests.values()}
+    assert ids == {guest.boot_id for guest in guests.values()}
+    assert len(ids) == 2

@@ -1,0 +1,176 @@
+import itertools
+
+import pytest
+from synthetic import FACTS, World, lab, panic
+
+from labctl.errors import BootFailed, DeadlineExceeded
+from labctl.experiments.plan import plan
+from labctl.experiments.runner import Runner
+from labctl.results.stats import compare
+from labctl.results.store import Store
+
+
+def runner(tmp_path, world, the_lab=None, **more):
+    the_lab = the_lab or lab()
+    return Runner(
+        lab=the_lab,
+        plan=plan(the_lab, "e", 7),
+        store=Store(tmp_path),
+        boot=world.boot,
+        facts=FACTS,
+        **more,
+    )
+
+
+def measured(tmp_path):
+    return [s for s in Store(tmp_path).samples() if not s.warmup]
+
+
+def test_the_whole_plan_is_measured(tmp_path):
+    world = World()
+    runner(tmp_path, world, lab(blocks=6, repetitions=2)).run()
+    samples = measured(tmp_path)
+    assert len(samples) == 6 * 3 * 2
+    assert {s.status for s in samples} == {"ok"}
+    assert len(world.boots) == 6 * 3
+    assert not world.alive
+    assert len({(s.block, s.label, s.boot_id) for s in samples}) == 6 * 3
+    assert [s.order for s in samples if s.block == 0] == list(range(3, 9))
+
+
+def test_an_effect_is_found_and_the_control_is_quiet(tmp_path):
+    runner(tmp_path, World(), lab(blocks=8)).run()
+    result = compare(measured(tmp_path), baseline="stock", confidence=0.95, minimum_effect=0.02)
+    patched = next(cell for cell in result.cells if cell.kernel == "patched")
+    assert patched.verdict == "faster"
+    assert patched.ci[0] < 1.4 < patched.ci[1]
+    assert result.aa_control.verdict not in ("faster", "slower")
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
+    whole = {s.key for s in _all(tmp_path / "whole", World())}
+    for stop_after in (1, 4, 9, 17):
+        folder = tmp_path / str(stop_after)
+        folder.mkdir()
+        world = World()
+        counter = itertools.count(1)
+
+        def stop(guest, counter=counter, stop_after=stop_after):
+            if next(counter) > stop_after:
+                raise KeyboardInterrupt
+
+        world.on_run = stop
+        with pytest.raises(KeyboardInterrupt):
+            runner(folder, world).run()
+        assert not world.alive
+        first = Store(folder).path.read_bytes()
+        assert len(first.splitlines()) == stop_after
+        runner(folder, World(2)).run()
+        assert Store(folder).path.read_bytes().startswith(first)
+        keys = [s.key for s in measured(folder)]
+        assert len(keys) == len(set(keys))
+        assert set(keys) == {key for key in whole if not key[3]}
+
+
+def _all(folder, world):
+    folder.mkdir()
+    runner(folder, world).run()
+    return Store(folder).samples()
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    runner(tmp_path, World()).run()
+    world = World()
+    runner(tmp_path, world).run()
+    assert world.boots == []
+
+
+def test_a_panic_is_a_result_and_costs_one_guest_one_block(tmp_path):
+    world = World()
+
+    def fail(guest):
+        if guest.group.kernel == "patched" and guest.block == 2:
+            panic()
+
+    world.on_run = fail
+    runner(tmp_path, world).run()
+    samples = Store(tmp_path).samples()
+    broken = [s for s in samples if s.kernel == "patched" and s.block == 2]
+    assert [s.status for s in broken] == ["panic", "skipped", "skipped"]
+    assert "last words" in broken[0].message
+    assert {s.status for s in samples if s not in broken} == {"ok"}
+    result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
+    patched = next(cell for cell in result.cells if cell.kernel == "patched")
+    assert patched.verdict != "faster"
+    assert patched.failed["panic"] == 1
+
+
+def test_a_failed_boot_spares_the_other_guests(tmp_path):
+    world = World()
+
+    def fail(guest):
+        if guest.group.control and guest.block == 0:
+            raise BootFailed("no init")
+
+    world.on_boot = fail
+    runner(tmp_path, world).run()
+    samples = [s for s in Store(tmp_path).samples() if s.block == 0]
+    assert {s.status for s in samples if s.control} == {"boot-failed", "skipped"}
+    assert {s.status for s in samples if not s.control} == {"ok"}
+
+
+def test_a_slow_command_spares_its_guest(tmp_path):
+    world = World()
+    failed = []
+
+    def fail(guest):
+        if not failed and guest.block == 1 and guest.group.kernel == "patched":
+            failed.append(guest)
+            raise DeadlineExceeded("took too long")
+
+    world.on_run = fail
+    runner(tmp_path, world).run()
+    statuses = [s.status for s in Store(tmp_path).samples()]
+    assert statuses.count("deadline") == 1
+    assert statuses.count("ok") == len(statuses) - 1
+
+
+def test_a_series_that_was_not_entered_says_so(tmp_path):
+    world = World()
+    world.exercised = False
+    runner(tmp_path, world).run()
+    patched = {s.status for s in measured(tmp_path) if s.kernel == "patched"}
+    assert patched == {"not-exercised"}
+    result = compare(measured(tmp_path), baseline="stock", confidence=0.95, minimum_effect=0.02)
+    assert next(c for c in result.cells if c.kernel == "patched").verdict == "undecided"
+
+
+def test_settings_are_written_before_each_repetition(tmp_path):
+    runner(tmp_path, World(), lab(matrix={"max_active": (1, 4)})).run()
+    for sample in measured(tmp_path):
+        expected = {"max_active": str(sample.setting["max_active"])} if sample.setting else {}
+        assert sample.read_back == expected
+
+
+def test_it_stops_at_a_block_end_when_that_is_enough(tmp_path):
+    the_lab = lab(blocks=2)
+    blocks = the_lab.statistics.blocks.model_copy(update={"max": 9})
+    statistics = the_lab.statistics.model_copy(update={"blocks": blocks})
+    the_lab = the_lab.model_copy(update={"statistics": statistics})
+    asked = []
+
+    def enough(samples):
+        asked.append(len(samples))
+        return len(asked) == 3
+
+    runner(tmp_path, World(), the_lab, enough=enough).run()
+    assert max(s.block for s in measured(tmp_path)) == 3
+    assert all(count % 9 == 0 for count in asked), "asked in the middle of a block"
+
+
+def test_progress_tells_where_it_is(tmp_path):
+    told = []
+    runner(tmp_path, World(), progress=told.append).run()
+    assert told[-1].visit == told[-1].visits
+    assert {p.status for p in told} == {"booting", "measuring", "ok"}
+    assert told[-1].remaining_seconds == pytest.approx(0)

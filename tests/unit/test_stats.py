@@ -1,0 +1,508 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import cell, null_times, sample
+
+from labctl.errors import UserError
+from labctl.results.paired import adjust, more_blocks, paired
+from labctl.results.stats import compare, half_width, smallest_effect
+
+GOLDEN = {
+    case["id"]: case
+    for case in json.loads((Path(__file__).parent / "golden" / "stats.json").read_text())["cases"]
+}
+RULE = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
+EXACT = 1e-9
+STOCK = [1.00, 1.10, 0.95, 1.05, 1.02, 0.98, 1.07, 1.01]
+WOBBLE = [1.01, 0.99, 1.005, 0.995, 1.0, 1.01, 0.99, 1.0]
+
+
+def times(speedup, wobble=1.0, of=STOCK):
+    return [t / speedup * w**wobble for t, w in zip(of, WOBBLE, strict=False)]
+
+
+def judge(*groups, **changes):
+    return compare([s for group in groups for s in group], **(RULE | changes))
+
+
+def only(result):
+    (row,) = [row for row in result.cells if row.verdict != "baseline"]
+    return row
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_collection(monkeypatch):
+    # statsmodels' multipletests collects garbage at every call: 40 ms each beside pytest
+    monkeypatch.setattr("gc.collect", lambda *_: 0)
+
+
+# Golden cases: the answers are R's.
+
+
+def test_paired_t_is_students():
+    case = GOLDEN["student_sleep"]
+    d = np.subtract(case["input"]["x"], case["input"]["y"]).tolist()
+    expected = case["expected"]["paired"]
+    result = paired(d, confidence=0.95, margin=0.02)
+    assert result.p == pytest.approx(expected["p"], rel=EXACT)
+    low, high = result.mean - result.half_width, result.mean + result.half_width
+    assert (low, high) == pytest.approx(expected["ci"], rel=EXACT)
+
+
+def test_paired_t_of_six_blocks():
+    case = GOLDEN["signflip_floor_n6"]
+    result = paired(case["input"]["d"], confidence=0.95, margin=0.0)
+    assert result.p == pytest.approx(case["expected"]["paired_t_p"], rel=EXACT)
+    assert result.p_beyond == pytest.approx(result.p, rel=EXACT)  # without a margin, one test
+
+
+def test_a_missing_cell_is_no_test_of_the_family():
+    case = GOLDEN["holm_with_missing_cell"]
+    for method, name in (("holm", "holm"), ("fdr_bh", "bh")):
+        corrected = adjust(case["input"]["p"], method=method)
+        assert corrected[3] is None
+        for got, expected in zip(corrected, case["expected"][name], strict=True):
+            assert got == (None if expected is None else pytest.approx(expected, rel=EXACT))
+    assert adjust([None, None]) == [None, None]
+
+
+def test_equivalence_is_tost():
+    case = GOLDEN["tost_equivalence"]
+    result = paired(case["input"]["d"], confidence=0.95, margin=case["input"]["margin"])
+    worse = max(case["expected"]["p_lower"], case["expected"]["p_upper"])
+    assert result.p_same == pytest.approx(worse, rel=EXACT)
+
+
+def test_a_matrix_as_a_whole():
+    case = GOLDEN["rcbd_4configs_6blocks"]
+    values, expected = case["input"]["values"], case["expected"]
+    result = judge(*(cell(v, kernel=k) for k, v in values.items()))
+    assert [row.kernel for row in result.cells] == ["stock", "ma1", "ma32", "ma4"]
+    for row in result.cells[1:]:
+        golden = expected["per_config"][row.kernel]
+        assert row.ratio == pytest.approx(1 / golden["ratio"], rel=EXACT)
+        low, high = golden["ci95"]
+        assert row.ci == pytest.approx((1 / high, 1 / low), rel=EXACT)
+        assert row.p == pytest.approx(golden["p"], rel=1e-8)
+        assert row.p_corrected == pytest.approx(expected["holm"][row.kernel], rel=1e-8)
+    assert [row.verdict for row in result.cells] == ["baseline", "faster", "undecided", "faster"]
+
+
+def test_power_agrees_with_r():
+    cases = {case["call"]: case for case in GOLDEN["power_table"]["expected"]}
+    delta = next(c["delta"] for c in cases.values() if "delta" in c)
+    found = smallest_effect(sd=0.04, blocks=10, confidence=0.95, cells=1)
+    assert math.log1p(found) == pytest.approx(delta, rel=1e-3)
+
+
+# The rule.
+
+
+@pytest.mark.parametrize(
+    ("speedup", "verdict"), [(1.4, "faster"), (0.8, "slower"), (1.0, "same"), (1.02, "undecided")]
+)
+def test_the_four_verdicts(speedup, verdict):
+    row = only(judge(cell(STOCK), cell(times(speedup), kernel="new")))
+    assert row.verdict == verdict
+    assert row.blocks == row.n == 8
+    assert row.ratio == pytest.approx(speedup, rel=0.005)
+    assert bool(row.reason) == (verdict == "undecided")
+    assert (row.blocks_needed is not None) <= (verdict == "undecided")
+
+
+def test_a_small_but_certain_difference_is_undecided_with_its_reason():
+    row = only(judge(cell(STOCK), cell(times(1.018), kernel="new")))
+    assert row.p_corrected < 0.05
+    assert row.verdict == "undecided"
+    assert "2 %" in row.reason
+
+
+def test_more_blocks_are_asked_for_when_the_interval_is_wide():
+    row = only(judge(cell(STOCK), cell(times(1.0, wobble=6), kernel="new")))
+    assert row.verdict == "undecided"
+    assert row.blocks_needed > 8
+    wider = only(judge(cell(STOCK), cell(times(1.0, wobble=9), kernel="new")))
+    assert wider.blocks_needed is None or wider.blocks_needed > row.blocks_needed
+
+
+def test_blocks_asked_for_would_decide():
+    rng = np.random.default_rng(11)
+    seen = paired(rng.normal(0.05, 0.05, 8).tolist(), confidence=0.95, margin=0.02)
+    more = more_blocks(seen, alpha=0.05, margin=0.02, family=1)
+    decided = sum(
+        paired(
+            rng.normal(seen.mean, seen.sd, 8 + more).tolist(), confidence=0.95, margin=0.02
+        ).p_beyond
+        <= 0.05
+        for _ in range(200)
+    )
+    assert 0.7 < decided / 200 < 0.9
+
+
+def test_higher_is_better_turns_the_ratio():
+    low = only(judge(cell(STOCK), cell(times(1.4), kernel="new")))
+    high = only(judge(cell(STOCK), cell(times(1.4), kernel="new"), better="higher"))
+    assert high.ratio == pytest.approx(1 / low.ratio)
+    assert (low.verdict, high.verdict) == ("faster", "slower")
+
+
+def test_the_median_of_a_blocks_repetitions_counts():
+    fast = times(1.4)
+    spoilt = cell(fast, kernel="new", repetitions=3)
+    spoilt = [replace(s, value=s.value * 9) if s.repetition == 2 else s for s in spoilt]
+    row = only(judge(cell(STOCK), spoilt))
+    assert row.ratio == pytest.approx(only(judge(cell(STOCK), cell(fast, kernel="new"))).ratio)
+    assert (row.blocks, row.n) == (8, 24)
+
+
+def test_warmups_never_count():
+    slow = [replace(s, warmup=True, value=50.0) for s in cell(STOCK, kernel="new")]
+    assert only(judge(cell(STOCK), slow, cell(times(1.4), kernel="new"))) == only(
+        judge(cell(STOCK), cell(times(1.4), kernel="new"))
+    )
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5])
+def test_few_blocks_decide_nothing_and_say_how_many_are_missing(blocks):
+    row = only(judge(cell(STOCK[:blocks]), cell(times(3)[:blocks], kernel="new")))
+    assert row.verdict == "undecided"
+    assert row.blocks_needed >= 6 - blocks
+    assert row.ratio == pytest.approx(3, rel=0.02)
+    assert (row.ci is None) == (row.p is None) == (blocks == 1)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "same"), (2.0, "faster"), (0.5, "slower")])
+def test_constant_data_has_an_answer_and_no_nan(factor, verdict):
+    row = only(judge(cell([0.3] * 8), cell([0.3 / factor] * 8, kernel="new")))
+    assert row.verdict == verdict
+    assert row.ci == pytest.approx((factor, factor))
+    numbers = [row.p, row.p_corrected, row.p_beyond, row.spread_percent, row.median_seconds]
+    assert all(math.isfinite(number) for number in numbers)
+
+
+def test_no_sample_at_all():
+    result = compare([], name="smoke", **RULE)
+    assert (result.name, result.cells, result.aa_control) == ("smoke", (), None)
+
+
+# Failures.
+
+
+@pytest.mark.parametrize(
+    "status", ["panic", "splat", "hung", "lost", "deadline", "boot-failed", "bad-output"]
+)
+@pytest.mark.parametrize("warmup", [False, True])
+def test_a_kernel_that_failed_is_never_faster(status, warmup):
+    failed = sample(kernel="new", cell="new", status=status, block=8, warmup=warmup, message="oops")
+    row = only(judge(cell(STOCK), cell(times(2), kernel="new"), [failed]))
+    assert row.verdict == "undecided"
+    assert row.failed == {status: 1}
+    assert status in row.reason
+    assert row.ratio == pytest.approx(2, rel=0.01)
+
+
+def test_a_failure_does_not_excuse_what_is_slower():
+    failed = sample(kernel="new", cell="new", status="panic", block=8)
+    assert only(judge(cell(STOCK), cell(times(0.5), kernel="new"), [failed])).verdict == "slower"
+
+
+def test_a_crash_counts_against_every_cell_of_its_kernel():
+    groups = [cell(times(2), kernel="new", setting={"max_active": n}) for n in (1, 2)]
+    crash = [replace(groups[0][0], block=8, status="panic", value=None)]
+    other = cell(times(2), kernel="other")
+    result = judge(cell(STOCK), *groups, other, crash)
+    verdicts = {row.cell: row.verdict for row in result.cells}
+    assert verdicts["new/max_active=1"] == verdicts["new/max_active=2"] == "undecided"
+    assert verdicts["other"] == "faster"
+    refused = [replace(groups[0][0], block=8, status="knob-refused", value=None)]
+    result = judge(cell(STOCK), *groups, refused)
+    assert {row.setting["max_active"]: row.verdict for row in result.cells[1:]} == {
+        1: "undecided",
+        2: "faster",
+    }
+
+
+def test_a_cell_whose_series_was_not_entered_is_not_the_same():
+    group = [replace(s, status="not-exercised") for s in cell(times(1.0), kernel="new")]
+    result = judge(cell(STOCK), group)
+    row = only(result)
+    assert row.verdict == "undecided"
+    assert row.failed == {"not-exercised": 8}
+    assert "never entered" in row.reason
+    assert row.blocks == 0
+    assert row.ratio is row.p is row.ci is None
+
+
+def test_a_cell_without_any_pair_is_undecided():
+    failed = [replace(s, status="panic", value=None) for s in cell(STOCK, kernel="new")]
+    row = only(judge(cell(STOCK), failed))
+    assert (row.verdict, row.blocks, row.median_seconds) == ("undecided", 0, None)
+
+
+def test_a_value_without_a_logarithm_is_bad_output():
+    group = cell(times(1.4), kernel="new")
+    row = only(judge(cell(STOCK), [replace(group[0], value=0.0), *group[1:]]))
+    assert row.failed == {"bad-output": 1}
+    assert (row.verdict, row.blocks) == ("undecided", 7)
+
+
+def test_blocks_without_a_pair_are_dropped_and_counted():
+    new = times(1.4)
+    new[2] = None
+    old = list(STOCK)
+    old[5] = None
+    result = judge(cell(old), cell(new, kernel="new"))
+    row = only(result)
+    assert (row.blocks, row.n) == (6, 7)
+    (warning,) = [w for w in result.warnings if "dropped" in w]
+    assert "2 of 8 blocks" in warning
+    assert "2, 5" in warning
+    assert row.verdict == "faster"
+
+
+def test_complete_data_with_a_control_has_no_warnings():
+    result = judge(cell(STOCK), cell(times(1.0), control=True), cell(times(1.4), kernel="new"))
+    assert result.warnings == ()
+
+
+# The control.
+
+
+def test_the_control_is_judged_alone_and_is_no_cell():
+    groups = [cell(times(1.4, wobble=n), kernel=f"new{n}") for n in range(1, 5)]
+    result = judge(cell(STOCK), cell(times(1.0), control=True), *groups)
+    assert result.aa_control.verdict == "same"
+    assert result.aa_control.label == "stock (A/A)"
+    assert result.aa_control.p == result.aa_control.p_corrected
+    assert "stock (A/A)" not in {row.label for row in result.cells}
+    without = judge(cell(STOCK), *groups)
+    assert [row.p_corrected for row in result.cells] == [row.p_corrected for row in without.cells]
+    assert any("no A/A control" in warning for warning in without.warnings)
+
+
+@pytest.mark.parametrize("has_failure", [False, True])
+def test_a_control_that_differs_withholds_all_verdicts(has_failure):
+    control = cell(times(1.1), control=True)
+    if has_failure:
+        control += [replace(control[0], block=9, status="lost", value=None)]
+    result = judge(cell(STOCK), control, cell(times(1.4), kernel="new"))
+    assert result.aa_control.verdict == "faster"
+    assert "cannot be trusted today" in result.warnings[0]
+    row = only(result)
+    assert row.verdict == "undecided"
+    assert "A/A" in row.reason
+
+
+def test_a_control_that_differs_less_than_matters_is_no_reason_for_distrust():
+    control = cell(times(1.01, wobble=0.3), control=True)
+    result = judge(cell(STOCK), control, cell(times(1.4), kernel="new"))
+    assert result.aa_control.p < 0.05
+    assert only(result).verdict == "faster"
+
+
+# Which baseline.
+
+
+def test_each_setting_of_the_workload_has_its_own_baseline():
+    big = {"op": "free", "size": 2}
+    result = judge(
+        cell(STOCK),
+        cell([3 * t for t in STOCK], parameters=big, setting={"size": 2}),
+        cell(times(1.4), kernel="new"),
+        cell([3 * t for t in times(2)], kernel="new", parameters=big, setting={"size": 2}),
+    )
+    ratios = [row.ratio for row in result.cells if row.kernel == "new"]
+    assert ratios == [pytest.approx(1.4, rel=0.01), pytest.approx(2, rel=0.01)]
+    assert [row.verdict for row in result.cells].count("baseline") == 2
+
+
+def test_a_baseline_with_the_same_tunable_is_taken_before_another():
+    result = judge(
+        cell(STOCK, setting={"thp": "never"}),
+        cell([t / 4 for t in STOCK], setting={"thp": "always"}),
+        cell(times(8), kernel="new", setting={"thp": "always"}),
+    )
+    assert only(result).ratio == pytest.approx(2, rel=0.01)
+
+
+def test_a_cell_without_its_baseline_is_named():
+    result = judge(cell(STOCK), cell(times(2), kernel="new", parameters={"op": "exit"}))
+    assert only(result).verdict == "undecided"
+    assert any("no baseline" in warning for warning in result.warnings)
+
+
+def test_what_does_not_belong_together_is_refused():
+    with pytest.raises(UserError, match="experiment"):
+        judge(cell(STOCK), cell(STOCK, kernel="new", experiment="other"))
+    with pytest.raises(UserError, match="kvm, tcg"):
+        judge(cell(STOCK), cell(STOCK, kernel="new", accel="kvm"))
+
+
+# The second metric and the counters.
+
+
+def with_memory_back(group, factor):
+    return [
+        replace(s, measurements={"memory_back_nanoseconds": int(s.value * factor * 1e9)})
+        for s in group
+    ]
+
+
+def test_memory_back_is_compared_by_the_same_method():
+    row = only(
+        judge(
+            with_memory_back(cell(STOCK), 2),
+            with_memory_back(cell(times(1.4), kernel="new"), 3),
+        )
+    )
+    second = row.secondary["memory_back"]
+    assert second["ratio"] == pytest.approx(row.ratio * 2 / 3, rel=1e-6)
+    assert second["median_seconds"] == pytest.approx(row.median_seconds * 3, rel=1e-6)
+    low, high = second["ci"]
+    assert low < second["ratio"] < high
+    assert second["p"] == second["p_corrected"] < 0.05
+
+
+def test_without_memory_back_there_is_none():
+    assert only(judge(cell(STOCK), cell(times(2), kernel="new"))).secondary == {}
+
+
+def test_counters_are_medians_of_the_repetitions():
+    group = cell(times(2), kernel="new", counters={"handovers": 12})
+    group[0] = replace(group[0], counters={"handovers": 99})
+    assert only(judge(cell(STOCK), group)).counters == {"handovers": 12}
+
+
+# What must not matter.
+
+GROUPS = st.lists(st.floats(0.2, 5.0), min_size=6, max_size=9)
+
+
+def essence(result):
+    return [replace(row, label="") for row in result.cells]
+
+
+@settings(max_examples=25, deadline=None)
+@given(GROUPS, st.randoms(use_true_random=False))
+def test_the_order_of_samples_does_not_matter(speedups, shuffle):
+    old = STOCK[: len(speedups)]
+    new = [t / s for t, s in zip(old, speedups, strict=False)]
+    all_samples = cell(old, repetitions=3) + cell(new, kernel="new", repetitions=3)
+    expected = compare(all_samples, **RULE)
+    shuffle.shuffle(all_samples)
+    assert compare(all_samples, **RULE) == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(GROUPS, st.floats(1e-6, 1e6))
+def test_the_unit_of_time_does_not_matter(speedups, factor):
+    old = STOCK[: len(speedups)]
+    new = [t / s for t, s in zip(old, speedups, strict=False)]
+    one = judge(cell(old), cell(new, kernel="new"))
+    scaled = judge(cell([t * factor for t in old]), cell([t * factor for t in new], kernel="new"))
+    assert only(scaled).ratio == pytest.approx(only(one).ratio, rel=1e-9)
+    assert only(scaled).p == pytest.approx(only(one).p, rel=1e-6, abs=1e-12)
+    assert only(scaled).verdict == only(one).verdict
+
+
+@settings(max_examples=25, deadline=None)
+@given(GROUPS)
+def test_swapping_baseline_and_cell_inverts_the_ratio(speedups):
+    old = STOCK[: len(speedups)]
+    new = [t / s for t, s in zip(old, speedups, strict=False)]
+    groups = (cell(old), cell(new, kernel="new"))
+    there, back = only(judge(*groups)), only(judge(*groups, baseline="new"))
+    assert back.ratio == pytest.approx(1 / there.ratio)
+    assert back.ci == pytest.approx((1 / there.ci[1], 1 / there.ci[0]))
+    assert back.p == pytest.approx(there.p)
+    turned = {"faster": "slower", "slower": "faster"}
+    assert back.verdict == turned.get(there.verdict, there.verdict)
+
+
+def test_the_order_of_blocks_does_not_move_the_last_digit():
+    d = [0.1, 0.2, 0.3, 1e-9, 7.7, 0.123456789]
+    args = {"confidence": 0.95, "margin": 0.02}
+    assert paired(d, **args) == paired(d[::-1], **args) == paired(d[3:] + d[:3], **args)
+
+
+def test_labels_do_not_matter():
+    groups = [cell(STOCK), cell(times(1.0), control=True), cell(times(1.4), kernel="new")]
+    renamed = [
+        [replace(s, label=f"label {i % 3}") for i, s in enumerate(group)] for group in groups
+    ]
+    assert essence(judge(*groups)) == essence(judge(*renamed))
+    assert judge(*groups).warnings == judge(*renamed).warnings
+
+
+# The method, by simulation: nominal 5 %.
+
+
+def test_a_matrix_without_any_effect_is_seldom_called_different():
+    rng = np.random.default_rng(20261124)
+    runs, cells, blocks = 400, 4, 8
+    wrong = single = 0
+    for _ in range(runs):
+        base, *others = null_times(rng, blocks, cells + 1)
+        d = np.log(base) - np.log(others)
+        p_values = [paired(row.tolist(), confidence=0.95, margin=0.0).p for row in d]
+        wrong += min(adjust(p_values)) <= 0.05
+        single += sum(p <= 0.05 for p in p_values)
+    assert 0.02 <= wrong / runs <= 0.075
+    assert 0.035 <= single / (runs * cells) <= 0.065
+
+
+def test_null_data_through_the_whole_comparison():
+    rng = np.random.default_rng(7)
+    runs, called = 150, 0
+    for _ in range(runs):
+        base, *others = null_times(rng, 8, 4)
+        groups = [cell(t, kernel=f"new{i}") for i, t in enumerate(others)]
+        result = judge(cell(base), *groups, minimum_effect=0.0)
+        called += any(row.verdict in ("faster", "slower") for row in result.cells)
+    assert 0.005 <= called / runs <= 0.10
+
+
+def test_repetitions_do_not_add_evidence():
+    one = only(judge(cell(STOCK), cell(times(1.03, wobble=3), kernel="new")))
+    many = only(
+        judge(cell(STOCK, repetitions=9), cell(times(1.03, wobble=3), kernel="new", repetitions=9))
+    )
+    assert many.p == pytest.approx(one.p)
+
+
+# Planning and stopping.
+
+
+def test_half_width_is_that_of_the_widest_cell():
+    narrow, wide = cell(times(1.4), kernel="a"), cell(times(1.4, wobble=4), kernel="b")
+    control = cell(times(1.0, wobble=9), control=True)
+    width = half_width([*cell(STOCK), *narrow, *wide, *control], baseline="stock", confidence=0.95)
+    low, high = only(judge(cell(STOCK), wide)).ci
+    assert width == pytest.approx(math.log(high / low) / 2)
+
+
+def test_half_width_while_nothing_is_known():
+    one_block = [*cell(STOCK[:1]), *cell(STOCK[:1], kernel="new")]
+    assert half_width([], baseline="stock", confidence=0.95) == math.inf
+    assert half_width(one_block, baseline="stock", confidence=0.95) == math.inf
+
+
+def test_half_width_leaves_a_dead_cell_out():
+    dead = [replace(s, status="panic", value=None) for s in cell(STOCK, kernel="dead")]
+    alive = [*cell(STOCK), *cell(times(1.4), kernel="new")]
+    args = {"baseline": "stock", "confidence": 0.95}
+    assert half_width([*alive, *dead], **args) == half_width(alive, **args)
+
+
+def test_smallest_effect_shrinks_with_blocks_and_grows_with_cells():
+    by_blocks = [smallest_effect(0.04, blocks, 0.95, 1) for blocks in (2, 6, 8, 30)]
+    assert by_blocks == sorted(by_blocks, reverse=True)
+    assert smallest_effect(0.04, 8, 0.95, 6) > smallest_effect(0.04, 8, 0.95, 1)
+    assert smallest_effect(0.04, 1, 0.95, 1) == math.inf
+    assert smallest_effect(0.0, 8, 0.95, 1) == 0

@@ -1,0 +1,44 @@
+import itertools
+
+from labctl.guests.topology import qemu_arguments
+from labctl.lab_models import Distances, Topology
+
+MIB = 2**20
+
+
+def values(words, option):
+    return [b for a, b in itertools.pairwise(words) if a == option]
+
+
+def test_every_node_has_its_own_memory_and_cpus():
+    words = qemu_arguments(Topology(nodes=2, cpus_per_node=3, memory_per_node=512 * MIB))
+    assert values(words, "-m") == ["1024M"]
+    assert values(words, "-smp") == ["6,sockets=2,cores=3,threads=1"]
+    assert values(words, "-object") == [
+        "memory-backend-ram,id=ram0,size=512M",
+        "memory-backend-ram,id=ram1,size=512M",
+    ]
+    assert values(words, "-numa")[:2] == [
+        "node,nodeid=0,cpus=0-2,memdev=ram0",
+        "node,nodeid=1,cpus=3-5,memdev=ram1",
+    ]
+
+
+def test_remote_distance_is_given_for_all_pairs():
+    words = qemu_arguments(Topology(nodes=3, distances=Distances(remote=21)))
+    distances = [word for word in values(words, "-numa") if word.startswith("dist")]
+    assert len(distances) == 9
+    assert "dist,src=0,dst=0,val=10" in distances
+    assert "dist,src=2,dst=1,val=21" in distances
+
+
+def test_a_matrix_may_be_asymmetric():
+    matrix = ((10, 20), (30, 10))
+    words = qemu_arguments(Topology(nodes=2, distances=Distances(matrix=matrix)))
+    assert "dist,src=0,dst=1,val=20" in words
+    assert "dist,src=1,dst=0,val=30" in words
+
+
+def test_one_node_is_a_numa_node_too():
+    words = qemu_arguments(Topology(nodes=1, memory_per_node=64 * MIB))
+    assert "node,nodeid=0,cpus=0,memdev=ram0" in words
