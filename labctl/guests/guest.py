@@ -31,6 +31,7 @@ __all__ = ["Guest", "GuestSpec", "State", "boot_all"]
 
 _POLL_SECONDS = 0.02
 _FILE_SECONDS = 20.0
+_LAST_WORDS_SECONDS = 2.0
 # Without a heartbeat of the agent, which sends one each second while it works.
 _SILENCE_SECONDS = 60.0
 # One write(2) a value, since sysfs would see pieces; names and texts are set
@@ -248,12 +249,23 @@ class Guest:
         self.state = State.BUSY
         try:
             yield self._line
+        except GuestLost as error:
+            self._find_cause()
+            self.state = State.CRASHED
+            raise self._with_console(error) from error
         except GuestError as error:
             self.state = {"hung": State.HUNG, "deadline": State.READY}.get(
                 error.status, State.CRASHED
             )
             raise self._with_console(error) from error
         self.state = State.READY
+
+    def _find_cause(self) -> None:
+        """Raise what explains a lost line, if QEMU is about to end and the console tells why."""
+        deadline = time.monotonic() + _LAST_WORDS_SECONDS
+        while time.monotonic() < deadline:
+            self.check()
+            time.sleep(_POLL_SECONDS)
 
     def _with_console(self, error: GuestError) -> GuestError:
         if not error.console_tail:

@@ -24,6 +24,14 @@ KERNELS = ("stock", "parallel-free")
 KNOBS = "/sys/kernel/debug/parallel_free"
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 
+# Sixteen processes of half a GiB each in a guest of six.
+_HUNGRY = """
+for i in $(seq 16); do
+  awk 'BEGIN { s = "x"; for (i = 0; i < 29; i++) s = s s; system("sleep 60") }' &
+done
+wait
+"""
+
 
 @pytest.fixture(params=KERNELS)
 def guest(request, guests):
@@ -164,7 +172,7 @@ def test_running_out_of_memory_is_a_splat(specs):
     with Guest(specs("parallel-free")) as guest:
         guest.wait_ready(BOOT_SECONDS)
         with pytest.raises(GuestSplat) as caught:
-            guest.run("head -c 20G /dev/zero | tail", timeout_seconds=300)
+            guest.run(_HUNGRY, timeout_seconds=300)
     assert caught.value.kind == "oom-kill"
 
 
