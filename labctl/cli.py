@@ -245,7 +245,7 @@ def run(
             folder = session.resume(lab, resumed, events=events)
         else:
             folder = session.run(lab, _chosen(lab, experiments), seed=seed, events=events)
-    _show_report(lab, folder.id, as_json=as_json, style="terminal")
+    _show_report(lab, folder.id, as_json=as_json)
 
 
 @labctl.command()
@@ -261,10 +261,10 @@ def run(
 @click.argument("run_id", metavar="[RUN]", default="latest")
 def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> None:
     """Report a RUN (the latest, if none is named). Needs no QEMU."""
-    _show_report(_load(lab_path), run_id, as_json=as_json, style=style)
+    _show_report(_load(lab_path), run_id, as_json=as_json, markdown=style == "markdown")
 
 
-def _show_report(lab: Lab, run_id: str, *, as_json: bool, style: Style) -> None:
+def _show_report(lab: Lab, run_id: str, *, as_json: bool, markdown: bool = False) -> None:
     from labctl.guests.prepare import state_folder
     from labctl.reports import report as reports
 
@@ -272,7 +272,7 @@ def _show_report(lab: Lab, run_id: str, *, as_json: bool, style: Style) -> None:
     if as_json:
         _print_json(document)
     else:
-        click.echo(reports.render(document, style))
+        click.echo(reports.render(document, "markdown" if markdown else "terminal"), nl=False)
     if reports.found_a_problem(document):
         sys.exit(1)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labctl import units
 from labctl.lab_files import check_kernels
-from labctl.lab_findings import Findings, suggestion
+from labctl.lab_findings import Findings
 from labctl.lab_models import (
     LOCAL_DISTANCE,
     Blocks,
@@ -208,9 +208,8 @@ class _Experiment:
                 inner = (*path, index) if path[-2] == "matrix" else path
                 _size(key, value, inner, found)
         elif workload_known and found.settings_known(self.experiment.workload):
-            what = f"is no tunable, and no parameter of {self.experiment.workload}"
-            hint = suggestion(key, [*tunables, *parameters], "names")
-            found.add(path, what, hint, at_key=True)
+            noun = f"tunable or parameter of {self.experiment.workload}"
+            found.unknown(noun, key, path, [*tunables, *parameters], at_key=True)
 
     def _has_kernel(self, key: str, path: KeyPath, kernels: list[str] | None) -> None:
         tunable = self.file.tunables.get(key)
@@ -255,9 +254,11 @@ def check_memory(
                 need, user = len(kernels) + 1, title
         total = need * guest.memory_bytes
         if total > memory_bytes:
+            node = units.format_size(guest.memory_per_node)
+            guests_need = "guest needs" if need == 1 else "guests together need"
             what = (
-                f"{need} guests of {guest.nodes} x {units.format_size(guest.memory_per_node)}"
-                f" need {gib(total)}, and this host has {gib(memory_bytes)}"
+                f"{need} {guests_need} {gib(total)} ({guest.nodes} x {node} each),"
+                f" and this host has {gib(memory_bytes)}"
             )
             why = f"the experiment {user} has {need - 1} kernels up at once and the baseline twice"
             most = memory_bytes // (need * guest.nodes) // units.MIB

@@ -54,7 +54,7 @@ class Findings:
         self.document = document
         self._problems: dict[tuple[Mark, str], Problem] = {}
         self._faulty: set[KeyPath] = set()
-        self._unknown: dict[tuple[str, str], list[tuple[KeyPath, Sequence[str]]]] = {}
+        self._unknown: dict[tuple[str, str], list[tuple[Mark, KeyPath, Sequence[str]]]] = {}
         plain = document.plain if isinstance(document.plain, dict) else {}
         self._names = {key: tuple(part) for key, part in plain.items() if isinstance(part, dict)}
         self.parameters = _parameters(plain.get("workloads"))
@@ -90,11 +90,14 @@ class Findings:
         """Take a path for faulty: its mistake has been reported under another name."""
         self._faulty.add(path)
 
-    def unknown(self, noun: str, name: str, path: KeyPath, known: Sequence[str]) -> None:
+    def unknown(
+        self, noun: str, name: str, path: KeyPath, known: Sequence[str], *, at_key: bool = False
+    ) -> None:
         """Record the use of a name that is not defined."""
         if path not in self._faulty:
             self._faulty.add(path)
-            self._unknown.setdefault((noun, name), []).append((path, known))
+            mark = (self.document.key_mark if at_key else self.document.mark)(path)
+            self._unknown.setdefault((noun, name), []).append((mark, path, known))
 
     def sound(self, *path: str | int) -> bool:
         """Say whether nothing is wrong at a path, below it, or with its whole section."""
@@ -118,11 +121,12 @@ class Findings:
         parts = ("tunables",), ("workloads",), path, (*path, "parameters")
         return self._faulty.isdisjoint(parts)
 
-    def _no_such(self, noun: str, name: str, uses: list[tuple[KeyPath, Sequence[str]]]) -> Problem:
-        marks = sorted({self.document.mark(path) for path, _ in uses})
-        path, known = min(uses, key=lambda use: self.document.mark(use[0]))
-        lines = sorted({mark.line for mark in marks[1:]} - {marks[0].line})
+    def _no_such(
+        self, noun: str, name: str, uses: list[tuple[Mark, KeyPath, Sequence[str]]]
+    ) -> Problem:
+        mark, path, known = min(uses, key=lambda use: use[0])
+        lines = sorted({place.line for place, _, _ in uses} - {mark.line})
         also = f" (also in line {', '.join(map(str, lines))})" if lines else ""
         what = f"there is no {noun} {quote(name)}{also}"
-        hint = suggestion(name, known, f"{noun}s")
-        return Problem(self.file, marks[0].line, marks[0].column, dotted(path), what, hint)
+        hint = suggestion(name, known, "names" if " " in noun else f"{noun}s")
+        return Problem(self.file, mark.line, mark.column, dotted(path), what, hint)

@@ -139,7 +139,7 @@ class KernelEntry(Model):
     """A kernel as written: a source of its own, or a base and what is different."""
 
     source: str | None = Field(None, description="debian:NAME, dir:PATH or image:PATH")
-    base: Reference | None = Field(None, description="another kernel, whose source and kconfig it shares")
+    base: Reference | None = Field(None, description="a kernel to share source and kconfig with")
     series: str | None = Field(None, description="a folder with patches and a `series` file")
     kconfig: tuple[str, ...] = Field((), description="kconfig fragments, after the base's")
     command_line: str | None = Field(None, description="added to the kernel's command line")

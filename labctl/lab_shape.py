@@ -12,9 +12,24 @@ from pydantic import ValidationError
 
 from labctl import units
 from labctl.lab_findings import Findings, nearest, suggestion
-from labctl.lab_models import LabFile
+from labctl.lab_models import (
+    ExperimentEntry,
+    KernelEntry,
+    LabFile,
+    Model,
+    Topology,
+    TunableEntry,
+    WorkloadEntry,
+)
 from labctl.lab_yaml import Document, KeyPath, Plain, Text
 
+_NAMED: dict[str, type[Model]] = {
+    "guests": Topology,
+    "kernels": KernelEntry,
+    "tunables": TunableEntry,
+    "workloads": WorkloadEntry,
+    "experiments": ExperimentEntry,
+}
 _MAX_ROUNDS = 50  # each round leaves out what the one before found; a few are enough
 _MAY_BE_EMPTY = {"set", "parameters", "kconfig", "statistics", "defaults", "distances"}
 _SECTIONS_MAY_BE_EMPTY = {"tunables", "workloads", "experiments", "statistics", "defaults"}
@@ -37,6 +52,8 @@ def read(document: Document, found: Findings) -> LabFile | None:
         found.add((), what, "`labctl init` writes one to start from")
         return None
     _drop_empty(plain, found)
+    for section, entry in _NAMED.items():
+        _drop_nameless(plain, section, set(entry.model_fields), found)
     for _ in range(_MAX_ROUNDS):
         try:
             return LabFile.model_validate(plain)
@@ -48,6 +65,24 @@ def read(document: Document, found: Findings) -> LabFile | None:
             if not _prune(plain, _path(one), one["type"]):
                 return None
     return None
+
+
+def _drop_nameless(
+    plain: dict[str, Plain], section: str, fields: set[str], found: Findings
+) -> None:
+    """Find entries whose line with the name is missing, so that their keys stand in its place."""
+    entries = plain.get(section)
+    if not isinstance(entries, dict):
+        return
+    nameless = [key for key in entries if key in fields]
+    if any(not isinstance(entries[key], dict) for key in nameless):
+        first = nameless[0]
+        what = f"a name is missing: `{first}` is a key of what stands under a name here"
+        hint = f"put `NAME:` in a line of its own above it, or write {section}: {{NAME: {{…}}}}"
+        found.add((section, first), what, hint, at_key=True)
+        found.silence((section,))
+        for key in nameless:
+            del entries[key]
 
 
 def _drop_empty(plain: dict[str, Plain], found: Findings) -> None:
@@ -207,8 +242,7 @@ def _sentence(one: Any, path: KeyPath) -> tuple[str, str | None]:  # noqa: ANN40
         word = value if isinstance(value, str) and value else "first, second"
         return f"must be a list, and is {units.kind(value)}", f"write it in brackets: [{word}]"
     if kind in ("too_short", "string_too_short"):
-        noun = "text" if kind == "string_too_short" else units.kind(value)
-        return f"must not be empty ({noun} without anything in it)", _empty_hint(path)
+        return "must not be empty", _empty_hint(path)
     if kind == "string_pattern_mismatch":
         return f"{units.quote(str(value))} is not what belongs here", _pattern_hint(path)
     return _range(kind, value, context, path)

@@ -7,6 +7,7 @@ is a mistake here, not a silent win of the last one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ import yaml
 
 _MAX_NODES = 20_000
 _MAX_DEPTH = 40
+_ENTRY_KEYS = 3
 _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map", "merge")}
 
 KeyPath = tuple[str | int, ...]
@@ -110,6 +112,7 @@ def _code(character: object) -> int:
     return character if isinstance(character, int) else ord(str(character)[:1] or "\0")
 
 
+_OPENED = re.compile("flow (?:sequence|mapping)|quoted scalar")
 _ADVICE = (
     ("expected a single document", "a lab.yaml is one document: remove the `---`"),
     ("found duplicate anchor", "give each anchor a name of its own"),
@@ -124,9 +127,13 @@ _ADVICE = (
 
 def _syntax(error: yaml.MarkedYAMLError) -> YamlProblem:
     place = error.problem_mark or error.context_mark
-    mark = Mark(place.line + 1, place.column + 1) if place else Mark(1, 1)
     problem = error.problem or "is not YAML"
     context = f"{error.context}: " if error.context else ""
+    opening = error.context_mark
+    if place and opening and opening.line < place.line and _OPENED.search(context):
+        # what is not closed is found missing lines below the place to mend
+        problem, place = f"{problem} in line {place.line + 1}", opening
+    mark = Mark(place.line + 1, place.column + 1) if place else Mark(1, 1)
     hint = next((text for sign, text in _ADVICE if sign in f"{context}{problem}"), None)
     return YamlProblem(mark, f"this is not YAML: {context}{problem}", hint)
 
@@ -191,22 +198,36 @@ class _Builder:
         result: dict[str, Plain] = {}
         first: dict[str, Mark] = {}
         merged: list[tuple[yaml.Node, yaml.Node]] = []
+        again: list[yaml.Node] = []  # keys in a row that stand twice
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._problem(key, "a key must be one word", path)
             elif key.value == "<<" and key.style is None:
                 merged += self._merged(value, path)
             elif key.value in first:
-                line = first[key.value].line
-                what = f"the key '{key.value}' stands twice: it is already in line {line}"
-                self._problem(key, what, (*path, key.value), "remove or rename one of them")
+                again.append(key)
+                continue
             else:
                 first[key.value] = _place(key)
                 result[key.value] = self._entry(key, value, path)
+            self._twice(again, first, path)
+            again = []
+        self._twice(again, first, path)
         for key, value in merged:  # what stands here wins over what is merged in
             if key.value not in result:
                 result[key.value] = self._entry(key, value, path)
         return result
+
+    def _twice(self, keys: list[yaml.Node], first: dict[str, Mark], path: KeyPath) -> None:
+        if len(keys) >= _ENTRY_KEYS:  # so many in a row are another entry, its name is missing
+            names = ", ".join(key.value for key in keys)
+            what = f"the keys {names} stand twice in one mapping"
+            self._problem(keys[0], what, path, "is the line with a name missing above?")
+            return
+        for key in keys:
+            line = first[key.value].line
+            what = f"the key '{key.value}' stands twice: it is already in line {line}"
+            self._problem(key, what, (*path, key.value), "remove or rename one of them")
 
     def _entry(self, key: yaml.Node, value: yaml.Node, path: KeyPath) -> Plain:
         self.document.keys[(*path, key.value)] = _place(key)

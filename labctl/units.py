@@ -32,7 +32,7 @@ DURATION_PATTERN = rf"^{_NUMBER} ?(?:ms|s|sec|min|h|d)?$"
 _QUANTITY = re.compile(rf"([+-]?)({_NUMBER}) ?([A-Za-z%]*)", re.ASCII)
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}", re.ASCII)
-_SIZE_LIKE = re.compile(r"[0-9][0-9._]* ?(?:[kmgt]i?b?|b)", re.ASCII | re.IGNORECASE)
+_SIZE_LIKE = re.compile(r"-?[0-9][0-9._]* ?(?:[kmgt]i?b?|b)", re.ASCII | re.IGNORECASE)
 
 
 class UnitError(ValueError):

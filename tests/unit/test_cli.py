@@ -1,0 +1,121 @@
+"""The program as a user meets it: exit statuses, messages, no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import labctl
+
+ROOT = Path(labctl.__file__).parent.parent
+
+
+def run(*words, cwd=ROOT):
+    done = subprocess.run(
+        [sys.executable, "-m", "labctl.cli", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def lab(tmp_path):
+    assert run("init", str(tmp_path)).returncode == 0
+    return tmp_path
+
+
+def test_help_teaches_every_command():
+    text = run("--help").stdout
+    for command in ("init", "plan", "build", "up", "status", "exec", "run", "report", "down"):
+        assert f"\n  {command} " in text
+        assert run(command, "--help").returncode == 0
+    assert "Exit status" in text
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported():
+    heavy = "{'numpy', 'scipy', 'pydantic', 'fabric', 'pexpect', 'asyncio'}"
+    program = f"import sys; from labctl import cli; sys.exit(str({heavy} & set(sys.modules) or ''))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
+def test_init_writes_a_lab_that_is_valid(lab):
+    done = run("plan", "smoke", "--json", cwd=lab)
+    assert done.returncode == 0, done.stderr
+    (experiment,) = json.loads(done.stdout)["experiments"]
+    assert experiment["cells"] == ["stock", "stock+aa", "parallel-free"]
+    assert len(experiment["guests"]) == 3
+
+
+def test_init_overwrites_nothing_unasked(lab):
+    (lab / "lab.yaml").write_text("mine")
+    done = run("init", str(lab))
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    assert (lab / "lab.yaml").read_text() == "mine"
+    assert run("init", "--force", str(lab)).returncode == 0
+    assert (lab / "lab.yaml").read_text() != "mine"
+
+
+def test_schema_is_json():
+    assert json.loads(run("schema").stdout)["properties"]["kernels"]
+
+
+def test_without_a_lab_it_says_how_to_get_one(tmp_path):
+    done = run("plan", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "labctl init" in done.stderr
+
+
+def test_a_lab_is_found_from_a_folder_below(lab):
+    (lab / "deep/er").mkdir(parents=True)
+    assert run("plan", "smoke", cwd=lab / "deep/er").returncode == 0
+
+
+def test_unknown_names_are_told_with_the_known_ones(lab):
+    done = run("run", "smok", cwd=lab)
+    assert done.returncode == 2
+    assert "headline" in done.stderr
+    assert run("build", "nokernel", cwd=lab).returncode == 2
+    assert run("exec", "stock", "true", cwd=lab).returncode == 2
+    assert run("nocommand", cwd=lab).returncode == 2
+    assert run("run", "smoke", "--resume", "latest", cwd=lab).returncode == 2
+
+
+def test_every_mistake_of_a_lab_comes_with_its_line(lab):
+    text = (lab / "lab.yaml").read_text()
+    broken = text.replace("max_active:  #", "maxactive:  #").replace(
+        "repetitions: 3", "repetitions: -3"
+    )
+    (lab / "lab.yaml").write_text(broken)
+    done = run("plan", cwd=lab)
+    assert done.returncode == 2
+    lines = broken.splitlines()
+    place = next(i for i, line in enumerate(lines, 1) if "repetitions: -3" in line)
+    assert f"lab.yaml:{place}:" in done.stderr
+    assert "did you mean" in done.stderr
+    assert "2 mistakes" in done.stderr
+
+
+def test_reports_of_nothing(lab):
+    done = run("report", cwd=lab)
+    assert done.returncode == 2
+    assert "labctl run" in done.stderr
+    status = run("status", "--json", cwd=lab)
+    assert json.loads(status.stdout) == {"schema": 1, "guests": []}
+    assert run("down", cwd=lab).returncode == 0
+
+
+def test_the_plan_follows_its_seed(lab):
+    def order(seed):
+        document = json.loads(run("plan", "max-active", "--json", "--seed", seed, cwd=lab).stdout)
+        return document["experiments"][0]["first_block"]
+
+    assert order("1") == order("1")
+    assert order("1") != order("2")

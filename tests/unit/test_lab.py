@@ -1,0 +1,837 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labctl import lab_template
+from labctl.errors import ConfigError, Problem, UserError
+from labctl.lab import Experiment, Lab, Topology, check_host, load
+from labctl.lab_files import patch_names
+from labctl.units import GIB, MIB
+
+CHECKOUT = Path(__file__).parents[2]
+
+HEAD = """\
+version: 1
+guests:
+  numa4: {nodes: 4, memory_per_node: 1GiB}
+kernels:
+  stock: {source: debian:linux-source-6.1}
+  patched: {base: stock, series: patches/good}
+"""  # six lines; what a test adds starts in line 7
+BODY = """\
+tunables:
+  max_active: {file: /knob, kernels: [patched]}
+  thp: {file: /thp}
+workloads:
+  free: {command: freebench, parameters: {op: free, size: 3GiB}, metric: elapsed}
+"""
+EXPERIMENT = "experiments:\n  one: {workload: free, kernels: [stock, patched]}\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("lab")
+    for name, text in {
+        "guest/kconfig/base.config": "CONFIG_NUMA=y\n",
+        "more.config": "",
+        "patches/good/series": "# first things first\n\na.patch -p1 # why\nb.patch\n",
+        "patches/good/a.patch": "",
+        "patches/good/b.patch": "",
+        "patches/parallel-free/6.1/series": "a.patch\n",
+        "patches/parallel-free/6.1/a.patch": "",
+        "patches/torn/series": "a.patch\nlost.patch\n",
+        "patches/torn/a.patch": "",
+        "patches/empty/series": "# nothing yet\n",
+        "patches/unlisted/a.patch": "",
+        "tree/Makefile": "",
+        "bzImage": "",
+    }.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def read(folder: Path, text: str, memory: int | None = None) -> Lab:
+    path = folder / "lab.yaml"
+    path.write_bytes(text.encode())
+    return load(path, host_memory_bytes=memory)
+
+
+def mistakes(folder: Path, text: str, memory: int | None = None) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigError) as caught:
+        read(folder, text, memory)
+    return caught.value.problems
+
+
+def mistake(folder: Path, text: str, memory: int | None = None) -> Problem:
+    """Return the only mistake of a text: one mistake must be exactly one problem."""
+    problems = mistakes(folder, text, memory)
+    assert len(problems) == 1, "\n".join(map(str, problems))
+    return problems[0]
+
+
+# --- what a good file means ---
+
+
+def test_the_lab_of_this_repository_loads() -> None:
+    lab = load(CHECKOUT / "lab.yaml")
+    assert list(lab.kernels) == ["stock", "parallel-free"]
+    assert lab.guests["numa4"] == Topology(
+        nodes=4, cpus_per_node=1, memory_per_node=1536 * MIB, distances={"remote": 21}
+    )
+    assert {"headline", "max-active", "threshold", "smoke"} <= set(lab.experiments)
+    assert lab.experiments["max-active"].matrix == {"max_active": (1, 2, 4, 8, 16, 32)}
+    assert lab.resolve_statistics("smoke").blocks.min == 6
+    assert lab.resolve_statistics("smoke").repetitions == 2
+    assert lab.resolve_statistics("smoke").minimum_effect == 0.02
+    assert lab.resolve_statistics("threshold") == lab.statistics
+
+
+def test_a_base_hands_down_what_its_kernel_does_not_say(folder: Path) -> None:
+    lab = read(
+        folder,
+        """\
+kernels:
+  a: {source: dir:tree, kconfig: [guest/kconfig/base.config], command_line: quiet}
+  b: {base: a, series: patches/good, kconfig: [more.config]}
+  c: {base: b, command_line: ""}
+  d: {source: image:bzImage}
+""",
+    )
+    b, c = lab.kernels["b"], lab.kernels["c"]
+    assert lab.kernels["a"].source == b.source == f"dir:{folder}/tree"
+    assert b.kconfig == (folder / "guest/kconfig/base.config", folder / "more.config")
+    assert (b.base, b.command_line, b.series) == ("a", "quiet", folder / "patches/good")
+    assert (c.command_line, c.series, c.kconfig) == ("", b.series, b.kconfig)
+    assert lab.kernels["d"].source == f"image:{folder}/bzImage"
+
+
+def test_values_keep_their_text_unless_their_type_says_otherwise(folder: Path) -> None:
+    lab = read(
+        folder,
+        """\
+kernels:
+  6.10: {source: debian:linux-source-6.1}
+  off: {base: 6.10}
+tunables:
+  knob: {file: /knob}
+  other: {file: /other}
+workloads:
+  free: {command: freebench, timeout: 5min, parameters: {op: off, size: 3GiB, at: 1:30, n: 16Ki}}
+experiments:
+  one:
+    workload: free
+    kernels: [6.10, off]
+    set: {other: "16Ki"}
+    matrix: {knob: [yes, 0.5, 007, 4, 64Ki, -1]}
+""",
+    )
+    one = lab.experiments["one"]
+    assert one.kernels == ("6.10", "off")
+    assert lab.workloads["free"].parameters == {
+        "op": "off", "size": 3 * GIB, "at": "1:30", "n": 16384,
+    }  # fmt: skip
+    assert lab.workloads["free"].timeout == 300.0
+    assert one.set == {"other": "16Ki"}
+    assert one.matrix["knob"] == ("yes", 0.5, "007", 4, 65536, -1)
+    assert [type(value) for value in one.matrix["knob"]] == [str, float, str, int, int, int]
+
+
+def test_a_baseline_is_the_first_kernel_or_joins_them(folder: Path) -> None:
+    text = HEAD + BODY + "experiments:\n"
+    text += "  one: {workload: free, kernels: [stock, patched]}\n"
+    text += "  two: {workload: free, kernels: [patched], baseline: stock}\n"
+    text += "  three: {workload: free, kernels: [stock, patched], baseline: patched}\n"
+    lab = read(folder, text)
+    found = {name: (one.baseline, one.kernels) for name, one in lab.experiments.items()}
+    assert found == {
+        "one": ("stock", ("stock", "patched")),
+        "two": ("stock", ("stock", "patched")),
+        "three": ("patched", ("stock", "patched")),
+    }
+    assert Experiment(name="x", workload="w", kernels=("a", "b")).baseline == "a"
+
+
+def test_statistics_are_overridden_key_by_key(folder: Path) -> None:
+    text = HEAD + BODY
+    text += "statistics: {confidence: 99%, blocks: {min: 10}, repetitions: 5}\n"
+    text += "experiments:\n  one: {workload: free, kernels: [stock], statistics: "
+    text += "{blocks: {max: 12}, stop_at_half_width: none, minimum_effect: 0.05}}\n"
+    lab = read(folder, text)
+    mine = lab.resolve_statistics("one")
+    assert (mine.confidence, mine.repetitions, mine.warmup) == (0.99, 5, 1)
+    assert (mine.blocks.min, mine.blocks.max) == (10, 12)
+    assert mine.stop_at_half_width is None
+    assert mine.minimum_effect == 0.05
+    assert lab.statistics.stop_at_half_width == 0.03
+    assert lab.statistics.blocks.max == 30
+
+
+def test_a_workload_becomes_an_argument_vector(folder: Path) -> None:
+    text = HEAD + "workloads:\n  w: {command: freebench -v 'a b', parameters: "
+    text += "{size: 3GiB, free_all: 0.5}}\n"
+    workload = read(folder, text).workloads["w"]
+    head = ["freebench", "-v", "a b"]
+    assert workload.argv() == [*head, "--size", "3221225472", "--free-all", "0.5"]
+    assert workload.argv({"size": 5}) == [*head, "--size", "5", "--free-all", "0.5"]
+
+
+def test_distances(folder: Path) -> None:
+    text = "kernels: {s: {source: image:bzImage}}\nguests:\n"
+    text += "  a: {nodes: 2, distances: {matrix: [[10, 30], [25, 10]]}}\n"
+    text += "  b: {nodes: 2, distances: {remote: 21}}\ndefaults: {guest: b}\n"
+    lab = read(folder, text)
+    a, b = lab.guests["a"].distances, lab.guests["b"].distances
+    assert [a.distance(i, j) for i in (0, 1) for j in (0, 1)] == [10, 30, 25, 10]
+    assert [b.distance(i, j) for i in (0, 1) for j in (0, 1)] == [10, 21, 21, 10]
+
+
+def test_the_only_guest_is_the_default_guest(folder: Path) -> None:
+    lab = read(folder, "guests: {mine: {nodes: 1}}\nkernels: {s: {source: image:bzImage}}\n")
+    assert lab.defaults.guest == "mine"
+
+
+def test_anchors_aliases_and_merge_keys_are_filled_in(folder: Path) -> None:
+    text = HEAD + BODY + "experiments:\n"
+    text += "  one: &one {workload: free, kernels: [stock], set: &quiet {thp: never}}\n"
+    text += "  two: {workload: free, kernels: [patched], set: *quiet}\n"
+    text += "  three: {<<: *one, kernels: [patched]}\n"
+    lab = read(folder, text)
+    assert lab.experiments["two"].set == {"thp": "never"}
+    assert lab.experiments["three"].set == {"thp": "never"}
+    assert lab.experiments["three"].kernels == ("patched",)
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\n"])
+def test_line_endings_and_a_byte_order_mark_do_no_harm(folder: Path, ending: str) -> None:
+    text = "\ufeff" + (HEAD + BODY + EXPERIMENT).replace("\n", ending)
+    assert read(folder, text).experiments["one"].workload == "free"
+    problem = mistake(folder, text.replace("nodes: 4", "nodes: x"))
+    assert (problem.line, problem.column) == (3, 18)
+
+
+# --- all mistakes at once ---
+
+TWELVE = """\
+version: 1
+guests:
+  numa4: {nodes: 4, memory_per_node: 900GiB}
+  small:
+    nodes: [4]
+    memory_per_node: 3 elephants
+kernels:
+  stock: {source: debian:linux-source-6.1, kconfig: [guest/kconfig/base.config]}
+  patched: {base: stock, series: patches/torn}
+  left: {base: right}
+  right: {base: left}
+tunables:
+  max_active: {file: /knob, kernels: [patchd]}
+  thp:
+TAB file: /thp
+workloads:
+  free: {command: freebench, parameters: {op: free, size: 3GiB}, metric: elapsed}
+experiments:
+  headline:
+    workload: free
+    kernels: [stock, paralel]
+    set: {thp: never}
+    baselin: stock
+  matrix:
+    workload: free
+    kernels: [patched]
+    kernels: [patched]
+    baseline: stock
+    matrix: {max_active: []}
+statistics:
+  repetitions: -3
+"""
+TWELVE_PLACES = [
+    (3, "guests.numa4.memory_per_node", "need"),
+    (5, "guests.small.nodes", "whole number"),
+    (6, "guests.small.memory_per_node", "not a size"),
+    (9, "kernels.patched.series", "lost.patch"),
+    (10, "kernels.left.base", "circle"),
+    (13, "tunables.max_active.kernels[0]", "no kernel 'patchd'"),
+    (15, "", "tab"),
+    (21, "experiments.headline.kernels[1]", "no kernel 'paralel'"),
+    (23, "experiments.headline.baselin", "unknown key"),
+    (27, "experiments.matrix.kernels", "twice"),
+    (29, "experiments.matrix.matrix.max_active", "empty"),
+    (31, "statistics.repetitions", "at least 1"),
+]
+
+
+@pytest.mark.parametrize("indent", ["\t", "\t\t", "  \t", "\t  ", " \t "])
+def test_twelve_mistakes_are_twelve_problems_with_their_lines(folder: Path, indent: str) -> None:
+    problems = mistakes(folder, TWELVE.replace("TAB ", indent), memory=23 * GIB)
+    assert [(one.line, one.key) for one in problems] == [place[:2] for place in TWELVE_PLACES]
+    for problem, (_, _, word) in zip(problems, TWELVE_PLACES, strict=True):
+        assert word in problem.what
+        assert problem.hint or problem.line == 31
+    hints = [one.hint or "" for one in problems]
+    assert "did you mean patched?" in hints[5]
+    assert "did you mean baseline?" in hints[8]
+
+
+def test_the_error_reads_as_a_compiler_does(folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(folder, TWELVE.replace("TAB ", "    "))
+    assert caught.value.exit_status == 2
+    first, *_, last = str(caught.value).splitlines()
+    assert first.startswith(f"{folder}/lab.yaml:5:12: guests.small.nodes: must be")
+    assert last == "10 mistakes in the lab's description"
+
+
+# --- one mistake, one problem ---
+
+ONE = [
+    # addition to the head, or a replacement in it; line; part of the key; words; part of the hint
+    ("statistics: {confidense: 0.9}", 7, "statistics.confidense", "unknown", "confidence?"),
+    ("statistic: {confidence: 0.9}", 7, "statistic", "unknown", "statistics?"),
+    ("zebra: 1", 7, "zebra", "unknown", "known keys: version"),
+    ("version: 2", 7, "version", "twice", "remove"),
+    ("statistics: {confidence: 5}", 7, "confidence", "less than 1", ""),
+    ("statistics: {confidence: high}", 7, "confidence", "not a share", "2% or 0.02"),
+    ("statistics: {blocks: {min: 1}}", 7, "blocks.min", "at least 2", ""),
+    ("statistics: {blocks: {min: 9, max: 8}}", 7, "blocks.min", "at least 9", ""),
+    ("statistics: {blocks: {max: 6}}", 7, "blocks.max", "at least 8", "defaults are 8 and 30"),
+    ("statistics: {blocks: 6}", 7, "statistics.blocks", "must be a mapping", "blocks"),
+    ("statistics: {repetitions: 0}", 7, "repetitions", "at least 1", ""),
+    ("statistics: {warmup: -1}", 7, "warmup", "at least 0", ""),
+    ("statistics: {minimum_effect: 0}", 7, "minimum_effect", "more than 0", ""),
+    ("statistics: [a]", 7, "statistics", "must be a mapping", ""),
+    ("defaults: {accel: kwm}", 7, "defaults.accel", "auto, kvm or tcg", "kvm?"),
+    ("defaults: {launcher: }", 7, "defaults.launcher", "has no value", ""),
+    ("defaults: {guest: numa5}", 7, "defaults.guest", "no guest 'numa5'", "numa4?"),
+    ("tunables: {a: {}}", 7, "tunables.a", "neither", "file:"),
+    ("tunables: {a: {file: /a, parameter: b}}", 7, "tunables.a.parameter", "beside", ""),
+    ("tunables: {a: {file: relative}}", 7, "tunables.a.file", "not what belongs", "absolute"),
+    ("tunables: {a: {file: /a, kernels: []}}", 7, "tunables.a.kernels", "empty", ""),
+    ("tunables: {a: {file: /a, kernels: stock}}", 7, "kernels", "a list", "[stock]"),
+    ("tunables: {a: {fil: /a}}", 7, "tunables.a.fil", "unknown", "file?"),
+    ("tunables: {a b: {file: /a}}", 7, "tunables.a b", "not a name", "letters"),
+    ("workloads: {w: {}}", 7, "workloads.w.command", "missing", "freebench"),
+    ("workloads: {w: {comand: x}}", 7, "workloads.w.comand", "unknown", "command?"),
+    ("workloads: {w: {command: ''}}", 7, "workloads.w.command", "empty", ""),
+    ('workloads: {w: {command: "a \'b"}}', 7, "command", "split into words", "quote"),
+    ("workloads: {w: {command: a, timeout: 1:30}}", 7, "timeout", "not a duration", "5min"),
+    ("workloads: {w: {command: a, timeout: 0}}", 7, "timeout", "more than 0", ""),
+    ("workloads: {w: {command: a, parameters: {size: 3GB}}}", 7, "size", "not a size", "3GiB?"),
+    ("workloads: {w: {command: a, parameters: {size: big}}}", 7, "size", "not a size", "3GiB"),
+    ("workloads: {w: {command: a, parameters: {size: -3GiB}}}", 7, "size", "more than 0", ""),
+    ("workloads: {w: {command: a, parameters: {n: [1]}}}", 7, "n", "one value", ""),
+    ("workloads: {w: {command: a, parameters: {n: }}}", 7, "parameters.n", "has no value", ""),
+    ("tunables: {n: {file: /n}}\nworkloads: {w: {command: a, parameters: {n: 1}}}", 7,
+     "tunables.n", "also a parameter of the workload w", "rename"),
+    ("a: [1, 2", 7, "", "not YAML", "not closed"),
+    ("a: 'x", 7, "", "not YAML", "not closed"),
+    ("a: b: c", 7, "", "not YAML", "indentation"),
+    ("   indented: 1", 7, "", "not YAML", ""),
+    ("a: *nothing", 7, "", "not YAML", ""),
+    ("a: @x", 7, "", "not YAML", "quotes"),
+    ("---\nversion: 1", 7, "", "not YAML", "one document"),
+    ("defaults: !!python/object:os.system {}", 7, "defaults", "tag", "remove"),
+    ("defaults: &d {guest: numa4, a: *d}", 7, "defaults.a", "contains itself", ""),
+    ("[a, b]: 1", 7, "", "one word", ""),
+    ("x: \x07", 7, "", "U+0007", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line", "key", "what", "hint"), ONE, ids=[one[0] for one in ONE])
+def test_one_mistake(folder: Path, text: str, line: int, key: str, what: str, hint: str) -> None:
+    problem = mistake(folder, HEAD + text + "\n")
+    if key == "defaults.a":  # the unknown key itself is where the anchor ends in itself
+        assert "contains itself" in problem.what
+    assert (problem.line, problem.key.endswith(key)) == (line, True), problem
+    assert what in problem.what
+    assert hint in (problem.hint or "")
+
+
+IN_KERNELS = [
+    ("{source: debian:linux, bas: stock}", "bas", "unknown key"),
+    ("{sorce: debian:linux}", "sorce", "unknown key"),
+    ("{}", "k", "neither"),
+    ("{source: debian:linux, base: stock}", "k.base", "beside"),
+    ("{base: stok}", "k.base", "no kernel 'stok'"),
+    ("{base: k}", "k.base", "k -> k"),
+    ("{base: [stock]}", "k.base", "one word or text"),
+    ("{source: dbian:linux}", "k.source", "not a source"),
+    ("{source: git:linux}", "k.source", "not a source"),
+    ("{source: linux}", "k.source", "not a source"),
+    ("{source: 'debian:a b'}", "k.source", "not a package"),
+    ("{source: 'dir:'}", "k.source", "no path"),
+    ("{source: dir:nowhere}", "k.source", "does not exist"),
+    ("{source: image:nowhere}", "k.source", "does not exist"),
+    ("{source: image:bzImage, series: patches/good}", "k.series", "takes no patches"),
+    ("{source: debian:linux, kconfig: [nowhere]}", "k.kconfig[0]", "does not exist"),
+    ("{source: debian:linux, kconfig: nowhere}", "k.kconfig", "must be a list"),
+    ("{source: debian:linux, series: patches/nowhere}", "k.series", "does not exist"),
+    ("{source: debian:linux, series: patches/unlisted}", "k.series", "no file `series`"),
+    ("{source: debian:linux, series: patches/torn}", "k.series", "'lost.patch'"),
+    ("{source: debian:linux, series: patches/empty}", "k.series", "names no patch"),
+    ("{source: debian:linux, series: " + "x" * 5000 + "}", "k.series", "does not exist"),
+    ('{source: debian:linux, series: "a\\0b"}', "k.series", "does not exist"),
+    ("{base: patched, series: patches/good}", "k.series", "has a series itself"),
+    ("text", "k", "must be a mapping"),
+    ("", "k", "has no value"),
+]
+
+
+@pytest.mark.parametrize(("kernel", "key", "what"), IN_KERNELS, ids=[x[0][:50] for x in IN_KERNELS])
+def test_a_mistake_in_a_kernel_has_no_echo_in_the_experiments(
+    folder: Path, kernel: str, key: str, what: str
+) -> None:
+    text = HEAD + f"  k: {kernel}\n  child: {{base: k, command_line: quiet}}\n" + BODY
+    text += "experiments:\n  one: {workload: free, kernels: [stock, k, child], baseline: k}\n"
+    problem = mistake(folder, text)
+    assert problem.line == 7
+    assert problem.key.endswith(key)
+    assert what in problem.what
+
+
+IN_EXPERIMENTS = [
+    ("{workload: fre, kernels: [stock]}", "workload", "no workload 'fre'", "free?"),
+    ("{workload: fre, kernels: [stock], set: {size: 1GiB}}", "workload", "no workload", "free?"),
+    ("{kernels: [stock]}", "workload", "missing", "NAME"),
+    ("{workload: free}", "kernels", "missing", "[stock"),
+    ("{workload: free, kernels: []}", "kernels", "empty", ""),
+    ("{workload: free, kernels: stock}", "kernels", "a list", "[stock]"),
+    ("{workload: free, kernels: [stock, stock]}", "kernels[1]", "twice", ""),
+    ("{workload: free, kernels: [stock], baseline: stok}", "baseline", "no kernel", "stock?"),
+    ("{workload: free, kernels: [stock], guest: numa}", "guest", "no guest", "numa4?"),
+    ("{workload: free, kernels: [stock], matrix: {}}", "matrix", "empty", "max_active"),
+    ("{workload: free, kernels: [stock], matrix: }", "matrix", "has no value", ""),
+    ("{workload: free, kernels: [stock], matrix: {thp: []}}", "matrix.thp", "empty", "thp"),
+    ("{workload: free, kernels: [stock], matrix: {thp: never}}", "thp", "a list", "[never]"),
+    ("{workload: free, kernels: [stock], matrix: {thp: [a, a]}}", "thp[1]", "twice", ""),
+    ("{workload: free, kernels: [stock], matrix: {thp: [a, ]}, set: {thp: b}}", "set.thp",
+     "in `matrix` too", ""),
+    ("{workload: free, kernels: [stock], matrix: {max_activ: [1]}}", "max_activ", "no tunable",
+     "max_active?"),
+    ("{workload: free, kernels: [patched], set: {max-active: 1}}", "max-active", "no tunable",
+     "max_active?"),
+    ("{workload: free, kernels: [stock], set: {sise: 1}}", "sise", "parameter of free", "size?"),
+    ("{workload: free, kernels: [stock], matrix: {max_active: [1]}}", "max_active",
+     "none of this experiment's kernels", "belongs to patched"),
+    ("{workload: free, kernels: [stock], set: {max_active: 1}}", "set.max_active", "none", ""),
+    ("{workload: free, kernels: [stock], matrix: {size: [1GiB, 2GB]}}", "size[1]", "not a size",
+     "2GiB?"),
+    ("{workload: free, kernels: [stock], matrix: {size: [1GiB, lots]}}", "size[1]", "not a size",
+     "GiB"),
+    ("{workload: free, kernels: [stock], set: {thp: ~}}", "set.thp", "has no value", ""),
+    ("{workload: free, kernels: [stock], metric: 'a b'}", "metric", "not what belongs", ""),
+    ("{workload: free, kernels: [stock], statistics: {blocks: {min: 31}}}", "blocks.min",
+     "at most 30", ""),
+    ("{workload: free, kernels: [stock], statistics: {warmups: 1}}", "warmups", "unknown",
+     "warmup?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("experiment", "key", "what", "hint"), IN_EXPERIMENTS, ids=[x[0][:70] for x in IN_EXPERIMENTS]
+)
+def test_a_mistake_in_an_experiment(
+    folder: Path, experiment: str, key: str, what: str, hint: str
+) -> None:
+    problem = mistake(folder, HEAD + BODY + f"experiments:\n  one: {experiment}\n")
+    assert problem.line == 13
+    assert problem.key.endswith(key), problem
+    assert what in problem.what
+    assert hint in (problem.hint or "")
+
+
+IN_GUESTS = [
+    ("{nodes: four}", "nodes", "not a whole number"),
+    ("{nodes: -1}", "nodes", "at least 1, and is -1"),
+    ("{nodes: 1.5}", "nodes", "not a whole number"),
+    ("{memory_per_node: 1536}", "memory_per_node", "at least 64MiB"),
+    ("{memory_per_node: 100000000}", "memory_per_node", "a multiple of 1MiB"),
+    ("{memory_per_node: -1GiB}", "memory_per_node", "at least 64MiB"),
+    ("{distances: {remote: 5}}", "distances.remote", "at least 10"),
+    ("{distances: {remote: 255}}", "distances.remote", "at most 254"),
+    ("{nodes: 2, distances: {matrix: [[10, 20]]}}", "matrix", "2 rows of 2"),
+    ("{nodes: 2, distances: {matrix: [[10, 20], [20]]}}", "matrix", "2 rows of 2"),
+    ("{nodes: 2, distances: {matrix: [[10, 20], [20, 11]]}}", "matrix[1][1]", "must be 10"),
+    ("{nodes: 2, distances: {matrix: [[10, x], [20, 10]]}}", "matrix[0][1]", "whole number"),
+    ("{nodes: 1, distances: {remote: 20, matrix: [[10]]}}", "remote", "beside `matrix:`"),
+    ("{cpu: 1}", "cpu", "unknown key"),
+]
+
+
+@pytest.mark.parametrize(("guest", "key", "what"), IN_GUESTS, ids=[x[0] for x in IN_GUESTS])
+def test_a_mistake_in_a_guest(folder: Path, guest: str, key: str, what: str) -> None:
+    text = HEAD.replace("{nodes: 4, memory_per_node: 1GiB}", guest) + BODY + EXPERIMENT
+    problem = mistake(folder, text, memory=23 * GIB)
+    assert problem.line == 3
+    assert problem.key.endswith(key)
+    assert what in problem.what
+
+
+def test_a_forgotten_unit_is_guessed(folder: Path) -> None:
+    problem = mistake(folder, HEAD.replace("1GiB", "1536"))
+    assert "did you mean 1536MiB?" in (problem.hint or "")
+
+
+def test_sections_that_are_missing_or_misspelt_have_no_echo(folder: Path) -> None:
+    whole = HEAD + BODY + EXPERIMENT
+    for section in ("guests", "kernels", "tunables", "workloads", "experiments"):
+        problem = mistake(folder, whole.replace(f"{section}:\n", f"{section}s:\n"))
+        assert problem.hint == f"did you mean {section}?"
+    without = re.sub(r"kernels:\n(  .*\n)+", "", whole)
+    assert mistake(folder, without).key == "kernels"
+    empty = re.sub(r"kernels:\n(  .*\n)+", "kernels:\n", whole)
+    assert mistake(folder, empty).key == "kernels"
+
+
+def test_sections_with_all_entries_commented_out_are_empty(folder: Path) -> None:
+    lab = read(folder, HEAD + "tunables:\nworkloads:\n  # free: {}\nexperiments:\nstatistics:\n")
+    assert (lab.tunables, lab.workloads, lab.experiments) == ({}, {}, {})
+
+
+def test_two_guests_need_a_default(folder: Path) -> None:
+    text = "guests: {a: {nodes: 1}, b: {nodes: 1}}\nkernels: {s: {source: image:bzImage}}\n"
+    assert mistake(folder, text).hint == "defaults: {guest: a}"
+
+
+def test_one_undefined_name_used_often_is_one_mistake(folder: Path) -> None:
+    text = HEAD + BODY + "experiments:\n"
+    text += "".join(f"  e{i}: {{workload: free, kernels: [gone]}}\n" for i in range(3))
+    problem = mistake(folder, text)
+    assert problem.line == 13
+    assert "also in line 14, 15" in problem.what
+
+
+def test_an_unreadable_file_is_a_user_error(folder: Path) -> None:
+    with pytest.raises(UserError, match="no such file") as caught:
+        load(folder / "nowhere.yaml")
+    assert "labctl init" in (caught.value.hint or "")
+    with pytest.raises(UserError):
+        load(folder)
+    (folder / "latin.yaml").write_bytes(b"a: \xe9\n")
+    with pytest.raises(UserError, match="UTF-8"):
+        load(folder / "latin.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "text", "[1, 2]", "12: [", "\t", "~"])
+def test_what_is_no_lab_at_all_is_one_mistake(folder: Path, text: str) -> None:
+    mistake(folder, text)
+
+
+# --- tabs ---
+
+
+def test_each_line_with_a_tab_is_one_mistake(folder: Path) -> None:
+    text = (HEAD + BODY).replace("  ", "\t")
+    problems = mistakes(folder, text)
+    indented = [i for i, line in enumerate(text.split("\n"), 1) if line.startswith("\t")]
+    assert [one.line for one in problems] == indented
+    assert all("tab" in one.what and one.column == 1 for one in problems)
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_lines_with_tabs_do_not_hide_other_mistakes(folder: Path, width: int) -> None:
+    good = "experiments:\n  one:\n    workload: fre\n    kernels:\n      - stock\n    set:\n"
+    good += "      thp: never\n  two: {workload: free, kernels: [stok]}\n"
+    deep = re.sub("^( +)", lambda m: m[0] * (width // 2), good, flags=re.MULTILINE)
+    for line in (1, 2, 3, 4, 5, 6, 7):
+        lines = deep.split("\n")
+        lines[line] = "\t" * ((len(lines[line]) - len(lines[line].lstrip())) // width) + (
+            lines[line].lstrip()
+        )
+        problems = mistakes(folder, HEAD + BODY + "\n".join(lines))
+        assert [one.line for one in problems] == sorted([14, 19, 12 + line])
+
+
+@pytest.mark.parametrize("old", ["one: {", "kernels: [", "- stock", "numa4: {"])
+def test_a_tab_behind_a_colon_or_a_dash_is_one_mistake(folder: Path, old: str) -> None:
+    text = HEAD + BODY + "experiments:\n  one: {workload: free, kernels: [\nstock]}\n"
+    text += "  two:\n    workload: free\n    kernels:\n    - stock\n"
+    problem = mistake(folder, text.replace(old, old.replace(" ", "\t", 1), 1))
+    assert "tab" in problem.what
+
+
+def test_a_tab_where_yaml_allows_it_is_no_mistake(folder: Path) -> None:
+    text = HEAD + BODY + "experiments:\n"
+    text += '  one: {workload: free, kernels: [stock], set: {thp: "a\tb"}}\n'
+    assert read(folder, text).experiments["one"].set == {"thp": "a\tb"}
+    assert read(folder, HEAD + "\t\n\t# a comment\n" + BODY).tunables
+
+
+def test_columns_behind_a_tab_are_those_of_the_file(folder: Path) -> None:
+    text = HEAD + BODY + "experiments:\n\tone: {workload: fre, kernels: [stock]}\n"
+    tab, wrong = mistakes(folder, text)
+    assert (tab.line, tab.column) == (13, 1)
+    assert (wrong.line, wrong.column) == (13, text.split("\n")[12].index("fre") + 1)
+
+
+def test_a_tab_in_a_block_of_text_stays(folder: Path) -> None:
+    text = HEAD + "workloads:\n  w:\n    command: |\n      sh -c '\n      \tx'\n"
+    text += "tunables:\n\tt: {file: /t}\n"
+    assert mistake(folder, text).line == 13
+    assert "\t" in read(folder, text.replace("\tt:", "  t:")).workloads["w"].command
+
+
+# --- memory ---
+
+
+def test_guests_that_are_up_together_must_fit_into_the_host(folder: Path) -> None:
+    text = HEAD + BODY + EXPERIMENT
+    lab = read(folder, text, memory=12 * GIB)  # two kernels and the baseline again, 4 GiB each
+    check_host(lab, 12 * GIB)
+    problem = mistake(folder, text, memory=12 * GIB - 1)
+    assert (problem.line, problem.column) == (3, 38)
+    assert problem.key == "guests.numa4.memory_per_node"
+    assert "3 guests" in problem.what
+    with pytest.raises(ConfigError) as caught:
+        check_host(lab, 12 * GIB - 1)
+    (later,) = caught.value.problems
+    assert later == Problem(str(folder / "lab.yaml"), *_but_file(problem))
+
+
+def _but_file(problem: Problem) -> tuple[Any, ...]:
+    return problem.line, problem.column, problem.key, problem.what, problem.hint
+
+
+def test_a_guest_nobody_uses_must_fit_once(folder: Path) -> None:
+    read(folder, HEAD, memory=4 * GIB)
+    assert "1 guests" not in mistake(folder, HEAD, memory=4 * GIB - 1).what
+
+
+# --- hostile files ---
+
+
+def test_aliases_cannot_explode(folder: Path) -> None:
+    levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    text = "a0: &a0 [x]\n" + "\n".join(levels)
+    assert "more than" in mistake(folder, text).what
+    merges = [f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}" for i in range(1, 12)]
+    assert "too much" in mistake(folder, "m0: &m0 {x: 1}\n" + "\n".join(merges)).what
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "[" * 300 + "]" * 300, "- " * 3000 + "a"])
+def test_depth_is_no_traceback(folder: Path, text: str) -> None:
+    mistake(folder, text)
+
+
+LINES = lab_template.text().split("\n")
+SCRAPS = [
+    "", "\t", " ", "{", "}", "[", "]", ":", "- ", "&a ", "*a", "!!int ", "<<: *a", "'", '"', "|",
+    "#", "~", "-1", "1e9999", "9" * 400, "3GB", "kernels:", "stock", "base: stock", "\0", "é", "%",
+    "? ", "\\", "---", "...", ": {}", ": []", "null", "\u2028", "\x85", '"\\U99999999"',
+]  # fmt: skip
+
+
+def outcome(path: Path) -> Lab | UserError:
+    try:
+        return load(path, host_memory_bytes=64 * GIB)
+    except UserError as error:
+        return error
+
+
+def damage(lines: list[str], data: st.DataObject) -> None:
+    """Change one line of a file."""
+    i = data.draw(st.integers(0, len(lines) - 1))
+    j = data.draw(st.integers(0, len(lines[i])))
+    scrap = data.draw(st.sampled_from(SCRAPS) | st.text(max_size=5))
+    match data.draw(st.sampled_from(["insert", "cut", "drop", "double", "indent", "swap"])):
+        case "insert":
+            lines[i] = lines[i][:j] + scrap + lines[i][j:]
+        case "cut":
+            lines[i] = lines[i][:j]
+        case "drop":
+            lines[i] = ""
+        case "double":
+            lines.insert(i, lines[i])
+        case "indent":
+            lines[i] = data.draw(st.sampled_from([" ", "  ", "\t", "\t\t"])) + lines[i]
+        case _:
+            k = data.draw(st.integers(0, len(lines) - 1))
+            lines[i], lines[k] = lines[k], lines[i]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_damaged_file_is_a_lab_or_a_list_of_mistakes(folder: Path, data: st.DataObject) -> None:
+    lines = list(LINES)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damage(lines, data)
+    path = folder / "damaged.yaml"
+    path.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+    result = outcome(path)
+    if isinstance(result, ConfigError):
+        assert result.problems
+        for problem in result.problems:
+            assert 1 <= problem.line <= len(lines) + 100  # a scrap may hold a line break
+            assert problem.column >= 1
+            assert "\n" not in str(problem)
+    elif isinstance(result, UserError):
+        assert "UTF-8" in str(result)
+    else:
+        assert result.kernels
+
+
+def test_removing_any_key_is_told_in_few_words(folder: Path) -> None:
+    """A line less is at most one mistake for each place that used what it defined."""
+    code = [i for i, line in enumerate(LINES) if re.match(r" +[a-z]", line)]
+    for i in code:
+        path = folder / "less.yaml"
+        path.write_text("\n".join(line for k, line in enumerate(LINES) if k != i))
+        result = outcome(path)
+        if isinstance(result, ConfigError):
+            assert len(result.problems) <= 3, (LINES[i], str(result))
+
+
+# --- template and schema ---
+
+
+def test_the_template_takes_other_files(folder: Path) -> None:
+    lab = read(folder, lab_template.text(kconfig="more.config", series="patches/good"))
+    assert lab.kernels["parallel-free"].series == folder / "patches/good"
+    assert lab.kernels["stock"].kconfig == (folder / "more.config",)
+
+
+def test_init_writes_a_lab_that_loads(tmp_path: Path) -> None:
+    written = lab_template.write(tmp_path / "new")
+    assert written[0] == tmp_path / "new/lab.yaml"
+    assert all(path.is_file() for path in written)
+    assert load(written[0]).experiments
+    with pytest.raises(UserError, match="already"):
+        lab_template.write(tmp_path / "new")
+
+
+def test_init_by_force_replaces_the_lab_file_only(tmp_path: Path) -> None:
+    lab, *others = lab_template.write(tmp_path)
+    others[0].write_text("mine")
+    lab.write_text("old")
+    assert lab_template.write(tmp_path, force=True) == [lab]
+    assert lab.read_text() == lab_template.text()
+    assert others[0].read_text() == "mine"
+
+
+class _Schema:
+    """As much of JSON Schema as the lab's uses; an unknown keyword is an error."""
+
+    QUIET = ("title", "description", "default", "$defs", "$schema")
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.root = schema
+
+    def accepts(self, value: object, schema: dict[str, Any] | None = None) -> bool:
+        schema = self.root if schema is None else schema
+        return all(
+            getattr(self, f"_{key.strip('$')}")(value, argument, schema)
+            for key, argument in schema.items()
+            if key not in self.QUIET
+        )
+
+    def _ref(self, value: object, name: str, _: Any) -> bool:
+        return self.accepts(value, self.root["$defs"][name.rpartition("/")[2]])
+
+    def _anyOf(self, value: object, options: list[Any], _: Any) -> bool:  # noqa: N802
+        return any(self.accepts(value, option) for option in options)
+
+    def _type(self, value: object, names: str | list[str], _: Any) -> bool:
+        kinds = {
+            "string": str, "integer": int, "number": (int, float), "boolean": bool,
+            "object": dict, "array": list, "null": type(None),
+        }  # fmt: skip
+        names = [names] if isinstance(names, str) else names
+        if isinstance(value, bool):
+            return "boolean" in names
+        return any(isinstance(value, kinds[name]) for name in names)
+
+    def _properties(self, value: Any, parts: dict[str, Any], _: Any) -> bool:
+        return all(self.accepts(value[key], parts[key]) for key in value if key in parts)
+
+    def _patternProperties(self, value: Any, parts: dict[str, Any], _: Any) -> bool:  # noqa: N802
+        return all(
+            self.accepts(one, part)
+            for key, one in value.items()
+            for pattern, part in parts.items()
+            if re.search(pattern, key)
+        )
+
+    def _additionalProperties(self, value: Any, rest: Any, schema: Any) -> bool:  # noqa: N802
+        patterns = schema.get("patternProperties", {})
+        known = schema.get("properties", {})
+        others = [k for k in value if k not in known and not any(re.search(p, k) for p in patterns)]
+        return not others if rest is False else all(self.accepts(value[k], rest) for k in others)
+
+    def _propertyNames(self, value: Any, part: Any, _: Any) -> bool:  # noqa: N802
+        return all(self.accepts(key, part) for key in value)
+
+    def _required(self, value: Any, keys: list[str], _: Any) -> bool:
+        return all(key in value for key in keys)
+
+    def _items(self, value: Any, part: Any, _: Any) -> bool:
+        return not isinstance(value, list) or all(self.accepts(one, part) for one in value)
+
+    def _pattern(self, value: Any, pattern: str, _: Any) -> bool:
+        return not isinstance(value, str) or re.search(pattern, value) is not None
+
+    def _enum(self, value: Any, options: list[Any], _: Any) -> bool:
+        return value in options
+
+    def _const(self, value: Any, constant: Any, _: Any) -> bool:
+        return bool(value == constant)
+
+    def _minimum(self, value: Any, limit: float, _: Any) -> bool:
+        return not isinstance(value, int | float) or value >= limit
+
+    def _minItems(self, value: Any, limit: int, _: Any) -> bool:  # noqa: N802
+        return not isinstance(value, list) or len(value) >= limit
+
+    def _minLength(self, value: Any, limit: int, _: Any) -> bool:  # noqa: N802
+        return not isinstance(value, str) or len(value) >= limit
+
+    def _minProperties(self, value: Any, limit: int, _: Any) -> bool:  # noqa: N802
+        return len(value) >= limit
+
+
+def test_the_schema_accepts_the_template_as_an_editor_reads_it() -> None:
+    schema = _Schema(lab_template.json_schema())
+    assert schema.accepts(yaml.safe_load(lab_template.text()))
+    assert schema.accepts({"kernels": {"6.1": {"base": 6.1}}})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("memory_per_node: 1536MiB", "memory_per_node: 1536MB"),
+        ("nodes: 4", "nodes: four"),
+        ("nodes: 4", "nodes: -4"),
+        ("nodes: 4", "node: 4"),
+        ("  stock:\n", "  my stock:\n"),
+        ("  accel: auto", "  accel: fast"),
+        ("workload: free", "worklod: free"),
+        ("kernels: [stock, parallel-free]", "kernels: []"),
+        ("max_active: [1, 2, 4, 8, 16, 32]", "max_active: 4"),
+        ("minimum_effect: 2%", "minimum_effect: two"),
+        ("timeout: 5min", "timeout: 5 minutes"),
+        ("version: 1", "version: 2"),
+    ],
+)
+def test_the_schema_refuses_mistakes(old: str, new: str) -> None:
+    assert old in lab_template.text()
+    text = lab_template.text().replace(old, new, 1)
+    assert not _Schema(lab_template.json_schema()).accepts(yaml.safe_load(text))
+
+
+def test_patch_names_of_a_quilt_series() -> None:
+    assert patch_names("# all\n\n a.patch -p1\nb#c.patch # why\n#d\n") == ["a.patch", "b#c.patch"]
+
+
+def test_a_missing_line_with_a_name_is_one_mistake(folder: Path) -> None:
+    keys = "    source: dir:tree\n    command_line: quiet\n    kconfig: [more.config]\n"
+    first = mistake(folder, f"kernels:\n{keys}{BODY}{EXPERIMENT}")
+    assert (first.line, "name is missing" in first.what) == (2, True)
+    second = mistake(folder, f"kernels:\n  stock:\n{keys}{keys}")
+    assert (second.line, "stand twice" in second.what) == (6, True)

@@ -1,0 +1,130 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from labctl import proc
+from labctl.errors import CommandError, HostError
+
+
+def wait_until_gone(pid, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while proc.started_ticks(pid) is not None:
+        assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.01)
+
+
+def test_run_returns_what_was_printed():
+    done = proc.run(["sh", "-c", "cat; echo problem >&2"], stdin=b"in", timeout_seconds=10)
+    assert (done.stdout, done.stderr, done.status) == (b"in", b"problem\n", 0)
+
+
+def test_a_failure_is_told_with_its_output():
+    with pytest.raises(CommandError, match="status 3: bad luck") as caught:
+        proc.run(["sh", "-c", "echo bad luck >&2; exit 3"], timeout_seconds=10)
+    assert caught.value.status == 3
+    assert proc.run(["false"], timeout_seconds=10, check=False).status == 1
+
+
+def test_a_missing_program_is_the_hosts_problem():
+    with pytest.raises(HostError, match="no-such-program is not installed"):
+        proc.run(["no-such-program"], timeout_seconds=10)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(HostError, match=r"the folder .*nowhere does not exist"):
+        proc.run(["true"], cwd=tmp_path / "nowhere", timeout_seconds=10)
+
+
+def test_a_deadline_ends_the_whole_group():
+    with pytest.raises(CommandError, match="did not end within"):
+        proc.run(["sh", "-c", "sleep 1000 & echo $!; wait"], timeout_seconds=0.3)
+
+
+def test_children_run_in_the_c_locale(monkeypatch):
+    monkeypatch.setenv("LC_MESSAGES", "de_DE.UTF-8")
+    monkeypatch.setenv("LANGUAGE", "de")
+    done = proc.run(["sh", "-c", "echo $LC_ALL-$LANGUAGE-$LC_MESSAGES"], timeout_seconds=10)
+    assert done.text == "C--\n"
+
+
+def test_spawn_ends_what_it_began(tmp_path):
+    log = tmp_path / "log"
+    with proc.spawn(["sh", "-c", "echo said; exec sleep 1000"], log=log) as process:
+        deadline = time.monotonic() + 10
+        while log.read_bytes() != b"said\n":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert process.poll() is None
+    assert process.poll() is not None
+
+
+def test_spawn_ends_it_after_an_error_too():
+    with pytest.raises(RuntimeError), proc.spawn(["sleep", "1000"]) as process:
+        raise RuntimeError
+    assert process.poll() is not None
+
+
+def test_a_process_that_ignores_the_polite_request_ends_too(monkeypatch):
+    monkeypatch.setattr(proc, "_TERMINATE_SECONDS", 0.2)
+    with proc.spawn(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]) as process:
+        time.sleep(0.1)
+    assert process.poll() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_spawned_dies_with_its_owner(tmp_path, ending):
+    program = (
+        "import time; from labctl import proc\n"
+        "with proc.spawn(['sleep', '1000']) as p:\n"
+        "    print(p.pid, flush=True); time.sleep(1000)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    pid = int(owner.stdout.readline())
+    assert proc.started_ticks(pid) is not None
+    owner.send_signal(ending)
+    owner.wait()
+    wait_until_gone(pid)
+
+
+def test_what_was_launched_outlives_its_starter(tmp_path):
+    program = (
+        "from pathlib import Path; from labctl import proc\n"
+        f"p = proc.launch(['sleep', '1000'], log=Path({str(tmp_path / 'log')!r}))\n"
+        "print(p.pid, proc.started_ticks(p.pid))\n"
+    )
+    text = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
+    pid, ticks = map(int, text.split())
+    found = proc.Found(pid, ticks)
+    assert found.poll() is None
+    found.end()
+    assert found.poll() == 0
+    wait_until_gone(pid)
+    assert found.end() == 0  # once more does no harm
+
+
+def test_another_process_of_the_same_pid_is_not_ours():
+    process = subprocess.Popen(["sleep", "1000"])
+    try:
+        stranger = proc.Found(process.pid, proc.started_ticks(process.pid) + 1)
+        assert stranger.poll() == 0
+        stranger.end()
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_program_with_parentheses_in_its_name_is_found(tmp_path):
+    odd = tmp_path / "a) b (c"
+    odd.symlink_to(Path("/bin/sleep"))
+    process = subprocess.Popen([odd, "1000"])
+    try:
+        assert proc.started_ticks(process.pid) > 0
+    finally:
+        process.kill()
+        process.wait()
+    assert proc.started_ticks(process.pid) is None
