@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from labctl.experiments.plan import Plan, Visit, plan
-from labctl.guests import qemu
+from labctl import host
+from labctl.guests import accelerator, qemu
 from labctl.guests.guest import GuestSpec
 from labctl.guests.prepare import state_folder
 from labctl.kernels.build import Image
@@ -39,7 +40,8 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
 
 def _guests(lab: Lab, planned: Plan) -> list[dict[str, str]]:
     topology = lab.guests[lab.guest_of(planned.experiment)]
-    accel = "tcg" if lab.defaults.accel == "tcg" else "kvm"
+    cache = state_folder(lab) / "accelerator.json"
+    accel = accelerator.expected(lab.defaults.accel, host=host.describe(), cache=cache)
     guests = []
     for group in planned.groups():
         image = Image(

@@ -44,6 +44,14 @@ def choose(asked: str, spec: GuestSpec, *, host: Host, cache: Path) -> str:
     return "tcg"
 
 
+def expected(asked: str, *, host: Host, cache: Path) -> str:
+    """Return what `choose` will say if it was asked before, else `asked`; boots nothing."""
+    if asked == "tcg":
+        return "tcg"
+    known = _cached(cache, f"{host.boot_id} {host.qemu}")
+    return asked if known is None else "tcg" if known else "kvm"
+
+
 def _probe(spec: GuestSpec) -> str:
     """Return an empty text if a KVM guest reached its init, or why it did not."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):

@@ -54,7 +54,7 @@ def command(spec: GuestSpec) -> list[str]:
 
 
 def _accelerator(accel: str) -> list[str]:
-    if accel == "kvm":
+    if accel != "tcg":
         return ["-accel", "kvm", "-cpu", "host"]
     # Offered ERMS, the kernel clears pages a byte at a time, which translation
     # makes half as fast as by words.

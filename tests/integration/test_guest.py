@@ -168,6 +168,24 @@ def test_a_panic_carries_the_console(specs):
     assert (guest.spec.folder / "console.log").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [x:1]", "soft-lockup"),
+        ("INFO: task x:1 blocked for more than 60 seconds.", "hung-task"),
+        ("WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x0/0x1", "warning"),
+        ("BUG: Bad page state in process x  pfn:1", "bad-page"),
+    ],
+)
+def test_what_the_kernel_complains_of_is_a_typed_error(guests, text, kind):
+    guest = guests["stock"]
+    with pytest.raises(GuestSplat) as caught:
+        guest.run(f"echo '{text}' > /dev/kmsg; sleep 3", timeout_seconds=60)
+    assert caught.value.kind == kind
+    assert text in caught.value.what
+    assert guest.run("echo goes on", timeout_seconds=60).text == "goes on\n"
+
+
 def test_running_out_of_memory_is_a_splat(specs):
     with Guest(specs("parallel-free")) as guest:
         guest.wait_ready(BOOT_SECONDS)
