@@ -264,6 +264,24 @@ def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> Non
     _show_report(_load(lab_path), run_id, as_json=as_json, markdown=style == "markdown")
 
 
+@labctl.command()
+@_LAB
+@click.option("--runs", "runs_too", is_flag=True, help="Also what was measured.")
+def clean(lab_path: Path | None, runs_too: bool) -> None:
+    """Remove what was built, to make room; what was measured stays.
+
+    Guests of `up` run from images, so they must be down.
+    """
+    from labctl.guests.prepare import remove_built
+
+    lab = _load(lab_path)
+    names = _fleet(lab).names()
+    if names:
+        raise UserError(f"up: {', '.join(names)}", hint="`labctl down` ends them")
+    for folder in remove_built(lab, runs_too=runs_too):
+        click.echo(f"removed {folder}")
+
+
 def _show_report(lab: Lab, run_id: str, *, as_json: bool, markdown: bool = False) -> None:
     from labctl.guests.prepare import state_folder
     from labctl.reports import report as reports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,20 @@ def build_images(
     """Build what is not built yet; return the images by the kernels' names."""
     builder = Builder(state_folder(lab), progress)
     return builder.images(lab.kernels[name] for name in dict.fromkeys(kernels))
+
+
+def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
+    """Remove sources, trees and images; with `runs_too` all runs. Return what was removed."""
+    keep = {"guests"} if runs_too else {"guests", "runs"}
+    state = state_folder(lab)
+    found = sorted(state.iterdir()) if state.is_dir() else []
+    folders = [path for path in found if path.is_dir() and path.name not in keep]
+    for folder in folders:
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
+    return folders
 
 
 def prepare(

@@ -119,3 +119,12 @@ def test_the_plan_follows_its_seed(lab):
 
     assert order("1") == order("1")
     assert order("1") != order("2")
+
+
+def test_clean_keeps_what_was_measured(lab):
+    for name in ("images", "trees", "runs"):
+        (lab / ".labctl" / name / "x").mkdir(parents=True)
+    assert run("clean", cwd=lab).returncode == 0
+    assert [p.name for p in (lab / ".labctl").iterdir()] == ["runs"]
+    assert run("clean", "--runs", cwd=lab).returncode == 0
+    assert list((lab / ".labctl").iterdir()) == []
