@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from labctl.experiments.plan import Plan, Visit, plan
 from labctl import host
+from labctl.experiments.plan import Plan, Visit, plan
 from labctl.guests import accelerator, qemu
 from labctl.guests.guest import GuestSpec
 from labctl.guests.prepare import state_folder

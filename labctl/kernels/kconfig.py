@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from labctl.errors import UserError
 
 _SET = re.compile(r"^(CONFIG_\w+)=(.*)$")
 _UNSET = re.compile(r"^# (CONFIG_\w+) is not set$")
+_DEFINED = re.compile(r"^[ \t]*(?:menu)?config[ \t]+(\w+)[ \t]*$", re.MULTILINE)
+_DEPENDS = re.compile(r"^[ \t]+depends on[ \t]+(.+)$", re.MULTILINE)
+_PROMPT = re.compile(
+    r'^[ \t]+(?:(?:def_)?(?:bool|tristate|int|hex|string)|prompt)[ \t]+"', re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +87,12 @@ def check(requested: Sequence[Option], config: str, source: Path) -> None:
     lost = [o for o in requested if result.get(o.name, "n") != o.value]
     if not lost:
         return
-    known = _known(source, {o.name.removeprefix("CONFIG_") for o in lost})
-    lines = []
-    for option in lost:
-        name = option.name.removeprefix("CONFIG_")
-        became = result.get(option.name, "n")
-        why = (
-            "its dependencies are not met, or something selects it"
-            if name in known
-            else "no Kconfig file of this source has it"
-        )
-        lines.append(
-            f"  {option.file}:{option.line}: {option.name}={option.value} became {became}: {why}"
-        )
+    known = _definitions(source)
+    lines = [
+        f"  {option.file}:{option.line}: {option.name}={option.value}"
+        f" became {result.get(option.name, 'n')}: {_reason(option, known)}"
+        for option in lost
+    ]
     count = len(lost)
     raise UserError(
         f"{count} requested kconfig option{'s' if count > 1 else ''} did not hold:\n"
@@ -102,11 +101,38 @@ def check(requested: Sequence[Option], config: str, source: Path) -> None:
     )
 
 
-def _known(source: Path, names: set[str]) -> set[str]:
-    """Return those names that some Kconfig file of the source defines."""
-    pattern = re.compile(rf"^\s*(?:menu)?config ({'|'.join(map(re.escape, names))})\s*$", re.M)
-    found: set[str] = set()
-    for path in source.rglob("Kconfig*"):
-        if path.is_file():
-            found |= set(pattern.findall(path.read_text("utf-8", "replace")))
+def _reason(option: Option, known: dict[str, list[str]]) -> str:
+    name = option.name.removeprefix("CONFIG_")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        return "no Kconfig file of this source has it" + (
+            f"; did you mean CONFIG_{near[0]}?" if near else ""
+        )
+    blocks = known[name]
+    if not any(_PROMPT.search(block) for block in blocks):
+        return "it cannot be asked for: only other options turn it on or off"
+    depends = " or ".join(
+        dict.fromkeys(" && ".join(_DEPENDS.findall(block)) for block in blocks if block)
+    )
+    if option.value == "n":
+        return "something selects it" + (f" (it depends on {depends})" if depends else "")
+    return f"it depends on {depends}" if depends else "what stands around it is off"
+
+
+def _definitions(source: Path) -> dict[str, list[str]]:
+    """Return all options of a source, each with the text of its definitions."""
+    found: dict[str, list[str]] = {}
+    for path in _kconfig_files(source):
+        text = path.read_text("utf-8", "replace")
+        for match in _DEFINED.finditer(text):
+            body = re.match(r"(?:\n(?:[ \t].*)?)*", text[match.end() :])
+            found.setdefault(match[1], []).append(body[0] if body else "")
     return found
+
+
+def _kconfig_files(source: Path) -> Iterator[Path]:
+    """Yield the Kconfig files that an x86 kernel reads."""
+    for path in source.rglob("Kconfig*"):
+        parts = path.relative_to(source).parts
+        if path.is_file() and not (parts[0] == "arch" and parts[1] not in {"x86", path.name}):
+            yield path

@@ -7,14 +7,18 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.parser import BytesHeaderParser
+from email.policy import default as mail_policy
 from pathlib import Path
 
 from labctl import proc
 from labctl.errors import UserError
+from labctl.kernels import diff
+from labctl.kernels.sources import File
 
 _PATCH_SECONDS = 120.0
-_REJECT_LINES = 30
-_SUBJECT = re.compile(r"^Subject: (?:\[[^\]]*\] )?(.*(?:\n[ \t].*)*)", re.MULTILINE)
+_REJECT_LINES = 24
+_REBASE = "rebase the series onto this source, or give it the source it was made for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +37,27 @@ class Patch:
     @property
     def subject(self) -> str:
         """The mail's subject without its brackets, or the file's name."""
-        found = _SUBJECT.search(self.content.decode("utf-8", "replace"))
-        return re.sub(r"\s+", " ", found[1]) if found else self.path.name
+        found = BytesHeaderParser(policy=mail_policy).parsebytes(self.content)["subject"]
+        words = " ".join(str(found or "").split())
+        return re.sub(r"^(?:\[[^\]]*\] *)+", "", words) or self.path.name
 
     def touches(self) -> set[str]:
-        """Return the files that the patch reads or writes, relative to the tree."""
-        found = set()
-        for line in self.content.decode("utf-8", "surrogateescape").splitlines():
-            header = re.match(r"(?:---|\+\+\+) ([^\t]+)", line)
-            moved = re.match(r"(?:rename|copy) (?:from|to) (.+)", line)
-            if header and header[1] != "/dev/null":
-                found.add("/".join(header[1].strip().split("/")[self.strip :]))
-            elif moved:
-                found.add(moved[1].strip())
-        return {name for name in found if name}
+        """Return the files that the patch reads or writes, relative to the tree.
+
+        Raises:
+            UserError: it cannot be applied by `patch`, or leaves the tree.
+        """
+        where = str(self.path)
+        try:
+            names = diff.touched(self.content.decode("utf-8", "surrogateescape"), self.strip)
+        except diff.BinaryDiff as error:
+            raise UserError("holds a binary change, which a series cannot", where=where) from error
+        if not names:
+            raise UserError("changes no file: it holds no diff", where=where)
+        for name in sorted(names):
+            if name.startswith("/") or ".." in name.split("/"):
+                raise UserError(f"touches {name}, outside of the tree", where=where)
+        return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +76,10 @@ class Series:
         """Return the files that any of the patches touches."""
         return {name for patch in self.patches for name in patch.touches()}
 
-    def apply(self, original: Callable[[str], bytes | None]) -> dict[str, bytes | None]:
-        """Return the content of every touched file behind the series; None is no file.
+    def apply(self, original: Callable[[str], File | None]) -> dict[str, File | None]:
+        """Return every touched file as it is behind the series; None is no file.
 
-        `original` gives a file's content without the series. Fuzz is refused: a
+        `original` gives a file as it is without the series. Fuzz is refused: a
         patch that has to be guessed into place is not the one that was reviewed.
 
         Raises:
@@ -78,21 +89,16 @@ class Series:
         with tempfile.TemporaryDirectory(prefix="labctl-series-") as scratch:
             root = Path(scratch)
             for name in names:
-                content = original(name)
-                if content is not None:
+                file = original(name)
+                if file is not None:
                     (root / name).parent.mkdir(parents=True, exist_ok=True)
-                    (root / name).write_bytes(content)
+                    (root / name).write_bytes(file.data)
+                    (root / name).chmod(0o755 if file.executable else 0o644)
             for number, patch in enumerate(self.patches, 1):
                 self._apply_one(patch, number, root)
-            return {
-                name: (root / name).read_bytes() if (root / name).is_file() else None
-                for name in names
-            }
+            return {name: _read(root / name) for name in names}
 
     def _apply_one(self, patch: Patch, number: int, root: Path) -> None:
-        outside = [n for n in patch.touches() if n.startswith("/") or ".." in n.split("/")]
-        if outside:
-            raise UserError(f"touches {outside[0]}, outside of the tree", where=str(patch.path))
         argv = ["patch", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch"]
         done = proc.run(
             [*argv, f"-p{patch.strip}"],
@@ -103,41 +109,53 @@ class Series:
         )
         if done.status != 0:
             raise UserError(
-                f"patch {number} of {len(self.patches)} does not apply\n{_why(done.text, root)}",
+                f"patch {number} of {len(self.patches)} does not apply: {_why(done.text, root)}",
                 where=str(patch.path),
-                hint="rebase the series onto this source, or give it the source it was made for",
+                hint=_REBASE,
             )
 
 
+def _read(path: Path) -> File | None:
+    return File(path.read_bytes(), bool(path.stat().st_mode & 0o100)) if path.is_file() else None
+
+
 def _why(output: str, root: Path) -> str:
-    """Return patch's own words and the beginning of what it rejected."""
-    lines = [line for line in output.splitlines() if not line.startswith("patching file .git")]
-    said = [f"  | {line}" for line in lines if "saving rejects" not in line][-_REJECT_LINES:]
+    """Return which files and hunks failed, and the beginning of what was rejected."""
+    target, failures, other = "", [], []
+    for line in output.splitlines():
+        if named := re.match(r"(?:patching|checking) file (.+?)(?: \(.*)?$", line):
+            target = named[1].strip("'")
+        elif hunk := re.match(r"Hunk (#\d+) FAILED at (\d+)", line):
+            failures.append(f"{target}, hunk {hunk[1]} at line {hunk[2]}")
+        elif not re.match(r"Hunk #\d+ succeeded|\d+ out of \d+ hunk", line):
+            other.append(f"  | {line}")
+    said = [] if failures else other[:_REJECT_LINES]
     for reject in sorted(root.rglob("*.rej")):
-        target = str(reject.relative_to(root)).removesuffix(".rej")
-        said.append(f"  rejected for {target}:")
-        said += [f"  | {x}" for x in reject.read_text("utf-8", "replace").splitlines()]
-    return "\n".join(said[: 2 * _REJECT_LINES])
+        said.append(f"  rejected for {str(reject.relative_to(root)).removesuffix('.rej')}:")
+        lines = reject.read_text("utf-8", "replace").splitlines()
+        said += [f"  | {line}" for line in lines if not line.startswith(("---", "+++"))]
+    rest = [f"  … and {len(said) - _REJECT_LINES} more lines"] if len(said) > _REJECT_LINES else []
+    return "\n".join(["; ".join(failures) or "patch says", *said[:_REJECT_LINES], *rest])
 
 
 def read(folder: Path) -> Series:
     """Read a folder's `series` file and its patches.
 
     Raises:
-        UserError: the file or one of its patches is missing.
+        UserError: the file or one of its patches is missing, or it names none.
     """
     listing = folder / "series"
     try:
         lines = listing.read_text().splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"cannot be read: {error.strerror}",
+            f"cannot be read: {getattr(error, 'strerror', None) or error}",
             where=str(listing),
             hint="a series is a folder with a `series` file that names its patches in order",
         ) from error
     patches = []
     for number, line in enumerate(lines, 1):
-        words = line.split("#", 1)[0].split()
+        words = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].split()
         if not words:
             continue
         option = next((w for w in words[1:] if re.fullmatch(r"-p\d+", w)), "-p1")
@@ -149,4 +167,6 @@ def read(folder: Path) -> Series:
                 f"the patch {words[0]} cannot be read: {error.strerror}",
                 where=f"{listing}:{number}",
             ) from error
+    if not patches:
+        raise UserError("names no patch", where=str(listing))
     return Series(folder, tuple(patches))

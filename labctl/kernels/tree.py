@@ -10,13 +10,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl.errors import UserError
+from labctl.errors import HostError, UserError
+from labctl.kernels import remains
 from labctl.kernels.series import Series
-from labctl.kernels.sources import Source
+from labctl.kernels.sources import File, Source
+
+LOCK_SECONDS = 4 * 3600.0
+_POLL_SECONDS = 0.5
+# Marks a file that the source does not have and a series brings.
+_ABSENT = ".labctl-absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +44,70 @@ class Tree:
         return self.folder / "build"
 
     @property
+    def make_lock(self) -> Path:
+        """Held by make and all of its children, also when they outlive labctl."""
+        return self.folder / "make.lock"
+
+    @property
     def _orig(self) -> Path:
         return self.folder / "orig"
 
+    @property
+    def _in_work(self) -> Path:
+        return self.folder / "in-work"
+
     @contextlib.contextmanager
     def locked(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Keep other labctls out of the tree; `waiting` is called once if one is in."""
+        """Keep other labctls out of the tree; `waiting` is called while one is in.
+
+        What a killed labctl left is put in order first: its compilers are ended,
+        what they had half written is removed.
+
+        Raises:
+            HostError: the other one did not leave.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        deadline = time.monotonic() + LOCK_SECONDS
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    waiting()
+                if time.monotonic() > deadline:
+                    raise HostError(
+                        f"another labctl has been building for {LOCK_SECONDS:g} s",
+                        where=str(self.folder),
+                    )
+                time.sleep(_POLL_SECONDS)
+            remains.end_orphans(self.make_lock)
+            if self._in_work.exists():
+                remains.remove_half_written(self.build)
+                self._in_work.unlink()
             yield
         finally:
             os.close(descriptor)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Mark the build folder as being written, unless make came to an end by itself."""
+        self._in_work.touch()
+        yield
+        self._in_work.unlink()
+
+    def fill(self) -> None:
+        """Bring the source in, or up to date; what series changed is left to `prepare`."""
+        self.source.fill(self.src, self._changed())
+
+    def check(self, series: Series) -> None:
+        """Apply a series to copies only.
+
+        Raises:
+            UserError: a patch does not apply.
+        """
+        series.apply(self._original)
 
     def prepare(self, series: Series | None) -> None:
         """Make the source what the series says, from whatever state the tree is in.
@@ -70,75 +124,51 @@ class Tree:
             wanted[name] = self._original(name)
         for name in wanted:
             self._keep(name)
-        for name, content in wanted.items():
-            _write(self.src / name, content)
-
-    def check(self, series: Series) -> None:
-        """Apply a series to copies only.
-
-        Raises:
-            UserError: a patch does not apply.
-        """
-        series.apply(self._original)
-
-    def fill(self) -> None:
-        """Bring the source in, or up to date."""
-        self._refresh_originals()
-        self.source.fill(self.src)
-
-    def _refresh_originals(self) -> None:
-        """Forget originals that the user's own folder knows better."""
-        for name in self._changed():
-            with contextlib.suppress(KeyError):
-                _write(self._orig / name, self.source.original(name))
-                if self.source.original(name) is None:
-                    _write(self._orig / f"{name}{_ABSENT}", b"")
+        for name, file in wanted.items():
+            _write(self.src / name, file)
 
     def _changed(self) -> set[str]:
+        """Return the files that a series has ever changed."""
         if not self._orig.is_dir():
             return set()
         kept = (p for p in self._orig.rglob("*") if p.is_file() and not p.name.endswith(".tmp"))
         return {str(p.relative_to(self._orig)).removesuffix(_ABSENT) for p in kept}
 
-    def _original(self, name: str) -> bytes | None:
-        try:
+    def _original(self, name: str) -> File | None:
+        with contextlib.suppress(KeyError):
             return self.source.original(name)
-        except KeyError:
-            pass
         if (self._orig / f"{name}{_ABSENT}").is_file():
             return None
-        for folder in (self._orig, self.src):
-            if (folder / name).is_file():
-                return (folder / name).read_bytes()
-        return None
+        kept = _read(self._orig / name)
+        return _read(self.src / name) if kept is None else kept
 
     def _keep(self, name: str) -> None:
         target = self._orig / name
-        if target.is_file() or target.with_name(target.name + _ABSENT).is_file():
+        absent = target.with_name(target.name + _ABSENT)
+        if target.is_file() or absent.is_file():
             return
-        content = self._original(name)
-        if content is None:
-            _write(target.with_name(target.name + _ABSENT), b"")
+        original = self._original(name)
+        if original is None:
+            _write(absent, File(b""))
         else:
-            _write(target, content)
+            _write(target, original)
 
 
-# Marks a file that the source does not have and a series brings.
-_ABSENT = ".labctl-absent"
+def _read(path: Path) -> File | None:
+    return File(path.read_bytes(), os.access(path, os.X_OK)) if path.is_file() else None
 
 
-def _write(path: Path, content: bytes | None) -> None:
-    """Replace a file if its content differs; None removes it."""
-    if content is None:
-        path.unlink(missing_ok=True)
-        return
+def _write(path: Path, file: File | None) -> None:
+    """Replace a file if it differs; None removes it."""
     if path.is_symlink() or path.is_dir():
         raise UserError(f"a patch touches {path.name}, which is not a plain file", where=str(path))
-    if path.is_file() and path.read_bytes() == content:
+    if file is None:
+        path.unlink(missing_ok=True)
+        return
+    if _read(path) == file:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
-    if path.is_file():
-        temporary.chmod(path.stat().st_mode & 0o777)
+    temporary.write_bytes(file.data)
+    temporary.chmod(0o755 if file.executable else 0o644)
     temporary.replace(path)

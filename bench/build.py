@@ -1,0 +1,139 @@
+"""The kernel builder against one plain `make bzImage` of stock, measured in one run.
+
+With --full, three figures: both images from nothing (target: at most 1.2 plain
+makes), both again with nothing changed (under 2 s), and the patched one after one
+more line of mm/mmu_gather.c is changed (at most 0.1 plain makes). That takes ten
+minutes or more, in a scratch folder that is deleted afterwards. Without --full,
+only the second one, on the images of this checkout.
+"""
+
+import argparse
+import contextlib
+import difflib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from labctl.kernels import kconfig
+from labctl.kernels.build import Builder
+from labctl.kernels.sources import open_source
+from labctl.lab import load
+
+ROOT = Path(__file__).parent.parent
+KERNELS = ("stock", "parallel-free")
+COLD, UNCHANGED_SECONDS, EDITED = 1.2, 2.0, 0.1
+EDITED_FILE = "mm/mmu_gather.c"
+
+
+def cpu_seconds():
+    """Return the CPU time of all children that ended: steadier than wall time on a busy host."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@contextlib.contextmanager
+def timed(what, times):
+    load_before, began, cpu = os.getloadavg()[0], time.monotonic(), cpu_seconds()
+    yield
+    wall, cpu = times[what] = time.monotonic() - began, cpu_seconds() - cpu
+    print(f"{what:<24} {wall:7.2f} s wall {cpu:7.2f} s CPU  (load before {load_before:.1f})",
+          flush=True)  # fmt: skip
+
+
+def kernels():
+    lab = load(ROOT / "lab.yaml")
+    return [lab.kernels[name] for name in KERNELS]
+
+
+def plain_make(kernel, folder, times):
+    """Build stock as by hand: one tree, one make."""
+    folder.mkdir(parents=True)
+    with timed("unpacking by hand", times):
+        open_source(kernel.source, folder).fill(folder / "src", ())
+    wanted = folder / "wanted.config"
+    wanted.write_text(kconfig.render(kconfig.merge(kernel.kconfig)))
+    make = ["make", "-C", folder / "src", "-s"]
+    subprocess.run([*make, f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig"], check=True)
+    with timed("plain make", times):
+        jobs = len(os.sched_getaffinity(0))
+        subprocess.run([*make, f"-j{jobs}", "bzImage"], check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(folder)
+
+
+def with_one_line_edited(kernel, state, scratch):
+    """Return the kernel with one more patch, which changes one line."""
+    series = shutil.copytree(kernel.series, scratch / "series")
+    (path,) = state.glob(f"trees/*/src/{EDITED_FILE}")
+    old = path.read_text().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(old) if line.startswith("static ") and "(" in line)
+    new = [*old[:at], f"noinline {old[at]}", *old[at + 1 :]]
+    patch = difflib.unified_diff(old, new, f"a/{EDITED_FILE}", f"b/{EDITED_FILE}")
+    (series / "9999-edited.patch").write_text("Subject: edited\n\n" + "".join(patch))
+    with (series / "series").open("a") as listing:
+        listing.write("9999-edited.patch\n")
+    return kernel.model_copy(update={"series": series})
+
+
+def unchanged(state, times):
+    """Ask for both images in a new process, as the next command would."""
+    with timed("both, unchanged", times):
+        subprocess.run([sys.executable, __file__, "--again", state], check=True)
+    return times["both, unchanged"][0]
+
+
+def everything(scratch, times):
+    state = scratch / "state"
+    stock, patched = kernels()
+    plain_make(stock, scratch / "plain", times)
+    builder = Builder(state, lambda _: None)
+    source = open_source(stock.source, state)
+    with timed("unpacking", times):
+        source.fill(state / "trees" / source.key / "src", ())
+    with timed("stock, cold", times):
+        builder.image(stock)
+    with timed("patched after it", times):
+        builder.image(patched)
+    unchanged(state, times)
+    with timed("patched, one line edited", times):
+        builder.image(with_one_line_edited(patched, state, scratch))
+
+
+def ratio(what, names, times, target):
+    """Print a ratio to the plain make; return whether it meets its target."""
+    wall, cpu = (sum(times[n][i] for n in names) / times["plain make"][i] for i in (0, 1))
+    print(f"{what} / plain make: {wall:.3f} (target {target:g}; by CPU time {cpu:.3f})")
+    return wall <= target
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="build everything, in a scratch folder")
+    parser.add_argument("--scratch", type=Path, help="make the scratch folder in this one")
+    parser.add_argument("--again", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.again:
+        Builder(asked.again, lambda _: None).images(kernels())
+        return 0
+    times = {}
+    good = True
+    if asked.full:
+        with tempfile.TemporaryDirectory(prefix="labctl-bench-", dir=asked.scratch) as folder:
+            everything(Path(folder), times)
+        cold = ("stock, cold", "patched after it")
+        good &= ratio("both cold", cold, times, COLD)
+        good &= ratio("one line edited", ("patched, one line edited",), times, EDITED)
+    else:
+        Builder(ROOT / ".labctl", lambda _: None).images(kernels())
+        unchanged(ROOT / ".labctl", times)
+    seconds = times["both, unchanged"][0]
+    print(f"both unchanged: {seconds:.2f} s (target {UNCHANGED_SECONDS:g} s)")
+    return 0 if good and seconds < UNCHANGED_SECONDS else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""`Image`s on the disk: their address, their folder, and images that the user brought."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from labctl.errors import UserError
+from labctl.kernels.kconfig import Option
+from labctl.kernels.make import ARCHITECTURE, BZIMAGE, Make
+from labctl.kernels.sources import read_json, write_json
+from labctl.lab_models import Kernel
+
+# Raised when the same inputs would give another image.
+_BUILDER = 2
+_RECORD = "image.json"
+_LOG = "build.log"
+_TEXT_FIELDS = ("hash", "source_hash", "release", "compiler")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A built or given kernel; `hash` addresses all that went in."""
+
+    kernel: str
+    bzimage: Path
+    hash: str
+    source_hash: str
+    series_hash: str | None
+    patch_hashes: tuple[str, ...]
+    config: Path | None
+    release: str
+    compiler: str
+
+
+def address(image: Image, options: Iterable[Option]) -> str:
+    """Return the hex hash of all that goes into an image."""
+    content = {
+        "builder": _BUILDER,
+        "architecture": ARCHITECTURE,
+        "source": image.source_hash,
+        "patches": image.patch_hashes,
+        "kconfig": sorted((o.name, o.value) for o in options),
+        "compiler": image.compiler,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load(folder: Path, kernel: str) -> Image | None:
+    """Return the image that was built in a folder, None if none was, or it was tampered with."""
+    record = read_json(folder / _RECORD)
+    bzimage, config = folder / "bzImage", folder / "config"
+    if record.get("state") != "built" or not config.is_file():
+        return None
+    try:
+        if hashlib.sha256(bzimage.read_bytes()).hexdigest() != record.get("bzimage_sha256"):
+            return None
+    except OSError:
+        return None
+    text = {name: str(record[name]) for name in _TEXT_FIELDS}
+    series, patches = record["series_hash"], record["patch_hashes"]
+    return Image(
+        kernel=kernel,
+        bzimage=bzimage,
+        series_hash=None if series is None else str(series),
+        patch_hashes=tuple(map(str, patches)) if isinstance(patches, list) else (),
+        config=config,
+        **text,
+    )
+
+
+def begin(folder: Path, image: Image) -> Path:
+    """Note that an image is being built, so that a kill leaves a record; return the log's path."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    content = asdict(image) | {"bzimage": None, "config": None, "state": "building"}
+    write_json(folder / _RECORD, content | {"began_at": _now()})
+    log = folder / _LOG
+    log.touch()
+    return log
+
+
+def fail(folder: Path, why: str) -> None:
+    """Note that the build did not end well; the log stays."""
+    write_json(folder / _RECORD, read_json(folder / _RECORD) | {"state": "failed", "why": why})
+
+
+def publish(folder: Path, image: Image, make: Make, seconds: float) -> Image:
+    """Keep what make built; the record is written last, and makes the image exist."""
+    shutil.copy2(make.tree.build / ".config", folder / "config")
+    shutil.copy2(make.tree.build / BZIMAGE, folder / "bzImage")
+    built = replace(
+        image,
+        bzimage=folder / "bzImage",
+        config=folder / "config",
+        release=make.release(),
+    )
+    record = read_json(folder / _RECORD) | {
+        "state": "built",
+        "release": built.release,
+        "bzimage": "bzImage",
+        "config": "config",
+        "bzimage_sha256": hashlib.sha256(built.bzimage.read_bytes()).hexdigest(),
+        "warnings": make.warnings(),
+        "seconds": round(seconds, 3),
+    }
+    write_json(folder / _RECORD, record)
+    return built
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def given(kernel: Kernel) -> Image:
+    """Return the image that `image:PATH` names, with the config that lies beside it.
+
+    Raises:
+        UserError: it cannot be read, is no bzImage, or is asked to be changed.
+    """
+    path = Path(kernel.source.partition(":")[2]).absolute()
+    if kernel.series or kernel.kconfig:
+        raise UserError(
+            f"kernel {kernel.name} is a ready image: it cannot take a series or kconfig fragments",
+            hint="give it a source to build from: debian:NAME or dir:PATH",
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"the image cannot be read: {error.strerror}", where=str(path)) from error
+    release = _release(content)
+    if release is None:
+        raise UserError(
+            "is not a bzImage",
+            where=str(path),
+            hint="arch/x86/boot/bzImage of a build, or a distribution's /boot/vmlinuz-*",
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    beside = (f"{path.name}.config", f"config-{path.name.partition('-')[2]}", f"config-{release}")
+    configs = [path.with_name(name) for name in beside]
+    return Image(
+        kernel=kernel.name,
+        bzimage=path,
+        hash=digest,
+        source_hash=digest,
+        series_hash=None,
+        patch_hashes=(),
+        config=next((c for c in configs if c.is_file()), None),
+        release=release,
+        compiler="",
+    )
+
+
+def _release(content: bytes) -> str | None:
+    """Return the release that a bzImage says of itself, None if it is none.
+
+    Documentation/x86/boot.rst: kernel_version at 0x20e points to text, less 0x200.
+    """
+    if content[0x202:0x206] != b"HdrS":
+        return None
+    start = int.from_bytes(content[0x20E:0x210], "little") + 0x200
+    text = content[start : start + 200].split(b"\0", 1)[0].decode("ascii", "replace")
+    return text.split(" ", 1)[0]

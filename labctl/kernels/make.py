@@ -1,0 +1,200 @@
+"""Runs make in a work tree: an environment of its own, progress from its output, its errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl import proc
+from labctl.errors import BuildError, HostError
+from labctl.kernels import kconfig
+from labctl.kernels.kconfig import Option
+from labctl.kernels.sources import read_json, write_json
+from labctl.kernels.tree import Tree
+
+ARCHITECTURE = "x86"
+BZIMAGE = Path("arch/x86/boot/bzImage")
+_POLL_SECONDS = 0.25
+_CONFIG_SECONDS = 600.0
+_BUILD_SECONDS = 4 * 3600.0
+_ERROR_LINES = 20
+# Of a small kernel; replaced by what the first whole build counts.
+_USUAL_STEPS = 1500
+_TOOLS = ("make", "flock", "gcc", "ld", "flex", "bison", "bc")
+_WHOLE = "/whole"  # no kernel has a name like this
+_FEW_STEPS = 50  # below this, a rate says nothing yet
+_STEP = re.compile(rb"^  [A-Z][A-Z0-9_]+ +\S", re.MULTILINE)
+_WARNING = re.compile(r"\bwarning: ", re.IGNORECASE)
+_WRONG = re.compile(
+    r"\berror: |undefined reference|multiple definition|: \*\*\* |^ERROR|: not found|No space left"
+)
+# What make may see of the user's environment: KCFLAGS, ARCH or MAKEFLAGS there
+# would change the image without changing its address.
+_KEPT = re.compile(r"PATH|HOME|USER|LOGNAME|TMPDIR|CCACHE_\w+")
+# Fixed, so that the same inputs give the same bytes and no version file changes.
+_FIXED = {
+    "LC_ALL": "C",
+    "ARCH": ARCHITECTURE,
+    "KBUILD_BUILD_TIMESTAMP": "2017-03-15 00:00:00 UTC",
+    "KBUILD_BUILD_USER": "labctl",
+    "KBUILD_BUILD_HOST": "labctl",
+    "KBUILD_BUILD_VERSION": "1",
+}
+
+Tell = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    """Make for one kernel in a tree that the caller has locked.
+
+    `tell` is called with a stage, the steps done and the steps expected.
+    """
+
+    kernel: str
+    tree: Tree
+    log: Path
+    tell: Tell
+
+    def configure(self, options: Sequence[Option]) -> None:
+        """Make a .config; it is replaced only if it differs, since make goes by time.
+
+        Raises:
+            UserError: a requested option did not hold.
+            BuildError: Kconfig itself failed.
+        """
+        self.tell("configuring", 0, None)
+        build = self.tree.build
+        build.mkdir(parents=True, exist_ok=True)
+        wanted, fresh = build / ".labctl-allconfig", build / ".config.new"
+        wanted.write_text(kconfig.render(options))
+        fresh.unlink(missing_ok=True)
+        more = {"KCONFIG_ALLCONFIG": str(wanted), "KCONFIG_CONFIG": str(fresh)}
+        with self.tree.at_work():
+            done = proc.run(
+                self._argv("allnoconfig", more=more), timeout_seconds=_CONFIG_SECONDS, check=False
+            )
+        with self.log.open("ab") as log:
+            log.write(done.stdout + done.stderr)
+        if done.status != 0:
+            raise self._failed("cannot be configured")
+        text = fresh.read_text()
+        kconfig.check(options, text, self.tree.src)
+        config = build / ".config"
+        if not config.is_file() or config.read_text() != text:
+            fresh.replace(config)
+        else:
+            fresh.unlink()
+
+    def build(self) -> None:
+        """Build the bzImage.
+
+        Raises:
+            BuildError: the compiler failed; carries its last errors.
+            HostError: the disk is full.
+        """
+        jobs = len(os.sched_getaffinity(0))
+        began, deadline = self.log.stat().st_size, time.monotonic() + _BUILD_SECONDS
+        scope = self._scope()
+        expected, steps = self._expected(scope), 0
+        argv = self._argv(f"-j{jobs}", "bzImage")
+        with self.tree.at_work(), proc.spawn(argv, log=self.log) as make:
+            offset = began
+            while (status := make.wait(_POLL_SECONDS)) is None:
+                offset, new = self._steps_since(offset)
+                steps += new
+                self.tell("compiling", steps, max(expected, steps) if expected else None)
+                if time.monotonic() > deadline:
+                    raise self._failed(f"did not build within {_BUILD_SECONDS:g} s")
+        if status != 0:
+            raise self._failed(f"does not build (make ended with status {status})")
+        self._remember(scope, self._steps_since(began)[1])
+
+    def release(self) -> str:
+        """Return the release of the kernel that was built last."""
+        return (self.tree.build / "include/config/kernel.release").read_text().strip()
+
+    def warnings(self) -> int:
+        """Return how many warnings the log holds."""
+        return len(_WARNING.findall(self.log.read_text("utf-8", "replace")))
+
+    def _argv(self, *goals: str, more: dict[str, str] | None = None) -> list[str | Path]:
+        kept = {k: v for k, v in os.environ.items() if _KEPT.fullmatch(k)}
+        # flock(1) becomes make, and every child of make inherits the lock: as long
+        # as any of them lives, the tree is known to be in work.
+        lock: list[str | Path] = ["flock", "--no-fork", "--timeout", "60", self.tree.make_lock]
+        env = [f"{name}={value}" for name, value in (kept | _FIXED | (more or {})).items()]
+        make: list[str | Path] = ["make", "-C", self.tree.src, f"O={self.tree.build}"]
+        return [*lock, "env", "-i", *env, *make, "LOCALVERSION=", *goals]
+
+    def _steps_since(self, offset: int) -> tuple[int, int]:
+        """Return where the whole lines of the log end, and how many steps they tell of."""
+        with self.log.open("rb") as log:
+            log.seek(offset)
+            data = log.read()
+        whole = data.rfind(b"\n") + 1
+        return offset + whole, len(_STEP.findall(data[:whole]))
+
+    @property
+    def _memory(self) -> Path:
+        return self.tree.folder / "steps.json"
+
+    def _scope(self) -> str:
+        return self.kernel if (self.tree.build / BZIMAGE).exists() else _WHOLE
+
+    def _expected(self, scope: str) -> int | None:
+        """Return how many steps the last build of this kind took."""
+        steps = read_json(self._memory).get(scope)
+        return steps if isinstance(steps, int) else _USUAL_STEPS if scope == _WHOLE else None
+
+    def _remember(self, scope: str, steps: int) -> None:
+        memory = read_json(self._memory)
+        known = memory.get(scope)
+        if scope == _WHOLE and isinstance(known, int):
+            steps = max(steps, known)  # one that goes on after an error takes fewer
+        if steps != known:
+            write_json(self._memory, memory | {scope: steps})
+
+    def _failed(self, what: str) -> BuildError | HostError:
+        text = self.log.read_text("utf-8", "replace")
+        what = f"kernel {self.kernel} {what}"
+        if "No space left on device" in text or "Disk quota exceeded" in text:
+            return HostError(f"{what}: the disk is full", where=str(self.tree.folder))
+        lines = text.splitlines()
+        errors = [line for line in lines if _WRONG.search(line)][-_ERROR_LINES:]
+        return BuildError(what, log=str(self.log), errors=errors or lines[-_ERROR_LINES:])
+
+
+def remaining_seconds(seconds: float, done: int, total: int | None) -> float | None:
+    """Return the time to go at the rate so far, None as long as there is no telling."""
+    if total is None or done < _FEW_STEPS:
+        return None
+    return max(0.0, seconds / done * (total - done))
+
+
+def check_tools() -> None:
+    """Look for what a build needs, before it begins.
+
+    Raises:
+        HostError: names what is missing.
+    """
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise HostError(
+            f"not installed: {', '.join(missing)}",
+            hint="`make setup` installs what the lab needs",
+        )
+
+
+def compiler() -> str:
+    """Return the versions of the tools that make an image of its source."""
+    versions = [
+        proc.run([tool, "--version"], timeout_seconds=30).text.partition("\n")[0]
+        for tool in ("gcc", "ld")
+    ]
+    return ", ".join(versions)

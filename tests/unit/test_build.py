@@ -1,0 +1,382 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import faketree
+import pytest
+
+from labctl.errors import BuildError, HostError, UserError
+from labctl.kernels import remains
+from labctl.kernels.build import Builder
+
+EVERYTHING = ["init/main.o", "mm/memory.o", "mm/mmu_gather.o"]
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    return Lab(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    return faketree.write(tmp_path / "mine")
+
+
+class Lab:
+    """A builder over a fake source, and the kernels it is asked for."""
+
+    def __init__(self, tmp_path, monkeypatch):
+        self.tmp_path = tmp_path
+        self.source = faketree.pack(tmp_path, monkeypatch)
+        self.config = faketree.fragment(tmp_path / "base.config")
+        self.root = tmp_path / ".labctl"
+        self.told = []
+        self.builder = Builder(self.root, self.told.append)
+
+    def kernel(self, name="stock", *patches, **more):
+        if patches:
+            more["series"] = faketree.series(self.tmp_path / f"series-{name}", *patches)
+        return faketree.kernel(
+            name, more.pop("source", self.source), **{"kconfig": (self.config,)} | more
+        )
+
+    def image(self, *args, **more):
+        return self.builder.image(self.kernel(*args, **more))
+
+    def records(self):
+        return [json.loads(p.read_text()) for p in self.root.glob("images/*/image.json")]
+
+
+def text(image):
+    return image.bzimage.read_text("latin-1")
+
+
+def test_a_cold_build_compiles_everything_and_tells_what_it_made(lab):
+    image = lab.image()
+    assert faketree.compiled(image) == EVERYTHING
+    assert image.release == faketree.RELEASE
+    assert image.config.read_text().startswith("CONFIG_NUMA=y\n")
+    assert (image.kernel, image.series_hash, image.patch_hashes) == ("stock", None, ())
+    assert "gcc" in image.compiler
+    (record,) = lab.records()
+    assert (record["state"], record["hash"], record["warnings"]) == ("built", image.hash, 0)
+
+
+def test_the_same_inputs_build_once(lab):
+    first = lab.image()
+    lab.told.clear()
+    again = Builder(lab.root, lab.told.append).image(lab.kernel())
+    assert again == first
+    assert lab.told == []
+
+
+def test_a_comment_in_a_fragment_or_another_name_is_no_new_image(lab):
+    first = lab.image()
+    faketree.fragment(lab.config, "# why\nCONFIG_NUMA=y\n")
+    assert lab.image("another").hash == first.hash
+    assert lab.told[-1].kernel == "stock"
+
+
+def test_a_patched_kernel_compiles_only_what_the_patch_touches(lab):
+    stock = lab.image()
+    patched = lab.image("patched", faketree.changed())
+    assert faketree.compiled(patched) == ["mm/mmu_gather.o"]
+    assert "int handovers;" in text(patched)
+    assert "int handovers;" not in text(stock)
+    assert patched.hash != stock.hash
+    assert patched.source_hash == stock.source_hash
+    assert len(patched.patch_hashes) == 1
+
+
+def test_a_changed_patch_is_built_again_and_only_its_file(lab):
+    lab.image()
+    header = faketree.changed("struct", "extern struct", "include/tlb.h")
+    lab.image("patched", header, faketree.changed())
+    edited = lab.image("patched", header, faketree.changed(new="int backlog;"))
+    assert faketree.compiled(edited) == ["mm/mmu_gather.o"]
+    assert "int backlog;" in text(edited)
+    assert "extern struct" in text(edited)
+
+
+def test_stock_after_patched_is_stock(lab):
+    new_file = faketree.diff("mm/parallel.c", None, "int brought;\n")
+    lab.image("patched", faketree.changed(), new_file)
+    (tree,) = (lab.root / "trees").iterdir()
+    assert (tree / "src/mm/parallel.c").is_file()
+    stock = lab.image()
+    assert not (tree / "src/mm/parallel.c").exists()
+    assert "int line15;" in text(stock)
+    assert faketree.compiled(stock) == ["mm/mmu_gather.o"]
+
+
+def test_two_series_of_one_file_do_not_mix(lab):
+    one = lab.image("one", faketree.changed("int line2;", "int one;"))
+    two = lab.image("two", faketree.changed("int line29;", "int two;"))
+    assert "int one;" in text(one)
+    assert "int one;" not in text(two)
+    assert "int two;" in text(two)
+
+
+def test_a_changed_fragment_is_another_image(lab):
+    first = lab.image()
+    faketree.fragment(lab.config, "CONFIG_NUMA=y\nCONFIG_NR_CPUS=64\n")
+    second = lab.image()
+    assert second.hash != first.hash
+    assert "CONFIG_NR_CPUS=64" in second.config.read_text()
+    assert "CONFIG_NR_CPUS=64" in text(second)
+    assert first.bzimage.is_file()
+
+
+def test_a_dropped_option_stops_the_build(lab):
+    faketree.fragment(lab.config, "CONFIG_NUMA_BALANCING=y\n")
+    with pytest.raises(UserError, match=r"base.config:1: CONFIG_NUMA_BALANCING=y became n"):
+        lab.image()
+    assert [r["state"] for r in lab.records()] == ["failed"]
+
+
+def test_a_failed_compilation_shows_its_last_errors_and_the_log(lab):
+    with pytest.raises(BuildError) as caught:
+        lab.image("patched", faketree.changed(new="#error no such page"))
+    assert any("mm/mmu_gather.c:15:2: error: no such page" in e for e in caught.value.errors)
+    assert "error: no such page" in Path(caught.value.where).read_text()
+    (record,) = lab.records()
+    assert record["state"] == "failed"
+
+
+def test_after_a_failed_compilation_the_next_one_is_whole(lab):
+    with pytest.raises(BuildError):
+        lab.image("patched", faketree.changed(new="#error no"))
+    assert "int line15;" in text(lab.image())
+    assert "int good;" in text(lab.image("patched", faketree.changed(new="int good;")))
+
+
+def test_warnings_are_counted(lab):
+    lab.image("patched", faketree.changed(new="#warning too long"))
+    (record,) = lab.records()
+    assert record["warnings"] == 1
+
+
+def test_a_series_that_does_not_apply_stops_before_anything_is_built(lab):
+    bad = faketree.changed().replace("-int line15;", "-int line99;")
+    with pytest.raises(UserError, match=r"mm/mmu_gather.c, hunk #1 at line 12"):
+        lab.builder.images([lab.kernel(), lab.kernel("patched", bad)])
+    assert lab.records() == []
+
+
+def test_progress_counts_steps_and_learns_their_number(lab, monkeypatch):
+    monkeypatch.setattr("labctl.kernels.make._POLL_SECONDS", 0.001)
+    monkeypatch.setattr("labctl.kernels.make._FEW_STEPS", 1)
+    lab.image()
+    assert {"unpacking", "configuring", "compiling"} <= {p.stage for p in lab.told}
+    (tree,) = (lab.root / "trees").iterdir()
+    assert json.loads((tree / "steps.json").read_text()) == {"/whole": 4}
+    lab.told.clear()
+    lab.image("patched", faketree.changed())
+    last = lab.told[-1]
+    assert last.kernel == "patched"
+    assert json.loads((tree / "steps.json").read_text()) == {"/whole": 4, "patched": 2}
+    (tree / "steps.json").unlink()
+    lab.image("other", faketree.changed(new="int other;"))
+    assert json.loads((tree / "steps.json").read_text()) == {"other": 2}
+
+
+def test_the_users_environment_does_not_change_the_image(lab, monkeypatch):
+    monkeypatch.setenv("KCFLAGS", "-DSURPRISE")
+    monkeypatch.setenv("MAKEFLAGS", "s")
+    monkeypatch.setenv("LOCALVERSION", "-mine")
+    image = lab.image()
+    assert "SURPRISE" not in text(image)
+    assert image.release == faketree.RELEASE
+    assert faketree.compiled(image) == EVERYTHING
+
+
+def test_a_damaged_image_is_built_again(lab):
+    image = lab.image()
+    with image.bzimage.open("ab") as file:
+        file.write(b"torn")
+    assert not text(lab.image()).endswith("torn")
+
+
+def test_a_missing_tool_is_told_before_the_build(lab, monkeypatch):
+    monkeypatch.setattr("labctl.kernels.make._TOOLS", ("make", "no-such-tool"))
+    with pytest.raises(HostError, match="no-such-tool"):
+        lab.image()
+    assert lab.records() == []
+
+
+def test_a_full_disk_is_the_hosts_fault(lab):
+    words = "cannot write: No space left on device"
+    with pytest.raises(HostError, match="the disk is full") as caught:
+        lab.image("patched", faketree.changed(new=f"#error {words}"))
+    assert str(lab.root) in caught.value.where
+
+
+# Other processes, and killed ones.
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from labctl.kernels import sources
+from labctl.kernels.build import Builder
+from labctl.lab_models import Kernel
+sources.DEBIAN_FOLDER = Path(sys.argv[1])
+kernel = Kernel.model_validate_json(sys.argv[3])
+print(Builder(Path(sys.argv[2]), lambda _: None).image(kernel).hash)
+"""
+
+
+def elsewhere(lab, kernel):
+    """Build a kernel in another process."""
+    argv = [sys.executable, "-c", SCRIPT, lab.tmp_path / "usr-src", lab.root]
+    return subprocess.Popen([*argv, kernel.model_dump_json()], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 60
+    while not path.exists() or not path.read_text().strip():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    return int(path.read_text())
+
+
+def test_a_builder_waits_for_the_other_and_takes_what_it_built(lab, mine):
+    released = lab.tmp_path / "released"
+    with (mine / "mm/memory.c").open("a") as file:
+        file.write(f"// hold {released}\n")
+    kernel = lab.kernel(source=f"dir:{mine}")
+    other = elsewhere(lab, kernel)
+    wait_for(Path(f"{released}.hangs"), other)
+    told = []
+
+    def tell(progress):
+        told.append(progress.stage)
+        released.touch()
+
+    image = Builder(lab.root, tell).image(kernel)
+    assert other.communicate(timeout=60)[0].strip() == image.hash
+    assert other.returncode == 0
+    assert set(told) == {"waiting for another labctl's build"}
+
+
+def test_builders_side_by_side_do_not_mix(lab):
+    stock, patched = lab.kernel(), lab.kernel("patched", faketree.changed())
+    processes = [elsewhere(lab, k) for k in (stock, patched)]
+    hashes = [p.communicate(timeout=60)[0].strip() for p in processes]
+    assert [p.returncode for p in processes] == [0, 0]
+    lab.told.clear()
+    images = [lab.builder.image(k) for k in (stock, patched)]
+    assert lab.told == []
+    assert [i.hash for i in images] == hashes
+    assert ["int handovers;" in text(i) for i in images] == [False, True]
+
+
+def test_a_killed_build_leaves_a_record_and_the_next_one_is_whole(lab):
+    lab.image()
+    released = lab.tmp_path / "released"
+    patched = lab.kernel("patched", faketree.changed(new=f"// wait {released}"))
+    process = elsewhere(lab, patched)
+    compiler = wait_for(Path(f"{released}.hangs"), process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert sorted(r["state"] for r in lab.records()) == ["building", "built"]
+    assert Path(f"/proc/{compiler}").exists()  # make died with labctl, its children did not
+    released.touch()
+    image = lab.builder.image(patched)
+    assert text(image).count("end of object") == 3
+    assert "half of" not in text(image)
+    status = Path(f"/proc/{compiler}/stat")
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert {r["state"] for r in lab.records()} == {"built"}
+
+
+def test_what_a_killed_compiler_may_have_torn_goes_and_the_rest_stays(tmp_path):
+    now = time.time()
+
+    def made(name, target_age, command_age):
+        for path, age in ((tmp_path / name, target_age), (tmp_path / f".{name}.cmd", command_age)):
+            path.write_text("")
+            os.utime(path, (now - age, now - age))
+
+    made("old.o", 100, 99)
+    made("in-work.o", 50, 99)
+    made("last.o", 1, 0)
+    remains.remove_half_written(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".old.o.cmd", "old.o"]
+
+
+# The user's own folder, and ready images.
+
+
+def snapshot(folder):
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_is_built_with_its_edits_and_never_touched(lab, mine):
+    before = snapshot(mine)
+    patched = lab.image("patched", faketree.changed(), source=f"dir:{mine}")
+    assert "int handovers;" in text(patched)
+    assert snapshot(mine) == before
+    edited = (mine / "mm/memory.c").read_text().replace("zap_pte_range", "zap_faster")
+    (mine / "mm/memory.c").write_text(edited)
+    again = lab.image("patched", faketree.changed(), source=f"dir:{mine}")
+    assert again.hash != patched.hash
+    assert "zap_faster" in text(again)
+    assert faketree.compiled(again) == ["mm/memory.o"]
+
+
+def test_an_edit_of_a_patched_file_in_the_folder_is_seen(lab, mine):
+    lab.image("patched", faketree.changed(), source=f"dir:{mine}")
+    path = mine / "mm/mmu_gather.c"
+    path.write_text(path.read_text().replace("int line2;", "int edited;"))
+    image = lab.image("patched", faketree.changed(), source=f"dir:{mine}")
+    assert "int edited;" in text(image)
+    assert "int handovers;" in text(image)
+    assert faketree.compiled(image) == ["mm/mmu_gather.o"]
+
+
+def test_a_file_put_back_with_its_old_time_is_compiled_again(lab, mine):
+    path = mine / "mm/memory.c"
+    info, old = path.stat(), path.read_text()
+    lab.image(source=f"dir:{mine}")
+    path.write_text(old.replace("zap", "zip"))
+    lab.image(source=f"dir:{mine}")
+    path.write_text(old + "int more;\n")
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert "int more;" in text(lab.image(source=f"dir:{mine}"))
+
+
+def test_an_edit_in_the_middle_of_copying_is_told(lab, mine):
+    def tell(progress):
+        if progress.stage == "unpacking":
+            (mine / "mm/memory.c").write_text("edited\n")
+
+    with pytest.raises(UserError, match="changed while it was read"):
+        Builder(lab.root, tell).image(lab.kernel(source=f"dir:{mine}"))
+    assert "edited\n" in text(lab.image(source=f"dir:{mine}"))
+
+
+def test_an_image_is_taken_as_it_is(lab, tmp_path):
+    ready = tmp_path / "vmlinuz-6.1.0"
+    ready.write_bytes(lab.image().bzimage.read_bytes())
+    config = faketree.fragment(tmp_path / "config-6.1.0")
+    image = lab.image(source=f"image:{ready}", kconfig=())
+    assert (image.bzimage, image.config, image.release) == (ready, config, faketree.RELEASE)
+    config = faketree.fragment(tmp_path / "vmlinuz-6.1.0.config")
+    assert lab.image(source=f"image:{ready}", kconfig=()).config == config
+    ready.write_bytes(ready.read_bytes() + b"more")
+    assert lab.image(source=f"image:{ready}", kconfig=()).hash != image.hash
+
+
+def test_an_image_has_its_faults_told(lab, tmp_path):
+    path = tmp_path / "kernel"
+    with pytest.raises(UserError, match="cannot be read"):
+        lab.image(source=f"image:{path}", kconfig=())
+    path.write_text("not a kernel")
+    with pytest.raises(UserError, match="is not a bzImage"):
+        lab.image(source=f"image:{path}", kconfig=())
+    with pytest.raises(UserError, match="cannot take"):
+        lab.image(source=f"image:{path}")
