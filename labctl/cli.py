@@ -254,14 +254,15 @@ def run(
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["terminal", "markdown"]),
+    type=click.Choice(["terminal", "markdown", "cover-letter"]),
     default="terminal",
     show_default=True,
+    help="Where the report goes; cover-letter is plain text of 72 columns.",
 )
 @click.argument("run_id", metavar="[RUN]", default="latest")
 def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> None:
     """Report a RUN (the latest, if none is named). Needs no QEMU."""
-    _show_report(_load(lab_path), run_id, as_json=as_json, markdown=style == "markdown")
+    _show_report(_load(lab_path), run_id, as_json=as_json, style=style)
 
 
 @labctl.command()
@@ -282,7 +283,7 @@ def clean(lab_path: Path | None, runs_too: bool) -> None:
         click.echo(f"removed {folder}")
 
 
-def _show_report(lab: Lab, run_id: str, *, as_json: bool, markdown: bool = False) -> None:
+def _show_report(lab: Lab, run_id: str, *, as_json: bool, style: str = "terminal") -> None:
     from labctl.guests.prepare import state_folder
     from labctl.reports import report as reports
 
@@ -290,7 +291,7 @@ def _show_report(lab: Lab, run_id: str, *, as_json: bool, markdown: bool = False
     if as_json:
         _print_json(document)
     else:
-        click.echo(reports.render(document, "markdown" if markdown else "terminal"), nl=False)
+        click.echo(reports.FORMATS[style](document), nl=False)
     if reports.found_a_problem(document):
         sys.exit(1)
 

@@ -147,6 +147,7 @@ def _experiment(lab: Lab, each: Plan) -> dict[str, Any]:
         "blocks_max": statistics.blocks.max,
         "repetitions": statistics.repetitions,
         "warmup": statistics.warmup,
+        "set": dict(each.experiment.set),
         "cells": [cell.id for cell in each.cells],
     }
 

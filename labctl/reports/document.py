@@ -9,7 +9,7 @@ from typing import Any
 from labctl.results.comparison import Comparison, ExperimentResult
 
 _DIGITS = 6
-_OF_EXPERIMENT = ("workload", "metric", "better", "confidence", "minimum_effect")
+_OF_EXPERIMENT = ("workload", "metric", "set", "better", "confidence", "minimum_effect")
 
 
 def document(run_json: Mapping[str, Any], results: Sequence[ExperimentResult]) -> dict[str, Any]:

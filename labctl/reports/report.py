@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from labctl.reports import mail, table
 from labctl.reports.document import document
-from labctl.reports.table import render
 from labctl.results import runs
 from labctl.results.stats import compare
 
-__all__ = ["document_of", "found_a_problem", "render"]
+FORMATS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "terminal": table.render,
+    "markdown": partial(table.render, format="markdown"),
+    "cover-letter": mail.render,
+}
 
 
 def document_of(folder: Path, run_id: str) -> dict[str, Any]:

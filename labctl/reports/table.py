@@ -45,18 +45,10 @@ def _findings(document: Document, markdown: bool) -> str:
 
 
 def _facts(document: Document, markdown: bool) -> str:
-    host = document["host"]
-    facts = [
-        str(host.get("cpu_model", "")),
-        f"{host['cores']} cores" if "cores" in host else "",
-        words.size(host["memory_bytes"]) if "memory_bytes" in host else "",
-        f"QEMU {host['qemu']}" if host.get("qemu") else "",
-        f"id {host['id']}" if "id" in host else "",
-    ]
     accel = document["accel"]
     lines = [
         f"run: {document['run']}, seed {document.get('seed')}",
-        f"host: {', '.join(filter(None, facts)) or 'unknown'}",
+        f"host: {words.host(document['host'])}",
         f"accelerator: {accel}" + (f", {TCG_NOTE}" if accel == "tcg" else ""),
     ]
     for name, kernel in document["kernels"].items():
@@ -101,7 +93,7 @@ def _columns(
     level = f"{100 * experiment['confidence']:.3g} % CI"
     is_time = experiment.get("better") != "higher"
     columns = {
-        ("cell",): _names(cells),
+        ("cell",): words.names(cells),
         ("time ± CV" if is_time else "value ± CV", "across", "blocks"): [
             _value(cell, is_time) for cell in cells
         ],
@@ -119,18 +111,6 @@ def _columns(
     if any(figures):
         columns["seed (144", "threads,", "320 GB)"] = [_seed(figure) for figure in figures]
     return columns
-
-
-def _names(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the rows' names; a matrix of one kernel is told apart by its settings alone."""
-    compared = [cell for cell in cells if cell["verdict"] != "baseline"]
-    is_matrix = len(compared) > 1 and len({cell["kernel"] for cell in compared}) == 1
-    return [
-        words.setting(cell["setting"]) or words.cell(cell)
-        if is_matrix and cell["verdict"] != "baseline"
-        else words.cell(cell)
-        for cell in cells
-    ]
 
 
 def _subject(cells: Sequence[Mapping[str, Any]]) -> str:

@@ -57,9 +57,45 @@ def setting(values: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
+def parameters(values: Mapping[str, Any]) -> str:
+    """Return what a workload was asked for, sizes in words."""
+    return setting(
+        {
+            name: size(value).replace(" ", "")
+            if name == "size" and isinstance(value, int)
+            else value
+            for name, value in values.items()
+        }
+    )
+
+
 def cell(each: Mapping[str, Any]) -> str:
     """Return a cell's name: its label and its setting."""
     return " ".join(filter(None, [each.get("label") or each["kernel"], setting(each["setting"])]))
+
+
+def names(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the cells' names; a matrix of one kernel is told apart by its settings alone."""
+    compared = [each for each in cells if each["verdict"] != "baseline"]
+    is_matrix = len(compared) > 1 and len({each["kernel"] for each in compared}) == 1
+    return [
+        setting(each["setting"]) or cell(each)
+        if is_matrix and each["verdict"] != "baseline"
+        else cell(each)
+        for each in cells
+    ]
+
+
+def host(facts: Mapping[str, Any]) -> str:
+    """Return what a run's record knows of the host, in one line."""
+    known = [
+        str(facts.get("cpu_model", "")),
+        f"{facts['cores']} cores" if "cores" in facts else "",
+        size(facts["memory_bytes"]) if "memory_bytes" in facts else "",
+        f"QEMU {facts['qemu']}" if facts.get("qemu") else "",
+        f"id {facts['id']}" if "id" in facts else "",
+    ]
+    return ", ".join(filter(None, known)) or "unknown"
 
 
 def deed(parameters: Mapping[str, Any]) -> str:

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 from samples import cell
 
-from labctl.reports import seed, words
+from labctl import cli
+from labctl.reports import mail, seed, words
 from labctl.reports.document import document
+from labctl.reports.report import FORMATS
 from labctl.reports.table import render
 from labctl.results.stats import compare
 
@@ -362,3 +364,42 @@ def test_times_have_about_three_digits(value, text):
 )
 def test_sizes_are_in_the_unit_that_suits(count, text):
     assert words.size(count) == text
+
+
+# The block for a cover letter.
+
+
+def test_the_cover_letter_block_is_plain_and_narrow():
+    text = mail.render(report(patched(1.4)))
+    assert text.isprintable() or set(filter(lambda c: not c.isprintable(), text)) == {"\n"}
+    assert max(map(len, text.splitlines())) <= 72
+    row = next(line.split() for line in text.splitlines() if line.strip().startswith("parallel-"))
+    assert re.fullmatch(r"0\.\d{3}s", row[1])
+    assert re.fullmatch(r"±\d+\.\d%", row[2])
+    assert (row[3], row[-1]) == ("1.40", "faster")
+    assert "TCG emulation, where only ratios mean anything" in flat(text)
+    assert "series efefefefefef" in text
+    assert "A/A control: stock against itself" in text
+
+
+def test_the_cover_letter_block_of_a_matrix_names_settings_and_what_is_the_same():
+    run = {**RUN, "experiments": [{**RUN["experiments"][0], "set": {"thp": "never"}}]}
+    matrix = [patched(1.0 + k / 10, setting={"max_active": k}) for k in (1, 8)]
+    text = mail.render(report(*matrix, run=run))
+    assert "thp=never" in text.splitlines()[0]
+    assert [line.split()[0] for line in text.splitlines() if "max_active=" in line] == [
+        "max_active=1",
+        "max_active=8",
+    ]
+
+
+def test_the_cover_letter_block_says_what_failed_and_whom_not_to_trust():
+    failed = [replace(s, status="panic", value=None) for s in patched(1.4)]
+    assert "8 panic" in mail.render(report(failed))
+    suspect = mail.render(report(patched(1.4), control=1.3))
+    assert "NOT TO BE TRUSTED" in suspect
+
+
+def test_every_format_can_be_asked_for():
+    (option,) = (each for each in cli.report.params if each.name == "style")
+    assert list(option.type.choices) == list(FORMATS)

@@ -1,0 +1,102 @@
+"""A report's document as the block that goes into a cover letter: plain text, 72 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labctl.reports import sentence, words
+
+_COLUMNS = 72
+_HASH_DIGITS = 12
+_INDENT = "  "
+_TCG = "QEMU TCG emulation, where only ratios mean anything"
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """Return setting, time, spread and ratio of every cell, as mails to linux-mm show them."""
+    parts = [_experiment(each) for each in document["experiments"]]
+    return "\n\n".join([*parts, _facts(document)]) + "\n"
+
+
+def _experiment(experiment: Mapping[str, Any]) -> str:
+    cells, baseline = experiment["cells"], experiment["baseline"]
+    common = words.setting(experiment.get("set", {}))
+    title = f"{experiment['name']}: {words.parameters(_parameters(cells))}"
+    paragraphs = [_fill(title + (f"; {common}" if common else ""))]
+    if sentence.is_suspect(experiment):
+        paragraphs.append(_fill(f"NOT TO BE TRUSTED: {experiment['warnings'][0]}"))
+    paragraphs.append(_table(experiment))
+    said = f"{sentence.control(experiment)}. Ratio: time of {baseline} over time."
+    if experiment.get("better") == "higher":
+        said = f"{sentence.control(experiment)}. Ratio: value over value of {baseline}."
+    return "\n\n".join([*paragraphs, _fill(said)])
+
+
+def _table(experiment: Mapping[str, Any]) -> str:
+    from tabulate import tabulate
+
+    cells = experiment["cells"]
+    is_time = experiment.get("better") != "higher"
+    level = f"({100 * experiment['confidence']:.3g} % CI)"
+    rows = [
+        (name, *_value(cell, is_time), *_ratio(cell))
+        for name, cell in zip(words.names(cells), cells, strict=True)
+    ]
+    text = tabulate(
+        rows,
+        headers=["", "time" if is_time else "value", "", "ratio", level, ""],
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=("left", "right", "right", "right", "left", "left"),
+    )
+    return textwrap.indent("\n".join(map(str.rstrip, text.splitlines())), _INDENT)
+
+
+def _value(cell: Mapping[str, Any], is_time: bool) -> tuple[str, str]:
+    value, spread = cell["median_seconds"], cell["spread_percent"]
+    if value is None:
+        failed = ", ".join(f"{count} {status}" for status, count in cell["failed"].items())
+        return failed or "-", ""
+    text = words.seconds(value) if is_time else f"{value:.4g}"
+    return text.replace(" ", ""), "" if spread is None else f"±{spread:.1f}%"
+
+
+def _ratio(cell: Mapping[str, Any]) -> tuple[str, str, str]:
+    if cell["verdict"] == "baseline":
+        return "", "", ""
+    ci = "" if cell["ci"] is None else f"({words.interval(cell['ci'])})"
+    return words.ratio(cell["ratio"]), ci, cell["verdict"]
+
+
+def _parameters(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the parameters that all cells have in common."""
+    first = cells[0]["parameters"]
+    return {
+        name: value
+        for name, value in first.items()
+        if all(cell["parameters"].get(name) == value for cell in cells)
+    }
+
+
+def _facts(document: Mapping[str, Any]) -> str:
+    accel = document["accel"]
+    lines = [
+        f"Host: {words.host(document['host'])}; "
+        f"{_TCG if accel == 'tcg' else accel.upper()}. "
+        f"Each row is the median over blocks of a fresh boot each, ± its coefficient of variation; "
+        f"all kernels are measured in turn within a block. "
+        f"labctl run {document['run']}, seed {document.get('seed')}."
+    ]
+    for name, kernel in document["kernels"].items():
+        series = kernel.get("series")
+        lines.append(
+            f"{name}: {kernel.get('release')}, image {str(kernel.get('image'))[:_HASH_DIGITS]}, "
+            + (f"series {series[:_HASH_DIGITS]}" if series else "no series")
+        )
+    return "\n".join(map(_fill, lines))
+
+
+def _fill(text: str) -> str:
+    return textwrap.fill(text, _COLUMNS, subsequent_indent=_INDENT, break_long_words=False)
