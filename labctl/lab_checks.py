@@ -208,7 +208,7 @@ class _Experiment:
                 inner = (*path, index) if path[-2] == "matrix" else path
                 _size(key, value, inner, found)
         elif workload_known and found.settings_known(self.experiment.workload):
-            noun = f"tunable or parameter of {self.experiment.workload}"
+            noun = "tunable or parameter of its workload"
             found.unknown(noun, key, path, [*tunables, *parameters], at_key=True)
 
     def _has_kernel(self, key: str, path: KeyPath, kernels: list[str] | None) -> None:

@@ -9,14 +9,17 @@ from typing import Any
 from labctl.errors import HostError, UserError
 from labctl.lab_shape import file_schema
 
-KCONFIG = "guest/kconfig/base.config"
-SERIES = "patches/parallel-free/6.1"
+# What it refers to.
+_COMPANIONS = (
+    "guest/kconfig/base.config",
+    "patches/parallel-free/6.1",
+    "patches/parallel-unmap/6.1",
+)
 
 
-def text(kconfig: str = KCONFIG, series: str = SERIES) -> str:
-    """Return the lab's own commented lab.yaml with the given kconfig fragment and series."""
-    own = _shipped("lab.yaml").read_text(encoding="utf-8")
-    return own.replace(KCONFIG, kconfig).replace(SERIES, series)
+def text() -> str:
+    """Return the lab's own commented lab.yaml."""
+    return _shipped("lab.yaml").read_text(encoding="utf-8")
 
 
 def write(folder: Path, *, force: bool = False) -> list[Path]:
@@ -49,7 +52,7 @@ def write(folder: Path, *, force: bool = False) -> list[Path]:
 def _companions(folder: Path) -> list[tuple[Path, Path]]:
     """Return (source, target) of each file that the written lab.yaml names."""
     pairs = []
-    for name in (KCONFIG, SERIES):
+    for name in _COMPANIONS:
         source = _shipped(name)
         if source.is_file():
             pairs.append((source, folder / name))

@@ -12,6 +12,7 @@ from labctl.guests.prepare import prepare
 from labctl.lab import load
 
 ROOT = Path(__file__).parent.parent.parent
+KERNELS = ("stock", "parallel-free", "parallel-unmap")
 SMALL = """\
 version: 1
 defaults: {{accel: auto, guest: small}}
@@ -43,7 +44,7 @@ experiments:
 
 @pytest.fixture(scope="session")
 def prepared():
-    return prepare(load(ROOT / "lab.yaml"), ["stock", "parallel-free"], lambda _: None)
+    return prepare(load(ROOT / "lab.yaml"), KERNELS, lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "patches/good/b.patch": "",
         "patches/parallel-free/6.1/series": "a.patch\n",
         "patches/parallel-free/6.1/a.patch": "",
+        "patches/parallel-unmap/6.1/series": "a.patch\n",
+        "patches/parallel-unmap/6.1/a.patch": "",
         "patches/torn/series": "a.patch\nlost.patch\n",
         "patches/torn/a.patch": "",
         "patches/empty/series": "# nothing yet\n",
@@ -84,7 +86,7 @@ def mistake(folder: Path, text: str, memory: int | None = None) -> Problem:
 
 def test_the_lab_of_this_repository_loads() -> None:
     lab = load(CHECKOUT / "lab.yaml")
-    assert list(lab.kernels) == ["stock", "parallel-free"]
+    assert list(lab.kernels) == ["stock", "parallel-free", "parallel-unmap"]
     assert lab.guests["numa4"] == Topology(
         nodes=4, cpus_per_node=1, memory_per_node=1536 * MIB, distances={"remote": 21}
     )
@@ -419,7 +421,8 @@ IN_EXPERIMENTS = [
      "max_active?"),
     ("{workload: free, kernels: [patched], set: {max-active: 1}}", "max-active", "no tunable",
      "max_active?"),
-    ("{workload: free, kernels: [stock], set: {sise: 1}}", "sise", "parameter of free", "size?"),
+    ("{workload: free, kernels: [stock], set: {sise: 1}}", "sise", "parameter of its workload",
+     "size?"),
     ("{workload: free, kernels: [stock], matrix: {max_active: [1]}}", "max_active",
      "none of this experiment's kernels", "belongs to patched"),
     ("{workload: free, kernels: [stock], set: {max_active: 1}}", "set.max_active", "none", ""),
@@ -708,12 +711,6 @@ def test_removing_any_key_is_told_in_few_words(folder: Path) -> None:
 
 
 # --- template and schema ---
-
-
-def test_the_template_takes_other_files(folder: Path) -> None:
-    lab = read(folder, lab_template.text(kconfig="more.config", series="patches/good"))
-    assert lab.kernels["parallel-free"].series == folder / "patches/good"
-    assert lab.kernels["stock"].kconfig == (folder / "more.config",)
 
 
 def test_init_writes_a_lab_that_loads(tmp_path: Path) -> None:
