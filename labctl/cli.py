@@ -265,6 +265,37 @@ def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> Non
     _show_report(_load(lab_path), run_id, as_json=as_json, style=style)
 
 
+@labctl.group("series", cls=_Group)
+def series_() -> None:
+    """Look after patch series."""
+
+
+@series_.command("check")
+@_LAB
+@_JSON
+@click.argument("kernels", nargs=-1)
+def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
+    """Try each step of the series of KERNELS (all, if none is named) as a reviewer will.
+
+    It must apply, by patch and by `git am`, build and boot; W=1 and sparse must
+    find nothing new in the files that the series touches, and the source's own
+    checkpatch --strict nothing in the patch. Exit status 1 if anything failed.
+    """
+    from labctl.checks import series
+
+    lab = _load(lab_path)
+    names = _named("series", kernels, (k for k, one in lab.kernels.items() if one.series))
+    with screen.Building() as building:
+        checked = {name: series.check(lab, name, building) for name in names}
+    if as_json:
+        _print_json({"schema": 1, "series": {n: [s.document() for s in c]
+                                             for n, c in checked.items()}})  # fmt: skip
+    else:
+        click.echo("\n\n".join(screen.series_steps(n, c) for n, c in checked.items()))
+    if not all(step.passed for steps in checked.values() for step in steps):
+        sys.exit(1)
+
+
 @labctl.command()
 @_LAB
 @click.option("--runs", "runs_too", is_flag=True, help="Also what was measured.")

@@ -15,11 +15,13 @@ from rich.text import Text
 from tabulate import tabulate
 
 if TYPE_CHECKING:
+    from labctl.checks.series import Step
     from labctl.experiments.runner import Progress
     from labctl.kernels.build import BuildProgress
 
 _HASH_DIGITS = 12
 _PLAIN_EVERY_SECONDS = 15.0
+_SUBJECT_COLUMNS = 44
 
 
 class _Line:
@@ -122,6 +124,26 @@ def table(rows: Sequence[dict[str, Any]], shorten: Sequence[str] = ()) -> str:
         for row in rows
     ]
     return tabulate(shown, headers="keys", tablefmt="simple", missingval="-")
+
+
+def series_steps(name: str, steps: Sequence[Step]) -> str:
+    """Return what became of each step of a series, and below what was objected to."""
+    rows = []
+    objections = []
+    for step in steps:
+        document = step.document()
+        told = {check: _outcome(said) for check, said in document["checks"].items()}
+        rows.append({"": step.number, "patch": step.subject, **told})
+        for check, said in step.checks.items():
+            objections += [f"{step.patch}: {check}:", *(f"  | {line}" for line in said)] * bool(
+                said
+            )
+    text = tabulate(rows, headers="keys", tablefmt="simple", maxcolwidths=[None, _SUBJECT_COLUMNS])
+    return "\n".join([f"series of {name}", "", text, *([""] if objections else []), *objections])
+
+
+def _outcome(objections: Sequence[str] | None) -> str:
+    return "-" if objections is None else "FAILED" if objections else "ok"
 
 
 def preview(content: dict[str, Any]) -> str:

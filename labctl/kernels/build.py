@@ -85,6 +85,31 @@ class Builder:
             done = [self._image(r) if isinstance(r, _Request) else r for r in asked]
             return {image.kernel: image for image in done}
 
+    @contextlib.contextmanager
+    def workshop(self, kernel: Kernel, log: Path) -> Iterator[Make]:
+        """Yield make in the kernel's own work tree, configured, its series not applied.
+
+        For checks that build no image; nobody else builds there meanwhile. What
+        `make.tree.prepare` applied is taken back by whoever uses the tree next.
+
+        Raises:
+            UserError: the kernel is a ready image, or an option does not hold.
+        """
+        request = self._ask(kernel)
+        if isinstance(request, Image):
+            raise UserError(f"kernel {kernel.name} is a ready image: it has no source to check")
+        check_tools()
+        tell = self._teller(kernel.name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+        with self._told_if_full(), self._tree(request, tell) as tree:
+            tell("unpacking" if not tree.src.is_dir() else "preparing the source", 0, None)
+            tree.fill()
+            tree.prepare(None)
+            make = Make(kernel.name, tree, log, tell)
+            make.configure(request.options)
+            yield make
+
     def _ask(self, kernel: Kernel) -> _Request | Image:
         if kernel.source.startswith("image:"):
             return images.given(kernel)

@@ -6,7 +6,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.parser import BytesHeaderParser
 from email.policy import default as mail_policy
 from pathlib import Path
@@ -71,6 +71,20 @@ class Series:
     def hash(self) -> str:
         """Hex content address of all patches in their order."""
         return hashlib.sha256("\n".join(p.hash for p in self.patches).encode()).hexdigest()
+
+    def first(self, count: int) -> Series:
+        """Return the series as it was when only its first patches were there."""
+        return replace(self, patches=self.patches[:count])
+
+    def write(self, folder: Path) -> None:
+        """Write the patches and their `series` file into a folder that holds nothing else."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            old.unlink()
+        for patch in self.patches:
+            (folder / patch.path.name).write_bytes(patch.content)
+        lines = [f"{patch.path.name} -p{patch.strip}\n" for patch in self.patches]
+        (folder / "series").write_text("".join(lines))
 
     def touches(self) -> set[str]:
         """Return the files that any of the patches touches."""

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +108,10 @@ class Tree:
             UserError: a patch does not apply.
         """
         series.apply(self._original)
+
+    def originals(self, names: Iterable[str]) -> dict[str, File | None]:
+        """Return files as they are without any series; None is no file."""
+        return {name: self._original(name) for name in names}
 
     def prepare(self, series: Series | None) -> None:
         """Make the source what the series says, from whatever state the tree is in.

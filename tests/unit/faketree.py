@@ -34,6 +34,9 @@ $(O)/%.o: %.c $(O)/.config
 	@echo "cmd_$@ := cc" > $(dir $@).$(notdir $@).cmd
 $(O)/mm/mmu_gather.o $(O)/mm/memory.o: include/tlb.h
 
+# `make O=there mm/memory.o`
+$(OBJECTS:$(O)/%=%): %: $(O)/% ;
+
 $(O)/arch/x86/boot/bzImage: $(OBJECTS) $(O)/.config
 	@mkdir -p $(dir $@) $(O)/include/config
 	@echo "  LD      vmlinux"

@@ -21,6 +21,7 @@ LAYERS = {
     "results": 6,
     "experiments": 7,
     "reports": 7,
+    "checks": 7,
     "screen": 8,
     "cli": 9,
 }

@@ -1,0 +1,141 @@
+"""`labctl series check`: every step of a series as its reviewers will try it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labctl.errors import BuildError, GuestError, UserError
+from labctl.guests.guest import Guest
+from labctl.guests.prepare import prepare, state_folder
+from labctl.kernels import examine, series
+from labctl.kernels.build import Builder, BuildProgress
+from labctl.kernels.examine import Complaint
+from labctl.kernels.make import Make
+from labctl.kernels.series import Series
+from labctl.lab_models import Kernel, Lab
+
+# In the order in which they are told; a step has each of them once.
+CHECKS = ("applies", "git am", "builds", "W=1", "sparse", "checkpatch", "boots")
+_BOOT_SECONDS = 180.0
+_COMMAND_SECONDS = 60.0
+_DETAIL_LINES = 20
+
+Progress = Callable[[BuildProgress], None]
+_Found = Mapping[str, list[Complaint]]
+
+
+@dataclass(slots=True)
+class Step:
+    """A series up to and with one of its patches; a check that was not reached is missing.
+
+    `checks` holds what each check objected to: nothing if it passed.
+    """
+
+    number: int
+    patch: str
+    subject: str
+    checks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check was made and none objected."""
+        return len(self.checks) == len(CHECKS) and not any(self.checks.values())
+
+    def document(self) -> dict[str, Any]:
+        """Return the step as JSON has it; a check that was not reached is null."""
+        return {
+            "number": self.number,
+            "patch": self.patch,
+            "subject": self.subject,
+            "passed": self.passed,
+            "checks": {name: self.checks.get(name) for name in CHECKS},
+        }
+
+    def note(self, check: str, objections: Sequence[str]) -> None:
+        """Record what a check said."""
+        self.checks[check] = tuple(objections[:_DETAIL_LINES])
+
+
+def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
+    """Check the series of one of the lab's kernels, step by step.
+
+    Raises:
+        UserError: the kernel has no series, or is a ready image.
+        HostError: a tool is missing: sparse, git, QEMU.
+    """
+    kernel = lab.kernels[name]
+    if kernel.series is None:
+        raise UserError(f"kernel {name} has no series to check")
+    whole = series.read(kernel.series)
+    folder = state_folder(lab) / "series" / name
+    builder = Builder(state_folder(lab), progress)
+    with builder.workshop(kernel, folder / "check.log") as make:
+        steps = examine_steps(make, whole)
+    for step in steps:
+        if step.checks.get("applies") == ():
+            stage = folder / str(step.number)
+            whole.first(step.number).write(stage)
+            _boot(lab, kernel, step, stage, progress)
+    return steps
+
+
+def examine_steps(make: Make, whole: Series) -> list[Step]:
+    """Make the checks that need the work tree only, at each step of a series."""
+    steps = [Step(i, p.path.name, p.subject) for i, p in enumerate(whole.patches, 1)]
+    mails = examine.git_am(whole, make.tree.originals(whole.touches()))
+    for step, said in zip(steps, mails, strict=False):
+        step.note("git am", () if said is None else said.splitlines())
+    files = examine.compiled_files(whole)
+    before = _tools(make, files)
+    for step, patch in zip(steps, whole.patches, strict=True):
+        step.note("checkpatch", examine.checkpatch(make.tree.src, patch))
+        before = _compile(make, whole.first(step.number), step, files, before)
+    return steps
+
+
+def _compile(make: Make, stage: Series, step: Step, files: Sequence[str], before: _Found) -> _Found:
+    """Apply the series up to the step and compile it; return what the compilers said."""
+    try:
+        make.tree.prepare(stage)
+    except UserError as error:
+        step.note("applies", str(error).splitlines())
+        return before
+    step.note("applies", ())
+    try:
+        after = _tools(make, files)
+    except BuildError as error:
+        step.note("W=1", str(error).splitlines())
+        return before
+    for tool, found in after.items():
+        step.note(tool, examine.new_complaints(before[tool], found))
+    return after
+
+
+def _tools(make: Make, files: Sequence[str]) -> _Found:
+    return {"W=1": examine.extra_warnings(make, files), "sparse": examine.sparse(make, files)}
+
+
+def _boot(lab: Lab, kernel: Kernel, step: Step, folder: Path, progress: Progress) -> None:
+    """Build the step's image as any other, and boot it."""
+    name = f"{kernel.name}-step{step.number}"
+    one = kernel.model_copy(update={"name": name, "series": folder})
+    try:
+        ready = prepare(lab.model_copy(update={"kernels": {name: one}}), [name], progress)
+    except BuildError as error:
+        step.note("builds", str(error).splitlines())
+        return
+    step.note("builds", ())
+    spec = ready.spec(
+        name, name=name, folder=folder / "guest", topology=lab.guests[lab.defaults.guest]
+    )
+    try:
+        with Guest(spec) as guest:
+            guest.wait_ready(_BOOT_SECONDS)
+            guest.run(["true"], timeout_seconds=_COMMAND_SECONDS)
+    except GuestError as error:
+        step.note("boots", [error.what, *error.console_tail[-_DETAIL_LINES:]])
+        return
+    step.note("boots", ())

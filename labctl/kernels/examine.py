@@ -1,0 +1,149 @@
+"""What a reviewer's tools say of each step of a series: git am, W=1, sparse, checkpatch."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl import proc
+from labctl.errors import HostError
+from labctl.kernels.make import Make
+from labctl.kernels.series import Patch, Series
+from labctl.kernels.sources import File
+
+_COMPLAINT = re.compile(r"^(\S+?):\d+(?::\d+)?: ((?:warning|error): .*)$", re.IGNORECASE)
+_GIT_SECONDS = 60.0
+_CHECKPATCH_SECONDS = 120.0
+# What of the user's own git would change the outcome: hooks, signing, templates.
+_GIT_ENV = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+    "GIT_COMMITTER_NAME": "labctl",
+    "GIT_COMMITTER_EMAIL": "labctl@localhost",
+    "GIT_AUTHOR_NAME": "labctl",
+    "GIT_AUTHOR_EMAIL": "labctl@localhost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A warning or error of a compiler; `key` says the same without its line number."""
+
+    line: str
+    key: str
+
+
+def complaints(output: str) -> list[Complaint]:
+    """Return the warnings and errors in what a compiler or sparse printed."""
+    found = []
+    for line in output.splitlines():
+        if said := _COMPLAINT.match(line):
+            name = re.sub(r"^(?:.*/src/|(?:\.\./)+)", "", said[1])
+            found.append(Complaint(line, f"{name}: {said[2]}"))
+    return found
+
+
+def new_complaints(before: Iterable[Complaint], after: Iterable[Complaint]) -> list[str]:
+    """Return the lines of `after` that `before` has not, or has fewer times."""
+    known = Counter(each.key for each in before)
+    new = []
+    for each in after:
+        if known[each.key]:
+            known[each.key] -= 1
+        else:
+            new.append(each.line)
+    return new
+
+
+def compiled_files(series: Series) -> list[str]:
+    """Return the C files of the whole series, which are compiled at each of its steps."""
+    return sorted(name for name in series.touches() if name.endswith(".c"))
+
+
+def extra_warnings(make: Make, files: Sequence[str]) -> list[Complaint]:
+    """Return what `make W=1` says of the files."""
+    return complaints(make.compile(_there(make, files), "W=1"))
+
+
+def sparse(make: Make, files: Sequence[str]) -> list[Complaint]:
+    """Return what sparse says of the files.
+
+    Raises:
+        HostError: sparse is not installed.
+    """
+    proc.run(["sparse", "--version"], timeout_seconds=_GIT_SECONDS)
+    return complaints(make.compile(_there(make, files), "C=2", "CHECK=sparse"))
+
+
+def _there(make: Make, files: Sequence[str]) -> list[str]:
+    """Return the objects of the files that the tree has at this step."""
+    return [f"{name[:-2]}.o" for name in files if (make.tree.src / name).is_file()]
+
+
+def checkpatch(source: Path, patch: Patch) -> list[str]:
+    """Return what the source's own checkpatch says of a patch; nothing if it is clean.
+
+    Raises:
+        HostError: the source has none, or it cannot run.
+    """
+    script = source / "scripts" / "checkpatch.pl"
+    if not script.is_file():
+        raise HostError(f"{source} has no scripts/checkpatch.pl")
+    done = proc.run(
+        [script, "--strict", "--no-signoff", "--no-summary", "--terse", "-"],
+        cwd=source,
+        stdin=patch.content,
+        timeout_seconds=_CHECKPATCH_SECONDS,
+        check=False,
+    )
+    name = f"{patch.path.name}:"  # checkpatch read it from "-"
+    lines = [re.sub(r"^-:", name, line) for line in done.text.splitlines() if line.strip()]
+    if done.status == 0:
+        return []
+    return lines or done.stderr.decode("utf-8", "replace").splitlines() or ["it failed silently"]
+
+
+def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None]:
+    """Apply a series by `git am`; return for each patch what git objected to, None if nothing.
+
+    `originals` are the files that the series touches, as they are without it; None
+    is no file. What stands behind a patch that failed is not tried.
+
+    Raises:
+        HostError: git is not installed.
+    """
+    outcome: list[str | None] = []
+    with tempfile.TemporaryDirectory(prefix="labctl-am-") as scratch:
+        root = Path(scratch)
+        for name, file in originals.items():
+            if file is not None:
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_bytes(file.data)
+                (root / name).chmod(0o755 if file.executable else 0o644)
+        for words in (["init", "-q"], ["add", "-A", "-f"],
+                      ["commit", "-q", "--allow-empty", "-m", "base"]):  # fmt: skip
+            _git(root, words)
+        for patch in series.patches:
+            done = _git(root, ["am", "-q", f"-p{patch.strip}"], patch.content, check=False)
+            said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+            outcome.append(None if done.status == 0 else said or "git am failed")
+            if done.status != 0:
+                break
+    return outcome
+
+
+def _git(
+    root: Path, words: Sequence[str], stdin: bytes = b"", *, check: bool = True
+) -> proc.Completed:
+    return proc.run(
+        ["git", *words],
+        cwd=root,
+        env=_GIT_ENV,
+        stdin=stdin,
+        timeout_seconds=_GIT_SECONDS,
+        check=check,
+    )

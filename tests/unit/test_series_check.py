@@ -1,0 +1,89 @@
+import faketree
+import pytest
+
+from labctl import screen
+from labctl.checks.series import CHECKS, examine_steps
+from labctl.kernels import series
+from labctl.kernels.build import Builder
+
+HEADER = "From: A <a@example.org>\nDate: Mon, 1 Jan 2024 00:00:00 +0000\nSubject"
+GOOD = faketree.changed().replace("Subject", HEADER)
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    """Return a function that examines a series given by its patches."""
+    mine = faketree.write(tmp_path / "mine")
+    script = mine / "scripts" / "checkpatch.pl"
+    script.write_text("#!/bin/sh\nif grep -n BAD; then exit 1; fi\n")
+    script.chmod(0o755)
+    config = faketree.fragment(tmp_path / "config")
+    kernel = faketree.kernel("patched", f"dir:{mine}", kconfig=(config,))
+    builder = Builder(tmp_path / ".labctl", lambda _: None)
+
+    def examine(*patches):
+        whole = series.read(faketree.series(tmp_path / "series", *patches))
+        with builder.workshop(kernel, tmp_path / "log") as make:
+            return examine_steps(make, whole)
+
+    return examine
+
+
+def failed(step):
+    return [name for name, said in step.checks.items() if said]
+
+
+def test_a_good_series_passes_all_that_needs_no_guest(check):
+    second = faketree.changed("int line20;", "int more;").replace("Subject", HEADER)
+    steps = check(GOOD, second)
+    assert [(s.number, s.subject, failed(s)) for s in steps] == [
+        (1, "a change", []), (2, "a change", [])]  # fmt: skip
+    assert set(CHECKS) - steps[0].checks.keys() == {"builds", "boots"}
+
+
+def test_a_step_not_booted_has_not_passed(check):
+    (step,) = check(GOOD)
+    assert not step.passed
+    assert step.document()["checks"]["boots"] is None
+
+
+def test_a_new_warning_belongs_to_the_step_that_brings_it(check):
+    warns = faketree.changed("int line15;", "#warning careful").replace("Subject", HEADER)
+    after = faketree.changed("int line20;", "int more;").replace("Subject", HEADER)
+    first, second = check(warns, after)
+    assert failed(first) == ["W=1"]
+    assert "careful" in first.checks["W=1"][0]
+    assert failed(second) == []
+
+
+def test_what_does_not_compile_is_told_with_the_compilers_words(check):
+    (step,) = check(faketree.changed("int line15;", "#error broken").replace("Subject", HEADER))
+    assert failed(step) == ["W=1"]
+    assert any("broken" in line for line in step.checks["W=1"])
+
+
+def test_a_patch_that_does_not_apply_stops_what_stands_on_it(check):
+    bad = faketree.diff("mm/memory.c", "int no;\n", "int yes;\n").replace("Subject", HEADER)
+    first, second = check(GOOD, bad)
+    assert failed(first) == []
+    assert failed(second) == ["git am", "applies"]
+    assert "W=1" not in second.checks
+
+
+def test_checkpatch_names_the_patch_it_objects_to(check):
+    (step,) = check(faketree.changed(new="int BAD;").replace("Subject", HEADER))
+    assert failed(step) == ["checkpatch"]
+
+
+def test_the_tree_is_stock_again_for_the_next_kernel(check, tmp_path):
+    check(GOOD)
+    (step,) = check(faketree.changed("int line15;", "int other;").replace("Subject", HEADER))
+    assert failed(step) == []
+
+
+def test_the_table_says_what_failed_and_why(check):
+    (step,) = check(faketree.changed(new="int BAD;").replace("Subject", HEADER))
+    text = screen.series_steps("mine", [step])
+    assert "FAILED" in text
+    assert "| " in text
+    assert "int BAD;" in text
