@@ -265,6 +265,30 @@ def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> Non
     _show_report(_load(lab_path), run_id, as_json=as_json, style=style)
 
 
+@labctl.command()
+@_LAB
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["benchfmt", "pyperf", "junit", "csv"]),
+    required=True,
+    help="benchfmt for benchstat, pyperf JSON, junit for CI, csv of all samples.",
+)
+@click.option("--kernel", help="Only this kernel's samples, say for `pyperf compare_to`.")
+@click.argument("run_id", metavar="[RUN]", default="latest")
+def export(lab_path: Path | None, style: str, kernel: str | None, run_id: str) -> None:
+    """Print a RUN (the latest, if none is named) in another tool's format.
+
+    Those tools take boots or repetitions as independent of each other, and know
+    no blocks: they are witnesses, `labctl report` has the verdict.
+    """
+    from labctl.guests.prepare import state_folder
+    from labctl.reports import report as reports
+
+    text = reports.export_of(state_folder(_load(lab_path)) / "runs", run_id, style, kernel=kernel)
+    click.echo(text, nl=False)
+
+
 @labctl.group("series", cls=_Group)
 def series_() -> None:
     """Look after patch series."""

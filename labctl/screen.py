@@ -155,6 +155,7 @@ def preview(content: dict[str, Any]) -> str:
         f"{content['blocks']['min']} to {content['blocks']['max']} blocks of "
         f"{len(content['first_block'])} repetitions",
         f"expected: {duration(least)} to {duration(most)} ({content['expected_from']})",
+        *_power(content["power"]),
         "",
         "guests of a block:",
         *(f"  {guest['name']}: {guest['command']}" for guest in content["guests"]),
@@ -163,3 +164,12 @@ def preview(content: dict[str, Any]) -> str:
         *(f"  {number:3d}. {visit}" for number, visit in enumerate(content["first_block"], 1)),
     ]
     return "\n".join(lines)
+
+
+def _power(power: dict[str, Any] | None) -> list[str]:
+    if power is None:
+        return []
+    each = [f"{p['blocks']} blocks {100 * p['effect']:.2g} %" for p in power["smallest_effect"]]
+    return [
+        f"smallest effect seen four times in five: {', '.join(each)} (spread as in {power['from']})"
+    ]

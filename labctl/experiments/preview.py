@@ -35,6 +35,7 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
         "first_block": [_visit(visit) for visit in planned.block(0)],
         "expected_seconds": list(planned.expected_seconds(boot_seconds, visit_seconds)),
         "expected_from": origin,
+        "power": _power(lab, planned),
     }
 
 
@@ -72,6 +73,29 @@ def _guests(lab: Lab, planned: Plan) -> list[dict[str, str]]:
 def _visit(visit: Visit) -> str:
     kind = "warm-up" if visit.warmup else f"repetition {visit.repetition + 1}"
     return f"{visit.cell.id} ({kind})"
+
+
+def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
+    """Return what the planned blocks can see, if they spread as the last ones of this workload."""
+    from labctl.results.paired import smallest_effect
+    from labctl.results.stored import spread_of
+
+    for run in runs.list_runs(state_folder(lab) / "runs"):
+        sd = spread_of(run, planned.experiment.workload)
+        if sd is None:
+            continue
+        rule = planned.statistics
+        family = sum(not c.control and c.kernel != planned.baseline for c in planned.cells)
+        effects = {
+            blocks: smallest_effect(sd, blocks, rule.confidence, family)
+            for blocks in (rule.blocks.min, rule.blocks.max)
+        }
+        return {
+            "from": f"run {run.id}",
+            "sd_log": sd,
+            "smallest_effect": [{"blocks": n, "effect": e} for n, e in effects.items()],
+        }
+    return None
 
 
 def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from labctl.results.comparison import Comparison, ExperimentResult
+from labctl.results.scaling import curves
 
 _DIGITS = 6
 _OF_EXPERIMENT = ("workload", "metric", "set", "better", "confidence", "minimum_effect")
@@ -47,6 +49,7 @@ def _experiment(known: Mapping[str, Any], result: ExperimentResult) -> dict[str,
         "blocks": result.blocks,
         "aa_control": _control(result.aa_control),
         "cells": [_cell(cell) for cell in result.cells],
+        "curves": [asdict(curve) for curve in curves(result.cells)],
         "warnings": list(result.warnings),
     }
 
@@ -71,6 +74,9 @@ def _cell(cell: Comparison) -> dict[str, Any]:
         "p": cell.p,
         "p_corrected": cell.p_corrected,
         "p_beyond": cell.p_beyond,
+        "p_sign_flip": cell.p_sign_flip,
+        "sd_log": cell.sd_log,
+        "smallest_effect": cell.smallest_effect,
         "verdict": cell.verdict,
         "reason": cell.reason,
         "blocks_needed": cell.blocks_needed,

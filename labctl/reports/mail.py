@@ -9,6 +9,7 @@ from typing import Any
 from labctl.reports import sentence, words
 
 _COLUMNS = 72
+_NAME_COLUMNS = 10
 _HASH_DIGITS = 12
 _INDENT = "  "
 _TCG = "QEMU TCG emulation, where only ratios mean anything"
@@ -44,14 +45,23 @@ def _table(experiment: Mapping[str, Any]) -> str:
         (name, *_value(cell, is_time), *_ratio(cell))
         for name, cell in zip(words.names(cells), cells, strict=True)
     ]
-    text = tabulate(
-        rows,
-        headers=["", "time" if is_time else "value", "", "ratio", level, ""],
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=("left", "right", "right", "right", "left", "left"),
-    )
-    return textwrap.indent("\n".join(map(str.rstrip, text.splitlines())), _INDENT)
+
+    def lines(name_columns: int | None) -> list[str]:
+        text = tabulate(
+            rows,
+            headers=["", "time" if is_time else "value", "", "ratio", level, ""],
+            tablefmt="plain",
+            disable_numparse=True,
+            colalign=("left", "right", "right", "right", "left", "left"),
+            maxcolwidths=[name_columns],
+        )
+        return [line.rstrip() for line in text.splitlines()]
+
+    found = lines(None)
+    excess = max(map(len, found)) + len(_INDENT) - _COLUMNS
+    if excess > 0:  # long names go on in a second line
+        found = lines(max(max(len(row[0]) for row in rows) - excess, _NAME_COLUMNS))
+    return textwrap.indent("\n".join(found), _INDENT)
 
 
 def _value(cell: Mapping[str, Any], is_time: bool) -> tuple[str, str]:

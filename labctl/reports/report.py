@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labctl.reports import mail, table
+from labctl.errors import UserError
+from labctl.reports import mail, sentence, table
 from labctl.reports.document import document
+from labctl.reports.export import EXPORTS
 from labctl.results import runs
-from labctl.results.stats import compare
+from labctl.results.stored import results_of
 
 FORMATS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "terminal": table.render,
@@ -26,23 +28,32 @@ def document_of(folder: Path, run_id: str) -> dict[str, Any]:
         UserError: there is no such run, or its files are damaged.
     """
     run = runs.resolve(folder, run_id)
-    record = run.read()
+    return document(run.read(), results_of(run))
+
+
+def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = None) -> str:
+    """Return a run in another tool's format; `kernel` leaves the others' samples out.
+
+    Raises:
+        UserError: there is no such run, its files are damaged, or it has no such kernel.
+    """
+    run = runs.resolve(folder, run_id)
+    content = document(run.read(), results_of(run))
     samples = run.store.samples()
-    results = [
-        compare(
-            [sample for sample in samples if sample.experiment == experiment["name"]],
-            name=experiment["name"],
-            baseline=experiment["baseline"],
-            confidence=experiment["confidence"],
-            minimum_effect=experiment["minimum_effect"],
-            better=experiment["better"],
-        )
-        for experiment in record["experiments"]
-    ]
-    return document(record, results)
+    if kernel is not None:
+        known = ", ".join(sorted({sample.kernel for sample in samples}))
+        samples = [sample for sample in samples if sample.kernel == kernel and not sample.control]
+        if not samples:
+            raise UserError(f"the run has no sample of {kernel}", hint=f"it has: {known}")
+    return EXPORTS[style](content, samples)
 
 
 def found_a_problem(content: dict[str, Any]) -> bool:
-    """Return whether a script should stop at this report: something slower, or a failure."""
+    """Return whether a script should stop at this report.
+
+    Something slower, a failure, or a host on which the baseline differs from itself.
+    """
+    if any(sentence.is_suspect(experiment) for experiment in content["experiments"]):
+        return True
     cells = [cell for experiment in content["experiments"] for cell in experiment["cells"]]
     return any(cell["verdict"] == "slower" or cell["failed"] for cell in cells)

@@ -22,11 +22,13 @@ def sentence(experiment: Mapping[str, Any]) -> str:
     if len(cells) == 1:
         return _one(experiment, cells[0])
     counts = _counts(cells)
+    one_kernel = len({cell["kernel"] for cell in cells}) == 1
+    what = f"{len(cells)} {'settings' if one_kernel else 'cells'}"
     faster = [cell for cell in cells if cell["verdict"] == "faster"]
     if not faster:
-        return f"of {len(cells)} settings none is shown to be faster: {counts}"
+        return f"of {what} none is shown to be faster: {counts}"
     best = max(faster, key=lambda cell: cell["ratio"])
-    return f"{_one(experiment, best)}: the best of {len(cells)} settings ({counts})"
+    return f"{_one(experiment, best)}: the best of {what} ({counts})"
 
 
 def control(experiment: Mapping[str, Any]) -> str:
@@ -40,6 +42,21 @@ def control(experiment: Mapping[str, Any]) -> str:
         f"A/A control: {experiment['baseline']} against itself, ratio {words.ratio(aa['ratio'])} "
         f"({_interval(experiment, aa)}): {aa['verdict']}"
     )
+
+
+def curve(fitted: Mapping[str, Any]) -> str:
+    """Return what a curve over a number of workers says."""
+    kernel, axis = fitted["kernel"], fitted["axis"]
+    if fitted["best"] == fitted["levels"][0]:
+        advice = f"no {axis} above {fitted['best']} is faster"
+    else:
+        advice = f"shortest at {axis}={fitted['best']}, within 10 % of it from {fitted['knee']} on"
+    terms = [
+        f"{name} {fitted[name]:.2g} ({words.interval(fitted[f'{name}_ci'])})"
+        for name in ("contention", "coherency")
+    ]
+    amdahl = "; cannot be told from Amdahl's law" if fitted["p_coherency"] > 0.05 else ""
+    return f"{kernel} over {axis}: {advice}; scalability law: {', '.join(terms)}{amdahl}"
 
 
 def is_suspect(experiment: Mapping[str, Any]) -> bool:

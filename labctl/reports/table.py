@@ -81,7 +81,13 @@ def _experiment(
     blocks = experiment["blocks"]
     title = f"{experiment['name']}: {_subject(cells)} against {experiment['baseline']}, "
     title += f"{blocks} block{'' if blocks == 1 else 's'}"
-    lines = [sentence.control(experiment), *_handovers(cells), *experiment["warnings"]]
+    lines = [
+        sentence.control(experiment),
+        *_could_see(cells),
+        *map(sentence.curve, experiment.get("curves", [])),
+        *_handovers(cells),
+        *experiment["warnings"],
+    ]
     parts = [f"### {title}" if markdown else title, table, _list(lines, markdown)]
     return "\n\n".join(parts), any(figures)
 
@@ -147,6 +153,15 @@ def _seed_column(cells: Sequence[Mapping[str, Any]]) -> list[seed.SeedFigure | N
 
 def _seed(figure: seed.SeedFigure | None) -> str:
     return "" if figure is None else f"{figure.ratio:.2f} ({figure.seconds:.4g} s)"
+
+
+def _could_see(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    effects = [cell["smallest_effect"] for cell in cells if cell.get("smallest_effect")]
+    if not effects:
+        return []
+    least, most = (f"{100 * effect:.2g}" for effect in (min(effects), max(effects)))
+    span = most if least == most else f"{least} to {most}"
+    return [f"smallest effect that so many blocks see four times in five: {span} %"]
 
 
 def _handovers(cells: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,6 +15,8 @@ MINIMUM_BLOCKS = 6  # below it no exact test on blocks can reach 5 %
 POWER = 0.8
 _CONSTANT = 1e-12  # a spread of logs below what a double can hold of a measured time
 _MOST_BLOCKS = 200  # a run of more takes days
+# Up to so many blocks all sign patterns are tried; of more a sample, drawn alike each time.
+_EXACT_BLOCKS = 14
 _LARGEST_LOG = 700.0  # the largest whose exponential is still a double
 
 
@@ -95,6 +97,32 @@ def _by_t(
         p_beyond=min(1.0, 2 * float(min(above, below))),
         p_same=float(DescrStatsW(values).ttost_mean(-margin, margin)[0]),
     )
+
+
+def sign_flip(d: Sequence[float]) -> float | None:
+    """Return the two-sided p of Fisher's sign-flip test of the mean, None below 6 blocks.
+
+    It asks of the log ratios only that they are symmetric about 0 if nothing
+    changed: a second opinion on the t test, which asks that they are normal.
+    """
+    if len(d) < MINIMUM_BLOCKS:
+        return None
+    import numpy as np
+    from scipy.stats import permutation_test
+
+    def distance(x: np.ndarray, axis: int) -> np.ndarray:
+        # Rounded, or the patterns that tie would be told apart by their last bits.
+        return np.asarray(np.abs(np.mean(x, axis=axis)) / _CONSTANT).round()
+
+    test = permutation_test(
+        (sorted(d),),
+        distance,
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=2**_EXACT_BLOCKS,
+        random_state=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
 
 
 def adjust(

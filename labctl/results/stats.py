@@ -22,7 +22,7 @@ from labctl.results.cells import (
     primary,
 )
 from labctl.results.comparison import Comparison, ExperimentResult
-from labctl.results.paired import Paired, adjust, paired, smallest_effect
+from labctl.results.paired import Paired, adjust, paired, sign_flip, smallest_effect
 from labctl.results.store import Sample
 from labctl.results.verdict import Rule, conclude
 from labctl.results.warn import warnings_of
@@ -66,7 +66,12 @@ def compare(
         aa_control=aa,
         cells=rows,
         warnings=warnings_of(
-            baselines=baselines, controls=controls, others=others, aa=aa, rows=compared
+            baselines=baselines,
+            controls=controls,
+            others=others,
+            aa=aa,
+            rows=compared,
+            alpha=rule.alpha,
         ),
         blocks=len({block for cell in cells for block in cell.logs(primary)}),
         confidence=confidence,
@@ -143,6 +148,7 @@ def _family(
             host_is_trusted=host_is_trusted,
         )
         row = _row(cell, primary)
+        base = baseline_for(cell, baselines)
         comparisons.append(
             replace(
                 row,
@@ -154,10 +160,19 @@ def _family(
                 p_beyond=p_beyond,
                 verdict=conclusion.verdict,
                 blocks_needed=conclusion.blocks_needed,
+                p_sign_flip=sign_flip(_differences(cell, base, primary, better)),
+                sd_log=result.sd if result else None,
+                smallest_effect=_could_see(result, rule, family),
                 reason=conclusion.reason,
             )
         )
     return _with_memory_back(comparisons, cells, baselines, rule)
+
+
+def _could_see(result: Paired | None, rule: Rule, family: int) -> float | None:
+    if result is None or result.sd is None:
+        return None
+    return smallest_effect(result.sd, result.blocks, rule.confidence, family)
 
 
 def _with_memory_back(

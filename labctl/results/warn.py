@@ -15,6 +15,7 @@ def warnings_of(
     others: Sequence[Cell],
     aa: Comparison | None,
     rows: Sequence[Comparison],
+    alpha: float,
 ) -> tuple[str, ...]:
     """Return one line each; `rows` are the verdicts on `others`, in their order."""
     lines = _on_host(aa)
@@ -22,6 +23,11 @@ def warnings_of(
         lines += _on_failures(cell)
     for cell, row in zip(others, rows, strict=True):
         lines += _on_failures(cell)
+        if row.verdict in ("faster", "slower") and (row.p_sign_flip or 0) > alpha:
+            lines.append(
+                f"{cell.name} is {row.verdict} by the t test, and by the sign-flip test it is "
+                f"not (p {row.p_sign_flip:.2g}): a few blocks carry it"
+            )
         if row.verdict == "undecided":
             more = f"; about {row.blocks_needed} more blocks" if row.blocks_needed else ""
             lines.append(f"{cell.name} is undecided: {row.reason}{more}")

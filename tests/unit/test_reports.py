@@ -8,7 +8,7 @@ from samples import cell
 from labctl import cli
 from labctl.reports import mail, seed, words
 from labctl.reports.document import document
-from labctl.reports.report import FORMATS
+from labctl.reports.report import FORMATS, found_a_problem
 from labctl.reports.table import render
 from labctl.results.stats import compare
 
@@ -403,3 +403,28 @@ def test_the_cover_letter_block_says_what_failed_and_whom_not_to_trust():
 def test_every_format_can_be_asked_for():
     (option,) = (each for each in cli.report.params if each.name == "style")
     assert list(option.type.choices) == list(FORMATS)
+
+
+def test_a_host_that_differs_from_itself_is_a_problem_to_scripts():
+    assert found_a_problem(report(patched(1.4), control=1.3))
+    assert not found_a_problem(report(patched(1.4)))
+
+
+def test_every_table_says_what_it_could_see():
+    assert "four times in five" in render(report(patched(1.4)))
+    assert "four times in five" not in render(report(cell([0.5], kernel="parallel-free")))
+
+
+def test_a_verdict_that_few_blocks_carry_is_marked():
+    # seven blocks at a quarter more, one far on the other side: t and sign-flip part ways
+    d = [1.25] * 7 + [0.99]
+    samples = cell([t / r for t, r in zip(STOCK, d, strict=True)], kernel="parallel-free")
+    (row,) = [c for c in report(samples)["experiments"][0]["cells"] if c["verdict"] != "baseline"]
+    assert row["p_sign_flip"] == pytest.approx(4 / 2**8)
+
+
+def test_long_names_stay_within_the_columns_of_a_mail():
+    setting = {"unmap_max_active": 1, "batch_pages": 65536}
+    text = mail.render(report(patched(1.4, setting=setting)))
+    assert max(map(len, text.splitlines())) <= 72
+    assert "unmap_max_active=1" in text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from samples import cell, null_times, sample
 
 from labctl.errors import UserError
-from labctl.results.paired import adjust, more_blocks, paired
+from labctl.results.paired import adjust, more_blocks, paired, sign_flip
 from labctl.results.stats import compare, half_width, smallest_effect
 
 GOLDEN = {
@@ -59,6 +59,7 @@ def test_paired_t_of_six_blocks():
     case = GOLDEN["signflip_floor_n6"]
     result = paired(case["input"]["d"], confidence=0.95, margin=0.0)
     assert result.p == pytest.approx(case["expected"]["paired_t_p"], rel=EXACT)
+    assert sign_flip(case["input"]["d"]) == pytest.approx(case["expected"]["signflip_p"], rel=EXACT)
     assert result.p_beyond == pytest.approx(result.p, rel=EXACT)  # without a margin, one test
 
 
@@ -498,6 +499,28 @@ def test_half_width_leaves_a_dead_cell_out():
     alive = [*cell(STOCK), *cell(times(1.4), kernel="new")]
     args = {"baseline": "stock", "confidence": 0.95}
     assert half_width([*alive, *dead], **args) == half_width(alive, **args)
+
+
+@pytest.mark.parametrize(
+    ("d", "p"),
+    [
+        ([0.1] * 6, 2 / 2**6),
+        ([0.1] * 8, 2 / 2**8),
+        ([0.1, -0.1] * 3, 1.0),
+        # all 2^7 sign patterns by hand: only the two with all signs alike reach 2.2
+        ([0.1, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5], 2 / 2**7),
+        ([0.1] * 5, None),
+        ([], None),
+    ],
+)
+def test_sign_flip_counts_the_patterns_that_reach_as_far(d, p):
+    assert sign_flip(d) == (None if p is None else pytest.approx(p, rel=1e-12))
+
+
+def test_sign_flip_of_many_blocks_is_a_sample_drawn_alike_each_time():
+    d = [0.01 * (i % 7 - 2) for i in range(30)]
+    assert sign_flip(d) == sign_flip(d[::-1])
+    assert 0 < sign_flip(d) < 0.2
 
 
 def test_smallest_effect_shrinks_with_blocks_and_grows_with_cells():

@@ -1,0 +1,174 @@
+"""A stored run in the formats of tools that people have. Pure: values in, text out.
+
+- benchfmt: Go's benchmark format, which benchstat reads;
+  `benchstat -col kernel FILE` sets the kernels side by side.
+- pyperf: JSON of pyperf, one benchmark a cell, one run a boot.
+- junit: one test case a cell, failed if slower or crashed, skipped if undecided.
+- csv: every sample, warm-ups and failures too.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from statistics import median
+from typing import Any
+from xml.etree import ElementTree
+
+from labctl.reports import words
+from labctl.results.store import Sample
+
+Document = Mapping[str, Any]
+
+
+def benchfmt(document: Document, samples: Sequence[Sample]) -> str:
+    """Return a line a boot: the median of its good repetitions, and how many they were.
+
+    The format: golang.org/design/14313-benchmark-format.
+    """
+    lines = [
+        f"run: {document['run']}",
+        f"host: {words.host(document['host'])}",
+        f"accel: {document['accel']}",
+    ]
+    units = {_unit(experiment): experiment["better"] for experiment in document["experiments"]}
+    lines += [f"Unit {unit} better={better} assume=nothing" for unit, better in units.items()]
+    of_experiment = {each["name"]: each for each in document["experiments"]}
+    kernel = ""
+    for boot in _boots(samples):
+        first = boot[0]
+        own = f"{first.kernel}-aa" if first.control else first.kernel
+        if own != kernel:
+            lines.append(f"kernel: {own}")
+            kernel = own
+        unit = _unit(of_experiment[first.experiment])
+        value = median(_values(boot))
+        lines.append(f"Benchmark{_go_name(first)} {len(boot)} {value:.9g} {unit}")
+    return "\n".join(lines) + "\n"
+
+
+def pyperf(document: Document, samples: Sequence[Sample]) -> str:
+    """Return a suite of pyperf: one benchmark a cell, one run a boot, with its warm-up.
+
+    The kernel is no part of a benchmark's name where there is but one, so that
+    files of two kernels can be compared.
+    """
+    is_one = len({sample.label for sample in samples}) == 1
+    warmups = {
+        (s.experiment, s.block, s.boot_id): s for s in samples if s.warmup and s.status == "ok"
+    }
+    benchmarks: dict[str, list[dict[str, Any]]] = {}
+    for boot in _boots(samples):
+        first = boot[0]
+        run: dict[str, Any] = {
+            "metadata": {"date": first.started_at, "boot_id": first.boot_id},
+            "values": _values(boot),
+        }
+        warm = warmups.get((first.experiment, first.block, first.boot_id))
+        if warm is not None and warm.value is not None:
+            run["warmups"] = [[1, warm.value]]
+        label = "" if is_one else first.label
+        words_of_name = [first.experiment, label, words.setting(first.setting)]
+        benchmarks.setdefault(" ".join(filter(None, words_of_name)), []).append(run)
+    suite = {
+        "version": "1.0",
+        "metadata": {
+            "unit": "second",
+            "loops": 1,
+            "labctl_run": document["run"],
+            "labctl_accel": document["accel"],
+        },
+        "benchmarks": [
+            {"metadata": {"name": name}, "runs": runs} for name, runs in benchmarks.items()
+        ],
+    }
+    return json.dumps(suite, indent=1) + "\n"
+
+
+def junit(document: Document, _: Sequence[Sample]) -> str:
+    """Return a test case for each cell that was compared, and one for each A/A control."""
+    root = ElementTree.Element("testsuites", name=f"labctl {document['run']}")
+    for experiment in document["experiments"]:
+        cases = [cell for cell in experiment["cells"] if cell["verdict"] != "baseline"]
+        control = experiment["aa_control"]
+        suite = ElementTree.SubElement(root, "testsuite", name=experiment["name"])
+        for cell in [*([control] if control else []), *cases]:
+            _case(suite, experiment, cell, is_control=cell is control)
+        suite.set("tests", str(len(suite)))
+        suite.set("failures", str(len(suite.findall("*/failure"))))
+        suite.set("skipped", str(len(suite.findall("*/skipped"))))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def to_csv(_: Document, samples: Sequence[Sample]) -> str:
+    """Return a row a sample; what is itself an object is JSON in its column."""
+    out = io.StringIO()
+    names = [field.name for field in fields(Sample)]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for sample in samples:
+        values = (getattr(sample, name) for name in names)
+        writer.writerow(json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for v in values)
+    return out.getvalue()
+
+
+EXPORTS: Mapping[str, Callable[[Document, Sequence[Sample]], str]] = {
+    "benchfmt": benchfmt,
+    "pyperf": pyperf,
+    "junit": junit,
+    "csv": to_csv,
+}
+
+
+def _boots(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Return the good repetitions of each cell's visits in a block, by experiment and cell."""
+    groups: dict[tuple[str, str, int], list[Sample]] = {}
+    for sample in samples:
+        if sample.status == "ok" and not sample.warmup and sample.value is not None:
+            groups.setdefault((sample.experiment, sample.cell, sample.block), []).append(sample)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _values(boot: Sequence[Sample]) -> list[float]:
+    return [sample.value for sample in boot if sample.value is not None]
+
+
+def _unit(experiment: Mapping[str, Any]) -> str:
+    if experiment["better"] == "lower":
+        return "sec/op"
+    return "".join(experiment.get("metric", "value").split())
+
+
+def _go_name(sample: Sample) -> str:
+    """Return a name that Go's format takes: no blank, settings as /name=value."""
+    parts = [sample.experiment, *(f"{name}={value}" for name, value in sample.setting.items())]
+    name = "/".join("_".join(str(part).split()) for part in parts)
+    return name[:1].upper() + name[1:]
+
+
+def _case(
+    suite: ElementTree.Element,
+    experiment: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    *,
+    is_control: bool,
+) -> None:
+    name = "A/A control" if is_control else words.cell(cell)
+    case = ElementTree.SubElement(suite, "testcase", name=name, classname=experiment["name"])
+    properties = ElementTree.SubElement(case, "properties")
+    for key in ("ratio", "ci", "p_corrected", "blocks", "median_seconds", "spread_percent"):
+        if cell[key] is not None:
+            value = cell[key] if key != "ci" else words.interval(cell[key])
+            ElementTree.SubElement(properties, "property", name=key, value=str(value))
+    verdict, failed = cell["verdict"], cell["failed"]
+    is_bad = verdict in ("faster", "slower") if is_control else verdict == "slower" or failed
+    if is_bad:
+        said = f"{verdict}: ratio {words.ratio(cell['ratio'])}, {words.interval(cell['ci'])}"
+        more = ", ".join(f"{count} {status}" for status, count in failed.items())
+        ElementTree.SubElement(case, "failure", message="; ".join(filter(None, [said, more])))
+    elif verdict == "undecided" and not is_control:
+        ElementTree.SubElement(case, "skipped", message=cell["reason"])

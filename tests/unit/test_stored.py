@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from samples import cell, null_times
+from synthetic import lab
+
+from labctl import screen
+from labctl.experiments.preview import preview
+from labctl.results import runs
+from labctl.results.stored import results_of, spread_of
+
+BLOCKS = 8
+RECORD = {
+    "schema": 1,
+    "run": "r",
+    "experiments": [
+        {
+            "name": "smoke",
+            "workload": "free",
+            "baseline": "stock",
+            "confidence": 0.95,
+            "minimum_effect": 0.02,
+            "better": "lower",
+        }
+    ],
+}
+
+
+def stored(folder: Path, spread=0.03):
+    run = runs.create(folder)
+    stock, twin, patched = null_times(np.random.default_rng(7), BLOCKS, 3, spread)
+    for each in (cell(stock), cell(twin, control=True), cell(patched, kernel="patched")):
+        for sample in each:
+            run.store.append(sample)
+    run.write(RECORD)
+    return run
+
+
+def test_a_stored_run_is_compared_by_its_own_rule(tmp_path):
+    (result,) = results_of(stored(tmp_path))
+    assert (result.name, result.blocks, result.confidence) == ("smoke", BLOCKS, 0.95)
+    assert [c.kernel for c in result.cells] == ["stock", "patched"]
+
+
+def test_the_spread_is_that_of_a_difference_of_two_boots(tmp_path):
+    found = spread_of(stored(tmp_path, spread=0.03), "free")
+    assert found == pytest.approx(0.03 * 2**0.5, rel=0.6)
+
+
+def test_another_workload_says_nothing(tmp_path):
+    assert spread_of(stored(tmp_path), "exit") is None
+
+
+def test_a_run_without_samples_says_nothing(tmp_path):
+    run = runs.create(tmp_path)
+    run.write(RECORD)
+    assert spread_of(run, "free") is None
+
+
+def test_a_plan_tells_what_its_blocks_can_see(tmp_path):
+    here = lab(blocks=6).model_copy(update={"root": tmp_path})
+    assert preview(here, "e", 1)["power"] is None
+    run = stored(tmp_path / ".labctl" / "runs")
+    found = preview(here, "e", 1)
+    assert found["power"]["from"] == f"run {run.id}"
+    (effect,) = found["power"]["smallest_effect"]
+    assert effect["blocks"] == 6
+    assert 0.01 < effect["effect"] < 0.2
+    assert "6 blocks" in screen.preview(found)
