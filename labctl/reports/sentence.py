@@ -52,7 +52,7 @@ def curve(fitted: Mapping[str, Any]) -> str:
     else:
         advice = f"shortest at {axis}={fitted['best']}, within 10 % of it from {fitted['knee']} on"
     terms = [
-        f"{name} {fitted[name]:.2g} ({words.interval(fitted[f'{name}_ci'])})"
+        f"{name} {round(fitted[name], 6):.2g} ({words.interval(fitted[f'{name}_ci'])})"
         for name in ("contention", "coherency")
     ]
     amdahl = "; cannot be told from Amdahl's law" if fitted["p_coherency"] > 0.05 else ""

@@ -428,3 +428,15 @@ def test_long_names_stay_within_the_columns_of_a_mail():
     text = mail.render(report(patched(1.4, setting=setting)))
     assert max(map(len, text.splitlines())) <= 72
     assert "unmap_max_active=1" in text
+
+
+def test_a_matrix_over_workers_says_from_where_on_more_are_not_worth_it():
+    groups = [
+        cell([t * f for t in STOCK], kernel="parallel-free", setting={"max_active": n})
+        for n, f in ((1, 0.9), (2, 0.6), (4, 0.5), (8, 0.48), (16, 0.55))
+    ]
+    text = flat(render(report(*groups)))
+    assert re.search(
+        r"parallel-free over max_active: shortest at max_active=[5-9], within 10 %", text
+    )
+    assert "contention" in text
