@@ -135,11 +135,10 @@ def series_steps(name: str, steps: Sequence[Step]) -> str:
         told = {check: _outcome(said) for check, said in document["checks"].items()}
         rows.append({"": step.number, "patch": step.subject, **told})
         for check, said in step.checks.items():
-            objections += [f"{step.patch}: {check}:", *(f"  | {line}" for line in said)] * bool(
-                said
-            )
+            if said:
+                objections += ["", f"{step.patch}: {check}:", *(f"  | {line}" for line in said)]
     text = tabulate(rows, headers="keys", tablefmt="simple", maxcolwidths=[None, _SUBJECT_COLUMNS])
-    return "\n".join([f"series of {name}", "", text, *([""] if objections else []), *objections])
+    return "\n".join([f"series of {name}", "", text, *objections])
 
 
 def _outcome(objections: Sequence[str] | None) -> str:

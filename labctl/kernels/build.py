@@ -103,8 +103,7 @@ class Builder:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
         with self._told_if_full(), self._tree(request, tell) as tree:
-            tell("unpacking" if not tree.src.is_dir() else "preparing the source", 0, None)
-            tree.fill()
+            _fill(tree, tell)
             tree.prepare(None)
             make = Make(kernel.name, tree, log, tell)
             make.configure(request.options)
@@ -137,8 +136,7 @@ class Builder:
             return
         tell = self._teller(request.image.kernel)
         with self._tree(request, tell) as tree:
-            tell("unpacking" if not tree.src.is_dir() else "checking the series", 0, None)
-            tree.fill()
+            _fill(tree, tell, "checking the series")
             tree.check(request.patches)
 
     def _image(self, request: _Request) -> Image:
@@ -164,8 +162,7 @@ class Builder:
 
     def _make(self, request: _Request, make: Make, tell: Callable[..., None]) -> None:
         tree = make.tree
-        tell("unpacking" if not tree.src.is_dir() else "preparing the source", 0, None)
-        tree.fill()
+        _fill(tree, tell)
         tree.prepare(request.patches)
         if request.source.hash() != request.image.source_hash:
             raise UserError(
@@ -201,3 +198,8 @@ class Builder:
             raise HostError(
                 "the disk is full", where=str(self._root), hint="`labctl clean` makes room"
             ) from error
+
+
+def _fill(tree: Tree, tell: Callable[..., None], stage: str = "preparing the source") -> None:
+    tell(stage if tree.src.is_dir() else "unpacking", 0, None)
+    tree.fill()

@@ -28,7 +28,8 @@ def document_of(folder: Path, run_id: str) -> dict[str, Any]:
         UserError: there is no such run, or its files are damaged.
     """
     run = runs.resolve(folder, run_id)
-    return document(run.read(), results_of(run))
+    record = run.read()
+    return document(record, results_of(record, run.store.samples()))
 
 
 def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = None) -> str:
@@ -38,8 +39,8 @@ def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = Non
         UserError: there is no such run, its files are damaged, or it has no such kernel.
     """
     run = runs.resolve(folder, run_id)
-    content = document(run.read(), results_of(run))
-    samples = run.store.samples()
+    record, samples = run.read(), run.store.samples()
+    content = document(record, results_of(record, samples))
     if kernel is not None:
         known = ", ".join(sorted({sample.kernel for sample in samples}))
         samples = [sample for sample in samples if sample.kernel == kernel and not sample.control]

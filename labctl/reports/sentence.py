@@ -55,7 +55,7 @@ def curve(fitted: Mapping[str, Any]) -> str:
         f"{name} {round(fitted[name], 6):.2g} ({words.interval(fitted[f'{name}_ci'])})"
         for name in ("contention", "coherency")
     ]
-    amdahl = "; cannot be told from Amdahl's law" if fitted["p_coherency"] > 0.05 else ""
+    amdahl = "; cannot be told from Amdahl's law" if fitted["is_amdahl"] else ""
     return f"{kernel} over {axis}: {advice}; scalability law: {', '.join(terms)}{amdahl}"
 
 

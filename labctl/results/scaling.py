@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MINIMUM_LEVELS = 4  # three parameters, and something left to judge them by
 _IS_PARALLELISM = re.compile(r"max_active|threads|workers|jobs")
 _NEAR_BEST = 0.1
+_ALPHA = 0.05
 _LARGEST_CONTENTION = 100.0
 
 Interval = tuple[float, float]
@@ -35,7 +36,8 @@ class Curve:
     `contention` is the share of the work that waits for its turn (above 1, each
     worker costs the others more than it does), `coherency` what each pair of
     workers costs; both with intervals. `p_coherency` tests Amdahl's law against
-    the full one (F test of nested models). `best` is the number of workers, in the
+    the full one (F test of nested models), `is_amdahl` says that at 5 % the data
+    cannot tell them apart. `best` is the number of workers, in the
     range measured, with the shortest fitted time, `knee` the smallest that comes
     within 10 % of it: what to recommend.
     """
@@ -50,14 +52,10 @@ class Curve:
     coherency: float
     coherency_ci: Interval
     p_coherency: float
+    is_amdahl: bool
     residual_percent: float
     best: int
     knee: int
-
-    @property
-    def is_amdahl(self) -> bool:
-        """Whether the data cannot tell the full law from Amdahl's."""
-        return self.p_coherency > 0.05
 
 
 def curves(cells: Sequence[Comparison]) -> list[Curve]:
@@ -112,10 +110,11 @@ def fit(points: Mapping[int, float], *, axis: str = "max_active", kernel: str = 
         full, levels, logs, (*less, 0.01), bounds=([-np.inf, 0, 0], [np.inf, most, most])
     )
     freedom = len(levels) - len(law)
-    rest = float(np.sum((logs - full(levels, *law)) ** 2))
+    fitted = full(levels, *law)
+    rest = float(np.sum((logs - fitted) ** 2))
     gained = max(float(np.sum((logs - amdahl(levels, *less)) ** 2)) - rest, 0.0)
     p = float(f_distribution.sf(gained / (rest / freedom), 1, freedom)) if rest > 0 else 0.0
-    reach = t_distribution.ppf(0.975, freedom) * np.sqrt(np.diag(covariance))
+    reach = t_distribution.ppf(1 - _ALPHA / 2, freedom) * np.sqrt(np.diag(covariance))
     low, high = law - reach, law + reach
     span = np.arange(int(levels[0]), int(levels[-1]) + 1)
     times = np.exp(full(span, *law))
@@ -124,12 +123,13 @@ def fit(points: Mapping[int, float], *, axis: str = "max_active", kernel: str = 
         kernel=kernel,
         levels=tuple(points),
         seconds=tuple(points.values()),
-        fitted_seconds=tuple(np.exp(full(levels, *law)).tolist()),
+        fitted_seconds=tuple(np.exp(fitted).tolist()),
         contention=float(law[1]),
         contention_ci=(max(float(low[1]), 0.0), float(high[1])),
         coherency=float(law[2]),
         coherency_ci=(max(float(low[2]), 0.0), float(high[2])),
         p_coherency=p,
+        is_amdahl=p > _ALPHA,
         residual_percent=100 * float(np.sqrt(rest / freedom)),
         best=int(span[times.argmin()]),
         knee=int(span[np.argmax(times <= (1 + _NEAR_BEST) * times.min())]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labctl.results.comparison import ExperimentResult
@@ -12,29 +12,28 @@ from labctl.results.stats import compare
 from labctl.results.store import Sample
 
 
-def results_of(run: RunFolder) -> list[ExperimentResult]:
-    """Return the comparisons of each of a run's experiments, in their order.
-
-    Raises:
-        UserError: the run's files are damaged.
-    """
-    samples = run.store.samples()
-    return [_compare(samples, experiment) for experiment in run.read()["experiments"]]
+def results_of(record: Mapping[str, Any], samples: Sequence[Sample]) -> list[ExperimentResult]:
+    """Return the comparisons of each experiment of a run's record, in their order."""
+    return [_compare(samples, experiment) for experiment in record["experiments"]]
 
 
 def spread_of(run: RunFolder, workload: str) -> float | None:
     """Return the median over cells of the standard deviation of a block's log ratio.
 
     None if the run has no two good blocks of any cell of the workload.
+
+    Raises:
+        UserError: the run's files are damaged.
     """
-    names = {e["name"] for e in run.read()["experiments"] if e["workload"] == workload}
-    if not names:
+    experiments = [e for e in run.read()["experiments"] if e["workload"] == workload]
+    if not experiments:
         return None
-    cells = [cell for each in results_of(run) if each.name in names for cell in each.cells]
-    return statistics.median(found) if (found := [c.sd_log for c in cells if c.sd_log]) else None
+    results = results_of({"experiments": experiments}, run.store.samples())
+    found = [cell.sd_log for each in results for cell in each.cells if cell.sd_log]
+    return statistics.median(found) if found else None
 
 
-def _compare(samples: list[Sample], experiment: Mapping[str, Any]) -> ExperimentResult:
+def _compare(samples: Sequence[Sample], experiment: Mapping[str, Any]) -> ExperimentResult:
     return compare(
         [sample for sample in samples if sample.experiment == experiment["name"]],
         name=experiment["name"],

@@ -10,6 +10,7 @@ import pytest
 from samples import cell, sample
 from test_reports import RUN, STOCK, times
 
+from labctl import cli
 from labctl.reports.document import document
 from labctl.reports.export import EXPORTS
 from labctl.results.stats import compare
@@ -120,3 +121,8 @@ def test_csv_has_every_sample():
 def test_a_run_without_samples_is_exported_too(style):
     content = document(RUN, [])
     assert EXPORTS[style](content, [])
+
+
+def test_the_command_offers_every_format():
+    (option,) = [p for p in cli.export.params if p.name == "style"]
+    assert list(option.type.choices) == list(EXPORTS)

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -415,8 +416,17 @@ def test_every_table_says_what_it_could_see():
     assert "four times in five" not in render(report(cell([0.5], kernel="parallel-free")))
 
 
-def test_a_verdict_that_few_blocks_carry_is_marked():
-    # seven blocks at a quarter more, one far on the other side: t and sign-flip part ways
+def test_a_verdict_that_the_sign_flip_test_does_not_share_is_marked():
+    d = [0.062, 0.081, 0.055, 0.09, 0.071, -0.004]  # golden case signflip_floor_n6, other way
+    times = [t / math.exp(x) for t, x in zip(STOCK, d, strict=False)]
+    experiment = report(cell(times, kernel="parallel-free"))["experiments"][0]
+    assert experiment["cells"][1]["verdict"] == "faster"
+    assert any("by the sign-flip test it is not" in line for line in experiment["warnings"])
+    clear = report(patched(1.4))["experiments"][0]
+    assert not any("sign-flip" in line for line in clear["warnings"])
+
+
+def test_a_cell_has_the_p_of_the_sign_flip_test():
     d = [1.25] * 7 + [0.99]
     samples = cell([t / r for t, r in zip(STOCK, d, strict=True)], kernel="parallel-free")
     (row,) = [c for c in report(samples)["experiments"][0]["cells"] if c["verdict"] != "baseline"]

@@ -38,7 +38,8 @@ def stored(folder: Path, spread=0.03):
 
 
 def test_a_stored_run_is_compared_by_its_own_rule(tmp_path):
-    (result,) = results_of(stored(tmp_path))
+    run = stored(tmp_path)
+    (result,) = results_of(run.read(), run.store.samples())
     assert (result.name, result.blocks, result.confidence) == ("smoke", BLOCKS, 0.95)
     assert [c.kernel for c in result.cells] == ["stock", "patched"]
 
