@@ -282,10 +282,9 @@ def export(lab_path: Path | None, style: str, kernel: str | None, run_id: str) -
     Those tools take boots or repetitions as independent of each other, and know
     no blocks: they are witnesses, `labctl report` has the verdict.
     """
-    from labctl.guests.prepare import state_folder
     from labctl.reports import report as reports
 
-    text = reports.export_of(state_folder(_load(lab_path)) / "runs", run_id, style, kernel=kernel)
+    text = reports.export_of(_load(lab_path).state / "runs", run_id, style, kernel=kernel)
     click.echo(text, nl=False)
 
 
@@ -322,6 +321,74 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
 
 @labctl.command()
 @_LAB
+@_JSON
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["terminal", "ktap", "junit"]),
+    default="terminal",
+    show_default=True,
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    help="How long each program of the guest works.",
+)
+@click.option(
+    "--check",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only checks of such names, as in 'integrity/*' (again for more).",
+)
+@click.option("-x", "--stop-at-first", is_flag=True, help="End a kernel's checks with a failure.")
+@click.option("--without-base", is_flag=True, help="Do not check the kernels' bases beside them.")
+@click.argument("kernels", nargs=-1)
+def verify(
+    lab_path: Path | None,
+    as_json: bool,
+    style: str,
+    seconds: int,
+    patterns: Sequence[str],
+    stop_at_first: bool,
+    without_base: bool,
+    kernels: Sequence[str],
+) -> None:
+    """Say whether KERNELS (all, if none is named) are as correct as their bases.
+
+    Builds debug kernels (the fragments of `verify:` in lab.yaml), turns the tunables
+    as it says there, and runs programs that find wrong memory: the lab's own
+    integrity scenarios, stress-ng, the kernel tree's selftests of mm. A splat, a
+    foreign byte, a hung task, memory that does not come back within 1 %, and a
+    series that was never entered are failures. Exit status 1 if there is one; a
+    selftest that fails on the base as well is none.
+    """
+    from labctl.checks.verify import Events, Options, verify
+    from labctl.reports.verified import FORMATS
+
+    lab = _load(lab_path)
+    with screen.Checking() as checking:
+        verified = verify(
+            lab,
+            _kernels(lab, kernels),
+            seconds=seconds,
+            options=Options(only=tuple(patterns) or ("*",), stop_at_first=stop_at_first),
+            with_base=not without_base,
+            events=Events(building=checking.building, checking=checking.checking),
+        )
+    document = verified.document()
+    if as_json:
+        _print_json(document)
+    else:
+        click.echo(FORMATS[style](document), nl=False)
+    if not verified.passed:
+        sys.exit(1)
+
+
+@labctl.command()
+@_LAB
 @click.option("--runs", "runs_too", is_flag=True, help="Also what was measured.")
 def clean(lab_path: Path | None, runs_too: bool) -> None:
     """Remove what was built, to make room; what was measured stays.
@@ -339,10 +406,9 @@ def clean(lab_path: Path | None, runs_too: bool) -> None:
 
 
 def _show_report(lab: Lab, run_id: str, *, as_json: bool, style: str = "terminal") -> None:
-    from labctl.guests.prepare import state_folder
     from labctl.reports import report as reports
 
-    document = reports.document_of(state_folder(lab) / "runs", run_id)
+    document = reports.document_of(lab.state / "runs", run_id)
     if as_json:
         _print_json(document)
     else:
@@ -386,9 +452,8 @@ def _load(path: Path | None) -> Lab:
 
 def _fleet(lab: Lab) -> Fleet:
     from labctl.guests.fleet import Fleet
-    from labctl.guests.prepare import state_folder
 
-    return Fleet(state_folder(lab) / "guests")
+    return Fleet(lab.state / "guests")
 
 
 def _chosen(lab: Lab, experiments: Sequence[str]) -> list[str]:

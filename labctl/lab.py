@@ -7,7 +7,7 @@ from pathlib import Path
 from labctl import lab_tabs
 from labctl.errors import ConfigError, UserError
 from labctl.lab_checks import check, check_memory, default_guest
-from labctl.lab_files import resolve
+from labctl.lab_files import absolute, resolve
 from labctl.lab_findings import Findings
 from labctl.lab_models import (
     Blocks,
@@ -22,6 +22,7 @@ from labctl.lab_models import (
     StatisticsOverride,
     Topology,
     Tunable,
+    Verify,
     Workload,
 )
 from labctl.lab_shape import read
@@ -40,6 +41,7 @@ __all__ = [
     "StatisticsOverride",
     "Topology",
     "Tunable",
+    "Verify",
     "Workload",
     "check_host",
     "load",
@@ -132,6 +134,7 @@ def _resolve(file: LabFile, path: Path, root: Path, document: Document) -> Lab:
     return Lab(
         path=path.absolute(),
         root=root,
+        state=absolute(root, file.state).resolve(),
         defaults=file.defaults.model_copy(update={"guest": default_guest(file)}),
         guests=file.guests,
         kernels={name: resolve(file, name, root) for name in file.kernels},
@@ -139,6 +142,10 @@ def _resolve(file: LabFile, path: Path, root: Path, document: Document) -> Lab:
         workloads={name: Workload(name=name, **dict(one)) for name, one in file.workloads.items()},
         experiments={name: _experiment(name, one) for name, one in file.experiments.items()},
         statistics=file.statistics,
+        verify=Verify(
+            fragments=tuple(absolute(root, text) for text in file.verify.kconfig),
+            **dict(file.verify),
+        ),
         marks={**document.keys, **document.values},
     )
 

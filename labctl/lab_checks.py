@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labctl import units
-from labctl.lab_files import check_kernels
+from labctl.lab_files import check_fragments, check_kernels
 from labctl.lab_findings import Findings
 from labctl.lab_models import (
     LOCAL_DISTANCE,
@@ -18,6 +18,7 @@ from labctl.lab_models import (
     Statistics,
     Topology,
     TunableEntry,
+    VerifyEntry,
     WorkloadEntry,
 )
 from labctl.lab_yaml import KeyPath
@@ -39,6 +40,40 @@ def check(file: LabFile, found: Findings, root: Path) -> None:
         _blocks(file.statistics.blocks, ("statistics", "blocks"), found)
     for name, experiment in file.experiments.items():
         _Experiment(file, found, name, experiment).check()
+    _verify(file.verify, found, root)
+
+
+def _verify(verify: VerifyEntry, found: Findings, root: Path) -> None:
+    path: KeyPath = ("verify",)
+    if not found.sound_section("verify"):
+        return
+    if verify.guest is not None:
+        _known("guest", verify.guest, (*path, "guest"), found.names("guests"), found)
+    check_fragments(verify.kconfig, (*path, "kconfig"), found, root)
+    _in_both(verify.set, path, found)
+    for where in ("set", "matrix"):
+        for name in getattr(verify, where):
+            if found.sound_section("tunables") and name not in found.names("tunables"):
+                known = found.names("tunables")
+                found.unknown("tunable", name, (*path, where, name), known, at_key=True)
+    for name, values in verify.matrix.items():
+        _twice(values, (*path, "matrix", name), found)
+
+
+def _in_both(fixed: Mapping[str, Scalar], path: KeyPath, found: Findings) -> None:
+    for key in fixed:
+        if (*path, "matrix", key) in found.document.keys:
+            hint = "`set` is for what stays the same, `matrix` for what changes: keep one"
+            found.add((*path, "set", key), "stands in `matrix` too", hint, at_key=True)
+
+
+def _twice(values: Sequence[Scalar], path: KeyPath, found: Findings) -> None:
+    seen: Counter[str] = Counter()
+    for index, value in enumerate(values):
+        seen[repr(value)] += 1
+        if seen[repr(value)] > 1:
+            what = f"{quote(str(value))} stands twice in this list"
+            found.add((*path, index), what, "remove one of them")
 
 
 def _distances(guest: Topology, path: KeyPath, found: Findings) -> None:
@@ -163,15 +198,12 @@ class _Experiment:
         if not experiment.matrix and matrix in found.document.keys and found.sound(*matrix):
             hint = "matrix: {max_active: [1, 2, 4]}, or remove the key"
             found.add(matrix, "must not be empty", hint)
-        for key in experiment.set:
-            if (*path, "matrix", key) in found.document.keys:
-                hint = "`set` is for what stays the same, `matrix` for what changes: keep one"
-                found.add((*path, "set", key), "stands in `matrix` too", hint, at_key=True)
+        _in_both(experiment.set, path, found)
         for where in ("set", "matrix"):
             for key in getattr(experiment, where):
                 self._setting(key, (*path, where, key), workload_known, kernels)
         for key, values in experiment.matrix.items():
-            self._twice(values, (*path, "matrix", key))
+            _twice(values, (*path, "matrix", key), found)
         self._statistics()
 
     def _kernels(self) -> list[str] | None:
@@ -180,19 +212,11 @@ class _Experiment:
         names, sound = found.names("kernels"), found.sound_section("kernels")
         for index, kernel in enumerate(experiment.kernels):
             sound &= _known("kernel", kernel, (*path, "kernels", index), names, found)
-        self._twice(experiment.kernels, (*path, "kernels"))
+        _twice(experiment.kernels, (*path, "kernels"), found)
         if experiment.baseline is not None:
             baseline = (*path, "baseline")
             sound &= _known("kernel", experiment.baseline, baseline, names, found)
         return [*experiment.kernels, experiment.baseline or ""] if sound else None
-
-    def _twice(self, values: Sequence[Scalar], path: KeyPath) -> None:
-        seen: Counter[str] = Counter()
-        for index, value in enumerate(values):
-            seen[repr(value)] += 1
-            if seen[repr(value)] > 1:
-                what = f"{quote(str(value))} stands twice in this list"
-                self.found.add((*path, index), what, "remove one of them")
 
     def _setting(
         self, key: str, path: KeyPath, workload_known: bool, kernels: list[str] | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from labctl.lab_findings import Findings, suggestion
@@ -26,10 +27,15 @@ def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
             _base(file, name, found, reported)
         if entry.series is not None and found.sound(*path, "series"):
             _series(file, name, found, root)
-        for index, fragment in enumerate(entry.kconfig):
-            if not _is_file(absolute(root, fragment)):
-                what = f"the file {quote(fragment)} does not exist"
-                found.add((*path, "kconfig", index), what, _relative_hint(root))
+        check_fragments(entry.kconfig, (*path, "kconfig"), found, root)
+
+
+def check_fragments(fragments: Sequence[str], path: KeyPath, found: Findings, root: Path) -> None:
+    """Record the kconfig fragments that are not there."""
+    for index, fragment in enumerate(fragments):
+        if not _is_file(absolute(root, fragment)):
+            what = f"the file {quote(fragment)} does not exist"
+            found.add((*path, index), what, _relative_hint(root))
 
 
 def lineage(file: LabFile, name: str) -> list[KernelEntry] | None:

@@ -285,10 +285,32 @@ class Experiment(ExperimentEntry):
         return {**data, "baseline": baseline, "kernels": kernels}
 
 
+class VerifyEntry(Model):
+    """How `labctl verify` puts a kernel to the test."""
+
+    guest: Reference | None = Field(None, description="the default guest if not given")
+    kconfig: tuple[str, ...] = Field((), description="kconfig fragments that make a debug kernel")
+    command_line: str = Field("", description="added to each kernel's own command line")
+    set: dict[str, Value] = Field({}, description="tunables, the same in all checks")
+    matrix: dict[str, Annotated[tuple[Value, ...], Field(min_length=1)]] = Field(
+        {}, description="tunables, each with a list of values; checked at every combination"
+    )
+    held_back: Bytes = Field(
+        256 * units.MIB, description="memory that may be unmapped and not be free yet: 256MiB"
+    )
+
+
+class Verify(VerifyEntry):
+    """The same resolved; `fragments` are the paths of `kconfig`, absolute."""
+
+    fragments: tuple[Path, ...] = ()
+
+
 class LabFile(Model):
     """The whole of lab.yaml as written."""
 
     version: Version = 1
+    state: str = Field(".labctl", description="the folder for all that labctl makes: .labctl")
     defaults: Defaults = Defaults()
     guests: dict[Name, Topology] = Field({"numa4": Topology()}, min_length=1)
     kernels: dict[Name, KernelEntry] = Field(min_length=1)
@@ -296,13 +318,19 @@ class LabFile(Model):
     workloads: dict[Name, WorkloadEntry] = {}
     experiments: dict[Name, ExperimentEntry] = {}
     statistics: Statistics = Statistics()
+    verify: VerifyEntry = VerifyEntry()
 
 
 class Lab(Model):
-    """A valid lab. `root` is the folder that relative paths of the file start from."""
+    """A valid lab.
+
+    `root` is the folder that relative paths of the file start from, `state` the one
+    that holds all that labctl makes; both absolute.
+    """
 
     path: Path
     root: Path
+    state: Path
     defaults: Defaults
     guests: dict[str, Topology]
     kernels: dict[str, Kernel]
@@ -310,6 +338,7 @@ class Lab(Model):
     workloads: dict[str, Workload]
     experiments: dict[str, Experiment]
     statistics: Statistics
+    verify: Verify = Verify()
     marks: dict[KeyPath, Mark] = Field({}, repr=False)
 
     def resolve_statistics(self, experiment: Experiment | str) -> Statistics:

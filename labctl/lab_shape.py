@@ -32,7 +32,14 @@ _NAMED: dict[str, type[Model]] = {
 }
 _MAX_ROUNDS = 50  # each round leaves out what the one before found; a few are enough
 _MAY_BE_EMPTY = {"set", "parameters", "kconfig", "statistics", "defaults", "distances"}
-_SECTIONS_MAY_BE_EMPTY = {"tunables", "workloads", "experiments", "statistics", "defaults"}
+_SECTIONS_MAY_BE_EMPTY = {
+    "tunables",
+    "workloads",
+    "experiments",
+    "statistics",
+    "defaults",
+    "verify",
+}
 
 
 @cache

@@ -12,6 +12,7 @@ from labctl.lab_shape import file_schema
 # What it refers to.
 _COMPANIONS = (
     "guest/kconfig/base.config",
+    "guest/kconfig/debug.config",
     "patches/parallel-free/6.1",
     "patches/parallel-unmap/6.1",
 )

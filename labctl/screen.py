@@ -15,6 +15,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 if TYPE_CHECKING:
+    from labctl.checks.programs import Judgement
     from labctl.checks.series import Step
     from labctl.experiments.runner import Progress
     from labctl.kernels.build import BuildProgress
@@ -90,6 +91,23 @@ class Measuring(_Line):
             self.show(line)
         else:
             self.say(line)
+
+
+class Checking(_Line):
+    """Progress of a verification."""
+
+    def building(self, progress: BuildProgress) -> None:
+        """Show a build's progress."""
+        self.show(build_line(progress))
+
+    def checking(self, kernel: str, check: str, judgement: Judgement | None) -> None:
+        """Show the check that begins; what did not pass stays on the screen."""
+        if judgement is None:
+            self.show(f"{kernel}: {check}")
+        elif judgement.status == "passed":
+            self.show(f"{kernel}: {check}  ok")
+        else:
+            self.say(f"{kernel}: {check}  {judgement.status}: {judgement.why}")
 
 
 def build_line(progress: BuildProgress) -> str:

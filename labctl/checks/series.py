@@ -9,7 +9,7 @@ from typing import Any
 
 from labctl.errors import BuildError, GuestError, UserError
 from labctl.guests.guest import Guest
-from labctl.guests.prepare import prepare, state_folder
+from labctl.guests.prepare import prepare
 from labctl.kernels import examine, series
 from labctl.kernels.build import Builder, BuildProgress
 from labctl.kernels.examine import Complaint
@@ -70,8 +70,8 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
     if kernel.series is None:
         raise UserError(f"kernel {name} has no series to check")
     whole = series.read(kernel.series)
-    folder = state_folder(lab) / "series" / name
-    builder = Builder(state_folder(lab), progress)
+    folder = lab.state / "series" / name
+    builder = Builder(lab.state, progress)
     with builder.workshop(kernel, folder / "check.log") as make:
         steps = examine_steps(make, whole)
     for step in steps:

@@ -10,7 +10,6 @@ from labctl import host
 from labctl.experiments.plan import Plan, Visit, plan
 from labctl.guests import accelerator, qemu
 from labctl.guests.guest import GuestSpec
-from labctl.guests.prepare import state_folder
 from labctl.kernels.build import Image
 from labctl.lab_models import Lab
 from labctl.results import runs
@@ -41,7 +40,7 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
 
 def _guests(lab: Lab, planned: Plan) -> list[dict[str, str]]:
     topology = lab.guests[lab.guest_of(planned.experiment)]
-    cache = state_folder(lab) / "accelerator.json"
+    cache = lab.state / "accelerator.json"
     accel = accelerator.expected(lab.defaults.accel, host=host.describe(), cache=cache)
     guests = []
     for group in planned.groups():
@@ -80,7 +79,7 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
     from labctl.results.paired import smallest_effect
     from labctl.results.stored import spread_of
 
-    for run in runs.list_runs(state_folder(lab) / "runs"):
+    for run in runs.list_runs(lab.state / "runs"):
         sd = spread_of(run, planned.experiment.workload)
         if sd is None:
             continue
@@ -100,7 +99,7 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
 
 def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
     """Return seconds a boot, seconds a visit, and where the figures come from."""
-    for run in runs.list_runs(state_folder(lab) / "runs"):
+    for run in runs.list_runs(lab.state / "runs"):
         record = run.read()
         workload = planned.experiment.workload
         same = [e["name"] for e in record["experiments"] if e["workload"] == workload]

@@ -14,7 +14,7 @@ from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.runner import Facts, Progress, Runner
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import Guest
-from labctl.guests.prepare import Prepared, prepare, state_folder
+from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import BuildProgress
 from labctl.lab_models import Lab
 from labctl.results import runs
@@ -43,7 +43,7 @@ def run(lab: Lab, names: Sequence[str], *, seed: int | None, events: Events) -> 
     chosen = secrets.randbelow(2**31) if seed is None else seed
     plans = [plan(lab, name, chosen) for name in _known(lab, names)]
     prepared = _prepare(lab, plans, events)
-    folder = runs.create(state_folder(lab) / "runs")
+    folder = runs.create(lab.state / "runs")
     folder.write(_record(lab, folder.id, plans, prepared, chosen))
     _carry_out(folder, plans, prepared, events)
     return folder
@@ -55,7 +55,7 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     Raises:
         UserError: the lab, a kernel or the host is not what it was.
     """
-    folder = runs.resolve(state_folder(lab) / "runs", run_id)
+    folder = runs.resolve(lab.state / "runs", run_id)
     record = folder.read()
     names = [experiment["name"] for experiment in record["experiments"]]
     plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
@@ -163,7 +163,7 @@ def _carry_out(
         accel=prepared.accel,
         images={name: (i.hash, i.series_hash) for name, i in prepared.images.items()},
     )
-    fleet = Fleet(state_folder(prepared.lab) / "guests")
+    fleet = Fleet(prepared.lab.state / "guests")
     with host.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
         for each in plans:
             runner = Runner(

@@ -25,7 +25,12 @@ _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "
 _COMPILE_SECONDS = 300.0
 _LARGEST_ERRORS = 40
 # Where a program of guest/<folder>/ goes in the guest.
-_PROGRAMS = {"init": "init", "agent": "bin/labagent", "freebench": "bin/freebench"}
+_PROGRAMS = {
+    "init": "init",
+    "agent": "bin/labagent",
+    "freebench": "bin/freebench",
+    "integrity": "bin/integrity",
+}
 _FOLDERS = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr")
 _LINKED_FOLDERS = {"sbin": "bin", "usr/bin": "../bin", "usr/sbin": "../bin"}
 _ETC = {"etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n", "etc/group": b"root:x:0:\n"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,23 +42,18 @@ class Prepared:
         )
 
 
-def state_folder(lab: Lab) -> Path:
-    """Return the folder, beside lab.yaml, that holds all that labctl makes."""
-    return lab.root / ".labctl"
-
-
 def build_images(
     lab: Lab, kernels: Iterable[str], progress: Callable[[BuildProgress], None]
 ) -> dict[str, Image]:
     """Build what is not built yet; return the images by the kernels' names."""
-    builder = Builder(state_folder(lab), progress)
+    builder = Builder(lab.state, progress)
     return builder.images(lab.kernels[name] for name in dict.fromkeys(kernels))
 
 
 def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
     """Remove sources, trees and images; with `runs_too` all runs. Return what was removed."""
     keep = {"guests"} if runs_too else {"guests", "runs"}
-    state = state_folder(lab)
+    state = lab.state
     found = sorted(state.iterdir()) if state.is_dir() else []
     folders = [path for path in found if path.is_dir() and path.name not in keep]
     for folder in folders:
@@ -70,21 +65,26 @@ def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
 
 
 def prepare(
-    lab: Lab, kernels: Iterable[str], progress: Callable[[BuildProgress], None]
+    lab: Lab,
+    kernels: Iterable[str],
+    progress: Callable[[BuildProgress], None],
+    files: Mapping[str, Path] | None = None,
 ) -> Prepared:
     """Build images and initramfs, and find out which accelerator works.
+
+    `files` are put into the guests beside the lab's own, by their path there.
 
     Raises:
         BuildError: a kernel or a guest program does not build.
         HostError: a tool is missing, or the asked accelerator does not work.
     """
-    root = state_folder(lab)
+    root = lab.state
     # A missing tool is told before a build of minutes, not after it.
     proc.run(["qemu-system-x86_64", "--version"], timeout_seconds=30)
     images = build_images(lab, kernels, progress)
     if not images:
         raise UserError("no kernel was named")
-    archive = initramfs.build(root)
+    archive = initramfs.build(root, files)
     facts = host.describe()
     first = next(iter(images.values()))
     probe = GuestSpec(

@@ -174,7 +174,8 @@ class Builder:
 
     @contextlib.contextmanager
     def _tree(self, request: _Request, tell: Callable[..., None]) -> Iterator[Tree]:
-        tree = Tree(self._root / "trees" / request.source.key, request.source)
+        place = self._root / "trees" / request.source.key
+        tree = Tree(place, request.source, kconfig.digest(request.options))
         with tree.locked(lambda: tell("waiting for another labctl's build", 0, None)):
             yield tree
 

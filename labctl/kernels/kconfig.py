@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ _DEPENDS = re.compile(r"^[ \t]+depends on[ \t]+(.+)$", re.MULTILINE)
 _PROMPT = re.compile(
     r'^[ \t]+(?:(?:def_)?(?:bool|tristate|int|hex|string)|prompt)[ \t]+"', re.MULTILINE
 )
+_DIGEST_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,12 @@ def render(options: Sequence[Option]) -> str:
     return "".join(
         f"# {o.name} is not set\n" if o.value == "n" else f"{o.name}={o.value}\n" for o in options
     )
+
+
+def digest(options: Iterable[Option]) -> str:
+    """Return a short hex name of what the options ask for, whatever their order."""
+    text = "\n".join(sorted(f"{o.name}={o.value}" for o in options))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]
 
 
 def check(requested: Sequence[Option], config: str, source: Path) -> None:

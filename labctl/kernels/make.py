@@ -161,7 +161,7 @@ class Make:
 
     @property
     def _memory(self) -> Path:
-        return self.tree.folder / "steps.json"
+        return self.tree.build.with_suffix(".steps.json")
 
     def _scope(self) -> str:
         return self.kernel if (self.tree.build / BZIMAGE).exists() else _WHOLE

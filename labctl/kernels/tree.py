@@ -1,8 +1,9 @@
-"""A work tree: one source, one build folder, and the series that is applied right now.
+"""A work tree: one source, a build folder a kconfig, and the series that is applied right now.
 
-Stock and patched kernels share the tree, so that a patched image compiles only
-what the patches touch. To go from one series to another only the files whose
-content differs are written; make sees by their new times what to compile.
+Stock and patched kernels share the tree and, if they share their kconfig, the
+build folder, so that a patched image compiles only what the patches touch. To
+go from one series to another only the files whose content differs are written;
+make sees by their new times what to compile.
 """
 
 from __future__ import annotations
@@ -28,10 +29,15 @@ _ABSENT = ".labctl-absent"
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A work tree in `folder`: `src/` the source, `orig/` what patches changed, `build/`."""
+    """A work tree in `folder`: `src/` the source, `orig/` what patches changed, `build-…/`.
+
+    `configuration` names the build folder: a debug kernel beside the usual one
+    costs neither of them its objects.
+    """
 
     folder: Path
     source: Source
+    configuration: str
 
     @property
     def src(self) -> Path:
@@ -41,7 +47,7 @@ class Tree:
     @property
     def build(self) -> Path:
         """Where make puts what it makes."""
-        return self.folder / "build"
+        return self.folder / f"build-{self.configuration}"
 
     @property
     def make_lock(self) -> Path:
@@ -54,7 +60,7 @@ class Tree:
 
     @property
     def _in_work(self) -> Path:
-        return self.folder / "in-work"
+        return self.build.with_suffix(".in-work")
 
     @contextlib.contextmanager
     def locked(self, waiting: Callable[[], None]) -> Iterator[None]:

@@ -25,6 +25,7 @@ _COMPLAINTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             "bad-page",
             r"BUG: Bad (?:page|rss-counter)|BUG: non-zero pgtables_bytes|.*bad p[gmu4]+d ",
         ),
+        ("bad-page", r"pagealloc: (?:single bit error|memory corruption)"),
         ("soft-lockup", r"watchdog: BUG: soft lockup"),
         ("hard-lockup", r"(?:NMI watchdog|watchdog): .*(?:hard|HARD) (?:lockup|LOCKUP)"),
         ("hung-task", r"INFO: task .* blocked for more than"),
@@ -36,7 +37,11 @@ _COMPLAINTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ),
         ("oom-kill", r"(?:Out of memory|Memory cgroup out of memory): Killed process"),
         ("bug", r"BUG: "),
-        ("warning", r"WARNING: |INFO: possible (?:circular|recursive|irq)"),
+        (
+            "warning",
+            r"WARNING: |INFO: possible (?:circular|recursive|irq)|INFO: trying to register"
+            r"|\*\*\* DEADLOCK \*\*\*|kmemleak: \d+ new suspected memory leaks",
+        ),
     )
 )
 

@@ -28,6 +28,7 @@ def lab(blocks=6, matrix=None, repetitions=2, **settings):
     return Lab(
         path=Path("lab.yaml"),
         root=Path(),
+        state=Path(".labctl"),
         defaults=Defaults(guest="numa4"),
         guests={"numa4": Topology()},
         kernels={

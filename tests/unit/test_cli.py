@@ -100,7 +100,7 @@ def test_every_mistake_of_a_lab_comes_with_its_line(lab):
     place = next(i for i, line in enumerate(lines, 1) if "repetitions: -3" in line)
     assert f"lab.yaml:{place}:" in done.stderr
     assert "did you mean" in done.stderr
-    assert "2 mistakes" in done.stderr
+    assert "3 mistakes" in done.stderr
 
 
 def test_reports_of_nothing(lab):

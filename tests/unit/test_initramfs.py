@@ -37,7 +37,7 @@ def parse(archive: bytes) -> dict[str, Entry]:
 def source(tmp_path: Path) -> Path:
     """A guest folder whose programs compile in a moment."""
     folder = tmp_path / "source"
-    for program in ("init", "agent", "freebench"):
+    for program in ("init", "agent", "freebench", "integrity"):
         (folder / program).mkdir(parents=True)
         (folder / program / "main.c").write_text(f"int main(void) {{ return {len(program)}; }}\n")
     return folder
@@ -85,7 +85,7 @@ def test_what_a_guest_needs_is_in_the_archive(tmp_path: Path, source: Path) -> N
     found = parse(built.path.read_bytes())
     assert found["dev/console"].numbers == (5, 1)
     assert stat.S_ISCHR(found["dev/console"].mode)
-    for program in ("init", "bin/labagent", "bin/freebench", "bin/busybox"):
+    for program in ("init", "bin/labagent", "bin/freebench", "bin/integrity", "bin/busybox"):
         assert found[program].content.startswith(b"\x7fELF")
         assert found[program].mode & 0o111 == 0o111
     for applet in ("sh", "cat", "mount", "poweroff", "gunzip"):

@@ -60,7 +60,7 @@ def test_a_run_without_samples_says_nothing(tmp_path):
 
 
 def test_a_plan_tells_what_its_blocks_can_see(tmp_path):
-    here = lab(blocks=6).model_copy(update={"root": tmp_path})
+    here = lab(blocks=6).model_copy(update={"state": tmp_path / ".labctl"})
     assert preview(here, "e", 1)["power"] is None
     run = stored(tmp_path / ".labctl" / "runs")
     found = preview(here, "e", 1)

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Processes of a scenario: started, waited for with a deadline, never left
+ * behind. */
+#define _GNU_SOURCE
+#include "integrity.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A killed process has this long to end, also under translation and KASAN. */
+#define END_SECONDS 60
+#define NEIGHBOURS  2
+/* Owners of churning processes count from 1, those of neighbours from here. */
+#define FIRST_NEIGHBOUR 1000
+
+static pid_t neighbours[NEIGHBOURS];
+
+pid_t process_start(work work, const struct options *options, uint64_t owner)
+{
+	pid_t parent = getpid();
+	pid_t pid = fork();
+
+	if (pid < 0)
+		die("cannot fork: %s", strerror(errno));
+	if (pid > 0)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(FAILED);
+	work(options, owner);
+	_exit(PASSED);
+}
+
+void process_kill(pid_t pid)
+{
+	kill(pid, SIGKILL);
+}
+
+static bool has_ended(pid_t pid, int *status)
+{
+	pid_t found = waitpid(pid, status, WNOHANG);
+
+	return found == pid || (found < 0 && errno == ECHILD);
+}
+
+static bool wait_until(pid_t pid, int *status, uint64_t deadline)
+{
+	while (!has_ended(pid, status)) {
+		if (now_nanoseconds() > deadline)
+			return false;
+		sleep_milliseconds(1);
+	}
+	return true;
+}
+
+void process_wait(pid_t pid, enum ending expected)
+{
+	uint64_t end = END_SECONDS * 1000000000ULL;
+	uint64_t start = now_nanoseconds();
+	uint64_t deadline = shared->deadline_nanoseconds;
+	int status = 0;
+
+	deadline = (deadline > start ? deadline : start) + end;
+	if (!wait_until(pid, &status, deadline)) {
+		process_kill(pid);
+		fault("process %d did not end by its deadline", pid);
+		if (!wait_until(pid, &status, now_nanoseconds() + end))
+			fault("process %d did not end when killed", pid);
+		return;
+	}
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
+	    expected != BY_ITSELF)
+		return;
+	if (WIFSIGNALED(status))
+		fault("process %d was ended by signal %d", pid,
+		      WTERMSIG(status));
+	else if (expected == KILLED)
+		fault("process %d ended and should have been killed", pid);
+	/* What a process with status FAILED found is noted already. */
+}
+
+int cpu_count(void)
+{
+	return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+void pin_to_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+static void watch_own_memory(const struct options *options, uint64_t owner)
+{
+	struct area area;
+
+	area_map(&area, options->size, owner);
+	area_fill(&area, true);
+	while (!atomic_load(&shared->stop)) {
+		area_check_all(&area);
+		sleep_milliseconds(5);
+	}
+	area_check_all(&area);
+}
+
+void neighbours_start(const struct options *options)
+{
+	for (int i = 0; i < NEIGHBOURS; i++)
+		neighbours[i] = process_start(watch_own_memory, options,
+					      FIRST_NEIGHBOUR + i);
+}
+
+void neighbours_end(void)
+{
+	atomic_store(&shared->stop, true);
+	for (int i = 0; i < NEIGHBOURS; i++)
+		process_wait(neighbours[i], BY_ITSELF);
+}
+
+static void drop_and_refill(struct area *area)
+{
+	madvise(area->address, area->pages * PAGE_BYTES, MADV_DONTNEED);
+	area_check_zero(area);
+	madvise(area->address, area->pages * PAGE_BYTES, MADV_DONTNEED);
+	area_fill(area, true);
+	area_check_all(area);
+}
+
+static void churn_heap(const struct options *options, uint64_t owner,
+		       uint64_t generation)
+{
+	struct area area = { .pages = options->size / PAGE_BYTES,
+			     .owner = owner,
+			     .generation = generation };
+
+	area.address = aligned_alloc(PAGE_BYTES, options->size);
+	if (!area.address)
+		die("cannot allocate %zu bytes", options->size);
+	area_fill(&area, false);
+	area_check_all(&area);
+	free(area.address);
+}
+
+void churn(const struct options *options, uint64_t owner)
+{
+	uint64_t random = options->seed + owner;
+	struct area area;
+	uint64_t round = 0;
+
+	while (!time_is_up()) {
+		area_map(&area, options->size, owner);
+		area.generation = 16 * round++;
+		area_fill(&area, true);
+		area_check_all(&area);
+		if (random_below(&random, 2))
+			drop_and_refill(&area);
+		/* In two steps: the rest of the mapping must stay as it is. */
+		munmap(area.address, area.pages / 2 * PAGE_BYTES);
+		area_check(&area, area.pages / 2, area.pages - area.pages / 2);
+		area_unmap(&area);
+		if (random_below(&random, 2))
+			churn_heap(options, owner, 16 * round++);
+		atomic_fetch_add(&shared->rounds, 1);
+	}
+}
+
+void run_churners(const struct options *options)
+{
+	pid_t pids[MOST_PROCESSES];
+
+	for (int i = 0; i < options->processes; i++)
+		pids[i] = process_start(churn, options, i + 1);
+	for (int i = 0; i < options->processes; i++)
+		process_wait(pids[i], BY_ITSELF);
+}

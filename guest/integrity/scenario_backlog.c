@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * How much memory is unmapped and not free yet, if workers hardly get a CPU?
+ *
+ * Unbound workers are confined to the last CPU, and that is kept busy. A kernel
+ * that leaves pages to workers without a bound then piles them up.
+ */
+#define _GNU_SOURCE
+#include "integrity.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#define UNBOUND_CPUS   "/sys/devices/virtual/workqueue/cpumask"
+#define BUSY_PROCESSES 4
+#define BUSY_NICE      -5
+
+static atomic_int *phase; /* of the process that gives back */
+enum {
+	FILLING,
+	READY,
+	GIVING_BACK,
+	DONE
+};
+
+static void keep_busy(const struct options *options, uint64_t cpu)
+{
+	(void)options;
+	pin_to_cpu(cpu);
+	if (nice(BUSY_NICE) == -1)
+		fputs("cannot raise the priority\n", stderr);
+	while (!atomic_load_explicit(&shared->stop, memory_order_relaxed))
+		;
+}
+
+static void wait_for_phase(int wanted)
+{
+	while (atomic_load(phase) != wanted && !atomic_load(&shared->stop))
+		sleep_milliseconds(1);
+}
+
+static void give_back(const struct options *options, uint64_t owner)
+{
+	struct area area;
+
+	pin_to_cpu(0);
+	area_map(&area, options->size, owner);
+	area_fill(&area, true);
+	atomic_store(phase, READY);
+	wait_for_phase(GIVING_BACK);
+	if (atomic_load(&shared->rounds) % 2)
+		area_unmap(&area);
+	else
+		madvise(area.address, options->size, MADV_DONTNEED);
+	atomic_store(phase, DONE);
+	wait_for_phase(FILLING);
+}
+
+static long long free_bytes(void)
+{
+	struct sysinfo info;
+
+	sysinfo(&info);
+	return (long long)info.freeram * info.mem_unit;
+}
+
+static long long resident_bytes(pid_t pid)
+{
+	char path[64], text[128];
+	long long size, resident;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	if (!file_read(path, text, sizeof(text)) ||
+	    sscanf(text, "%lld %lld", &size, &resident) != 2)
+		return -1;
+	return resident * (long long)PAGE_BYTES;
+}
+
+/* Return the most that was seen to be neither mapped nor free. */
+static long long watch(pid_t pid)
+{
+	long long before = resident_bytes(pid) + free_bytes();
+	long long most = 0;
+
+	atomic_store(phase, GIVING_BACK);
+	while (atomic_load(phase) == GIVING_BACK &&
+	       now_nanoseconds() <
+		       shared->deadline_nanoseconds + 60 * 1000000000ULL) {
+		/*
+		 * Resident memory first: it only shrinks, so what is freed in
+		 * between makes the result smaller and never larger.
+		 */
+		long long resident = resident_bytes(pid);
+		long long held = before - resident - free_bytes();
+
+		if (resident >= 0 && held > most)
+			most = held;
+		sleep_milliseconds(1);
+	}
+	return most;
+}
+
+static void one_round(const struct options *options)
+{
+	long long most;
+	pid_t pid;
+
+	atomic_store(phase, FILLING);
+	pid = process_start(give_back, options, 1);
+	wait_for_phase(READY);
+	most = watch(pid);
+	if (most > atomic_load(&shared->most_held_back))
+		atomic_store(&shared->most_held_back, most);
+	if (most > (long long)options->held_back)
+		fault("%lld MiB were unmapped and not free, %zu MiB are "
+		      "allowed",
+		      most >> 20, options->held_back >> 20);
+	atomic_store(phase, FILLING);
+	process_wait(pid, BY_ITSELF);
+	atomic_fetch_add(&shared->rounds, 1);
+}
+
+static void run_backlog(const struct options *options)
+{
+	char before[64], last[64];
+	pid_t busy[BUSY_PROCESSES];
+	int cpu = cpu_count() - 1;
+
+	if (cpu < 2 || cpu > 31)
+		skip("needs 3 to 32 CPUs");
+	if (!file_read(UNBOUND_CPUS, before, sizeof(before)))
+		skip(UNBOUND_CPUS " cannot be read");
+	phase = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (phase == MAP_FAILED)
+		die("cannot map memory");
+	snprintf(last, sizeof(last), "%x", 1u << cpu);
+	if (!file_write(UNBOUND_CPUS, last))
+		skip(UNBOUND_CPUS " cannot be written");
+	for (int i = 0; i < BUSY_PROCESSES; i++)
+		busy[i] = process_start(keep_busy, options, cpu);
+	pin_to_cpu(1);
+	while (!time_is_up())
+		one_round(options);
+	atomic_store(&shared->stop, true);
+	for (int i = 0; i < BUSY_PROCESSES; i++)
+		process_wait(busy[i], BY_ITSELF);
+	if (!file_write(UNBOUND_CPUS, before))
+		fault(UNBOUND_CPUS " cannot be restored");
+}
+
+const struct scenario scenario_backlog = {
+	"backlog", "memory that is unmapped and not free is bounded",
+	run_backlog
+};

@@ -1,0 +1,245 @@
+"""Is a patched kernel as correct as the one that it is based on? All checks of one kernel.
+
+A debug kernel is booted and put under programs that notice wrong memory, with
+the tunables at the settings of lab.yaml. What it prints, what its programs find,
+and memory that does not come back are failures.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from labctl.checks import memory
+from labctl.checks.programs import Judgement, Program, judge
+from labctl.errors import GuestError
+from labctl.experiments import tunables
+from labctl.guests.guest import Guest
+from labctl.lab_models import Kernel, Lab
+from labctl.units import Scalar
+
+__all__ = ["Check", "Examination", "Options", "settings"]
+
+_BOOT_SECONDS = 300.0
+_SILENCE_SECONDS = 180.0
+_TOLERATED = frozenset({"oom-kill"})
+_LOST_SHARE = 0.01
+_MIB = 2**20
+_TAIL_LINES = 40
+_KMEMLEAK = "/sys/kernel/debug/kmemleak"
+_SCAN_SECONDS = 300.0
+Setting = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of a kernel at one setting, and how it ended.
+
+    `known` is the status of what fails on the kernel's base as well.
+    """
+
+    name: str
+    setting: Setting
+    judgement: Judgement
+    seconds: float
+
+    @property
+    def title(self) -> str:
+        """The check and its setting as one line."""
+        return " ".join([self.name, *(f"{k}={v}" for k, v in self.setting.items())])
+
+    def document(self, on_base: str | None) -> dict[str, Any]:
+        """Return the check as JSON has it."""
+        return {
+            "name": self.name,
+            "setting": dict(self.setting),
+            "status": self.judgement.status,
+            "on_base": on_base,
+            "why": self.judgement.why,
+            "seconds": round(self.seconds, 1),
+            "details": list(self.judgement.details),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How much is checked: patterns of check names, and whether the first failure ends it."""
+
+    only: tuple[str, ...] = ("*",)
+    stop_at_first: bool = False
+
+    def takes(self, name: str) -> bool:
+        """Say whether a check is wanted."""
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.only)
+
+
+def settings(lab: Lab, kernel: Kernel) -> list[Setting]:
+    """Return the settings of `verify:` that a kernel is checked at, as far as it has the knobs."""
+
+    def mine(names: Mapping[str, Any]) -> list[str]:
+        return [name for name in names if lab.tunables[name].applies_to(kernel.name)]
+
+    fixed = {name: lab.verify.set[name] for name in mine(lab.verify.set)}
+    turned = mine(lab.verify.matrix)
+    values = itertools.product(*(lab.verify.matrix[name] for name in turned))
+    return [dict(zip(turned, each, strict=True)) | fixed for each in values]
+
+
+@dataclass(slots=True)
+class Examination:
+    """All checks of one kernel; `boot` starts a fresh guest of it.
+
+    `tell` is called with a check's title before it begins, and again with how it ended.
+    """
+
+    lab: Lab
+    kernel: Kernel
+    programs: Sequence[Program]
+    options: Options
+    boot: Callable[[], AbstractContextManager[Guest]]
+    tell: Callable[[str, Judgement | None], None]
+    checks: list[Check] = field(default_factory=list)
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _guest: Guest | None = None
+
+    def run(self) -> list[Check]:
+        """Make the checks. What a guest does wrong is a result, not an error."""
+        with self._stack:
+            for number, setting in enumerate(settings(self.lab, self.kernel)):
+                for step in self._steps(setting, is_first=number == 0):
+                    self.checks.append(step)
+                    self.tell(step.title, step.judgement)
+                    if step.judgement.status == "failed" and self.options.stop_at_first:
+                        return self.checks
+                self._give_up_guest()
+        return self.checks
+
+    def _steps(self, setting: Setting, *, is_first: bool) -> Iterator[Check]:
+        wanted = [p for p in self.programs if self.options.takes(p.check)]
+        counted = self._counters()
+        exercised = 0
+        for program in wanted:
+            # The kernel's own tests know nothing of the tunables: once is enough.
+            if program.kind == "selftests" and not is_first:
+                continue
+            check, handovers = self._step(program, setting)
+            exercised += handovers
+            yield check
+        if counted and self.options.takes("exercised"):
+            yield Check("exercised", setting, _exercised(exercised), 0.0)
+        if self.options.takes("kmemleak"):
+            yield self._timed("kmemleak", setting, self._kmemleak)
+
+    def _step(self, program: Program, setting: Setting) -> tuple[Check, int]:
+        """Run one program; return its check and how many hand-overs it brought about."""
+        handovers = 0
+
+        def work(guest: Guest) -> Judgement:
+            nonlocal handovers
+            handovers -= self._handovers(guest)
+            before = memory.unaccounted_bytes(guest)
+            outcome = guest.run(program.argv, timeout_seconds=program.timeout_seconds)
+            handovers += self._handovers(guest)
+            judgement = judge(program, outcome)
+            if judgement.status == "failed":
+                return judgement
+            return _memory_back(guest, before) or judgement
+
+        check = self._timed(program.check, setting, work)
+        return check, max(handovers, 0)
+
+    def _timed(self, name: str, setting: Setting, work: Callable[[Guest], Judgement]) -> Check:
+        """Make a check in the guest, which is booted if there is none, and judge its end."""
+        began = time.monotonic()
+        self.tell(Check(name, setting, Judgement("passed"), 0.0).title, None)
+        try:
+            judgement = work(self._ready(setting))
+        except GuestError as error:
+            self._give_up_guest()
+            tail = error.console_tail[-_TAIL_LINES:]
+            judgement = Judgement("failed", f"{error.status}: {error.what}", tuple(tail))
+        if judgement.status == "failed":
+            self._give_up_guest()  # what it left behind is no matter of the next check
+        return Check(name, setting, judgement, time.monotonic() - began)
+
+    def _ready(self, setting: Setting) -> Guest:
+        """Return a guest with the tunables set, a fresh one if the last one was given up.
+
+        Raises:
+            GuestError: it does not boot, or refuses a tunable.
+        """
+        if self._guest is None:
+            guest = self._stack.enter_context(self.boot())
+            self._guest = guest
+            guest.tolerated = _TOLERATED
+            guest.silence_seconds = _SILENCE_SECONDS
+            guest.wait_ready(_BOOT_SECONDS)
+            tunables.apply(guest, self.lab.tunables, setting, {})
+        return self._guest
+
+    def _give_up_guest(self) -> None:
+        self._guest = None
+        self._stack.close()
+
+    def _counters(self) -> dict[str, str]:
+        return tunables.counter_files(self.lab.tunables, self.kernel.name)
+
+    def _handovers(self, guest: Guest) -> int:
+        return tunables.read_counters(guest, self._counters()).get("handovers", 0)
+
+    def _kmemleak(self, guest: Guest) -> Judgement:
+        """Scan twice: what was just about to be linked somewhere is no leak."""
+        if _KMEMLEAK not in guest.exchange({}, [_KMEMLEAK]):
+            return Judgement("skipped", "this kernel has no kmemleak")
+        scan = f"echo scan > {_KMEMLEAK}; sleep 6; echo scan > {_KMEMLEAK}; cat {_KMEMLEAK}"
+        outcome = guest.run(scan, timeout_seconds=_SCAN_SECONDS)
+        found = outcome.text.splitlines()
+        if found:
+            return Judgement("failed", "objects that nothing points to", tuple(found[:_TAIL_LINES]))
+        return Judgement("passed")
+
+
+def _exercised(handovers: int) -> Judgement:
+    if handovers:
+        return Judgement("passed", f"{handovers} hand-overs")
+    return Judgement("failed", "the series was never entered: no hand-over was counted")
+
+
+def _memory_back(guest: Guest, before_bytes: int) -> Judgement | None:
+    """Return a failure if more than a hundredth of the memory did not come back."""
+    tolerated = int(memory.total_bytes(guest) * _LOST_SHARE)
+    lost = memory.lost_bytes(guest, before_bytes, tolerated)
+    if lost <= tolerated:
+        return None
+    return Judgement(
+        "failed",
+        f"{lost / _MIB:.0f} MiB did not come back ({tolerated / _MIB:.0f} MiB are tolerated)",
+    )
+
+
+def beside_base(checks: Sequence[Check], base: Sequence[Check]) -> list[Check]:
+    """Return the checks, with what fails on the base too set to `known`.
+
+    That goes for the kernel tree's own tests only, and test by test: nothing
+    excuses a splat, wrong memory or memory that is gone.
+    """
+    known = {
+        check.name: check.judgement.failed_parts
+        for check in base
+        if check.name.startswith("selftests/") and check.judgement.status == "failed"
+    }
+    return [_beside(check, known.get(check.name)) for check in checks]
+
+
+def _beside(check: Check, known: frozenset[str] | None) -> Check:
+    parts = check.judgement.failed_parts
+    if known is None or check.judgement.status != "failed" or not parts or not parts <= known:
+        return check
+    return replace(
+        check, judgement=replace(check.judgement, status="known", why="fails on its base too")
+    )

@@ -1,0 +1,121 @@
+"""What `labctl verify` found, as text, KTAP and JUnit. Pure: the JSON document in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+from tabulate import tabulate
+
+from labctl.reports import words
+
+Document = Mapping[str, Any]
+
+_SHOWN = {
+    "passed": "ok",
+    "failed": "FAILED",
+    "skipped": "skipped",
+    "known": "as its base",
+    None: "-",
+}
+
+
+def terminal(document: Document) -> str:
+    """Return a table a kernel, one line a check, and below what the failures are."""
+    parts = [_table(name, kernel) for name, kernel in document["kernels"].items()]
+    parts.append(f"{words.host(document['host'])}; {document['accel'].upper()}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(name: str, kernel: Document) -> str:
+    checks = kernel["checks"]
+    failed = [check for check in checks if check["status"] == "failed"]
+    rows = [
+        {
+            "check": check["name"],
+            "setting": words.setting(check["setting"]),
+            name: _SHOWN[check["status"]],
+            **({kernel["base"]: _SHOWN[check["on_base"]]} if kernel["base"] else {}),
+            "time": f"{check['seconds']:.0f} s",
+            "": _shorten(check["why"]),
+        }
+        for check in checks
+    ]
+    series = f"series {kernel['series'][:12]}" if kernel["series"] else "no series"
+    head = (
+        f"{name}: {len(failed)} of {len(checks)} checks failed"
+        f" ({kernel['release']}, debug image {kernel['image'][:12]}, {series})"
+    )
+    lines = [head, "", tabulate(rows, headers="keys", tablefmt="simple")]
+    for check in failed:
+        lines += ["", f"{_title(check)}: {check['why']}"]
+        lines += [f"  | {line}" for line in check["details"]]
+    return "\n".join(lines)
+
+
+def _shorten(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def ktap(document: Document) -> str:
+    """Return KTAP version 1, a kernel a test with its checks as subtests.
+
+    The format: Documentation/dev-tools/ktap.rst.
+    """
+    kernels = document["kernels"]
+    lines = ["KTAP version 1", f"1..{len(kernels)}"]
+    for number, (name, kernel) in enumerate(kernels.items(), 1):
+        checks = kernel["checks"]
+        lines += ["  KTAP version 1", f"  1..{len(checks)}"]
+        for inner, check in enumerate(checks, 1):
+            lines += [f"  {line}" for line in _result(inner, check)]
+        lines.append(f"{'ok' if kernel['passed'] else 'not ok'} {number} {name}")
+    return "\n".join(lines) + "\n"
+
+
+def _result(number: int, check: Document) -> list[str]:
+    title, status, why = _title(check).replace("#", "no."), check["status"], check["why"]
+    if status == "failed":
+        told = [f"# {line}" for line in (why, *check["details"])]
+        return [*told, f"not ok {number} {title}"]
+    if status == "known":
+        return [f"not ok {number} {title} # TODO {why}"]
+    return [f"ok {number} {title}{f' # SKIP {why}' if status == 'skipped' else ''}"]
+
+
+def junit(document: Document) -> str:
+    """Return a suite a kernel, a test case a check."""
+    root = ElementTree.Element("testsuites", name="labctl verify")
+    for name, kernel in document["kernels"].items():
+        checks = kernel["checks"]
+        suite = ElementTree.SubElement(root, "testsuite", name=name, tests=str(len(checks)))
+        for check in checks:
+            case = ElementTree.SubElement(
+                suite, "testcase", name=_title(check), classname=name, time=str(check["seconds"])
+            )
+            if check["status"] == "failed":
+                failure = ElementTree.SubElement(case, "failure", message=_plain(check["why"]))
+                failure.text = _plain("\n".join(check["details"]))
+            elif check["status"] != "passed":
+                ElementTree.SubElement(case, "skipped", message=_plain(check["why"]))
+        suite.set("failures", str(len(suite.findall("*/failure"))))
+        suite.set("skipped", str(len(suite.findall("*/skipped"))))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Return text without what XML cannot hold, such as a console's escapes."""
+    return "".join(c if c in "\t\n" or c.isprintable() else "?" for c in text)
+
+
+def _title(check: Document) -> str:
+    return " ".join(filter(None, [check["name"], words.setting(check["setting"])]))
+
+
+FORMATS: Mapping[str, Callable[[Document], str]] = {
+    "terminal": terminal,
+    "ktap": ktap,
+    "junit": junit,
+}
