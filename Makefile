@@ -12,7 +12,8 @@ LABCTL := $(VENV)/bin/labctl
 
 # What builds kernels and guest programs, what runs guests, what keeps rebuilds short.
 PACKAGES := bc bison build-essential busybox-static ccache cpio flex git kmod \
-	libelf-dev libssl-dev linux-source-6.1 patch python3-venv qemu-system-x86 sparse xz-utils
+	libelf-dev libssl-dev libcap-dev libnuma-dev linux-source-6.1 patch \
+	python3-venv qemu-system-x86 sparse stress-ng xz-utils
 
 .PHONY: help setup packages lab test lint bench clean
 

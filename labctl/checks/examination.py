@@ -77,6 +77,11 @@ class Options:
         """Say whether a check is wanted."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.only)
 
+    def takes_any(self, prefix: str) -> bool:
+        """Say whether checks with names that begin like this can be wanted."""
+        return any(p.startswith(("*", prefix)) or prefix.startswith(p.rstrip("*"))
+                   for p in self.only)  # fmt: skip
+
 
 def settings(lab: Lab, kernel: Kernel) -> list[Setting]:
     """Return the settings of `verify:` that a kernel is checked at, as far as it has the knobs."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from labctl.transports import Outcome
@@ -27,6 +28,8 @@ _SKIPPED: Mapping[Kind, frozenset[int]] = {
     "stress-ng": frozenset({3, 4}),
 }
 _TOLD_LINES = 20
+# A test that failed, in KTAP (Documentation/dev-tools/ktap.rst), at any depth.
+_NOT_OK = re.compile(r"^\s*not ok \d+ (?:- )?(?!.*# SKIP)(.+?)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,37 @@ def integrity(seconds: int, held_back_bytes: int) -> list[Program]:
     ]  # fmt: skip
 
 
+# Stressors of stress-ng(1) that map, share, move and give back memory, each with
+# what keeps it small enough for a guest.
+_STRESSORS: Mapping[str, tuple[str, ...]] = {
+    "vm": ("--vm-bytes", "64M", "--vm-method", "all", "--verify"),
+    "mmap": ("--mmap-bytes", "32M", "--verify"),
+    "fork": (),
+    "madvise": (),
+    "munmap": (),
+    "mremap": ("--mremap-bytes", "32M", "--verify"),
+    "remap": ("--verify",),
+    "mmapfork": (),
+    "bigheap": ("--bigheap-bytes", "256M"),
+    "oom-pipe": (),
+}
+_STRESSOR_PROCESSES = 2
+
+
+def stressors(seconds: int) -> list[Program]:
+    """Return the stressors of stress-ng, each of `seconds`."""
+    return [
+        Program(
+            "stress-ng",
+            name,
+            ("stress-ng", f"--{name}", str(_STRESSOR_PROCESSES), *more, "--oomable",
+             "--timeout", f"{seconds}s", "--temp-path", "/tmp"),  # noqa: S108 - of the guest
+            seconds + _GRACE_SECONDS,
+        )
+        for name, more in _STRESSORS.items()
+    ]  # fmt: skip
+
+
 def judge(program: Program, outcome: Outcome) -> Judgement:
     """Say what the end of a program means."""
     if program.kind == "integrity":
@@ -77,7 +111,9 @@ def judge(program: Program, outcome: Outcome) -> Judgement:
         return Judgement("passed")
     if outcome.status in _SKIPPED[program.kind]:
         return Judgement("skipped", _last_line(outcome))
-    return _failed(outcome)
+    judgement = _failed(outcome)
+    parts = frozenset(_NOT_OK.findall(outcome.text)) or frozenset({program.name})
+    return replace(judgement, failed_parts=parts)
 
 
 def _integrity(outcome: Outcome) -> Judgement:

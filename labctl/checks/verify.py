@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
-from labctl.checks import programs
+from labctl.checks import programs, selftests
 from labctl.checks.examination import Check, Examination, Options, beside_base
-from labctl.checks.programs import Judgement
+from labctl.checks.programs import Judgement, Program
+from labctl.guests.bundle import bundle
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import Prepared, prepare
-from labctl.kernels.build import BuildProgress
+from labctl.kernels.build import Builder, BuildProgress
 from labctl.lab_models import Kernel, Lab
 
 __all__ = ["Events", "Options", "Verified", "verify"]
@@ -83,8 +85,8 @@ def verify(
     """
     chosen = _with_bases(lab, names) if with_base else list(names)
     debug = _debug_lab(lab)
-    prepared = prepare(debug, chosen, events.building)
-    todo = programs.integrity(seconds, lab.verify.held_back)
+    todo, files = _programs(debug, chosen[0], seconds, options, events)
+    prepared = prepare(debug, chosen, events.building, files)
     checks: dict[str, list[Check]] = {}
     for name in chosen:
         examination = Examination(
@@ -100,6 +102,26 @@ def verify(
         base = checks.get(debug.kernels[name].base or name, [])
         checks[name] = beside_base(checks[name], base)
     return Verified(debug, prepared, checks)
+
+
+def _programs(
+    lab: Lab, kernel: str, seconds: int, options: Options, events: Events
+) -> tuple[list[Program], dict[str, Path]]:
+    """Return the programs that are wanted, and what must be in the guest for them."""
+    files: dict[str, Path] = {}
+    offered = [*programs.integrity(seconds, lab.verify.held_back), *programs.stressors(seconds)]
+    todo = [program for program in offered if options.takes(program.check)]
+    if any(program.kind == "stress-ng" for program in todo):
+        files |= bundle("stress-ng", "stress-ng")
+    is_image = lab.kernels[kernel].source.startswith("image:")
+    if options.takes_any("selftests/") and not is_image:
+        log = lab.state / "verify" / "selftests.log"
+        with Builder(lab.state, events.building).workshop(lab.kernels[kernel], log) as make:
+            built = selftests.build(make, lab.state)
+        wanted = [program for program in built.programs if options.takes(program.check)]
+        todo += wanted
+        files |= built.files if wanted else {}
+    return todo, files
 
 
 def _with_bases(lab: Lab, names: Sequence[str]) -> list[str]:

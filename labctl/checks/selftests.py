@@ -1,0 +1,136 @@
+"""The kernel tree's own tests of memory management, built for the guest.
+
+One program at a time and static, for a guest has no libraries; a test that does
+not build like this is told, not lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labctl import proc
+from labctl.checks.programs import Program
+from labctl.errors import CommandError
+from labctl.kernels.make import Make, compiler
+
+_FOLDERS = ("tools/testing/selftests/mm", "tools/testing/selftests/vm")  # new name, old name
+_SHARED = ("vm_util.c", "thp_settings.c", "uffd-common.c")
+_FLAGS = ("-std=gnu11", "-O2", "-w", "-static", "-pthread", "-D_GNU_SOURCE")
+_LIBRARIES = ("-lnuma", "-lcap", "-lrt")
+_COMPILE_SECONDS = 120.0
+_IN_GUEST = "/selftests"
+_TIMEOUT_SECONDS = 180.0
+_ERROR_COLUMNS = 120
+
+# What is run of them, as in run_vmtests.sh of the same tree; names of which a tree
+# has only one are both here. Left out is what needs a disk, a module, another
+# machine or hours.
+_RUNS: Mapping[str, tuple[str, ...]] = {
+    "madv_populate": (),
+    "map_fixed_noreplace": (),
+    "map_populate": (),
+    "mlock-random-test": (),
+    "mlock2-tests": (),
+    "mremap_dontunmap": (),
+    "mremap_test": (),
+    "mrelease_test": (),
+    "on-fault-limit": (),
+    "soft-dirty": (),
+    "split_huge_page_test": (),
+    "thuge-gen": (),
+    "ksm_functional_tests": (),
+    "mseal_test": (),
+    "pagemap_ioctl": (),
+    "hugetlb-madvise": (),
+    "hugepage-mmap": (),
+    "uffd-unit-tests": (),
+    "userfaultfd": ("anon", "16", "2"),
+}
+_HUGE_PAGES = 32
+_NEEDS_HUGE_PAGES = ("hugetlb-madvise", "hugepage-mmap", "thuge-gen")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The programs, their files by their paths in the guest, and why others are missing."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    programs: list[Program] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def build(make: Make, root: Path) -> Built:
+    """Build the tests of the tree that `make` works in; what is built already is used again.
+
+    `root` is the lab's state folder.
+
+    Raises:
+        BuildError: the tree's user headers cannot be made.
+    """
+    source = next(
+        (make.tree.src / name for name in _FOLDERS if (make.tree.src / name).is_dir()), None
+    )
+    if source is None:
+        return Built(missing={"all": "the source has no selftests of mm"})
+    folder = root / "selftests" / _address(make, source)
+    record = folder / "built.json"
+    if not record.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        make.compile(["headers"])
+        missing = {n: why for n in _RUNS if (why := _compile(make, source, n, folder)) is not None}
+        record.write_text(json.dumps(missing))
+    missing = json.loads(record.read_text())
+    names = [name for name in _RUNS if name not in missing]
+    return Built(
+        files={f"{_IN_GUEST}/{name}": folder / name for name in names},
+        programs=[_program(name) for name in names],
+        missing=missing,
+    )
+
+
+def _address(make: Make, source: Path) -> str:
+    digest = hashlib.sha256(f"{compiler()}{_FLAGS}{_LIBRARIES}{sorted(_RUNS)}".encode())
+    for path in sorted(source.glob("*.[ch]")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return f"{make.tree.source.key}-{digest.hexdigest()[:12]}"
+
+
+def _compile(make: Make, source: Path, name: str, folder: Path) -> str | None:
+    """Build one test; return why it cannot be built, None if it was."""
+    if not (source / f"{name}.c").is_file():
+        return "this tree does not have it"
+    shared = [one for one in _SHARED if (source / one).is_file()]
+    includes = [
+        f"-isystem{make.tree.build / 'usr/include'}",
+        f"-isystem{make.tree.src / 'tools/include/uapi'}",
+        f"-I{make.tree.src}",
+    ]
+    argv: list[str | Path] = [
+        "gcc",
+        *_FLAGS,
+        *includes,
+        "-o",
+        folder / name,
+        f"{name}.c",
+        *shared,
+        *_LIBRARIES,
+    ]
+    try:
+        proc.run(argv, cwd=source, timeout_seconds=_COMPILE_SECONDS)
+    except CommandError as error:
+        lines = [line for line in error.output.splitlines() if "error" in line]
+        return (lines or error.output.splitlines() or ["it does not build"])[0][:_ERROR_COLUMNS]
+    return None
+
+
+def _program(name: str) -> Program:
+    argv = (f"{_IN_GUEST}/{name}", *_RUNS[name])
+    if name in _NEEDS_HUGE_PAGES:
+        pool = "/proc/sys/vm/nr_hugepages"
+        words = f"echo {_HUGE_PAGES} > {pool}; {' '.join(argv)}; s=$?; echo 0 > {pool}; exit $s"
+        argv = ("sh", "-c", words)
+    return Program("selftests", name, argv, _TIMEOUT_SECONDS)

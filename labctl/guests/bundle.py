@@ -1,0 +1,33 @@
+"""A program of the host with the shared libraries that it needs, for the initramfs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from labctl import proc
+from labctl.errors import HostError
+
+_LDD_SECONDS = 30.0
+_LIBRARY = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
+_MISSING = re.compile(r"^\s*(\S+) => not found$", re.MULTILINE)
+
+
+def bundle(program: str, package: str) -> dict[str, Path]:
+    """Return the files of an installed program by their paths in the guest.
+
+    Raises:
+        HostError: it, or a library of it, is not installed; names the Debian package.
+    """
+    found = shutil.which(program)
+    hint = f"`make setup` installs the Debian package {package}"
+    if found is None:
+        raise HostError(f"{program} is not installed", hint=hint)
+    said = proc.run(["ldd", found], timeout_seconds=_LDD_SECONDS, check=False).text
+    missing = _MISSING.findall(said)
+    if missing:
+        raise HostError(f"{program} lacks {', '.join(missing)}", hint=hint)
+    # ldd names what the program asks for; behind it may be a link to another name.
+    files = {path: Path(path).resolve() for path in _LIBRARY.findall(said)}
+    return {f"/bin/{Path(found).name}": Path(found).resolve(), **files}
