@@ -110,7 +110,7 @@ def judge(program: Program, outcome: Outcome) -> Judgement:
     if outcome.status == 0:
         return Judgement("passed")
     if outcome.status in _SKIPPED[program.kind]:
-        return Judgement("skipped", _last_line(outcome))
+        return Judgement("skipped", "".join(_lines(outcome)[-1:]).strip())
     judgement = _failed(outcome)
     parts = frozenset(_NOT_OK.findall(outcome.text)) or frozenset({program.name})
     return replace(judgement, failed_parts=parts)
@@ -136,11 +136,10 @@ def _why(text: str) -> str:
 
 
 def _failed(outcome: Outcome, why: str = "") -> Judgement:
-    output = (outcome.stdout + outcome.stderr).decode("utf-8", "replace").splitlines()
-    told = tuple(output[-_TOLD_LINES:])
+    told = tuple(_lines(outcome)[-_TOLD_LINES:])
     return Judgement("failed", why or f"ended with status {outcome.status}", told)
 
 
-def _last_line(outcome: Outcome) -> str:
-    output = (outcome.stdout + outcome.stderr).decode("utf-8", "replace").split("\n")
-    return next((line.strip() for line in reversed(output) if line.strip()), "")
+def _lines(outcome: Outcome) -> list[str]:
+    parts = (part.decode("utf-8", "replace") for part in (outcome.stdout, outcome.stderr))
+    return [line for part in parts for line in part.splitlines() if line.strip()]

@@ -1,0 +1,360 @@
+"""`labctl verify` without a guest: what is checked, how it is judged, how it is told."""
+
+import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+from synthetic import KNOBS, lab
+
+from labctl.checks import memory, programs, selftests
+from labctl.checks.examination import (
+    Check,
+    Examination,
+    Options,
+    beside_base,
+    settings,
+)
+from labctl.checks.programs import Judgement, Program
+from labctl.errors import BuildError, GuestSplat
+from labctl.guests import bundle
+from labctl.lab_models import Verify
+from labctl.reports import verified
+from labctl.transports import Outcome
+
+MEMINFO = "MemTotal: 1000000 kB\nMemFree: {free} kB\nSlab: 1000 kB\nHugePages_Total: 3\n"
+ZONEINFO = "Node 0, zone DMA32\n  pagesets\n    cpu: 0\n              count: 25\n"
+
+
+class FakeGuest:
+    """Answers programs from a table of functions; counts what is handed over."""
+
+    def __init__(self, answers, lost_kib=0, handovers=1):
+        self.answers = answers
+        self.lost_kib = lost_kib
+        self.free_kib = 900_000
+        self.handovers = 0
+        self.step = handovers
+        self.knobs = {}
+        self.ran = []
+        self.tolerated = frozenset()
+        self.silence_seconds = 0.0
+
+    def wait_ready(self, _):
+        pass
+
+    def exchange(self, writes, reads):
+        self.knobs |= writes
+        files = {
+            "/proc/meminfo": MEMINFO.format(free=self.free_kib),
+            "/proc/zoneinfo": ZONEINFO,
+            f"{KNOBS}/handovers": str(self.handovers),
+            "/sys/kernel/debug/kmemleak": "",
+        } | self.knobs
+        return {path: files[path] for path in reads if path in files}
+
+    def run(self, argv, *, timeout_seconds, stdin=b""):
+        assert timeout_seconds > 0
+        name = argv if isinstance(argv, str) else argv[1]
+        self.ran.append(name)
+        self.handovers += self.step
+        self.free_kib -= self.lost_kib
+        return self.answers.get(name, lambda: outcome(0))()
+
+
+def outcome(status, stdout="", stderr=""):
+    return Outcome("x", status, stdout.encode(), stderr.encode(), 0.1)
+
+
+def program(name, kind="integrity"):
+    return Program(kind, name, (kind, name), 5.0)
+
+
+def examine(guests, names=("free", "exit"), options=None, matrix=None, kinds=None, tell=None):
+    """Examine the kernel `patched`; each boot takes the next of `guests`."""
+    here = lab().model_copy(update={"verify": Verify(matrix=matrix or {"max_active": (1,)})})
+    booted = iter(guests)
+    return Examination(
+        lab=here,
+        kernel=here.kernels["patched"],
+        programs=[program(n, (kinds or {}).get(n, "integrity")) for n in names],
+        options=options or Options(),
+        boot=lambda: contextlib.nullcontext(next(booted)),
+        tell=tell or (lambda *_: None),
+    ).run()
+
+
+def statuses(checks):
+    return {check.title: check.judgement.status for check in checks}
+
+
+def splat():
+    raise GuestSplat("BUG: KASAN: use-after-free", kind="bug", console_tail=["the end"])
+
+
+@pytest.fixture(autouse=True)
+def in_no_time(monkeypatch):
+    monkeypatch.setattr(memory, "_SETTLE_SECONDS", 0.0)
+
+
+def test_a_kernel_is_checked_at_the_knobs_that_it_has():
+    verify = Verify(set={"numa_balancing": 0}, matrix={"max_active": (1, 32)})
+    here = lab().model_copy(update={"verify": verify})
+    assert settings(here, here.kernels["stock"]) == [{"numa_balancing": 0}]
+    assert settings(here, here.kernels["patched"]) == [
+        {"max_active": 1, "numa_balancing": 0},
+        {"max_active": 32, "numa_balancing": 0},
+    ]
+
+
+def test_a_sound_kernel_passes_and_its_knobs_were_turned():
+    guest = FakeGuest({})
+    checks = examine([guest])
+    assert statuses(checks) == dict.fromkeys(
+        [
+            f"{n} max_active=1"
+            for n in ("integrity/free", "integrity/exit", "exercised", "kmemleak")
+        ],
+        "passed",
+    )
+    assert guest.knobs[f"{KNOBS}/max_active"] == "1"
+    assert "oom-kill" in guest.tolerated
+
+
+def test_a_splat_fails_its_check_and_the_next_one_gets_a_fresh_guest():
+    checks = examine([FakeGuest({"free": splat}), second := FakeGuest({})])
+    assert checks[0].judgement.status == "failed"
+    assert checks[0].judgement.details == ("the end",)
+    assert "use-after-free" in checks[0].judgement.why
+    assert "exit" in second.ran
+    assert {c.judgement.status for c in checks[1:]} == {"passed"}
+
+
+def test_the_first_failure_can_end_it():
+    checks = examine([FakeGuest({"free": splat})], options=Options(stop_at_first=True))
+    assert len(checks) == 1
+
+
+def test_what_a_program_says_is_told():
+    report = json.dumps({"passed": False, "why": "a page held what nobody wrote there"})
+    answers = {"free": lambda: outcome(1, report, "page 3: 0 in place of 1")}
+    first = examine([FakeGuest(answers), FakeGuest({})])[0].judgement
+    assert first.why == "a page held what nobody wrote there"
+    assert "page 3: 0 in place of 1" in first.details
+
+
+def test_memory_that_does_not_come_back_is_a_failure():
+    checks = examine([FakeGuest({}, lost_kib=20_000), FakeGuest({})])
+    assert checks[0].judgement.status == "failed"
+    assert checks[0].judgement.why.startswith("20 MiB did not come back")
+
+
+def test_a_little_memory_may_stay_away():
+    checks = examine([FakeGuest({}, lost_kib=9_000)])
+    assert {c.judgement.status for c in checks} == {"passed"}
+
+
+def test_a_series_that_was_never_entered_is_a_failure():
+    found = statuses(examine([FakeGuest({}, handovers=0)]))
+    assert found["exercised max_active=1"] == "failed"
+
+
+def test_the_kernels_own_tests_run_once():
+    guests = [FakeGuest({}), FakeGuest({})]
+    examine(guests, kinds={"exit": "selftests"}, matrix={"max_active": (1, 2)})
+    assert [guest.ran.count("exit") for guest in guests] == [1, 0]
+    assert [guest.ran.count("free") for guest in guests] == [1, 1]
+
+
+def test_checks_are_chosen_by_name():
+    options = Options(only=("integrity/e*",))
+    assert list(statuses(examine([FakeGuest({})], options=options))) == [
+        "integrity/exit max_active=1"
+    ]
+    assert Options().takes_any("selftests/")
+    assert Options(only=("selftests/m*",)).takes_any("selftests/")
+    assert not options.takes_any("selftests/")
+
+
+def test_what_begins_and_what_ended_is_told():
+    told = []
+    examine([FakeGuest({})], names=["free"], tell=lambda *each: told.append(each))
+    assert told[0] == ("integrity/free max_active=1", None)
+    assert told[1][1].status == "passed"
+
+
+def failed_test(name, *parts):
+    return Check(name, {}, Judgement("failed", "x", (), frozenset(parts)), 1.0)
+
+
+def test_a_selftest_that_fails_on_the_base_is_not_held_against_the_kernel():
+    base = [failed_test("selftests/mremap_test", "5MB mremap", "other")]
+    (same,) = beside_base([failed_test("selftests/mremap_test", "5MB mremap")], base)
+    assert same.judgement.status == "known"
+    (new,) = beside_base([failed_test("selftests/mremap_test", "5MB mremap", "new one")], base)
+    assert new.judgement.status == "failed"
+
+
+def test_nothing_else_is_excused_by_the_base():
+    for name in ("integrity/free", "stress-ng/vm"):
+        (check,) = beside_base([failed_test(name, "a")], [failed_test(name, "a")])
+        assert check.judgement.status == "failed"
+    oops = replace(failed_test("selftests/a", "a"), judgement=Judgement("failed", "splat: BUG"))
+    assert beside_base([oops], [failed_test("selftests/a", "a")]) == [oops]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "expected"),
+    [
+        ("integrity", 0, "passed"),
+        ("integrity", 4, "skipped"),
+        ("integrity", 137, "failed"),
+        ("stress-ng", 3, "skipped"),
+        ("stress-ng", 4, "skipped"),
+        ("stress-ng", 2, "failed"),
+        ("selftests", 4, "skipped"),
+        ("selftests", 1, "failed"),
+    ],
+)
+def test_exit_statuses_mean_what_their_program_says(kind, status, expected):
+    assert programs.judge(program("x", kind), outcome(status)).status == expected
+
+
+def test_failed_parts_come_from_ktap():
+    text = "TAP version 13\n1..3\nok 1 a\nnot ok 2 - b c\n  not ok 1 d # SKIP no\nnot ok 3 e\n"
+    judged = programs.judge(program("x", "selftests"), outcome(1, text))
+    assert judged.failed_parts == {"b c", "e"}
+    silent = programs.judge(program("x", "selftests"), outcome(1))
+    assert silent.failed_parts == {"x"}
+
+
+def test_memory_on_per_cpu_lists_and_in_slabs_is_not_lost():
+    found = memory.unaccounted_bytes(FakeGuest({}))
+    assert found == (1_000_000 - 900_000 - 1000 - 25 * 4) * 1024
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A source with two selftests, one of which does not build."""
+    folder = tmp_path / "src/tools/testing/selftests/vm"
+    folder.mkdir(parents=True)
+    (folder / "map_populate.c").write_text("int main(void) { return 0; }\n")
+    (folder / "mremap_test.c").write_text("int main(void) { return unknown_word; }\n")
+    goals = []
+    source = SimpleNamespace(key="abc")
+    made = SimpleNamespace(src=tmp_path / "src", build=tmp_path / "build", source=source)
+    return SimpleNamespace(tree=made, compile=goals.append, goals=goals)
+
+
+def test_selftests_that_build_are_run_and_others_are_told(tree, tmp_path):
+    built = selftests.build(tree, tmp_path / "state")
+    assert [p.check for p in built.programs] == ["selftests/map_populate"]
+    assert built.files["/selftests/map_populate"].read_bytes()[:4] == b"\x7fELF"
+    assert "unknown_word" in built.missing["mremap_test"]
+    assert built.missing["soft-dirty"] == "this tree does not have it"
+    again = selftests.build(tree, tmp_path / "state")
+    assert again == built
+    assert tree.goals == [["headers"]]
+
+
+def test_a_source_without_selftests_is_no_error(tree, tmp_path):
+    folder = tree.tree.src / "tools/testing/selftests/vm"
+    folder.rename(folder.with_name("net"))
+    assert selftests.build(tree, tmp_path).programs == []
+
+
+def test_a_bundle_has_the_program_and_all_that_it_loads():
+    files = bundle.bundle("env", "coreutils")
+    assert files["/bin/env"].is_file()
+    assert any("libc.so" in name for name in files)
+    assert any("/ld-linux" in name for name in files)
+    assert all(path.is_file() and not path.is_symlink() for path in files.values())
+
+
+def test_a_missing_program_names_its_package():
+    with pytest.raises(Exception, match="not installed") as caught:
+        bundle.bundle("no-such-program", "some-package")
+    assert "some-package" in str(caught.value)
+    assert not isinstance(caught.value, BuildError)
+
+
+def check(name, status, why="", on_base=None, details=()):
+    return {
+        "name": name,
+        "setting": {"max_active": 1},
+        "status": status,
+        "on_base": on_base,
+        "why": why,
+        "seconds": 3.2,
+        "details": list(details),
+    }
+
+
+CHECKS = [
+    check("integrity/free", "passed", on_base="passed"),
+    check("integrity/stale", "failed", "foreign # byte", details=["\x1b[0mBUG"]),
+    check("selftests/a", "known", "fails on its base too", "failed"),
+    check("integrity/hotplug", "skipped", "no CPU can go"),
+]
+DOCUMENT = {
+    "schema": 1,
+    "host": {"cpu_model": "CPU", "cores": 2, "memory_bytes": 2**30, "qemu": "7.2", "id": "abc"},
+    "accel": "tcg",
+    "passed": False,
+    "kernels": {
+        "patched": {
+            "image": "a" * 64,
+            "series": "b" * 64,
+            "release": "6.1.0",
+            "base": "stock",
+            "passed": False,
+            "checks": CHECKS,
+        }
+    },
+}
+
+
+def test_the_table_has_a_line_a_check_and_the_base_beside_it():
+    text = verified.terminal(DOCUMENT)
+    assert "1 of 4 checks failed" in text
+    (line,) = (each for each in text.splitlines() if each.startswith("integrity/free"))
+    assert line.split() == ["integrity/free", "max_active=1", "ok", "ok", "3", "s"]
+    assert "foreign # byte" in text
+    assert "TCG" in text
+
+
+def test_ktap_has_a_subtest_a_check():
+    lines = verified.ktap(DOCUMENT).splitlines()
+    assert lines[:4] == ["KTAP version 1", "1..1", "  KTAP version 1", "  1..4"]
+    assert "  ok 1 integrity/free max_active=1" in lines
+    assert "  not ok 2 integrity/stale max_active=1" in lines
+    assert "  ok 4 integrity/hotplug max_active=1 # SKIP no CPU can go" in lines
+    assert lines[-1] == "not ok 1 patched"
+
+
+def test_junit_counts_what_failed():
+    root = ElementTree.fromstring(verified.junit(DOCUMENT))
+    (suite,) = root
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "1", "2")
+    assert suite.find("*/failure").text == "?[0mBUG"
+
+
+def test_the_mutants_are_a_lab_of_one_series_and_one_mistake_each():
+    from labctl.kernels import series
+    from labctl.lab import load
+
+    folder = Path(__file__).parent.parent / "mutants"
+    mutants = load(folder / "lab.yaml")
+    whole = series.read(folder / "../../patches/parallel-free/6.1")
+    named = {name: kernel for name, kernel in mutants.kernels.items() if kernel.series}
+    assert len(named) == 7
+    for name, kernel in named.items():
+        patches = series.read(kernel.series).patches
+        assert [p.hash for p in patches[:-1]] == [p.hash for p in whole.patches]
+        assert "WRONG:" in patches[-1].content.decode()
+        assert all(
+            mutants.tunables[knob].applies_to(name) for knob in ("max_active", "batch_pages")
+        )
