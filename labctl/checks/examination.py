@@ -168,7 +168,7 @@ class Examination:
             self._give_up_guest()
             tail = error.console_tail[-_TAIL_LINES:]
             judgement = Judgement("failed", f"{error.status}: {error.what}", tuple(tail))
-        if judgement.status == "failed":
+        if judgement.status == "failed" and not judgement.failed_parts:
             self._give_up_guest()  # what it left behind is no matter of the next check
         return Check(name, setting, judgement, time.monotonic() - began)
 

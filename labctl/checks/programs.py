@@ -49,7 +49,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How a program ended; `failed_parts` names the tests in it that failed, if it tells."""
+    """How a program ended; `failed_parts` names the tests in it that failed, if it is one of tests."""
 
     status: Status
     why: str = ""
@@ -83,8 +83,8 @@ _STRESSORS: Mapping[str, tuple[str, ...]] = {
     "mremap": ("--mremap-bytes", "32M", "--verify"),
     "remap": ("--verify",),
     "mmapfork": (),
-    "bigheap": ("--bigheap-bytes", "256M"),
-    "oom-pipe": (),
+    "brk": (),
+    "bigheap": ("--bigheap-growth", "1M"),
 }
 _STRESSOR_PROCESSES = 2
 

@@ -77,7 +77,7 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
     for step in steps:
         if step.checks.get("applies") == ():
             stage = folder / str(step.number)
-            whole.first(step.number).write(stage)
+            whole.first(step.number).write(stage / "patches")
             _boot(lab, kernel, step, stage, progress)
     return steps
 
@@ -121,7 +121,7 @@ def _tools(make: Make, files: Sequence[str]) -> _Found:
 def _boot(lab: Lab, kernel: Kernel, step: Step, folder: Path, progress: Progress) -> None:
     """Build the step's image as any other, and boot it."""
     name = f"{kernel.name}-step{step.number}"
-    one = kernel.model_copy(update={"name": name, "series": folder})
+    one = kernel.model_copy(update={"name": name, "series": folder / "patches"})
     try:
         ready = prepare(lab.model_copy(update={"kernels": {name: one}}), [name], progress)
     except BuildError as error:
