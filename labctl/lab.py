@@ -22,7 +22,9 @@ from labctl.lab_models import (
     StatisticsOverride,
     Topology,
     Tunable,
+    Variant,
     Verify,
+    VerifyEntry,
     Workload,
 )
 from labctl.lab_shape import read
@@ -142,12 +144,20 @@ def _resolve(file: LabFile, path: Path, root: Path, document: Document) -> Lab:
         workloads={name: Workload(name=name, **dict(one)) for name, one in file.workloads.items()},
         experiments={name: _experiment(name, one) for name, one in file.experiments.items()},
         statistics=file.statistics,
-        verify=Verify(
-            fragments=tuple(absolute(root, text) for text in file.verify.kconfig),
-            **dict(file.verify),
-        ),
+        verify=_verify(file.verify, root),
         marks={**document.keys, **document.values},
     )
+
+
+def _verify(entry: VerifyEntry, root: Path) -> Verify:
+    variants = tuple(
+        Variant(
+            name=name, fragments=tuple(absolute(root, text) for text in one.kconfig), **dict(one)
+        )
+        for name, one in entry.variants.items()
+    )
+    given = {"variants": variants} if variants else {}
+    return Verify(**{**dict(entry), "variants": Verify().variants, **given})
 
 
 def _experiment(name: str, entry: ExperimentEntry) -> Experiment:

@@ -49,7 +49,8 @@ def _verify(verify: VerifyEntry, found: Findings, root: Path) -> None:
         return
     if verify.guest is not None:
         _known("guest", verify.guest, (*path, "guest"), found.names("guests"), found)
-    check_fragments(verify.kconfig, (*path, "kconfig"), found, root)
+    for name, variant in verify.variants.items():
+        check_fragments(variant.kconfig, (*path, "variants", name, "kconfig"), found, root)
     _in_both(verify.set, path, found)
     for where in ("set", "matrix"):
         for name in getattr(verify, where):

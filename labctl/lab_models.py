@@ -285,12 +285,30 @@ class Experiment(ExperimentEntry):
         return {**data, "baseline": baseline, "kernels": kernels}
 
 
+class VariantEntry(Model):
+    """A way to build and boot a kernel in order to check it."""
+
+    kconfig: tuple[str, ...] = Field((), description="kconfig fragments, after the kernel's own")
+    command_line: str = Field("", description="added to the kernel's own command line")
+    checks: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("*",), description="which checks are made on it: integrity/*, stress-ng/vm"
+    )
+
+
+class Variant(VariantEntry):
+    """The same resolved; `fragments` are the paths of `kconfig`, absolute."""
+
+    name: str
+    fragments: tuple[Path, ...] = ()
+
+
 class VerifyEntry(Model):
     """How `labctl verify` puts a kernel to the test."""
 
     guest: Reference | None = Field(None, description="the default guest if not given")
-    kconfig: tuple[str, ...] = Field((), description="kconfig fragments that make a debug kernel")
-    command_line: str = Field("", description="added to each kernel's own command line")
+    variants: dict[Name, VariantEntry] = Field(
+        {}, description="builds of each kernel; the kernel as it is if there is none"
+    )
     set: dict[str, Value] = Field({}, description="tunables, the same in all checks")
     matrix: dict[str, Annotated[tuple[Value, ...], Field(min_length=1)]] = Field(
         {}, description="tunables, each with a list of values; checked at every combination"
@@ -300,10 +318,14 @@ class VerifyEntry(Model):
     )
 
 
-class Verify(VerifyEntry):
-    """The same resolved; `fragments` are the paths of `kconfig`, absolute."""
+class Verify(Model):
+    """The same resolved."""
 
-    fragments: tuple[Path, ...] = ()
+    guest: str | None = None
+    variants: tuple[Variant, ...] = (Variant(name="as-is"),)
+    set: dict[str, Scalar] = {}
+    matrix: dict[str, tuple[Scalar, ...]] = {}
+    held_back: int = 256 * units.MIB
 
 
 class LabFile(Model):

@@ -13,6 +13,7 @@ from labctl.lab_shape import file_schema
 _COMPANIONS = (
     "guest/kconfig/base.config",
     "guest/kconfig/debug.config",
+    "guest/kconfig/poison.config",
     "patches/parallel-free/6.1",
     "patches/parallel-unmap/6.1",
 )

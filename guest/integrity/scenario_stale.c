@@ -16,14 +16,18 @@
 #include <sys/mman.h>
 
 #define MOST_THREADS 16
-/* So few that their translations stay cached, spread over the whole area. */
+/*
+ * So many that one list of batches is full (510 pages behind a bundle of 8), or
+ * two pieces of 512; the pages watched are those that are freed first.
+ */
+#define AREA_PAGES    1152
+#define FIRST_WATCHED 8
 #define WATCHED_PAGES 64
 #define MARK        0x57a1e00000000000ULL /* no byte of it is that of poison */
 #define NUMBER_MASK 0xffffULL
 
 struct watched {
 	uint64_t *address;
-	size_t stride_words;
 	atomic_bool stop;
 };
 
@@ -40,12 +44,11 @@ static inline uint64_t wrong_bits(uint64_t word)
 static uint64_t look(const struct watched *watched)
 {
 	const volatile uint64_t *word = watched->address;
-	size_t stride = watched->stride_words;
 	uint64_t wrong = 0;
 
 #pragma GCC unroll 64
-	for (int i = 0; i < WATCHED_PAGES; i++, word += stride)
-		wrong |= wrong_bits(*word);
+	for (int i = 0; i < WATCHED_PAGES; i++)
+		wrong |= wrong_bits(word[i * WORDS_PER_PAGE]);
 	return wrong;
 }
 
@@ -72,52 +75,53 @@ static void *writer(void *argument)
 
 		number = (number + 1) & NUMBER_MASK;
 #pragma GCC unroll 64
-		for (int i = 0; i < WATCHED_PAGES;
-		     i++, word += watched->stride_words)
-			*word = MARK + number;
+		for (int i = 0; i < WATCHED_PAGES; i++)
+			word[i * WORDS_PER_PAGE] = MARK + number;
 	}
 	return NULL;
 }
 
-static void fill(uint64_t *address, size_t bytes, uint64_t number)
+static void give_back_and_fill(uint64_t *address)
 {
-	for (size_t i = 0; i < bytes / sizeof(*address); i++)
-		address[i] = MARK + (number & NUMBER_MASK);
+	size_t bytes = AREA_PAGES * PAGE_BYTES;
+
+	for (uint64_t round = 1; !time_is_up(); round++) {
+		madvise(address, bytes, MADV_DONTNEED);
+		for (size_t page = 0; page < AREA_PAGES; page++)
+			address[page * WORDS_PER_PAGE] =
+				MARK + (round & NUMBER_MASK);
+		atomic_fetch_add(&shared->rounds, 1);
+	}
 }
 
 static void run_stale(const struct options *options)
 {
-	struct watched watched = { .stride_words = options->size /
-						   WATCHED_PAGES / PAGE_BYTES *
-						   WORDS_PER_PAGE };
-	int threads =
-		cpu_count() - 1 < MOST_THREADS ? cpu_count() - 1 : MOST_THREADS;
+	struct watched watched = { 0 };
+	int threads = cpu_count() - 1;
 	pthread_t ids[MOST_THREADS];
+	uint64_t *address;
 
+	(void)options;
 	if (threads < 2)
 		skip("needs three CPUs");
-	watched.address = mmap(NULL, options->size, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (watched.address == MAP_FAILED)
+	if (threads > MOST_THREADS)
+		threads = MOST_THREADS;
+	address = mmap(NULL, AREA_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (address == MAP_FAILED)
 		die("cannot map memory");
-	neighbours_start(options);
-	fill(watched.address, options->size, 0);
+	watched.address = address + FIRST_WATCHED * WORDS_PER_PAGE;
 	/* The last one writes, so that a freed page is also changed. */
 	for (int i = 0; i < threads; i++)
 		if (pthread_create(&ids[i], NULL,
 				   i == threads - 1 ? writer : reader,
 				   &watched))
 			die("cannot start a thread");
-	for (uint64_t round = 1; !time_is_up(); round++) {
-		madvise(watched.address, options->size, MADV_DONTNEED);
-		fill(watched.address, options->size, round);
-		atomic_fetch_add(&shared->rounds, 1);
-	}
+	give_back_and_fill(address);
 	atomic_store(&watched.stop, true);
 	for (int i = 0; i < threads; i++)
 		pthread_join(ids[i], NULL);
-	munmap(watched.address, options->size);
-	neighbours_end();
+	munmap(address, AREA_PAGES * PAGE_BYTES);
 }
 
 const struct scenario scenario_stale = {

@@ -20,7 +20,7 @@ from labctl.checks.programs import Judgement, Program, judge
 from labctl.errors import GuestError
 from labctl.experiments import tunables
 from labctl.guests.guest import Guest
-from labctl.lab_models import Kernel, Lab
+from labctl.lab_models import Kernel, Lab, Variant
 from labctl.units import Scalar
 
 __all__ = ["Check", "Examination", "Options", "settings"]
@@ -38,11 +38,9 @@ Setting = Mapping[str, Scalar]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of a kernel at one setting, and how it ended.
+    """One check of a variant of a kernel at one setting, and how it ended."""
 
-    `known` is the status of what fails on the kernel's base as well.
-    """
-
+    variant: str
     name: str
     setting: Setting
     judgement: Judgement
@@ -51,11 +49,14 @@ class Check:
     @property
     def title(self) -> str:
         """The check and its setting as one line."""
-        return " ".join([self.name, *(f"{k}={v}" for k, v in self.setting.items())])
+        return " ".join(
+            [f"{self.variant}: {self.name}", *(f"{k}={v}" for k, v in self.setting.items())]
+        )
 
     def document(self, on_base: str | None) -> dict[str, Any]:
         """Return the check as JSON has it."""
         return {
+            "variant": self.variant,
             "name": self.name,
             "setting": dict(self.setting),
             "status": self.judgement.status,
@@ -73,14 +74,13 @@ class Options:
     only: tuple[str, ...] = ("*",)
     stop_at_first: bool = False
 
-    def takes(self, name: str) -> bool:
-        """Say whether a check is wanted."""
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.only)
+    def takes(self, variant: Variant, name: str) -> bool:
+        """Say whether a check is wanted and made on this variant."""
+        return _matches(name, self.only) and _matches(name, variant.checks)
 
-    def takes_any(self, prefix: str) -> bool:
-        """Say whether checks with names that begin like this can be wanted."""
-        return any(p.startswith(("*", prefix)) or prefix.startswith(p.rstrip("*"))
-                   for p in self.only)  # fmt: skip
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def settings(lab: Lab, kernel: Kernel) -> list[Setting]:
@@ -97,13 +97,14 @@ def settings(lab: Lab, kernel: Kernel) -> list[Setting]:
 
 @dataclass(slots=True)
 class Examination:
-    """All checks of one kernel; `boot` starts a fresh guest of it.
+    """All checks of one variant of a kernel; `boot` starts a fresh guest of it.
 
     `tell` is called with a check's title before it begins, and again with how it ended.
     """
 
     lab: Lab
     kernel: Kernel
+    variant: Variant
     programs: Sequence[Program]
     options: Options
     boot: Callable[[], AbstractContextManager[Guest]]
@@ -125,7 +126,7 @@ class Examination:
         return self.checks
 
     def _steps(self, setting: Setting, *, is_first: bool) -> Iterator[Check]:
-        wanted = [p for p in self.programs if self.options.takes(p.check)]
+        wanted = [p for p in self.programs if self.options.takes(self.variant, p.check)]
         counted = self._counters()
         exercised = 0
         for program in wanted:
@@ -135,9 +136,9 @@ class Examination:
             check, handovers = self._step(program, setting)
             exercised += handovers
             yield check
-        if counted and self.options.takes("exercised"):
-            yield Check("exercised", setting, _exercised(exercised), 0.0)
-        if self.options.takes("kmemleak"):
+        if counted and wanted and _matches("exercised", self.options.only):
+            yield Check(self.variant.name, "exercised", setting, _exercised(exercised), 0.0)
+        if self.options.takes(self.variant, "kmemleak"):
             yield self._timed("kmemleak", setting, self._kmemleak)
 
     def _step(self, program: Program, setting: Setting) -> tuple[Check, int]:
@@ -161,7 +162,8 @@ class Examination:
     def _timed(self, name: str, setting: Setting, work: Callable[[Guest], Judgement]) -> Check:
         """Make a check in the guest, which is booted if there is none, and judge its end."""
         began = time.monotonic()
-        self.tell(Check(name, setting, Judgement("passed"), 0.0).title, None)
+        check = Check(self.variant.name, name, setting, Judgement("passed"), 0.0)
+        self.tell(check.title, None)
         try:
             judgement = work(self._ready(setting))
         except GuestError as error:
@@ -170,7 +172,7 @@ class Examination:
             judgement = Judgement("failed", f"{error.status}: {error.what}", tuple(tail))
         if judgement.status == "failed" and not judgement.failed_parts:
             self._give_up_guest()  # what it left behind is no matter of the next check
-        return Check(name, setting, judgement, time.monotonic() - began)
+        return replace(check, judgement=judgement, seconds=time.monotonic() - began)
 
     def _ready(self, setting: Setting) -> Guest:
         """Return a guest with the tunables set, a fresh one if the last one was given up.
@@ -234,11 +236,11 @@ def beside_base(checks: Sequence[Check], base: Sequence[Check]) -> list[Check]:
     excuses a splat, wrong memory or memory that is gone.
     """
     known = {
-        check.name: check.judgement.failed_parts
+        (check.variant, check.name): check.judgement.failed_parts
         for check in base
         if check.name.startswith("selftests/") and check.judgement.status == "failed"
     }
-    return [_beside(check, known.get(check.name)) for check in checks]
+    return [_beside(check, known.get((check.variant, check.name))) for check in checks]
 
 
 def _beside(check: Check, known: frozenset[str] | None) -> Check:

@@ -49,7 +49,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How a program ended; `failed_parts` names the tests in it that failed, if it is one of tests."""
+    """How a program ended; `failed_parts` are the tests of it that failed, if it has tests."""
 
     status: Status
     why: str = ""

@@ -50,6 +50,7 @@ _RUNS: Mapping[str, tuple[str, ...]] = {
     "uffd-unit-tests": (),
     "userfaultfd": ("anon", "16", "2"),
 }
+NAMES = tuple(_RUNS)
 _HUGE_PAGES = 32
 _NEEDS_HUGE_PAGES = ("hugetlb-madvise", "hugepage-mmap", "thuge-gen")
 

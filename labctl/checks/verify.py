@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 from labctl.checks import programs, selftests
 from labctl.checks.examination import Check, Examination, Options, beside_base
 from labctl.checks.programs import Judgement, Program
+from labctl.errors import UserError
 from labctl.guests.bundle import bundle
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import Builder, BuildProgress
-from labctl.lab_models import Kernel, Lab
+from labctl.lab_models import Kernel, Lab, Variant
 
 __all__ = ["Events", "Options", "Verified", "verify"]
 
@@ -31,10 +33,13 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The checks of all kernels, those of their bases too, by the kernels' names."""
+    """The checks of all kernels, those of their bases too, by the kernels' names.
+
+    `prepared` has the guests' images by the names of the variants.
+    """
 
     lab: Lab
-    prepared: Prepared
+    prepared: Mapping[str, Prepared]
     checks: dict[str, list[Check]]
 
     @property
@@ -47,23 +52,30 @@ class Verified:
         """Return all of it as JSON has it."""
         return {
             "schema": 1,
-            "host": self.prepared.host.as_dict(),
-            "accel": self.prepared.accel,
+            "host": self._any.host.as_dict(),
+            "accel": self._any.accel,
             "passed": self.passed,
             "kernels": {name: self._kernel(name) for name in self.checks},
         }
 
+    @property
+    def _any(self) -> Prepared:
+        return next(iter(self.prepared.values()))
+
     def _kernel(self, name: str) -> dict[str, Any]:
-        image, base = self.prepared.images[name], self.lab.kernels[name].base
-        beside = {check.name: check.judgement.status for check in self.checks.get(base or "", ())}
+        image, base = self._any.images[name], self.lab.kernels[name].base
+        beside = {
+            (check.variant, check.name): check.judgement.status
+            for check in self.checks.get(base or "", ())
+        }
         checks = self.checks[name]
         return {
-            "image": image.hash,
+            "images": {label: each.images[name].hash for label, each in self.prepared.items()},
             "series": image.series_hash,
             "release": image.release,
             "base": base,
             "passed": all(check.judgement.status != "failed" for check in checks),
-            "checks": [check.document(beside.get(check.name)) for check in checks],
+            "checks": [check.document(beside.get((check.variant, check.name))) for check in checks],
         }
 
 
@@ -84,43 +96,59 @@ def verify(
         HostError: a tool is missing, or the host cannot run the guests.
     """
     chosen = _with_bases(lab, names) if with_base else list(names)
-    debug = _debug_lab(lab)
-    todo, files = _programs(debug, chosen[0], seconds, options, events)
-    prepared = prepare(debug, chosen, events.building, files)
+    prepared: dict[str, Prepared] = {}
+    programs_of: dict[str, list[Program]] = {}
+    for variant in lab.verify.variants:
+        debug = _as_variant(lab, variant)
+        todo, files = _programs(debug, chosen[0], variant, seconds, options, events)
+        if todo:
+            programs_of[variant.name] = todo
+            prepared[variant.name] = prepare(debug, chosen, events.building, files)
+    if not prepared:
+        raise UserError("no check has such a name", hint="--check 'integrity/*', for instance")
     checks: dict[str, list[Check]] = {}
     for name in chosen:
-        examination = Examination(
-            lab=debug,
-            kernel=debug.kernels[name],
-            programs=todo,
-            options=options,
-            boot=_booter(prepared, name),
-            tell=lambda title, judgement, name=name: events.checking(name, title, judgement),  # type: ignore[misc]
-        )
-        checks[name] = examination.run()
-    for name in chosen:
-        base = checks.get(debug.kernels[name].base or name, [])
-        checks[name] = beside_base(checks[name], base)
-    return Verified(debug, prepared, checks)
+        checks[name] = []
+        for variant in lab.verify.variants:
+            if variant.name not in prepared or (options.stop_at_first and _failed(checks[name])):
+                continue
+            examination = Examination(
+                lab=lab,
+                kernel=lab.kernels[name],
+                variant=variant,
+                programs=programs_of[variant.name],
+                options=options,
+                boot=_booter(prepared[variant.name], variant, name),
+                tell=partial(events.checking, name),
+            )
+            checks[name] += examination.run()
+    beside = {
+        name: beside_base(made, checks.get(lab.kernels[name].base or name, []))
+        for name, made in checks.items()
+    }
+    return Verified(lab, prepared, beside)
+
+
+def _failed(checks: Sequence[Check]) -> bool:
+    return any(check.judgement.status == "failed" for check in checks)
 
 
 def _programs(
-    lab: Lab, kernel: str, seconds: int, options: Options, events: Events
+    lab: Lab, kernel: str, variant: Variant, seconds: int, options: Options, events: Events
 ) -> tuple[list[Program], dict[str, Path]]:
     """Return the programs that are wanted, and what must be in the guest for them."""
     files: dict[str, Path] = {}
     offered = [*programs.integrity(seconds, lab.verify.held_back), *programs.stressors(seconds)]
-    todo = [program for program in offered if options.takes(program.check)]
+    todo = [program for program in offered if options.takes(variant, program.check)]
     if any(program.kind == "stress-ng" for program in todo):
         files |= bundle("stress-ng", "stress-ng")
     is_image = lab.kernels[kernel].source.startswith("image:")
-    if options.takes_any("selftests/") and not is_image:
+    if not is_image and any(options.takes(variant, f"selftests/{n}") for n in selftests.NAMES):
         log = lab.state / "verify" / "selftests.log"
         with Builder(lab.state, events.building).workshop(lab.kernels[kernel], log) as make:
             built = selftests.build(make, lab.state)
-        wanted = [program for program in built.programs if options.takes(program.check)]
-        todo += wanted
-        files |= built.files if wanted else {}
+        todo += [program for program in built.programs if options.takes(variant, program.check)]
+        files |= built.files
     return todo, files
 
 
@@ -130,27 +158,27 @@ def _with_bases(lab: Lab, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for pair in both for name in pair if name))
 
 
-def _debug_lab(lab: Lab) -> Lab:
-    """Return the lab with debug kernels in place of its own, under the same names."""
-    return lab.model_copy(
-        update={"kernels": {name: _debug_kernel(lab, one) for name, one in lab.kernels.items()}}
-    )
+def _as_variant(lab: Lab, variant: Variant) -> Lab:
+    """Return the lab with a variant of each kernel in its place, under the same name."""
+    kernels = {name: _kernel_as_variant(one, variant) for name, one in lab.kernels.items()}
+    return lab.model_copy(update={"kernels": kernels})
 
 
-def _debug_kernel(lab: Lab, kernel: Kernel) -> Kernel:
-    if kernel.source.startswith("image:"):
-        return kernel
+def _kernel_as_variant(kernel: Kernel, variant: Variant) -> Kernel:
+    fragments = () if kernel.source.startswith("image:") else variant.fragments
     return kernel.model_copy(
         update={
-            "kconfig": (*kernel.kconfig, *lab.verify.fragments),
-            "command_line": f"{kernel.command_line} {lab.verify.command_line}".strip(),
+            "kconfig": (*kernel.kconfig, *fragments),
+            "command_line": f"{kernel.command_line} {variant.command_line}".strip(),
         }
     )
 
 
-def _booter(prepared: Prepared, name: str) -> Callable[[], AbstractContextManager[Guest]]:
+def _booter(
+    prepared: Prepared, variant: Variant, name: str
+) -> Callable[[], AbstractContextManager[Guest]]:
     lab = prepared.lab
-    place = lab.state / "verify" / name
+    place = lab.state / "verify" / name / variant.name
     numbers = count()
 
     def boot() -> Guest:

@@ -33,6 +33,7 @@ def _table(name: str, kernel: Document) -> str:
     failed = [check for check in checks if check["status"] == "failed"]
     rows = [
         {
+            "variant": check["variant"],
             "check": check["name"],
             "setting": words.setting(check["setting"]),
             name: _SHOWN[check["status"]],
@@ -43,9 +44,10 @@ def _table(name: str, kernel: Document) -> str:
         for check in checks
     ]
     series = f"series {kernel['series'][:12]}" if kernel["series"] else "no series"
+    images = ", ".join(f"{variant} {image[:12]}" for variant, image in kernel["images"].items())
     head = (
         f"{name}: {len(failed)} of {len(checks)} checks failed"
-        f" ({kernel['release']}, debug image {kernel['image'][:12]}, {series})"
+        f" ({kernel['release']}, {series}, images {images})"
     )
     lines = [head, "", tabulate(rows, headers="keys", tablefmt="simple")]
     for check in failed:
@@ -111,7 +113,8 @@ def _plain(text: str) -> str:
 
 
 def _title(check: Document) -> str:
-    return " ".join(filter(None, [check["name"], words.setting(check["setting"])]))
+    name = f"{check['variant']}: {check['name']}"
+    return " ".join(filter(None, [name, words.setting(check["setting"])]))
 
 
 FORMATS: Mapping[str, Callable[[Document], str]] = {

@@ -42,6 +42,15 @@ experiments:
 """
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="what takes hours, for the night")
+
+
+@pytest.fixture(scope="session")
+def long(request):
+    return request.config.getoption("--long")
+
+
 @pytest.fixture(scope="session")
 def prepared():
     return prepare(load(ROOT / "lab.yaml"), KERNELS, lambda _: None)

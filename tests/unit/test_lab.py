@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in {
         "guest/kconfig/base.config": "CONFIG_NUMA=y\n",
         "guest/kconfig/debug.config": "CONFIG_KASAN=y\n",
+        "guest/kconfig/poison.config": "CONFIG_PAGE_POISONING=y\n",
         "more.config": "",
         "patches/good/series": "# first things first\n\na.patch -p1 # why\nb.patch\n",
         "patches/good/a.patch": "",

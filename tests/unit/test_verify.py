@@ -21,12 +21,15 @@ from labctl.checks.examination import (
 from labctl.checks.programs import Judgement, Program
 from labctl.errors import BuildError, GuestSplat
 from labctl.guests import bundle
-from labctl.lab_models import Verify
+from labctl.lab_models import Variant, Verify
 from labctl.reports import verified
 from labctl.transports import Outcome
 
 MEMINFO = "MemTotal: 1000000 kB\nMemFree: {free} kB\nSlab: 1000 kB\nHugePages_Total: 3\n"
 ZONEINFO = "Node 0, zone DMA32\n  pagesets\n    cpu: 0\n              count: 25\n"
+
+
+DEBUG = Variant(name="debug")
 
 
 class FakeGuest:
@@ -73,13 +76,16 @@ def program(name, kind="integrity"):
     return Program(kind, name, (kind, name), 5.0)
 
 
-def examine(guests, names=("free", "exit"), options=None, matrix=None, kinds=None, tell=None):
+def examine(
+    guests, names=("free", "exit"), options=None, matrix=None, kinds=None, tell=None, variant=None
+):
     """Examine the kernel `patched`; each boot takes the next of `guests`."""
     here = lab().model_copy(update={"verify": Verify(matrix=matrix or {"max_active": (1,)})})
     booted = iter(guests)
     return Examination(
         lab=here,
         kernel=here.kernels["patched"],
+        variant=variant or DEBUG,
         programs=[program(n, (kinds or {}).get(n, "integrity")) for n in names],
         options=options or Options(),
         boot=lambda: contextlib.nullcontext(next(booted)),
@@ -88,7 +94,7 @@ def examine(guests, names=("free", "exit"), options=None, matrix=None, kinds=Non
 
 
 def statuses(checks):
-    return {check.title: check.judgement.status for check in checks}
+    return {check.title.removeprefix("debug: "): check.judgement.status for check in checks}
 
 
 def splat():
@@ -174,20 +180,23 @@ def test_checks_are_chosen_by_name():
     assert list(statuses(examine([FakeGuest({})], options=options))) == [
         "integrity/exit max_active=1"
     ]
-    assert Options().takes_any("selftests/")
-    assert Options(only=("selftests/m*",)).takes_any("selftests/")
-    assert not options.takes_any("selftests/")
+
+
+def test_a_variant_has_its_own_checks():
+    fast = Variant(name="fast", checks=("integrity/e*",))
+    titles = [check.title for check in examine([FakeGuest({})], variant=fast)]
+    assert titles == ["fast: integrity/exit max_active=1", "fast: exercised max_active=1"]
 
 
 def test_what_begins_and_what_ended_is_told():
     told = []
     examine([FakeGuest({})], names=["free"], tell=lambda *each: told.append(each))
-    assert told[0] == ("integrity/free max_active=1", None)
+    assert told[0] == ("debug: integrity/free max_active=1", None)
     assert told[1][1].status == "passed"
 
 
 def failed_test(name, *parts):
-    return Check(name, {}, Judgement("failed", "x", (), frozenset(parts)), 1.0)
+    return Check("debug", name, {}, Judgement("failed", "x", (), frozenset(parts)), 1.0)
 
 
 def test_a_selftest_that_fails_on_the_base_is_not_held_against_the_kernel():
@@ -283,6 +292,7 @@ def test_a_missing_program_names_its_package():
 
 def check(name, status, why="", on_base=None, details=()):
     return {
+        "variant": "debug",
         "name": name,
         "setting": {"max_active": 1},
         "status": status,
@@ -306,7 +316,7 @@ DOCUMENT = {
     "passed": False,
     "kernels": {
         "patched": {
-            "image": "a" * 64,
+            "images": {"debug": "a" * 64},
             "series": "b" * 64,
             "release": "6.1.0",
             "base": "stock",
@@ -320,8 +330,8 @@ DOCUMENT = {
 def test_the_table_has_a_line_a_check_and_the_base_beside_it():
     text = verified.terminal(DOCUMENT)
     assert "1 of 4 checks failed" in text
-    (line,) = (each for each in text.splitlines() if each.startswith("integrity/free"))
-    assert line.split() == ["integrity/free", "max_active=1", "ok", "ok", "3", "s"]
+    (line,) = (each for each in text.splitlines() if "integrity/free" in each)
+    assert line.split() == ["debug", "integrity/free", "max_active=1", "ok", "ok", "3", "s"]
     assert "foreign # byte" in text
     assert "TCG" in text
 
@@ -329,9 +339,9 @@ def test_the_table_has_a_line_a_check_and_the_base_beside_it():
 def test_ktap_has_a_subtest_a_check():
     lines = verified.ktap(DOCUMENT).splitlines()
     assert lines[:4] == ["KTAP version 1", "1..1", "  KTAP version 1", "  1..4"]
-    assert "  ok 1 integrity/free max_active=1" in lines
-    assert "  not ok 2 integrity/stale max_active=1" in lines
-    assert "  ok 4 integrity/hotplug max_active=1 # SKIP no CPU can go" in lines
+    assert "  ok 1 debug: integrity/free max_active=1" in lines
+    assert "  not ok 2 debug: integrity/stale max_active=1" in lines
+    assert "  ok 4 debug: integrity/hotplug max_active=1 # SKIP no CPU can go" in lines
     assert lines[-1] == "not ok 1 patched"
 
 
