@@ -12,10 +12,10 @@ LABCTL := $(VENV)/bin/labctl
 
 # What builds kernels and guest programs, what runs guests, what keeps rebuilds short.
 PACKAGES := bc bison build-essential busybox-static ccache cpio flex git kmod \
-	libelf-dev libssl-dev libcap-dev libnuma-dev linux-source-6.1 patch \
+	libelf-dev libssl-dev libcap-dev libnuma-dev linux-source-6.1 linux-source-6.12 patch \
 	python3-venv qemu-system-x86 sparse stress-ng xz-utils
 
-.PHONY: help setup packages lab test lint bench clean
+.PHONY: help setup packages lab test verify lint bench clean
 
 help: ## Show what there is to make.
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,9 @@ lab: setup ## Build stock and patched kernel, measure $(EXPERIMENT), print the t
 
 test: setup ## Lint, unit tests, tests on real guests.
 	$(VENV)/bin/tox run --current-env -e lint,unit,integration
+
+verify: setup ## Check the series and that wrong ones are found; takes an hour or two.
+	$(VENV)/bin/pytest tests/integration/test_verify.py --long
 
 lint: setup ## Lint only.
 	$(VENV)/bin/tox run --current-env -e lint
