@@ -84,6 +84,7 @@ def _cell(cell: Comparison) -> dict[str, Any]:
         "handovers": cell.counters.get("handovers"),
         "counters": dict(cell.counters),
         "memory_back": cell.secondary.get("memory_back"),
+        "cpu": cell.secondary.get("cpu"),
     }
 
 

@@ -112,11 +112,19 @@ def _columns(
         columns["memory", "back", "(ratio)"] = [
             words.ratio((cell["memory_back"] or {}).get("ratio")) for cell in cells
         ]
+    if any(cell["cpu"] for cell in cells):
+        columns["CPU time", "of", "baseline"] = [_of_baseline(cell["cpu"]) for cell in cells]
     if any(cell["failed"] for cell in cells):
         columns[("not ok",)] = [_failed(cell) for cell in cells]
     if any(figures):
         columns["seed (144", "threads,", "320 GB)"] = [_seed(figure) for figure in figures]
     return columns
+
+
+def _of_baseline(second: Mapping[str, Any] | None) -> str:
+    """Return a secondary time as a multiple of the baseline's."""
+    found = (second or {}).get("ratio")
+    return "-" if not found else words.ratio(1 / found)
 
 
 def _subject(cells: Sequence[Mapping[str, Any]]) -> str:
@@ -186,6 +194,7 @@ def _notes(document: Document, markdown: bool, shows_seed: bool) -> str:
         f"A ratio above 1 is better than the baseline. Faster and slower: shown to be beyond "
         f"{percent} %; same: shown to be within.",
         "Memory back: the time until every node has its memory back, as the same ratio.",
+        "CPU time: of the operation and of all that ran meanwhile, workers above all.",
     ]
     if shows_seed:
         lines.append(

@@ -81,7 +81,24 @@ def primary(sample: Sample) -> float | None:
 
 def memory_back_seconds(sample: Sample) -> float | None:
     """The time until every node has its memory back, None where it was not measured."""
-    value = sample.measurements.get("memory_back_nanoseconds")
+    return _seconds(sample, "memory_back_nanoseconds")
+
+
+def cpu_seconds(sample: Sample) -> float | None:
+    """The CPU time of the operation and of whoever worked for it, None if not measured.
+
+    What others took is counted in ticks of 10 ms, over all that ran meanwhile.
+    """
+    own = _seconds(sample, "cpu_nanoseconds")
+    return None if own is None else own + (_seconds(sample, "other_cpu_nanoseconds") or 0.0)
+
+
+# What is compared beside the metric of the experiment, by the same method.
+SECONDARY: Mapping[str, Metric] = {"memory_back": memory_back_seconds, "cpu": cpu_seconds}
+
+
+def _seconds(sample: Sample, name: str) -> float | None:
+    value = sample.measurements.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value * NANOSECONDS

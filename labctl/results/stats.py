@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from labctl.errors import UserError
 from labctl.results.cells import (
+    SECONDARY,
     Cell,
     Metric,
     baseline_for,
     cells_of,
     crashes,
     mean_and_spread,
-    memory_back_seconds,
     primary,
 )
 from labctl.results.comparison import Comparison, ExperimentResult
@@ -166,7 +166,9 @@ def _family(
                 reason=conclusion.reason,
             )
         )
-    return _with_memory_back(comparisons, cells, baselines, rule)
+    for name, metric in SECONDARY.items():
+        comparisons = _with_secondary(name, metric, comparisons, cells, baselines, rule)
+    return comparisons
 
 
 def _could_see(result: Paired | None, rule: Rule, family: int) -> float | None:
@@ -175,17 +177,19 @@ def _could_see(result: Paired | None, rule: Rule, family: int) -> float | None:
     return smallest_effect(result.sd, result.blocks, rule.confidence, family)
 
 
-def _with_memory_back(
+def _with_secondary(
+    name: str,
+    metric: Metric,
     comparisons: Sequence[Comparison],
     cells: Sequence[Cell],
     baselines: Sequence[Cell],
     rule: Rule,
 ) -> list[Comparison]:
-    results = _paired_all(cells, baselines, rule, memory_back_seconds, "lower")
+    results = _paired_all(cells, baselines, rule, metric, "lower")
     corrected = adjust([r.p if r else None for r in results], method="fdr_bh")
     rows = []
     for row, cell, result, p_corrected in zip(comparisons, cells, results, corrected, strict=True):
-        second = _second(cell)
+        second = _second(cell, metric)
         if second and result:
             second |= {
                 "blocks": result.blocks,
@@ -194,18 +198,19 @@ def _with_memory_back(
                 "p": result.p,
                 "p_corrected": p_corrected,
             }
-        rows.append(replace(row, secondary={"memory_back": second} if second else {}))
+        rows.append(replace(row, secondary={**row.secondary, name: second}) if second else row)
     return rows
 
 
-def _second(cell: Cell) -> dict[str, Any]:
-    seconds, spread = mean_and_spread(list(cell.logs(memory_back_seconds).values()))
+def _second(cell: Cell, metric: Metric) -> dict[str, Any]:
+    logs = cell.logs(metric)
+    seconds, spread = mean_and_spread(list(logs.values()))
     if seconds is None:
         return {}
     return {
         "median_seconds": seconds,
         "spread_percent": spread,
-        "blocks": len(cell.logs(memory_back_seconds)),
+        "blocks": len(logs),
         "ratio": None,
         "ci": None,
         "p": None,
@@ -245,12 +250,12 @@ def _row(cell: Cell, metric: Metric) -> Comparison:
 
 
 def _baseline_row(cell: Cell) -> Comparison:
-    second = _second(cell)
+    found = {name: _second(cell, metric) for name, metric in SECONDARY.items()}
     return replace(
         _row(cell, primary),
         ratio=1.0,
         verdict="baseline",
-        secondary={"memory_back": second | {"ratio": 1.0}} if second else {},
+        secondary={name: second | {"ratio": 1.0} for name, second in found.items() if second},
     )
 
 
