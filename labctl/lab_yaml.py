@@ -243,15 +243,19 @@ class _Builder:
                 what = "`<<` takes another mapping or a list of mappings"
                 self._problem(source, what, path, "write `<<: *anchor`")
                 continue
+            nested = []
             for key, value in source.value:
                 if not isinstance(key, yaml.ScalarNode):
                     continue  # reported where the source itself stands
                 if key.value == "<<":
-                    self._open.append(source)
-                    yield from self._merged(value, path)
-                    self._open.pop()
+                    nested.append(value)
                 else:
                     yield key, value
+            # The first of a name wins: a mapping's own keys before what it merges itself.
+            for value in nested:
+                self._open.append(source)
+                yield from self._merged(value, path)
+                self._open.pop()
 
 
 def _text(node: yaml.Node) -> Text:

@@ -215,6 +215,14 @@ def test_anchors_aliases_and_merge_keys_are_filled_in(folder: Path) -> None:
     assert lab.experiments["three"].kernels == ("patched",)
 
 
+def test_what_a_mapping_says_itself_wins_over_what_it_merges(folder: Path) -> None:
+    text = HEAD + BODY + "experiments:\n"
+    text += "  one: &one {workload: free, kernels: [stock], set: {thp: never}}\n"
+    text += "  two: &two {<<: *one, set: {thp: always}}\n"
+    text += "  three: {<<: *two, kernels: [patched]}\n"
+    assert read(folder, text).experiments["three"].set == {"thp": "always"}
+
+
 @pytest.mark.parametrize("ending", ["\r\n", "\n"])
 def test_line_endings_and_a_byte_order_mark_do_no_harm(folder: Path, ending: str) -> None:
     text = "\ufeff" + (HEAD + BODY + EXPERIMENT).replace("\n", ending)
