@@ -31,6 +31,18 @@ _LAB = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 
 
+def _format(*others: str, about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option of where a report goes: the terminal, or one of the others."""
+    return click.option(
+        "--format",
+        "style",
+        type=click.Choice(["terminal", *others]),
+        default="terminal",
+        show_default=True,
+        help=f"Where the report goes; {about}",
+    )
+
+
 class _Group(click.Group):
     def list_commands(self, _: click.Context) -> list[str]:
         return list(self.commands)
@@ -251,14 +263,7 @@ def run(
 @labctl.command()
 @_LAB
 @_JSON
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["terminal", "markdown", "cover-letter"]),
-    default="terminal",
-    show_default=True,
-    help="Where the report goes; cover-letter is plain text of 72 columns.",
-)
+@_format("markdown", "cover-letter", about="cover-letter is plain text of 72 columns.")
 @click.argument("run_id", metavar="[RUN]", default="latest")
 def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> None:
     """Report a RUN (the latest, if none is named). Needs no QEMU."""
@@ -322,13 +327,7 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
 @labctl.command()
 @_LAB
 @_JSON
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["terminal", "ktap", "junit"]),
-    default="terminal",
-    show_default=True,
-)
+@_format("ktap", "junit", about="ktap and junit are for CI.")
 @click.option(
     "--seconds",
     type=click.IntRange(min=1),

@@ -156,8 +156,7 @@ def _verify(entry: VerifyEntry, root: Path) -> Verify:
         )
         for name, one in entry.variants.items()
     )
-    given = {"variants": variants} if variants else {}
-    return Verify(**{**dict(entry), "variants": Verify().variants, **given})
+    return Verify(**{**dict(entry), "variants": variants or Verify().variants})
 
 
 def _experiment(name: str, entry: ExperimentEntry) -> Experiment:

@@ -325,7 +325,7 @@ class Verify(Model):
     variants: tuple[Variant, ...] = (Variant(name="as-is"),)
     set: dict[str, Scalar] = {}
     matrix: dict[str, tuple[Scalar, ...]] = {}
-    held_back: int = 256 * units.MIB
+    held_back: int = VerifyEntry().held_back
 
 
 class LabFile(Model):

@@ -19,6 +19,7 @@ enum {
 #define PAGE_BYTES     4096UL
 #define WORDS_PER_PAGE (PAGE_BYTES / sizeof(uint64_t))
 #define MOST_PROCESSES 64
+#define COUNT(array)   (sizeof(array) / sizeof((array)[0]))
 
 struct options {
 	const struct scenario *scenario;
@@ -110,7 +111,12 @@ void neighbours_start(const struct options *options);
 void neighbours_end(void);
 /* Map, fill, check, give back in one of several ways, until time is up. */
 void churn(const struct options *options, uint64_t owner);
-void run_churners(const struct options *options);
+/* As many processes as the options ask for, owners 1 and up. */
+void processes_start(pid_t *pids, work work, const struct options *options);
+void processes_wait(const pid_t *pids, const struct options *options,
+		    enum ending expected);
+/* Start them and wait until they end by themselves. */
+void processes_run(work work, const struct options *options);
 
 /* files.c */
 bool file_write(const char *path, const char *text);

@@ -26,8 +26,6 @@ static const struct scenario *const scenarios[] = {
 	&scenario_failslab, &scenario_hotplug,
 };
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 uint64_t now_nanoseconds(void)
 {
 	struct timespec now;

@@ -174,12 +174,23 @@ void churn(const struct options *options, uint64_t owner)
 	}
 }
 
-void run_churners(const struct options *options)
+void processes_start(pid_t *pids, work work, const struct options *options)
+{
+	for (int i = 0; i < options->processes; i++)
+		pids[i] = process_start(work, options, i + 1);
+}
+
+void processes_wait(const pid_t *pids, const struct options *options,
+		    enum ending expected)
+{
+	for (int i = 0; i < options->processes; i++)
+		process_wait(pids[i], expected);
+}
+
+void processes_run(work work, const struct options *options)
 {
 	pid_t pids[MOST_PROCESSES];
 
-	for (int i = 0; i < options->processes; i++)
-		pids[i] = process_start(churn, options, i + 1);
-	for (int i = 0; i < options->processes; i++)
-		process_wait(pids[i], BY_ITSELF);
+	processes_start(pids, work, options);
+	processes_wait(pids, options, BY_ITSELF);
 }

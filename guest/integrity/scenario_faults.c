@@ -3,7 +3,6 @@
 #include "integrity.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 #define FAULTS  "/sys/kernel/debug/"
 #define PERCENT "30"
@@ -28,8 +27,6 @@ static const struct {
 	{ FAULTS "fail_page_alloc/probability", PERCENT, "0" },
 };
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 static void churn_with_faults(const struct options *options, uint64_t owner)
 {
 	if (!file_write("/proc/self/make-it-fail", "1"))
@@ -39,18 +36,13 @@ static void churn_with_faults(const struct options *options, uint64_t owner)
 
 static void run_failslab(const struct options *options)
 {
-	pid_t pids[MOST_PROCESSES];
-
 	if (file_number(FAULTS "failslab/probability") < 0)
 		skip("this kernel has no fault injection");
 	for (size_t i = 0; i < COUNT(settings); i++)
 		if (!file_write(settings[i].path, settings[i].text))
 			die("cannot write %s", settings[i].path);
 	neighbours_start(options);
-	for (int i = 0; i < options->processes; i++)
-		pids[i] = process_start(churn_with_faults, options, i + 1);
-	for (int i = 0; i < options->processes; i++)
-		process_wait(pids[i], BY_ITSELF);
+	processes_run(churn_with_faults, options);
 	for (size_t i = 0; i < COUNT(settings); i++)
 		if (settings[i].afterwards)
 			file_write(settings[i].path, settings[i].afterwards);
@@ -83,16 +75,14 @@ static void run_hotplug(const struct options *options)
 		skip("CPUs cannot be taken offline here");
 	set_online(cpus - 1, true);
 	neighbours_start(options);
-	for (int i = 0; i < options->processes; i++)
-		pids[i] = process_start(churn, options, i + 1);
+	processes_start(pids, churn, options);
 	while (!time_is_up()) {
 		int cpu = 1 + random_below(&random, cpus - 1);
 
 		if (!set_online(cpu, false) || !set_online(cpu, true))
 			fault("CPU %d did not go and come back", cpu);
 	}
-	for (int i = 0; i < options->processes; i++)
-		process_wait(pids[i], BY_ITSELF);
+	processes_wait(pids, options, BY_ITSELF);
 	neighbours_end();
 }
 

@@ -8,7 +8,7 @@
 static void run_free(const struct options *options)
 {
 	neighbours_start(options);
-	run_churners(options);
+	processes_run(churn, options);
 	neighbours_end();
 }
 
@@ -28,14 +28,9 @@ static void fill_and_end(const struct options *options, uint64_t owner)
 
 static void run_exit(const struct options *options)
 {
-	pid_t pids[MOST_PROCESSES];
-
 	neighbours_start(options);
 	while (!time_is_up()) {
-		for (int i = 0; i < options->processes; i++)
-			pids[i] = process_start(fill_and_end, options, i + 1);
-		for (int i = 0; i < options->processes; i++)
-			process_wait(pids[i], BY_ITSELF);
+		processes_run(fill_and_end, options);
 		atomic_fetch_add(&shared->rounds, 1);
 	}
 	neighbours_end();
@@ -52,14 +47,12 @@ static void run_kill(const struct options *options)
 
 	neighbours_start(options);
 	while (!time_is_up()) {
-		for (int i = 0; i < options->processes; i++)
-			pids[i] = process_start(churn, options, i + 1);
+		processes_start(pids, churn, options);
 		/* Some while they populate, some while they give back. */
 		sleep_milliseconds(1 << random_below(&random, 12));
 		for (int i = 0; i < options->processes; i++)
 			process_kill(pids[i]);
-		for (int i = 0; i < options->processes; i++)
-			process_wait(pids[i], EITHER);
+		processes_wait(pids, options, EITHER);
 		atomic_fetch_add(&shared->rounds, 1);
 	}
 	neighbours_end();
@@ -107,13 +100,8 @@ static void fork_again_and_again(const struct options *options, uint64_t owner)
 
 static void run_fork(const struct options *options)
 {
-	pid_t pids[MOST_PROCESSES];
-
 	neighbours_start(options);
-	for (int i = 0; i < options->processes; i++)
-		pids[i] = process_start(fork_again_and_again, options, i + 1);
-	for (int i = 0; i < options->processes; i++)
-		process_wait(pids[i], BY_ITSELF);
+	processes_run(fork_again_and_again, options);
 	neighbours_end();
 }
 

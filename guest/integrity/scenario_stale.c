@@ -5,14 +5,14 @@
  * A thread may see its old page or a new, empty one, or fault: never a page
  * that was freed, and perhaps taken by somebody else, while its CPU still had
  * the old translation. That happens if pages are freed ahead of the TLB flush.
+ * Every other time it is munmap() that gives them back, and they fault.
  */
 #define _GNU_SOURCE
 #include "integrity.h"
 
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <sys/mman.h>
 
 #define MOST_THREADS 16
@@ -21,6 +21,7 @@
  * two pieces of 512; the pages watched are those that are freed first.
  */
 #define AREA_PAGES    1152
+#define AREA_BYTES    (AREA_PAGES * PAGE_BYTES)
 #define FIRST_WATCHED 8
 #define WATCHED_PAGES 64
 #define MARK        0x57a1e00000000000ULL /* no byte of it is that of poison */
@@ -30,6 +31,19 @@ struct watched {
 	uint64_t *address;
 	atomic_bool stop;
 };
+
+static _Thread_local sigjmp_buf before_the_fault;
+
+static void go_back(int signal)
+{
+	(void)signal;
+	siglongjmp(before_the_fault, 1);
+}
+
+static bool may_go_on(const struct watched *watched)
+{
+	return !atomic_load_explicit(&watched->stop, memory_order_relaxed);
+}
 
 /* Every word that a thread may ever see there is 0 or MARK + some number. */
 static inline uint64_t wrong_bits(uint64_t word)
@@ -56,7 +70,9 @@ static void *reader(void *argument)
 {
 	const struct watched *watched = argument;
 
-	while (!atomic_load_explicit(&watched->stop, memory_order_relaxed)) {
+	if (sigsetjmp(before_the_fault, 0))
+		sleep_milliseconds(1);
+	while (may_go_on(watched)) {
 		if (!look(watched))
 			continue;
 		atomic_fetch_add(&shared->foreign_words, 1);
@@ -68,9 +84,11 @@ static void *reader(void *argument)
 static void *writer(void *argument)
 {
 	const struct watched *watched = argument;
-	uint64_t number = 0;
+	volatile uint64_t number = 0;
 
-	while (!atomic_load_explicit(&watched->stop, memory_order_relaxed)) {
+	if (sigsetjmp(before_the_fault, 0))
+		sleep_milliseconds(1);
+	while (may_go_on(watched)) {
 		volatile uint64_t *word = watched->address;
 
 		number = (number + 1) & NUMBER_MASK;
@@ -81,12 +99,27 @@ static void *writer(void *argument)
 	return NULL;
 }
 
+static uint64_t *map(void *where)
+{
+	uint64_t *address = mmap(where, AREA_BYTES, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS |
+					 (where ? MAP_FIXED_NOREPLACE : 0),
+				 -1, 0);
+
+	if (address == MAP_FAILED)
+		die("cannot map memory");
+	return address;
+}
+
 static void give_back_and_fill(uint64_t *address)
 {
-	size_t bytes = AREA_PAGES * PAGE_BYTES;
-
 	for (uint64_t round = 1; !time_is_up(); round++) {
-		madvise(address, bytes, MADV_DONTNEED);
+		if (round % 2) {
+			madvise(address, AREA_BYTES, MADV_DONTNEED);
+		} else {
+			munmap(address, AREA_BYTES);
+			map(address);
+		}
 		for (size_t page = 0; page < AREA_PAGES; page++)
 			address[page * WORDS_PER_PAGE] =
 				MARK + (round & NUMBER_MASK);
@@ -96,6 +129,8 @@ static void give_back_and_fill(uint64_t *address)
 
 static void run_stale(const struct options *options)
 {
+	struct sigaction at_fault = { .sa_handler = go_back,
+				      .sa_flags = SA_NODEFER };
 	struct watched watched = { 0 };
 	int threads = cpu_count() - 1;
 	pthread_t ids[MOST_THREADS];
@@ -106,10 +141,8 @@ static void run_stale(const struct options *options)
 		skip("needs three CPUs");
 	if (threads > MOST_THREADS)
 		threads = MOST_THREADS;
-	address = mmap(NULL, AREA_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (address == MAP_FAILED)
-		die("cannot map memory");
+	sigaction(SIGSEGV, &at_fault, NULL);
+	address = map(NULL);
 	watched.address = address + FIRST_WATCHED * WORDS_PER_PAGE;
 	/* The last one writes, so that a freed page is also changed. */
 	for (int i = 0; i < threads; i++)
@@ -121,7 +154,7 @@ static void run_stale(const struct options *options)
 	atomic_store(&watched.stop, true);
 	for (int i = 0; i < threads; i++)
 		pthread_join(ids[i], NULL);
-	munmap(address, AREA_PAGES * PAGE_BYTES);
+	munmap(address, AREA_BYTES);
 }
 
 const struct scenario scenario_stale = {

@@ -167,7 +167,6 @@ class Examination:
         try:
             judgement = work(self._ready(setting))
         except GuestError as error:
-            self._give_up_guest()
             tail = error.console_tail[-_TAIL_LINES:]
             judgement = Judgement("failed", f"{error.status}: {error.what}", tuple(tail))
         if judgement.status == "failed" and not judgement.failed_parts:

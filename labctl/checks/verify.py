@@ -45,8 +45,7 @@ class Verified:
     @property
     def passed(self) -> bool:
         """Whether no check of any kernel failed, and at least one was made."""
-        made = [check for checks in self.checks.values() for check in checks]
-        return bool(made) and all(check.judgement.status != "failed" for check in made)
+        return any(self.checks.values()) and not any(map(_failed, self.checks.values()))
 
     def document(self) -> dict[str, Any]:
         """Return all of it as JSON has it."""
@@ -74,7 +73,7 @@ class Verified:
             "series": image.series_hash,
             "release": image.release,
             "base": base,
-            "passed": all(check.judgement.status != "failed" for check in checks),
+            "passed": not _failed(checks),
             "checks": [check.document(beside.get((check.variant, check.name))) for check in checks],
         }
 
