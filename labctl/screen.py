@@ -65,6 +65,14 @@ class Building(_Line):
         self.show(build_line(progress))
 
 
+class Simulating(_Line):
+    """Progress of simulations."""
+
+    def __call__(self, kind: str, done: int, runs: int) -> None:
+        """Show how many runs of a kind are simulated."""
+        self.show(f"{kind}: {done} of {runs} runs")
+
+
 class Measuring(_Line):
     """Progress of a run."""
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from labctl.lab_models import Statistics
 from labctl.results.cells import failures
 from labctl.results.paired import MINIMUM_BLOCKS, Paired, more_blocks
 
@@ -17,6 +18,15 @@ class Rule:
     alpha: float
     confidence: float
     margin: float
+
+    @classmethod
+    def of(cls, statistics: Statistics) -> Rule:
+        """Return the rule that a lab or an experiment asks for."""
+        return cls(
+            alpha=1 - statistics.confidence,
+            confidence=statistics.confidence,
+            margin=math.log1p(statistics.minimum_effect),
+        )
 
     @property
     def margin_text(self) -> str:
@@ -52,8 +62,8 @@ def conclude(
     """
     if not_ok.get("not-exercised"):
         return Conclusion("undecided", "the series was never entered, so this measured nothing")
-    word = _word(result, p_beyond, rule)
-    if failures(not_ok) and word != "slower":
+    said = word(result, p_beyond, rule)
+    if failures(not_ok) and said != "slower":
         counts = ", ".join(f"{count} {status}" for status, count in not_ok.items())
         return Conclusion("undecided", f"its kernel failed ({counts}), which no time outweighs")
     if result is None:
@@ -65,10 +75,10 @@ def conclude(
         plural = "" if result.blocks == 1 else "s"
         reason = f"{result.blocks} paired block{plural}, at least {MINIMUM_BLOCKS} are needed"
         return Conclusion("undecided", reason, more)
-    if word != "undecided":
+    if said != "undecided":
         if host_is_trusted:
-            return Conclusion(word)
-        return Conclusion("undecided", f"would be {word}, but the A/A control differs too")
+            return Conclusion(said)
+        return Conclusion("undecided", f"would be {said}, but the A/A control differs too")
     if p_corrected is not None and p_corrected <= rule.alpha:
         reason = f"it differs, but not shown to be by more than {rule.margin_text}"
     else:
@@ -78,7 +88,8 @@ def conclude(
     return Conclusion("undecided", reason, more)
 
 
-def _word(result: Paired | None, p_beyond: float | None, rule: Rule) -> str:
+def word(result: Paired | None, p_beyond: float | None, rule: Rule) -> str:
+    """Return what the tests say of a cell that did not fail."""
     if result is None:
         return "undecided"
     if p_beyond is not None and p_beyond <= rule.alpha:
