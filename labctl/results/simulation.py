@@ -198,7 +198,8 @@ def boots(noise: Noise, design: Design, draw: np.random.Generator) -> np.ndarray
     # The cells of a block take their turns in an order that is drawn anew.
     order = draw.permuted(np.tile(np.arange(shape[1]), (shape[0], 1)), axis=1)
     of_host = np.take_along_axis(_drift(noise, draw, shape), order, axis=1)
-    return np.median(times, axis=2) + own + of_host
+    logs: np.ndarray = np.median(times, axis=2) + own + of_host
+    return logs
 
 
 def _drift(noise: Noise, draw: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
