@@ -293,6 +293,35 @@ def export(lab_path: Path | None, style: str, kernel: str | None, run_id: str) -
     click.echo(text, nl=False)
 
 
+@labctl.command()
+@_LAB
+@_JSON
+@click.argument("first")
+@click.argument("second", default="latest")
+def compare(lab_path: Path | None, as_json: bool, first: str, second: str) -> None:
+    """Set two stored runs side by side, of other days, hosts or versions of a series.
+
+    FIRST is the older run's name, SECOND (the latest, if none is named) the newer
+    one's. Compared are ratios against the baseline, which each run has measured
+    beside it; times only stand beside them if host, QEMU and baseline are the same.
+    Exit status 1 if a cell has become slower against its baseline, 2 if nothing of
+    the runs can be compared.
+    """
+    from labctl.reports import report as reports
+    from labctl.reports import side_by_side
+    from labctl.results.across import across
+
+    folder = _load(lab_path).state / "runs"
+    content = across(*(reports.document_of(folder, name) for name in (first, second)))
+    if as_json:
+        _print_json(content)
+    else:
+        click.echo(side_by_side.render(content), nl=False)
+    cells = [cell for each in content["experiments"] for cell in each["cells"]]
+    if any(cell["verdict"] == "slower" for cell in cells):
+        sys.exit(1)
+
+
 @labctl.group("methodology", cls=_Group)
 def methodology() -> None:
     """Look into the method itself."""

@@ -226,6 +226,8 @@ def _parse(line: bytes, *, where: str) -> Sample:
         value = data.get("value")
         if value is not None and not _is_number(value):
             raise ValueError(f"value {value!r} is not a number")
+        if value is not None and value <= 0:
+            raise ValueError(f"value {value!r} is not above 0, so that it has no ratio")
         return Sample(**data)
     except (ValueError, TypeError) as error:
         text = str(error).replace("Sample.__init__() ", "")

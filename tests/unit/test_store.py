@@ -98,6 +98,8 @@ def edit(line, **changes):
         (lambda line: edit(line, colour="red"), "colour"),
         (lambda line: edit(line, value="1.0"), "'1.0'"),
         (lambda line: edit(line, value=None), "has a value"),
+        (lambda line: edit(line, value=-1.0), "not above 0"),
+        (lambda line: edit(line, value=0), "not above 0"),
         (lambda line: line.replace('"value":1.0', '"value":NaN'), "NaN"),
         (lambda line: "[]", "object"),
         (lambda line: '{"schema":1}', "run"),

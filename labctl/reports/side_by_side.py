@@ -1,0 +1,47 @@
+"""Two runs side by side, for the terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from labctl.reports import words
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """Return the tables of `results.across`, and below them what to mind."""
+    from tabulate import tabulate
+
+    first, second = content["runs"]
+    lines = [f"{first} and {second}; {content['accel'].upper()}"]
+    for experiment in content["experiments"]:
+        if experiment["refused"]:
+            continue
+        rows = [_row(cell, experiment["confidence"]) for cell in experiment["cells"]]
+        lines += ["", experiment["name"], "", tabulate(rows, headers="keys", tablefmt="simple")]
+    notes = [f"! {note}" for note in content["notes"]]
+    return "\n".join([*lines, "", *notes, *_explained(content)]) + "\n"
+
+
+def _row(cell: Mapping[str, Any], confidence: float) -> dict[str, str]:
+    before, after = (
+        f"{words.ratio(ratio)} ({words.interval(ci)})"
+        for ratio, ci in zip(cell["ratio"], cell["ci"], strict=True)
+    )
+    row = {"cell": words.cell(cell), "first": before, "second": after}
+    if cell["median_seconds"]:
+        row["times"] = " and ".join(
+            "-" if value is None else words.seconds(value) for value in cell["median_seconds"]
+        )
+    change = f"{words.ratio(cell['change'])} ({words.interval(cell['change_ci'])})"
+    row[f"change ({100 * confidence:g} % CI)"] = change
+    row[""] = " ".join(filter(None, [cell["verdict"], cell["reason"] and f"({cell['reason']})"]))
+    return row
+
+
+def _explained(content: Mapping[str, Any]) -> list[str]:
+    hosts = dict.fromkeys(words.host(host) for host in content["hosts"])
+    return [
+        "Change: the second run's ratio over the first one's; above 1 the kernel gained more.",
+        *hosts,
+    ]

@@ -1,0 +1,179 @@
+"""Two stored runs: what may be compared, what may not, and what changed."""
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from samples import cell
+
+from labctl.cli import labctl
+from labctl.errors import UserError
+from labctl.reports import side_by_side
+from labctl.reports.document import document
+from labctl.results import runs
+from labctl.results.across import Summary, across, difference
+from labctl.results.stats import compare
+from labctl.results.verdict import Rule
+
+GOLDEN = {
+    case["id"]: case
+    for case in json.loads((Path(__file__).parent / "golden" / "stats.json").read_text())["cases"]
+}
+RULE = Rule(alpha=0.05, confidence=0.95, margin=math.log1p(0.02))
+EXPERIMENT = {
+    "name": "e",
+    "workload": "free",
+    "metric": "elapsed",
+    "set": {},
+    "baseline": "stock",
+    "confidence": 0.95,
+    "minimum_effect": 0.02,
+    "better": "lower",
+}
+
+
+def measured(speedup, seed=1, blocks=12, spread=0.01, twin=1.0, name="e"):
+    draw = np.random.default_rng(seed)
+
+    def times(factor):
+        return list(np.exp(draw.normal(0, spread, blocks)) / factor)
+
+    return [
+        *cell(times(1), experiment=name),
+        *cell(times(twin), control=True, experiment=name),
+        *cell(times(speedup), kernel="patched", experiment=name),
+    ]
+
+
+def record(run="first", **changes):
+    return {
+        "schema": 1,
+        "run": run,
+        "accel": "tcg",
+        "host": {"id": "h", "qemu": "7.2"},
+        "kernels": {"stock": {"image": "s"}, "patched": {"image": "p"}},
+        "experiments": [EXPERIMENT],
+    } | changes
+
+
+def told(speedup, run="first", experiment=EXPERIMENT, seed=1, blocks=12, spread=0.01, twin=1.0,
+         **changes):  # fmt: skip
+    samples = measured(speedup, seed, blocks, spread, twin, experiment["name"])
+    result = compare(
+        samples, baseline="stock", confidence=0.95, minimum_effect=0.02, name=experiment["name"]
+    )
+    return document(record(run, experiments=[experiment], **changes), [result])
+
+
+def only(content):
+    (experiment,) = content["experiments"]
+    (row,) = experiment["cells"]
+    return row
+
+
+def test_welch_agrees_with_r():
+    case = GOLDEN["student_sleep"]
+    x, y = (np.array(case["input"][name]) for name in "xy")
+    expected = case["expected"]["welch"]
+    first, second = (Summary(len(one), one.mean(), one.std(ddof=1)) for one in (y, x))
+    found = difference(first, second, RULE)
+    assert found.p == pytest.approx(expected["p"], rel=1e-9)
+    interval = [found.mean - found.half_width, found.mean + found.half_width]
+    assert interval == pytest.approx(expected["ci"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("speedups", "verdict"), [((1.4, 1.6), "faster"), ((1.6, 1.4), "slower"), ((1.5, 1.5), "same")]
+)
+def test_a_change_is_found(speedups, verdict):
+    content = across(told(speedups[0]), told(speedups[1], "second", seed=2))
+    row = only(content)
+    assert row["verdict"] == verdict
+    assert row["change"] == pytest.approx(speedups[1] / speedups[0], rel=0.02)
+    assert row["change_ci"][0] < row["change"] < row["change_ci"][1]
+    assert content["notes"] == []
+    assert row["median_seconds"][0] == pytest.approx(1 / speedups[0], rel=0.05)
+
+
+def test_wide_intervals_and_few_blocks_decide_nothing():
+    row = only(across(told(1.4, spread=0.2), told(1.5, spread=0.2, seed=2)))
+    assert (row["verdict"], row["reason"]) == (
+        "undecided",
+        "the interval is too wide for a verdict",
+    )
+    row = only(across(told(1.4, blocks=4), told(1.9, seed=2)))
+    assert row["verdict"] == "undecided"
+    assert "4 blocks" in row["reason"]
+    row = only(across(told(1.4, blocks=1), told(1.9, seed=2)))
+    assert row["verdict"] == "undecided"
+    assert row["change_ci"] is None
+
+
+def test_a_run_whose_control_differs_decides_nothing():
+    row = only(across(told(1.4, twin=1.5), told(1.9, seed=2)))
+    assert row["verdict"] == "undecided"
+    assert "A/A" in row["reason"]
+
+
+def test_times_of_another_host_or_baseline_are_not_set_side_by_side():
+    elsewhere = told(1.4, "second", host={"id": "other", "qemu": "7.2"}, seed=2)
+    content = across(told(1.4), elsewhere)
+    assert only(content)["median_seconds"] is None
+    assert "times can not" in content["notes"][0]
+    kernels = {"stock": {"image": "new"}, "patched": {"image": "p2"}}
+    content = across(told(1.4), told(1.4, "second", kernels=kernels, seed=2))
+    assert only(content)["median_seconds"] is None
+    assert [note.split(" is ")[0] for note in content["notes"]] == ["the baseline stock", "patched"]
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(UserError, match="under tcg, the other under kvm"):
+        across(told(1.4), told(1.4, accel="kvm"))
+    with pytest.raises(UserError, match="no experiment in common"):
+        across(told(1.4), told(1.4, experiment=EXPERIMENT | {"name": "f"}))
+    with pytest.raises(UserError, match="workload free and exit"):
+        across(told(1.4), told(1.4, experiment=EXPERIMENT | {"workload": "exit"}))
+    other = copy.deepcopy(told(1.4))
+    for each in other["experiments"][0]["cells"]:
+        each["parameters"] = {"size": 12345}
+    with pytest.raises(UserError, match="no cell in common"):
+        across(told(1.4), other)
+
+
+def test_the_table_names_runs_change_and_verdict():
+    text = side_by_side.render(across(told(1.4), told(1.6, "second", seed=2, host={"id": "o"})))
+    assert text.startswith("first and second; TCG")
+    assert "change (95 % CI)" in text
+    assert "faster" in text
+    assert "! other host" in text
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    (tmp_path / "lab.yaml").write_text(
+        "version: 1\nguests: {g: {}}\nkernels: {stock: {source: 'debian:linux-source-6.1'}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def store(speedup, seed):
+        run = runs.create(tmp_path / ".labctl" / "runs")
+        for sample in measured(speedup, seed):
+            run.store.append(sample)
+        run.write(record(run.id))
+        return run.id
+
+    return store
+
+
+def test_the_command_exits_with_1_if_something_became_slower(stored):
+    names = stored(1.6, 1), stored(1.4, 2)
+    outcome = CliRunner().invoke(labctl, ["compare", *names, "--json"])
+    assert outcome.exit_code == 1
+    assert json.loads(outcome.stdout)["runs"] == list(names)
+    outcome = CliRunner().invoke(labctl, ["compare", *reversed(names)])
+    assert outcome.exit_code == 0, outcome.output
+    assert "faster" in outcome.stdout
