@@ -10,8 +10,9 @@ EXPERIMENT ?= smoke
 VENV := .venv
 LABCTL := $(VENV)/bin/labctl
 
-# What builds kernels and guest programs, what runs guests, what keeps rebuilds short.
-PACKAGES := bc bison build-essential busybox-static ccache cpio flex git kmod \
+# What builds kernels and guest programs, what runs guests, what keeps rebuilds short;
+# chromium looks at the page of a report, in a test.
+PACKAGES := bc bison build-essential busybox-static ccache chromium cpio flex git kmod \
 	libelf-dev libssl-dev libcap-dev libnuma-dev linux-source-6.1 linux-source-6.12 patch \
 	python3-venv qemu-system-x86 sparse stress-ng xz-utils
 

@@ -263,7 +263,12 @@ def run(
 @labctl.command()
 @_LAB
 @_JSON
-@_format("markdown", "cover-letter", about="cover-letter is plain text of 72 columns.")
+@_format(
+    "markdown",
+    "cover-letter",
+    "html",
+    about="cover-letter is plain text of 72 columns, html one page with plots.",
+)
 @click.argument("run_id", metavar="[RUN]", default="latest")
 def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> None:
     """Report a RUN (the latest, if none is named). Needs no QEMU."""
@@ -481,11 +486,13 @@ def clean(lab_path: Path | None, runs_too: bool) -> None:
 def _show_report(lab: Lab, run_id: str, *, as_json: bool, style: str = "terminal") -> None:
     from labctl.reports import report as reports
 
-    document = reports.document_of(lab.state / "runs", run_id)
+    runs = lab.state / "runs"
     if as_json:
+        document = reports.document_of(runs, run_id)
         _print_json(document)
     else:
-        click.echo(reports.FORMATS[style](document), nl=False)
+        document, text = reports.report_of(runs, run_id, style)
+        click.echo(text, nl=False)
     if reports.found_a_problem(document):
         sys.exit(1)
 

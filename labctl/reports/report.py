@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from labctl.errors import UserError
-from labctl.reports import mail, sentence, table
+from labctl.reports import mail, page, sentence, table
 from labctl.reports.document import document
 from labctl.reports.export import EXPORTS
 from labctl.results import runs
+from labctl.results.store import Sample
 from labctl.results.stored import results_of
 
-FORMATS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "terminal": table.render,
-    "markdown": partial(table.render, format="markdown"),
-    "cover-letter": mail.render,
+FORMATS: Mapping[str, Callable[[Mapping[str, Any], Sequence[Sample]], str]] = {
+    "terminal": lambda content, _: table.render(content),
+    "markdown": lambda content, _: table.render(content, format="markdown"),
+    "cover-letter": lambda content, _: mail.render(content),
+    "html": page.render,
 }
 
 
@@ -27,9 +28,23 @@ def document_of(folder: Path, run_id: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such run, or its files are damaged.
     """
+    return _read(folder, run_id)[0]
+
+
+def report_of(folder: Path, run_id: str, style: str) -> tuple[dict[str, Any], str]:
+    """Return the report of a run in `folder` as JSON has it, and as text of a style.
+
+    Raises:
+        UserError: there is no such run, or its files are damaged.
+    """
+    content, samples = _read(folder, run_id)
+    return content, FORMATS[style](content, samples)
+
+
+def _read(folder: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
     run = runs.resolve(folder, run_id)
-    record = run.read()
-    return document(record, results_of(record, run.store.samples()))
+    record, samples = run.read(), run.store.samples()
+    return document(record, results_of(record, samples)), samples
 
 
 def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = None) -> str:
@@ -38,9 +53,7 @@ def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = Non
     Raises:
         UserError: there is no such run, its files are damaged, or it has no such kernel.
     """
-    run = runs.resolve(folder, run_id)
-    record, samples = run.read(), run.store.samples()
-    content = document(record, results_of(record, samples))
+    content, samples = _read(folder, run_id)
     if kernel is not None:
         known = ", ".join(sorted({sample.kernel for sample in samples}))
         samples = [sample for sample in samples if sample.kernel == kernel and not sample.control]

@@ -81,15 +81,33 @@ def _experiment(
     blocks = experiment["blocks"]
     title = f"{experiment['name']}: {_subject(cells)} against {experiment['baseline']}, "
     title += f"{blocks} block{'' if blocks == 1 else 's'}"
-    lines = [
+    parts = [f"### {title}" if markdown else title, table, _list(remarks(experiment), markdown)]
+    return "\n\n".join(parts), any(figures)
+
+
+def as_html(experiment: Mapping[str, Any]) -> str:
+    """Return the table of an experiment as HTML, its cells escaped."""
+    from tabulate import tabulate
+
+    columns = _columns(experiment, _seed_column(experiment["cells"]))
+    return tabulate(
+        list(zip(*columns.values(), strict=True)),
+        headers=[" ".join(name) for name in columns],
+        tablefmt="html",
+        disable_numparse=True,
+    )
+
+
+def remarks(experiment: Mapping[str, Any]) -> list[str]:
+    """Return what stands below an experiment's table, the A/A control first."""
+    cells = experiment["cells"]
+    return [
         sentence.control(experiment),
         *_could_see(cells),
         *map(sentence.curve, experiment.get("curves", [])),
         *_handovers(cells),
         *experiment["warnings"],
     ]
-    parts = [f"### {title}" if markdown else title, table, _list(lines, markdown)]
-    return "\n\n".join(parts), any(figures)
 
 
 def _columns(

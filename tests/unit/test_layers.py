@@ -30,6 +30,7 @@ ONLY_IN = {
     "pexpect": {"transports.serial"},
     "fabric": {"transports.ssh"},
     "numpy": {"results"},
+    "matplotlib": {"reports.plots"},
     "scipy": {"results"},
     "statsmodels": {"results"},
     "rich": {"screen"},
