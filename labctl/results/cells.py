@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, median, stdev
 
 from labctl.results.store import Sample, Scalar
@@ -29,6 +29,11 @@ class Cell:
     parameters: Mapping[str, Scalar]
     samples: tuple[Sample, ...]
     warmups: tuple[Sample, ...]
+    # What was asked for once, for each metric: a cell may have a million samples.
+    _good: dict[Metric, list[tuple[Sample, float]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _logs: dict[Metric, dict[int, float]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -44,15 +49,22 @@ class Cell:
 
     def good(self, metric: Metric) -> list[tuple[Sample, float]]:
         """The repetitions that count, each with its number."""
-        pairs = ((sample, metric(sample)) for sample in self.samples if sample.status == "ok")
-        return [(s, v) for s, v in pairs if v is not None and math.isfinite(v) and v > 0]
+        if metric not in self._good:
+            pairs = ((sample, metric(sample)) for sample in self.samples if sample.status == "ok")
+            self._good[metric] = [
+                (s, v) for s, v in pairs if v is not None and math.isfinite(v) and v > 0
+            ]
+        return self._good[metric]
 
     def logs(self, metric: Metric) -> dict[int, float]:
         """The log of the median of each block's repetitions."""
-        values: dict[int, list[float]] = {}
-        for sample, value in self.good(metric):
-            values.setdefault(sample.block, []).append(value)
-        return {block: math.log(median(found)) for block, found in sorted(values.items())}
+        if metric not in self._logs:
+            values: dict[int, list[float]] = {}
+            for sample, value in self.good(metric):
+                values.setdefault(sample.block, []).append(value)
+            logs = {block: math.log(median(found)) for block, found in sorted(values.items())}
+            self._logs[metric] = logs
+        return self._logs[metric]
 
     def not_ok(self) -> dict[str, int]:
         """Count the samples of each status but ok; of warm-ups only what failed.

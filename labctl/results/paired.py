@@ -17,6 +17,7 @@ _CONSTANT = 1e-12  # a spread of logs below what a double can hold of a measured
 _MOST_BLOCKS = 200  # a run of more takes days
 # Up to so many blocks all sign patterns are tried; of more a sample, drawn alike each time.
 _EXACT_BLOCKS = 14
+_BATCH = 1024  # patterns at a time: with a thousand blocks all at once take a gigabyte
 _LARGEST_LOG = 700.0  # the largest whose exponential is still a double
 
 
@@ -120,6 +121,7 @@ def sign_flip(d: Sequence[float]) -> float | None:
         permutation_type="samples",
         alternative="greater",
         n_resamples=2**_EXACT_BLOCKS,
+        batch=_BATCH,
         random_state=np.random.default_rng(0),
     )
     return float(test.pvalue)

@@ -11,7 +11,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -98,6 +98,11 @@ class Sample:
             ) from error
 
 
+_FIELDS = frozenset(each.name for each in fields(Sample))
+_SCALARS = ("setting", "parameters")
+_MAPPINGS = (*_SCALARS, "read_back", "measurements", "counters", "load")
+
+
 class Store:
     """The samples of one run, in `folder`/samples.jsonl."""
 
@@ -131,27 +136,34 @@ class Store:
         Raises UserError naming file and line for a line that is no sample and
         for a sample that is there twice.
         """
+        samples: list[Sample] = []
+        seen: dict[object, set[object]] = {}
+        shared: dict[object, Any] = {}
         try:
-            content = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                for number, line in enumerate(_whole_lines(file), start=1):
+                    sample = _parse(line, shared, where=f"{self.path}:{number}")
+                    of_cell = seen.setdefault(
+                        (sample.experiment, sample.cell, sample.warmup), set()
+                    )
+                    if (sample.block, sample.repetition) in of_cell:
+                        self._refuse_twice(samples, sample, number)
+                    of_cell.add((sample.block, sample.repetition))
+                    samples.append(sample)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise HostError(f"cannot be read: {error.strerror}", where=str(self.path)) from error
-        lines = content[: _whole(content)].split(b"\n")[:-1]
-        samples: list[Sample] = []
-        seen: dict[Key, int] = {}
-        for number, line in enumerate(lines, start=1):
-            sample = _parse(line, where=f"{self.path}:{number}")
-            if sample.key in seen:
-                raise UserError(
-                    f"the same sample as in line {seen[sample.key]}: experiment "
-                    f"{sample.experiment}, block {sample.block}, cell {sample.cell}, "
-                    f"{'warm-up' if sample.warmup else 'repetition'} {sample.repetition}",
-                    where=f"{self.path}:{number}",
-                )
-            seen[sample.key] = number
-            samples.append(sample)
         return samples
+
+    def _refuse_twice(self, samples: list[Sample], sample: Sample, number: int) -> NoReturn:
+        first = next(n for n, each in enumerate(samples, start=1) if each.key == sample.key)
+        raise UserError(
+            f"the same sample as in line {first}: experiment "
+            f"{sample.experiment}, block {sample.block}, cell {sample.cell}, "
+            f"{'warm-up' if sample.warmup else 'repetition'} {sample.repetition}",
+            where=f"{self.path}:{number}",
+        )
 
     def keys(self) -> set[Key]:
         """Return the keys of all samples that are finished, of whatever status."""
@@ -212,15 +224,26 @@ def _whole(content: bytes) -> int:
     return end
 
 
-def _parse(line: bytes, *, where: str) -> Sample:
+def _whole_lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file without a torn last one, by the rule of `_whole`."""
+    last = b""
+    for line in file:
+        if last:
+            yield last
+        last = line
+    if _whole(last):
+        yield last
+
+
+def _parse(line: bytes, shared: dict[object, Any], *, where: str) -> Sample:
+    """Return a line's sample; equal values of several lines are kept once, in `shared`."""
     try:
-        data = json.loads(line, parse_constant=_refuse)
+        data = _DECODER.decode(line.decode())
         if not isinstance(data, dict):
             raise ValueError("it is not a JSON object")
         if data.get("schema") != SCHEMA:
             raise ValueError(f"its schema is {data.get('schema')!r}, this labctl reads {SCHEMA}")
-        known = {f.name for f in fields(Sample)}
-        unknown = sorted(data.keys() - known)
+        unknown = sorted(data.keys() - _FIELDS)
         if unknown:
             raise ValueError(f"unknown field {', '.join(unknown)}")
         value = data.get("value")
@@ -228,10 +251,22 @@ def _parse(line: bytes, *, where: str) -> Sample:
             raise ValueError(f"value {value!r} is not a number")
         if value is not None and value <= 0:
             raise ValueError(f"value {value!r} is not above 0, so that it has no ratio")
+        _share(data, shared)
         return Sample(**data)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         text = str(error).replace("Sample.__init__() ", "")
         raise UserError(f"this line is not a sample: {text}", where=where) from error
+
+
+def _share(data: dict[str, Any], shared: dict[object, Any]) -> None:
+    """Put what `shared` has already in the place of its equals, so that a million fit."""
+    for name, each in data.items():
+        if isinstance(each, str):
+            data[name] = shared.setdefault(each, each)
+    for name in _MAPPINGS:
+        values = data.get(name, {})
+        if not values or name in _SCALARS:
+            data[name] = shared.setdefault(tuple(values.items()), values)
 
 
 def _is_number(value: object) -> bool:
@@ -240,3 +275,6 @@ def _is_number(value: object) -> bool:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
