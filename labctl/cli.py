@@ -356,10 +356,10 @@ def methodology_simulate(as_json: bool, style: str, runs: int, seed: int) -> Non
     from labctl.results.simulation import simulate
     from labctl.results.verdict import Rule
 
+    usual = Statistics()
+    rule = Rule.of(usual.confidence, usual.minimum_effect)
     with screen.Simulating() as progress:
-        kinds = simulate(
-            runs=runs, seed=seed, rule=Rule.of(Statistics()), tell=lambda k, n: progress(k, n, runs)
-        )
+        kinds = simulate(runs=runs, seed=seed, rule=rule, tell=lambda k, n: progress(k, n, runs))
         found = list(kinds)
     if as_json:
         _print_json(

@@ -40,7 +40,7 @@ def _table(experiment: Mapping[str, Any]) -> str:
 
     cells = experiment["cells"]
     is_time = experiment.get("better") != "higher"
-    level = f"({100 * experiment['confidence']:.3g} % CI)"
+    level = f"({words.level(experiment['confidence'])})"
     rows = [
         (name, *_value(cell, is_time), *_ratio(cell))
         for name, cell in zip(words.names(cells), cells, strict=True)

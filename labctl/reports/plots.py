@@ -42,7 +42,7 @@ def intervals(experiment: Mapping[str, Any]) -> str:
         axes.axvline(1.0, color=_INK, linewidth=1, linestyle=":")
         axes.set_yticks(range(len(cells)), [words.cell(cell) for cell in cells])
         axes.set_ylim(len(cells) - 0.5, -0.5)
-        level = f"{100 * experiment['confidence']:.3g} % CI"
+        level = words.level(experiment["confidence"])
         axes.set_xlabel(f"ratio to {experiment['baseline']} ({level}); right is better")
     return image.getvalue()
 

@@ -91,7 +91,7 @@ def _one(experiment: Mapping[str, Any], cell: Cell) -> str:
 def _interval(experiment: Mapping[str, Any], cell: Cell) -> str:
     if cell["ci"] is None:
         return "no interval"
-    return f"{100 * experiment['confidence']:.3g} % CI {words.interval(cell['ci'])}"
+    return f"{words.level(experiment['confidence'])} {words.interval(cell['ci'])}"
 
 
 def _counts(cells: Sequence[Cell]) -> str:

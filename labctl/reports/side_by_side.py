@@ -34,7 +34,7 @@ def _row(cell: Mapping[str, Any], confidence: float) -> dict[str, str]:
             "-" if value is None else words.seconds(value) for value in cell["median_seconds"]
         )
     change = f"{words.ratio(cell['change'])} ({words.interval(cell['change_ci'])})"
-    row[f"change ({100 * confidence:g} % CI)"] = change
+    row[f"change ({words.level(confidence)})"] = change
     row[""] = " ".join(filter(None, [cell["verdict"], cell["reason"] and f"({cell['reason']})"]))
     return row
 

@@ -114,7 +114,7 @@ def _columns(
     experiment: Mapping[str, Any], figures: Sequence[seed.SeedFigure | None]
 ) -> dict[tuple[str, ...], list[str]]:
     cells = experiment["cells"]
-    level = f"{100 * experiment['confidence']:.3g} % CI"
+    level = words.level(experiment["confidence"])
     is_time = experiment.get("better") != "higher"
     columns = {
         ("cell",): words.names(cells),

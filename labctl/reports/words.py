@@ -43,6 +43,11 @@ def interval(ci: Sequence[float] | None) -> str:
     return "-" if ci is None else f"{ratio(ci[0])} to {ratio(ci[1])}"
 
 
+def level(confidence: float) -> str:
+    """Return what an interval is called: 95 % CI."""
+    return f"{100 * confidence:.3g} % CI"
+
+
 def p_value(p: float | None) -> str:
     """Return a p value, no more exact than it deserves."""
     if p is None:

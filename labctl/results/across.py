@@ -120,21 +120,19 @@ def _experiment(first: Document, second: Document) -> dict[str, Any]:
 
 
 def _cells(first: Document, second: Document) -> list[dict[str, Any]]:
-    confidence = _confidence(first, second)
     effect = max(first["minimum_effect"], second["minimum_effect"])
-    rule = Rule(alpha=1 - confidence, confidence=confidence, margin=math.log1p(effect))
+    rule = Rule.of(_confidence(first, second), effect)
     others = {_key(cell): cell for cell in second["cells"]}
     pairs = [(cell, others[_key(cell)]) for cell in first["cells"] if _key(cell) in others]
     pairs = [pair for pair in pairs if pair[0]["verdict"] != "baseline"]
-    suspect = [
-        each["aa_control"]["label"]
+    is_suspect = any(
+        each["aa_control"] and each["aa_control"]["verdict"] in ("faster", "slower")
         for each in (first, second)
-        if each["aa_control"] and each["aa_control"]["verdict"] in ("faster", "slower")
-    ]
+    )
     results = [_difference(pair, rule) for pair in pairs]
     beyond = adjust([one.p_beyond if one else None for one in results])
     return [
-        _row(pair, one, p, rule, is_suspect=bool(suspect))
+        _row(pair, one, p, rule, is_suspect=is_suspect)
         for pair, one, p in zip(pairs, results, beyond, strict=True)
     ]
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from labctl.lab_models import Statistics
-from labctl.results.paired import adjust, paired
+from labctl.results.paired import Paired, adjust, paired
 from labctl.results.verdict import Rule, word
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def simulate(
     if runs < 2:
         raise ValueError("fewer than two runs have no spread")
     for number, noise in enumerate(noises):
-        for design in designs:
-            draw = np.random.default_rng([seed, number, designs.index(design)])
+        for of_noise, design in enumerate(designs):
+            draw = np.random.default_rng([seed, number, of_noise])
             counted = []
             for done in range(runs):
                 tell(f"{noise.name}, {design.name}", done)
@@ -172,16 +172,17 @@ def _run(noise: Noise, design: Design, rule: Rule, draw: np.random.Generator) ->
     d = logs[:, :1] - logs[:, 1:]
     blocks = stops_after(d, design, rule.confidence)
     columns = d[:blocks].T.tolist()
-    results = [paired(one, confidence=rule.confidence, margin=rule.margin) for one in columns]
+    results = _shifted(columns, 0.0, rule)
+    improved = _shifted(columns, math.log1p(EFFECT), rule)
     differs = adjust([one.p for one in results])
-    words = _words(columns, 0.0, rule)
+    words = _words(results, rule)
     return [
         _share(abs(one.mean) <= (one.half_width or 0.0) for one in results),
         float(any(p is not None and p <= rule.alpha for p in differs)),
         float(_is_any_found(words)),
-        float(_is_any_found(_words(columns, rule.margin, rule))),
+        float(_is_any_found(_words(_shifted(columns, rule.margin, rule), rule))),
         _share(said == "same" for said in words),
-        _share(said == "faster" for said in _words(columns, math.log1p(EFFECT), rule)),
+        _share(said == "faster" for said in _words(improved, rule)),
         float(blocks),
     ]
 
@@ -230,9 +231,15 @@ def stops_after(d: np.ndarray, design: Design, confidence: float) -> int:
     return design.blocks_max
 
 
-def _words(columns: Sequence[Sequence[float]], effect: float, rule: Rule) -> list[str]:
-    shifted = [[value + effect for value in one] for one in columns]
-    results = [paired(one, confidence=rule.confidence, margin=rule.margin) for one in shifted]
+def _shifted(columns: Sequence[Sequence[float]], effect: float, rule: Rule) -> list[Paired]:
+    """Return what the blocks say if all cells were better by `effect`, on the log scale."""
+    return [
+        paired([value + effect for value in one], confidence=rule.confidence, margin=rule.margin)
+        for one in columns
+    ]
+
+
+def _words(results: Sequence[Paired], rule: Rule) -> list[str]:
     beyond = adjust([one.p_beyond for one in results])
     return [word(one, p, rule) for one, p in zip(results, beyond, strict=True)]
 

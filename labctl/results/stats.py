@@ -52,7 +52,7 @@ def compare(
     _only(found, "accelerator", lambda s: s.accel)
     cells = cells_of(found)
     baselines, controls, others = _roles(cells, baseline)
-    rule = Rule(alpha=1 - confidence, confidence=confidence, margin=math.log1p(minimum_effect))
+    rule = Rule.of(confidence, minimum_effect)
 
     # Failures do not excuse a control that differs: it is judged by its times alone.
     aa = _worst(_family(controls, baselines, rule, better, {}, host_is_trusted=True))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from labctl.lab_models import Statistics
 from labctl.results.cells import failures
 from labctl.results.paired import MINIMUM_BLOCKS, Paired, more_blocks
 
@@ -20,13 +19,9 @@ class Rule:
     margin: float
 
     @classmethod
-    def of(cls, statistics: Statistics) -> Rule:
-        """Return the rule that a lab or an experiment asks for."""
-        return cls(
-            alpha=1 - statistics.confidence,
-            confidence=statistics.confidence,
-            margin=math.log1p(statistics.minimum_effect),
-        )
+    def of(cls, confidence: float, minimum_effect: float) -> Rule:
+        """Return the rule of a lab.yaml's `statistics`; 0.02 is an effect of 2 %."""
+        return cls(alpha=1 - confidence, confidence=confidence, margin=math.log1p(minimum_effect))
 
     @property
     def margin_text(self) -> str:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ GOLDEN = {
     case["id"]: case
     for case in json.loads((Path(__file__).parent / "golden" / "stats.json").read_text())["cases"]
 }
-RULE = Rule(alpha=0.05, confidence=0.95, margin=math.log1p(0.02))
+RULE = Rule.of(0.95, 0.02)
 EXPERIMENT = {
     "name": "e",
     "workload": "free",

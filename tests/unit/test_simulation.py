@@ -15,7 +15,7 @@ from labctl.results.simulation import Design, Noise, boots, simulate, stops_afte
 from labctl.results.stats import half_width
 from labctl.results.verdict import Rule
 
-RULE = Rule.of(Statistics())
+RULE = Rule.of(Statistics().confidence, Statistics().minimum_effect)
 QUIET = Noise(name="quiet")
 FIXED = Design(name="fixed", cells=4, blocks_min=10, blocks_max=10, stop_at_half_width=None)
 STOPPING = Design(name="stopping", cells=4, blocks_max=20)
