@@ -124,5 +124,5 @@ def test_a_run_without_samples_is_exported_too(style):
 
 
 def test_the_command_offers_every_format():
-    (option,) = [p for p in cli.export.params if p.name == "style"]
+    (option,) = [p for p in cli.runs.export.params if p.name == "style"]
     assert list(option.type.choices) == list(EXPORTS)

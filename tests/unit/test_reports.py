@@ -402,7 +402,7 @@ def test_the_cover_letter_block_says_what_failed_and_whom_not_to_trust():
 
 
 def test_every_format_can_be_asked_for():
-    (option,) = (each for each in cli.report.params if each.name == "style")
+    (option,) = (each for each in cli.runs.report.params if each.name == "style")
     assert list(option.type.choices) == list(FORMATS)
 
 

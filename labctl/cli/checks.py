@@ -1,0 +1,153 @@
+"""Commands that check: a series, its correctness, the method itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from labctl import __version__, screen
+from labctl.cli.root import JSON, LAB, Group, format_option, kernels_of, load_lab, named, print_json
+
+
+@click.group("methodology", cls=Group)
+def methodology() -> None:
+    """Look into the method itself."""
+
+
+@methodology.command("simulate")
+@JSON
+@format_option("markdown", about="markdown is that of docs/methodology.md.")
+@click.option(
+    "--runs",
+    type=click.IntRange(min=2),
+    default=200,
+    show_default=True,
+    help="Simulated runs of each kind; 200 take a few minutes.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
+def methodology_simulate(as_json: bool, style: str, runs: int, seed: int) -> None:
+    """Count how often the statistics are wrong, where the truth is known.
+
+    Runs of 12 cells are simulated, with noise as in real guests and with worse, and
+    judged as real ones are. Of intervals of 95 %, 93 to 97 % must hold the truth, and
+    in at most 5 % of the runs in which nothing changed may any cell be said to
+    differ. Exit status 1 if it is not so. Needs no lab and no QEMU.
+    """
+    from labctl.lab_models import Statistics
+    from labctl.reports import promises
+    from labctl.results.simulation import simulate
+    from labctl.results.verdict import Rule
+
+    usual = Statistics()
+    rule = Rule.of(usual.confidence, usual.minimum_effect)
+    with screen.Simulating() as progress:
+        kinds = simulate(runs=runs, seed=seed, rule=rule, tell=lambda k, n: progress(k, n, runs))
+        found = list(kinds)
+    if as_json:
+        print_json(
+            {"schema": 1, "runs": runs, "seed": seed, "kinds": [one.document() for one in found]}
+        )
+    else:
+        click.echo(promises.as_table(found, style))
+        click.echo(f"\n{runs} runs each, seed {seed}, labctl {__version__}")
+    if not all(one.kept for one in found):
+        sys.exit(1)
+
+
+@click.group("series", cls=Group)
+def series_() -> None:
+    """Look after patch series."""
+
+
+@series_.command("check")
+@LAB
+@JSON
+@click.argument("kernels", nargs=-1)
+def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
+    """Try each step of the series of KERNELS (all, if none is named) as a reviewer will.
+
+    It must apply, by patch and by `git am`, build and boot; W=1 and sparse must
+    find nothing new in the files that the series touches, and the source's own
+    checkpatch --strict nothing in the patch. Exit status 1 if anything failed.
+    """
+    from labctl.checks import series
+
+    lab = load_lab(lab_path)
+    names = named("series", kernels, (k for k, one in lab.kernels.items() if one.series))
+    with screen.Building() as building:
+        checked = {name: series.check(lab, name, building) for name in names}
+    if as_json:
+        print_json({"schema": 1, "series": {n: [s.document() for s in c]
+                                             for n, c in checked.items()}})  # fmt: skip
+    else:
+        click.echo("\n\n".join(screen.series_steps(n, c) for n, c in checked.items()))
+    if not all(step.passed for steps in checked.values() for step in steps):
+        sys.exit(1)
+
+
+@click.command()
+@LAB
+@JSON
+@format_option("ktap", "junit", about="ktap and junit are for CI.")
+@click.option(
+    "--seconds",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    help="How long each program of the guest works.",
+)
+@click.option(
+    "--check",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only checks of such names, as in 'integrity/*' (again for more).",
+)
+@click.option("-x", "--stop-at-first", is_flag=True, help="End a kernel's checks with a failure.")
+@click.option("--without-base", is_flag=True, help="Do not check the kernels' bases beside them.")
+@click.argument("kernels", nargs=-1)
+def verify(
+    lab_path: Path | None,
+    as_json: bool,
+    style: str,
+    seconds: int,
+    patterns: Sequence[str],
+    stop_at_first: bool,
+    without_base: bool,
+    kernels: Sequence[str],
+) -> None:
+    """Say whether KERNELS (all, if none is named) are as correct as their bases.
+
+    Builds debug kernels (the fragments of `verify:` in lab.yaml), turns the tunables
+    as it says there, and runs programs that find wrong memory: the lab's own
+    integrity scenarios, stress-ng, the kernel tree's selftests of mm. A splat, a
+    foreign byte, a hung task, memory that does not come back within 1 %, and a
+    series that was never entered are failures. Exit status 1 if there is one; a
+    selftest that fails on the base as well is none.
+    """
+    from labctl.checks.verify import Events, Options, verify
+    from labctl.reports.verified import FORMATS
+
+    lab = load_lab(lab_path)
+    with screen.Checking() as checking:
+        verified = verify(
+            lab,
+            kernels_of(lab, kernels),
+            seconds=seconds,
+            options=Options(only=tuple(patterns) or ("*",), stop_at_first=stop_at_first),
+            with_base=not without_base,
+            events=Events(building=checking.building, checking=checking.checking),
+        )
+    document = verified.document()
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(FORMATS[style](document), nl=False)
+    if not verified.passed:
+        sys.exit(1)
+
+
+COMMANDS = (series_, verify, methodology)

@@ -1,0 +1,92 @@
+"""Commands that describe a lab, build it and clear it away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from labctl import screen
+from labctl.cli.root import JSON, LAB, chosen, fleet_of, kernels_of, load_lab, print_json
+from labctl.errors import UserError
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Replace a lab.yaml that is there.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
+def init(folder: Path, force: bool) -> None:
+    """Write a commented lab.yaml into FOLDER, with what it refers to."""
+    from labctl import lab_template
+
+    for path in lab_template.write(folder, force=force):
+        click.echo(f"wrote {path}")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of lab.yaml, for editors that complete and check it."""
+    from labctl import lab_template
+
+    click.echo(json.dumps(lab_template.json_schema(), indent=2))
+
+
+@click.command()
+@LAB
+@JSON
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides the order.")
+@click.argument("experiments", nargs=-1)
+def plan(lab_path: Path | None, as_json: bool, seed: int, experiments: Sequence[str]) -> None:
+    """Show what `run` would do: guests, command lines, order, expected time. Runs nothing."""
+    from labctl.experiments import preview
+
+    lab = load_lab(lab_path)
+    previews = [preview.preview(lab, name, seed) for name in chosen(lab, experiments)]
+    if as_json:
+        print_json({"schema": 1, "experiments": previews})
+    else:
+        click.echo("\n\n".join(map(screen.preview, previews)))
+
+
+@click.command()
+@LAB
+@JSON
+@click.argument("kernels", nargs=-1)
+def build(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
+    """Build KERNELS (all, if none is named). What is built already is not built again."""
+    from labctl.guests.prepare import build_images
+
+    lab = load_lab(lab_path)
+    with screen.Building() as building:
+        images = build_images(lab, kernels_of(lab, kernels), building)
+    rows = [
+        {"kernel": name, "release": i.release, "image": i.hash, "series": i.series_hash,
+         "bzimage": str(i.bzimage)}
+        for name, i in images.items()
+    ]  # fmt: skip
+    if as_json:
+        print_json({"schema": 1, "images": rows})
+    else:
+        click.echo(screen.table(rows, shorten=("image", "series")))
+
+
+@click.command()
+@LAB
+@click.option("--runs", "runs_too", is_flag=True, help="Also what was measured.")
+def clean(lab_path: Path | None, runs_too: bool) -> None:
+    """Remove what was built, to make room; what was measured stays.
+
+    Guests of `up` run from images, so they must be down.
+    """
+    from labctl.guests.prepare import remove_built
+
+    lab = load_lab(lab_path)
+    names = fleet_of(lab).names()
+    if names:
+        raise UserError(f"up: {', '.join(names)}", hint="`labctl down` ends them")
+    for folder in remove_built(lab, runs_too=runs_too):
+        click.echo(f"removed {folder}")
+
+
+COMMANDS = (init, schema, plan, build, clean)

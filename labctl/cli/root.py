@@ -1,0 +1,126 @@
+"""The `labctl` command itself, and what all of its commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labctl import __version__
+from labctl.errors import UserError
+
+if TYPE_CHECKING:
+    from labctl.guests.fleet import Fleet
+    from labctl.lab_models import Lab
+
+# Modules that bring numpy, pydantic or fabric with them are imported by the
+# command that needs them, so that `--help` and shell completion stay quick.
+
+LAB = click.option(
+    "--lab",
+    "lab_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The lab's description [default: lab.yaml here or in a folder above].",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def format_option(*others: str, about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option of where a report goes: the terminal, or one of the others."""
+    return click.option(
+        "--format",
+        "style",
+        type=click.Choice(["terminal", *others]),
+        default="terminal",
+        show_default=True,
+        help=f"Where the report goes; {about}",
+    )
+
+
+class Group(click.Group):
+    """A group whose help lists commands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the commands in that order."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done; 1 the lab found a problem (a regression, a crashed guest, a "
+    "failed build); 2 the input is wrong; 3 the host cannot do it; 130 interrupted.",
+)
+@click.version_option(__version__)
+def labctl() -> None:
+    """Say with sound statistics what a kernel patch series changed.
+
+    labctl builds stock and patched kernels, boots them as NUMA guests, turns
+    every knob, measures in interleaved blocks and reports ratios with
+    confidence intervals. All of it is described in lab.yaml.
+
+    \b
+    Begin with:
+      labctl init            write a commented lab.yaml
+      labctl plan smoke      what would be done, and how long it takes
+      labctl run smoke       build, boot, measure, report
+    """  # noqa: D301 - click wants the character itself
+
+
+def _find_lab() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "lab.yaml").is_file():
+            return folder / "lab.yaml"
+    raise UserError(
+        f"there is no lab.yaml in {here} or above it",
+        hint="`labctl init` writes one, `--lab FILE` names one",
+    )
+
+
+def load_lab(path: Path | None) -> Lab:
+    """Read the lab of `--lab`, or the lab.yaml here or in a folder above."""
+    from labctl import host
+    from labctl.lab import load
+
+    return load(path or _find_lab(), host_memory_bytes=host.memory_bytes())
+
+
+def fleet_of(lab: Lab) -> Fleet:
+    """Return the guests of `labctl up`."""
+    from labctl.guests.fleet import Fleet
+
+    return Fleet(lab.state / "guests")
+
+
+def chosen(lab: Lab, experiments: Sequence[str]) -> list[str]:
+    """Return the experiments that were asked for; all, if none was."""
+    return named("experiment", experiments, lab.experiments)
+
+
+def kernels_of(lab: Lab, kernels: Sequence[str]) -> list[str]:
+    """Return the kernels that were asked for; all, if none was."""
+    return named("kernel", kernels, lab.kernels)
+
+
+def named(what: str, asked: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return the names that were asked for, all known ones if none was.
+
+    Raises:
+        UserError: one of them is not known.
+    """
+    names = list(known)
+    unknown = [name for name in asked if name not in names]
+    if unknown:
+        raise UserError(
+            f"no {what} is called {', '.join(unknown)}", hint=f"there are: {', '.join(names)}"
+        )
+    return list(dict.fromkeys(asked)) or names
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(document, indent=2))

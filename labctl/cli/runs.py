@@ -1,0 +1,138 @@
+"""Commands that measure, and tell what was measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labctl import screen
+from labctl.cli.root import JSON, LAB, chosen, format_option, load_lab, print_json
+
+if TYPE_CHECKING:
+    from labctl.lab_models import Lab
+
+
+@click.command()
+@LAB
+@JSON
+@click.option("--seed", type=int, help="What the order of the cells is drawn from [default: new].")
+@click.option("--resume", "resumed", metavar="RUN", help="Go on with an interrupted run.")
+@click.argument("experiments", nargs=-1)
+def run(
+    lab_path: Path | None,
+    as_json: bool,
+    seed: int | None,
+    resumed: str | None,
+    experiments: Sequence[str],
+) -> None:
+    """Measure EXPERIMENTS (all, if none is named) and report what differs.
+
+    Each block boots every kernel afresh and visits its cells in a random order;
+    while one guest is measured the others stand still. Every sample is on the
+    disk before the next begins: after Ctrl-C, `--resume` goes on.
+    """
+    from labctl.experiments import session
+
+    if resumed and (experiments or seed is not None):
+        raise click.UsageError("--resume goes on as the run began: no EXPERIMENT, no --seed")
+    lab = load_lab(lab_path)
+    with screen.Measuring() as shown:
+        events = session.Events(
+            building=shown.building,
+            waiting=shown.waiting,
+            started=shown.started,
+            measuring=shown.measuring,
+        )
+        if resumed:
+            folder = session.resume(lab, resumed, events=events)
+        else:
+            folder = session.run(lab, chosen(lab, experiments), seed=seed, events=events)
+    _show_report(lab, folder.id, as_json=as_json)
+
+
+@click.command()
+@LAB
+@JSON
+@format_option(
+    "markdown",
+    "cover-letter",
+    "html",
+    about="cover-letter is plain text of 72 columns, html one page with plots.",
+)
+@click.argument("run_id", metavar="[RUN]", default="latest")
+def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> None:
+    """Report a RUN (the latest, if none is named). Needs no QEMU."""
+    _show_report(load_lab(lab_path), run_id, as_json=as_json, style=style)
+
+
+@click.command()
+@LAB
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["benchfmt", "pyperf", "junit", "csv"]),
+    required=True,
+    help="benchfmt for benchstat, pyperf JSON, junit for CI, csv of all samples.",
+)
+@click.option("--kernel", help="Only this kernel's samples, say for `pyperf compare_to`.")
+@click.argument("run_id", metavar="[RUN]", default="latest")
+def export(lab_path: Path | None, style: str, kernel: str | None, run_id: str) -> None:
+    """Print a RUN (the latest, if none is named) in another tool's format.
+
+    Those tools take boots or repetitions as independent of each other, and know
+    no blocks: they are witnesses, `labctl report` has the verdict.
+    """
+    from labctl.reports import report as reports
+
+    text = reports.export_of(load_lab(lab_path).state / "runs", run_id, style, kernel=kernel)
+    click.echo(text, nl=False)
+
+
+@click.command()
+@LAB
+@JSON
+@click.argument("first")
+@click.argument("second", default="latest")
+def compare(lab_path: Path | None, as_json: bool, first: str, second: str) -> None:
+    """Set two stored runs side by side, of other days, hosts or versions of a series.
+
+    FIRST is the older run's name, SECOND (the latest, if none is named) the newer
+    one's. Compared are ratios against the baseline, which each run has measured
+    beside it; times only stand beside them if host, QEMU and baseline are the same.
+    Exit status 1 if a cell has become slower against its baseline, 2 if nothing of
+    the runs can be compared.
+    """
+    from labctl.reports import report as reports
+    from labctl.reports import side_by_side
+    from labctl.results.across import across
+
+    folder = load_lab(lab_path).state / "runs"
+    content = across(*(reports.document_of(folder, name) for name in (first, second)))
+    if as_json:
+        print_json(content)
+    else:
+        click.echo(side_by_side.render(content), nl=False)
+    cells = [cell for each in content["experiments"] for cell in each["cells"]]
+    if any(cell["verdict"] == "slower" for cell in cells):
+        sys.exit(1)
+
+
+def _show_report(lab: Lab, run_id: str, *, as_json: bool, style: str = "terminal") -> None:
+    from labctl.reports import report as reports
+
+    runs = lab.state / "runs"
+    if as_json:
+        document = reports.document_of(runs, run_id)
+        print_json(document)
+    else:
+        document, text = reports.report_of(runs, run_id, style)
+        click.echo(text, nl=False)
+    if reports.found_a_problem(document):
+        sys.exit(1)
+
+
+COMMANDS = (run, report, compare, export)
