@@ -265,6 +265,10 @@ class ExperimentEntry(Model):
     )
     guest: Reference | None = None
     metric: Word | None = None
+    handovers: Literal["required", "none"] = Field(
+        "required",
+        description="none: the series must stay out of it, as below its threshold",
+    )
     statistics: StatisticsOverride = StatisticsOverride()
 
 

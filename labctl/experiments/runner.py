@@ -242,16 +242,16 @@ class Runner:
         self.timing.visits += 1
         value, measurements = _value(outcome, base["metric"])
         handed = {name: after[name] - before[name] for name in before if name in after}
-        exercised = handed.get("handovers", 1) > 0
+        status, message = _exercised(handed, self.plan.experiment.handovers)
         return Sample(
             **base,
-            status="ok" if exercised else "not-exercised",
+            status=status,
             value=value,
             read_back=read_back,
             measurements=measurements,
             counters=handed,
             load=load,
-            message="" if exercised else "the series' code was not entered: handovers stayed",
+            message=message,
         )
 
     def _describe(self, number: int, order: int, visit: Visit, guest: GuestLike) -> dict[str, Any]:
@@ -302,6 +302,15 @@ class Runner:
         boots = self.timing.boot_seconds / max(1, self.timing.boots) * len(self.plan.groups())
         later = self.plan.statistics.blocks.max - number - 1
         return visit * (visits - done) + later * (boots + visit * len(self.plan.block(number)))
+
+
+def _exercised(handed: Mapping[str, int], handovers: str) -> tuple[str, str]:
+    """Return a status and its reason: was the series entered, and should it have been?"""
+    if "handovers" not in handed or (handed["handovers"] > 0) == (handovers == "required"):
+        return "ok", ""
+    if handovers == "required":
+        return "not-exercised", "the series' code was not entered: handovers stayed"
+    return "exercised", f"{handed['handovers']} handovers, where the series should stay out"
 
 
 def _value(outcome: Outcome, metric: str) -> tuple[float, dict[str, Any]]:

@@ -33,6 +33,7 @@ STATUSES = (
     "bad-output",
     "knob-refused",
     "not-exercised",
+    "exercised",
     "skipped",
 )
 

@@ -145,6 +145,22 @@ def test_a_series_that_was_not_entered_says_so(tmp_path):
     assert next(c for c in result.cells if c.kernel == "patched").verdict == "undecided"
 
 
+def test_a_series_that_should_stay_out_may(tmp_path):
+    world = World()
+    world.exercised = False
+    runner(tmp_path, world, lab(handovers="none")).run()
+    assert {s.status for s in measured(tmp_path)} == {"ok"}
+
+
+def test_a_series_that_should_stay_out_and_does_not_is_a_failure(tmp_path):
+    runner(tmp_path, World(), lab(handovers="none")).run()
+    patched = [s for s in measured(tmp_path) if s.kernel == "patched"]
+    assert {s.status for s in patched} == {"exercised"}
+    assert "handovers, where the series should stay out" in patched[0].message
+    result = compare(measured(tmp_path), baseline="stock", confidence=0.95, minimum_effect=0.02)
+    assert next(c for c in result.cells if c.kernel == "patched").verdict == "undecided"
+
+
 def test_settings_are_written_before_each_repetition(tmp_path):
     runner(tmp_path, World(), lab(matrix={"max_active": (1, 4)})).run()
     for sample in measured(tmp_path):
