@@ -28,6 +28,12 @@ enum thp {
 	THP_ALWAYS
 };
 
+enum watch {
+	WATCH_NOTHING,
+	WATCH_FUNCTIONS,
+	WATCH_LOCKS
+};
+
 struct options {
 	const struct operation *operation;
 	size_t size;
@@ -35,6 +41,7 @@ struct options {
 	enum placement placement;
 	int node; /* for PLACE_NODE */
 	enum thp thp;
+	enum watch watch;
 };
 
 /* Memory under test: what is populated, checked and given back. */
@@ -121,6 +128,12 @@ void read_free_bytes(uint64_t *per_node, int nodes);
 void read_vmstat(struct vmstat *vmstat);
 uint64_t busy_nanoseconds(void); /* all processors, in ticks of 10 ms */
 uint64_t sum(const uint64_t *values, int count);
+
+/* watch.c */
+void watch_prepare(enum watch watch);
+void watch_begin(enum watch watch);
+void watch_end(enum watch watch);
+void watch_print(enum watch watch); /* as fields of the report */
 
 /* measure.c */
 void measure(const struct options *options, struct result *result);

@@ -94,6 +94,7 @@ static void measure_here(const struct options *options, struct result *result,
 	uint64_t cpu, own, busy;
 
 	prepare(options, &region, result);
+	watch_begin(options->watch);
 	busy = busy_nanoseconds();
 	own = clock_nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
 	cpu = clock_nanoseconds(CLOCK_THREAD_CPUTIME_ID);
@@ -102,6 +103,7 @@ static void measure_here(const struct options *options, struct result *result,
 	result->ended_nanoseconds = clock_nanoseconds(CLOCK_MONOTONIC);
 	result->cpu_nanoseconds =
 		clock_nanoseconds(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	watch_end(options->watch);
 	wait_for_memory(result, free_before);
 	own = clock_nanoseconds(CLOCK_PROCESS_CPUTIME_ID) - own;
 	result->other_cpu_nanoseconds = others_since(busy, own);
@@ -122,6 +124,7 @@ be_the_child(const struct options *options, struct news *news)
 	struct region region;
 
 	prepare(options, &region, &news->result);
+	watch_begin(options->watch);
 	news->busy_before = busy_nanoseconds();
 	news->cpu_before = clock_nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
 	news->result.began_nanoseconds = clock_nanoseconds(CLOCK_MONOTONIC);
@@ -150,6 +153,7 @@ static void measure_child(const struct options *options, struct result *result,
 	if (wait4(child, &status, 0, &usage) != child)
 		die(FAILED, "wait4 failed: %s", strerror(errno));
 	ended = clock_nanoseconds(CLOCK_MONOTONIC);
+	watch_end(options->watch);
 	if (WIFSIGNALED(status))
 		die(FAILED, "the child died of signal %d", WTERMSIG(status));
 	if (WEXITSTATUS(status))
@@ -169,6 +173,7 @@ void measure(const struct options *options, struct result *result)
 {
 	uint64_t free_before[MOST_NODES];
 
+	watch_prepare(options->watch);
 	read_free_bytes(free_before, node_count());
 	if (options->operation->by_exit)
 		measure_child(options, result, free_before);

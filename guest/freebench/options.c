@@ -24,7 +24,7 @@ const struct operation *const *operations(void)
 static void print_help(void)
 {
 	puts("usage: freebench [--op OP] [--size BYTES] [--threads N]\n"
-	     "                 [--placement WHERE] [--thp HOW]\n"
+	     "                 [--placement WHERE] [--thp HOW] [--watch WHAT]\n"
 	     "\n"
 	     "Populates memory, gives it back, and prints how long that took\n"
 	     "as one line of JSON.\n"
@@ -43,6 +43,11 @@ static void print_help(void)
 	     "                     node:N: on one node\n"
 	     "  --thp HOW          never, always, or as-is (default): as the\n"
 	     "                     system is set\n"
+	     "  --watch WHAT       functions: the kernel's time in those that\n"
+	     "                     zap and free; locks: its waiting for "
+	     "locks;\n"
+	     "                     nothing (default). Needs a kernel made for "
+	     "it\n"
 	     "\n"
 	     "exit status: 0 measured, 1 a check failed, 2 wrong arguments,\n"
 	     "4 this system cannot do it");
@@ -135,6 +140,18 @@ static enum thp parse_thp(const char *text)
 	die(WRONG_USAGE, "--thp: %s is none of never, always, as-is", text);
 }
 
+static enum watch parse_watch(const char *text)
+{
+	if (!strcmp(text, "nothing"))
+		return WATCH_NOTHING;
+	if (!strcmp(text, "functions"))
+		return WATCH_FUNCTIONS;
+	if (!strcmp(text, "locks"))
+		return WATCH_LOCKS;
+	die(WRONG_USAGE, "--watch: %s is none of nothing, functions, locks",
+	    text);
+}
+
 void options_parse(struct options *options, int argc, char **argv)
 {
 	static const struct option names[] = {
@@ -143,6 +160,7 @@ void options_parse(struct options *options, int argc, char **argv)
 		{ "threads", required_argument, NULL, 't' },
 		{ "placement", required_argument, NULL, 'p' },
 		{ "thp", required_argument, NULL, 'h' },
+		{ "watch", required_argument, NULL, 'w' },
 		{ "help", no_argument, NULL, '?' + 1 },
 		{ NULL, 0, NULL, 0 }
 	};
@@ -168,6 +186,9 @@ void options_parse(struct options *options, int argc, char **argv)
 			break;
 		case 'h':
 			options->thp = parse_thp(optarg);
+			break;
+		case 'w':
+			options->watch = parse_watch(optarg);
 			break;
 		case '?' + 1:
 			print_help();

@@ -72,5 +72,6 @@ void report(const struct options *options, const struct result *result)
 	       ", \"right_after\": %" PRIu64 ", \"settled\": %" PRIu64 "}, ",
 	       result->free_before, result->free_right_after,
 	       result->free_settled);
+	watch_print(options->watch);
 	printf("\"checks\": \"ok\"}\n");
 }

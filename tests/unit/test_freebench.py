@@ -112,6 +112,13 @@ def test_what_this_system_cannot_do_is_skipped(
     assert message in done.stderr.decode()
 
 
+@pytest.mark.skipif(Path("/proc/lock_stat").exists(), reason="this kernel counts")
+def test_a_kernel_that_does_not_count_is_told(freebench: Path) -> None:
+    done = run(freebench, "--watch", "locks")
+    assert done.status == 4
+    assert "--watch: this kernel has no /proc/" in done.stderr.decode()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -127,6 +134,7 @@ def test_what_this_system_cannot_do_is_skipped(
         (["--placement", "far"], "--placement: far"),
         (["--placement", "node:"], "--placement"),
         (["--thp", "maybe"], "--thp: maybe"),
+        (["--watch", "time"], "--watch: time"),
         (["--nonsense"], "--nonsense"),
         (["--op"], "--op"),
         (["more"], "more: unexpected"),
@@ -142,5 +150,5 @@ def test_a_wrong_argument_is_named(freebench: Path, arguments: list[str], messag
 def test_help_names_every_option(freebench: Path) -> None:
     done = run(freebench, "--help")
     assert done.status == 0
-    for option in ("--op", "--size", "--threads", "--placement", "--thp", "dontneed"):
+    for option in ("--op", "--size", "--threads", "--placement", "--thp", "--watch", "dontneed"):
         assert option in done.text

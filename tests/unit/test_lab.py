@@ -860,3 +860,9 @@ def test_a_missing_line_with_a_name_is_one_mistake(folder: Path) -> None:
     assert (first.line, "name is missing" in first.what) == (2, True)
     second = mistake(folder, f"kernels:\n  stock:\n{keys}{keys}")
     assert (second.line, "stand twice" in second.what) == (6, True)
+
+
+@pytest.mark.parametrize("name", ["bench/where", "patches/lab-6.12", "tests/mutants/lab"])
+def test_the_other_labs_of_this_project_are_valid(name):
+    lab = load(CHECKOUT / f"{name}.yaml")
+    assert lab.state == CHECKOUT / ".labctl"
