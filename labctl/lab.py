@@ -156,7 +156,10 @@ def _verify(entry: VerifyEntry, root: Path) -> Verify:
         )
         for name, one in entry.variants.items()
     )
-    return Verify(**{**dict(entry), "variants": variants or Verify().variants})
+    others = {
+        name: tuple(absolute(root, text) for text in texts) for name, texts in entry.compile.items()
+    }
+    return Verify(**{**dict(entry), "variants": variants or Verify().variants, "compile": others})
 
 
 def _experiment(name: str, entry: ExperimentEntry) -> Experiment:

@@ -51,6 +51,8 @@ def _verify(verify: VerifyEntry, found: Findings, root: Path) -> None:
         _known("guest", verify.guest, (*path, "guest"), found.names("guests"), found)
     for name, variant in verify.variants.items():
         check_fragments(variant.kconfig, (*path, "variants", name, "kconfig"), found, root)
+    for name, fragments in verify.compile.items():
+        check_fragments(fragments, (*path, "compile", name), found, root)
     _in_both(verify.set, path, found)
     for where in ("set", "matrix"):
         for name in getattr(verify, where):

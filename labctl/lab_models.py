@@ -317,6 +317,11 @@ class VerifyEntry(Model):
     matrix: dict[str, Annotated[tuple[Value, ...], Field(min_length=1)]] = Field(
         {}, description="tunables, each with a list of values; checked at every combination"
     )
+    compile: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
+        {},
+        description="configurations in which each step of a series must compile: each a list of"
+        " kconfig fragments, in place of the kernel's own",
+    )
     held_back: Bytes = Field(
         256 * units.MIB, description="memory that may be unmapped and not be free yet: 256MiB"
     )
@@ -329,6 +334,7 @@ class Verify(Model):
     variants: tuple[Variant, ...] = (Variant(name="as-is"),)
     set: dict[str, Scalar] = {}
     matrix: dict[str, tuple[Scalar, ...]] = {}
+    compile: dict[str, tuple[Path, ...]] = {}
     held_back: int = VerifyEntry().held_back
 
 

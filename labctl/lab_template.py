@@ -14,6 +14,8 @@ _COMPANIONS = (
     "guest/kconfig/base.config",
     "guest/kconfig/debug.config",
     "guest/kconfig/poison.config",
+    "guest/kconfig/no-smp.config",
+    "guest/kconfig/32-bit.config",
     "patches/parallel-free/6.1",
     "patches/parallel-unmap/6.1",
 )

@@ -17,7 +17,8 @@ from labctl.kernels.make import Make
 from labctl.kernels.series import Series
 from labctl.lab_models import Kernel, Lab
 
-# In the order in which they are told; a step has each of them once.
+# In the order in which they are told; a step has each of them once. The lab's other
+# configurations stand before the last one.
 CHECKS = ("applies", "git am", "builds", "W=1", "sparse", "checkpatch", "boots")
 _BOOT_SECONDS = 180.0
 _COMMAND_SECONDS = 60.0
@@ -37,12 +38,13 @@ class Step:
     number: int
     patch: str
     subject: str
+    wanted: tuple[str, ...] = CHECKS
     checks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
         """Whether every check was made and none objected."""
-        return len(self.checks) == len(CHECKS) and not any(self.checks.values())
+        return len(self.checks) == len(self.wanted) and not any(self.checks.values())
 
     def document(self) -> dict[str, Any]:
         """Return the step as JSON has it; a check that was not reached is null."""
@@ -51,7 +53,7 @@ class Step:
             "patch": self.patch,
             "subject": self.subject,
             "passed": self.passed,
-            "checks": {name: self.checks.get(name) for name in CHECKS},
+            "checks": {name: self.checks.get(name) for name in self.wanted},
         }
 
     def note(self, check: str, objections: Sequence[str]) -> None:
@@ -73,7 +75,11 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
     folder = lab.state / "series" / name
     builder = Builder(lab.state, progress)
     with builder.workshop(kernel, folder / "check.log") as make:
-        steps = examine_steps(make, whole)
+        steps = examine_steps(make, whole, tuple(lab.verify.compile))
+    for configuration, fragments in lab.verify.compile.items():
+        other = kernel.model_copy(update={"kconfig": fragments})
+        with builder.workshop(other, folder / f"{configuration}.log") as make:
+            compile_steps(make, whole, steps, configuration)
     for step in steps:
         if step.checks.get("applies") == ():
             stage = folder / str(step.number)
@@ -82,9 +88,13 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
     return steps
 
 
-def examine_steps(make: Make, whole: Series) -> list[Step]:
-    """Make the checks that need the work tree only, at each step of a series."""
-    steps = [Step(i, p.path.name, p.subject) for i, p in enumerate(whole.patches, 1)]
+def examine_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> list[Step]:
+    """Make the checks that need the work tree only, at each step of a series.
+
+    `others` are the configurations in which the steps will be compiled besides.
+    """
+    wanted = (*CHECKS[:-1], *others, CHECKS[-1])
+    steps = [Step(i, p.path.name, p.subject, wanted) for i, p in enumerate(whole.patches, 1)]
     mails = examine.git_am(whole, make.tree.originals(whole.touches()))
     for step, said in zip(steps, mails, strict=False):
         step.note("git am", () if said is None else said.splitlines())
@@ -94,6 +104,23 @@ def examine_steps(make: Make, whole: Series) -> list[Step]:
         step.note("checkpatch", examine.checkpatch(make.tree.src, patch))
         before = _compile(make, whole.first(step.number), step, files, before)
     return steps
+
+
+def compile_steps(make: Make, whole: Series, steps: Sequence[Step], name: str) -> None:
+    """Compile what the series touches at each of its steps, in the configuration of `make`."""
+    files = examine.compiled_files(whole)
+    before = examine.warnings(make, files)
+    for step in steps:
+        if step.checks.get("applies") != ():
+            break
+        make.tree.prepare(whole.first(step.number))
+        try:
+            after = examine.warnings(make, files)
+        except BuildError as error:
+            step.note(name, str(error).splitlines())
+        else:
+            step.note(name, examine.new_complaints(before, after))
+            before = after
 
 
 def _compile(make: Make, stage: Series, step: Step, files: Sequence[str], before: _Found) -> _Found:

@@ -69,6 +69,11 @@ def extra_warnings(make: Make, files: Sequence[str]) -> list[Complaint]:
     return complaints(make.compile(_there(make, files), "W=1"))
 
 
+def warnings(make: Make, files: Sequence[str]) -> list[Complaint]:
+    """Return what the compiler says of the files."""
+    return complaints(make.compile(_there(make, files)))
+
+
 def sparse(make: Make, files: Sequence[str]) -> list[Complaint]:
     """Return what sparse says of the files.
 

@@ -131,7 +131,9 @@ class Make:
         with self.log.open("ab") as log:
             log.write(done.stdout + done.stderr)
         if done.status != 0:
-            raise self._failed(f"does not compile with {' '.join(options)}")
+            raise self._failed(
+                " ".join(["does not compile", *(f"with {option}" for option in options)])
+            )
         return (done.stdout + done.stderr).decode("utf-8", "replace")
 
     def release(self) -> str:

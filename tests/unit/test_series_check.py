@@ -2,7 +2,7 @@ import faketree
 import pytest
 
 from labctl import screen
-from labctl.checks.series import CHECKS, examine_steps
+from labctl.checks.series import CHECKS, compile_steps, examine_steps
 from labctl.kernels import series
 from labctl.kernels.build import Builder
 
@@ -24,7 +24,10 @@ def check(tmp_path, monkeypatch):
     def examine(*patches):
         whole = series.read(faketree.series(tmp_path / "series", *patches))
         with builder.workshop(kernel, tmp_path / "log") as make:
-            return examine_steps(make, whole)
+            steps = examine_steps(make, whole, ("no-smp",))
+        with builder.workshop(kernel, tmp_path / "log") as make:
+            compile_steps(make, whole, steps, "no-smp")
+        return steps
 
     return examine
 
@@ -39,6 +42,7 @@ def test_a_good_series_passes_all_that_needs_no_guest(check):
     assert [(s.number, s.subject, failed(s)) for s in steps] == [
         (1, "a change", []), (2, "a change", [])]  # fmt: skip
     assert set(CHECKS) - steps[0].checks.keys() == {"builds", "boots"}
+    assert steps[0].wanted == (*CHECKS[:-1], "no-smp", "boots")
 
 
 def test_a_step_not_booted_has_not_passed(check):
@@ -51,15 +55,16 @@ def test_a_new_warning_belongs_to_the_step_that_brings_it(check):
     warns = faketree.changed("int line15;", "#warning careful").replace("Subject", HEADER)
     after = faketree.changed("int line20;", "int more;").replace("Subject", HEADER)
     first, second = check(warns, after)
-    assert failed(first) == ["W=1"]
+    assert failed(first) == ["W=1", "no-smp"]
     assert "careful" in first.checks["W=1"][0]
     assert failed(second) == []
 
 
 def test_what_does_not_compile_is_told_with_the_compilers_words(check):
     (step,) = check(faketree.changed("int line15;", "#error broken").replace("Subject", HEADER))
-    assert failed(step) == ["W=1"]
-    assert any("broken" in line for line in step.checks["W=1"])
+    assert failed(step) == ["W=1", "no-smp"]
+    for check_name in failed(step):
+        assert any("broken" in line for line in step.checks[check_name])
 
 
 def test_a_patch_that_does_not_apply_stops_what_stands_on_it(check):
@@ -67,7 +72,7 @@ def test_a_patch_that_does_not_apply_stops_what_stands_on_it(check):
     first, second = check(GOOD, bad)
     assert failed(first) == []
     assert failed(second) == ["git am", "applies"]
-    assert "W=1" not in second.checks
+    assert not {"W=1", "no-smp"} & second.checks.keys()
 
 
 def test_checkpatch_names_the_patch_it_objects_to(check):
