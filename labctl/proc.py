@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import shlex
 import signal
@@ -27,6 +28,8 @@ Argument = str | Path
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _TERMINATE_SECONDS = 3.0
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_running: set[int] = set()  # what `spawn` owns now
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +194,18 @@ class Process:
 
 def started_ticks(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot: with its pid, its identity."""
+    fields = _stat(pid)
+    return None if not fields or fields[0] == "Z" else int(fields[19])
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on, none if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return None
+        return []
     # The program's name stands in parentheses and may itself hold some.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else int(fields[19])
+    return stat.rpartition(")")[2].split()
 
 
 class Found:
@@ -251,10 +259,29 @@ def spawn(
             bound=True,
         )
     process = Process(popen)
+    _running.add(popen.pid)
     try:
         yield process
     finally:
         process.end()
+        _running.discard(popen.pid)
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of all it began by `run` or `spawn`, cumulative.
+
+    Of those that still run it counts in ticks of the kernel (10 ms); a child's own
+    children count once it has waited for them.
+    """
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    living = sum(_ticks_of(pid) for pid in _running) / _TICKS_PER_SECOND
+    return living + sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _ticks_of(pid: int) -> int:
+    # utime, stime, cutime, cstime; what was reaped meanwhile is among this process's children
+    fields = _stat(pid)
+    return sum(map(int, fields[11:15])) if fields else 0
 
 
 def launch(argv: Sequence[Argument], *, log: Path, cwd: Path | None = None) -> Process:

@@ -7,6 +7,7 @@ it runs on a synthetic guest too.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,6 +21,13 @@ from labctl.experiments import tunables
 from labctl.experiments.plan import BootGroup, Cell, Plan, Visit
 from labctl.experiments.workload import measure
 from labctl.lab_models import Lab
+from labctl.results.health import (
+    HealthRule,
+    disturbance,
+    disturbed_blocks,
+    extra_blocks,
+    usable,
+)
 from labctl.results.store import Sample, Store
 from labctl.transports import Outcome
 
@@ -103,25 +111,38 @@ class Runner:
     progress: Callable[[Progress], None] = lambda _: None
     enough: Callable[[list[Sample]], bool] = lambda _: False
     clock: Callable[[], float] = time.monotonic
+    load: Callable[[], Mapping[str, float]] = host.load
+    health: HealthRule = field(default_factory=HealthRule)
     timing: Timing = field(default_factory=Timing)
+    _extra: int = 0  # blocks measured again
     _told: set[BootGroup] = field(default_factory=set)
     _owned: dict[BootGroup, contextlib.ExitStack] = field(default_factory=dict)
 
     def run(self) -> None:
         """Measure what is not measured yet, block by block.
 
-        A guest's failure becomes samples, not an exception. Raises what the store
-        raises, and KeyboardInterrupt: every finished sample is then on the disk.
+        Blocks that the host disturbed stay in the store, marked, and a few of them are
+        measured again at the end. A guest's failure becomes samples, not an exception.
+        Raises what the store raises, and KeyboardInterrupt: every finished sample is then
+        on the disk.
         """
         began = self.clock()
         # What stopped an earlier attempt may have fallen between two blocks.
         try:
-            for number in range(self.plan.statistics.blocks.max):
-                if number >= self.plan.statistics.blocks.min and self.enough(self._samples()):
+            for number in itertools.count():
+                if self._is_done(number):
                     break
                 self._block(number)
         finally:
             self.timing.total_seconds += self.clock() - began
+
+    def _is_done(self, number: int) -> bool:
+        """Tell, before a block, whether it is needed."""
+        blocks, samples = self.plan.statistics.blocks, self._samples()
+        self._extra = extra_blocks(len(disturbed_blocks(samples)), blocks.min)
+        if number >= blocks.max + self._extra:
+            return True
+        return number >= blocks.min + self._extra and self.enough(usable(samples, blocks.min)[0])
 
     def _samples(self) -> list[Sample]:
         name = self.plan.experiment.name
@@ -139,6 +160,9 @@ class Runner:
                 sample = self._visit(number, order, visit, guests, failures)
                 self.store.append(sample)
                 self._tell(number, order + 1, visits, sample.status)
+        why = disturbed_blocks(self._samples()).get(number)
+        if why:
+            self._tell(number, len(visits), visits, f"block disturbed: {why}")
 
     def _open_visits(self, number: int) -> list[Visit]:
         """Return the visits of a block without a sample, and the warm-ups that they need.
@@ -229,11 +253,11 @@ class Runner:
         guest.resume()
         try:
             read_back, before = tunables.apply(guest, self.lab.tunables, cell.tunables, counters)
-            load = host.load()
             began = self.clock()
+            load = self.load()
             outcome = guest.run(workload.argv(cell.parameters), timeout_seconds=workload.timeout)
             seconds = self.clock() - began
-            load = _load_between(load, host.load(), seconds)
+            load = _load_between(load, self.load(), seconds)
             after = tunables.read_counters(guest, counters)
         finally:
             with contextlib.suppress(GuestError):
@@ -251,6 +275,7 @@ class Runner:
             measurements=measurements,
             counters=handed,
             load=load,
+            disturbed=disturbance(load, self.health),
             message=message,
         )
 
@@ -286,7 +311,7 @@ class Runner:
             Progress(
                 experiment=self.plan.experiment.name,
                 block=number,
-                blocks_max=self.plan.statistics.blocks.max,
+                blocks_max=self.plan.statistics.blocks.max + self._extra,
                 visit=done,
                 visits=len(visits),
                 cell=place.cell.label + "".join(f" {n}={v}" for n, v in place.cell.setting.items()),
@@ -300,7 +325,7 @@ class Runner:
             return None
         visit = self.timing.workload_seconds / self.timing.visits
         boots = self.timing.boot_seconds / max(1, self.timing.boots) * len(self.plan.groups())
-        later = self.plan.statistics.blocks.max - number - 1
+        later = self.plan.statistics.blocks.max + self._extra - number - 1
         return visit * (visits - done) + later * (boots + visit * len(self.plan.block(number)))
 
 
@@ -323,12 +348,16 @@ def _value(outcome: Outcome, metric: str) -> tuple[float, dict[str, Any]]:
 def _load_between(
     before: Mapping[str, float], after: Mapping[str, float], seconds: float
 ) -> dict[str, float]:
-    """Return cumulative times as differences, and the rest as it is after the repetition."""
-    spent = {
-        name: round(after[name] - before[name], 2) for name in ("busy_seconds", "steal_seconds")
+    """Return what accumulates as differences, and the rest as it is after the repetition."""
+    found = {
+        name: round(value - before.get(name, value), 3) if _accumulates(name) else value
+        for name, value in after.items()
     }
-    rest = {name: value for name, value in after.items() if name not in spent}
-    return {**spent, **rest, "wall_seconds": round(seconds, 3)}
+    return {**found, "wall_seconds": round(seconds, 3)}
+
+
+def _accumulates(name: str) -> bool:
+    return name.endswith(("_seconds", "_count"))
 
 
 def _message(error: GuestError) -> str:

@@ -18,6 +18,7 @@ from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import BuildProgress
 from labctl.lab_models import Lab
 from labctl.results import runs
+from labctl.results.health import HealthRule
 from labctl.results.runs import RunFolder
 from labctl.results.stats import half_width
 from labctl.results.store import Sample
@@ -128,6 +129,7 @@ def _record(
             for name, image in prepared.images.items()
         },
         "experiments": [_experiment(lab, each) for each in plans],
+        "health": HealthRule().as_dict(),
         "finished": False,
     }
 
@@ -174,6 +176,7 @@ def _carry_out(
                 facts=facts,
                 progress=events.measuring,
                 enough=_enough(each),
+                health=HealthRule.of(record),
             )
             try:
                 runner.run()

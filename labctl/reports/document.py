@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from labctl.results.comparison import Comparison, ExperimentResult
+from labctl.results.health import Health
 from labctl.results.scaling import curves
 
 _DIGITS = 6
@@ -50,7 +51,24 @@ def _experiment(known: Mapping[str, Any], result: ExperimentResult) -> dict[str,
         "aa_control": _control(result.aa_control),
         "cells": [_cell(cell) for cell in result.cells],
         "curves": [asdict(curve) for curve in curves(result.cells)],
+        "host_health": _health(result.health),
         "warnings": list(result.warnings),
+    }
+
+
+def _health(health: Health | None) -> dict[str, Any] | None:
+    """Return what the host did; None if the samples are too old to tell."""
+    if health is None or not (health.seen or health.disturbed):
+        return None
+    return {
+        "blocks": health.blocks,
+        "disturbed": {str(block): why for block, why in health.disturbed.items()},
+        "left_out": list(health.left_out),
+        "stays_loaded": health.stays_loaded,
+        "seen": {
+            name: {"median": middle, "worst": worst}
+            for name, (middle, worst) in health.seen.items()
+        },
     }
 
 

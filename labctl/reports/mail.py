@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labctl.reports import sentence, words
+from labctl.reports import health, sentence, words
 
 _COLUMNS = 72
 _NAME_COLUMNS = 10
@@ -28,6 +28,8 @@ def _experiment(experiment: Mapping[str, Any]) -> str:
     paragraphs = [_fill(title + (f"; {common}" if common else ""))]
     if sentence.is_suspect(experiment):
         paragraphs.append(_fill(f"NOT TO BE TRUSTED: {experiment['warnings'][0]}"))
+    if said := health.heading(experiment):
+        paragraphs.append(_fill(f"MIND: {said}"))
     paragraphs.append(_table(experiment))
     said = f"{sentence.control(experiment)}. Ratio: time of {baseline} over time."
     if experiment.get("better") == "higher":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from labctl.reports import plots, sentence, table, words
+from labctl.reports import health, plots, sentence, table, words
 from labctl.results.store import Sample
 
 _STYLE = """
@@ -66,6 +66,8 @@ def _found(document: Mapping[str, Any]) -> list[str]:
     for each in document["experiments"]:
         if sentence.is_suspect(each):
             lines.append(f'<p class="suspect">{escape(each["name"])}: {escape(_first(each))}</p>')
+        if loaded := health.heading(each):
+            lines.append(f'<p class="suspect">{escape(each["name"])}: {escape(loaded)}</p>')
         said = f"{sentence.sentence(each)}. {basis}."
         lines.append(f'<p class="found"><b>{escape(each["name"])}</b>: {escape(said)}</p>')
     if document["accel"] == "tcg":

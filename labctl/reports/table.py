@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from labctl.reports import seed, sentence, words
+from labctl.reports import health, seed, sentence, words
 
 Format = Literal["terminal", "markdown"]
 TCG_NOTE = "measured under TCG emulation: ratios only, and only on this host"
@@ -38,6 +38,7 @@ def _findings(document: Document, markdown: bool) -> str:
         for each in experiments
         if sentence.is_suspect(each)
     ]
+    lines += [f"{each['name']}: {said}" for each in experiments if (said := health.heading(each))]
     lines += [f"{each['name']}: {sentence.sentence(each)}" for each in experiments]
     if not document.get("finished", True):
         lines.append(f"the run is not finished: labctl run --resume {document['run']}")
@@ -104,6 +105,7 @@ def remarks(experiment: Mapping[str, Any]) -> list[str]:
     return [
         sentence.control(experiment),
         *_could_see(cells),
+        *health.lines(experiment),
         *map(sentence.curve, experiment.get("curves", [])),
         *_handovers(cells),
         *experiment["warnings"],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from labctl.results.health import Health
 from labctl.results.store import Scalar
 
 
@@ -52,7 +53,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentResult:
-    """All comparisons of one experiment; `cells` begins with the baseline's own."""
+    """All comparisons of one experiment; `cells` begins with the baseline's own.
+
+    `health` tells what the host did meanwhile, None if nobody asked.
+    """
 
     name: str
     baseline: str
@@ -63,3 +67,4 @@ class ExperimentResult:
     confidence: float
     minimum_effect: float
     better: str
+    health: Health | None = None

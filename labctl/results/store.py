@@ -44,6 +44,7 @@ class Sample:
 
     `block`, `order` and `repetition` count from 0; warm-ups have their own
     count of repetitions. `value` is in seconds where the metric is a time.
+    `disturbed` says how the host disturbed the repetition (`results.health`).
     Raises ValueError for a status outside the closed list, and for an `ok`
     without a value.
     """
@@ -74,6 +75,7 @@ class Sample:
     measurements: dict[str, Any] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     load: dict[str, float] = field(default_factory=dict)
+    disturbed: str = ""
     message: str = ""
     schema: int = SCHEMA
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from labctl.results.comparison import ExperimentResult
+from labctl.results.health import usable
+from labctl.results.paired import MINIMUM_BLOCKS
 from labctl.results.runs import RunFolder
 from labctl.results.stats import compare
 from labctl.results.store import Sample
@@ -34,11 +37,14 @@ def spread_of(run: RunFolder, workload: str) -> float | None:
 
 
 def _compare(samples: Sequence[Sample], experiment: Mapping[str, Any]) -> ExperimentResult:
-    return compare(
-        [sample for sample in samples if sample.experiment == experiment["name"]],
+    own = [sample for sample in samples if sample.experiment == experiment["name"]]
+    used, health = usable(own, experiment.get("blocks_min", MINIMUM_BLOCKS))
+    result = compare(
+        used,
         name=experiment["name"],
         baseline=experiment["baseline"],
         confidence=experiment["confidence"],
         minimum_effect=experiment["minimum_effect"],
         better=experiment["better"],
     )
+    return replace(result, health=health)

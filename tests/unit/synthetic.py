@@ -20,6 +20,7 @@ from labctl.lab_models import (
 )
 from labctl.transports import Outcome
 
+CORES = 2.0
 KNOBS = "/sys/kernel/debug/parallel_free"
 
 
@@ -87,6 +88,7 @@ class Guest:
         awake = [g for g in self.world.alive if not g.paused]
         assert awake == [self], "somebody else runs while this one is measured"
         self.world.visits.append((self.block, self.group, tuple(argv)))
+        self.world.spend(others=self.world.others(self))
         self.world.on_run(self)
         for name in ("handovers", "pages_handed"):
             path = f"{KNOBS}/{name}"
@@ -122,6 +124,21 @@ class World:
         self.exercised = True
         self.on_boot = lambda guest: None
         self.on_run = lambda guest: None
+        self.others = lambda guest: 0.0
+        self.seconds = 0.0
+        self.counted = dict.fromkeys(("busy_seconds", "own_seconds", "steal_seconds"), 0.0)
+
+    def spend(self, others):
+        """Let a second pass in which the guest keeps one core busy, others a share of both."""
+        self.seconds += 1.0
+        self.counted["own_seconds"] += 1.0
+        self.counted["busy_seconds"] += 1.0 + CORES * others
+
+    def clock(self):
+        return self.seconds
+
+    def load(self):
+        return {"cores": CORES, **self.counted}
 
     @contextlib.contextmanager
     def boot(self, group, block):

@@ -128,3 +128,25 @@ def test_a_program_with_parentheses_in_its_name_is_found(tmp_path):
         process.kill()
         process.wait()
     assert proc.started_ticks(process.pid) is None
+
+
+BUSY = """
+import time
+end = time.process_time() + 0.3
+while time.process_time() < end:
+    pass
+print("worked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_cpu_time_of_what_was_started_is_ones_own(tmp_path):
+    before = proc.cpu_seconds()
+    log = tmp_path / "log"
+    with proc.spawn([sys.executable, "-c", BUSY], log=log):
+        deadline = time.monotonic() + 60
+        while not log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        living = proc.cpu_seconds()
+        assert living - before >= 0.25
+    assert proc.cpu_seconds() >= living - 0.05, "what ended is not forgotten"

@@ -18,6 +18,8 @@ def runner(tmp_path, world, the_lab=None, **more):
         store=Store(tmp_path),
         boot=world.boot,
         facts=FACTS,
+        clock=world.clock,
+        load=world.load,
         **more,
     )
 

@@ -1,0 +1,167 @@
+"""Which blocks the host disturbed, by a rule that knows of no result. Pure.
+
+A sample's `load` tells what the host did during its repetition. The rule is fixed
+before a run, stands in its record, and looks at nothing else: neither at a time
+that was measured nor at which kernel it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from labctl.results.store import Sample
+
+# Repetitions of one boot differ by about 4 % (docs/methodology.md), and an idle
+# host's daemons take less than 1 % of its CPU time. What lost 5 % of it may be longer
+# by as much, so that the host would show more than the kernel does.
+DISTURBED_SHARE = 0.05
+# Times of the kernel come in ticks of 10 ms, and nine of them go into one share.
+_RESOLUTION_SECONDS = 0.05
+# Blocks measured again: a quarter of the planned ones. A host that is still loaded
+# then is loaded for longer than a run should wait.
+_LEAST_EXTRA, _EXTRA_DIVISOR = 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRule:
+    """From which share of a repetition on the host disturbed it; 0.05 is 5 %.
+
+    Asked are, of the CPU time that was there: what others took and what the
+    hypervisor stole; of the time: how long a task waited for memory.
+    """
+
+    disturbed_share: float = DISTURBED_SHARE
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> HealthRule:
+        """Return the rule in a run's record; today's, if the run is older than the rule."""
+        return cls(**record.get("health", {}))
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the rule as it stands in a run's record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a host did while an experiment was measured.
+
+    `blocks` counts all that were measured, `disturbed` says why of each block that
+    was. Those are `left_out` if enough others are there; if not, all are used, and
+    the host `stays_loaded`. `seen` has, for each thing that was looked at, median and
+    worst over the repetitions.
+    """
+
+    blocks: int
+    disturbed: Mapping[int, str]
+    left_out: tuple[int, ...]
+    stays_loaded: bool
+    seen: Mapping[str, tuple[float, float]]
+
+
+def disturbance(load: Mapping[str, float], rule: HealthRule) -> str:
+    """Return how the host disturbed a repetition; an empty text if it did not.
+
+    A load without `own_seconds`, as of an older run, tells nothing.
+    """
+    shares = _shares(load)
+    said = {"others_percent": "others took", "steal_percent": "the hypervisor took"}
+    found = [
+        f"{text} {shares[name]:.0f} % of the CPU time"
+        for name, text in said.items()
+        if shares.get(name, 0.0) >= 100 * rule.disturbed_share
+    ]
+    waited = shares.get("memory_pressure_percent", 0.0)
+    if waited >= 100 * rule.disturbed_share:
+        found.append(f"tasks waited for memory {waited:.0f} % of the time")
+    if load.get("throttled_count", 0.0) > 0:
+        found.append("a core was slowed because it was hot")
+    return ", ".join(found)
+
+
+def disturbed_blocks(samples: Iterable[Sample]) -> dict[int, str]:
+    """Return the blocks that were disturbed, each with why.
+
+    A block counts by the median of each cell's repetitions, which holds as long as
+    fewer than half of them are disturbed: the block is disturbed if of any cell half
+    or more are. Warm-ups do not count.
+    """
+    visits: dict[tuple[int, str], list[Sample]] = {}
+    for sample in samples:
+        if not sample.warmup:
+            visits.setdefault((sample.block, sample.cell), []).append(sample)
+    found: dict[int, Sample] = {}
+    for (block, _), visit in sorted(visits.items()):
+        disturbed = [sample for sample in visit if sample.disturbed]
+        if 2 * len(disturbed) >= len(visit):
+            found[block] = max([*disturbed, *filter(None, [found.get(block)])], key=_severity)
+    return {block: sample.disturbed for block, sample in found.items()}
+
+
+def extra_blocks(disturbed: int, planned: int) -> int:
+    """Return how many blocks are measured in place of disturbed ones: a few at most."""
+    return min(disturbed, max(_LEAST_EXTRA, planned // _EXTRA_DIVISOR))
+
+
+def usable(samples: Sequence[Sample], least_blocks: int) -> tuple[list[Sample], Health]:
+    """Return the samples of one experiment that count, and what the host did.
+
+    The disturbed blocks are left out, all of them or none: none if fewer than
+    `least_blocks` would stay.
+    """
+    disturbed = disturbed_blocks(samples)
+    blocks = {sample.block for sample in samples}
+    has_enough = len(blocks) - len(disturbed) >= least_blocks
+    left_out = tuple(disturbed) if has_enough else ()
+    health = Health(
+        blocks=len(blocks),
+        disturbed=disturbed,
+        left_out=left_out,
+        stays_loaded=bool(disturbed) and not has_enough,
+        seen=_seen(samples),
+    )
+    return [sample for sample in samples if sample.block not in left_out], health
+
+
+def _shares(load: Mapping[str, float]) -> dict[str, float]:
+    """Return what a repetition's load says as percent; nothing if it is too old to tell."""
+    wall = load.get("wall_seconds", 0.0)
+    available = wall * load.get("cores", 0.0)
+    if not available or "own_seconds" not in load:
+        return {}
+    lost = {
+        "others_percent": load["busy_seconds"] - load["own_seconds"],
+        "steal_percent": load["steal_seconds"],
+    }
+    found = {
+        name: 100 * max(0.0, seconds - _RESOLUTION_SECONDS) / available
+        for name, seconds in lost.items()
+    }
+    for what in ("cpu", "memory"):
+        if f"{what}_pressure_seconds" in load:
+            found[f"{what}_pressure_percent"] = 100 * load[f"{what}_pressure_seconds"] / wall
+    return found
+
+
+def _severity(sample: Sample) -> float:
+    return max(_shares(sample.load).values(), default=0.0)
+
+
+def _seen(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
+    values: dict[str, list[float]] = {}
+    for sample in samples:
+        if sample.warmup:
+            continue
+        found = _shares(sample.load)
+        if found:
+            own = {n: sample.load[n] for n in _AS_THEY_ARE if n in sample.load}
+            for name, value in (found | own).items():
+                values.setdefault(name, []).append(value)
+    return {name: (median(each), _WORST.get(name, max)(each)) for name, each in values.items()}
+
+
+_AS_THEY_ARE = ("frequency_hz", "throttled_count")
+_WORST: Mapping[str, Callable[[Iterable[float]], float]] = {"frequency_hz": min}

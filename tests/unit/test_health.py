@@ -1,0 +1,255 @@
+"""Blocks that the host disturbed: found by a rule, measured again, told, never just gone."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from samples import cell, sample
+from synthetic import World, lab
+from test_reports import RUN, STOCK, times
+from test_runner import runner
+
+from labctl.experiments.plan import plan
+from labctl.reports import health as told
+from labctl.reports import mail, page, table
+from labctl.reports.document import document
+from labctl.results.health import (
+    HealthRule,
+    disturbance,
+    disturbed_blocks,
+    extra_blocks,
+    usable,
+)
+from labctl.results.store import Store
+from labctl.results.stored import results_of
+
+RULE = HealthRule()
+CALM = {
+    "cores": 2.0,
+    "wall_seconds": 5.0,
+    "busy_seconds": 7.1,
+    "own_seconds": 7.0,
+    "steal_seconds": 0.0,
+    "cpu_pressure_seconds": 4.0,
+    "memory_pressure_seconds": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""),
+        ({"busy_seconds": 7.54}, ""),
+        ({"busy_seconds": 7.56}, "others took 5 % of the CPU time"),
+        ({"busy_seconds": 9.05}, "others took 20 % of the CPU time"),
+        ({"steal_seconds": 1.05}, "the hypervisor took 10 % of the CPU time"),
+        ({"memory_pressure_seconds": 0.5}, "tasks waited for memory 10 % of the time"),
+        ({"throttled_count": 1.0}, "a core was slowed because it was hot"),
+        ({"cpu_pressure_seconds": 5.0}, ""),  # its own guest's four CPUs on two cores
+        ({"busy_seconds": 6.9}, ""),  # counters in ticks do not fit exactly
+    ],
+)
+def test_a_repetition_is_judged_by_the_host_alone(changes, says):
+    assert disturbance(CALM | changes, RULE) == says
+
+
+def test_short_repetitions_are_not_judged_by_single_ticks():
+    short = CALM | {"wall_seconds": 0.1, "own_seconds": 0.1}
+    assert disturbance(short | {"busy_seconds": 0.14}, RULE) == ""
+    assert disturbance(short | {"busy_seconds": 0.2}, RULE) != ""
+
+
+@pytest.mark.parametrize("load", [{}, {"busy_seconds": 9.0, "steal_seconds": 0, "wall_seconds": 1}])
+def test_an_older_sample_tells_nothing(load):
+    assert disturbance(load, RULE) == ""
+    assert usable([sample(load=load)], 1)[1].seen == {}
+
+
+@pytest.mark.parametrize(("repetitions", "disturbed", "found"), [
+    (1, 1, True), (2, 1, True), (3, 1, False), (3, 2, True), (5, 2, False),
+])  # fmt: skip
+def test_a_block_is_disturbed_if_the_median_of_a_cell_may_be(repetitions, disturbed, found):
+    own = [
+        sample(repetition=r, disturbed="others" if r < disturbed else "")
+        for r in range(repetitions)
+    ]
+    calm = [sample(repetition=r, cell="patched", kernel="patched") for r in range(repetitions)]
+    assert disturbed_blocks([*own, *calm]) == ({0: "others"} if found else {})
+
+
+def test_warm_ups_do_not_count():
+    assert disturbed_blocks([sample(warmup=True, disturbed="others"), sample()]) == {}
+
+
+def test_only_a_few_blocks_are_measured_again():
+    assert [extra_blocks(n, 8) for n in (0, 1, 2, 8)] == [0, 1, 2, 2]
+    assert [extra_blocks(n, 20) for n in (4, 20)] == [4, 5]
+
+
+# The rule in a run.
+
+
+def run_under(tmp_path, others, blocks=6):
+    world = World()
+    world.others = others
+    the_lab = lab(blocks=blocks, repetitions=2)
+    runner(tmp_path, world, the_lab).run()
+    samples = Store(tmp_path).samples()
+    record = {
+        "experiments": [
+            {
+                "name": "e",
+                "baseline": "stock",
+                "confidence": 0.95,
+                "minimum_effect": 0.02,
+                "better": "lower",
+                "blocks_min": blocks,
+            }
+        ]
+    }
+    return samples, results_of(record, samples)[0]
+
+
+def blocks_of(samples):
+    return sorted({s.block for s in samples})
+
+
+def test_a_disturbed_block_is_kept_marked_and_measured_again(tmp_path):
+    samples, result = run_under(tmp_path, lambda guest: 0.3 if guest.block == 2 else 0.01)
+    assert blocks_of(samples) == list(range(7))
+    marks = {s.disturbed for s in samples if s.block == 2 and not s.warmup}
+    assert marks == {"others took 28 % of the CPU time"}
+    assert not any(s.disturbed for s in samples if s.block != 2)
+    assert result.health.left_out == (2,)
+    assert (result.health.blocks, result.blocks) == (7, 6)
+    assert not result.health.stays_loaded
+
+
+def test_a_host_that_stays_loaded_costs_a_few_blocks_and_all_are_used(tmp_path):
+    samples, result = run_under(tmp_path, lambda guest: 0.3)
+    assert blocks_of(samples) == list(range(8))
+    assert (result.health.left_out, result.blocks) == ((), 8)
+    assert result.health.stays_loaded
+
+
+def test_the_rule_does_not_ask_which_kernel_was_disturbed(tmp_path):
+    samples, result = run_under(
+        tmp_path, lambda guest: 0.3 if guest.block == 0 and guest.group.kernel == "patched" else 0.0
+    )
+    assert result.health.left_out == (0,)
+    assert {cell.blocks for cell in result.cells} == {6}
+    assert blocks_of(samples) == list(range(7))
+
+
+def test_blocks_measured_again_have_an_order_of_their_own():
+    planned = plan(lab(blocks=6), "e", 7)
+    orders = [[visit.cell.id for visit in planned.block(number)] for number in range(8)]
+    assert len({tuple(order) for order in orders}) > 4
+
+
+def test_stopping_early_asks_for_the_blocks_that_count(tmp_path):
+    the_lab = lab(blocks=3)
+    blocks = the_lab.statistics.blocks.model_copy(update={"max": 9})
+    the_lab = the_lab.model_copy(
+        update={"statistics": the_lab.statistics.model_copy(update={"blocks": blocks})}
+    )
+    world, asked = World(), []
+    world.others = lambda guest: 0.3 if guest.block == 1 else 0.0
+
+    def enough(samples):
+        asked.append(blocks_of(samples))
+        return True
+
+    runner(tmp_path, world, the_lab, enough=enough).run()
+    assert asked == [[0, 2, 3]]
+
+
+def test_an_interrupted_run_measures_again_what_was_disturbed_before(tmp_path):
+    world = World()
+    world.others = lambda guest: 0.3 if guest.block == 0 else 0.0
+    booted = []
+
+    def stop(guest):
+        booted.append(guest)
+        if guest.block == 1:
+            raise KeyboardInterrupt
+
+    world.on_run = stop
+    with pytest.raises(KeyboardInterrupt):
+        runner(tmp_path, world).run()
+    runner(tmp_path, World(2)).run()
+    assert blocks_of(Store(tmp_path).samples()) == list(range(7))
+
+
+def test_the_screen_is_told_when_a_block_was_disturbed(tmp_path):
+    world, said = World(), []
+    world.others = lambda guest: 0.3 if guest.block == 2 else 0.0
+    runner(tmp_path, world, progress=said.append).run()
+    statuses = {(p.block, p.status) for p in said if p.status.startswith("block disturbed")}
+    assert statuses == {(2, "block disturbed: others took 28 % of the CPU time")}
+    assert {p.blocks_max for p in said} == {6, 7}
+
+
+# What reports say.
+
+
+def experiment_of(samples, least=6):
+    record = RUN | {
+        "experiments": [
+            {
+                "name": "smoke",
+                "baseline": "stock",
+                "confidence": 0.95,
+                "minimum_effect": 0.02,
+                "better": "lower",
+                "blocks_min": least,
+            }
+        ]
+    }
+    return document(record, results_of(record, samples))
+
+
+def under_load(*blocks):
+    groups = cell(STOCK), cell(times(1.0), control=True), cell(times(1.4), kernel="parallel-free")
+    return [
+        replace(
+            s,
+            load=CALM | {"busy_seconds": 9.05 if s.block in blocks else 7.1, "frequency_hz": 2.6e9},
+            disturbed="others took 20 % of the CPU time" if s.block in blocks else "",
+        )
+        for group in groups
+        for s in group
+    ]
+
+
+def test_below_a_table_stands_what_the_host_did_and_what_was_left_out():
+    content = experiment_of(under_load(2, 5))
+    json.dumps(content, allow_nan=False)
+    seen, left_out = told.lines(content["experiments"][0])
+    assert "others took 0.5 % (worst 20 %) of its CPU time" in seen
+    assert "the hypervisor 0 % (worst 0 %)" in seen
+    assert "for memory 0 % (worst 0 %)" in seen
+    assert "CPUs at 2.60 GHz (least 2.60)" in seen
+    assert left_out.startswith("2 of 8 blocks were disturbed and are left out, 6 count (block 2: ")
+    assert content["experiments"][0]["cells"][1]["blocks"] == 6
+    for text in (table.render(content), table.render(content, format="markdown")):
+        assert "host meanwhile" in text
+        assert "left out" in text
+    assert "stayed loaded" not in table.render(content)
+
+
+def test_a_host_that_stayed_loaded_heads_every_report():
+    samples = under_load(2, 5, 6)
+    content = experiment_of(samples)
+    assert content["experiments"][0]["cells"][1]["blocks"] == 8
+    said = "the host stayed loaded: 3 of 8 blocks were disturbed"
+    assert said in table.render(content).splitlines()[0]
+    assert said in " ".join(mail.render(content).split())
+    text = page.render(content, samples)
+    assert text.index(said) < text.index('class="found"')
+
+
+def test_a_host_that_tells_nothing_has_no_line():
+    content = experiment_of(cell(STOCK) + cell(times(1.4), kernel="parallel-free"))
+    assert content["experiments"][0]["host_health"] is None
+    assert told.lines(content["experiments"][0]) == []
