@@ -11,6 +11,7 @@ import click
 
 from labctl import screen
 from labctl.cli.root import JSON, LAB, chosen, format_option, load_lab, print_json
+from labctl.errors import UserError
 
 if TYPE_CHECKING:
     from labctl.lab_models import Lab
@@ -74,13 +75,21 @@ def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> Non
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["benchfmt", "pyperf", "junit", "csv"]),
+    type=click.Choice(["benchfmt", "pyperf", "junit", "kcidb", "csv", "parquet"]),
     required=True,
-    help="benchfmt for benchstat, pyperf JSON, junit for CI, csv of all samples.",
+    help="benchfmt for benchstat, pyperf JSON, junit for CI, kcidb JSON, csv or parquet of "
+    "all samples.",
 )
 @click.option("--kernel", help="Only this kernel's samples, say for `pyperf compare_to`.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write [default: stdout].",
+)
 @click.argument("run_id", metavar="[RUN]", default="latest")
-def export(lab_path: Path | None, style: str, kernel: str | None, run_id: str) -> None:
+def export(
+    lab_path: Path | None, style: str, kernel: str | None, output: Path | None, run_id: str
+) -> None:
     """Print a RUN (the latest, if none is named) in another tool's format.
 
     Those tools take boots or repetitions as independent of each other, and know
@@ -88,8 +97,13 @@ def export(lab_path: Path | None, style: str, kernel: str | None, run_id: str) -
     """
     from labctl.reports import report as reports
 
-    text = reports.export_of(load_lab(lab_path).state / "runs", run_id, style, kernel=kernel)
-    click.echo(text, nl=False)
+    content = reports.export_of(load_lab(lab_path).state / "runs", run_id, style, kernel=kernel)
+    if output is not None:
+        reports.write(output, content)
+    elif isinstance(content, bytes) and sys.stdout.isatty():
+        raise UserError(f"{style} is no text", hint="name a file: --output FILE")
+    else:
+        click.echo(content, nl=False)
 
 
 @click.command()

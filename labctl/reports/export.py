@@ -4,7 +4,10 @@
   `benchstat -col kernel FILE` sets the kernels side by side.
 - pyperf: JSON of pyperf, one benchmark a cell, one run a boot.
 - junit: one test case a cell, failed if slower or crashed, skipped if undecided.
-- csv: every sample, warm-ups and failures too.
+- kcidb: JSON of the kernel CI's common database (`reports.kcidb`).
+- csv, parquet: every sample, warm-ups and failures too.
+
+benchfmt and pyperf leave the blocks out that the report leaves out.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from statistics import median
@@ -19,6 +23,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from labctl.reports import words
+from labctl.reports.kcidb import kcidb
+from labctl.reports.parquet import parquet
 from labctl.results.store import Sample
 
 Document = Mapping[str, Any]
@@ -38,7 +44,7 @@ def benchfmt(document: Document, samples: Sequence[Sample]) -> str:
     lines += [f"Unit {unit} better={better} assume=nothing" for unit, better in units.items()]
     of_experiment = {each["name"]: each for each in document["experiments"]}
     kernel = ""
-    for boot in _boots(samples):
+    for boot in _boots(document, samples):
         first = boot[0]
         own = f"{first.kernel}-aa" if first.control else first.kernel
         if own != kernel:
@@ -61,7 +67,7 @@ def pyperf(document: Document, samples: Sequence[Sample]) -> str:
         (s.experiment, s.block, s.boot_id): s for s in samples if s.warmup and s.status == "ok"
     }
     benchmarks: dict[str, list[dict[str, Any]]] = {}
-    for boot in _boots(samples):
+    for boot in _boots(document, samples):
         first = boot[0]
         run: dict[str, Any] = {
             "metadata": {"date": first.started_at, "boot_id": first.boot_id},
@@ -116,19 +122,31 @@ def to_csv(_: Document, samples: Sequence[Sample]) -> str:
     return out.getvalue()
 
 
-EXPORTS: Mapping[str, Callable[[Document, Sequence[Sample]], str]] = {
+EXPORTS: Mapping[str, Callable[[Document, Sequence[Sample]], str | bytes]] = {
     "benchfmt": benchfmt,
     "pyperf": pyperf,
     "junit": junit,
+    "kcidb": kcidb,
     "csv": to_csv,
+    "parquet": parquet,
 }
 
 
-def _boots(samples: Sequence[Sample]) -> list[list[Sample]]:
+def _boots(document: Document, samples: Sequence[Sample]) -> list[list[Sample]]:
     """Return the good repetitions of each cell's visits in a block, by experiment and cell."""
+    left_out = {
+        (each["name"], block)
+        for each in document["experiments"]
+        for block in (each["host_health"] or {}).get("left_out", [])
+    }
     groups: dict[tuple[str, str, int], list[Sample]] = {}
     for sample in samples:
-        if sample.status == "ok" and not sample.warmup and sample.value is not None:
+        if (
+            sample.status == "ok"
+            and not sample.warmup
+            and sample.value is not None
+            and (sample.experiment, sample.block) not in left_out
+        ):
             groups.setdefault((sample.experiment, sample.cell, sample.block), []).append(sample)
     return [groups[key] for key in sorted(groups)]
 
@@ -144,9 +162,13 @@ def _unit(experiment: Mapping[str, Any]) -> str:
 
 
 def _go_name(sample: Sample) -> str:
-    """Return a name that Go's format takes: no blank, settings as /name=value."""
+    """Return a name that Go's format takes: no blank, settings as /name=value.
+
+    What ends in a hyphen and a number would be taken for a number of processors.
+    """
     parts = [sample.experiment, *(f"{name}={value}" for name, value in sample.setting.items())]
-    name = "/".join("_".join(str(part).split()) for part in parts)
+    name = "/".join(re.sub(r"[\s/]+", "_", part) for part in parts)
+    name = re.sub(r"-(\d+)$", r"_\1", name)
     return name[:1].upper() + name[1:]
 
 

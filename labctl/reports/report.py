@@ -47,11 +47,12 @@ def _read(folder: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
     return document(record, results_of(record, samples)), samples
 
 
-def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = None) -> str:
+def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = None) -> str | bytes:
     """Return a run in another tool's format; `kernel` leaves the others' samples out.
 
     Raises:
         UserError: there is no such run, its files are damaged, or it has no such kernel.
+        HostError: what writes the format is not installed.
     """
     content, samples = _read(folder, run_id)
     if kernel is not None:
@@ -60,6 +61,18 @@ def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = Non
         if not samples:
             raise UserError(f"the run has no sample of {kernel}", hint=f"it has: {known}")
     return EXPORTS[style](content, samples)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a report or an export to a file.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
 def found_a_problem(content: dict[str, Any]) -> bool:

@@ -31,6 +31,7 @@ ONLY_IN = {
     "fabric": {"transports.ssh"},
     "numpy": {"results"},
     "matplotlib": {"reports.plots"},
+    "pyarrow": {"reports.parquet"},
     "scipy": {"results"},
     "statsmodels": {"results"},
     "rich": {"screen"},

@@ -1,0 +1,167 @@
+"""A stored run as a report to KCIDB, the kernel CI's common database. Pure.
+
+Schema 5.3 of https://github.com/kernelci/kcidb-io. Each kernel is a checkout and a
+build; each cell's visit in a block is a test that produced a number, or failed; and
+each comparison is a test of its own, failed if the cell is slower.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from labctl.reports import words
+from labctl.results.store import Sample
+
+Document = Mapping[str, Any]
+_VERSION = {"major": 5, "minor": 3}
+# Whoever submits puts the name there that KCIDB knows the CI system by.
+ORIGIN = "labctl"
+_ARCHITECTURE = "x86_64"  # of every guest
+# What a sample's status says of the kernel. ERROR: the test could not tell.
+_STATUS = {
+    **dict.fromkeys(("panic", "splat", "hung", "boot-failed"), "FAIL"),
+    **dict.fromkeys(("deadline", "lost", "bad-output", "knob-refused"), "ERROR"),
+    "ok": "DONE",
+    **dict.fromkeys(("not-exercised", "skipped"), "SKIP"),
+}
+_VERDICTS = {"faster": "PASS", "same": "PASS", "slower": "FAIL", "undecided": "SKIP"}
+
+
+def kcidb(document: Document, samples: Sequence[Sample]) -> str:
+    """Return checkouts, builds and tests as one JSON object."""
+    kernels = {sample.kernel for sample in samples}
+    shown = {name: each for name, each in document["kernels"].items() if name in kernels}
+    of_experiment = {each["name"]: each for each in document["experiments"]}
+    tests = [
+        _visit(document, of_experiment[visit[0].experiment], visit) for visit in _visits(samples)
+    ]
+    tests += [
+        _verdict(document, experiment, cell)
+        for experiment in document["experiments"]
+        for cell in experiment["cells"]
+        if cell["verdict"] in _VERDICTS and cell["kernel"] in shown
+    ]
+    content = {
+        "version": _VERSION,
+        "checkouts": [_checkout(name, kernel) for name, kernel in shown.items()],
+        "builds": [_build(name, kernel) for name, kernel in shown.items()],
+        "tests": tests,
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _checkout(name: str, kernel: Mapping[str, Any]) -> dict[str, Any]:
+    # KCIDB's hash of a patch set is over the patches as they are; the lab's covers how
+    # they are applied too, so that only their absence is told there.
+    patches = {} if kernel.get("series") else {"patchset_hash": ""}
+    return {
+        "id": _id("checkout", kernel["image"]),
+        "origin": ORIGIN,
+        "comment": f"{name}, {kernel.get('release')}",
+        "valid": True,
+        **patches,
+        "misc": {"series": kernel.get("series"), "patches": list(kernel.get("patches", []))},
+    }
+
+
+def _build(name: str, kernel: Mapping[str, Any]) -> dict[str, Any]:
+    compiler = kernel.get("compiler")
+    return {
+        "id": _id("build", kernel["image"]),
+        "checkout_id": _id("checkout", kernel["image"]),
+        "origin": ORIGIN,
+        "comment": name,
+        "architecture": _ARCHITECTURE,
+        **({"compiler": compiler} if compiler else {}),
+        "status": "PASS",
+        "misc": {"image": kernel["image"], "release": kernel.get("release")},
+    }
+
+
+def _visits(samples: Sequence[Sample]) -> list[list[Sample]]:
+    groups: dict[tuple[str, str, int], list[Sample]] = {}
+    for sample in samples:
+        if not sample.warmup:
+            groups.setdefault((sample.experiment, sample.cell, sample.block), []).append(sample)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _visit(
+    document: Document, experiment: Mapping[str, Any], visit: Sequence[Sample]
+) -> dict[str, Any]:
+    first = visit[0]
+    found = [_STATUS[sample.status] for sample in visit]
+    status = next(each for each in ("FAIL", "ERROR", "DONE", "SKIP") if each in found)
+    values = [s.value for s in visit if s.status == "ok" and s.value is not None]
+    messages = dict.fromkeys(s.message for s in visit if s.message)
+    test: dict[str, Any] = {
+        "id": _id(first.run, first.experiment, first.cell, str(first.block)),
+        "build_id": _id("build", document["kernels"][first.kernel]["image"]),
+        "origin": ORIGIN,
+        "path": _path(first.experiment, first.setting),
+        "status": status,
+        "start_time": first.started_at,
+        "environment": _environment(document, first.accel),
+        "misc": {
+            "block": first.block,
+            "boot_id": first.boot_id,
+            "control": first.control,
+            "repetitions": len(values),
+            "disturbed": next((s.disturbed for s in visit if s.disturbed), ""),
+            "parameters": first.parameters,
+        },
+    }
+    if status == "DONE":
+        test["number"] = {"value": median(values), "unit": _unit(experiment)}
+    if messages:
+        test["log_excerpt"] = _plain("\n".join(messages))[:16384]
+    return test
+
+
+def _verdict(
+    document: Document, experiment: Mapping[str, Any], cell: Mapping[str, Any]
+) -> dict[str, Any]:
+    ratio = cell["ratio"]
+    said = f"{cell['verdict']}: ratio {words.ratio(ratio)} to {experiment['baseline']}"
+    keys = ("ratio", "ci", "p_corrected", "blocks", "verdict", "reason", "failed")
+    status = "FAIL" if cell["failed"] else _VERDICTS[cell["verdict"]]
+    return {
+        "id": _id(document["run"], experiment["name"], cell["cell"], "verdict"),
+        "build_id": _id("build", document["kernels"][cell["kernel"]]["image"]),
+        "origin": ORIGIN,
+        "path": f"{_path(experiment['name'], cell['setting'])}.against_baseline",
+        "comment": f"{said}, {words.interval(cell['ci'])}",
+        "status": status,
+        "environment": _environment(document, document["accel"]),
+        **({} if ratio is None else {"number": {"value": ratio}}),
+        "misc": {key: cell[key] for key in keys},
+    }
+
+
+def _environment(document: Document, accel: str) -> dict[str, Any]:
+    return {
+        "comment": f"{words.host(document['host'])}, {accel}",
+        "misc": {"accel": accel, "host": document["host"].get("id")},
+    }
+
+
+def _unit(experiment: Mapping[str, Any]) -> str:
+    return "s" if experiment["better"] == "lower" else str(experiment.get("metric", ""))
+
+
+def _id(*parts: str) -> str:
+    return f"{ORIGIN}:{'/'.join(parts)}"
+
+
+def _path(experiment: str, setting: Mapping[str, Any]) -> str:
+    """Return a place in the tree of tests; a name there has letters, digits, _ and - only."""
+    names = ["labctl", experiment, *(f"{name}_{value}" for name, value in setting.items())]
+    return ".".join(re.sub(r"[^a-zA-Z0-9_-]", "_", name) for name in names)
+
+
+def _plain(text: str) -> str:
+    return text.replace("\0", "")

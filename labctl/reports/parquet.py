@@ -1,0 +1,56 @@
+"""The samples of a run as a Parquet file, by pyarrow, which is an extra. Pure."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+from labctl.errors import HostError
+from labctl.results.store import Sample
+
+_WHOLE = ("block", "order", "repetition", "schema")
+_TRUTH = ("warmup", "control")
+
+
+def parquet(document: Mapping[str, Any], samples: Sequence[Sample]) -> bytes:
+    """Return a row a sample, with the columns of the CSV; what is an object there is JSON here too.
+
+    The schema does not depend on the samples, so that files of several runs can be
+    read as one table.
+
+    Raises:
+        HostError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise HostError(
+            "Parquet is written by pyarrow, which is not installed",
+            hint="`pip install pyarrow`, or the extra: `pip install 'labctl[parquet]'`",
+        ) from error
+    types = {
+        **dict.fromkeys(_WHOLE, pa.int64()),
+        **dict.fromkeys(_TRUTH, pa.bool_()),
+        "value": pa.float64(),
+        "started_at": pa.timestamp("ms", tz="UTC"),
+    }
+    names = [field.name for field in fields(Sample)]
+    schema = pa.schema(
+        [(name, types.get(name, pa.string())) for name in names],
+        metadata={"labctl_run": document["run"], "labctl_accel": document["accel"]},
+    )
+    columns = {name: [_plain(name, getattr(s, name)) for s in samples] for name in names}
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=schema), out, compression="zstd")
+    return out.getvalue()
+
+
+def _plain(name: str, value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True)
+    return datetime.fromisoformat(value) if name == "started_at" else value
