@@ -97,7 +97,11 @@ def export(
     """
     from labctl.reports import report as reports
 
-    content = reports.export_of(load_lab(lab_path).state / "runs", run_id, style, kernel=kernel)
+    content, notes = reports.export_of(
+        load_lab(lab_path).state / "runs", run_id, style, kernel=kernel
+    )
+    for note in notes:
+        click.echo(f"labctl: {note}", err=True)
     if output is not None:
         reports.write(output, content)
     elif isinstance(content, bytes) and sys.stdout.isatty():

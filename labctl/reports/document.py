@@ -31,6 +31,7 @@ def document(run_json: Mapping[str, Any], results: Sequence[ExperimentResult]) -
         "host": dict(run_json.get("host", {})),
         "accel": run_json["accel"],
         "kernels": {name: dict(kernel) for name, kernel in run_json.get("kernels", {}).items()},
+        "notes": [],
         "experiments": [_plain(_experiment(known.get(each.name, {}), each)) for each in results],
     }
 

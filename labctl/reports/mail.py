@@ -107,7 +107,7 @@ def _facts(document: Mapping[str, Any]) -> str:
             f"{name}: {kernel.get('release')}, image {str(kernel.get('image'))[:_HASH_DIGITS]}, "
             + (f"series {series[:_HASH_DIGITS]}" if series else "no series")
         )
-    return "\n".join(map(_fill, lines))
+    return "\n".join(map(_fill, [*lines, *document["notes"]]))
 
 
 def _fill(text: str) -> str:

@@ -76,6 +76,7 @@ def _found(document: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"<p>The run is not finished: <code>labctl run --resume {document['run']}</code></p>"
         )
+    lines += [f"<p>{escape(note)}</p>" for note in document["notes"]]
     return lines
 
 

@@ -43,12 +43,18 @@ def report_of(folder: Path, run_id: str, style: str) -> tuple[dict[str, Any], st
 
 def _read(folder: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
     run = runs.resolve(folder, run_id)
-    record, samples = run.read(), run.store.samples()
-    return document(record, results_of(record, samples)), samples
+    record, store = run.read(), run.store
+    samples = store.samples()
+    content = document(record, results_of(record, samples))
+    return content | {"notes": [store.torn] if store.torn else []}, samples
 
 
-def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = None) -> str | bytes:
-    """Return a run in another tool's format; `kernel` leaves the others' samples out.
+def export_of(
+    folder: Path, run_id: str, style: str, *, kernel: str | None = None
+) -> tuple[str | bytes, list[str]]:
+    """Return a run in another tool's format, and what its reader should know.
+
+    `kernel` leaves the others' samples out.
 
     Raises:
         UserError: there is no such run, its files are damaged, or it has no such kernel.
@@ -60,7 +66,7 @@ def export_of(folder: Path, run_id: str, style: str, *, kernel: str | None = Non
         samples = [sample for sample in samples if sample.kernel == kernel and not sample.control]
         if not samples:
             raise UserError(f"the run has no sample of {kernel}", hint=f"it has: {known}")
-    return EXPORTS[style](content, samples)
+    return EXPORTS[style](content, samples), content["notes"]
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -42,6 +42,7 @@ def _findings(document: Document, markdown: bool) -> str:
     lines += [f"{each['name']}: {sentence.sentence(each)}" for each in experiments]
     if not document.get("finished", True):
         lines.append(f"the run is not finished: labctl run --resume {document['run']}")
+    lines += document["notes"]
     return _list(lines, markdown)
 
 

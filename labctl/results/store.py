@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -104,14 +105,29 @@ class Sample:
 _FIELDS = frozenset(each.name for each in fields(Sample))
 _SCALARS = ("setting", "parameters")
 _MAPPINGS = (*_SCALARS, "read_back", "measurements", "counters", "load")
+# What sorts samples and is counted with; of a wrong type it would be noticed late, or never.
+_TYPES: tuple[tuple[str, type], ...] = (
+    *((name, int) for name in ("block", "order", "repetition")),
+    *((name, bool) for name in ("warmup", "control")),
+    *((name, dict) for name in _MAPPINGS),
+    *((name, str) for name in ("experiment", "kernel", "cell", "started_at", "disturbed")),
+)
+_HINT = (
+    "a run is read as a whole or not at all: restore the line, or delete it; "
+    "`labctl run --resume` measures again what is missing"
+)
 
 
 class Store:
-    """The samples of one run, in `folder`/samples.jsonl."""
+    """The samples of one run, in `folder`/samples.jsonl.
+
+    `torn` tells, once `samples` was called, what it left out at the end of the file.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "samples.jsonl"
+        self.torn = ""
         self._checked_bytes = -1  # up to here the file is known to hold whole lines
 
     def append(self, sample: Sample) -> None:
@@ -140,11 +156,14 @@ class Store:
         for a sample that is there twice.
         """
         samples: list[Sample] = []
+        self.torn = ""
+        size = 0
         seen: dict[object, set[object]] = {}
         shared: dict[object, Any] = {}
         try:
             with self.path.open("rb") as file:
                 for number, line in enumerate(_whole_lines(file), start=1):
+                    size += len(line)
                     sample = _parse(line, shared, where=f"{self.path}:{number}")
                     of_cell = seen.setdefault(
                         (sample.experiment, sample.cell, sample.warmup), set()
@@ -153,6 +172,12 @@ class Store:
                         self._refuse_twice(samples, sample, number)
                     of_cell.add((sample.block, sample.repetition))
                     samples.append(sample)
+                if size < file.tell():
+                    self.torn = (
+                        f"{self.path}:{len(samples) + 1}: the last line is torn "
+                        f"({file.tell() - size} bytes) and left out: its sample was being written "
+                        "when the run or the machine stopped"
+                    )
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -166,6 +191,7 @@ class Store:
             f"{sample.experiment}, block {sample.block}, cell {sample.cell}, "
             f"{'warm-up' if sample.warmup else 'repetition'} {sample.repetition}",
             where=f"{self.path}:{number}",
+            hint="nothing tells which is the true one, so the run is not read: delete one of them",
         )
 
     def keys(self) -> set[Key]:
@@ -249,16 +275,21 @@ def _parse(line: bytes, shared: dict[object, Any], *, where: str) -> Sample:
         unknown = sorted(data.keys() - _FIELDS)
         if unknown:
             raise ValueError(f"unknown field {', '.join(unknown)}")
+        for name, kind in _TYPES:
+            if type(data.get(name, kind())) is not kind:
+                raise ValueError(f"{name} {data[name]!r} is not of type {kind.__name__}")
         value = data.get("value")
         if value is not None and not _is_number(value):
             raise ValueError(f"value {value!r} is not a number")
         if value is not None and value <= 0:
             raise ValueError(f"value {value!r} is not above 0, so that it has no ratio")
         _share(data, shared)
-        return Sample(**data)
+        sample = Sample(**data)
+        datetime.fromisoformat(sample.started_at)
     except (ValueError, TypeError, AttributeError) as error:
         text = str(error).replace("Sample.__init__() ", "")
-        raise UserError(f"this line is not a sample: {text}", where=where) from error
+        raise UserError(f"this line is not a sample: {text}", where=where, hint=_HINT) from error
+    return sample
 
 
 def _share(data: dict[str, Any], shared: dict[object, Any]) -> None:

@@ -1,0 +1,111 @@
+"""A damaged samples file, as whoever asks for a report meets it: told with its line."""
+
+import json
+import re
+import sys
+
+import pytest
+from samples import cell
+from test_reports import RUN, STOCK, times
+
+from labctl import cli
+from labctl.results import runs
+
+EXPERIMENT = {
+    "name": "smoke", "workload": "free", "metric": "elapsed", "set": {}, "baseline": "stock",
+    "confidence": 0.95, "minimum_effect": 0.02, "better": "lower", "blocks_min": 6,
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    (tmp_path / "lab.yaml").write_text(
+        "version: 1\nguests: {g: {}}\nkernels: {stock: {source: 'debian:linux-source-6.1'}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run = runs.create(tmp_path / ".labctl" / "runs")
+    groups = cell(STOCK), cell(times(1.0), control=True), cell(times(1.4), kernel="parallel-free")
+    lines = [each.to_json() for group in groups for each in group]
+    run.store.path.write_text("\n".join(lines) + "\n")
+    run.write(RUN | {"run": run.id, "experiments": [EXPERIMENT]})
+    return run
+
+
+@pytest.fixture
+def labctl(monkeypatch, capsys):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["labctl", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return call
+
+
+def edit(line, **changes):
+    return json.dumps(json.loads(line) | changes)
+
+
+def change(run, number, damage):
+    lines = run.store.path.read_text().splitlines()
+    lines[number - 1] = damage(lines[number - 1])
+    run.store.path.write_text("\n".join(lines) + "\n")
+
+
+def test_a_torn_last_line_is_told_and_the_rest_is_used(run, labctl):
+    whole = run.store.path.read_bytes()
+    run.store.path.write_bytes(whole[:-40])
+    status, out, err = labctl("report", "--format", "markdown")
+    assert (status, err) == (0, "")
+    assert "samples.jsonl:24: the last line is torn" in out
+    _, out, _ = labctl("report", "--json")
+    content = json.loads(out)
+    assert "torn" in content["notes"][0]
+    (patched,) = [c for c in content["experiments"][0]["cells"] if c["kernel"] == "parallel-free"]
+    assert (patched["blocks"], patched["verdict"]) == (7, "faster")
+    for words in (("report", "--format", "html"), ("report", "--format", "cover-letter")):
+        assert "torn" in " ".join(labctl(*words)[1].split())
+    status, out, err = labctl("export", "--format", "csv")
+    assert status == 0
+    assert "samples.jsonl:24: the last line is torn" in err
+    assert len(out.splitlines()) == 1 + 23
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda line: line[:-40], "this line is not a sample"),
+        (lambda line: edit(line, schema=2), "its schema is 2, this labctl reads 1"),
+        (lambda line: re.sub('"value":[0-9.]+', '"value":NaN', line), "NaN is not a number"),
+        (lambda line: re.sub('"value":[0-9.]+', '"value":1e999', line), "inf is not a number"),
+        (lambda line: edit(line, value=-1.5), "value -1.5 is not above 0"),
+        (lambda line: edit(line, block="3"), "block '3' is not of type int"),
+        (lambda line: edit(line, load=[]), "load [] is not of type dict"),
+        (lambda line: edit(line, started_at="yesterday"), "yesterday"),
+        (lambda line: edit(line, block=0, repetition=0), "the same sample as in line 1"),
+        (lambda line: "\0" * 20, "this line is not a sample"),
+    ],
+)
+@pytest.mark.parametrize(
+    "words", [("report",), ("report", "--json"), ("export", "--format", "csv")]
+)
+def test_any_other_damage_is_refused_with_its_line(run, labctl, damage, says, words):
+    change(run, 5, damage)
+    status, out, err = labctl(*words)
+    assert (status, out) == (2, "")
+    assert "samples.jsonl:5: " in err
+    assert says in err
+    assert "hint: " in err
+
+
+def test_a_comparison_refuses_a_damaged_run_too(run, labctl):
+    change(run, 5, lambda line: edit(line, value=-1.5))
+    assert labctl("compare", run.id, run.id)[0] == 2
+
+
+def test_a_damaged_record_is_refused(run, labctl):
+    (run.path / "run.json").write_text('{"schema": 1, "run"')
+    status, _, err = labctl("report")
+    assert status == 2
+    assert "run.json: not JSON" in err
