@@ -113,14 +113,17 @@ def export(
 @click.command()
 @LAB
 @JSON
+@format_option("markdown", about="markdown for a mail or an issue.")
 @click.argument("first")
 @click.argument("second", default="latest")
-def compare(lab_path: Path | None, as_json: bool, first: str, second: str) -> None:
+def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second: str) -> None:
     """Set two stored runs side by side, of other days, hosts or versions of a series.
 
     FIRST is the older run's name, SECOND (the latest, if none is named) the newer
     one's. Compared are ratios against the baseline, which each run has measured
     beside it; times only stand beside them if host, QEMU and baseline are the same.
+    Not compared are runs under another accelerator, and experiments with another
+    workload, guest, baseline or setting; the rest of the runs is.
     Exit status 1 if a cell has become slower against its baseline, 2 if nothing of
     the runs can be compared.
     """
@@ -133,7 +136,7 @@ def compare(lab_path: Path | None, as_json: bool, first: str, second: str) -> No
     if as_json:
         print_json(content)
     else:
-        click.echo(side_by_side.render(content), nl=False)
+        click.echo(side_by_side.render(content, style), nl=False)
     cells = [cell for each in content["experiments"] for cell in each["cells"]]
     if any(cell["verdict"] == "slower" for cell in cells):
         sys.exit(1)

@@ -62,6 +62,7 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
     prepared = _prepare(lab, plans, events)
     now = _record(lab, folder.id, plans, prepared, record["seed"])
+    now["experiments"] = _as_recorded(now["experiments"], record["experiments"])
     for what in ("experiments", "kernels", "accel", "guests"):
         if now[what] != record[what]:
             raise UserError(
@@ -75,6 +76,16 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
         )
     _carry_out(folder, plans, prepared, events)
     return folder
+
+
+def _as_recorded(
+    now: Sequence[dict[str, Any]], recorded: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return experiments without what an older labctl did not yet record of them."""
+    return [
+        {key: value for key, value in new.items() if key in old}
+        for new, old in zip(now, recorded, strict=True)
+    ]
 
 
 def _known(lab: Lab, names: Sequence[str]) -> list[str]:
@@ -139,6 +150,7 @@ def _experiment(lab: Lab, each: Plan) -> dict[str, Any]:
     return {
         "name": each.experiment.name,
         "workload": workload.name,
+        "guest": lab.guest_of(each.experiment),
         "command": workload.command,
         "metric": lab.metric_of(each.experiment),
         "better": workload.better,

@@ -12,7 +12,10 @@ from labctl.results.health import Health
 from labctl.results.scaling import curves
 
 _DIGITS = 6
-_OF_EXPERIMENT = ("workload", "metric", "set", "better", "confidence", "minimum_effect")
+_OF_EXPERIMENT = (
+    *("workload", "command", "guest", "metric", "set"),
+    *("better", "confidence", "minimum_effect"),
+)
 
 
 def document(run_json: Mapping[str, Any], results: Sequence[ExperimentResult]) -> dict[str, Any]:
@@ -21,7 +24,11 @@ def document(run_json: Mapping[str, Any], results: Sequence[ExperimentResult]) -
     `run_json` is the run's own record; what it knows of an experiment beyond the
     comparisons (metric, workload, confidence) is taken over.
     """
-    known = {each["name"]: each for each in run_json.get("experiments", [])}
+    guests = run_json.get("guests", {})
+    known = {
+        each["name"]: {**each, "guest": guests.get(each.get("guest"))}
+        for each in run_json.get("experiments", [])
+    }
     return {
         "schema": 1,
         "run": run_json["run"],

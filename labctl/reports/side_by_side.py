@@ -1,4 +1,4 @@
-"""Two runs side by side, for the terminal. Pure."""
+"""Two runs side by side, for the terminal or as Markdown. Pure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from typing import Any
 from labctl.reports import words
 
 
-def render(content: Mapping[str, Any]) -> str:
-    """Return the tables of `results.across`, and below them what to mind."""
+def render(content: Mapping[str, Any], style: str = "terminal") -> str:
+    """Return the tables of `results.across`, and below them what to mind.
+
+    `style` is terminal or markdown.
+    """
     from tabulate import tabulate
 
+    is_markdown = style == "markdown"
     first, second = content["runs"]
     lines = [f"{first} and {second}; {content['accel'].upper()}"]
     for experiment in content["experiments"]:
         if experiment["refused"]:
             continue
         rows = [_row(cell, experiment["confidence"]) for cell in experiment["cells"]]
-        lines += ["", experiment["name"], "", tabulate(rows, headers="keys", tablefmt="simple")]
-    notes = [f"! {note}" for note in content["notes"]]
-    return "\n".join([*lines, "", *notes, *_explained(content)]) + "\n"
+        title = f"### {experiment['name']}" if is_markdown else experiment["name"]
+        form = "pipe" if is_markdown else "simple"
+        lines += ["", title, "", tabulate(rows, headers="keys", tablefmt=form)]
+    mark = "- " if is_markdown else ""
+    notes = [f"{mark or '! '}{note}" for note in content["notes"]]
+    return "\n".join([*lines, "", *notes, *(mark + line for line in _explained(content))]) + "\n"
 
 
 def _row(cell: Mapping[str, Any], confidence: float) -> dict[str, str]:

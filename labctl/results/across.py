@@ -17,7 +17,7 @@ from labctl.results.verdict import Rule, word
 
 Document = Mapping[str, Any]
 # Of an experiment; where these differ a cell of one is no cell of the other.
-_SAME_EXPERIMENT = ("workload", "metric", "better", "baseline", "set")
+_SAME_EXPERIMENT = ("workload", "command", "guest", "metric", "better", "baseline", "set")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,13 @@ def across(first: Document, second: Document) -> dict[str, Any]:
     QEMU and the baseline's image are the same, and are never judged.
 
     Raises:
-        UserError: other accelerators, or nothing that both measured.
+        UserError: one run twice, other accelerators, or nothing that both measured.
     """
+    if first["run"] == second["run"]:
+        raise UserError(
+            f"both are the run {first['run']}",
+            hint="name two runs; without a second name it is the latest",
+        )
     if first["accel"] != second["accel"]:
         raise UserError(
             f"one run is under {first['accel']}, the other under {second['accel']}",
@@ -106,8 +111,10 @@ def difference(first: Summary, second: Summary, rule: Rule) -> Paired:
 
 
 def _experiment(first: Document, second: Document) -> dict[str, Any]:
-    differs = [key for key in _SAME_EXPERIMENT if first.get(key) != second.get(key)]
-    told = [f"{key} {first.get(key)} and {second.get(key)}" for key in differs]
+    # What an older labctl did not record is not known to differ.
+    known = [key for key in _SAME_EXPERIMENT if None not in (first.get(key), second.get(key))]
+    differs = [key for key in known if first[key] != second[key]]
+    told = [_difference_of(key, first[key], second[key]) for key in differs]
     cells = [] if told else _cells(first, second)
     refused = ", ".join(told) or ("" if cells else "no cell in common")
     return {
@@ -117,6 +124,14 @@ def _experiment(first: Document, second: Document) -> dict[str, Any]:
         "refused": refused,
         "cells": cells,
     }
+
+
+def _difference_of(what: str, first: object, second: object) -> str:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+        each = (f"{key} {first.get(key)} and {second.get(key)}" for key in keys)
+        return f"{what}: {', '.join(each)}"
+    return f"{what} {first} and {second}"
 
 
 def _cells(first: Document, second: Document) -> list[dict[str, Any]]:
@@ -184,7 +199,13 @@ def _confidence(first: Document, second: Document) -> float:
 def _notes(
     first: Document, second: Document, experiments: Sequence[Document], *, same_host: bool
 ) -> list[str]:
-    notes = []
+    notes = [*first.get("notes", []), *second.get("notes", [])]
+    for each in (first, second):
+        if not each["finished"]:
+            notes.append(f"{each['run']} is not finished")
+        loaded = [e["name"] for e in each["experiments"] if _is_loaded(e)]
+        if loaded:
+            notes.append(f"in {each['run']} the host stayed loaded ({', '.join(loaded)})")
     if not same_host:
         notes.append("other host or other QEMU: ratios can be compared, times can not")
     for name in sorted({each["baseline"] for each in experiments if not each["same_baseline"]}):
@@ -201,6 +222,10 @@ def _notes(
     refused = (each for each in experiments if each["refused"])
     notes += [f"{each['name']} is not compared: {each['refused']}" for each in refused]
     return notes
+
+
+def _is_loaded(experiment: Document) -> bool:
+    return bool((experiment.get("host_health") or {}).get("stays_loaded"))
 
 
 def _by_name(document: Document) -> dict[str, Document]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ def record(run="first", **changes):
         "schema": 1,
         "run": run,
         "accel": "tcg",
+        "finished": True,
         "host": {"id": "h", "qemu": "7.2"},
         "kernels": {"stock": {"image": "s"}, "patched": {"image": "p"}},
         "experiments": [EXPERIMENT],
@@ -99,21 +101,21 @@ def test_a_change_is_found(speedups, verdict):
 
 
 def test_wide_intervals_and_few_blocks_decide_nothing():
-    row = only(across(told(1.4, spread=0.2), told(1.5, spread=0.2, seed=2)))
+    row = only(across(told(1.4, spread=0.2), told(1.5, "second", spread=0.2, seed=2)))
     assert (row["verdict"], row["reason"]) == (
         "undecided",
         "the interval is too wide for a verdict",
     )
-    row = only(across(told(1.4, blocks=4), told(1.9, seed=2)))
+    row = only(across(told(1.4, blocks=4), told(1.9, "second", seed=2)))
     assert row["verdict"] == "undecided"
     assert "4 blocks" in row["reason"]
-    row = only(across(told(1.4, blocks=1), told(1.9, seed=2)))
+    row = only(across(told(1.4, blocks=1), told(1.9, "second", seed=2)))
     assert row["verdict"] == "undecided"
     assert row["change_ci"] is None
 
 
 def test_a_run_whose_control_differs_decides_nothing():
-    row = only(across(told(1.4, twin=1.5), told(1.9, seed=2)))
+    row = only(across(told(1.4, twin=1.5), told(1.9, "second", seed=2)))
     assert row["verdict"] == "undecided"
     assert "A/A" in row["reason"]
 
@@ -130,17 +132,77 @@ def test_times_of_another_host_or_baseline_are_not_set_side_by_side():
 
 
 def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(UserError, match="both are the run first"):
+        across(told(1.4), told(1.4))
     with pytest.raises(UserError, match="under tcg, the other under kvm"):
-        across(told(1.4), told(1.4, accel="kvm"))
+        across(told(1.4), told(1.4, "second", accel="kvm"))
     with pytest.raises(UserError, match="no experiment in common"):
-        across(told(1.4), told(1.4, experiment=EXPERIMENT | {"name": "f"}))
+        across(told(1.4), told(1.4, "second", experiment=EXPERIMENT | {"name": "f"}))
     with pytest.raises(UserError, match="workload free and exit"):
-        across(told(1.4), told(1.4, experiment=EXPERIMENT | {"workload": "exit"}))
-    other = copy.deepcopy(told(1.4))
+        across(told(1.4), told(1.4, "second", experiment=EXPERIMENT | {"workload": "exit"}))
+    other = copy.deepcopy(told(1.4, "second"))
     for each in other["experiments"][0]["cells"]:
         each["parameters"] = {"size": 12345}
     with pytest.raises(UserError, match="no cell in common"):
         across(told(1.4), other)
+
+
+def test_other_guests_are_not_compared_and_what_is_not_recorded_is_not_known_to_differ():
+    def on(nodes, run):
+        return told(1.4, run, EXPERIMENT | {"guest": "g"}, guests={"g": {"nodes": nodes}})
+
+    with pytest.raises(UserError, match="nodes 4 and 2"):
+        across(on(4, "first"), on(2, "second"))
+    assert only(across(on(4, "first"), on(4, "second")))["verdict"] == "same"
+    assert only(across(told(1.4), on(4, "second")))["verdict"] == "same"
+
+
+def test_one_experiment_that_cannot_be_compared_spares_the_others():
+    def both(run, workload):
+        other = EXPERIMENT | {"name": "f", "workload": workload}
+        content = told(1.4, run)
+        return content | {
+            "experiments": content["experiments"] + told(1.4, run, other)["experiments"]
+        }
+
+    content = across(both("first", "free"), both("second", "exit"))
+    assert [bool(each["refused"]) for each in content["experiments"]] == [False, True]
+    assert "f is not compared: workload free and exit" in content["notes"]
+    assert "\nf\n" not in side_by_side.render(content)
+
+
+def test_on_another_host_only_ratios_stand_side_by_side():
+    here = told(1.4)
+    elsewhere = told(1.6, "second", seed=2, host={"id": "other", "qemu": "7.2", "cores": 144})
+    content = across(here, elsewhere)
+    assert content["same_host"] is False
+    row = only(content)
+    assert (row["verdict"], row["median_seconds"]) == ("faster", None)
+    assert [round(ratio, 1) for ratio in row["ratio"]] == [1.4, 1.6]
+    for style in ("terminal", "markdown"):
+        text = side_by_side.render(content, style)
+        assert "times can not" in text
+        assert "144 cores" in text
+        assert not re.search(r"\d m?s\b", text), "a time of another host"
+    newer = told(1.6, "second", seed=2, host={"id": "h", "qemu": "8.0"})
+    assert only(across(here, newer))["median_seconds"] is None
+
+
+def test_what_a_reader_must_mind_of_each_run_is_told():
+    loaded = copy.deepcopy(told(1.4, "second", seed=2))
+    loaded["experiments"][0]["host_health"] = {"stays_loaded": True}
+    content = across(told(1.4) | {"finished": False, "notes": ["a line is torn"]}, loaded)
+    assert content["notes"][0] == "a line is torn"
+    assert "first is not finished" in content["notes"]
+    assert "in second the host stayed loaded (e)" in content["notes"]
+
+
+def test_markdown_is_a_table_and_a_list():
+    content = across(told(1.4), told(1.6, "second", seed=2, host={"id": "o"}))
+    text = side_by_side.render(content, "markdown")
+    assert "### e" in text
+    assert re.search(r"^\| patched +\|", text, re.MULTILINE)
+    assert "- other host" in text
 
 
 def test_the_table_names_runs_change_and_verdict():
@@ -176,3 +238,8 @@ def test_the_command_exits_with_1_if_something_became_slower(stored):
     outcome = CliRunner().invoke(labctl, ["compare", *reversed(names)])
     assert outcome.exit_code == 0, outcome.output
     assert "faster" in outcome.stdout
+    outcome = CliRunner().invoke(labctl, ["compare", names[0], names[1], "--format", "markdown"])
+    assert outcome.exit_code == 1
+    assert outcome.stdout.count("### e") == 1
+    outcome = CliRunner().invoke(labctl, ["compare", max(names)])  # the latest is itself
+    assert isinstance(outcome.exception, UserError)
