@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import time
@@ -19,6 +20,7 @@ from labctl.errors import (
     GuestLost,
     GuestPanic,
     GuestSplat,
+    HostError,
     KnobRefused,
 )
 from labctl.guests import qemu
@@ -32,6 +34,7 @@ __all__ = ["Guest", "GuestSpec", "State", "boot_all"]
 _POLL_SECONDS = 0.02
 _FILE_SECONDS = 20.0
 _LAST_WORDS_SECONDS = 2.0
+_FOLDER_SECONDS = 10.0
 # Without a heartbeat of the agent, which sends one each second while it works.
 _SILENCE_SECONDS = 60.0
 # One write(2) a value, since sysfs would see pieces; names and texts are set
@@ -95,8 +98,9 @@ class Guest:
         return self.console.boot_id or ""
 
     def __enter__(self) -> Self:
-        prepare_folder(self.spec)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_alone_in(self.spec.folder))
+            prepare_folder(self.spec)
             machine = stack.enter_context(
                 proc.spawn(
                     qemu.command(self.spec),
@@ -343,6 +347,33 @@ class Guest:
         if self.state is State.PAUSED:
             self.qmp("cont")
             self.state = State.READY
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep the guests of other labctls out of a folder: they would take its sockets and logs.
+
+    Raises:
+        HostError: there is one, and it does not leave.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    deadline = time.monotonic() + _FOLDER_SECONDS
+    try:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > deadline:
+                raise HostError(
+                    "another labctl has a guest in this folder",
+                    where=str(folder),
+                    hint="let it end, or set another `state:` in a copy of lab.yaml",
+                )
+            time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def prepare_folder(spec: GuestSpec) -> None:

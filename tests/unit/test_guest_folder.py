@@ -1,0 +1,38 @@
+"""The folder of a guest belongs to one labctl at a time."""
+
+from pathlib import Path
+
+import pytest
+
+from labctl.errors import HostError
+from labctl.guests import guest
+from labctl.guests.guest import Guest, GuestSpec
+from labctl.kernels.build import Image
+from labctl.lab_models import Topology
+
+QEMU = "#!/bin/sh\nexec sleep 60\n"
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GuestSpec:
+    """A guest whose QEMU sleeps."""
+    program = tmp_path / "bin" / "qemu-system-x86_64"
+    program.parent.mkdir()
+    program.write_text(QEMU)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(guest, "_FOLDER_SECONDS", 0.1)
+    image = Image("k", tmp_path / "bzImage", "0" * 32, "0", None, (), None, "6.1", "")
+    return GuestSpec("k", image, Topology(), tmp_path / "initramfs", "tcg", tmp_path / "guest")
+
+
+def test_a_second_guest_in_the_same_folder_is_refused(spec: GuestSpec) -> None:
+    with Guest(spec), pytest.raises(HostError, match="another labctl has a guest"), Guest(spec):
+        pass
+
+
+def test_the_next_guest_finds_the_folder_free(spec: GuestSpec) -> None:
+    for _ in range(2):
+        with Guest(spec) as running:
+            assert running._machine is not None
+            assert running._machine.poll() is None
