@@ -4,32 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
-from labctl.reports import health, plots, sentence, table, words
+from labctl.reports import facts, health, plots, sentence, table
 from labctl.results.store import Sample
 
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+h3 { font-size: 1rem; margin-top: 1.5rem; } ul { padding-left: 1.2rem; }
 .found { font-size: 1.1rem; } .suspect { color: #d33; font-weight: bold; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; background: /* a shadow where a table goes on */
+  linear-gradient(to right, Canvas 50%, transparent) left / 2rem 100% no-repeat local,
+  linear-gradient(to left, Canvas 50%, transparent) right / 2rem 100% no-repeat local,
+  linear-gradient(to right, #8888, transparent) left / .7rem 100% no-repeat scroll,
+  linear-gradient(to left, #8888, transparent) right / .7rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
 th { vertical-align: bottom; }
 td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 figure { margin: 1.5rem 0; } figcaption { font-size: .85rem; opacity: .8; }
-svg { width: 100%; max-width: 44rem; height: auto; }
+svg { width: 100%; max-width: 38rem; height: auto; }
 code, pre { font-family: ui-monospace, monospace; font-size: .85rem; }
-pre { overflow-x: auto; } dd { margin: 0 0 .5rem 0; overflow-wrap: anywhere; }
-@media print { body { max-width: none; } h2, figure, table { break-inside: avoid; } }
+pre { overflow-x: auto; }
+dt { font-weight: 600; } dd { margin: 0 0 .5rem 0; overflow-wrap: anywhere; }
+summary { cursor: pointer; margin: .5rem 0; }
+@media (max-width: 40rem) {
+  table { font-size: .8rem; } th, td { padding: .2rem .3rem; }
+}
+@media print {
+  body { max-width: none; font-size: 10pt; padding: 0; }
+  .wide { overflow: visible; background: none; }
+  table { font-size: 7.5pt; } th, td { padding: 1pt 3pt; } td { white-space: normal; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  h2, h3 { break-after: avoid; } figure, table { break-inside: avoid; }
+  svg { max-width: 12cm; }
+}
 """
 
 
-def render(document: Mapping[str, Any], samples: Sequence[Sample]) -> str:
-    """Return the report as a page: what was found, tables, plots, on what, and how to repeat it."""
+def render(
+    document: Mapping[str, Any],
+    samples: Sequence[Sample],
+    *,
+    lab: str = "",
+    guests: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return the report as a page: what was found, tables, plots, on what, and how to repeat it.
+
+    `lab` is the text of the lab.yaml, `guests` are QEMU's command lines by the guest's name.
+    """
     title = f"labctl {document['run']}"
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -41,8 +68,8 @@ def render(document: Mapping[str, Any], samples: Sequence[Sample]) -> str:
                 each, [sample for sample in samples if sample.experiment == each["name"]]
             )
         ),
-        *_facts(document),
-        *_commands(document),
+        *facts.measured_on(document),
+        *facts.commands(document, lab, guests),
     ]
     return "\n".join(
         [
@@ -96,39 +123,23 @@ def _experiment(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> lis
     for fitted in experiment.get("curves", []):
         parts.append(_figure(plots.curve(fitted), sentence.curve(fitted)))
     if any(sample.status == "ok" for sample in samples):
-        caption = "Every repetition when it was made: a drift of the host would be seen here."
-        parts.append(_figure(plots.over_time(experiment, samples), caption))
-    return parts
+        parts.append(_over_time(experiment, samples))
+    return [*parts, *facts.placement(samples)]
+
+
+def _over_time(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> str:
+    svg, drawn, count = plots.over_time(experiment, samples)
+    caption = "Every repetition when it was made: a drift of the host would be seen here."
+    if drawn < count:
+        caption = (
+            f"{drawn:,} of {count:,} repetitions, when they were made: of each kernel and each "
+            "stretch of time the shortest, the middle and the longest, so that no outlier is "
+            "missing. A drift of the host would be seen here."
+        )
+    if any(sample.disturbed for sample in samples):
+        caption += " A cross was disturbed by the host."
+    return _figure(svg, caption)
 
 
 def _figure(svg: str, caption: str) -> str:
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _facts(document: Mapping[str, Any]) -> list[str]:
-    rows = [
-        ("host", words.host(document["host"])),
-        ("accelerator", document["accel"]),
-        ("seed", str(document.get("seed"))),
-    ]
-    for name, kernel in document["kernels"].items():
-        series = kernel.get("series")
-        what = [
-            kernel.get("release"),
-            f"image {kernel.get('image')}",
-            f"series {series}" if series else "no series",
-            kernel.get("compiler"),
-        ]
-        rows.append((name, ", ".join(str(each) for each in what if each)))
-    facts = "".join(f"<dt>{escape(what)}</dt><dd>{escape(said)}</dd>" for what, said in rows)
-    return ["<h2>Measured on</h2>", f"<dl>{facts}</dl>"]
-
-
-def _commands(document: Mapping[str, Any]) -> list[str]:
-    names = " ".join(each["name"] for each in document["experiments"])
-    lines = [
-        f"labctl run {names} --seed {document.get('seed')}",
-        f"labctl report {document['run']}",
-        f"labctl export {document['run']} --format csv",
-    ]
-    return ["<h2>To repeat it</h2>", f"<pre>{escape(chr(10).join(lines))}</pre>"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,18 +15,25 @@ from labctl.results.store import Sample
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH_INCHES = 5.2  # readable on a phone, which shows it at three quarters of its size
+_WIDTH_INCHES = 4.6  # readable on a phone, which shows it at four fifths of its size
 _ROW_INCHES = 0.28
-_INK = "#7a7a7a"  # of text and axes: readable on white and on black
+_INK = "#010203"  # of text and axes: stands for the page's own, dark or light
+_BASELINE = "#7a7a7a"  # as the others readable on white and on black
 _COLOURS = ("#2a8fd0", "#e07b1a", "#2aa36b", "#c24d8f", "#8a6fd1")
 _OF_CONTROL = "#b5a642"
-_MOST_VECTORS = 3000  # more points than these become pixels, or the page grows by megabytes
-_DOTS_PER_INCH = 150
+_MOST_POINTS = 3000  # of one plot: a page of a million would be one of 100 MB
 
 
 def intervals(experiment: Mapping[str, Any]) -> str:
-    """Return the ratios of an experiment's cells as dots with their intervals."""
-    cells = [cell for cell in experiment["cells"] if cell["ratio"] and cell["ci"]]
+    """Return the ratios of an experiment's cells as dots with their intervals.
+
+    The baseline's second self is among them: what it shows is noise.
+    """
+    every = [*filter(None, [experiment["aa_control"]]), *experiment["cells"]]
+    cells = [cell for cell in every if cell["ratio"] and cell["ci"]]
+    names = {id(cell): words.cell(cell) for cell in cells}
+    own = zip(experiment["cells"], words.names(experiment["cells"]), strict=True)
+    names |= {id(cell): name for cell, name in own}
     with _figure(_ROW_INCHES * len(cells) + 0.8) as (axes, image):
         colours = _colours(experiment)
         for row, cell in enumerate(cells):
@@ -37,42 +45,76 @@ def intervals(experiment: Mapping[str, Any]) -> str:
                 fmt="o",
                 markersize=4,
                 capsize=3,
-                color=colours[cell["kernel"]],
+                color=_OF_CONTROL if cell is experiment["aa_control"] else colours[cell["kernel"]],
             )
-        axes.axvline(1.0, color=_INK, linewidth=1, linestyle=":")
-        axes.set_yticks(range(len(cells)), [words.cell(cell) for cell in cells])
+        axes.axvline(1.0, color=_BASELINE, linewidth=1, linestyle=":")
+        axes.set_yticks(range(len(cells)), [names[id(cell)] for cell in cells])
         axes.set_ylim(len(cells) - 0.5, -0.5)
         level = words.level(experiment["confidence"])
         axes.set_xlabel(f"ratio to {experiment['baseline']} ({level}); right is better")
     return image.getvalue()
 
 
-def over_time(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> str:
-    """Return each good repetition at the time when it was made, coloured by kernel."""
+def over_time(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> tuple[str, int, int]:
+    """Return each good repetition at the time when it was made, coloured by kernel.
+
+    A cross is one that the host disturbed. With the plot come how many are drawn, and
+    how many there are: of very many, `thinned` ones.
+    """
     good = [each for each in samples if each.status == "ok" and not each.warmup]
     times = [datetime.fromisoformat(each.started_at).timestamp() for each in good]
+    values = [each.value or 0.0 for each in good]
     first = min(times, default=0.0)
+    of_label: dict[str, list[int]] = {}
+    for index, each in enumerate(good):
+        of_label.setdefault(each.label, []).append(index)
+    drawn = 0
     with _figure(2.6) as (axes, image):
         colours = _colours(experiment)
-        for label, kernel in sorted({each.label: each.kernel for each in good}.items()):
-            own = [index for index, each in enumerate(good) if each.label == label]
-            is_control = good[own[0]].control
-            axes.plot(
-                [(times[index] - first) / 60 for index in own],
-                [good[index].value or 0.0 for index in own],
-                ".",
-                markersize=3,
-                color=_OF_CONTROL if is_control else colours[kernel],
-                label=label,
-                rasterized=len(good) > _MOST_VECTORS,
-            )
+        for label, indices in sorted(of_label.items()):
+            own = thinned(indices, times, values, most=_MOST_POINTS // len(of_label))
+            drawn += len(own)
+            sample = good[indices[0]]
+            colour = _OF_CONTROL if sample.control else colours[sample.kernel]
+            for marker, size, shown in (
+                (".", 3, [index for index in own if not good[index].disturbed]),
+                ("x", 4, [index for index in own if good[index].disturbed]),
+            ):
+                axes.plot(
+                    [(times[index] - first) / 60 for index in shown],
+                    [values[index] for index in shown],
+                    marker,
+                    markersize=size,
+                    color=colour,
+                )
+            axes.plot([], [], "o", markersize=4, color=colour, label=label)
         axes.set_xlabel("minutes since the first")
         axes.set_ylabel(
             "seconds" if experiment.get("better") != "higher" else experiment.get("metric", "value")
         )
         axes.set_ylim(bottom=0)
         _legend(axes)
-    return image.getvalue()
+    return image.getvalue(), drawn, len(good)
+
+
+def thinned(
+    indices: Sequence[int], times: Sequence[float], values: Sequence[float], *, most: int
+) -> list[int]:
+    """Return at most `most` (3 or more) of the points, in the order of time.
+
+    Of each stretch of as many points the lowest, the middle and the highest stay, so
+    that no outlier is lost.
+    """
+    ordered = sorted(indices, key=lambda index: times[index])
+    if len(ordered) <= most:
+        return ordered
+    each = math.ceil(len(ordered) / (most // 3))
+    kept = []
+    for start in range(0, len(ordered), each):
+        stretch = sorted(ordered[start : start + each], key=lambda index: values[index])
+        three = {stretch[0], stretch[len(stretch) // 2], stretch[-1]}
+        kept += sorted(three, key=lambda index: times[index])
+    return kept
 
 
 def curve(fitted: Mapping[str, Any]) -> str:
@@ -94,7 +136,7 @@ def curve(fitted: Mapping[str, Any]) -> str:
                 list(seed.MAX_ACTIVE),
                 [each.seconds / one for each in seed.MAX_ACTIVE.values()],
                 "x--",
-                color=_INK,
+                color=_BASELINE,
                 linewidth=1,
                 markersize=4,
                 label="the seed's, other hardware",
@@ -118,7 +160,7 @@ def _colours(experiment: Mapping[str, Any]) -> dict[str, str]:
     others = dict.fromkeys(cell["kernel"] for cell in experiment["cells"])
     others.pop(experiment["baseline"], None)
     own = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(others)}
-    return {experiment["baseline"]: _INK, **own}
+    return {experiment["baseline"]: _BASELINE, **own}
 
 
 @contextmanager
@@ -144,10 +186,9 @@ def _figure(height_inches: float) -> Iterator[tuple[Axes, io.StringIO]]:
     with mpl.rc_context(style):
         figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
         yield figure.add_subplot(), image
-        figure.savefig(
-            image, format="svg", metadata={"Date": None}, transparent=True, dpi=_DOTS_PER_INCH
-        )
+        figure.savefig(image, format="svg", metadata={"Date": None}, transparent=True)
         text = image.getvalue()
         image.seek(0)
         image.truncate()
-        image.write(text[text.index("<svg") :])  # what is before belongs to a file of its own
+        # What is before belongs to a file of its own.
+        image.write(text[text.index("<svg") :].replace(_INK, "currentColor"))

@@ -11,14 +11,18 @@ from labctl.reports import mail, page, sentence, table
 from labctl.reports.document import document
 from labctl.reports.export import EXPORTS
 from labctl.results import runs
+from labctl.results.runs import RunFolder
 from labctl.results.store import Sample
 from labctl.results.stored import results_of
 
-FORMATS: Mapping[str, Callable[[Mapping[str, Any], Sequence[Sample]], str]] = {
-    "terminal": lambda content, _: table.render(content),
-    "markdown": lambda content, _: table.render(content, format="markdown"),
-    "cover-letter": lambda content, _: mail.render(content),
-    "html": page.render,
+Render = Callable[[Mapping[str, Any], Sequence[Sample], RunFolder], str]
+FORMATS: Mapping[str, Render] = {
+    "terminal": lambda content, *_: table.render(content),
+    "markdown": lambda content, *_: table.render(content, format="markdown"),
+    "cover-letter": lambda content, *_: mail.render(content),
+    "html": lambda content, samples, run: page.render(
+        content, samples, lab=run.read().get("lab", ""), guests=run.first_guests()
+    ),
 }
 
 
@@ -38,7 +42,7 @@ def report_of(folder: Path, run_id: str, style: str) -> tuple[dict[str, Any], st
         UserError: there is no such run, or its files are damaged.
     """
     content, samples = _read(folder, run_id)
-    return content, FORMATS[style](content, samples)
+    return content, FORMATS[style](content, samples, runs.resolve(folder, run_id))
 
 
 def _read(folder: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:

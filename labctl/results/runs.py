@@ -47,6 +47,11 @@ class RunFolder:
             raise UserError("not a run.json of schema 1", where=where)
         return data
 
+    def first_guests(self) -> dict[str, str]:
+        """Return how each guest of the first blocks was started: a shell's line by its folder."""
+        files = sorted(self.path.glob("guests/*-000-*/command.txt"))
+        return {file.parent.name: file.read_text().strip() for file in files}
+
     def write(self, data: dict[str, Any]) -> None:
         """Replace run.json as a whole: a reader or a crash sees the old or the new one.
 

@@ -7,7 +7,7 @@ import pytest
 from samples import cell
 from test_reports import RUN, STOCK, patched, times
 
-from labctl.reports import page
+from labctl.reports import page, plots
 from labctl.reports.document import document
 from labctl.results.stats import compare
 
@@ -84,8 +84,68 @@ def test_an_unfinished_run_and_one_without_a_good_sample_have_a_page():
     assert "panic" in text
 
 
-def test_so_many_samples_that_they_are_drawn_as_pixels():
+def test_a_plot_of_very_many_samples_keeps_every_outlier():
+    values = [1.0 + (n % 97) / 1e3 for n in range(100_000)]
+    values[31_337], values[77_777] = 9.0, 0.01
+    kept = plots.thinned(range(100_000), list(range(100_000)), values, most=1000)
+    assert len(kept) <= 1000
+    assert {31_337, 77_777} <= set(kept)
+    assert kept == sorted(set(kept))
+    assert plots.thinned(range(900), list(range(900)), values, most=1000) == list(range(900))
+
+
+def test_a_page_of_very_many_samples_says_what_is_drawn():
     many = cell([1.0 + n / 1e5 for n in range(3200)])
     text = rendered([*many, *cell([0.7 + n / 1e5 for n in range(3200)], kernel="parallel-free")])
-    assert "data:image/png;base64" in text
+    assert re.search(r"[23],\d{3} of 6,400 repetitions", text)
+    assert "no outlier is missing" in text
     assert len(text) < 2**20
+    assert "are drawn" not in rendered(everything(patched(1.4)))
+
+
+def test_a_repetition_that_the_host_disturbed_is_marked():
+    marked = [replace(s, disturbed="others" if s.block == 2 else "") for s in patched(1.4)]
+    assert "A cross was disturbed" in rendered(everything(marked))
+    assert "A cross was disturbed" not in rendered(everything(patched(1.4)))
+
+
+def test_the_placement_of_pages_is_told_for_each_node():
+    def lying(pages, group):
+        return [replace(s, measurements={"pages_per_node": pages}) for s in group]
+
+    text = rendered(lying([10, 30], [*cell(STOCK), *patched(1.4)]))
+    assert "every cell" in text
+    assert "30 (75 %)" in text
+    uneven = [*lying([10, 30], cell(STOCK)), *lying([40, 0], patched(1.4))]
+    text = rendered(uneven)
+    assert "every cell" not in text
+    assert "40 (100 %)" in text
+    assert "Pages on each node" not in rendered(everything(patched(1.4)))
+
+
+def test_host_guest_and_all_commands_are_told():
+    experiment = {
+        "name": "smoke", "workload": "free", "metric": "elapsed", "command": "freebench",
+        "guest": "numa4", "set": {"thp": "never"},
+    }  # fmt: skip
+    run = RUN | {
+        "host": RUN["host"] | {"kernel": "6.18-test"},
+        "guests": {"numa4": {"nodes": 4, "memory_per_node": 3 << 29,
+                             "distances": {"remote": 21, "matrix": None}}},
+        "experiments": [experiment],
+    }  # fmt: skip
+    samples = everything(patched(1.4, setting={"max_active": 4}))
+    rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
+    text = page.render(
+        document(run, [compare(samples, **rule)]),
+        samples,
+        lab="version: 1  # <mine>",
+        guests={"smoke-000-stock": "qemu-system-x86_64 -append 'a b'"},
+    )
+    assert "6.18-test" in text
+    assert "nodes 4, memory per node 1.5 GiB, distances remote=21" in text
+    assert "freebench --op free --size 3221225472" in text
+    assert "thp=never, max_active=4" in text
+    assert "qemu-system-x86_64 -append &#x27;a b&#x27;" in text
+    assert "version: 1  # &lt;mine&gt;" in text
+    assert text.count("<details>") == 3

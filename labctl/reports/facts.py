@@ -1,0 +1,145 @@
+"""What a page tells of a run beside its results: placement, host, guests, commands. Pure.
+
+All functions return HTML in which whatever was measured or read is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from statistics import median
+from typing import Any
+
+from labctl.reports import words
+from labctl.results.store import Sample
+
+Document = Mapping[str, Any]
+
+
+def placement(samples: Sequence[Sample]) -> list[str]:
+    """Return where the workload's pages lay: of each cell's nodes the median over repetitions."""
+    cells: dict[str, list[list[int]]] = {}
+    for sample in samples:
+        pages = sample.measurements.get("pages_per_node")
+        if sample.status == "ok" and not sample.warmup and isinstance(pages, list) and pages:
+            name = " ".join(filter(None, [sample.label, words.setting(sample.setting)]))
+            cells.setdefault(name, []).append(pages)
+    rows = {}
+    for name, found in cells.items():
+        nodes = max(map(len, found))
+        rows[name] = [median(p[n] if n < len(p) else 0 for p in found) for n in range(nodes)]
+    if not rows:
+        return []
+    same = len({tuple(row) for row in rows.values()}) == 1
+    shown = {"every cell": next(iter(rows.values()))} if same else rows
+    return [
+        "<h3>Pages on each node</h3>",
+        f'<div class="wide">{_placement_table(shown)}</div>',
+    ]
+
+
+def _placement_table(rows: Mapping[str, Sequence[float]]) -> str:
+    from tabulate import tabulate
+
+    nodes = max(map(len, rows.values()))
+    table = []
+    for name, pages in rows.items():
+        total = sum(pages) or 1
+        each = [f"{count:,.0f} ({100 * count / total:.0f} %)" for count in pages]
+        table.append([name, *each])
+    headers = ["cell", *(f"node {number}" for number in range(nodes))]
+    return tabulate(table, headers=headers, tablefmt="html", disable_numparse=True)
+
+
+def measured_on(document: Document) -> list[str]:
+    """Return host, guests and images in full."""
+    host = document["host"]
+    rows = [
+        ("host", words.host(host)),
+        ("host's kernel", str(host.get("kernel", "unknown"))),
+        ("accelerator", document["accel"]),
+        ("begun", str(document.get("created_at"))),
+        ("seed", str(document.get("seed"))),
+        *((f"guest of {name}", said) for name, said in _guests(document)),
+        *((f"kernel {name}", _image(kernel)) for name, kernel in document["kernels"].items()),
+    ]
+    facts = "".join(f"<dt>{escape(what)}</dt><dd>{escape(said)}</dd>" for what, said in rows)
+    return ["<h2>Measured on</h2>", f"<dl>{facts}</dl>"]
+
+
+def _guests(document: Document) -> Iterable[tuple[str, str]]:
+    told: dict[str, list[str]] = {}
+    for experiment in document["experiments"]:
+        guest = experiment.get("guest")
+        if guest:
+            told.setdefault(_guest(guest), []).append(experiment["name"])
+    return ((", ".join(names), said) for said, names in told.items())
+
+
+def _guest(topology: Mapping[str, Any]) -> str:
+    said = {}
+    for name, value in topology.items():
+        if name == "memory_per_node":
+            said[name] = words.size(value)
+        elif isinstance(value, Mapping):
+            said[name] = words.setting({k: v for k, v in value.items() if v is not None})
+        elif value is not None:
+            said[name] = str(value)
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in said.items())
+
+
+def _image(kernel: Mapping[str, Any]) -> str:
+    series, patches = kernel.get("series"), kernel.get("patches") or ()
+    what = [
+        kernel.get("release"),
+        f"image {kernel.get('image')}",
+        f"series {series}" + (f" of {len(patches)} patches" if patches else "")
+        if series
+        else "no series",
+        kernel.get("compiler"),
+    ]
+    return ", ".join(str(each) for each in what if each)
+
+
+def commands(document: Document, lab: str, guests: Mapping[str, str]) -> list[str]:
+    """Return what to type to measure it again, and what labctl ran for it.
+
+    `lab` is the text of lab.yaml; `guests` are QEMU's command lines by the guest's name.
+    """
+    names = " ".join(each["name"] for each in document["experiments"])
+    lines = [
+        f"labctl run {names} --seed {document.get('seed')}",
+        f"labctl report {document['run']} --format html",
+        f"labctl export {document['run']} --format csv",
+    ]
+    parts = ["<h2>To repeat it</h2>", _pre("\n".join(lines))]
+    workloads = [said for each in document["experiments"] for said in _workload(each)]
+    if workloads:
+        parts.append(_details("What ran in the guests", "\n".join(dict.fromkeys(workloads))))
+    if guests:
+        text = "\n\n".join(f"# {name}\n{command}" for name, command in guests.items())
+        parts.append(_details("The guests of the first blocks, as QEMU was called", text))
+    if lab:
+        parts.append(_details("lab.yaml", lab))
+    return parts
+
+
+def _workload(experiment: Mapping[str, Any]) -> Iterable[str]:
+    command = experiment.get("command")
+    if not command:
+        return
+    setting = words.setting(experiment.get("set", {}))
+    for cell in experiment["cells"]:
+        options = " ".join(f"--{name} {value}" for name, value in cell["parameters"].items())
+        tuned = ", ".join(filter(None, [setting, words.setting(cell["setting"])]))
+        yield f"{command} {options}".strip() + (
+            f"    # {words.cell(cell)}: {tuned}" if tuned else ""
+        )
+
+
+def _details(title: str, text: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{_pre(text)}</details>"
+
+
+def _pre(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>"
