@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labctl.lab_findings import Findings, suggestion
 from labctl.lab_models import Kernel, KernelEntry, LabFile
+from labctl.lab_shipped import BASE_CONFIG, shipped
 from labctl.lab_yaml import KeyPath
 from labctl.units import quote
 
@@ -59,12 +60,15 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
     kind, _, place = source.partition(":")
     series = next((e.series for e in reversed(entries) if e.series), None)
     lines = [e.command_line for e in entries if e.command_line is not None]
+    fragments = [absolute(root, text) for entry in entries for text in entry.kconfig]
+    if not fragments and kind != "image":  # without any, no kernel boots here
+        fragments = [shipped(BASE_CONFIG)]
     return Kernel(
         name=name,
         source=source if kind == "debian" else f"{kind}:{absolute(root, place)}",
         base=file.kernels[name].base,
         series=None if series is None else absolute(root, series),
-        kconfig=tuple(absolute(root, text) for entry in entries for text in entry.kconfig),
+        kconfig=tuple(fragments),
         command_line=lines[-1] if lines else "",
     )
 

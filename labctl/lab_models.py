@@ -141,7 +141,9 @@ class KernelEntry(Model):
     source: str | None = Field(None, description="debian:NAME, dir:PATH or image:PATH")
     base: Reference | None = Field(None, description="a kernel to share source and kconfig with")
     series: str | None = Field(None, description="a folder with patches and a `series` file")
-    kconfig: tuple[str, ...] = Field((), description="kconfig fragments, after the base's")
+    kconfig: tuple[str, ...] = Field(
+        (), description="kconfig fragments, after the base's; the lab's own if there is none"
+    )
     command_line: str | None = Field(None, description="added to the kernel's command line")
 
 

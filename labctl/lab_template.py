@@ -8,10 +8,11 @@ from typing import Any
 
 from labctl.errors import HostError, UserError
 from labctl.lab_shape import file_schema
+from labctl.lab_shipped import BASE_CONFIG, shipped
 
 # What it refers to.
 _COMPANIONS = (
-    "guest/kconfig/base.config",
+    BASE_CONFIG,
     "guest/kconfig/debug.config",
     "guest/kconfig/poison.config",
     "guest/kconfig/no-smp.config",
@@ -23,7 +24,7 @@ _COMPANIONS = (
 
 def text() -> str:
     """Return the lab's own commented lab.yaml."""
-    return _shipped("lab.yaml").read_text(encoding="utf-8")
+    return shipped("lab.yaml").read_text(encoding="utf-8")
 
 
 def write(folder: Path, *, force: bool = False) -> list[Path]:
@@ -57,21 +58,13 @@ def _companions(folder: Path) -> list[tuple[Path, Path]]:
     """Return (source, target) of each file that the written lab.yaml names."""
     pairs = []
     for name in _COMPANIONS:
-        source = _shipped(name)
+        source = shipped(name)
         if source.is_file():
             pairs.append((source, folder / name))
         elif not (folder / name).exists():  # a series of the user's own stays whole
             files = sorted(one for one in source.iterdir() if one.is_file())
             pairs += [(one, folder / name / one.name) for one in files]
     return pairs
-
-
-def _shipped(name: str) -> Path:
-    """Return a file or folder of the installed package, or of the checkout it runs from."""
-    package = Path(__file__).resolve().parent
-    top, _, rest = name.partition("/")
-    installed = package / f"_{top}" / rest
-    return installed if installed.exists() else package.parent / name
 
 
 def json_schema() -> dict[str, Any]:

@@ -264,7 +264,7 @@ class Runner:
                 guest.pause()
         self.timing.workload_seconds += seconds
         self.timing.visits += 1
-        value, measurements = _value(outcome, base["metric"])
+        value, measurements = value_of(outcome, base["metric"])
         handed = {name: after[name] - before[name] for name in before if name in after}
         status, message = _exercised(handed, self.plan.experiment.handovers)
         return Sample(
@@ -338,7 +338,12 @@ def _exercised(handed: Mapping[str, int], handovers: str) -> tuple[str, str]:
     return "exercised", f"{handed['handovers']} handovers, where the series should stay out"
 
 
-def _value(outcome: Outcome, metric: str) -> tuple[float, dict[str, Any]]:
+def value_of(outcome: Outcome, metric: str) -> tuple[float, dict[str, Any]]:
+    """Return the metric of a workload that ended, and all that it measured.
+
+    Raises:
+        BadOutput: it failed, or did not print the metric.
+    """
     if outcome.status != 0:
         said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
         raise BadOutput(f"the workload ended with status {outcome.status}: {said}")

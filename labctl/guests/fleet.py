@@ -55,7 +55,9 @@ class Fleet:
         started: list[tuple[Guest, GuestSpec]] = []
         try:
             for spec in specs:
-                started.append((self._start(spec), spec))
+                guest = Guest(spec)
+                self.start(guest)
+                started.append((guest, spec))
             for guest, _ in started:
                 guest.wait_ready(deadline_seconds)
         except BaseException:
@@ -66,7 +68,9 @@ class Fleet:
             for guest, _ in started:
                 guest.detach()
 
-    def _start(self, spec: GuestSpec) -> Guest:
+    def start(self, guest: Guest) -> None:
+        """Start a guest that outlives this process; its folder must be one of the fleet's."""
+        spec = guest.spec
         shutil.rmtree(spec.folder, ignore_errors=True)
         prepare_folder(spec)
         machine = proc.launch(qemu.command(spec), log=spec.folder / qemu.QEMU_LOG, cwd=spec.folder)
@@ -76,7 +80,7 @@ class Fleet:
             "spec": _spec_as_json(spec),
         }
         (spec.folder / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
-        return Guest(spec).attach(machine)
+        guest.attach(machine)
 
     def _record(self, name: str) -> dict[str, Any]:
         path = self.folder / name / _RECORD

@@ -23,7 +23,9 @@ LAYERS = {
     "reports": 7,
     "checks": 7,
     "screen": 8,
+    "testing": 8,
     "cli": 9,
+    "pytest_plugin": 9,
 }
 ONLY_IN = {
     "subprocess": {"proc"},
@@ -36,6 +38,7 @@ ONLY_IN = {
     "statsmodels": {"results"},
     "rich": {"screen"},
     "click": {"cli"},
+    "pytest": {"pytest_plugin", "testing.watch"},
 }
 PURE = ("lab_models", "units", "guests.topology", "experiments.plan", "results.stats")
 IMPURE = {"os", "time", "socket", "shutil", "tempfile", "labctl.proc", "labctl.host"}

@@ -1,0 +1,15 @@
+"""What came with labctl: the lab.yaml of `labctl init`, its patches, the guest's kconfig."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+BASE_CONFIG = "guest/kconfig/base.config"
+
+
+def shipped(name: str) -> Path:
+    """Return a file or folder of the installed package, or of the checkout it runs from."""
+    package = Path(__file__).resolve().parent
+    top, _, rest = name.partition("/")
+    installed = package / f"_{top}" / rest
+    return installed if installed.exists() else package.parent / name

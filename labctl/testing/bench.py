@@ -1,0 +1,196 @@
+"""The session's side of the plugin: images, room for guests, and guests booted ahead."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labctl import host
+from labctl.errors import LabError
+from labctl.experiments import tunables
+from labctl.guests.fleet import Fleet
+from labctl.guests.prepare import Prepared, prepare
+from labctl.kernels.build import BuildProgress
+from labctl.lab_models import Lab
+from labctl.testing.cases import Case
+from labctl.testing.guest import LabGuest
+from labctl.testing.leases import Lease, Leases, Quiet, Room, locked
+
+_BOOT_SECONDS = 180.0
+_WAIT_SECONDS = 1800.0
+_MEMORY_SHARE = 0.75
+# vCPUs that wait cost little; so many can be busy on a core and keep their deadlines.
+_VCPUS_PER_CORE = 8
+_LONGEST_NAME = 80
+
+
+@dataclass(slots=True)
+class Stay:
+    """A guest of a test and what becomes of it: `failed` is set where a test on it failed."""
+
+    guest: LabGuest
+    lab: Lab
+    lease: Lease | None = None
+    fleet: Fleet | None = None
+    failed: bool = False
+    _began: bool = False
+
+    def start(self) -> None:
+        """Start its QEMU, and do not wait for it."""
+        if self.fleet is None:
+            self.guest.__enter__()
+        else:
+            self.fleet.start(self.guest)
+        self._began = True
+
+    def wait_ready(self) -> None:
+        """Wait until it is up with its tunables set.
+
+        Raises:
+            GuestError: it does not come up, or refuses a tunable.
+        """
+        with self.guest.quiet.working():
+            self.guest.wait_ready(_BOOT_SECONDS)
+        values = self.guest.case.files(self.lab)
+        if values:
+            tunables.apply(self.guest, self.lab.tunables, values, {})
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it stays up when the test is over, as a guest of `labctl up`."""
+        return self.fleet is not None and self.failed and self.fleet.running(self.guest.name)
+
+    def end(self) -> None:
+        """End it, unless it is kept for somebody to look at. Safe to call twice."""
+        if self._began:
+            self._began = False
+            if self.fleet is None:
+                self.guest.__exit__()
+            else:
+                self.guest.detach()
+                if not self.failed:
+                    self.fleet.down(self.guest.name)
+        if self.lease is not None:
+            self.lease.close()
+            self.lease = None
+
+
+@dataclass(slots=True)
+class Bench:
+    """What the tests of one pytest process share.
+
+    With `keep`, guests of failed tests stay up. `memory_bytes` is what the guests
+    of all processes together may have, three quarters of the host's by default.
+    """
+
+    lab: Lab
+    keep: bool = False
+    memory_bytes: int | None = None
+    quiet: Quiet = field(init=False)
+    leases: Leases = field(init=False)
+    _prepared: dict[str, Prepared | LabError] = field(default_factory=dict)
+    _ahead: Stay | None = None
+
+    def __post_init__(self) -> None:
+        folder = self.lab.state / "leases"
+        facts = host.describe()
+        memory = self.memory_bytes or int(facts.memory_bytes * _MEMORY_SHARE)
+        self.quiet = Quiet(folder)
+        self.leases = Leases(
+            folder, Room(memory, facts.cores * _VCPUS_PER_CORE), host.available_bytes
+        )
+
+    def prepare(self, kernels: Iterable[str], progress: Callable[[BuildProgress], None]) -> None:
+        """Build what is missing, once for all processes; what fails is told by `boot`."""
+        with locked(self.lab.state / "leases" / "prepare.lock"):
+            for kernel in dict.fromkeys(kernels):
+                if kernel not in self._prepared:
+                    try:
+                        self._prepared[kernel] = prepare(self.lab, [kernel], progress)
+                    except LabError as error:
+                        self._prepared[kernel] = error
+
+    @contextlib.contextmanager
+    def room(self, room: Room) -> Iterator[None]:
+        """Hold room for guests; waits for it.
+
+        Raises:
+            HostError: there is never that much, or others do not give it back.
+        """
+        lease = self.leases.take(room, deadline_seconds=_WAIT_SECONDS)
+        try:
+            yield
+        finally:
+            lease.close()
+
+    def boot(self, case: Case, name: str, folder: Path) -> Stay:
+        """Return a guest of its own that boots; the room for it must be held.
+
+        Raises:
+            LabError: its kernel could not be built, or QEMU cannot be started.
+        """
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            if ahead.guest.case == case and ahead.guest.name == slug(name):
+                self._give_back(ahead)
+                return ahead
+            ahead.end()
+        return self._start(case, name, folder)
+
+    def boot_ahead(self, case: Case, name: str, folder: Path) -> None:
+        """Boot what the next test will ask for, if there is room beside this one's guests."""
+        lease = self.leases.take_now(Room.of(case.topology)) if self._ahead is None else None
+        if lease is None:
+            return
+        try:
+            self._ahead = self._start(case, name, folder)
+            self._ahead.lease = lease
+        except LabError:  # the next test will tell it
+            lease.close()
+
+    def close(self) -> None:
+        """End the guest that nobody asked for."""
+        if self._ahead is not None:
+            self._ahead.end()
+            self._ahead = None
+
+    @staticmethod
+    def _give_back(ahead: Stay) -> None:
+        """From now on it is in the room of the test that takes it."""
+        if ahead.lease is not None:
+            ahead.lease.close()
+            ahead.lease = None
+
+    def _start(self, case: Case, name: str, folder: Path) -> Stay:
+        self.prepare([case.kernel], lambda _: None)
+        prepared = self._prepared[case.kernel]
+        if isinstance(prepared, LabError):
+            raise prepared
+        fleet = Fleet(self.lab.state / "guests") if self.keep else None
+        if fleet is not None:
+            folder = fleet.spec_folder(slug(name))
+            if slug(name) in fleet.names():  # the same test, kept from an earlier time
+                fleet.down(slug(name))
+        spec = prepared.spec(
+            case.kernel,
+            name=slug(name),
+            folder=folder,
+            topology=case.topology,
+            command_line=case.command_line(self.lab),
+        )
+        stay = Stay(LabGuest(spec, case, self.quiet), self.lab, fleet=fleet)
+        with self.quiet.working():
+            stay.start()
+        return stay
+
+
+def slug(text: str) -> str:
+    """Return a name as a guest can have it: `test_x[stock-thp=never]` is test_x-stock-thp.never."""
+    words = re.sub(r"[^A-Za-z0-9_.]+", "-", text.replace("=", ".")).strip("-.")
+    if len(words) <= _LONGEST_NAME:
+        return words
+    return f"{words[:_LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -1,0 +1,138 @@
+"""From markers to cases: which kernels, on what topology, with which tunables. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from labctl.errors import UserError
+from labctl.lab_findings import suggestion
+from labctl.lab_models import Lab, Topology
+from labctl.units import Scalar, UnitError, scalar
+
+Setting = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a test runs on: one kernel, one topology, tunables with a value each."""
+
+    id: str
+    kernel: str
+    topology: Topology
+    tunables: tuple[tuple[str, Scalar], ...] = ()
+
+    def files(self, lab: Lab) -> dict[str, Scalar]:
+        """Return the tunables that are files in the guest."""
+        return {name: value for name, value in self.tunables if lab.tunables[name].file}
+
+    def command_line(self, lab: Lab) -> str:
+        """Return the tunables that are parameters of the kernel's command line."""
+        parameters = ((lab.tunables[name].parameter, value) for name, value in self.tunables)
+        return " ".join(f"{name}={value}" for name, value in parameters if name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the markers of a test say; a list of values stands for one case each."""
+
+    kernels: Sequence[str] = ()
+    guest: str | None = None  # of lab.yaml, which `topology` changes
+    topology: Setting = field(default_factory=dict)
+    tunables: Setting = field(default_factory=dict)
+
+
+def cases(lab: Lab, asked: Asked) -> list[Case]:
+    """Return the cases of a test: every combination; all kernels of the lab if none is named.
+
+    A tunable that a kernel does not have is left out there, as in an experiment.
+
+    Raises:
+        UserError: a name is not in the lab, or a topology makes no sense.
+    """
+    kernels = [known("kernel", name, lab.kernels) for name in asked.kernels or lab.kernels]
+    base = lab.guests[known("guest", asked.guest or lab.defaults.guest, lab.guests)]
+    for name in asked.tunables:
+        known("tunable", name, lab.tunables)
+    found: dict[str, Case] = {}
+    for kernel, shape in itertools.product(kernels, _points(asked.topology)):
+        varied = [f"{n}={v}" for n, v in shape.items() if _is_list(n, asked.topology[n])]
+        mine = {n: v for n, v in asked.tunables.items() if lab.tunables[n].applies_to(kernel)}
+        for values in _points(mine):
+            case = _case(kernel, _topology(base, shape), varied, values)
+            found.setdefault(case.id, case)
+    return list(found.values())
+
+
+def _case(kernel: str, topology: Topology, varied: Iterable[str], values: Setting) -> Case:
+    words = [kernel, *varied, *(f"{name}={value}" for name, value in values.items())]
+    settings = tuple((name, as_scalar(name, value)) for name, value in values.items())
+    return Case("-".join(words), kernel, topology, settings)
+
+
+def _is_list(name: str, value: object) -> bool:
+    # Distances may be a matrix, which is one value.
+    return isinstance(value, list | tuple) and name != "distances"
+
+
+def _points(values: Setting) -> Iterable[dict[str, Any]]:
+    """Yield every combination of what is given as a list."""
+    lists = [value if _is_list(name, value) else [value] for name, value in values.items()]
+    for point in itertools.product(*lists):
+        yield dict(zip(values, point, strict=True))
+
+
+def _topology(base: Topology, shape: Setting) -> Topology:
+    given = dict(shape)
+    distances = given.get("distances")
+    if isinstance(distances, int):
+        given["distances"] = {"remote": distances}
+    elif isinstance(distances, list | tuple):
+        given["distances"] = {"matrix": distances}
+    try:
+        topology = Topology.model_validate(base.model_dump() | given)
+    except ValidationError as error:
+        said = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
+        hint = f"it takes {', '.join(Topology.model_fields)}, as a guest in lab.yaml"
+        raise UserError(f"the topology makes no sense: {said}", hint=hint) from error
+    matrix = topology.distances.matrix
+    if matrix is not None and {len(matrix), *map(len, matrix)} != {topology.nodes}:
+        raise UserError(f"the distances must be {topology.nodes} rows of {topology.nodes}")
+    return topology
+
+
+def known(what: str, name: str, names: Iterable[str]) -> str:
+    """Return the name if the lab has it.
+
+    Raises:
+        UserError: it has not; names the nearest.
+    """
+    found = list(names)
+    if name not in found:
+        raise UserError(
+            f"the lab has no {what} {name!r}", hint=suggestion(str(name), found, f"{what}s")
+        )
+    return name
+
+
+def as_scalar(name: str, value: object) -> Scalar:
+    """Return a tunable's or parameter's value as lab.yaml would have it: "64Ki" is a number.
+
+    Raises:
+        UserError: it is neither a number nor text, or looks like a size and is none.
+    """
+    if isinstance(value, str):
+        try:
+            return scalar(value)
+        except UnitError as error:
+            raise UserError(f"{name}: {error}", hint=error.hint) from error
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise UserError(f"{name}: {value!r} is neither a number nor text")

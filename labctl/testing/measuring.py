@@ -1,0 +1,135 @@
+"""The fixture `measure`: a workload's figures in a guest, and experiments of the lab."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from labctl.errors import UserError
+from labctl.experiments import session, tunables
+from labctl.experiments.plan import plan
+from labctl.experiments.runner import value_of
+from labctl.lab_models import Lab
+from labctl.reports.document import document
+from labctl.reports.sentence import control, sentence
+from labctl.results.comparison import Comparison, ExperimentResult
+from labctl.results.runs import RunFolder
+from labctl.results.stored import results_of
+from labctl.testing.bench import Bench
+from labctl.testing.cases import as_scalar, known
+from labctl.testing.guest import LabGuest
+from labctl.testing.leases import Room
+from labctl.units import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One repetition of a workload: the metric's value (times in seconds), and all it printed.
+
+    `counters` are how often the kernel's series was entered meanwhile: `handovers`
+    and `pages_handed`, where it counts them.
+    """
+
+    value: float
+    measurements: Mapping[str, Any]
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """An experiment that was measured; `result["mine"]` is a kernel's comparison.
+
+    As text it is the sentences of the report: for the message of an assertion.
+    """
+
+    run: RunFolder
+    result: ExperimentResult
+
+    def __getitem__(self, kernel: str) -> Comparison:
+        return self.cell(kernel)
+
+    def cell(self, kernel: str, **setting: Scalar) -> Comparison:
+        """Return the comparison of a kernel, at a setting of the experiment's matrix.
+
+        Raises:
+            UserError: there is none, or the setting does not tell which of several.
+        """
+        names = known("compared kernel", kernel, {c.kernel: None for c in self.result.cells})
+        found = [
+            cell
+            for cell in self.result.cells
+            if cell.kernel == names and setting.items() <= dict(cell.setting).items()
+        ]
+        if len(found) != 1:
+            settings = ", ".join(str(dict(c.setting)) for c in self.result.cells)
+            raise UserError(
+                f"{len(found)} cells of {kernel} have {setting}", hint=f"there are: {settings}"
+            )
+        return found[0]
+
+    def __str__(self) -> str:
+        (content,) = document(self.run.read(), [self.result])["experiments"]
+        lines = [sentence(content), control(content), *content["warnings"]]
+        return "\n".join([*lines, f"`labctl report {self.run.id}` tells all of it"])
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Measures: `measure("free")` in this test's guest, `measure.compare("smoke")` anew."""
+
+    bench: Bench = field(repr=False)
+    guest: LabGuest | None
+    events: session.Events = field(repr=False)
+    shown: Callable[[], AbstractContextManager[object]] = field(
+        default=contextlib.nullcontext, repr=False
+    )
+
+    def __call__(self, workload: str, **parameters: Scalar) -> Measured:
+        """Run a workload of lab.yaml once in the guest; `parameters` replace its own.
+
+        Raises:
+            UserError: there is no such workload, or the test has no guest.
+            GuestError: the guest fails, or the workload does.
+        """
+        if self.guest is None:
+            raise UserError("the test has no guest to measure in", hint="ask for `guest` too")
+        lab = self.bench.lab
+        found = lab.workloads[known("workload", workload, lab.workloads)]
+        values = {name: as_scalar(name, value) for name, value in parameters.items()}
+        counters = tunables.counter_files(lab.tunables, self.guest.case.kernel)
+        before = tunables.read_counters(self.guest, counters)
+        outcome = self.guest.run(found.argv(values), timeout_seconds=found.timeout)
+        after = tunables.read_counters(self.guest, counters)
+        value, measurements = value_of(outcome, found.metric)
+        counted = {name: after[name] - before[name] for name in before if name in after}
+        return Measured(value, measurements, counted)
+
+    def compare(self, experiment: str, *, seed: int | None = None) -> Compared:
+        """Measure an experiment of lab.yaml, in fresh guests and with the lab's statistics.
+
+        No other test of this lab works in a guest meanwhile. The run is kept, as one
+        of `labctl run` is.
+
+        Raises:
+            UserError: there is no such experiment.
+            HostError: there is no room for its guests.
+        """
+        lab = self.bench.lab
+        known("experiment", experiment, lab.experiments)
+        with self._alone(lab, experiment), self.shown():
+            folder = session.run(lab, [experiment], seed=seed, events=self.events)
+        (result,) = results_of(folder.read(), folder.store.samples())
+        return Compared(folder, result)
+
+    @contextlib.contextmanager
+    def _alone(self, lab: Lab, experiment: str) -> Iterator[None]:
+        topology = lab.guests[lab.guest_of(experiment)]
+        room = Room()
+        for _ in plan(lab, experiment, 0).groups():
+            room += Room.of(topology)
+        self.bench.close()
+        with self.bench.room(room), self.bench.quiet.measuring():
+            yield

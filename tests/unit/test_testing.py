@@ -1,0 +1,211 @@
+"""What the pytest plugin is made of, without pytest and without guests."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from labctl.errors import HostError, UserError
+from labctl.lab import load
+from labctl.testing.bench import slug
+from labctl.testing.cases import Asked, cases
+from labctl.testing.failure import splats
+from labctl.testing.leases import Leases, Quiet, Room
+from labctl.transports.console import Complaint, scan
+from labctl.units import GIB
+
+LAB = """\
+guests:
+  numa4: {nodes: 4, memory_per_node: 512MiB}
+  numa2: {nodes: 2, memory_per_node: 256MiB}
+kernels:
+  stock: {source: image:bzImage}
+  mine: {source: image:bzImage}
+tunables:
+  max_active: {file: /sys/kernel/debug/x/max_active, kernels: [mine]}
+  isolcpus: {parameter: isolcpus}
+"""
+LIMIT = Room(8 * GIB, 16)
+HOLDER = """
+import sys, time
+from pathlib import Path
+from labctl.testing.leases import Leases, Room
+leases = Leases(Path(sys.argv[1]), Room(8 << 30, 16), lambda: 100 << 30)
+lease = leases.take(Room(6 << 30, 4), deadline_seconds=5)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def lab(tmp_path):
+    (tmp_path / "bzImage").touch()
+    (tmp_path / "lab.yaml").write_text(LAB)
+    return load(tmp_path / "lab.yaml")
+
+
+def ids(lab, **asked):
+    return [case.id for case in cases(lab, Asked(**asked))]
+
+
+def test_without_markers_a_test_runs_on_every_kernel_of_the_lab(lab):
+    assert ids(lab) == ["stock", "mine"]
+    assert {case.topology.nodes for case in cases(lab, Asked())} == {4}
+
+
+def test_lists_make_a_case_each_where_the_kernel_has_the_tunable(lab):
+    found = ids(lab, tunables={"max_active": [1, "4Ki"]}, topology={"nodes": [1, 2]})
+    assert found == [
+        *("stock-nodes=1", "stock-nodes=2"),
+        *("mine-nodes=1-max_active=1", "mine-nodes=1-max_active=4Ki"),
+        *("mine-nodes=2-max_active=1", "mine-nodes=2-max_active=4Ki"),
+    ]
+
+
+def test_a_case_knows_files_from_parameters(lab):
+    asked = Asked(kernels=["mine"], tunables={"max_active": "4Ki", "isolcpus": "2-3"})
+    (case,) = cases(lab, asked)
+    assert case.id == "mine-max_active=4Ki-isolcpus=2-3"
+    assert case.files(lab) == {"max_active": 4096}
+    assert case.command_line(lab) == "isolcpus=2-3"
+
+
+def test_a_topology_is_a_guest_of_the_lab_with_changes(lab):
+    asked = Asked(kernels=["mine"], guest="numa2", topology={"distances": 31, "cpus_per_node": 2})
+    (case,) = cases(lab, asked)
+    assert (case.topology.nodes, case.topology.cpus_per_node) == (2, 2)
+    assert case.topology.memory_per_node == 256 << 20
+    assert case.topology.distances.distance(0, 1) == 31
+    matrix = [[10, 40], [20, 10]]
+    (case,) = cases(lab, Asked(kernels=["mine"], guest="numa2", topology={"distances": matrix}))
+    assert case.topology.distances.distance(0, 1) == 40
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"kernels": ["stok"]}, "did you mean stock"),
+        ({"guest": "numa3"}, "no guest 'numa3'"),
+        ({"tunables": {"max_activ": 1}}, "did you mean max_active"),
+        ({"tunables": {"max_active": None}}, "neither a number nor text"),
+        ({"tunables": {"max_active": "4KB"}}, "did you mean 4KiB"),
+        ({"topology": {"node": 4}}, "topology makes no sense: node"),
+        ({"topology": {"nodes": 0}}, "topology makes no sense: nodes"),
+        ({"topology": {"memory_per_node": "512MB"}}, "memory_per_node"),
+        ({"topology": {"distances": [[10]]}}, "4 rows of 4"),
+    ],
+)
+def test_a_mistake_names_what_there_is(lab, asked, said):
+    with pytest.raises(UserError) as caught:
+        cases(lab, Asked(**asked))
+    assert said in str(caught.value)
+
+
+def leases(folder, available=100 * GIB):
+    folder.mkdir(exist_ok=True)
+    return Leases(folder, LIMIT, lambda: available)
+
+
+def test_leases_never_exceed_the_limit(tmp_path):
+    ours, theirs = leases(tmp_path), leases(tmp_path)
+    first = ours.take(Room(5 * GIB, 8), deadline_seconds=0)
+    assert theirs.held() == Room(5 * GIB, 8)
+    assert theirs.take_now(Room(4 * GIB, 1)) is None
+    assert theirs.take_now(Room(1 * GIB, 9)) is None
+    second = theirs.take_now(Room(3 * GIB, 8))
+    assert second is not None
+    first.close()
+    assert ours.held() == Room(3 * GIB, 8)
+    with pytest.raises(HostError, match="no room"):
+        ours.take(Room(6 * GIB, 1), deadline_seconds=0.3)
+    second.close()
+    ours.take(Room(6 * GIB, 1), deadline_seconds=0).close()
+
+
+def test_what_can_never_be_had_is_told_at_once(tmp_path):
+    with pytest.raises(HostError, match="may have"):
+        leases(tmp_path).take(Room(9 * GIB, 1), deadline_seconds=100)
+
+
+def test_a_host_without_free_memory_gives_no_lease(tmp_path):
+    assert leases(tmp_path, available=GIB).take_now(Room(2 * GIB, 1)) is None
+
+
+def test_a_killed_process_gives_its_lease_back(tmp_path):
+    ours = leases(tmp_path)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        assert ours.take_now(Room(6 * GIB, 1)) is None
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert ours.held() == Room()
+    ours.take(Room(6 * GIB, 1), deadline_seconds=0).close()
+
+
+def test_nobody_works_while_somebody_measures(tmp_path):
+    quiet = Quiet(tmp_path)
+    seen = tmp_path / "seen"
+    worker = "import sys; from pathlib import Path; from labctl.testing.leases import Quiet\n"
+    worker += "with Quiet(Path(sys.argv[1])).working(): Path(sys.argv[2]).touch()"
+    argv = [sys.executable, "-c", worker, str(tmp_path), str(seen)]
+    with quiet.working():
+        assert subprocess.run(argv, timeout=60, check=False).returncode == 0
+    assert seen.exists()
+    seen.unlink()
+    with quiet.measuring():
+        waits = subprocess.Popen(argv)
+        deadline = time.monotonic() + 60
+        while not _waits_for_a_lock(waits.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not seen.exists()
+    assert waits.wait(60) == 0
+    assert seen.exists()
+
+
+def _waits_for_a_lock(pid):
+    lines = open("/proc/locks").read().splitlines()  # noqa: SIM115, PTH123
+    return any("->" in line and f" {pid} " in line for line in lines)
+
+
+CONSOLE = """\
+[    1.0] labctl: ready
+[    2.0] BUG: kernel NULL pointer dereference, address: 0000000000000008
+[    2.0] #PF: supervisor read access in kernel mode
+[    2.0] Oops: 0000 [#1] SMP
+[    2.0] Call Trace:
+[    2.0]  <TASK>
+[    2.0] ---[ end trace 0000000000000000 ]---
+[    2.1] Kernel panic - not syncing: Fatal exception
+[    3.0] something else
+[    4.0] BUG: Bad page state in process x  pfn:1
+[    4.1] a
+[    4.2] b
+[    4.3] c
+[    4.4] d""".splitlines()
+
+
+def test_a_splat_is_told_with_its_trace_and_once():
+    found = [(scan(line), n, line) for n, line in enumerate(CONSOLE, 1)]
+    complaints = [Complaint(kind, n, line) for kind, n, line in found if kind]
+    assert len(complaints) == 4
+    ranges = splats(CONSOLE, complaints)
+    assert ranges[0] == range(1, 7)  # with the Oops, to the end of its trace
+    assert ranges[1].start == 7
+    assert CONSOLE[ranges[-1].start].endswith("pfn:1")
+    assert ranges[-1].stop < len(CONSOLE)
+
+
+def test_names_of_guests_can_be_names_of_folders():
+    assert slug("test_x[stock-thp=never]") == "test_x-stock-thp.never"
+    long = [slug(f"test_{'x' * 200}[{name}]") for name in ("a", "b")]
+    assert len(set(long)) == 2
+    assert all(len(name) < 100 for name in long)
+    assert os.sep not in slug("a/b")
