@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import select
-import shlex
 import socket
-import stat
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
 from pexpect import fdpexpect
 
-from labctl.errors import DeadlineExceeded, GuestError, GuestHung, GuestLost, HostError, UserError
+from labctl.errors import DeadlineExceeded, GuestHung, GuestLost, HostError
 from labctl.transports import Command, Outcome, frames
+from labctl.transports.command import get_file, put_file, words_of
 from labctl.transports.frames import Frame, FrameType
 
 _READ_BYTES = 65536
 _CHUNK_BYTES = 4096
 # What the guest's terminal and agent can hold; more would be dropped there.
 _WINDOW_BYTES = 16384
-_LARGEST_ARGV_BYTES = 1 << 20
 _LONGEST_SOCKET_PATH_BYTES = 107
 _CONNECT_SECONDS = 5.0
 _HELLO_AGAIN_SECONDS = 1.0
 _ALIVE_SECONDS = 1.0
 # The agent waits 10 s for a killed command to be gone.
 _KILL_SECONDS = 15.0
-_COPY_SECONDS = 600.0
 # QEMU writes byte by byte. A reader that wakes for every few bytes takes the
 # processor from the guest; letting some gather nearly doubles the rate. A unix
 # socket holds about 277 such writes, so the pause must stay this short.
@@ -67,9 +62,8 @@ class SerialTransport:
 
     def run(self, command: Command, timeout_seconds: float, stdin: bytes = b"") -> Outcome:
         """Run an argument vector, or a string by `/bin/sh -c`; see `Transport.run`."""
-        argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-        text = command if isinstance(command, str) else shlex.join(argv)
-        words = _words(argv)
+        text, argv = words_of(command)
+        words = b"".join(word + b"\0" for word in argv)
         self._greet()
         # Whatever interrupts a request leaves a dirty line: the next one greets again.
         self._greeted = False
@@ -84,15 +78,7 @@ class SerialTransport:
             UserError: the local file cannot be read.
             GuestError: the guest could not write it.
         """
-        try:
-            content = local.read_bytes()
-            mode = "755" if local.stat().st_mode & stat.S_IXUSR else "644"
-        except OSError as error:
-            raise UserError(f"cannot read {local}: {error.strerror}") from error
-        script = 'gunzip -c >"$1.part" && chmod "$2" "$1.part" && mv -f "$1.part" "$1"'
-        packed = gzip.compress(content)
-        outcome = self.run(["/bin/sh", "-c", script, "sh", remote, mode], _COPY_SECONDS, packed)
-        self._copied(outcome, "write", remote)
+        put_file(self.run, local, remote, str(self._path))
 
     def get(self, remote: str) -> bytes:
         """Return the content of a file in the guest.
@@ -100,13 +86,7 @@ class SerialTransport:
         Raises:
             GuestError: the guest could not read it.
         """
-        script = 'exec gzip -1 -c <"$1"'
-        outcome = self.run(["/bin/sh", "-c", script, "sh", remote], _COPY_SECONDS)
-        self._copied(outcome, "read", remote)
-        try:
-            return gzip.decompress(outcome.stdout)
-        except (OSError, EOFError, zlib.error) as error:
-            raise self._lost(f"{remote} did not arrive whole") from error
+        return get_file(self.run, remote, str(self._path))
 
     def close(self) -> None:
         """Hang up; a command that still runs is ended by the next client's greeting."""
@@ -115,11 +95,6 @@ class SerialTransport:
         self._socket = None
         self._line = None
         self._greeted = False
-
-    def _copied(self, outcome: Outcome, verb: str, remote: str) -> None:
-        if outcome.status != 0:
-            why = outcome.stderr.decode("utf-8", "replace").strip()
-            raise GuestError(f"the guest cannot {verb} {remote}: {why}", where=str(self._path))
 
     # --- one request ---------------------------------------------------------------------------
 
@@ -301,15 +276,3 @@ class _Stream:
             self._ended = True
             pieces.append(frames.encode(FrameType.END_OF_STREAM, self._request))
         return b"".join(pieces)
-
-
-def _words(argv: list[str]) -> bytes:
-    words = [os.fsencode(word) for word in argv]
-    if not words or not words[0]:
-        raise UserError("an empty command cannot be run in a guest")
-    if any(b"\0" in word for word in words):
-        raise UserError("a word of a guest's command must not hold a NUL byte")
-    blob = b"".join(word + b"\0" for word in words)
-    if len(blob) > _LARGEST_ARGV_BYTES:
-        raise UserError("a guest's command is longer than 1 MiB", hint="pass it as stdin")
-    return blob

@@ -31,6 +31,7 @@ ONLY_IN = {
     "subprocess": {"proc"},
     "pexpect": {"transports.serial"},
     "fabric": {"transports.ssh"},
+    "paramiko": {"transports.ssh"},
     "numpy": {"results"},
     "matplotlib": {"reports.plots"},
     "pyarrow": {"reports.parquet"},

@@ -1,0 +1,150 @@
+"""A command through the POSIX shell at the other end of an SSH session, its outcome exact. Pure.
+
+SSH alone gives back a command's status, but not which signal ended it, and it
+leaves running what a command started or what overran its deadline. A small
+script around the command, which needs nothing but a shell, setsid and dd, puts
+it in a process group of its own and tells on standard error, behind a mark that
+nothing else prints: first the group, at the end the status and the times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from labctl.errors import GuestLost
+from labctl.transports import Outcome
+
+_MARK = "labctl-command"
+_OWNER_DIGITS = 12
+_NONCE_BYTES = 8
+# Longer ones go by standard input: dropbear takes 9000 bytes, and Linux's shells
+# no single word above 128 KiB.
+_LONGEST_LINE_BYTES = 4000
+
+# A process group of its own: OpenSSH gives one, dropbear does not. As it is not
+# the leader of one, setsid starts no other process.
+_LEAD = (
+    "read -r pid name state parent group rest </proc/$$/stat; lead=; "
+    '[ "$group" = $$ ] || lead=setsid; exec $lead /bin/sh -c "$@"'
+)
+# What the shell itself says of a child's death must not be taken for the
+# command's; a program is started even where the shell has a command of its name.
+# What is left of the group when the command ended is killed, the script with it.
+_RUN = """\
+mark=$1; size=$2; shift 2
+echo "$mark $$" >&2
+exec 3>&2 2>/dev/null
+[ "$size" = 0 ] || eval "set -- $(dd bs="$size" count=1 iflag=fullblock)"
+read -r began rest </proc/uptime
+( exec "$@" ) 2>&3 3>&-
+status=$?
+read -r ended rest </proc/uptime
+echo "$mark $status $began $ended" >&3
+kill -s KILL 0
+"""
+_KILL = 'kill -s KILL -- "-$1"'
+# The brackets keep the pattern from finding the process that looks for it.
+_SWEEP = """\
+for file in $(grep -l "$1" /proc/[0-9]*/cmdline); do
+  pid=${file#/proc/}
+  kill -s KILL -- "-${pid%/*}"
+done
+"""
+
+
+def kill_line(group: int) -> bytes:
+    """Return what ends a process group."""
+    return _shell(_KILL, str(group))
+
+
+def sweep_line(owner: str) -> bytes:
+    """Return what ends all commands that `owner` began through earlier connections."""
+    return _shell(f"exec 2>/dev/null\n{_SWEEP}", _mark(owner).replace("-", "[-]", 1))
+
+
+def _mark(owner: str) -> str:
+    return f"{_MARK}-{hashlib.sha256(owner.encode()).hexdigest()[:_OWNER_DIGITS]}"
+
+
+def _shell(script: str, *words: str | bytes) -> bytes:
+    return b" ".join([b"exec /bin/sh -c", *map(_quoted, [script, "sh", *words])])
+
+
+def _quoted(word: str | bytes) -> bytes:
+    return os.fsencode(shlex.quote(os.fsdecode(word)))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One command as it is sent: the line for the shell, and what goes to its standard input."""
+
+    text: str
+    mark: bytes
+    line: bytes
+    stdin: bytes
+
+    @classmethod
+    def of(cls, text: str, words: Sequence[bytes], stdin: bytes, owner: str) -> Request:
+        """Return the request of a command; `owner` is whoever may end it later."""
+        mark = f"{_mark(owner)}-{os.urandom(_NONCE_BYTES).hex()}"
+        start = (_RUN, "sh", mark)
+        line = _shell(_LEAD, *start, "0", *words)
+        if len(line) <= _LONGEST_LINE_BYTES:
+            return cls(text, mark.encode(), line, stdin)
+        quoted = b" ".join(map(_quoted, words))
+        return cls(text, mark.encode(), _shell(_LEAD, *start, str(len(quoted))), quoted + stdin)
+
+
+@dataclass(slots=True)
+class Reply:
+    """What came back of a request so far."""
+
+    request: Request
+    stdout: list[bytes] = field(default_factory=list)
+    stderr: list[bytes] = field(default_factory=list)
+    _stdin: bytes = b""
+
+    def __post_init__(self) -> None:
+        self._stdin = self.request.stdin
+
+    def unsent(self) -> bytes:
+        """Return the standard input that is still to be sent; it is given away once."""
+        stdin, self._stdin = self._stdin, b""
+        return stdin
+
+    def group(self) -> int | None:
+        """Return the process group that the command runs in; None if it was not told yet."""
+        found = self._header(b"".join(self.stderr))
+        return int(found[1]) if found else None
+
+    def outcome(self, where: str) -> Outcome:
+        """Return the whole of it, once the session ended.
+
+        Raises:
+            GuestLost: the session ended before the command did.
+        """
+        errors = b"".join(self.stderr)
+        mark = re.escape(self.request.mark)
+        header = self._header(errors)
+        ends = list(re.finditer(mark + rb" (\d+) (\d+\.\d+) (\d+\.\d+)\n", errors))
+        if header is None or not ends:
+            said = errors.decode("utf-8", "replace").strip()
+            why = f": {said}" if said and header is None else ""
+            raise GuestLost(f"the end of `{self.request.text}` was not heard{why}", where=where)
+        end = ends[-1]
+        return Outcome(
+            command=self.request.text,
+            status=int(end[1]),
+            stdout=b"".join(self.stdout),
+            # A process that was left behind may have written after the end.
+            stderr=errors[header.end() : end.start()] + errors[end.end() :],
+            seconds=float(end[3]) - float(end[2]),
+        )
+
+    def _header(self, errors: bytes) -> re.Match[bytes] | None:
+        return re.search(re.escape(self.request.mark) + rb" (\d+)\n", errors)

@@ -1,0 +1,181 @@
+"""A connection to an SSH server by fabric, that trusts no host key but the right one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import fabric
+import paramiko
+from paramiko.config import SSH_PORT
+from paramiko.hostkeys import HostKeyEntry
+
+from labctl.errors import GuestLost, HostError, UserError
+from labctl.transports.ssh.address import SshAddress
+
+_WRITE_BYTES = 1 << 15
+
+# It would print to stderr what is raised here as well.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+class Broken(Exception):
+    """The connection did not come about, or is no more; another one may."""
+
+
+class Connection:
+    """One connection. Every method but `close` may wait for the other side.
+
+    Raises:
+        Broken: by every method.
+    """
+
+    def __init__(self, address: SshAddress, patience_seconds: float) -> None:
+        options: dict[str, Any] = dict.fromkeys(
+            ("banner_timeout", "auth_timeout", "channel_timeout"), patience_seconds
+        )
+        if address.key is not None:
+            options |= {"key_filename": str(address.key), "look_for_keys": False}
+            options |= {"allow_agent": False}
+        self._address = address
+        self._fabric = fabric.Connection(
+            address.host,
+            user=address.user,
+            port=address.port,
+            config=_configuration(user_file=address.ssh_config),
+            connect_timeout=math.ceil(patience_seconds),
+            connect_kwargs=options,
+        )
+        _pin(self._fabric, address)
+
+    def open(self) -> None:
+        """Connect, check the host key, and log in.
+
+        Raises:
+            GuestLost: it is another machine than it should be, or does not let us in.
+            HostError: nothing is known of its host key.
+            UserError: there is no host of this name.
+        """
+        address, where = self._address, str(self._address)
+        try:
+            with _breaking():
+                self._fabric.open()
+        except paramiko.BadHostKeyException as error:
+            raise GuestLost(
+                f"{address.host} is not who it should be: it has another host key",
+                where=where,
+                hint="somebody else answers at this address, or the machine was set up anew",
+            ) from error
+        except paramiko.AuthenticationException as error:
+            raise GuestLost(
+                f"{address.host} does not let us in: {error}",
+                where=where,
+                hint="is our public key in its authorized_keys?",
+            ) from error
+        except _UnknownHostError as error:
+            raise HostError(
+                f"the host key of {address.host} is not known",
+                where=where,
+                hint="connect to it by hand once, with ssh, and compare the fingerprint",
+            ) from error
+        except socket.gaierror as error:
+            raise UserError(f"there is no host {address.host}", where=where) from error
+        # A request is several small packets; none waits for the answer to another.
+        line = self._fabric.transport.sock
+        if isinstance(line, socket.socket):  # behind a jump host it is a channel
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def execute(self, line: bytes) -> paramiko.Channel:
+        """Begin a line of the login shell."""
+        with _breaking():
+            channel: paramiko.Channel = self._fabric.create_session()
+            # As bytes: text would be encoded as UTF-8, which file names need not be.
+            channel.exec_command(line)
+        return channel
+
+    def ask(self) -> None:
+        """Wait for a sign of life: servers refuse what they do not know, and that is one."""
+        with _breaking():
+            self._fabric.transport.global_request("keepalive@openssh.com")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._fabric.close()
+
+
+@contextlib.contextmanager
+def _breaking() -> Iterator[None]:
+    try:
+        yield
+    except (
+        paramiko.BadHostKeyException,
+        paramiko.AuthenticationException,
+        socket.gaierror,
+        _UnknownHostError,
+    ):
+        raise
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise Broken(str(error) or type(error).__name__) from error
+
+
+class _UnknownHostError(paramiko.SSHException):
+    """Nothing says whose key that is."""
+
+
+class _Refuse(paramiko.MissingHostKeyPolicy):
+    """Fabric itself would take any key that it sees for the first time."""
+
+    def missing_host_key(self, client: object, hostname: str, key: object) -> None:  # noqa: ARG002
+        raise _UnknownHostError(hostname)
+
+
+def _pin(connection: Any, address: SshAddress) -> None:  # noqa: ANN401 - a fabric.Connection
+    """Let a connection accept the right host key only."""
+    client = connection.client
+    client.set_missing_host_key_policy(_Refuse())
+    if address.host_key is None:
+        known = address.known_hosts
+        client.load_system_host_keys(None if known is None else str(known))
+        return
+    host, port = connection.host, connection.port
+    name = host if port == SSH_PORT else f"[{host}]:{port}"
+    entry = HostKeyEntry.from_line(f"{name} {address.host_key}")
+    if entry is None or entry.key is None:
+        raise HostError(f"{address.host_key!r} is not an SSH host key", where=str(address))
+    client.get_host_keys().add(name, entry.key.get_name(), entry.key)
+
+
+def _configuration(*, user_file: bool) -> Any:  # noqa: ANN401 - a fabric.Config
+    """Return fabric's configuration: no file of fabric's own, and of OpenSSH's only if asked."""
+    config = fabric.Config(lazy=True)
+    if user_file:
+        config.load_ssh_config()
+    return config
+
+
+class Input:
+    """The standard input of a command, no more at a time than the other side takes."""
+
+    def __init__(self, channel: paramiko.Channel, data: bytes) -> None:
+        self._channel = channel
+        self._data = memoryview(data)
+        self._ended = False
+
+    def push(self) -> bool:
+        """Send what is taken without waiting; return whether there is nothing left to send."""
+        if self._ended:
+            return True
+        try:
+            while self._data and self._channel.send_ready():
+                sent = self._channel.send(bytes(self._data[:_WRITE_BYTES]))
+                self._data = self._data[sent:]
+            if not self._data:
+                self._channel.shutdown_write()
+        except OSError:
+            self._data = memoryview(b"")  # the command is gone: nobody will read it
+        self._ended = not self._data
+        return self._ended

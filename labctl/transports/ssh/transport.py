@@ -1,0 +1,221 @@
+"""`SshTransport`: commands with their exact outcome, watched while they run."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from labctl.errors import DeadlineExceeded, GuestHung, GuestLost
+from labctl.transports import Command, Outcome
+from labctl.transports.calls import Call
+from labctl.transports.command import get_file, put_file, words_of
+from labctl.transports.shell import Reply, Request, kill_line, sweep_line
+from labctl.transports.ssh.address import SshAddress
+from labctl.transports.ssh.connection import Broken, Connection, Input
+
+if TYPE_CHECKING:
+    from paramiko import Channel
+
+Result = TypeVar("Result")
+_READ_BYTES = 1 << 20
+_CONNECT_SECONDS = 5.0
+_AGAIN_SECONDS = 0.05
+_ALIVE_SECONDS = 1.0
+_BEAT_SECONDS = 1.0
+_KILL_SECONDS = 15.0
+# How soon is seen that the other side takes more input, or ended the session.
+_STEP_SECONDS = 0.002
+
+
+class SshTransport:
+    """One machine's command line over SSH.
+
+    `alive` is called about once a second while there is something to wait for;
+    what it raises ends the wait. `silence_seconds` without an answer, while the
+    server is asked for one every second, mean that the machine hangs. `owner`
+    names whose commands these are: what it left running, by a connection that
+    broke, is ended when it connects again.
+    """
+
+    def __init__(
+        self,
+        address: SshAddress,
+        *,
+        alive: Callable[[], None],
+        owner: str,
+        silence_seconds: float = 30.0,
+        connect_seconds: float = _CONNECT_SECONDS,
+    ) -> None:
+        self._address = address
+        self._alive = alive
+        self._owner = owner
+        self._silence_seconds = silence_seconds
+        self._connect_seconds = connect_seconds
+        self._connection: Connection | None = None
+        self._beat: Call[None] | None = None
+        self._last_heard_seconds = 0.0
+        self._last_alive_seconds = 0.0
+
+    def run(self, command: Command, timeout_seconds: float, stdin: bytes = b"") -> Outcome:
+        """Run an argument vector, or a string by `/bin/sh -c`; see `Transport.run`.
+
+        `Outcome.seconds` comes in steps of 10 ms, as /proc/uptime tells it.
+        """
+        text, words = words_of(command)
+        request = Request.of(text, words, stdin, self._owner)
+        try:
+            return self._request(self._connected(), request, timeout_seconds)
+        except DeadlineExceeded:
+            raise  # the command is gone, and the line is clean
+        except Broken as error:
+            self.close()
+            raise self._lost(f"the SSH connection broke: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def put(self, local: Path, remote: str) -> None:
+        """Copy a file into the guest, whole or not at all; the executable bit is kept.
+
+        Raises:
+            UserError: the local file cannot be read.
+            GuestError: the guest could not write it.
+        """
+        put_file(self.run, local, remote, str(self._address))
+
+    def get(self, remote: str) -> bytes:
+        """Return the content of a file in the guest.
+
+        Raises:
+            GuestError: the guest could not read it.
+        """
+        return get_file(self.run, remote, str(self._address))
+
+    def close(self) -> None:
+        """Hang up; a command that still runs is ended when its owner connects again."""
+        connection, self._connection = self._connection, None
+        self._beat = None
+        if connection is not None:
+            connection.close()
+
+    # --- one request ---------------------------------------------------------------------------
+
+    def _request(self, connection: Connection, request: Request, timeout_seconds: float) -> Outcome:
+        deadline = time.monotonic() + timeout_seconds
+        reply = Reply(request)
+        channel = self._watched(lambda: connection.execute(request.line))
+        if self._converse(connection, channel, reply, deadline):
+            return reply.outcome(str(self._address))
+        group = reply.group()
+        # Without it, the next connection finds the command and ends it.
+        killed = group is not None and self._ended(connection, kill_line(group))
+        patience = time.monotonic() + _KILL_SECONDS
+        if not killed or not self._converse(connection, channel, reply, patience):
+            self.close()
+        raise DeadlineExceeded(
+            f"`{request.text}` ran longer than {timeout_seconds:g} s and was killed",
+            where=str(self._address),
+        )
+
+    def _ended(self, connection: Connection, line: bytes) -> bool:
+        """Run a line of which only the end matters; return whether it came."""
+        channel = self._watched(lambda: connection.execute(line))
+        deadline = time.monotonic() + max(_KILL_SECONDS, self._silence_seconds)
+        return self._converse(connection, channel, Reply(Request("", b"", line, b"")), deadline)
+
+    def _converse(
+        self, connection: Connection, channel: Channel, reply: Reply, deadline: float
+    ) -> bool:
+        """Send and receive until the session's end (True) or `deadline` (False)."""
+        stream = Input(channel, reply.unsent())
+        poll = select.poll()
+        poll.register(channel.fileno(), select.POLLIN)
+        self._last_heard_seconds = time.monotonic()
+        while True:
+            closed = channel.closed  # asked first: what came before the end is then there
+            now = time.monotonic()
+            if _take(channel, reply):
+                self._last_heard_seconds = now
+            elif closed:
+                return True
+            if now >= deadline:
+                return False
+            self._watch(connection)
+            # At the end of its output a channel is always ready, and not yet closed.
+            if stream.push() and not channel.eof_received:
+                poll.poll(1000 * max(0.0, min(_BEAT_SECONDS, deadline - now)))
+            elif channel.eof_received:
+                time.sleep(_STEP_SECONDS)
+            else:
+                poll.poll(1000 * _STEP_SECONDS)
+
+    # --- the line ------------------------------------------------------------------------------
+
+    def _connected(self) -> Connection:
+        if self._connection is not None:
+            return self._connection
+        deadline = time.monotonic() + self._connect_seconds
+        while True:
+            connection = Connection(self._address, self._silence_seconds + _BEAT_SECONDS)
+            try:
+                self._watched(connection.open)
+                break
+            except Broken as error:
+                connection.close()
+                self._alive()
+                if time.monotonic() >= deadline:
+                    raise self._lost(f"there is no SSH connection to it: {error}") from error
+            except BaseException:
+                connection.close()
+                raise
+            time.sleep(_AGAIN_SECONDS)
+        self._connection = connection
+        if not self._ended(connection, sweep_line(self._owner)):
+            raise GuestHung("its shell does not answer", where=str(self._address))
+        return connection
+
+    def _watched(self, function: Callable[[], Result]) -> Result:
+        """Return what a function returns that waits for the machine; watch it meanwhile."""
+        self._last_heard_seconds = time.monotonic()
+        call = Call(function)
+        while not call.done.wait(_ALIVE_SECONDS):
+            self._look(waiting=True)
+        return call.result()
+
+    def _watch(self, connection: Connection) -> None:
+        """Ask the server for a sign of life when it is quiet; see that one comes."""
+        if self._beat is not None and self._beat.done.is_set():
+            self._beat = None
+            self._last_heard_seconds = time.monotonic()
+        quiet_seconds = time.monotonic() - self._last_heard_seconds
+        if self._beat is None and quiet_seconds >= _BEAT_SECONDS:
+            self._beat = Call(connection.ask)
+        self._look(waiting=self._beat is not None)
+
+    def _look(self, *, waiting: bool) -> None:
+        now = time.monotonic()
+        if now - self._last_alive_seconds >= _ALIVE_SECONDS:
+            self._last_alive_seconds = now
+            self._alive()
+        if waiting and now - self._last_heard_seconds >= self._silence_seconds:
+            raise GuestHung(
+                f"the guest said nothing for {self._silence_seconds:g} s",
+                where=str(self._address),
+                hint="it hangs, or it is paused",
+            )
+
+    def _lost(self, what: str) -> GuestLost:
+        return GuestLost(what, where=str(self._address))
+
+
+def _take(channel: Channel, reply: Reply) -> bool:
+    """Take what has come of both outputs; return whether there was anything."""
+    out, errors = channel.recv_ready(), channel.recv_stderr_ready()
+    if out:
+        reply.stdout.append(channel.recv(_READ_BYTES))
+    if errors:
+        reply.stderr.append(channel.recv_stderr(_READ_BYTES))
+    return out or errors

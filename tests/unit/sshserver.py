@@ -1,0 +1,134 @@
+"""An SSH server on loopback that runs what it is asked for on this host."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import paramiko
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+
+def new_key(path: Path) -> paramiko.PKey:
+    """Write a private key, and return it."""
+    secret = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
+    )
+    path.write_bytes(secret)
+    path.chmod(0o600)
+    return paramiko.Ed25519Key.from_private_key_file(str(path))
+
+
+def public(key: paramiko.PKey) -> str:
+    return f"{key.get_name()} {key.get_base64()}"
+
+
+class Server(paramiko.ServerInterface):
+    """Serves one key's owner; `groups`: each command leads a process group, as with OpenSSH."""
+
+    def __init__(self, host_key: paramiko.PKey, client_key: paramiko.PKey) -> None:
+        self.host_key = host_key
+        self._client_key = client_key
+        self.groups = False
+        self.silent = False  # a machine that hangs: accepts, and answers nothing
+        self.connections: list[paramiko.Transport] = []
+        self._silenced: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # the thread in accept() would keep it open
+        self._listener.close()
+        self.drop()
+
+    def drop(self) -> None:
+        """Cut all connections."""
+        for each in self.connections:
+            each.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                line, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.silent:
+                self._silenced.append(line)
+                continue
+            transport = paramiko.Transport(line)
+            transport.add_server_key(self.host_key)
+            transport.start_server(server=self, event=threading.Event())
+            self.connections.append(transport)
+
+    # --- what paramiko asks --------------------------------------------------------------------
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return paramiko.AUTH_SUCCESSFUL if key == self._client_key else paramiko.AUTH_FAILED
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=self._run, args=(channel, command), daemon=True).start()
+        return True
+
+    def _run(self, channel: paramiko.Channel, command: bytes) -> None:
+        child = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=self.groups,
+        )
+        pumps = [
+            threading.Thread(target=_pump, args=(child.stdout, channel.sendall)),
+            threading.Thread(target=_pump, args=(child.stderr, channel.sendall_stderr)),
+        ]
+        for pump in pumps:
+            pump.start()
+        feeder = threading.Thread(target=_feed, args=(channel, child), daemon=True)
+        feeder.start()
+        status = child.wait()
+        for pump in pumps:
+            pump.join()
+        if status >= 0:
+            channel.send_exit_status(status)
+        channel.close()
+
+
+def _pump(source, send) -> None:
+    while data := os.read(source.fileno(), 65536):
+        try:
+            send(data)
+        except OSError:
+            break
+    source.close()
+
+
+def _feed(channel: paramiko.Channel, child: subprocess.Popen) -> None:
+    while data := channel.recv(65536):
+        try:
+            child.stdin.write(data)
+            child.stdin.flush()
+        except OSError:
+            break
+    try:
+        child.stdin.close()
+    except OSError:
+        return
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
