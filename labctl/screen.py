@@ -17,6 +17,7 @@ from tabulate import tabulate
 if TYPE_CHECKING:
     from labctl.checks.programs import Judgement
     from labctl.checks.series import Step
+    from labctl.doctor.diagnosis import Diagnosis
     from labctl.experiments.runner import Progress
     from labctl.kernels.build import BuildProgress
 
@@ -118,6 +119,14 @@ class Checking(_Line):
             self.say(f"{kernel}: {check}  {judgement.status}: {judgement.why}")
 
 
+class Examining(_Line):
+    """Progress of the doctor."""
+
+    def trying(self, what: str) -> None:
+        """Show what is tried."""
+        self.show(f"trying: {what}")
+
+
 def build_line(progress: BuildProgress) -> str:
     """Return a build's progress as one line."""
     files = ""
@@ -169,6 +178,17 @@ def series_steps(name: str, steps: Sequence[Step]) -> str:
 
 def _outcome(objections: Sequence[str] | None) -> str:
     return "-" if objections is None else "FAILED" if objections else "ok"
+
+
+def diagnoses(found: Sequence[Diagnosis]) -> str:
+    """Return what the doctor found, a line each, and below it what mends it."""
+    width = max((len(one.name) for one in found), default=0)
+    lines = []
+    for one in found:
+        lines.append(f"{one.status:<5} {one.name:<{width}}  {one.what}")
+        if one.mend:
+            lines.append(f"{'':<5} {'':<{width}}  -> {one.mend}")
+    return "\n".join(lines)
 
 
 def preview(content: dict[str, Any]) -> str:

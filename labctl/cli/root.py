@@ -64,21 +64,28 @@ def labctl() -> None:
 
     \b
     Begin with:
+      labctl doctor          what this host can do for a lab, and what mends the rest
       labctl init            write a commented lab.yaml
       labctl plan smoke      what would be done, and how long it takes
       labctl run smoke       build, boot, measure, report
     """  # noqa: D301 - click wants the character itself
 
 
-def _find_lab() -> Path:
+def find_lab() -> Path | None:
+    """Return the lab.yaml here or in a folder above, None if there is none."""
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "lab.yaml").is_file():
-            return folder / "lab.yaml"
-    raise UserError(
-        f"there is no lab.yaml in {here} or above it",
-        hint="`labctl init` writes one, `--lab FILE` names one",
-    )
+    found = (folder / "lab.yaml" for folder in (here, *here.parents))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _found_lab() -> Path:
+    path = find_lab()
+    if path is None:
+        raise UserError(
+            f"there is no lab.yaml in {Path.cwd()} or above it",
+            hint="`labctl init` writes one, `--lab FILE` names one",
+        )
+    return path
 
 
 def load_lab(path: Path | None) -> Lab:
@@ -86,7 +93,7 @@ def load_lab(path: Path | None) -> Lab:
     from labctl import host
     from labctl.lab import load
 
-    return load(path or _find_lab(), host_memory_bytes=host.memory_bytes())
+    return load(path or _found_lab(), host_memory_bytes=host.memory_bytes())
 
 
 def fleet_of(lab: Lab) -> Fleet:

@@ -86,16 +86,5 @@ def prepare(
         raise UserError("no kernel was named")
     archive = initramfs.build(root, files)
     facts = host.describe()
-    first = next(iter(images.values()))
-    probe = GuestSpec(
-        name="probe",
-        image=first,
-        topology=lab.guests[lab.defaults.guest],
-        initramfs=archive.path,
-        accel="kvm",
-        folder=root,
-    )
-    accel = accelerator.choose(
-        lab.defaults.accel, probe, host=facts, cache=root / "accelerator.json"
-    )
+    accel = accelerator.choose(lab.defaults.accel, host=facts, cache=root / "accelerator.json")
     return Prepared(lab=lab, host=facts, accel=accel, images=images, initramfs=archive)

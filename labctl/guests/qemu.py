@@ -42,7 +42,7 @@ def command(spec: GuestSpec) -> list[str]:
     """Return QEMU's argument vector; sockets and logs are relative to the guest's folder."""
     words = [PROGRAM, "-name", f"labctl-{spec.name}", "-no-user-config", "-nodefaults"]
     words += ["-display", "none", "-no-reboot", "-nic", "none", "-machine", "pc"]
-    words += _accelerator(spec.accel)
+    words += accelerator(spec.accel)
     words += qemu_arguments(spec.topology)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
     words += ["-append", f"{_COMMAND_LINE} {spec.command_line}".strip()]
@@ -53,7 +53,8 @@ def command(spec: GuestSpec) -> list[str]:
     return words
 
 
-def _accelerator(accel: str) -> list[str]:
+def accelerator(accel: str) -> list[str]:
+    """Return the arguments for an accelerator and its CPU."""
     if accel != "tcg":
         return ["-accel", "kvm", "-cpu", "host"]
     # Offered ERMS, the kernel clears pages a byte at a time, which translation

@@ -15,6 +15,7 @@ LAYERS = {
     "proc": 1,
     "lab": 2,  # and lab_*.py
     "host": 3,
+    "host_facts": 3,
     "kernels": 4,
     "transports": 5,
     "guests": 6,
@@ -22,10 +23,11 @@ LAYERS = {
     "experiments": 7,
     "reports": 7,
     "checks": 7,
-    "screen": 8,
+    "doctor": 8,
     "testing": 8,
-    "cli": 9,
-    "pytest_plugin": 9,
+    "screen": 9,
+    "cli": 10,
+    "pytest_plugin": 10,
 }
 ONLY_IN = {
     "subprocess": {"proc"},
@@ -41,7 +43,17 @@ ONLY_IN = {
     "click": {"cli"},
     "pytest": {"pytest_plugin", "testing.watch"},
 }
-PURE = ("lab_models", "units", "guests.topology", "experiments.plan", "results.stats")
+PURE = (
+    "lab_models",
+    "units",
+    "guests.topology",
+    "experiments.plan",
+    "experiments.needs",
+    "results.stats",
+    "doctor.diagnosis",
+    "doctor.building",
+    "doctor.running",
+)
 IMPURE = {"os", "time", "socket", "shutil", "tempfile", "labctl.proc", "labctl.host"}
 MODULES = sorted(ROOT.rglob("*.py"))
 

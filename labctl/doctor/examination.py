@@ -1,0 +1,123 @@
+"""Tries everything, in the order in which a user would mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl import host
+from labctl.doctor import building, running, trials
+from labctl.doctor.diagnosis import Diagnosis
+from labctl.experiments.needs import needs_of
+from labctl.guests import accelerator, probe
+from labctl.host_facts import HostFacts
+from labctl.kernels.sources import DEBIAN_FOLDER
+from labctl.lab_models import Lab
+
+# Under TCG nothing hangs that only a busy host makes slow.
+_PATIENT_SECONDS = 30.0
+# Both are what a build does: the guest's programs are static, objtool reads ELF files.
+_COMPILED = {
+    "libc6-dev": ("int main(void) { return 0; }", ("-static", "-pthread")),
+    "libelf-dev": ("#include <gelf.h>\nint main(void) { return 0; }", ("-lelf",)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What is examined: a host for a lab, or, without one, a host alone.
+
+    `telling` is called with the name of what is tried next.
+    """
+
+    lab: Lab | None
+    state: Path
+    facts: HostFacts
+    telling: Callable[[str], None]
+    kvm_device: Path = accelerator.KVM_DEVICE
+    probe_seconds: float = probe.PROBE_SECONDS
+    load_seconds: float = 1.0
+
+    def diagnoses(self) -> Iterator[Diagnosis]:
+        """Yield one diagnosis after the other, each as soon as it is known."""
+        self.telling("load")
+        # First: what is tried after it is load too.
+        busy_cores, steal_share = trials.watch_load(self.load_seconds)
+        yield from self._guests()
+        needs = needs_of(self.lab) if self.lab else []
+        yield running.cores(self.facts, needs)
+        yield running.memory(self.facts, needs)
+        yield running.governor(self.facts)
+        yield running.load(busy_cores, steal_share)
+        yield from self._builds()
+
+    def _guests(self) -> Iterator[Diagnosis]:
+        version = host.qemu_version()
+        qemu = running.qemu(version)
+        yield qemu
+        if qemu.status != "fail":
+            self.telling("a probe guest under TCG")
+            yield running.tcg(_under_tcg())
+        yield self._kvm(tried=qemu.status != "fail")
+        yield running.nested(self.facts)
+        if qemu.status != "fail":
+            yield self._hugepages()
+            yield self._numa()
+
+    def _kvm(self, *, tried: bool) -> Diagnosis:
+        self.telling(f"a probe guest under KVM, {self.probe_seconds:g} s at most")
+        asked = self.lab.defaults.accel if self.lab else "auto"
+        if not tried:
+            refusal = accelerator.open_failure(self.kvm_device)
+            return running.kvm(refusal or "not tried without QEMU", self.facts, asked)
+        failure = accelerator.kvm_failure(self.kvm_device, timeout_seconds=self.probe_seconds)
+        if self.state.is_dir():  # what was true before may have been mended
+            accelerator.remember(self.state / "accelerator.json", host.describe(), failure)
+        return running.kvm(failure, self.facts, asked)
+
+    def _hugepages(self) -> Diagnosis:
+        self.telling("hugepages")
+        failures = {
+            size: _under_tcg(f"memory-backend-memfd,hugetlb=on,hugetlbsize={size}")
+            for size, count in self.facts.hugepages.items()
+            if running.enough_hugepages(size, count)
+        }
+        return running.hugepages(self.facts, failures)
+
+    def _numa(self) -> Diagnosis:
+        self.telling("binding to host nodes")
+        failures = {
+            node.number: _under_tcg(f"memory-backend-ram,policy=bind,host-nodes={node.number}")
+            for node in self.facts.nodes
+            if node.available_bytes
+        }
+        return running.numa(self.facts, failures)
+
+    def _builds(self) -> Iterator[Diagnosis]:
+        self.telling("compilers")
+        missing = trials.missing(building.PACKAGES)
+        failures = {} if "gcc" in missing else {p: _compiled(p) for p in _COMPILED}
+        yield building.compilers(trials.version("gcc"), missing, failures)
+        yield building.ccache(trials.version("ccache"), used=trials.uses_ccache())
+        kernels = self.lab.kernels.values() if self.lab else ()
+        sources = {kernel.source for kernel in kernels if not kernel.source.startswith("image:")}
+        packages = [s.removeprefix("debian:") for s in sorted(sources) if s.startswith("debian:")]
+        gone = [p for p in packages if not (DEBIAN_FOLDER / f"{p}.tar.xz").is_file()]
+        if self.lab:
+            yield building.sources(gone, len(kernels))
+        self.telling("disk")
+        place = str(self.state)
+        trees = sum(1 for _ in self.state.glob("trees/*/src"))
+        unbuilt = max(0, len(sources) - trees)
+        yield building.disk(trials.free_bytes(self.state), unbuilt, place)
+        yield building.state_folder(trials.writing(self.state), place)
+
+
+def _under_tcg(backend: str | None = None) -> str:
+    return probe.failure("tcg", backend, timeout_seconds=_PATIENT_SECONDS)
+
+
+def _compiled(package: str) -> str:
+    source, options = _COMPILED[package]
+    return trials.compiling(source, *options)

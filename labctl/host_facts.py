@@ -1,0 +1,143 @@
+"""The host as /proc and /sys tell it: CPUs, NUMA nodes, memory, hugepages, governors.
+
+Both are read below a root folder, so that a test can give a host of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+_NODES = "sys/devices/system/node"
+_CPUS = "sys/devices/system/cpu"
+_HUGEPAGES = "sys/kernel/mm/hugepages"
+
+
+@dataclass(frozen=True, slots=True)
+class HostCpu:
+    """A CPU that this process may use; CPUs of one `core` are threads of one core."""
+
+    number: int
+    node: int
+    core: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostNode:
+    """A NUMA node of the host; `hugepages` are the free ones by their size in bytes.
+
+    `available_bytes` counts what is free and what files take up that can be dropped.
+    """
+
+    number: int
+    available_bytes: int
+    hugepages: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What the kernel says of the host.
+
+    `cpu_flags` are /proc/cpuinfo's; `nested` is the KVM module's parameter, empty if
+    there is no module; `hugepages` maps a size in bytes to how many are free;
+    `governors` are those of all CPUs, none if the host does not show them.
+    """
+
+    cpus: tuple[HostCpu, ...]
+    nodes: tuple[HostNode, ...]
+    memory_bytes: int
+    available_bytes: int
+    cpu_flags: frozenset[str]
+    nested: str
+    hugepages: dict[int, int]
+    governors: frozenset[str]
+
+    @property
+    def cores(self) -> int:
+        """How many CPUs this process may use."""
+        return len(self.cpus)
+
+
+def read_facts(root: Path = Path("/"), usable: Collection[int] | None = None) -> HostFacts:
+    """Return the facts found below `root`; what is not there reads as nothing.
+
+    `usable` are the CPUs that may be used, by default those of this process.
+    """
+    allowed = os.sched_getaffinity(0) if usable is None else usable
+    memory = _read(root / "proc/meminfo")
+    flags = re.search(r"^flags\s*:(.*)", _read(root / "proc/cpuinfo"), re.MULTILINE)
+    modules = (root / f"sys/module/{name}/parameters/nested" for name in ("kvm_intel", "kvm_amd"))
+    return HostFacts(
+        cpus=_cpus(root, allowed),
+        nodes=_nodes(root),
+        memory_bytes=_kibibytes(memory, "MemTotal"),
+        available_bytes=_kibibytes(memory, "MemAvailable"),
+        cpu_flags=frozenset(flags[1].split()) if flags else frozenset(),
+        nested=next(filter(None, map(_read, modules)), ""),
+        hugepages=_hugepages(root / _HUGEPAGES),
+        governors=frozenset(
+            _read(path) for path in (root / _CPUS).glob("cpu[0-9]*/cpufreq/scaling_governor")
+        ),
+    )
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers of a list as the kernel writes it: 0-2,8 is 0, 1, 2, 8."""
+    found: list[int] = []
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
+
+
+def _cpus(root: Path, allowed: Collection[int]) -> tuple[HostCpu, ...]:
+    node_of = {
+        cpu: int(path.name.removeprefix("node"))
+        for path in (root / _NODES).glob("node[0-9]*")
+        for cpu in numbers(_read(path / "cpulist"))
+    }
+    found = []
+    for cpu in sorted(allowed):
+        siblings = numbers(_read(root / _CPUS / f"cpu{cpu}/topology/thread_siblings_list"))
+        found.append(HostCpu(cpu, node_of.get(cpu, 0), siblings or (cpu,)))
+    return tuple(found)
+
+
+def _nodes(root: Path) -> tuple[HostNode, ...]:
+    folders = (root / _NODES).glob("node[0-9]*")
+    found = [
+        HostNode(
+            int(folder.name.removeprefix("node")),
+            _node_available(_read(folder / "meminfo")),
+            _hugepages(folder / "hugepages"),
+        )
+        for folder in folders
+    ]
+    return tuple(sorted(found, key=lambda node: node.number))
+
+
+def _hugepages(folder: Path) -> dict[int, int]:
+    found = {}
+    for size in sorted(folder.glob("hugepages-*kB")):
+        kibibytes = int(size.name.removeprefix("hugepages-").removesuffix("kB"))
+        found[kibibytes * 1024] = int(_read(size / "free_hugepages") or 0)
+    return found
+
+
+def _node_available(text: str) -> int:
+    return sum(_kibibytes(text, name) for name in ("MemFree", "Active(file)", "Inactive(file)"))
+
+
+def _kibibytes(text: str, name: str) -> int:
+    found = re.search(rf"\b{re.escape(name)}:\s*(\d+) kB", text)
+    return int(found[1]) * 1024 if found else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

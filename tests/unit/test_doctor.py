@@ -1,0 +1,327 @@
+"""The doctor on this host and on simulated bad ones."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import synthetic
+from test_probe import DENIED, RUNS
+
+from labctl.doctor import building, running, trials
+from labctl.doctor.diagnosis import Diagnosis, ok, worst
+from labctl.doctor.examination import Examination
+from labctl.experiments.needs import needs_of
+from labctl.host_facts import numbers, read_facts
+
+GIB = 2**30
+MEMINFO = "MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n"
+
+
+def give_host(root, cpus=8, nodes=1, available_gib=64, flags="vmx", governor="performance"):
+    """Write a host's /proc and /sys below `root`: two threads a core, nodes in equal parts."""
+
+    def put(path, text):
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+
+    kibibytes = int(available_gib * 2**20)
+    put("proc/meminfo", MEMINFO.format(total=kibibytes + 2**20, available=kibibytes))
+    put("proc/cpuinfo", f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    for cpu in range(cpus):
+        folder = f"sys/devices/system/cpu/cpu{cpu}"
+        put(f"{folder}/topology/thread_siblings_list", f"{cpu // 2 * 2}-{cpu // 2 * 2 + 1}")
+        put(f"{folder}/cpufreq/scaling_governor", governor)
+    each = cpus // nodes
+    for node in range(nodes):
+        folder = f"sys/devices/system/node/node{node}"
+        put(f"{folder}/cpulist", f"{node * each}-{node * each + each - 1}")
+        put(
+            f"{folder}/meminfo",
+            f"Node {node} MemFree: {kibibytes // nodes} kB\n"
+            f"Node {node} Active(file): 1024 kB\nNode {node} Inactive(file): 1024 kB",
+        )
+        put(f"{folder}/hugepages/hugepages-2048kB/free_hugepages", 512)
+    put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", 512 * nodes)
+    put("sys/module/kvm_intel/parameters/nested", "Y")
+    return read_facts(root, range(cpus))
+
+
+@pytest.fixture
+def good_tools(tmp_path, monkeypatch):
+    """Put a QEMU that works and all tools on PATH; return the folder they are in."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in (*building.PACKAGES, "ccache"):
+        script(folder / name, f'[ "$1" = --version ] && echo {name} 1.0; exit 0')
+    script(folder / "qemu-system-x86_64", QEMU)
+    for name in ("sh", "sleep", "kill", "cat", "env"):
+        (folder / name).symlink_to(shutil.which(name))
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+QEMU = f"""\
+case "$*" in
+*--version*) echo "QEMU emulator version 8.2.0"; exit 0 ;;
+*"-accel kvm"*) eval "${{FAKE_KVM:-{RUNS.replace('"', chr(92) + '"')}}}" ;;
+*) {RUNS} ;;
+esac"""
+
+
+def script(path, text):
+    path.unlink(missing_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def examine(tmp_path, good_tools):
+    """Return a function that examines a given host; its diagnoses by their names."""
+    device = tmp_path / "kvm"
+    device.touch()
+    lab = synthetic.lab()
+
+    def diagnoses(facts=None, accel="auto", **more):
+        defaults = lab.defaults.model_copy(update={"accel": accel})
+        examination = Examination(
+            lab=lab.model_copy(update={"defaults": defaults}),
+            state=tmp_path / "state",
+            facts=facts or give_host(tmp_path / "host"),
+            telling=lambda what: None,
+            **{"kvm_device": device, "probe_seconds": 10.0, "load_seconds": 0.05, **more},
+        )
+        return {one.name: one for one in examination.diagnoses()}
+
+    return diagnoses
+
+
+def test_a_good_host_is_told_so(examine):
+    found = examine()
+    # How busy this machine is, and which of its packages are there, is not the fake host's.
+    for name in ("load", "ccache", "sources", "disk"):
+        found.pop(name)
+    assert {one.name: one.status for one in found.values()} == dict.fromkeys(found, "ok"), found
+    assert found["qemu"].what == "8.2.0"
+    assert {"tcg", "kvm", "memory", "cores", "numa", "hugepages", "compilers"} <= set(found)
+
+
+def test_no_qemu_fails_and_the_rest_is_still_told(examine, good_tools):
+    (good_tools / "qemu-system-x86_64").unlink()
+    found = examine()
+    assert found["qemu"].status == "fail"
+    assert "apt-get install qemu-system-x86" in found["qemu"].mend
+    assert "not tried" in found["kvm"].what
+    assert "tcg" not in found
+    assert found["memory"].status == "ok"
+
+
+def test_an_old_qemu_fails(examine, good_tools):
+    script(good_tools / "qemu-system-x86_64", "echo QEMU emulator version 4.2.1")
+    assert "too old" in examine()["qemu"].what
+
+
+@pytest.mark.parametrize(("accel", "status"), [("auto", "warn"), ("kvm", "fail"), ("tcg", "ok")])
+def test_no_permission_on_the_device(examine, accel, status):
+    kvm = examine(accel=accel, kvm_device=DENIED)["kvm"]
+    assert kvm.status == status
+    assert "Permission denied" in kvm.what
+    assert status == "ok" or "usermod -aG kvm" in kvm.mend
+
+
+def test_kvm_that_hangs_is_told_as_exactly_that(examine, monkeypatch):
+    monkeypatch.setenv("FAKE_KVM", "exec sleep 60")
+    kvm = examine(probe_seconds=0.5)["kvm"]
+    assert kvm.status == "warn"
+    assert "can be opened, but a probe guest hangs" in kvm.what
+    assert "0.5 s" in kvm.what
+
+
+def test_kvm_that_kills_qemu_tells_its_last_words(examine, monkeypatch):
+    monkeypatch.setenv("FAKE_KVM", "echo 'Assertion x failed.' >&2; kill -ABRT $$")
+    kvm = examine(accel="kvm")["kvm"]
+    assert kvm.status == "fail"
+    assert kvm.what.endswith("QEMU ended with signal 6: Assertion x failed.")
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [("vmx", "modprobe kvm_intel"), ("svm", "modprobe kvm_amd"), ("", "firmware"),
+     ("hypervisor", "virtual machine")],
+)  # fmt: skip
+def test_a_missing_device_has_the_cure_that_fits(examine, tmp_path, flags, word):
+    facts = give_host(tmp_path / "host", flags=flags)
+    kvm = examine(facts, kvm_device=tmp_path / "nothing")["kvm"]
+    assert kvm.status == "warn"
+    assert word in kvm.mend
+
+
+def test_what_was_tried_last_is_what_a_run_goes_by(examine, tmp_path, monkeypatch):
+    (tmp_path / "state").mkdir()
+    monkeypatch.setenv("FAKE_KVM", "exit 3")
+    examine()
+    assert "status 3" in json.loads((tmp_path / "state/accelerator.json").read_text())["reason"]
+    monkeypatch.delenv("FAKE_KVM")
+    examine()
+    assert json.loads((tmp_path / "state/accelerator.json").read_text())["reason"] == ""
+
+
+def test_one_gibibyte_does_not_hold_the_guests(examine, tmp_path):
+    memory = examine(give_host(tmp_path / "host", available_gib=1))["memory"]
+    assert memory.status == "fail"
+    assert "1.0 GiB of 2.0 GiB available" in memory.what
+    assert "e needs 18.0 GiB for 3 guests" in memory.what
+    assert "labctl down" in memory.mend
+    assert "memory_per_node: 85MiB" in memory.mend  # 1 GiB / 12 nodes
+
+
+def test_guests_are_counted_as_a_run_boots_them():
+    lab = synthetic.lab(matrix={"numa_balancing": (0, 1)})  # a kernel parameter: its own boots
+    (need,) = needs_of(lab)
+    assert need.guests == 6
+    assert need.memory_bytes == 6 * 4 * 1536 * 2**20
+
+
+def test_fewer_cores_than_vcpus_are_told(examine, tmp_path):
+    cores = examine(give_host(tmp_path / "host", cpus=2))["cores"]
+    assert cores.status == "warn"
+    assert "2 of this host can be used, a guest has 4" in cores.what
+    assert "at most 2 times" in cores.what
+
+
+def test_the_governor_matters(examine, tmp_path):
+    found = examine(give_host(tmp_path / "host", governor="powersave"))["cpu governor"]
+    assert found.status == "warn"
+    assert "scaling_governor" in found.mend
+
+
+def test_memory_that_cannot_be_bound_is_told(examine, good_tools):
+    refusal = 'echo "qemu-system-x86_64: cannot bind: Operation not permitted" >&2; exit 1'
+    script(good_tools / "qemu-system-x86_64", f'case "$*" in *bind*) {refusal};; esac\n{QEMU}')
+    numa = examine()["numa"]
+    assert numa.status == "warn"
+    assert "cannot bind: Operation not permitted" in numa.what
+
+
+def test_hugepages_are_tried_where_there_are_some(examine, good_tools, tmp_path):
+    assert "1024 of 2MiB" in examine(give_host(tmp_path / "host", nodes=2))["hugepages"].what
+    script(good_tools / "qemu-system-x86_64", f'case "$*" in *hugetlb*) exit 1;; esac\n{QEMU}')
+    assert examine()["hugepages"].status == "warn"
+
+
+def test_missing_tools_are_named_with_their_packages(examine, good_tools):
+    (good_tools / "flex").unlink()
+    (good_tools / "xz").unlink()
+    found = examine()["compilers"]
+    assert found.status == "fail"
+    assert "flex, xz" in found.what
+    assert found.mend == "sudo apt-get install flex xz-utils"
+
+
+def test_a_compiler_that_cannot_link_statically_is_told(examine, good_tools):
+    script(
+        good_tools / "gcc",
+        'case "$*" in *-static*) echo "ld: cannot find -lc" >&2; exit 1;; esac',
+    )
+    found = examine()["compilers"]
+    assert found.status == "fail"
+    assert found.what == "ld: cannot find -lc"
+    assert found.mend == "sudo apt-get install libc6-dev"
+
+
+def test_ccache_counts_only_if_gcc_goes_through_it(examine, good_tools):
+    assert "not called through it" in examine()["ccache"].what
+    (good_tools / "gcc").unlink()
+    (good_tools / "gcc").symlink_to("ccache")
+    assert examine()["ccache"].status == "ok"
+    (good_tools / "gcc").unlink()
+    (good_tools / "ccache").unlink()
+    assert "install ccache" in examine()["ccache"].mend
+
+
+def test_other_load_and_stolen_time_are_told():
+    assert running.load(0.05, 0.0).status == "ok"
+    assert running.load(1.2, 0.0).status == "warn"
+    assert "stolen" in running.load(0.0, 0.2).what
+
+
+def test_a_small_disk_is_too_small_only_for_what_is_not_built():
+    assert building.disk(3 * GIB, 1, "x").status == "fail"
+    assert "labctl clean" in building.disk(3 * GIB, 1, "x").mend
+    assert building.disk(3 * GIB, 0, "x").status == "ok"
+
+
+def test_a_folder_that_cannot_be_written_is_found_by_writing(tmp_path):
+    assert trials.writing(tmp_path / "not/yet") == ""
+    assert list(tmp_path.iterdir()) == []
+    assert trials.writing(Path("/proc/self")) != ""
+    assert building.state_folder("Permission denied", "x").mend == "sudo chown -R $USER x"
+
+
+def test_the_worst_decides():
+    warn, fail = Diagnosis("a", "warn", ""), Diagnosis("b", "fail", "")
+    assert worst([]) == "ok"
+    assert worst([ok("c", ""), warn]) == "warn"
+    assert worst([fail, warn]) == "fail"
+
+
+def test_lists_of_the_kernel_are_read():
+    assert numbers("0-2,8") == (0, 1, 2, 8)
+    assert numbers("") == ()
+
+
+def test_facts_of_a_host_are_read_below_a_root(tmp_path):
+    facts = give_host(tmp_path, cpus=8, nodes=2, available_gib=4)
+    assert [cpu.node for cpu in facts.cpus] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert facts.cpus[5].core == (4, 5)
+    assert facts.nodes[1].available_bytes == 2 * GIB + 2 * 2**20
+    assert facts.nodes[1].hugepages == {2**21: 512}
+    assert facts.hugepages == {2**21: 1024}
+    assert (facts.nested, facts.available_bytes) == ("Y", 4 * GIB)
+
+
+def test_an_empty_root_is_no_error(tmp_path):
+    facts = read_facts(tmp_path, [0])
+    assert facts.nodes == ()
+    assert replace(facts, cpus=()).cores == 0
+
+
+def doctor(*words, cwd, env):
+    return subprocess.run(
+        [*words, sys.executable, "-m", "labctl.cli", "doctor", "--json"],
+        cwd=cwd,
+        env={"PYTHONPATH": str(Path(__file__).parent.parent.parent), **os.environ, **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command_tells_a_host_without_a_lab(tmp_path, good_tools):
+    done = doctor(cwd=tmp_path, env={})
+    document = json.loads(done.stdout)
+    assert document["lab"] is None
+    assert done.returncode == (3 if document["status"] == "fail" else 0), done.stderr
+    names = [one["name"] for one in document["diagnoses"]]
+    assert names[:3] == ["qemu", "tcg", "kvm"]
+    assert "sources" not in names
+
+
+def test_the_command_finds_a_full_disk(tmp_path, good_tools):
+    state = tmp_path / ".labctl"
+    state.mkdir()
+    mount = f"{shutil.which('mount', path='/usr/bin:/bin')} -t tmpfs -o size=256k none {state}"
+    unshare = shutil.which("unshare", path="/usr/bin:/bin")
+    within = [unshare, "-rm", "/bin/sh", "-c", f'{mount} && exec "$@"', "sh"]
+    if not unshare or subprocess.run([*within, "/bin/true"], capture_output=True).returncode:
+        pytest.skip("no mounts of our own here")
+    done = doctor(*within, cwd=tmp_path, env={})
+    assert done.returncode == 3, done.stderr
+    found = {one["name"]: one for one in json.loads(done.stdout)["diagnoses"]}
+    assert found["state folder"]["status"] == "fail"
+    assert "No space left" in found["state folder"]["what"]
+    assert found["disk"]["status"] == "fail"
