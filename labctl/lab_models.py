@@ -100,7 +100,7 @@ class Model(BaseModel):
 class Defaults(Model):
     """What holds where nothing else is said."""
 
-    launcher: Literal["qemu"] = "qemu"
+    launcher: Literal["qemu", "virtme-ng"] = "qemu"
     transport: Literal["serial"] = "serial"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Reference = Field("numa4", description="the name of a guest under `guests:`")

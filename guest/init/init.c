@@ -3,12 +3,17 @@
  * The first process of a guest: mounts what a lab needs, starts the agent on
  * the command port, says once on the console that it is ready, and then only
  * reaps. A guest without an agent is of no use, so its end ends the guest.
+ *
+ * Another init may start it too, with a root of its own: then the lab's
+ * programs are in the folder that it was started from.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,12 +36,10 @@ static const struct {
 	{ "tmpfs", "/tmp" },    { "tmpfs", "/run" },
 };
 
+static char program_folder[PATH_MAX] = "/bin";
+static char search_path[PATH_MAX + 128] = "PATH=/bin:/sbin:/usr/bin:/usr/sbin";
 static char *const environment[] = {
-	"PATH=/bin:/sbin:/usr/bin:/usr/sbin",
-	"HOME=/root",
-	"USER=root",
-	"LC_ALL=C",
-	NULL,
+	search_path, "HOME=/root", "USER=root", "LC_ALL=C", NULL,
 };
 
 /*
@@ -78,12 +81,15 @@ static void end_guest(void)
 		pause();
 }
 
-static void mount_all(void)
+/* A root that is another init's has its /tmp and /run already. */
+static void mount_all(bool is_first)
 {
 	for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++)
-		if (mount(mounts[i].type, mounts[i].target, mounts[i].type, 0,
-			  NULL) &&
-		    errno != EBUSY)
+		if (!is_first && !strcmp(mounts[i].type, "tmpfs"))
+			continue;
+		else if (mount(mounts[i].type, mounts[i].target, mounts[i].type,
+			       0, NULL) &&
+			 errno != EBUSY)
 			say("cannot mount %s: %s", mounts[i].target,
 			    strerror(errno));
 }
@@ -115,10 +121,26 @@ static void tune_port(void)
 		close(file);
 }
 
+static void find_programs(const char *self)
+{
+	size_t length = strlen(self);
+
+	while (length > 1 && self[length - 1] != '/')
+		length--;
+	if (length < 2 || length >= sizeof(program_folder))
+		return;
+	memcpy(program_folder, self, length - 1);
+	program_folder[length - 1] = '\0';
+	snprintf(search_path, sizeof(search_path),
+		 "PATH=%s:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:"
+		 "/sbin:/bin",
+		 program_folder);
+}
+
 /* Start the agent and return once it has its port in raw mode. */
 static pid_t start_agent(void)
 {
-	char ready, number[16];
+	char ready, number[16], program[PATH_MAX + 16];
 	int pipes[2];
 	pid_t pid;
 
@@ -128,7 +150,9 @@ static pid_t start_agent(void)
 	if (pid == 0) {
 		close(pipes[0]);
 		snprintf(number, sizeof(number), "%d", pipes[1]);
-		execle("/bin/labagent", "labagent", COMMAND_PORT, number, NULL,
+		snprintf(program, sizeof(program), "%s/labagent",
+			 program_folder);
+		execle(program, "labagent", COMMAND_PORT, number, NULL,
 		       environment);
 		_exit(127);
 	}
@@ -141,15 +165,18 @@ static pid_t start_agent(void)
 	return pid;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	bool is_first = getpid() == 1;
 	char boot_id[64];
 	struct utsname kernel;
 	struct timespec up;
 	pid_t agent, child;
 	int status;
 
-	mount_all();
+	if (!is_first && argc > 0)
+		find_programs(argv[0]);
+	mount_all(is_first);
 	tune_port();
 	umask(022);
 	agent = start_agent();

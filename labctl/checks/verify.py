@@ -158,9 +158,13 @@ def _with_bases(lab: Lab, names: Sequence[str]) -> list[str]:
 
 
 def _as_variant(lab: Lab, variant: Variant) -> Lab:
-    """Return the lab with a variant of each kernel in its place, under the same name."""
+    """Return the lab with a variant of each kernel in its place, under the same name.
+
+    Its guests are QEMU's own: what the checks need is in their initramfs.
+    """
     kernels = {name: _kernel_as_variant(one, variant) for name, one in lab.kernels.items()}
-    return lab.model_copy(update={"kernels": kernels})
+    defaults = lab.defaults.model_copy(update={"launcher": "qemu"})
+    return lab.model_copy(update={"kernels": kernels, "defaults": defaults})
 
 
 def _kernel_as_variant(kernel: Kernel, variant: Variant) -> Kernel:

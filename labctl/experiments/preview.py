@@ -8,7 +8,7 @@ from typing import Any
 
 from labctl import host
 from labctl.experiments.plan import Plan, Visit, plan
-from labctl.guests import accelerator, qemu
+from labctl.guests import accelerator, launchers
 from labctl.guests.guest import GuestSpec
 from labctl.kernels.build import Image
 from labctl.lab_models import Lab
@@ -64,8 +64,10 @@ def _guests(lab: Lab, planned: Plan) -> list[dict[str, str]]:
             accel=accel,
             folder=Path(),
             command_line=f"{own} {group.command_line()}".strip(),
+            launcher=lab.defaults.launcher,
+            programs=Path("<programs>"),
         )
-        guests.append({"name": group.name, "command": shlex.join(qemu.command(spec))})
+        guests.append({"name": group.name, "command": shlex.join(launchers.command(spec))})
     return guests
 
 

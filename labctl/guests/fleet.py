@@ -15,7 +15,7 @@ from typing import Any
 
 from labctl import proc
 from labctl.errors import GuestError, HostError, UserError
-from labctl.guests import qemu
+from labctl.guests import launchers, qemu
 from labctl.guests.guest import Guest, GuestSpec, State, prepare_folder
 from labctl.kernels.build import Image
 from labctl.lab_models import Topology
@@ -73,7 +73,9 @@ class Fleet:
         spec = guest.spec
         shutil.rmtree(spec.folder, ignore_errors=True)
         prepare_folder(spec)
-        machine = proc.launch(qemu.command(spec), log=spec.folder / qemu.QEMU_LOG, cwd=spec.folder)
+        machine = proc.launch(
+            launchers.argv(spec), log=spec.folder / qemu.QEMU_LOG, cwd=spec.folder
+        )
         record = {
             "pid": machine.pid,
             "started_ticks": proc.started_ticks(machine.pid),
@@ -218,6 +220,8 @@ def _spec_as_json(spec: GuestSpec) -> dict[str, Any]:
         "accel": spec.accel,
         "folder": str(spec.folder),
         "command_line": spec.command_line,
+        "launcher": spec.launcher,
+        "programs": None if spec.programs is None else str(spec.programs),
     }
 
 
@@ -234,4 +238,6 @@ def _spec_from_json(data: dict[str, Any]) -> GuestSpec:
         accel=data["accel"],
         folder=Path(data["folder"]),
         command_line=data["command_line"],
+        launcher=data.get("launcher", "qemu"),
+        programs=Path(data["programs"]) if data.get("programs") else None,
     )

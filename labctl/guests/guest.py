@@ -23,7 +23,7 @@ from labctl.errors import (
     HostError,
     KnobRefused,
 )
-from labctl.guests import qemu
+from labctl.guests import launchers, qemu
 from labctl.guests.qemu import GuestSpec
 from labctl.transports import Outcome
 from labctl.transports.console import Console
@@ -103,7 +103,7 @@ class Guest:
             prepare_folder(self.spec)
             machine = stack.enter_context(
                 proc.spawn(
-                    qemu.command(self.spec),
+                    launchers.argv(self.spec),
                     cwd=self.spec.folder,
                     log=self.spec.folder / qemu.QEMU_LOG,
                 )
@@ -383,7 +383,7 @@ def prepare_folder(spec: GuestSpec) -> None:
     # An earlier boot in this folder would be taken for this one, as long as QEMU
     # has not yet emptied its log.
     (spec.folder / qemu.CONSOLE_LOG).unlink(missing_ok=True)
-    (spec.folder / "command.txt").write_text(shlex.join(qemu.command(spec)) + "\n")
+    (spec.folder / "command.txt").write_text(shlex.join(launchers.command(spec)) + "\n")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ never built twice, and the same inputs give the same bytes on any host.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -38,10 +39,14 @@ _ETC = {"etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n", "etc/group": b"root:x:
 
 @dataclass(frozen=True, slots=True)
 class Initramfs:
-    """A built archive; `hash` is the hex content address of all that went in."""
+    """A built archive; `hash` is the hex content address of all that went in.
+
+    `programs` is a folder with the lab's own programs, as they are in the archive.
+    """
 
     path: Path
     hash: str
+    programs: Path
 
 
 def build(
@@ -64,9 +69,9 @@ def build(
     store.mkdir(parents=True, exist_ok=True)
     version = _compiler_version()
     entries = _skeleton()
-    for folder, target in _PROGRAMS.items():
-        program = _program(store, source, folder, version)
-        entries.append(Entry.file(target, program.read_bytes(), 0o755))
+    built = {name: _program(store, source, name, version) for name in _PROGRAMS}
+    for name, program in built.items():
+        entries.append(Entry.file(_PROGRAMS[name], program.read_bytes(), 0o755))
     entries += _busybox()
     entries += _extra(files or {})
     archive = cpio.archive(entries)
@@ -74,7 +79,22 @@ def build(
     path = store / f"initramfs-{digest[:16]}.cpio"
     if not path.exists():
         _write(path, archive, 0o644)
-    return Initramfs(path, digest)
+    return Initramfs(path, digest, _folder(store, built))
+
+
+def _folder(store: Path, built: Mapping[str, Path]) -> Path:
+    """Return a folder that holds programs under their own names."""
+    digest = hashlib.sha256("\0".join(path.name for path in built.values()).encode())
+    folder = store / f"programs-{digest.hexdigest()[:16]}"
+    if not folder.exists():
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+        partial.mkdir(exist_ok=True)
+        for name, program in built.items():
+            shutil.copy(program, partial / Path(_PROGRAMS[name]).name)
+        with contextlib.suppress(OSError):  # another labctl was faster, with the same
+            partial.rename(folder)
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
 
 
 def source_folder() -> Path:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from labctl import host, proc
 from labctl.errors import UserError
-from labctl.guests import accelerator, initramfs
+from labctl.guests import accelerator, initramfs, launchers
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
 from labctl.kernels.build import Builder, BuildProgress, Image
-from labctl.lab_models import Lab, Topology
+from labctl.lab_models import Kernel, Lab, Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,8 @@ class Prepared:
             accel=self.accel,
             folder=folder,
             command_line=f"{own} {command_line}".strip(),
+            launcher=self.lab.defaults.launcher,
+            programs=self.initramfs.programs,
         )
 
 
@@ -47,7 +49,15 @@ def build_images(
 ) -> dict[str, Image]:
     """Build what is not built yet; return the images by the kernels' names."""
     builder = Builder(lab.state, progress)
-    return builder.images(lab.kernels[name] for name in dict.fromkeys(kernels))
+    more = launchers.fragments(lab.defaults.launcher)
+    return builder.images(_with(lab.kernels[name], more) for name in dict.fromkeys(kernels))
+
+
+def _with(kernel: Kernel, fragments: tuple[Path, ...]) -> Kernel:
+    """Return a kernel with more fragments; a ready image is what it is."""
+    if kernel.source.startswith("image:"):
+        return kernel
+    return kernel.model_copy(update={"kconfig": (*kernel.kconfig, *fragments)})
 
 
 def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
@@ -81,6 +91,7 @@ def prepare(
     root = lab.state
     # A missing tool is told before a build of minutes, not after it.
     proc.run(["qemu-system-x86_64", "--version"], timeout_seconds=30)
+    launchers.check(lab.defaults.launcher)
     images = build_images(lab, kernels, progress)
     if not images:
         raise UserError("no kernel was named")

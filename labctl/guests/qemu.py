@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labctl.errors import GuestLost
+from labctl.errors import GuestLost, HostError
 from labctl.guests.topology import qemu_arguments
 from labctl.kernels.build import Image
 from labctl.lab_models import Topology
@@ -27,7 +28,11 @@ _COMMAND_LINE = "console=ttyS0,115200 panic=-1 oops=panic"
 
 @dataclass(frozen=True, slots=True)
 class GuestSpec:
-    """All that decides how a guest runs; `folder` receives its logs and sockets."""
+    """All that decides how a guest runs; `folder` receives its logs and sockets.
+
+    `programs` is a folder with the lab's programs, for a launcher whose guests do
+    not boot from the initramfs.
+    """
 
     name: str
     image: Image
@@ -36,6 +41,8 @@ class GuestSpec:
     accel: str
     folder: Path
     command_line: str = ""
+    launcher: str = "qemu"
+    programs: Path | None = None
 
 
 def command(spec: GuestSpec) -> list[str]:
@@ -46,11 +53,28 @@ def command(spec: GuestSpec) -> list[str]:
     words += qemu_arguments(spec.topology)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
     words += ["-append", f"{_COMMAND_LINE} {spec.command_line}".strip()]
-    words += _serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
-    words += _serial("line", LINE_SOCKET)
-    words += ["-chardev", f"socket,id=monitor,path={MONITOR_SOCKET},server=on,wait=off"]
-    words += ["-mon", "chardev=monitor,mode=control"]
-    return words
+    words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
+    words += serial("line", LINE_SOCKET)
+    return [*words, *monitor()]
+
+
+def argv(spec: GuestSpec) -> list[str]:
+    """Return what starts the guest: nobody else has to be asked."""
+    return command(spec)
+
+
+def find() -> str:
+    """Return the path of QEMU.
+
+    Raises:
+        HostError: it is not installed.
+    """
+    found = shutil.which(PROGRAM)
+    if found is None:
+        raise HostError(
+            f"{PROGRAM} is not installed", hint="`make setup` installs what the lab needs"
+        )
+    return found
 
 
 def accelerator(accel: str) -> list[str]:
@@ -62,11 +86,18 @@ def accelerator(accel: str) -> list[str]:
     return ["-accel", "tcg,thread=multi", "-cpu", "max,-erms"]
 
 
-def _serial(name: str, socket: str, log: str | None = None) -> list[str]:
+def serial(name: str, socket: str, log: str | None = None) -> list[str]:
+    """Return the arguments of the next serial port, on a unix socket."""
     chardev = f"socket,id={name},path={socket},server=on,wait=off"
     if log:
         chardev += f",logfile={log},logappend=off"
     return ["-chardev", chardev, "-serial", f"chardev:{name}"]
+
+
+def monitor() -> list[str]:
+    """Return the arguments of the monitor, on its socket."""
+    chardev = f"socket,id=monitor,path={MONITOR_SOCKET},server=on,wait=off"
+    return ["-chardev", chardev, "-mon", "chardev=monitor,mode=control"]
 
 
 class Monitor:

@@ -13,7 +13,7 @@ def qemu_arguments(topology: Topology) -> list[str]:
     Every node has a memory backend of its own and `cpus_per_node` vCPUs in one
     socket. Node distances are always spelled out, also the local 10.
     """
-    words = ["-m", _mebibytes(topology.nodes * topology.memory_per_node), "-smp", _smp(topology)]
+    words = ["-m", _mebibytes(topology.nodes * topology.memory_per_node), "-smp", sockets(topology)]
     for node in range(topology.nodes):
         first = node * topology.cpus_per_node
         last = first + topology.cpus_per_node - 1
@@ -29,7 +29,8 @@ def qemu_arguments(topology: Topology) -> list[str]:
     return words
 
 
-def _smp(topology: Topology) -> str:
+def sockets(topology: Topology) -> str:
+    """Return the vCPUs for `-smp`: a socket a node."""
     cpus = topology.nodes * topology.cpus_per_node
     return f"{cpus},sockets={topology.nodes},cores={topology.cpus_per_node},threads=1"
 

@@ -1,0 +1,139 @@
+"""The virtme-ng launcher: vng writes QEMU's command line and gives the host's root as the guest's.
+
+labctl starts that command line itself: a guest is then one process, which pauses,
+ends and dies with labctl as any other. Beside what vng wants of it, the guest gets
+the console's log, the command port and the monitor of every guest, and a folder with
+the lab's own programs.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from labctl import proc
+from labctl.errors import CommandError, HostError
+from labctl.guests import qemu
+from labctl.guests.qemu import GuestSpec
+from labctl.guests.topology import sockets
+from labctl.lab_models import Topology
+
+PROGRAM = "vng"
+# A folder of the guest's own: what is under the host's /tmp or /run is hidden there.
+PROGRAMS_FOLDER = "/run/labctl"
+LIMITS = (
+    "the host's files are the guest's root, so what runs there is the host's own userland",
+    "the root is 9p, also where virtiofsd is installed: a program takes longer to start",
+    "the nodes' memory is shared with the host (memfd), whatever the guest asks for",
+    "udev and systemd-tmpfiles of the host run in the guest, if the host has them",
+    "vng's own settings (~/.config/virtme-ng) hold here too",
+    "kernels need virtio, 9p and overlayfs: guest/kconfig/virtme.config is added to theirs",
+    "a kernel without them ends without a word, or hangs without its root",
+)
+_SECONDS = 60.0
+_COMMAND_LINE = "oops=panic loglevel=7"
+
+
+def command(spec: GuestSpec) -> list[str]:
+    """Return vng's argument vector; sockets and logs are relative to the guest's folder."""
+    nodes = spec.topology.nodes
+    words = [PROGRAM, "--run", _quoted(spec.image.bzimage), "--name", f"labctl-{spec.name}"]
+    # Where /dev/kvm opens and does not work, vng would take it and QEMU would die.
+    words += ["--disable-kvm"] if spec.accel == "tcg" else []
+    # QEMU's own 9p server needs no second process; there are no modules; / is there.
+    words += ["--force-9p", "--skip-modules", "--cwd", "/", "--memory"]
+    words += [f"{nodes * spec.topology.memory_per_node // 2**20}M"]
+    words += ["--cpus", sockets(spec.topology)]
+    words += _numa(spec.topology)
+    words += ["--append", f"{_COMMAND_LINE} {spec.command_line}".strip()]
+    if spec.programs is not None:
+        words += [f"--rodir={PROGRAMS_FOLDER}={_quoted(spec.programs)}"]
+    words += ["--exec", f"exec {PROGRAMS_FOLDER}/init"]
+    return [*words, f"--qemu-opts={shlex.join(_more_of_qemu(spec))}"]
+
+
+def argv(spec: GuestSpec) -> list[str]:
+    """Ask vng for the command line of QEMU.
+
+    Raises:
+        HostError: virtme-ng is not installed, or refused.
+    """
+    words = [find(), *command(spec)[1:], "--dry-run"]
+    env = {
+        # vng calls other programs of its package by their names, and makes a file
+        # for the status of its script.
+        "PATH": os.pathsep.join([str(Path(words[0]).parent), os.environ.get("PATH", os.defpath)]),
+        "TMPDIR": str(spec.folder),
+    }
+    try:
+        said = proc.run(words, cwd=spec.folder, env=env, timeout_seconds=_SECONDS)
+    except CommandError as error:
+        last = error.output.strip().splitlines()[-1:] or ["it said nothing"]
+        raise HostError(
+            f"vng refused to start {spec.name}: {last[0]}", hint=f"try it: {shlex.join(words)}"
+        ) from error
+    lines = said.text.strip().splitlines()
+    qemu_words = shlex.split(lines[-1]) if lines else []
+    if not qemu_words or not Path(qemu_words[0]).name.startswith("qemu"):
+        raise HostError("vng printed no command line of QEMU", hint=f"try: {shlex.join(words)}")
+    return qemu_words
+
+
+def find() -> str:
+    """Return the path of vng: on PATH, or beside the Python that runs labctl.
+
+    Raises:
+        HostError: it is not installed.
+    """
+    beside = Path(sys.executable).parent / PROGRAM
+    found = shutil.which(PROGRAM) or (str(beside) if os.access(beside, os.X_OK) else None)
+    if found is None:
+        raise HostError(
+            "vng is not installed", hint="`pip install virtme-ng`, or labctl with its extra virtme"
+        )
+    return found
+
+
+def limits(kernel_config: str | None = None) -> list[str]:
+    """Return what is different, or cannot work, in guests of this launcher.
+
+    With the text of a kernel's .config, what that kernel lacks comes first.
+    """
+    missing = []
+    if kernel_config is not None:
+        have = set(kernel_config.splitlines())
+        missing = [f"the kernel lacks {o}" for o in _NEEDED if f"{o}=y" not in have]
+    return [*missing, *LIMITS]
+
+
+_NEEDED = ("CONFIG_VIRTIO_PCI", "CONFIG_NET_9P_VIRTIO", "CONFIG_9P_FS", "CONFIG_VIRTIO_CONSOLE")
+
+
+def _numa(topology: Topology) -> list[str]:
+    words = []
+    for node in range(topology.nodes):
+        first = node * topology.cpus_per_node
+        last = first + topology.cpus_per_node - 1
+        memory = topology.memory_per_node // 2**20
+        words += ["--numa", f"{memory}M,cpus={first}" + (f"-{last}" if last > first else "")]
+    for source in range(topology.nodes):
+        for target in range(topology.nodes):
+            value = topology.distances.distance(source, target)
+            words += ["--numa-distance", f"{source},{target}={value}"]
+    return words
+
+
+def _more_of_qemu(spec: GuestSpec) -> list[str]:
+    words = qemu.accelerator(spec.accel)[2:]  # the CPU; of two, QEMU takes the last
+    # vng throws the console away. It is ttyS0, by the name `console`.
+    words += ["-set", f"chardev.console.logfile={qemu.CONSOLE_LOG}"]
+    words += qemu.serial("line", qemu.LINE_SOCKET)
+    return [*words, *qemu.monitor()]
+
+
+def _quoted(path: Path) -> str:
+    """Quote for the shell that vng hands some of its arguments to as they are."""
+    return shlex.quote(str(path))

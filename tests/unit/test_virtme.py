@@ -1,0 +1,114 @@
+"""The virtme-ng launcher, with a vng of a few lines on PATH."""
+
+import itertools
+import shlex
+from pathlib import Path
+
+import pytest
+
+from labctl.errors import HostError
+from labctl.guests import launchers, virtme
+from labctl.guests.qemu import GuestSpec
+from labctl.kernels import kconfig
+from labctl.kernels.build import Image
+from labctl.lab_models import Distances, Topology
+
+MIB = 2**20
+# It says what it was asked, and answers as vng does.
+FAKE = """#!/bin/sh
+printf '%s\\0' "$@" >asked
+echo 'some warning' >&2
+echo "$FAKE_ANSWER"
+exit "${FAKE_STATUS:-0}"
+"""
+
+
+def spec(folder, **more):
+    image = Image("stock", Path("/k/a b/bzImage"), "", "", None, (), None, "6.1", "")
+    topology = Topology(
+        nodes=2, cpus_per_node=2, memory_per_node=512 * MIB, distances=Distances(remote=21)
+    )
+    return GuestSpec(
+        name="stock",
+        image=image,
+        topology=topology,
+        initramfs=Path("/unused"),
+        folder=folder,
+        launcher="virtme-ng",
+        programs=Path("/lab/programs"),
+        **{"accel": "tcg", **more},
+    )
+
+
+def values(words, option):
+    return [b for a, b in itertools.pairwise(words) if a == option]
+
+
+@pytest.fixture
+def vng(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "vng"
+    program.parent.mkdir()
+    program.write_text(FAKE)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setenv("FAKE_ANSWER", "/usr/bin/qemu-system-x86_64 -append 'a b'")
+    return program
+
+
+def test_nodes_memory_and_distances_are_those_of_the_topology(tmp_path):
+    words = launchers.command(spec(tmp_path))
+    assert words[0] == "vng"
+    assert values(words, "--memory") == ["1024M"]
+    assert values(words, "--cpus") == ["4,sockets=2,cores=2,threads=1"]
+    assert values(words, "--numa") == ["512M,cpus=0-1", "512M,cpus=2-3"]
+    assert values(words, "--numa-distance") == ["0,0=10", "0,1=21", "1,0=21", "1,1=10"]
+
+
+def test_a_broken_kvm_is_not_touched_where_tcg_was_chosen(tmp_path):
+    assert "--disable-kvm" in launchers.command(spec(tmp_path))
+    assert "--disable-kvm" not in launchers.command(spec(tmp_path, accel="kvm"))
+
+
+def test_console_line_and_monitor_are_where_every_guest_has_them(tmp_path):
+    (more,) = [w for w in launchers.command(spec(tmp_path)) if w.startswith("--qemu-opts=")]
+    words = shlex.split(more.partition("=")[2])
+    assert values(words, "-set") == ["chardev.console.logfile=console.log"]
+    assert values(words, "-serial") == ["chardev:line"]
+    sockets = [word.split("path=")[1].split(",")[0] for word in values(words, "-chardev")]
+    assert sockets == ["line.sock", "monitor.sock"]
+
+
+def test_vng_is_asked_for_qemus_command_line(tmp_path, vng):
+    assert launchers.argv(spec(tmp_path)) == ["/usr/bin/qemu-system-x86_64", "-append", "a b"]
+    asked = (tmp_path / "asked").read_text().split("\0")
+    assert "--dry-run" in asked
+    # vng hands the path to a shell.
+    assert "'/k/a b/bzImage'" in asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "told"),
+    [("", "0", "no command line"), ("hello", "0", "no command line"), ("", "2", "vng refused")],
+)
+def test_what_vng_cannot_do_is_the_hosts_fault(tmp_path, vng, monkeypatch, answer, status, told):
+    monkeypatch.setenv("FAKE_ANSWER", answer)
+    monkeypatch.setenv("FAKE_STATUS", status)
+    with pytest.raises(HostError, match=told):
+        launchers.argv(spec(tmp_path))
+
+
+def test_a_missing_vng_is_told_with_what_mends_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    with pytest.raises(HostError, match="vng is not installed") as caught:
+        launchers.check("virtme-ng")
+    assert "pip install" in caught.value.hint
+
+
+def test_what_a_kernel_lacks_is_the_first_limit():
+    (fragment,) = launchers.fragments("virtme-ng")
+    options = kconfig.render(kconfig.merge([fragment]))
+    assert virtme.limits(options) == list(virtme.LIMITS)
+    lacking = virtme.limits(options.replace("CONFIG_9P_FS=y", ""))
+    assert lacking[0] == "the kernel lacks CONFIG_9P_FS"
+    assert launchers.fragments("qemu") == ()
