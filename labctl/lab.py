@@ -20,6 +20,8 @@ from labctl.lab_models import (
     LabFile,
     Statistics,
     StatisticsOverride,
+    Target,
+    TargetEntry,
     Topology,
     Tunable,
     Variant,
@@ -139,6 +141,7 @@ def _resolve(file: LabFile, path: Path, root: Path, document: Document) -> Lab:
         state=absolute(root, file.state).resolve(),
         defaults=file.defaults.model_copy(update={"guest": default_guest(file)}),
         guests=file.guests,
+        targets={name: _target(name, one, root) for name, one in file.targets.items()},
         kernels={name: resolve(file, name, root) for name in file.kernels},
         tunables={name: Tunable(name=name, **dict(one)) for name, one in file.tunables.items()},
         workloads={name: Workload(name=name, **dict(one)) for name, one in file.workloads.items()},
@@ -147,6 +150,12 @@ def _resolve(file: LabFile, path: Path, root: Path, document: Document) -> Lab:
         verify=_verify(file.verify, root),
         marks={**document.keys, **document.values},
     )
+
+
+def _target(name: str, entry: TargetEntry, root: Path) -> Target:
+    paths = {"key": entry.key, "initrd": entry.initrd}
+    found = {key: None if text is None else absolute(root, text) for key, text in paths.items()}
+    return Target(**{**dict(entry), **found, "name": name})
 
 
 def _verify(entry: VerifyEntry, root: Path) -> Verify:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labctl import units
-from labctl.lab_files import check_fragments, check_kernels
+from labctl.lab_files import absolute, check_fragments, check_kernels
 from labctl.lab_findings import Findings
 from labctl.lab_models import (
     LOCAL_DISTANCE,
@@ -16,6 +16,7 @@ from labctl.lab_models import (
     ExperimentEntry,
     LabFile,
     Statistics,
+    TargetEntry,
     Topology,
     TunableEntry,
     VerifyEntry,
@@ -32,6 +33,8 @@ def check(file: LabFile, found: Findings, root: Path) -> None:
     _default_guest(file, found)
     if found.sound_section("kernels"):
         check_kernels(file, found, root)
+    for name, target in file.targets.items():
+        _target(target, ("targets", name), found, root)
     for name, tunable in file.tunables.items():
         _tunable(tunable, ("tunables", name), found)
     for name, workload in file.workloads.items():
@@ -96,6 +99,16 @@ def _distances(guest: Topology, path: KeyPath, found: Findings) -> None:
         if matrix[i][i] != LOCAL_DISTANCE:
             what = f"the distance from node {i} to itself must be {LOCAL_DISTANCE}"
             found.add((*path, i, i), f"{what}, and is {matrix[i][i]}")
+
+
+def _target(target: TargetEntry, path: KeyPath, found: Findings, root: Path) -> None:
+    for key, text in (("key", target.key), ("initrd", target.initrd)):
+        if text is not None and found.sound(*path, key) and not absolute(root, text).is_file():
+            hint = f"paths start from the folder of the lab file, {root}"
+            found.add((*path, key), f"the file {quote(text)} does not exist", hint)
+    if target.host_key is not None and len(target.host_key.split()) < 2:
+        hint = "the kind and the key, as `ssh-keyscan` prints them: ssh-ed25519 AAAA..."
+        found.add((*path, "host_key"), "is no host key", hint)
 
 
 def _default_guest(file: LabFile, found: Findings) -> None:
@@ -197,6 +210,8 @@ class _Experiment:
         )
         if experiment.guest is not None:
             _known("guest", experiment.guest, (*path, "guest"), found.names("guests"), found)
+        if experiment.target is not None:
+            _known("target", experiment.target, (*path, "target"), found.names("targets"), found)
         matrix = (*path, "matrix")
         if not experiment.matrix and matrix in found.document.keys and found.sound(*matrix):
             hint = "matrix: {max_active: [1, 2, 4]}, or remove the key"
@@ -277,7 +292,7 @@ def check_memory(
         need, user = 1, ""
         for title, one in experiments.items():
             kernels = {*one.kernels, one.baseline or one.kernels[0]} & known
-            if (one.guest or default) == name and len(kernels) + 1 > need:
+            if one.target is None and (one.guest or default) == name and len(kernels) + 1 > need:
                 need, user = len(kernels) + 1, title
         total = need * guest.memory_bytes
         if total > memory_bytes:

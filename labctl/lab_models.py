@@ -161,6 +161,39 @@ class Kernel(Model):
     command_line: str = ""
 
 
+class TargetEntry(Model):
+    """A machine to measure on in place of guests: its kernel is changed by kexec."""
+
+    kind: Literal["ssh"] = Field(description="how it is reached")
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:%-]+$")]
+    port: Annotated[Count, Field(ge=1, le=65535)] | None = None
+    user: str = "root"
+    key: str | None = Field(None, description="a private key; the user's own if not given")
+    host_key: str | None = Field(
+        None, description="ssh-ed25519 AAAA...; what ~/.ssh/known_hosts says if not given"
+    )
+    initrd: str | None = Field(
+        None, description="a file of this host that its kernels boot with; its own if not given"
+    )
+    command_line: str = Field("", description="added to the machine's own command line")
+    boot_timeout: Seconds = 300.0
+
+
+class Target(Model):
+    """The same resolved: `key` and `initrd` are absolute paths."""
+
+    name: str
+    kind: Literal["ssh"]
+    host: str
+    port: int | None
+    user: str
+    key: Path | None
+    host_key: str | None
+    initrd: Path | None
+    command_line: str
+    boot_timeout: float
+
+
 class TunableEntry(Model):
     """A setting of the kernel: a file in the guest, or a parameter of the command line."""
 
@@ -266,6 +299,7 @@ class ExperimentEntry(Model):
         {}, description="tunables and parameters, each with a list of values; every combination"
     )
     guest: Reference | None = None
+    target: Reference | None = Field(None, description="a machine to measure on, not guests")
     metric: Word | None = None
     handovers: Literal["required", "none"] = Field(
         "required",
@@ -347,6 +381,7 @@ class LabFile(Model):
     state: str = Field(".labctl", description="the folder for all that labctl makes: .labctl")
     defaults: Defaults = Defaults()
     guests: dict[Name, Topology] = Field({"numa4": Topology()}, min_length=1)
+    targets: dict[Name, TargetEntry] = {}
     kernels: dict[Name, KernelEntry] = Field(min_length=1)
     tunables: dict[Name, TunableEntry] = {}
     workloads: dict[Name, WorkloadEntry] = {}
@@ -367,6 +402,7 @@ class Lab(Model):
     state: Path
     defaults: Defaults
     guests: dict[str, Topology]
+    targets: dict[str, Target] = {}
     kernels: dict[str, Kernel]
     tunables: dict[str, Tunable]
     workloads: dict[str, Workload]

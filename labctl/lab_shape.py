@@ -17,6 +17,7 @@ from labctl.lab_models import (
     KernelEntry,
     LabFile,
     Model,
+    TargetEntry,
     Topology,
     TunableEntry,
     WorkloadEntry,
@@ -25,6 +26,7 @@ from labctl.lab_yaml import Document, KeyPath, Plain, Text
 
 _NAMED: dict[str, type[Model]] = {
     "guests": Topology,
+    "targets": TargetEntry,
     "kernels": KernelEntry,
     "tunables": TunableEntry,
     "workloads": WorkloadEntry,
@@ -33,6 +35,7 @@ _NAMED: dict[str, type[Model]] = {
 _MAX_ROUNDS = 50  # each round leaves out what the one before found; a few are enough
 _MAY_BE_EMPTY = {"set", "parameters", "kconfig", "statistics", "defaults", "distances"}
 _SECTIONS_MAY_BE_EMPTY = {
+    "targets",
     "tunables",
     "workloads",
     "experiments",

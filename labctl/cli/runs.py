@@ -21,25 +21,28 @@ if TYPE_CHECKING:
 @LAB
 @JSON
 @click.option("--seed", type=int, help="What the order of the cells is drawn from [default: new].")
+@click.option("--target", metavar="NAME", help="Measure on this machine of the lab, not in guests.")
 @click.option("--resume", "resumed", metavar="RUN", help="Go on with an interrupted run.")
 @click.argument("experiments", nargs=-1)
 def run(
     lab_path: Path | None,
     as_json: bool,
     seed: int | None,
+    target: str | None,
     resumed: str | None,
     experiments: Sequence[str],
 ) -> None:
     """Measure EXPERIMENTS (all, if none is named) and report what differs.
 
     Each block boots every kernel afresh and visits its cells in a random order;
-    while one guest is measured the others stand still. Every sample is on the
+    while one guest is measured the others stand still. On a target, which runs one
+    kernel at a time, a block starts kernel after kernel by kexec. Every sample is on the
     disk before the next begins: after Ctrl-C, `--resume` goes on.
     """
-    from labctl.experiments import session
+    from labctl.experiments import on_target, session
 
-    if resumed and (experiments or seed is not None):
-        raise click.UsageError("--resume goes on as the run began: no EXPERIMENT, no --seed")
+    if resumed and (experiments or seed is not None or target):
+        raise click.UsageError("--resume goes on as the run began: no EXPERIMENT, --seed, --target")
     lab = load_lab(lab_path)
     with screen.Measuring() as shown:
         events = session.Events(
@@ -51,7 +54,9 @@ def run(
         if resumed:
             folder = session.resume(lab, resumed, events=events)
         else:
-            folder = session.run(lab, chosen(lab, experiments), seed=seed, events=events)
+            names = chosen(lab, experiments)
+            lab = on_target.with_target(lab, names, target)
+            folder = session.run(lab, names, seed=seed, events=events)
     _show_report(lab, folder.id, as_json=as_json)
 
 

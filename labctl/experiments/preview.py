@@ -13,6 +13,7 @@ from labctl.guests.guest import GuestSpec
 from labctl.kernels.build import Image
 from labctl.lab_models import Lab
 from labctl.results import runs
+from labctl.targets.machine import describe_start
 
 # Before anything was measured here: seconds of a slow host under TCG.
 _GUESS_BOOT_SECONDS = 4.0
@@ -39,6 +40,12 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
 
 
 def _guests(lab: Lab, planned: Plan) -> list[dict[str, str]]:
+    if planned.experiment.target is not None:
+        target = lab.targets[planned.experiment.target]
+        return [
+            {"name": g.name, "command": describe_start(target, f"<{g.kernel}>/bzImage")}
+            for g in planned.groups()
+        ]
     topology = lab.guests[lab.guest_of(planned.experiment)]
     cache = lab.state / "accelerator.json"
     accel = accelerator.expected(lab.defaults.accel, host=host.describe(), cache=cache)

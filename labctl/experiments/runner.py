@@ -110,6 +110,8 @@ class Runner:
     facts: Facts
     progress: Callable[[Progress], None] = lambda _: None
     enough: Callable[[list[Sample]], bool] = lambda _: False
+    # Whether all guests of a block can be up together; a machine runs one kernel at a time.
+    together: bool = True
     clock: Callable[[], float] = time.monotonic
     load: Callable[[], Mapping[str, float]] = host.load
     health: HealthRule = field(default_factory=HealthRule)
@@ -149,20 +151,29 @@ class Runner:
         return [sample for sample in self.store.samples() if sample.experiment == name]
 
     def _block(self, number: int) -> None:
-        visits = self._open_visits(number)
-        if not visits:
-            return
         self._told.clear()
-        with contextlib.ExitStack() as stack:
-            guests, failures = self._boot(stack, number, visits)
-            for order, visit in enumerate(visits):
-                self._tell(number, order, visits, "measuring")
-                sample = self._visit(number, order, visit, guests, failures)
-                self.store.append(sample)
-                self._tell(number, order + 1, visits, sample.status)
+        parts = self._parts(self._open_visits(number))
+        visits = [visit for part in parts for visit in part]
+        order = 0
+        for part in parts:
+            with contextlib.ExitStack() as stack:
+                guests, failures = self._boot(stack, number, part)
+                for visit in part:
+                    self._tell(number, order, visits, "measuring")
+                    sample = self._visit(number, order, visit, guests, failures)
+                    self.store.append(sample)
+                    order += 1
+                    self._tell(number, order, visits, sample.status)
         why = disturbed_blocks(self._samples()).get(number)
-        if why:
+        if visits and why:
             self._tell(number, len(visits), visits, f"block disturbed: {why}")
+
+    def _parts(self, visits: list[Visit]) -> list[list[Visit]]:
+        """Return what is measured between two changes of the kernels that are up."""
+        parts: dict[BootGroup | None, list[Visit]] = {}
+        for visit in visits:
+            parts.setdefault(None if self.together else visit.cell.group, []).append(visit)
+        return list(parts.values())
 
     def _open_visits(self, number: int) -> list[Visit]:
         """Return the visits of a block without a sample, and the warm-ups that they need.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from labctl import host
 from labctl.errors import HostError, UserError
+from labctl.experiments import on_target
 from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.runner import Facts, Progress, Runner
 from labctl.guests.fleet import Fleet
@@ -22,6 +24,8 @@ from labctl.results.health import HealthRule
 from labctl.results.runs import RunFolder
 from labctl.results.stats import half_width
 from labctl.results.store import Sample
+from labctl.targets.machine import TargetMachine
+from labctl.targets.prepare import prepare_target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +47,10 @@ def run(lab: Lab, names: Sequence[str], *, seed: int | None, events: Events) -> 
     """
     chosen = secrets.randbelow(2**31) if seed is None else seed
     plans = [plan(lab, name, chosen) for name in _known(lab, names)]
-    prepared = _prepare(lab, plans, events)
-    folder = runs.create(lab.state / "runs")
-    folder.write(_record(lab, folder.id, plans, prepared, chosen))
-    _carry_out(folder, plans, prepared, events)
+    with _prepared(lab, plans, events) as (prepared, machine):
+        folder = runs.create(lab.state / "runs")
+        folder.write(_record(lab, folder.id, plans, prepared, chosen))
+        _carry_out(folder, plans, prepared, machine, events)
     return folder
 
 
@@ -59,10 +63,17 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     folder = runs.resolve(lab.state / "runs", run_id)
     record = folder.read()
     names = [experiment["name"] for experiment in record["experiments"]]
+    lab = on_target.as_recorded(lab, record)
     plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
-    prepared = _prepare(lab, plans, events)
-    now = _record(lab, folder.id, plans, prepared, record["seed"])
-    now["experiments"] = _as_recorded(now["experiments"], record["experiments"])
+    with _prepared(lab, plans, events) as (prepared, machine):
+        now = _record(lab, folder.id, plans, prepared, record["seed"])
+        now["experiments"] = _as_recorded(now["experiments"], record["experiments"])
+        _check_unchanged(folder, record, now)
+        _carry_out(folder, plans, prepared, machine, events)
+    return folder
+
+
+def _check_unchanged(folder: RunFolder, record: dict[str, Any], now: dict[str, Any]) -> None:
     for what in ("experiments", "kernels", "accel", "guests"):
         if now[what] != record[what]:
             raise UserError(
@@ -70,12 +81,10 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
                 where=str(folder.path / "run.json"),
                 hint="samples of different things are not mixed: start a new run",
             )
-    if prepared.host.id != record["host"]["id"]:
+    if now["host"]["id"] != record["host"]["id"]:
         raise UserError(
             f"the run {folder.id} was begun on another host", hint="start a new run here"
         )
-    _carry_out(folder, plans, prepared, events)
-    return folder
 
 
 def _as_recorded(
@@ -97,6 +106,20 @@ def _known(lab: Lab, names: Sequence[str]) -> list[str]:
             hint=f"there are: {', '.join(lab.experiments)}",
         )
     return list(dict.fromkeys(names))
+
+
+@contextlib.contextmanager
+def _prepared(
+    lab: Lab, plans: Sequence[Plan], events: Events
+) -> Iterator[tuple[Prepared, TargetMachine | None]]:
+    """Prepare guests, or hold the machine that is measured on in their place."""
+    target = on_target.target_of(lab, plans)
+    if target is None:
+        yield _prepare(lab, plans, events), None
+        return
+    kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
+    with prepare_target(lab, target, kernels, events.building) as found:
+        yield found
 
 
 def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> Prepared:
@@ -151,6 +174,7 @@ def _experiment(lab: Lab, each: Plan) -> dict[str, Any]:
         "name": each.experiment.name,
         "workload": workload.name,
         "guest": lab.guest_of(each.experiment),
+        "target": each.experiment.target,
         "command": workload.command,
         "metric": lab.metric_of(each.experiment),
         "better": workload.better,
@@ -167,7 +191,11 @@ def _experiment(lab: Lab, each: Plan) -> dict[str, Any]:
 
 
 def _carry_out(
-    folder: RunFolder, plans: Sequence[Plan], prepared: Prepared, events: Events
+    folder: RunFolder,
+    plans: Sequence[Plan],
+    prepared: Prepared,
+    machine: TargetMachine | None,
+    events: Events,
 ) -> None:
     record = folder.read()
     events.started(folder.id, record["seed"], prepared.accel)
@@ -184,8 +212,12 @@ def _carry_out(
                 lab=prepared.lab,
                 plan=each,
                 store=folder.store,
-                boot=_booter(prepared, each, folder),
+                boot=_booter(prepared, each, folder)
+                if machine is None
+                else on_target.booter(prepared, machine, each, folder),
                 facts=facts,
+                together=machine is None,
+                load=host.load if machine is None else machine.load,
                 progress=events.measuring,
                 enough=_enough(each),
                 health=HealthRule.of(record),

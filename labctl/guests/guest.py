@@ -21,31 +21,20 @@ from labctl.errors import (
     GuestPanic,
     GuestSplat,
     HostError,
-    KnobRefused,
 )
 from labctl.guests import launchers, qemu
 from labctl.guests.qemu import GuestSpec
-from labctl.transports import Outcome
+from labctl.transports import Outcome, exchange
 from labctl.transports.console import Console
 from labctl.transports.serial import SerialTransport
 
 __all__ = ["Guest", "GuestSpec", "State", "boot_all"]
 
 _POLL_SECONDS = 0.02
-_FILE_SECONDS = 20.0
 _LAST_WORDS_SECONDS = 2.0
 _FOLDER_SECONDS = 10.0
 # Without a heartbeat of the agent, which sends one each second while it works.
 _SILENCE_SECONDS = 60.0
-# One write(2) a value, since sysfs would see pieces; names and texts are set
-# apart by NUL, which neither holds.
-_EXCHANGE = r"""
-w() {
-  [ -e "$1" ] || { echo "$1: there is no such file" >&2; exit 9; }
-  printf '%s\n' "$2" > "$1" || { echo "$1 does not take '$2'" >&2; exit 9; }
-}
-r() { [ -r "$1" ] && printf '\0%s\0' "$1" && cat "$1"; }
-"""
 
 
 class State(Enum):
@@ -288,14 +277,8 @@ class Guest:
         Raises:
             KnobRefused: a file to be written does not exist or does not take its value.
         """
-        calls = [f"w {shlex.quote(path)} {shlex.quote(text)}" for path, text in writes.items()]
-        calls += [f"r {shlex.quote(path)}" for path in reads]
-        outcome = self.run("\n".join([_EXCHANGE, *calls, "true"]), timeout_seconds=_FILE_SECONDS)
-        if outcome.status != 0:
-            reason = outcome.stderr.decode("utf-8", "replace").strip()
-            raise KnobRefused(reason or "a file does not take its value", where=self.name)
-        words = outcome.stdout.decode("utf-8", "replace").split("\0")[1:]
-        return dict(zip(words[::2], words[1::2], strict=True))
+        text = exchange.script(writes, reads)
+        return exchange.answer(self.run(text, timeout_seconds=exchange.SECONDS), self.name)
 
     def read(self, path: str) -> str:
         """Return the text of a file in the guest.

@@ -82,6 +82,13 @@ def build(
     return Initramfs(path, digest, _folder(store, built))
 
 
+def program(root: Path, name: str) -> Path:
+    """Return one program of the `guest` folder, compiled; raises as `build`."""
+    store = root / "guest"
+    store.mkdir(parents=True, exist_ok=True)
+    return _program(store, source_folder(), name, _compiler_version())
+
+
 def _folder(store: Path, built: Mapping[str, Path]) -> Path:
     """Return a folder that holds programs under their own names."""
     digest = hashlib.sha256("\0".join(path.name for path in built.values()).encode())

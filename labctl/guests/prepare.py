@@ -45,11 +45,17 @@ class Prepared:
 
 
 def build_images(
-    lab: Lab, kernels: Iterable[str], progress: Callable[[BuildProgress], None]
+    lab: Lab,
+    kernels: Iterable[str],
+    progress: Callable[[BuildProgress], None],
+    fragments: tuple[Path, ...] | None = None,
 ) -> dict[str, Image]:
-    """Build what is not built yet; return the images by the kernels' names."""
+    """Build what is not built yet; return the images by the kernels' names.
+
+    `fragments` are added to those of each kernel, by default what the launcher asks for.
+    """
     builder = Builder(lab.state, progress)
-    more = launchers.fragments(lab.defaults.launcher)
+    more = launchers.fragments(lab.defaults.launcher) if fragments is None else fragments
     return builder.images(_with(lab.kernels[name], more) for name in dict.fromkeys(kernels))
 
 

@@ -19,6 +19,7 @@ LAYERS = {
     "kernels": 4,
     "transports": 5,
     "guests": 6,
+    "targets": 6,
     "results": 6,
     "experiments": 7,
     "reports": 7,

@@ -1,0 +1,101 @@
+"""`TargetBoot`: one kernel on a machine, as the runner takes a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from labctl.errors import GuestLost, GuestSplat
+from labctl.kernels.images import Image
+from labctl.targets.machine import TargetMachine
+from labctl.transports import Outcome
+from labctl.transports.console import scan
+
+_TAIL_LINES = 100
+
+
+class TargetBoot:
+    """A kernel that is started on a machine by `wait_ready` and stays until the next one is.
+
+    There is one kernel on a machine at a time, so pausing means nothing. `log` is
+    where the kernel's messages are kept.
+    """
+
+    def __init__(self, machine: TargetMachine, image: Image, command_line: str, log: Path) -> None:
+        self._machine = machine
+        self._image = image
+        self._command_line = command_line
+        self._log = log
+        self._known: set[str] = set()
+        self.boot_id = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._machine.hang_up()
+
+    def wait_ready(self, deadline_seconds: float) -> None:
+        """Change the machine's kernel; `deadline_seconds` is at least the target's own.
+
+        Raises:
+            BootFailed: it did not come to that.
+            GuestSplat: the kernel complained on its way.
+        """
+        seconds = max(deadline_seconds, self._machine.target.boot_timeout)
+        boot = self._machine.change_kernel(self._image, self._command_line, seconds)
+        self.boot_id = boot.id
+        self._check()
+
+    def run(
+        self, argv: Sequence[str] | str, *, timeout_seconds: float, stdin: bytes = b""
+    ) -> Outcome:
+        """Run a command.
+
+        Raises:
+            GuestError: as `Transport.run`; GuestLost too if the machine rebooted.
+            GuestSplat: the kernel complained meanwhile.
+        """
+        try:
+            outcome = self._machine.run(argv, timeout_seconds=timeout_seconds, stdin=stdin)
+            self._check()
+        except (GuestLost, GuestSplat):
+            self._machine.hang_up()
+            raise
+        return outcome
+
+    def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
+        """Write files, then read some."""
+        return self._machine.exchange(writes, reads)
+
+    def pause(self) -> None:
+        """Do nothing: no other kernel waits on this machine."""
+
+    def resume(self) -> None:
+        """See that the machine still runs this kernel.
+
+        Raises:
+            GuestLost: it rebooted.
+        """
+        boot = self._machine.boot()
+        if boot.id != self.boot_id:
+            raise GuestLost(
+                f"the machine rebooted by itself, and runs {boot.release} now",
+                where=self._machine.name,
+            )
+
+    def _check(self) -> None:
+        lines = self._machine.kernel_log()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log.write_text("\n".join(lines) + "\n")
+        for line in lines:
+            kind = scan(line)
+            if kind is not None and line not in self._known:
+                self._known.add(line)
+                raise GuestSplat(
+                    line.strip(),
+                    kind=kind,
+                    where=f"{self._machine.name}: {self._log}",
+                    console_tail=lines[-_TAIL_LINES:],
+                )

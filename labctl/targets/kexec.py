@@ -1,0 +1,64 @@
+"""What a machine is told in order to change its kernel, and how it is seen that it did. Pure.
+
+Everything that the lab adds to a command line stands behind the token with the
+image's hash: the machine's own is what stands before it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+PARAMETER = "labctl.image"
+# A kernel that oopsed measures nothing more that could be believed, and one that
+# panicked must give the machine back: its firmware boots what it always boots.
+_FALL_BACK = "panic=10 oops=panic"
+_HASH_DIGITS = 16
+# Told by a boot loader to the kernel that it started itself.
+_NOT_INHERITED = re.compile(r"(BOOT_IMAGE|initrd|panic|oops)=\S*|kexec_jump_back_entry=\S*")
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One boot of a machine: the kernel's own random id, its release and its command line."""
+
+    id: str
+    release: str
+    command_line: str
+
+    @property
+    def token(self) -> str | None:
+        """The short hash of the lab's image that runs, None if it is none of the lab's."""
+        found = re.search(rf"(?:^|\s){re.escape(PARAMETER)}=(\S+)", self.command_line)
+        return found[1] if found else None
+
+    @property
+    def own_command_line(self) -> str:
+        """The machine's own command line, whichever kernel runs."""
+        words = re.split(rf"(?:^|\s){re.escape(PARAMETER)}=", self.command_line)[0].split()
+        return " ".join(word for word in words if not _NOT_INHERITED.fullmatch(word))
+
+
+def token_of(image_hash: str) -> str:
+    """Return what names an image on a command line."""
+    return image_hash[:_HASH_DIGITS]
+
+
+def command_line(boot: Boot, image_hash: str, more: str) -> str:
+    """Return the command line of the next kernel: the machine's own, the token, and `more`."""
+    words = (boot.own_command_line, f"{PARAMETER}={token_of(image_hash)}", _FALL_BACK, more)
+    return " ".join(word for word in words if word)
+
+
+def fault(before: Boot, after: Boot, image_hash: str, release: str) -> str | None:
+    """Return why `after` is not the boot that was asked for, None if it is."""
+    if after.token != token_of(image_hash):
+        return (
+            f"came back with {after.release} and not with the kernel that it was given: "
+            "that one panicked or was reset, and the machine fell back"
+        )
+    if after.id == before.id:
+        return "did not change its kernel"
+    if release and after.release != release:
+        return f"runs {after.release}, and the image that it was given is {release}"
+    return None

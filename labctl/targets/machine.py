@@ -1,0 +1,308 @@
+"""`TargetMachine`: one machine behind SSH, and the change of its kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from labctl.errors import BootFailed, GuestError, HostError, KnobRefused
+from labctl.host import Host
+from labctl.kernels.images import Image
+from labctl.lab_models import Target
+from labctl.targets import kexec
+from labctl.targets.kexec import Boot
+from labctl.transports import Command, Outcome, exchange
+
+# In memory, private to root, and gone with every boot.
+FOLDER = "/run/labctl"
+_COMMAND_SECONDS = 60.0
+_POLL_SECONDS = 1.0
+_BOOT_FILES = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/cmdline")
+_LOAD_FILES = ("/proc/stat", "/proc/loadavg", "/proc/pressure/cpu")
+_TICKS_A_SECOND = 100.0  # of /proc/stat, on every architecture that Linux has left
+# The machine's own way down stops its services; without systemd nobody does.
+_LEAVE = """\
+if [ -d /run/systemd/system ]; then leave="systemctl $2"; else leave="$1 $3"; fi
+setsid /bin/sh -c "sleep 1; exec $leave" </dev/null >/dev/null 2>&1 &
+"""
+# As Debian, Fedora and openSUSE name it.
+_OWN_INITRD = """\
+for file in "/boot/initrd.img-$1" "/boot/initramfs-$1.img" "/boot/initrd-$1"; do
+  [ -f "$file" ] && { echo "$file"; exit; }
+done
+"""
+_PATH = f"PATH={FOLDER}:$PATH; export PATH"
+
+
+class Line(Protocol):
+    """The part of a transport that a machine is used by."""
+
+    def run(self, command: Command, timeout_seconds: float, stdin: bytes = b"") -> Outcome:
+        """Run a command; see `Transport.run`."""
+
+    def put(self, local: Path, remote: str) -> None:
+        """Copy a file to the machine."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+
+class Connect(Protocol):
+    """Makes a line to the machine; it connects when it is first used."""
+
+    def __call__(self, *, silence_seconds: float) -> Line:
+        """Return a line that takes this long a silence for a machine that hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Programs for the machine: `kexec` changes its kernel, `programs` are what is measured."""
+
+    kexec: Path
+    programs: tuple[Path, ...]
+
+
+class TargetMachine:
+    """A machine; leaving the `with` block gives it back with its own kernel."""
+
+    def __init__(self, target: Target, connect: Connect, tools: Tools) -> None:
+        self.target = target
+        self.name = target.name
+        self._connect = connect
+        self._tools = tools
+        self._line: Line | None = None
+        self._changed = False
+        self._own: Boot | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._changed:
+                self.give_back()
+        finally:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the connection; the next command makes another one."""
+        if self._line is not None:
+            with contextlib.suppress(GuestError, OSError):
+                self._line.close()
+            self._line = None
+
+    def run(self, command: Command, *, timeout_seconds: float, stdin: bytes = b"") -> Outcome:
+        """Run a command with the lab's programs on its PATH; raises as `Transport.run`."""
+        if isinstance(command, str):
+            argv = ["/bin/sh", "-c", f"{_PATH}\n{command}"]
+        else:
+            argv = ["/bin/sh", "-c", f'{_PATH}; exec "$@"', "sh", *command]
+        return self._use().run(argv, timeout_seconds, stdin)
+
+    def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
+        """Write small files, then read some; raises `KnobRefused` as a guest does."""
+        script = exchange.script(writes, reads)
+        outcome = self._use().run(script, exchange.SECONDS)
+        return exchange.answer(outcome, self.name)
+
+    def _use(self, silence_seconds: float = 60.0) -> Line:
+        if self._line is None:
+            self._line = self._connect(silence_seconds=silence_seconds)
+        return self._line
+
+    # --- what it is ----------------------------------------------------------------------------
+
+    def boot(self) -> Boot:
+        """Return which boot this is."""
+        found = self.exchange({}, _BOOT_FILES)
+        return Boot(*(found.get(path, "").strip() for path in _BOOT_FILES))
+
+    def describe(self) -> Host:
+        """Return the machine's facts, as of a host; `qemu` is empty.
+
+        Raises:
+            HostError: it cannot be reached, or not as root.
+        """
+        files = ("/etc/machine-id", "/proc/cpuinfo", "/proc/meminfo")
+        try:
+            found = self.exchange({}, files)
+            boot = self.boot()
+            user = self.run(["id", "-u"], timeout_seconds=_COMMAND_SECONDS).text.strip()
+        except GuestError as error:
+            raise HostError(
+                f"the target {self.name} cannot be used: {error.what}",
+                where=self.target.host,
+                hint=error.hint,
+            ) from error
+        if user != "0":
+            raise HostError(
+                f"the target {self.name} is reached as a user who cannot change its kernel",
+                where=self.target.host,
+                hint="only root can: `user: root`",
+            )
+        machine = found.get("/etc/machine-id", "").strip() or self.target.host
+        cpus = found.get("/proc/cpuinfo", "")
+        model = re.search(r"model name\s*: (.*)", cpus)
+        memory = re.search(r"MemTotal:\s*(\d+) kB", found.get("/proc/meminfo", ""))
+        return Host(
+            id=hashlib.sha256(f"labctl {machine}".encode()).hexdigest()[:12],
+            cpu_model=model[1].strip() if model else "",
+            cores=len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)),
+            memory_bytes=int(memory[1]) * 1024 if memory else 0,
+            kernel=boot.release,
+            qemu="",
+            boot_id=boot.id,
+        )
+
+    def load(self) -> dict[str, float]:
+        """Return how busy the machine is now, as `host.load` does for this host."""
+        found = self.exchange({}, _LOAD_FILES)
+        fields = [
+            int(f) / _TICKS_A_SECOND for f in found["/proc/stat"].split("\n", 1)[0].split()[1:9]
+        ]
+        user, nice, system, _idle, _iowait, irq, softirq, steal = fields
+        pressure = re.search(r"some avg10=([\d.]+)", found.get("/proc/pressure/cpu", ""))
+        return {
+            "busy_seconds": round(user + nice + system + irq + softirq, 2),
+            "steal_seconds": round(steal, 2),
+            "load_1min": float(found["/proc/loadavg"].split()[0]),
+            "psi_some_avg10_percent": float(pressure[1]) if pressure else 0.0,
+        }
+
+    def kernel_log(self) -> list[str]:
+        """Return the kernel's log since its boot, as far as it is still there."""
+        return self.run(["dmesg"], timeout_seconds=_COMMAND_SECONDS).text.splitlines()
+
+    # --- its kernel ----------------------------------------------------------------------------
+
+    def change_kernel(self, image: Image, more: str, deadline_seconds: float) -> Boot:
+        """Start an image in place of the running kernel, and return its boot.
+
+        The machine's boot loader is not touched: whatever happens, the next reset
+        brings its own kernel back.
+
+        Raises:
+            BootFailed: the machine does not take the image, does not come back, or
+                comes back with another kernel.
+        """
+        with self._booting():
+            before = self.boot()
+            if before.token is None:
+                self._own = before
+            line = kexec.command_line(before, image.hash, more)
+            self._load(image, line)
+            self._changed = True
+            self._leave("kexec", "start")
+        after = self._next_boot(before, deadline_seconds)
+        wrong = kexec.fault(before, after, image.hash, image.release)
+        if wrong is not None:
+            raise BootFailed(f"the machine {wrong}", where=self.name)
+        with self._booting():
+            self._furnish()
+        return after
+
+    def give_back(self) -> None:
+        """Reboot into the machine's own kernel, unless that runs already.
+
+        Raises:
+            BootFailed: it does not come back.
+        """
+        with self._booting():
+            boot = self.boot()
+            if boot.token is None:
+                return
+            self._put(self._tools.kexec)
+            self._leave("reboot", "reboot")
+        after = self._next_boot(boot, self.target.boot_timeout)
+        if after.token is not None:
+            raise BootFailed("the machine keeps the lab's kernel", where=self.name)
+        self._changed = False
+
+    @contextlib.contextmanager
+    def _booting(self) -> Iterator[None]:
+        try:
+            yield
+        except BootFailed:
+            raise
+        except GuestError as error:
+            raise BootFailed(error.what, where=self.name, hint=error.hint) from error
+
+    def _load(self, image: Image, line: str) -> None:
+        kernel = self._put(image.bzimage, "kernel")
+        self._check(kernel, image.bzimage)
+        tool = self._put(self._tools.kexec)
+        initrd = ""
+        if self.target.initrd is not None:
+            initrd = self._put(self.target.initrd, "initrd")
+            self._check(initrd, self.target.initrd)
+        elif self._own is not None:
+            words = ["/bin/sh", "-c", _OWN_INITRD, "sh", self._own.release]
+            initrd = self._use().run(words, _COMMAND_SECONDS).text.strip()
+        outcome = self._use().run([tool, "load", kernel, initrd, line], _COMMAND_SECONDS)
+        if outcome.status != 0:
+            why = outcome.stderr.decode("utf-8", "replace").strip()
+            raise BootFailed(
+                f"the machine does not take the image: {why}",
+                where=self.name,
+                hint="its kernel needs CONFIG_KEXEC_FILE, no lockdown, and no other image loaded",
+            )
+
+    def _put(self, local: Path, name: str | None = None) -> str:
+        self._use().run(f"umask 077; mkdir -p {FOLDER}", _COMMAND_SECONDS)
+        remote = f"{FOLDER}/{name or local.name.partition('-')[0]}"
+        self._use().put(local, remote)
+        return remote
+
+    def _check(self, remote: str, local: Path) -> None:
+        said = self._use().run(["sha256sum", remote], _COMMAND_SECONDS).text.split(" ")[0]
+        if said != hashlib.sha256(local.read_bytes()).hexdigest():
+            raise BootFailed(f"{local.name} did not arrive as it is", where=self.name)
+
+    def _leave(self, systemd: str, own: str) -> None:
+        """Let the machine go down a moment after the command that asked for it has ended."""
+        words = ["/bin/sh", "-c", _LEAVE, "sh", f"{FOLDER}/kexec", systemd, own]
+        self._use().run(words, _COMMAND_SECONDS)
+        self.hang_up()
+
+    def _next_boot(self, before: Boot, deadline_seconds: float) -> Boot:
+        deadline = time.monotonic() + deadline_seconds
+        last = "it still runs the old kernel"
+        while time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            try:
+                self._use(silence_seconds=20.0)
+                boot = self.boot()
+            except GuestError as error:
+                last = error.what
+            else:
+                if boot.id != before.id:
+                    self.hang_up()
+                    return boot
+            self.hang_up()
+        raise BootFailed(
+            f"the machine did not come back within {deadline_seconds:g} s: {last}",
+            where=self.name,
+            hint="reset it: its boot loader starts its own kernel",
+        )
+
+    def _furnish(self) -> None:
+        """Bring what is measured, and mount what tunables are found in."""
+        for program in self._tools.programs:
+            self._put(program)
+        mount = "mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug"
+        outcome = self._use().run(mount, _COMMAND_SECONDS)
+        if outcome.status != 0:
+            raise KnobRefused("debugfs cannot be mounted", where=self.name)
+
+
+def describe_start(target: Target, image: str) -> str:
+    """Return in words how a kernel is started there, for a plan."""
+    where = f"{target.user}@{target.host}" + (f" port {target.port}" if target.port else "")
+    return f"kexec of {shlex.quote(image)} on {where}"

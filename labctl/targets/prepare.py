@@ -1,0 +1,65 @@
+"""From kernels of the lab to a machine that can run them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+from labctl.guests import initramfs
+from labctl.guests.prepare import Prepared, build_images
+from labctl.kernels.build import BuildProgress
+from labctl.lab_models import Lab, Target
+from labctl.targets.machine import Connect, TargetMachine, Tools
+from labctl.transports.ssh import SshAddress, SshTransport
+
+# Not an accelerator: nothing stands between the kernel and the machine.
+NATIVE = "native"
+
+
+@contextlib.contextmanager
+def prepare_target(
+    lab: Lab, target: Target, kernels: Iterable[str], progress: Callable[[BuildProgress], None]
+) -> Iterator[tuple[Prepared, TargetMachine]]:
+    """Build what the kernels lack and hold the machine, in its own kernel at first and at last.
+
+    Raises:
+        BuildError: a kernel or a program does not build.
+        HostError: the machine cannot be reached, or not as root.
+        BootFailed: it does not come back with its own kernel.
+    """
+    tools = Tools(
+        kexec=initramfs.program(lab.state, "kexec"),
+        programs=(initramfs.program(lab.state, "freebench"),),
+    )
+    with TargetMachine(target, connect_to(target), tools) as machine:
+        facts = machine.describe()  # before a build of minutes
+        fragment = initramfs.source_folder() / "kconfig" / "kexec.config"
+        images = build_images(lab, kernels, progress, (fragment,))
+        machine.give_back()
+        prepared = Prepared(
+            lab=lab,
+            host=facts,
+            accel=NATIVE,
+            images=images,
+            initramfs=initramfs.build(lab.state),
+        )
+        yield prepared, machine
+
+
+def connect_to(target: Target) -> Connect:
+    """Return what makes lines to a target."""
+    address = SshAddress(
+        host=target.host,
+        port=target.port,
+        user=target.user,
+        key=target.key,
+        host_key=target.host_key,
+        ssh_config=target.key is None,
+    )
+
+    def connect(*, silence_seconds: float) -> SshTransport:
+        return SshTransport(
+            address, alive=lambda: None, owner="labctl", silence_seconds=silence_seconds
+        )
+
+    return connect
