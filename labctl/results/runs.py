@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from labctl.errors import HostError, UserError
-from labctl.results.store import Store, sync_folder
+from labctl.results.lines import sync_folder
+from labctl.results.store import Store
 
 _SHOWN = 10
 

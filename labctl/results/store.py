@@ -1,24 +1,17 @@
-"""Samples on disk: one JSON object a line, appended, never rewritten.
-
-A line that was confirmed (`append` returned) survives a crash of labctl and of
-the machine; a line that was torn by one is cut off before the next is written.
-"""
+"""Samples on disk: one JSON object a line, appended, never rewritten."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from labctl.errors import BadOutput, HostError, UserError
+from labctl.results import lines
 
 Scalar = int | float | str
 Key = tuple[str, int, str, bool, int]
@@ -138,8 +131,7 @@ class Store:
         """
         line = (sample.to_json() + "\n").encode()
         try:
-            with self._locked() as descriptor:
-                self._checked_bytes = _append_line(descriptor, line, self._checked_bytes)
+            self._checked_bytes = lines.append(self.path, line, self._checked_bytes)
         except OSError as error:
             raise HostError(
                 f"a sample could not be written: {error.strerror or error}",
@@ -162,7 +154,7 @@ class Store:
         shared: dict[object, Any] = {}
         try:
             with self.path.open("rb") as file:
-                for number, line in enumerate(_whole_lines(file), start=1):
+                for number, line in enumerate(lines.whole_lines(file), start=1):
                     size += len(line)
                     sample = _parse(line, shared, where=f"{self.path}:{number}")
                     of_cell = seen.setdefault(
@@ -197,71 +189,6 @@ class Store:
     def keys(self) -> set[Key]:
         """Return the keys of all samples that are finished, of whatever status."""
         return {sample.key for sample in self.samples()}
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        is_new = not self.path.exists()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if is_new:
-                sync_folder(self.folder)
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names inside a folder survive a crash of the machine; raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _append_line(descriptor: int, line: bytes, checked_bytes: int) -> int:
-    """Append one line, after what the last crash tore is cut off; return the file's new size."""
-    end = os.fstat(descriptor).st_size
-    if end != checked_bytes:
-        end = _whole(os.pread(descriptor, end, 0))
-        os.ftruncate(descriptor, end)
-    try:
-        if os.write(descriptor, line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(descriptor)
-    except OSError:
-        os.ftruncate(descriptor, end)
-        raise
-    return end + len(line)
-
-
-def _whole(content: bytes) -> int:
-    """Return how many bytes of a file are whole lines.
-
-    Only the last line can be torn. After a crash of the machine it may also
-    end in a newline and yet hold garbage, so that it must be JSON to count.
-    """
-    end = content.rfind(b"\n") + 1
-    if end < len(content) or end == 0:
-        return end
-    start = content.rfind(b"\n", 0, end - 1) + 1
-    try:
-        json.loads(content[start:end])
-    except ValueError:
-        return start
-    return end
-
-
-def _whole_lines(file: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file without a torn last one, by the rule of `_whole`."""
-    last = b""
-    for line in file:
-        if last:
-            yield last
-        last = line
-    if _whole(last):
-        yield last
 
 
 def _parse(line: bytes, shared: dict[object, Any], *, where: str) -> Sample:

@@ -1,0 +1,91 @@
+"""Files that are only ever appended to, one JSON object a line.
+
+A line that was confirmed (`append` returned) survives a crash of labctl and of
+the machine; a line that was torn by one is cut off before the next is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def append(path: Path, line: bytes, checked_bytes: int = -1) -> int:
+    """Append one line so that it stays, and return the file's new size.
+
+    Up to `checked_bytes` the file is known to hold whole lines. Raises OSError when
+    the disk is full or fails; the file then ends where it ended before.
+    """
+    with _locked(path) as descriptor:
+        return _append(descriptor, line, checked_bytes)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside a folder survive a crash of the machine; raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def whole_lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file without a torn last one, by the rule of `_whole`."""
+    last = b""
+    for line in file:
+        if last:
+            yield last
+        last = line
+    if _whole(last):
+        yield last
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    is_new = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if is_new:
+            sync_folder(path.parent)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _append(descriptor: int, line: bytes, checked_bytes: int) -> int:
+    """Append one line, after what the last crash tore is cut off; return the file's new size."""
+    end = os.fstat(descriptor).st_size
+    if end != checked_bytes:
+        end = _whole(os.pread(descriptor, end, 0))
+        os.ftruncate(descriptor, end)
+    try:
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
+    return end + len(line)
+
+
+def _whole(content: bytes) -> int:
+    """Return how many bytes of a file are whole lines.
+
+    Only the last line can be torn. After a crash of the machine it may also
+    end in a newline and yet hold garbage, so that it must be JSON to count.
+    """
+    end = content.rfind(b"\n") + 1
+    if end < len(content) or end == 0:
+        return end
+    start = content.rfind(b"\n", 0, end - 1) + 1
+    try:
+        json.loads(content[start:end])
+    except ValueError:
+        return start
+    return end
