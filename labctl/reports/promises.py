@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from labctl.results.night_simulation import Count
 from labctl.results.simulation import Promise
 
 STYLES = {"terminal": "simple", "markdown": "github"}
@@ -15,6 +16,26 @@ def as_table(promises: Sequence[Promise], style: str) -> str:
     from tabulate import tabulate
 
     rows = [_row(promise) for promise in promises]
+    return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
+
+
+def nights_as_table(counts: Sequence[Count], style: str) -> str:
+    """Return one row for each scenario of simulated nights."""
+    from tabulate import tabulate
+
+    rows = [
+        {
+            "scenario": one.scenario,
+            "nights": one.nights,
+            "false alarm": _percent(one.false_alarms),
+            "found in time": "-" if one.found is None else _percent(one.found),
+            "after nights (median)": "-" if one.after is None else f"{one.after:g}",
+            "measured again": f"{one.again:.1f}",
+            "against before": f"{one.against:.1f}",
+            "kept": "yes" if one.kept else "NO",
+        }
+        for one in counts
+    ]
     return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
 
 

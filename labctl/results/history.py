@@ -1,0 +1,241 @@
+"""A cell's nights in a row: where its ratio changed, and what must be measured to be sure. Pure.
+
+Nothing is said of a change on the word of one night. A night that stands out is
+measured again at once, and counts only as far as both measurements show it. If the
+change is still there, tonight's kernel is compared with the one of before, in blocks
+of one run; only what two such runs say alike is reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import pairwise
+from statistics import NormalDist, median
+from typing import Literal
+
+from labctl.errors import HostError
+
+FEWEST_NIGHTS = 6  # of fewer, nobody knows what is usual
+CONFIRMATIONS = 2  # runs against the kernel of before that must agree
+UNCHANGED_NIGHTS = 3  # a change of so many nights under one image is a new level of the host
+_RECENT = 20  # nights that say what is usual
+_WILD = 4.0  # standard deviations from what is usual
+# Schwarz's criterion has 2 to 3, for the place and the size of a change.
+_PENALTY = 3.0
+_MAD_OF_NORMAL = NormalDist().inv_cdf(0.75)
+_LEAST_SD = 0.005  # no night repeats another one more exactly
+
+Setup = tuple[tuple[str, str], ...]
+Wish = Literal["", "again", "against"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Tonight's kernel against that of an earlier night: a verdict from blocks of one run."""
+
+    verdict: str
+    ratio: float | None = None
+    ci: tuple[float, float] | None = None
+    run: str = ""
+    against: str = ""  # the earlier night's date
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """One cell on one night.
+
+    `logs` are the log ratios against the pinned baseline, above 0 is better: of the
+    night's own run, then of that which measured it again. `error` is the standard
+    error of the first. `setup` names what must be alike for two nights to be
+    compared; `image` is the kernel under test.
+    """
+
+    date: str
+    logs: tuple[float, ...]
+    error: float
+    image: str
+    setup: Setup = ()
+    trials: tuple[Trial, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Nights in a row from the index `first` on; `why` says what ended the one before.
+
+    One that `continues` is of the same setup: only some nights are missing, and a
+    change is looked for across the gap.
+    """
+
+    first: int
+    why: str
+    continues: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one more night would mean.
+
+    `first` is the index of the first night of a new level, None if there is none;
+    `before` and `after` are the levels, as log ratios. `wish` is what must be measured
+    to know more: the night `again`, or its kernel `against` that of the night
+    `compared`. `verdict` is slower, faster, same (the runs against the kernel of before
+    showed no change), `unchanged` (it was the same kernel all the time), or nothing yet.
+    """
+
+    value: float | None = None
+    first: int | None = None
+    before: float = 0.0
+    after: float = 0.0
+    wish: Wish = ""
+    compared: int | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change that is settled: the night it was `found`, and its `Look`."""
+
+    found: int
+    look: Look
+    trials: tuple[Trial, ...]
+
+    @property
+    def verdict(self) -> str:
+        """The look's."""
+        return self.look.verdict
+
+
+@dataclass(slots=True)
+class Watch:
+    """Follows the nights of one cell.
+
+    `margin` is the smallest change that matters, on the log scale.
+    """
+
+    margin: float
+    nights: list[Night] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    _start: int = 0  # of the level that holds
+
+    def add(self, night: Night, look: Look | None = None) -> Look:
+        """Take a night for good, and return what it means: `look`, if it is known already.
+
+        Raises:
+            HostError: the library that finds changes is not installed.
+        """
+        segment = self._segment(night)
+        look = look or self.look(night)
+        if segment:
+            self.segments.append(segment)
+            if not segment.continues:
+                self._start = len(self.nights)
+        self.nights.append(night)
+        self.values.append(night.logs[0] if look.value is None else look.value)
+        if look.verdict:
+            found = len(self.nights) - 1
+            self.changes.append(Change(found=found, look=look, trials=night.trials))
+            self._start = found if look.first is None else look.first
+        return look
+
+    def look(self, night: Night) -> Look:
+        """Return what a night means, without taking it. Raises as `add` does."""
+        start = self._start
+        segment = self._segment(night)
+        if segment and not segment.continues:
+            start = len(self.nights)
+        usual = self.values[start:]
+        if len(usual) < FEWEST_NIGHTS:
+            return Look(value=median(night.logs))
+        centre = median(usual[-_RECENT:])
+        value = min(night.logs, key=lambda log: abs(log - centre))
+        values = [*usual, value]
+        sd = _spread(values, [*(one.error for one in self.nights[start:]), night.error])
+        first = _last_change(values, sd)
+        before, after = (median(values[:first]), median(values[first:])) if first else (0.0, 0.0)
+        is_changed = (first or 0) >= FEWEST_NIGHTS and abs(after - before) > self.margin
+        is_wild = abs(value - centre) > _WILD * sd
+        if not is_changed or first is None:
+            again: Wish = "again" if is_wild and len(night.logs) == 1 else ""
+            return Look(value=value, wish=again)
+        look = Look(value=value, first=start + first, before=before, after=after)
+        return self._settle(night, look, start)
+
+    def _settle(self, night: Night, look: Look, start: int) -> Look:
+        """Say what is to be done about a change, or what was said of it."""
+
+        def said(*, wish: Wish = "", verdict: str = "", compared: int | None = None) -> Look:
+            return Look(
+                value=look.value, first=look.first, before=look.before, after=look.after,
+                wish=wish, verdict=verdict, compared=compared,
+            )  # fmt: skip
+
+        if len(night.logs) == 1:
+            return said(wish="again")
+        first = start if look.first is None else look.first
+        earlier = range(first - 1, start - 1, -1)
+        compared = next((i for i in earlier if self.nights[i].image != night.image), None)
+        if compared is None:
+            is_settled = len(self.nights) + 1 - first >= UNCHANGED_NIGHTS
+            return said(verdict="unchanged" if is_settled else "")
+        direction = "slower" if look.after < look.before else "faster"
+        verdicts = [trial.verdict for trial in night.trials]
+        if "same" in verdicts:
+            return said(verdict="same", compared=compared)
+        if any(verdict != direction for verdict in verdicts):
+            return said(compared=compared)
+        if len(verdicts) < CONFIRMATIONS:
+            return said(wish="against", compared=compared)
+        return said(verdict=direction, compared=compared)
+
+    def _segment(self, night: Night) -> Segment | None:
+        """Return the segment that a night begins, None if it goes on with the last one."""
+        if not self.nights:
+            return Segment(first=0, why="", continues=False)
+        last, index = self.nights[-1], len(self.nights)
+        theirs, own = dict(last.setup), dict(night.setup)
+        differs = [n for n in {**theirs, **own} if theirs.get(n) != own.get(n)]
+        if differs:
+            return Segment(first=index, why=f"another {', '.join(differs)}", continues=False)
+        missing = (date.fromisoformat(night.date) - date.fromisoformat(last.date)).days - 1
+        if missing > 0:
+            plural = "night is" if missing == 1 else "nights are"
+            return Segment(first=index, why=f"{missing} {plural} missing", continues=True)
+        return None
+
+
+def _spread(values: Sequence[float], errors: Sequence[float]) -> float:
+    """Return the standard deviation of a night, whatever steps the values take.
+
+    That of the differences from night to night, by their median absolute deviation;
+    a night is never more exact than its own blocks.
+    """
+    steps = [after - before for before, after in pairwise(values)]
+    middle = median(steps)
+    of_steps = median(abs(step - middle) for step in steps) / _MAD_OF_NORMAL / math.sqrt(2)
+    return max(of_steps, median(errors), _LEAST_SD)
+
+
+def _last_change(values: Sequence[float], sd: float) -> int | None:
+    """Return where the last level begins, None if there is but one.
+
+    Piecewise constant levels by penalised least squares, solved exactly (PELT; Killick,
+    Fearnhead and Eckley, JASA 107, 2012), with Schwarz's penalty.
+    """
+    import numpy as np
+
+    try:
+        import ruptures
+    except ImportError as error:
+        raise HostError(
+            "ruptures, which finds the changes in a history, is not installed",
+            hint="pip install 'labctl[nightly]'",
+        ) from error
+    signal = np.asarray(values, dtype=float).reshape(-1, 1)
+    search = ruptures.KernelCPD(kernel="linear", min_size=1).fit(signal)
+    ends = search.predict(pen=_PENALTY * sd**2 * math.log(len(values)))
+    return int(ends[-2]) if len(ends) > 1 else None

@@ -1,0 +1,179 @@
+"""The nights of a cell: what stands out, what is measured again, what is reported."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from labctl.cli import labctl
+from labctl.errors import HostError
+from labctl.results import history as module
+from labctl.results.history import FEWEST_NIGHTS, Night, Trial, Watch
+from labctl.results.night_simulation import SCENARIOS, Scenario, history, simulate
+from labctl.results.verdict import Rule
+
+RULE = Rule.of(0.95, 0.02)
+DAY = np.datetime64("2026-01-01")
+
+
+def night(number, ratio, *, again=(), trials=(), image=None, **setup):
+    return Night(
+        date=str(DAY + number),
+        logs=tuple(map(math.log, (ratio, *again))),
+        error=0.01,
+        image=image or f"image {number}",
+        setup=tuple(setup.items()),
+        trials=tuple(Trial(verdict=one) for one in trials),
+    )
+
+
+def watch(ratios, **setup):
+    found = Watch(RULE.margin)
+    for number, ratio in enumerate(ratios):
+        found.add(night(number, ratio, **setup))
+    return found
+
+
+def steady(nights=20, seed=1):
+    return list(1.5 * np.exp(np.random.default_rng(seed).normal(0, 0.01, nights)))
+
+
+def test_a_night_like_the_others_asks_for_nothing():
+    look = watch(steady()).look(night(20, 1.5))
+    assert (look.wish, look.verdict, look.first) == ("", "", None)
+
+
+def test_the_first_nights_are_not_judged():
+    few = watch(steady(FEWEST_NIGHTS - 1))
+    assert few.look(night(FEWEST_NIGHTS - 1, 0.5)).wish == ""
+
+
+def test_a_night_that_stands_out_is_measured_again_at_once():
+    assert watch(steady()).look(night(20, 1.0)).wish == "again"
+    assert watch(steady()).look(night(20, 2.2)).wish == "again"
+
+
+def test_a_wild_night_counts_as_what_was_measured_again():
+    nights = watch(steady())
+    look = nights.add(night(20, 1.0, again=[1.5]))
+    assert (look.wish, look.verdict) == ("", "")
+    assert math.exp(nights.values[-1]) == pytest.approx(1.5)
+    assert nights.look(night(21, 1.5)).wish == ""
+
+
+def test_what_stays_is_measured_against_the_kernel_of_before_in_two_runs():
+    nights = watch(steady())
+    look = nights.look(night(20, 1.3, again=[1.3]))
+    assert (look.wish, look.first, look.compared) == ("against", 20, 19)
+    look = nights.look(night(20, 1.3, again=[1.3], trials=["slower"]))
+    assert (look.wish, look.verdict) == ("against", "")
+    look = nights.add(night(20, 1.3, again=[1.3], trials=["slower", "slower"]))
+    assert (look.wish, look.verdict) == ("", "slower")
+    assert [change.verdict for change in nights.changes] == ["slower"]
+
+
+def test_a_change_that_is_reported_is_the_new_level():
+    nights = watch(steady())
+    nights.add(night(20, 1.3, again=[1.3], trials=["slower", "slower"]))
+    for number in range(21, 30):
+        assert nights.add(night(number, 1.3)).wish == ""
+    assert len(nights.changes) == 1
+    better = nights.look(night(30, 1.5, again=[1.5], trials=["faster", "faster"]))
+    assert better.verdict == "faster"
+
+
+@pytest.mark.parametrize("verdicts", [["undecided"], ["slower", "undecided"], ["faster"]])
+def test_runs_that_do_not_agree_report_nothing(verdicts):
+    nights = watch(steady())
+    look = nights.add(night(20, 1.3, again=[1.3], trials=verdicts))
+    assert (look.wish, look.verdict) == ("", "")
+    assert nights.changes == []
+
+
+def test_a_kernel_that_is_the_same_as_before_changed_nothing():
+    nights = watch(steady())
+    assert nights.add(night(20, 1.3, again=[1.3], trials=["same"])).verdict == "same"
+    # Whatever moved the ratio, its new level is what is usual from now on.
+    for number in range(21, 30):
+        assert nights.add(night(number, 1.3)).wish == ""
+
+
+def test_without_a_new_image_no_kernel_is_accused():
+    nights = Watch(RULE.margin)
+    for number, ratio in enumerate(steady()):
+        nights.add(night(number, ratio, image="one"))
+    looks = [nights.add(night(20 + n, 1.3, again=[1.3], image="one")) for n in range(3)]
+    assert [look.verdict for look in looks] == ["", "", "unchanged"]
+    assert all(look.wish == "" for look in looks)
+
+
+@pytest.mark.parametrize("name", ["host", "baseline", "accelerator"])
+def test_another_host_or_base_begins_a_new_segment_and_alarms_nobody(name):
+    nights = watch(steady(), **{name: "a"})
+    assert nights.add(night(20, 1.0, **{name: "b"})).wish == ""
+    assert nights.add(night(21, 1.0, **{name: "b"})).wish == ""
+    assert nights.segments[-1].first == 20
+    assert nights.segments[-1].why == f"another {name}"
+    assert not nights.segments[-1].continues
+
+
+def test_a_missing_night_is_a_new_segment_and_no_alarm():
+    nights = watch(steady())
+    assert nights.add(night(23, 1.5)).wish == ""
+    assert nights.segments[-1] == module.Segment(
+        first=20, why="3 nights are missing", continues=True
+    )
+
+
+def test_a_regression_that_came_in_a_gap_is_seen():
+    nights = watch(steady())
+    assert nights.look(night(25, 1.3)).wish == "again"
+
+
+def test_a_change_within_the_smallest_that_matters_is_none():
+    exact = watch([1.5 * (1 + 0.0001 * (n % 3)) for n in range(20)])
+    look = exact.look(replace(night(20, 1.485), error=0.001))
+    assert look.wish != "against"
+    assert look.first is None
+
+
+def test_a_missing_library_is_told_with_what_to_do(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ruptures", None)
+    with pytest.raises(HostError, match="ruptures") as told:
+        watch(steady())
+    assert "labctl[nightly]" in str(told.value)
+
+
+def test_the_same_seed_is_the_same_history():
+    one, two, other = (
+        history(SCENARIOS[0], RULE, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert one == two
+    assert one != other
+
+
+def test_the_promises_are_kept_in_small():
+    """In full: `labctl methodology nights`; here as many as a minute's test bears."""
+    few = [replace(one, nights=min(one.nights, 40)) for one in SCENARIOS[:1] + SCENARIOS[3:4]]
+    quiet, slower = simulate(histories=12, seed=3, rule=RULE, scenarios=few)
+    assert quiet.false_alarms <= 1 / 12
+    assert slower.found >= 10 / 12
+    assert slower.after <= 6
+
+
+def test_a_broken_promise_is_seen():
+    """Where every third run is wild, and stays so, nothing can be promised."""
+    bad = Scenario(name="bad", outliers=0.3, outliers_stay=True, nights=40)
+    (count,) = simulate(histories=10, seed=1, rule=RULE, scenarios=[bad])
+    assert count.false_alarms > 0.2
+    assert not count.kept
+
+
+def test_the_command_counts():
+    done = CliRunner().invoke(labctl, ["methodology", "nights", "--histories", "1", "--json"])
+    document = json.loads(done.stdout)
+    assert [each["scenario"] for each in document["scenarios"]] == [s.name for s in SCENARIOS]
+    assert done.exit_code == (0 if all(s["kept"] for s in document["scenarios"]) else 1)
