@@ -38,7 +38,8 @@ summary { cursor: pointer; margin: .5rem 0; }
 @media print {
   body { max-width: none; font-size: 10pt; padding: 0; }
   .wide { overflow: visible; background: none; }
-  table { font-size: 7.5pt; } th, td { padding: 1pt 3pt; } td { white-space: normal; }
+  table { font-size: 7.5pt; } th, td { padding: 1pt 3pt; }
+  td:first-child { white-space: normal; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   h2, h3 { break-after: avoid; } figure, table { break-inside: avoid; }
   svg { max-width: 12cm; }

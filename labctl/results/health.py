@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from labctl.results.paired import MINIMUM_BLOCKS
 from labctl.results.store import Sample
 
 # Repetitions of one boot differ by about 4 % (docs/methodology.md), and an idle
@@ -102,7 +103,12 @@ def disturbed_blocks(samples: Iterable[Sample]) -> dict[int, str]:
 
 
 def extra_blocks(disturbed: int, planned: int) -> int:
-    """Return how many blocks are measured in place of disturbed ones: a few at most."""
+    """Return how many blocks are measured in place of disturbed ones: a few at most.
+
+    None where too few are planned for a verdict anyhow.
+    """
+    if planned < MINIMUM_BLOCKS:
+        return 0
     return min(disturbed, max(_LEAST_EXTRA, planned // _EXTRA_DIVISOR))
 
 

@@ -41,8 +41,12 @@ def test_a_run_measures_and_reports(labctl):
     assert patched["verdict"] == "undecided"  # two blocks can decide nothing
     assert patched["handovers"] >= 4
     assert experiment["aa_control"]["ratio"] > 0
+    seen = experiment["host_health"]["seen"]
+    assert 0 <= seen["others_percent"]["median"] <= seen["others_percent"]["worst"] <= 100
     samples = [json.loads(line) for line in labctl.samples()]
     assert {s["status"] for s in samples} == {"ok"}
+    for load in (s["load"] for s in samples):  # the guest's time is the lab's own, not others'
+        assert 0 < load["own_seconds"] <= load["busy_seconds"] + 0.1
     assert all("[never]" in s["read_back"]["thp"] for s in samples)
     assert labctl.guests_running() == []
     assert labctl.json("report", "--json", check=False) == document

@@ -84,6 +84,7 @@ def test_warm_ups_do_not_count():
 def test_only_a_few_blocks_are_measured_again():
     assert [extra_blocks(n, 8) for n in (0, 1, 2, 8)] == [0, 1, 2, 2]
     assert [extra_blocks(n, 20) for n in (4, 20)] == [4, 5]
+    assert extra_blocks(2, 5) == 0, "five blocks decide nothing anyhow"
 
 
 # The rule in a run.
@@ -148,7 +149,7 @@ def test_blocks_measured_again_have_an_order_of_their_own():
 
 
 def test_stopping_early_asks_for_the_blocks_that_count(tmp_path):
-    the_lab = lab(blocks=3)
+    the_lab = lab(blocks=6)
     blocks = the_lab.statistics.blocks.model_copy(update={"max": 9})
     the_lab = the_lab.model_copy(
         update={"statistics": the_lab.statistics.model_copy(update={"blocks": blocks})}
@@ -161,7 +162,7 @@ def test_stopping_early_asks_for_the_blocks_that_count(tmp_path):
         return True
 
     runner(tmp_path, world, the_lab, enough=enough).run()
-    assert asked == [[0, 2, 3]]
+    assert asked == [[0, 2, 3, 4, 5, 6]]
 
 
 def test_an_interrupted_run_measures_again_what_was_disturbed_before(tmp_path):
