@@ -74,7 +74,7 @@ def read_facts(root: Path = Path("/"), usable: Collection[int] | None = None) ->
         cpus=_cpus(root, allowed),
         nodes=_nodes(root),
         memory_bytes=_kibibytes(memory, "MemTotal"),
-        available_bytes=_kibibytes(memory, "MemAvailable"),
+        available_bytes=_kibibytes(memory, "MemAvailable") or _kibibytes(memory, "MemTotal"),
         cpu_flags=frozenset(flags[1].split()) if flags else frozenset(),
         nested=next(filter(None, map(_read, modules)), ""),
         hugepages=_hugepages(root / _HUGEPAGES),

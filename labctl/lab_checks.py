@@ -30,6 +30,7 @@ def check(file: LabFile, found: Findings, root: Path) -> None:
     """Record every mistake that needs more than one key to be seen."""
     for name, guest in file.guests.items():
         _distances(guest, ("guests", name), found)
+        _memory_kind(guest, ("guests", name), found, file.defaults.launcher)
     _default_guest(file, found)
     if found.sound_section("kernels"):
         check_kernels(file, found, root)
@@ -109,6 +110,21 @@ def _target(target: TargetEntry, path: KeyPath, found: Findings, root: Path) -> 
     if target.host_key is not None and len(target.host_key.split()) < 2:
         hint = "the kind and the key, as `ssh-keyscan` prints them: ssh-ed25519 AAAA..."
         found.add((*path, "host_key"), "is no host key", hint)
+
+
+def _memory_kind(guest: Topology, path: KeyPath, found: Findings, launcher: str) -> None:
+    for key in ("prealloc", "hugepages", "host_nodes"):
+        if launcher == "virtme-ng" and getattr(guest, key) and found.sound(*path, key):
+            what = "vng makes a guest's memory itself, and not as this asks for"
+            found.add((*path, key), what, "`launcher: qemu`, or remove the key", at_key=True)
+    size, memory = guest.hugepages, guest.memory_per_node
+    sound = found.sound(*path, "hugepages") and found.sound(*path, "memory_per_node")
+    if size and sound and memory % size:
+        what = (
+            f"{units.format_size(memory)} of a node are not a multiple of {units.format_size(size)}"
+        )
+        up = -(-memory // size) * size
+        found.add((*path, "hugepages"), what, f"memory_per_node: {units.format_size(up)}")
 
 
 def _default_guest(file: LabFile, found: Findings) -> None:

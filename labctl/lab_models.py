@@ -46,6 +46,41 @@ def _version(value: object) -> object:
     return 1 if value == "1" else value
 
 
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise units.UnitError(f"must be true or false, and is {units.kind(value)}")
+
+
+def _numbers(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple):
+        raise units.UnitError(
+            f"must be a list of numbers, and is {units.kind(value)}", "write it like [0, 1]"
+        )
+    found = tuple(units.count(one) for one in value)
+    if not found or min(found) < 0:
+        raise units.UnitError("must name at least one, counted from 0", "write it like [0, 1]")
+    for number in found:
+        if found.count(number) > 1:
+            raise units.UnitError(f"{number} stands twice in this list", "remove one of them")
+    return found
+
+
+def _page_size(value: object) -> int | None:
+    if value is None or value == "none":
+        return None
+    found = units.size(value)
+    if found not in (2 * units.MIB, units.GIB):
+        raise units.UnitError(f"must be 2MiB, 1GiB or none, and is {units.format_size(found)}")
+    return found
+
+
+def _choice(value: object) -> object:
+    return _none(value) if value in ("auto", "none", None) else _numbers(value)
+
+
 def _schema(pattern: str, number: str, description: str, **limits: float) -> WithJsonSchema:
     text = {"type": "string", "pattern": pattern}
     return WithJsonSchema({"anyOf": [{"type": number, **limits}, text], "description": description})
@@ -65,6 +100,18 @@ _NO_HALF_WIDTH = WithJsonSchema(
         "description": "stop when every interval is this narrow: 3%; none: never",
     }
 )
+
+_FLAG = WithJsonSchema({"type": "boolean", "description": "true or false"})
+_PAGE = WithJsonSchema(
+    {"enum": ["2MiB", "1GiB", "none", None], "description": "2MiB, 1GiB or none"}
+)
+_NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+
+
+def _choice_schema(description: str) -> WithJsonSchema:
+    words = {"enum": ["auto", "none", None]}
+    return WithJsonSchema({"anyOf": [words, _NUMBERS], "description": description})
+
 
 Version = Annotated[Literal[1], BeforeValidator(_version), WithJsonSchema({"const": 1})]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -88,6 +135,18 @@ Confidence = Annotated[
 Share = Annotated[float, BeforeValidator(units.share), _SHARE, Field(gt=0, lt=1, title="share")]
 HalfWidth = Annotated[Share | None, BeforeValidator(_none), _NO_HALF_WIDTH]
 Seconds = Annotated[float, BeforeValidator(units.duration), _DURATION, Field(gt=0)]
+Flag = Annotated[bool, BeforeValidator(_flag), _FLAG]
+PageSize = Annotated[int | None, BeforeValidator(_page_size), _PAGE]
+HostNodes = Annotated[
+    Literal["auto"] | tuple[int, ...] | None,
+    BeforeValidator(_choice),
+    _choice_schema("host NUMA nodes for the guest's nodes, in turn: [0, 1], auto or none"),
+]
+HostCpus = Annotated[
+    Literal["auto"] | tuple[int, ...] | None,
+    BeforeValidator(_choice),
+    _choice_schema("host CPUs for the vCPUs, in turn: [2, 3, 4, 5], auto or none"),
+]
 NodeMemory = Annotated[Bytes, Field(ge=64 * units.MIB, multiple_of=units.MIB)]
 
 
@@ -128,6 +187,17 @@ class Topology(Model):
     cpus_per_node: Annotated[Count, Field(ge=1, le=255)] = 1
     memory_per_node: NodeMemory = 1536 * units.MIB
     distances: Distances = Distances()
+    prealloc: Flag = Field(False, description="all memory is taken from the host before boot")
+    hugepages: PageSize = Field(
+        None, description="the host's hugepages that memory is made of: 2MiB, 1GiB or none"
+    )
+    host_nodes: HostNodes = None
+    pin: HostCpus = "auto"
+
+    @property
+    def vcpus(self) -> int:
+        """All vCPUs of one guest."""
+        return self.nodes * self.cpus_per_node
 
     @property
     def memory_bytes(self) -> int:

@@ -92,7 +92,8 @@ def _start(
         if cwd is not None and not cwd.is_dir():
             raise HostError(f"the folder {cwd} does not exist") from error
         raise HostError(
-            f"{words[0]} is not installed", hint="`make setup` installs what the lab needs"
+            f"{words[0]} is not installed",
+            hint="`make setup` installs what the lab needs, `labctl doctor` says what is missing",
         ) from error
     except OSError as error:
         raise HostError(f"{words[0]} cannot be started: {error.strerror}") from error

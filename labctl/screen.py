@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.text import Text
 from tabulate import tabulate
 
+from labctl.reports import words
+
 if TYPE_CHECKING:
     from labctl.checks.programs import Judgement
     from labctl.checks.series import Step
@@ -201,6 +203,7 @@ def preview(content: dict[str, Any]) -> str:
         f"{len(content['first_block'])} repetitions",
         f"expected: {duration(least)} to {duration(most)} ({content['expected_from']})",
         *_power(content["power"]),
+        *([f"guest: {words.placement(content['placement'])}"] if content["placement"] else []),
         "",
         "guests of a block:",
         *(f"  {guest['name']}: {guest['command']}" for guest in content["guests"]),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from labctl import host
 from labctl.doctor import building, running, trials
 from labctl.doctor.diagnosis import Diagnosis
-from labctl.experiments.needs import needs_of
+from labctl.errors import UserError
+from labctl.experiments.needs import Need, needs_of, shortage
 from labctl.guests import accelerator, probe
+from labctl.guests.placement import place
 from labctl.host_facts import HostFacts
 from labctl.kernels.sources import DEBIAN_FOLDER
 from labctl.lab_models import Lab
@@ -44,15 +46,16 @@ class Examination:
         self.telling("load")
         # First: what is tried after it is load too.
         busy_cores, steal_share = trials.watch_load(self.load_seconds)
-        yield from self._guests()
         needs = needs_of(self.lab) if self.lab else []
+        yield from self._guests(needs)
         yield running.cores(self.facts, needs)
         yield running.memory(self.facts, needs)
+        yield from self._placements(needs)
         yield running.governor(self.facts)
         yield running.load(busy_cores, steal_share)
         yield from self._builds()
 
-    def _guests(self) -> Iterator[Diagnosis]:
+    def _guests(self, needs: Sequence[Need]) -> Iterator[Diagnosis]:
         version = host.qemu_version()
         qemu = running.qemu(version)
         yield qemu
@@ -62,8 +65,8 @@ class Examination:
         yield self._kvm(tried=qemu.status != "fail")
         yield running.nested(self.facts)
         if qemu.status != "fail":
-            yield self._hugepages()
-            yield self._numa()
+            yield self._hugepages(needs)
+            yield self._numa(needs)
 
     def _kvm(self, *, tried: bool) -> Diagnosis:
         self.telling(f"a probe guest under KVM, {self.probe_seconds:g} s at most")
@@ -76,23 +79,36 @@ class Examination:
             accelerator.remember(self.state / "accelerator.json", host.describe(), failure)
         return running.kvm(failure, self.facts, asked)
 
-    def _hugepages(self) -> Diagnosis:
+    def _hugepages(self, needs: Sequence[Need]) -> Diagnosis:
         self.telling("hugepages")
         failures = {
             size: _under_tcg(f"memory-backend-memfd,hugetlb=on,hugetlbsize={size}")
             for size, count in self.facts.hugepages.items()
             if running.enough_hugepages(size, count)
         }
-        return running.hugepages(self.facts, failures)
+        return running.hugepages(self.facts, needs, failures)
 
-    def _numa(self) -> Diagnosis:
+    def _numa(self, needs: Sequence[Need]) -> Diagnosis:
         self.telling("binding to host nodes")
         failures = {
             node.number: _under_tcg(f"memory-backend-ram,policy=bind,host-nodes={node.number}")
             for node in self.facts.nodes
             if node.available_bytes
         }
-        return running.numa(self.facts, failures)
+        return running.numa(self.facts, needs, failures)
+
+    def _placements(self, needs: Sequence[Need]) -> Iterator[Diagnosis]:
+        """Yield what stands against the guests' `pin` and `host_nodes` here, if anything does."""
+        for need in {need.topology: need for need in needs}.values():
+            try:
+                placement = place(need.guest, need.topology, self.facts)
+            except UserError as error:
+                yield Diagnosis("placement", "fail", f"{error.where}: {error.what}", error.hint)
+                continue
+            lacking = shortage(need, self.facts, placement.host_nodes)
+            if placement.host_nodes and lacking:
+                what = f"{need.experiment} {lacking}"
+                yield Diagnosis("placement", "fail", what, "host_nodes: none, or less memory")
 
     def _builds(self) -> Iterator[Diagnosis]:
         self.telling("compilers")

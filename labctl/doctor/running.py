@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from labctl.doctor.diagnosis import Diagnosis, Status, ok
-from labctl.experiments.needs import Need
+from labctl.experiments.needs import Need, shortage
 from labctl.host_facts import HostFacts
 from labctl.units import GIB, format_size
 
@@ -91,22 +91,26 @@ def nested(facts: HostFacts) -> Diagnosis:
 
 
 def cores(facts: HostFacts, needs: Sequence[Need]) -> Diagnosis:
-    """Judge whether the vCPUs that run at the same time have a core each."""
-    largest = max(needs, key=lambda need: need.vcpus, default=None)
+    """Judge whether the vCPUs of a guest have a core each; other guests pause meanwhile."""
+    largest = max(needs, key=lambda need: need.topology.vcpus, default=None)
     have = f"{facts.cores} of this host can be used"
-    if largest is None or largest.vcpus <= facts.cores:
-        return ok("cores", have if largest is None else f"{have}, a guest has {largest.vcpus}")
+    if largest is None:
+        return ok("cores", have)
+    vcpus = largest.topology.vcpus
+    if vcpus <= facts.cores:
+        return ok("cores", f"{have}, a guest has {vcpus}")
     return Diagnosis(
         "cores",
         "warn",
-        f"{have}, a guest has {largest.vcpus} (experiment {largest.experiment}): overcommitted, "
-        f"work in parallel is at most {facts.cores} times as fast, and nothing is pinned",
-        f"a host with {largest.vcpus} cores, or fewer `nodes` or `cpus_per_node`",
+        f"{have}, a guest has {vcpus} (experiment {largest.experiment}): overcommitted, "
+        f"work in parallel is at most {facts.cores} times as fast, `pin: auto` pins nothing",
+        f"a host with {vcpus} cores, or fewer `nodes` or `cpus_per_node`",
     )
 
 
-def memory(facts: HostFacts, needs: Sequence[Need]) -> Diagnosis:
+def memory(facts: HostFacts, asked: Sequence[Need]) -> Diagnosis:
     """Judge whether the guests of every experiment fit at the same time."""
+    needs = [need for need in asked if not need.topology.hugepages]
     free = f"{_gib(facts.available_bytes)} of {_gib(facts.memory_bytes)} available"
     if not needs:
         return ok("memory", free)
@@ -130,8 +134,16 @@ def _needed(need: Need) -> str:
     return f"{_gib(need.memory_bytes)} for {need.guests} guests"
 
 
-def hugepages(facts: HostFacts, failures: Mapping[int, str]) -> Diagnosis:
+def hugepages(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, str]) -> Diagnosis:
     """Judge hugepages; `failures` holds why a probe guest failed on each size that was tried."""
+    asking = [need for need in needs if need.topology.hugepages]
+    short = [f"{need.experiment} {why}" for need in asking if (why := shortage(need, facts, ()))]
+    if short:
+        most = max(asking, key=lambda need: need.memory_bytes)
+        size = most.topology.hugepages or 1
+        return Diagnosis(
+            "hugepages", "fail", ", ".join(short), _more(size, most.memory_bytes // size)
+        )
     told = {size: why for size, why in failures.items() if why}
     if told:
         size, why = next(iter(told.items()))
@@ -152,7 +164,7 @@ def _more(size_bytes: int, count: int) -> str:
     return f"echo {count} | sudo tee {folder}/nr_hugepages"
 
 
-def numa(facts: HostFacts, failures: Mapping[int, str]) -> Diagnosis:
+def numa(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, str]) -> Diagnosis:
     """Judge host nodes by why memory of a probe guest could not be bound to each."""
     count = len(facts.nodes)
     nodes = f"{count} host node{'s' if count != 1 else ''}"
@@ -167,7 +179,12 @@ def numa(facts: HostFacts, failures: Mapping[int, str]) -> Diagnosis:
         )
     if count <= 1:
         return ok("numa", f"{nodes}: there is nothing to choose from")
-    return ok("numa", f"{nodes}; memory of a probe guest was bound to each")
+    what = f"{nodes}; memory of a probe guest was bound to each"
+    free = [need.experiment for need in needs if need.topology.host_nodes is None]
+    if free:
+        what += f", and guests of {', '.join(free)} take theirs where it comes"
+        return Diagnosis("numa", "warn", what, "host_nodes: auto   # under the guest in lab.yaml")
+    return ok("numa", what)
 
 
 def governor(facts: HostFacts) -> Diagnosis:

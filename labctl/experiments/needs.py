@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from labctl.experiments.plan import Plan, plan
+from labctl.host_facts import HostFacts
 from labctl.lab_models import Lab, Topology
+from labctl.units import GIB, format_size
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The guests of an experiment that are up at the same time; all have one topology."""
+    """The guests of an experiment that are up at the same time: so many of the lab's `guest`."""
 
     experiment: str
+    guest: str
     guests: int
     topology: Topology
 
@@ -21,18 +26,46 @@ class Need:
         """The memory of all of them."""
         return self.guests * self.topology.memory_bytes
 
-    @property
-    def vcpus(self) -> int:
-        """The vCPUs that run at the same time: while one guest is measured, the others pause."""
-        return self.topology.nodes * self.topology.cpus_per_node
-
 
 def need_of(lab: Lab, planned: Plan) -> Need:
     """Return what one planned experiment needs: its kernels, and the baseline's A/A twin."""
-    topology = lab.guests[lab.guest_of(planned.experiment)]
-    return Need(planned.experiment.name, len(planned.groups()), topology)
+    guest = lab.guest_of(planned.experiment)
+    return Need(planned.experiment.name, guest, len(planned.groups()), lab.guests[guest])
 
 
 def needs_of(lab: Lab) -> list[Need]:
-    """Return what each experiment of a lab needs."""
-    return [need_of(lab, plan(lab, name, seed=0)) for name in lab.experiments]
+    """Return what each experiment of a lab that runs in guests needs."""
+    in_guests = (name for name, one in lab.experiments.items() if one.target is None)
+    return [need_of(lab, plan(lab, name, seed=0)) for name in in_guests]
+
+
+def shortage(need: Need, facts: HostFacts, host_nodes: Sequence[int]) -> str:
+    """Return what the host lacks for it, as "needs X and there is Y", or an empty text.
+
+    `host_nodes` has the host node that each guest node's memory is bound to, if it is.
+    """
+    size = need.topology.hugepages
+    free = facts.hugepages.get(size, 0) * size if size else facts.available_bytes
+    if need.memory_bytes > free:
+        needed = f"needs {_amount(need.memory_bytes, size)} for its {need.guests} guests"
+        return f"{needed}, and {_amount(free, size)} are free"
+    of_node = {
+        node.number: node.hugepages.get(size, 0) * size if size else node.available_bytes
+        for node in facts.nodes
+    }
+    for node, bound in _on_nodes(need, host_nodes).items():
+        if bound > of_node.get(node, 0):
+            there = f"{_amount(of_node.get(node, 0), size)} are free there"
+            return f"needs {_amount(bound, size)} of host node {node}, and {there}"
+    return ""
+
+
+def _on_nodes(need: Need, host_nodes: Sequence[int]) -> Mapping[int, int]:
+    each = need.guests * need.topology.memory_per_node
+    return Counter({node: each * count for node, count in Counter(host_nodes).items()})
+
+
+def _amount(size_bytes: int, page_bytes: int | None) -> str:
+    if page_bytes:
+        return f"{size_bytes // page_bytes} pages of {format_size(page_bytes)}"
+    return f"{size_bytes / GIB:.1f} GiB"

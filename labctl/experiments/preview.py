@@ -10,6 +10,8 @@ from labctl import host
 from labctl.experiments.plan import Plan, Visit, plan
 from labctl.guests import accelerator, launchers
 from labctl.guests.guest import GuestSpec
+from labctl.guests.placement import Placement, document, place
+from labctl.host_facts import read_facts
 from labctl.kernels.build import Image
 from labctl.lab_models import Lab
 from labctl.results import runs
@@ -25,13 +27,17 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
     planned = plan(lab, name, seed)
     boot_seconds, visit_seconds, origin = _costs(lab, planned)
     statistics = planned.statistics
+    facts, guest = read_facts(), lab.guest_of(planned.experiment)
+    placement = place(guest, lab.guests[guest], facts)
+    in_guests = planned.experiment.target is None
     return {
         "name": name,
         "seed": seed,
         "baseline": planned.baseline,
         "cells": [cell.id for cell in planned.cells],
         "blocks": {"min": statistics.blocks.min, "max": statistics.blocks.max},
-        "guests": _guests(lab, planned),
+        "guests": _guests(lab, planned, placement),
+        "placement": document(lab.guests[guest], placement, facts) if in_guests else None,
         "first_block": [_visit(visit) for visit in planned.block(0)],
         "expected_seconds": list(planned.expected_seconds(boot_seconds, visit_seconds)),
         "expected_from": origin,
@@ -39,7 +45,7 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _guests(lab: Lab, planned: Plan) -> list[dict[str, str]]:
+def _guests(lab: Lab, planned: Plan, placement: Placement) -> list[dict[str, str]]:
     if planned.experiment.target is not None:
         target = lab.targets[planned.experiment.target]
         return [
@@ -73,6 +79,7 @@ def _guests(lab: Lab, planned: Plan) -> list[dict[str, str]]:
             command_line=f"{own} {group.command_line()}".strip(),
             launcher=lab.defaults.launcher,
             programs=Path("<programs>"),
+            placement=placement,
         )
         guests.append({"name": group.name, "command": shlex.join(launchers.command(spec))})
     return guests

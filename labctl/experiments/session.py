@@ -12,13 +12,15 @@ from typing import Any
 from labctl import host
 from labctl.errors import HostError, UserError
 from labctl.experiments import on_target
+from labctl.experiments.needs import need_of, shortage
 from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.runner import Facts, Progress, Runner
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import Guest
+from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import BuildProgress
-from labctl.lab_models import Lab
+from labctl.lab_models import Lab, Topology
 from labctl.results import runs
 from labctl.results.health import HealthRule
 from labctl.results.runs import RunFolder
@@ -68,6 +70,8 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     with _prepared(lab, plans, events) as (prepared, machine):
         now = _record(lab, folder.id, plans, prepared, record["seed"])
         now["experiments"] = _as_recorded(now["experiments"], record["experiments"])
+        # With the keys that an older labctl did not know at what they mean if left out.
+        record["guests"] = {n: _shape(Topology(**g)) for n, g in record["guests"].items()}
         _check_unchanged(folder, record, now)
         _carry_out(folder, plans, prepared, machine, events)
     return folder
@@ -126,15 +130,13 @@ def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> Prepared:
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
     prepared = prepare(lab, kernels, events.building)
     for each in plans:
-        topology = lab.guests[lab.guest_of(each.experiment)]
-        needed = topology.memory_bytes * len(each.groups())
-        available = host.available_bytes()
-        if needed > available:
+        need = need_of(lab, each)
+        lacking = shortage(need, prepared.facts, prepared.placement(need.topology).host_nodes)
+        if lacking:
             raise HostError(
-                f"experiment {each.experiment.name} needs {needed / 2**30:.1f} GiB for its "
-                f"{len(each.groups())} guests, and {available / 2**30:.1f} GiB are free",
+                f"experiment {need.experiment} {lacking}",
                 hint="give the nodes less memory, end other guests (`labctl down`), or "
-                "name fewer kernels",
+                "name fewer kernels; `labctl doctor` says what else there is",
             )
     return prepared
 
@@ -151,7 +153,7 @@ def _record(
         "host": prepared.host.as_dict(),
         "accel": prepared.accel,
         "initramfs": prepared.initramfs.hash,
-        "guests": {name: topology.model_dump(mode="json") for name, topology in lab.guests.items()},
+        "guests": {name: _shape(topology) for name, topology in lab.guests.items()},
         "kernels": {
             name: {
                 "image": image.hash,
@@ -162,13 +164,19 @@ def _record(
             }
             for name, image in prepared.images.items()
         },
-        "experiments": [_experiment(lab, each) for each in plans],
+        "experiments": [_experiment(prepared, each) for each in plans],
         "health": HealthRule().as_dict(),
         "finished": False,
     }
 
 
-def _experiment(lab: Lab, each: Plan) -> dict[str, Any]:
+def _shape(topology: Topology) -> dict[str, Any]:
+    return topology.model_dump(mode="json")
+
+
+def _experiment(prepared: Prepared, each: Plan) -> dict[str, Any]:
+    lab = prepared.lab
+    topology = lab.guests[lab.guest_of(each.experiment)]
     statistics, workload = each.statistics, lab.workloads[each.experiment.workload]
     return {
         "name": each.experiment.name,
@@ -187,6 +195,9 @@ def _experiment(lab: Lab, each: Plan) -> dict[str, Any]:
         "warmup": statistics.warmup,
         "set": dict(each.experiment.set),
         "cells": [cell.id for cell in each.cells],
+        "placement": document(topology, prepared.placement(topology), prepared.facts)
+        if each.experiment.target is None
+        else None,
     }
 
 
@@ -250,6 +261,7 @@ def _booter(
                 folder=place,
                 topology=topology,
                 command_line=group.command_line(),
+                pinned=True,
             )
         )
 

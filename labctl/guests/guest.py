@@ -22,7 +22,7 @@ from labctl.errors import (
     GuestSplat,
     HostError,
 )
-from labctl.guests import launchers, qemu
+from labctl.guests import launchers, pinning, qemu
 from labctl.guests.qemu import GuestSpec
 from labctl.transports import Outcome, exchange
 from labctl.transports.console import Console
@@ -146,6 +146,7 @@ class Guest:
             BootFailed: it did not within the deadline, or QEMU ended first.
             GuestPanic: the kernel panicked on its way.
             GuestSplat: the kernel complained on its way.
+            HostError: its vCPUs cannot be pinned as the placement says.
         """
         deadline = time.monotonic() + deadline_seconds
         while self.console.boot_id is None:
@@ -160,7 +161,13 @@ class Guest:
                 )
             time.sleep(_POLL_SECONDS)
         self.check()
+        if self.spec.placement.vcpus:
+            pinning.pin(self.vcpu_threads(), self.spec.placement, self.name)
         self.state = State.READY
+
+    def vcpu_threads(self) -> dict[int, int]:
+        """Return the host's thread of each vCPU."""
+        return {cpu["cpu-index"]: cpu["thread-id"] for cpu in self.qmp("query-cpus-fast")}
 
     def _check_booting(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl import host, proc
@@ -12,6 +12,8 @@ from labctl.errors import UserError
 from labctl.guests import accelerator, initramfs, launchers
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
+from labctl.guests.placement import Placement, place
+from labctl.host_facts import HostFacts, read_facts
 from labctl.kernels.build import Builder, BuildProgress, Image
 from labctl.lab_models import Kernel, Lab, Topology
 
@@ -25,11 +27,23 @@ class Prepared:
     accel: str
     images: dict[str, Image]
     initramfs: Initramfs
+    facts: HostFacts = field(default_factory=read_facts)
 
     def spec(
-        self, kernel: str, *, name: str, folder: Path, topology: Topology, command_line: str = ""
+        self,
+        kernel: str,
+        *,
+        name: str,
+        folder: Path,
+        topology: Topology,
+        command_line: str = "",
+        pinned: bool = False,
     ) -> GuestSpec:
-        """Return a guest of one of the kernels; `command_line` is added to the kernel's own."""
+        """Return a guest of one of the kernels; `command_line` is added to the kernel's own.
+
+        `pinned` is for guests of which one runs at a time: all are put on the same CPUs.
+        """
+        placement = self.placement(topology)
         own = self.lab.kernels[kernel].command_line
         return GuestSpec(
             name=name,
@@ -41,7 +55,13 @@ class Prepared:
             command_line=f"{own} {command_line}".strip(),
             launcher=self.lab.defaults.launcher,
             programs=self.initramfs.programs,
+            placement=placement if pinned else placement.unpinned(),
         )
+
+    def placement(self, topology: Topology) -> Placement:
+        """Return where a guest of this topology goes on the host."""
+        names = (name for name, one in self.lab.guests.items() if one == topology)
+        return place(next(names, ""), topology, self.facts)
 
 
 def build_images(
@@ -104,4 +124,10 @@ def prepare(
     archive = initramfs.build(root, files)
     facts = host.describe()
     accel = accelerator.choose(lab.defaults.accel, host=facts, cache=root / "accelerator.json")
-    return Prepared(lab=lab, host=facts, accel=accel, images=images, initramfs=archive)
+    return Prepared(
+        lab=lab,
+        host=facts,
+        accel=accel,
+        images=images,
+        initramfs=archive,
+    )

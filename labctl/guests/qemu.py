@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labctl.errors import GuestLost, HostError
+from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import qemu_arguments
 from labctl.kernels.build import Image
 from labctl.lab_models import Topology
@@ -43,6 +44,7 @@ class GuestSpec:
     command_line: str = ""
     launcher: str = "qemu"
     programs: Path | None = None
+    placement: Placement = ANYWHERE
 
 
 def command(spec: GuestSpec) -> list[str]:
@@ -50,7 +52,7 @@ def command(spec: GuestSpec) -> list[str]:
     words = [PROGRAM, "-name", f"labctl-{spec.name}", "-no-user-config", "-nodefaults"]
     words += ["-display", "none", "-no-reboot", "-nic", "none", "-machine", "pc"]
     words += accelerator(spec.accel)
-    words += qemu_arguments(spec.topology)
+    words += qemu_arguments(spec.topology, spec.placement.host_nodes)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
     words += ["-append", f"{_COMMAND_LINE} {spec.command_line}".strip()]
     words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from labctl.lab_models import Topology
 
+# More do not touch memory any faster.
+_MOST_PREALLOC_THREADS = 16
 
-def qemu_arguments(topology: Topology) -> list[str]:
+
+def qemu_arguments(topology: Topology, host_nodes: Sequence[int] = ()) -> list[str]:
     """Return the arguments that give a guest its nodes, vCPUs, memory and distances.
 
     Every node has a memory backend of its own and `cpus_per_node` vCPUs in one
-    socket. Node distances are always spelled out, also the local 10.
+    socket. Node distances are always spelled out, also the local 10. With
+    `host_nodes`, one for each node, memory comes from these nodes of the host.
     """
     words = ["-m", _mebibytes(topology.nodes * topology.memory_per_node), "-smp", sockets(topology)]
     for node in range(topology.nodes):
@@ -20,13 +24,31 @@ def qemu_arguments(topology: Topology) -> list[str]:
         cpus = f"{first}-{last}" if last > first else f"{first}"
         words += [
             "-object",
-            f"memory-backend-ram,id=ram{node},size={_mebibytes(topology.memory_per_node)}",
+            memory_backend(topology, node, host_nodes[node] if host_nodes else None),
             "-numa",
             f"node,nodeid={node},cpus={cpus},memdev=ram{node}",
         ]
     for source, target, distance in _distances(topology):
         words += ["-numa", f"dist,src={source},dst={target},val={distance}"]
     return words
+
+
+def memory_backend(topology: Topology, node: int, host_node: int | None) -> str:
+    """Return the object that a node's memory is made of.
+
+    Hugepages are always preallocated: one that is missing would end QEMU at its
+    first touch, in the middle of a measurement.
+    """
+    kind = "memory-backend-memfd" if topology.hugepages else "memory-backend-ram"
+    parts = [kind, f"id=ram{node}", f"size={_mebibytes(topology.memory_per_node)}"]
+    if topology.hugepages:
+        parts += ["hugetlb=on", f"hugetlbsize={_mebibytes(topology.hugepages)}"]
+    if topology.prealloc or topology.hugepages:
+        threads = min(topology.vcpus, _MOST_PREALLOC_THREADS)
+        parts += ["prealloc=on", f"prealloc-threads={threads}"]
+    if host_node is not None:
+        parts += [f"host-nodes={host_node}", "policy=bind"]
+    return ",".join(parts)
 
 
 def sockets(topology: Topology) -> str:

@@ -208,7 +208,7 @@ def check_tools() -> None:
     if missing:
         raise HostError(
             f"not installed: {', '.join(missing)}",
-            hint="`make setup` installs what the lab needs",
+            hint="`make setup` installs what the lab needs, `labctl doctor` says what is missing",
         )
 
 

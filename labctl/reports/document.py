@@ -14,7 +14,7 @@ from labctl.results.scaling import curves
 _DIGITS = 6
 _OF_EXPERIMENT = (
     *("workload", "command", "guest", "metric", "set"),
-    *("better", "confidence", "minimum_effect"),
+    *("better", "confidence", "minimum_effect", "placement"),
 )
 
 

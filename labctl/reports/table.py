@@ -109,8 +109,14 @@ def remarks(experiment: Mapping[str, Any]) -> list[str]:
         *health.lines(experiment),
         *map(sentence.curve, experiment.get("curves", [])),
         *_handovers(cells),
+        *_placement(experiment),
         *experiment["warnings"],
     ]
+
+
+def _placement(experiment: Mapping[str, Any]) -> list[str]:
+    known = experiment.get("placement")  # a run of an older labctl has none
+    return [f"guest: {words.placement(known)}"] if known else []
 
 
 def _columns(

@@ -103,6 +103,20 @@ def host(facts: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, known)) or "unknown"
 
 
+def placement(found: Mapping[str, Any]) -> str:
+    """Return where a guest's vCPUs and memory are on the host, in a sentence."""
+    text = f"{found['vcpus']} vCPUs on {found['cores']} cores"
+    if found["overcommitted"]:
+        text += ", overcommitted"
+    cpus = ", ".join(map(str, found["pinned"]))
+    text += f", pinned to CPUs {cpus}" if cpus else ", not pinned"
+    if found["emulator"]:
+        text += f", QEMU's other threads on {', '.join(map(str, found['emulator']))}"
+    if found["host_nodes"]:
+        text += f"; memory on host nodes {', '.join(map(str, found['host_nodes']))}"
+    return text
+
+
 def deed(parameters: Mapping[str, Any]) -> str:
     """Return what a cell does, such as "frees 3 GiB"; "is" for a workload that is not ours."""
     does, count = _DOES.get(str(parameters.get("op"))), parameters.get("size")

@@ -17,6 +17,7 @@ from labctl.doctor.diagnosis import Diagnosis, ok, worst
 from labctl.doctor.examination import Examination
 from labctl.experiments.needs import needs_of
 from labctl.host_facts import numbers, read_facts
+from labctl.lab_models import Topology
 
 GIB = 2**30
 MEMINFO = "MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n"
@@ -66,6 +67,17 @@ def good_tools(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def lab_of():
+    """Return a function that gives a lab whose guest has more keys."""
+
+    def give(**keys):
+        lab = synthetic.lab()
+        return lab.model_copy(update={"guests": {"numa4": Topology(**keys)}})
+
+    return give
+
+
 QEMU = f"""\
 case "$*" in
 *--version*) echo "QEMU emulator version 8.2.0"; exit 0 ;;
@@ -85,9 +97,9 @@ def examine(tmp_path, good_tools):
     """Return a function that examines a given host; its diagnoses by their names."""
     device = tmp_path / "kvm"
     device.touch()
-    lab = synthetic.lab()
+    usual = synthetic.lab()
 
-    def diagnoses(facts=None, accel="auto", **more):
+    def diagnoses(facts=None, accel="auto", lab=usual, **more):
         defaults = lab.defaults.model_copy(update={"accel": accel})
         examination = Examination(
             lab=lab.model_copy(update={"defaults": defaults}),
@@ -261,6 +273,32 @@ def test_a_folder_that_cannot_be_written_is_found_by_writing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     assert trials.writing(Path("/proc/self")) != ""
     assert building.state_folder("Permission denied", "x").mend == "sudo chown -R $USER x"
+
+
+def test_hugepages_that_a_guest_asks_for_and_are_not_there_fail(examine, lab_of):
+    found = examine(lab=lab_of(hugepages=2**21))
+    assert found["hugepages"].status == "fail"
+    assert "e needs 9216 pages of 2MiB for its 3 guests" in found["hugepages"].what
+    assert found["hugepages"].mend == (
+        "echo 9216 | sudo tee /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+    )
+    assert found["memory"].status == "ok"  # which they do not come from
+
+
+def test_nodes_of_the_host_that_are_not_used_are_pointed_out(examine, lab_of, tmp_path):
+    two = give_host(tmp_path / "host", nodes=2)
+    assert examine(two)["numa"].mend.startswith("host_nodes: auto")
+    assert examine(two, lab=lab_of(host_nodes="auto"))["numa"].status == "ok"
+
+
+def test_a_placement_that_this_host_does_not_have_fails(examine, lab_of, tmp_path):
+    found = examine(lab=lab_of(pin=(0, 99)))["placement"]
+    assert (found.status, found.what) == (
+        "fail", "guests.numa4.pin: this host has no CPU 99 that labctl may use"
+    )  # fmt: skip
+    small = give_host(tmp_path / "host", nodes=2, available_gib=20)
+    found = examine(small, lab=lab_of(host_nodes=(1,)))["placement"]
+    assert "needs 18.0 GiB of host node 1" in found.what
 
 
 def test_the_worst_decides():

@@ -370,6 +370,42 @@ def test_one_mistake(folder: Path, text: str, line: int, key: str, what: str, hi
     assert hint in (problem.hint or "")
 
 
+IN_GUESTS = [
+    ("prealloc: maybe", "prealloc", "must be true or false", ""),
+    ("hugepages: 4MiB", "hugepages", "2MiB, 1GiB or none, and is 4MiB", ""),
+    ("hugepages: big", "hugepages", "not a size", ""),
+    ("hugepages: 1GiB, memory_per_node: 1536MiB", "hugepages", "not a multiple", "2GiB"),
+    ("host_nodes: all", "host_nodes", "a list of numbers, and is the text 'all'", "[0, 1]"),
+    ("host_nodes: [-1]", "host_nodes", "counted from 0", "[0, 1]"),
+    ("pin: 3", "pin", "a list of numbers", "[0, 1]"),
+    ("pin: [a]", "pin", "'a' is not a whole number", ""),
+    ("pin: [4, 5, 4]", "pin", "4 stands twice", "remove"),
+    ("pin: []", "pin", "at least one", "[0, 1]"),
+    ("pined: auto", "pined", "unknown key", "pin?"),
+]
+
+
+@pytest.mark.parametrize(("keys", "key", "what", "hint"), IN_GUESTS, ids=[x[0] for x in IN_GUESTS])
+def test_a_mistake_in_how_a_guest_is_placed(
+    folder: Path, keys: str, key: str, what: str, hint: str
+) -> None:
+    problem = mistake(folder, HEAD.replace("memory_per_node: 1GiB", keys))
+    assert (problem.line, problem.key) == (3, f"guests.numa4.{key}")
+    assert what in problem.what
+    assert hint in (problem.hint or "")
+
+
+def test_how_a_guest_is_placed(folder: Path) -> None:
+    keys = "prealloc: true, hugepages: 2MiB, host_nodes: [0, 1], pin: [2, 3]"
+    guest = read(folder, HEAD.replace("memory_per_node: 1GiB", keys)).guests["numa4"]
+    assert (guest.prealloc, guest.hugepages) == (True, 2 * MIB)
+    assert (guest.host_nodes, guest.pin) == ((0, 1), (2, 3))
+    assert Topology.model_validate(guest.model_dump(mode="json")) == guest
+    keys = "prealloc: false, hugepages: none, host_nodes: auto, pin: none"
+    guest = read(folder, HEAD.replace("memory_per_node: 1GiB", keys)).guests["numa4"]
+    assert guest == Topology(host_nodes="auto", pin=None)
+
+
 IN_KERNELS = [
     ("{source: debian:linux, bas: stock}", "bas", "unknown key"),
     ("{sorce: debian:linux}", "sorce", "unknown key"),

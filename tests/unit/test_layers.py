@@ -49,6 +49,7 @@ PURE = (
     "lab_models",
     "units",
     "guests.topology",
+    "guests.placement",
     "experiments.plan",
     "experiments.needs",
     "results.history",

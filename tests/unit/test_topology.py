@@ -1,6 +1,6 @@
 import itertools
 
-from labctl.guests.topology import qemu_arguments
+from labctl.guests.topology import memory_backend, qemu_arguments
 from labctl.lab_models import Distances, Topology
 
 MIB = 2**20
@@ -22,6 +22,26 @@ def test_every_node_has_its_own_memory_and_cpus():
         "node,nodeid=0,cpus=0-2,memdev=ram0",
         "node,nodeid=1,cpus=3-5,memdev=ram1",
     ]
+
+
+def test_memory_is_as_the_guest_asks_for_it():
+    plain = Topology(nodes=1, memory_per_node=512 * MIB)
+    assert memory_backend(plain, 0, None) == "memory-backend-ram,id=ram0,size=512M"
+    ready = plain.model_copy(update={"prealloc": True, "nodes": 4})
+    assert memory_backend(ready, 1, None) == (
+        "memory-backend-ram,id=ram1,size=512M,prealloc=on,prealloc-threads=4"
+    )
+    huge = plain.model_copy(update={"hugepages": 2 * MIB})
+    assert memory_backend(huge, 0, 3) == (
+        "memory-backend-memfd,id=ram0,size=512M,hugetlb=on,hugetlbsize=2M,"
+        "prealloc=on,prealloc-threads=1,host-nodes=3,policy=bind"
+    )
+
+
+def test_each_node_is_bound_to_its_host_node():
+    words = qemu_arguments(Topology(nodes=3), (0, 1, 0))
+    bound = [word.rpartition("host-nodes=")[2] for word in values(words, "-object")]
+    assert bound == ["0,policy=bind", "1,policy=bind", "0,policy=bind"]
 
 
 def test_remote_distance_is_given_for_all_pairs():
