@@ -178,7 +178,7 @@ def numa(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, str]) -
             "outside of a container, or with its seccomp profile letting mbind through",
         )
     if count <= 1:
-        return ok("numa", f"{nodes}: there is nothing to choose from")
+        return ok("numa", f"{nodes}: memory can be bound, and there is nothing to choose from")
     what = f"{nodes}; memory of a probe guest was bound to each"
     free = [need.experiment for need in needs if need.topology.host_nodes is None]
     if free:

@@ -105,7 +105,7 @@ def host(facts: Mapping[str, Any]) -> str:
 
 def placement(found: Mapping[str, Any]) -> str:
     """Return where a guest's vCPUs and memory are on the host, in a sentence."""
-    text = f"{found['vcpus']} vCPUs on {found['cores']} cores"
+    text = f"{_count(found['vcpus'], 'vCPU')} on {_count(found['cores'], 'core')}"
     if found["overcommitted"]:
         text += ", overcommitted"
     cpus = ", ".join(map(str, found["pinned"]))
@@ -115,6 +115,10 @@ def placement(found: Mapping[str, Any]) -> str:
     if found["host_nodes"]:
         text += f"; memory on host nodes {', '.join(map(str, found['host_nodes']))}"
     return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def deed(parameters: Mapping[str, Any]) -> str:

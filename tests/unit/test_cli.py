@@ -91,7 +91,7 @@ def test_unknown_names_are_told_with_the_known_ones(lab):
 def test_every_mistake_of_a_lab_comes_with_its_line(lab):
     text = (lab / "lab.yaml").read_text()
     broken = text.replace("  max_active:  #", "  maxactive:  #").replace(
-        "\n  repetitions: 3 ", "\n  repetitions: -3 "
+        "repetitions: 3  #", "repetitions: -3  #"
     )
     (lab / "lab.yaml").write_text(broken)
     done = run("plan", cwd=lab)

@@ -383,6 +383,20 @@ def test_the_cover_letter_block_is_plain_and_narrow():
     assert "A/A control: stock against itself" in text
 
 
+def test_where_the_guests_were_is_said():
+    where = {"vcpus": 4, "cores": 2, "overcommitted": True, "pinned": [], "emulator": [],
+             "host_nodes": []}  # fmt: skip
+    run = {**RUN, "experiments": [{**RUN["experiments"][0], "placement": where}]}
+    text = render(report(patched(1.5), run=run))
+    assert "guest: 4 vCPUs on 2 cores, overcommitted, not pinned" in text
+    pinned = {"cores": 4, "overcommitted": False, "pinned": [2, 4], "emulator": [0]}
+    told = words.placement(where | pinned | {"host_nodes": [0, 1]})
+    assert told == (
+        "4 vCPUs on 4 cores, pinned to CPUs 2, 4, QEMU's other threads on 0; "
+        "memory on host nodes 0, 1"
+    )
+
+
 def test_the_cover_letter_block_of_a_matrix_names_settings_and_what_is_the_same():
     run = {**RUN, "experiments": [{**RUN["experiments"][0], "set": {"thp": "never"}}]}
     matrix = [patched(1.0 + k / 10, setting={"max_active": k}) for k in (1, 8)]
