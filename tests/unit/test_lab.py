@@ -395,6 +395,15 @@ def test_a_mistake_in_how_a_guest_is_placed(
     assert hint in (problem.hint or "")
 
 
+def test_vng_makes_the_memory_of_its_guests_itself(folder: Path) -> None:
+    keys = "defaults: {launcher: virtme-ng}\nguests: {numa4: {prealloc: true}}"
+    problem = mistake(
+        folder, HEAD.replace("guests:\n  numa4: {nodes: 4, memory_per_node: 1GiB}", keys)
+    )
+    assert (problem.line, problem.key) == (3, "guests.numa4.prealloc")
+    assert "launcher: qemu" in (problem.hint or "")
+
+
 def test_how_a_guest_is_placed(folder: Path) -> None:
     keys = "prealloc: true, hugepages: 2MiB, host_nodes: [0, 1], pin: [2, 3]"
     guest = read(folder, HEAD.replace("memory_per_node: 1GiB", keys)).guests["numa4"]
