@@ -324,6 +324,16 @@ ONE = [
     ("statistics: {minimum_effect: 0}", 7, "minimum_effect", "more than 0", ""),
     ("statistics: [a]", 7, "statistics", "must be a mapping", ""),
     ("defaults: {accel: kwm}", 7, "defaults.accel", "auto, kvm or tcg", "kvm?"),
+    ("defaults: {launcher: virtme}", 7, "defaults.launcher", "qemu or virtme-ng", "virtme-ng?"),
+    ("targets: {box: {host: a}}", 7, "targets.box.kind", "missing", ""),
+    ("targets: {box: {kind: telnet, host: a}}", 7, "targets.box.kind", "ssh", ""),
+    ("targets: {box: {kind: ssh}}", 7, "targets.box.host", "missing", ""),
+    ("targets: {box: {kind: ssh, host: a b}}", 7, "targets.box.host", "", ""),
+    ("targets: {box: {kind: ssh, host: a, port: 0}}", 7, "targets.box.port", "1", ""),
+    ("targets: {box: {kind: ssh, host: a, key: no}}", 7, "targets.box.key", "not exist", "folder"),
+    ("targets: {box: {kind: ssh, host: a, host_key: x}}", 7, "targets.box.host_key", "no host key",
+     "ssh-keyscan"),
+    ("targets: {box: {kind: ssh, host: a, hots: b}}", 7, "targets.box.hots", "unknown", "host?"),
     ("defaults: {launcher: }", 7, "defaults.launcher", "has no value", ""),
     ("defaults: {guest: numa5}", 7, "defaults.guest", "no guest 'numa5'", "numa4?"),
     ("tunables: {a: {}}", 7, "tunables.a", "neither", "file:"),
@@ -913,3 +923,23 @@ def test_a_missing_line_with_a_name_is_one_mistake(folder: Path) -> None:
 def test_the_other_labs_of_this_project_are_valid(name):
     lab = load(CHECKOUT / f"{name}.yaml")
     assert lab.state == CHECKOUT / ".labctl"
+
+
+def test_a_target_is_resolved_and_an_experiment_may_name_it(folder: Path) -> None:
+    targets = (
+        "targets:\n  box: {kind: ssh, host: 192.0.2.7, key: more.config, boot_timeout: 2min}\n"
+    )
+    text = HEAD + targets + BODY + EXPERIMENT.replace("patched]", "patched], target: box")
+    lab = read(folder, text)
+    box = lab.targets["box"]
+    assert (box.name, box.user, box.port, box.boot_timeout) == ("box", "root", None, 120.0)
+    assert box.key == folder / "more.config"
+    assert lab.experiments["one"].target == "box"
+    wrong = mistake(folder, text.replace("target: box", "target: bax"))
+    assert (wrong.key, wrong.hint) == ("experiments.one.target", "did you mean box?")
+
+
+def test_guests_that_no_experiment_needs_must_not_fit_together(folder: Path) -> None:
+    targets = "targets:\n  box: {kind: ssh, host: 192.0.2.7}\n"
+    text = HEAD + targets + BODY + EXPERIMENT.replace("patched]", "patched], target: box")
+    check_host(read(folder, text), 5 * GIB)

@@ -1,0 +1,105 @@
+"""A machine to measure on, played by QEMU: it has a system of its own, SSH, and reboots."""
+
+import contextlib
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from labctl import proc
+from labctl.guests import initramfs, qemu
+from labctl.guests.bundle import bundle
+from labctl.guests.topology import qemu_arguments
+
+INIT = Path(__file__).parent / "machine-init"
+_BOOT_SECONDS = 240
+
+
+class PlayedMachine:
+    """Entering starts it, leaving ends it; `boots` counts how often its firmware started it."""
+
+    def __init__(self, folder, image, topology, accel="tcg", modules=()):
+        self.folder, self.image, self.topology, self.accel = folder, image, topology, accel
+        folder.mkdir(parents=True, exist_ok=True)
+        self.key, host_key = _new_key(folder / "user_key"), _new_key(folder / "host_key")
+        self.host_key = " ".join(_public(host_key).split()[:2])
+        authorized = folder / "authorized_keys"
+        authorized.write_text(_public(self.key))
+        (folder / "openssh_key").write_bytes(_as_openssh(self.key))
+        (folder / "openssh_key").chmod(0o600)
+        files = {
+            **bundle("dropbear", "dropbear-bin"),
+            "/machine-init": INIT,
+            "/etc/host_key": host_key,
+            "/root/.ssh/authorized_keys": authorized,
+            **{f"/modules/{i:02}-{path.name}": path for i, path in enumerate(modules)},
+        }
+        self.initrd = initramfs.build(folder, files).path
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.console = folder / "console.log"
+        self._stack = contextlib.ExitStack()
+
+    def command(self):
+        forward = f"hostfwd=tcp:127.0.0.1:{self.port}-10.0.2.15:22"
+        return [
+            qemu.PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc",
+            *qemu.accelerator(self.accel), *qemu_arguments(self.topology),
+            "-kernel", str(self.image), "-initrd", str(self.initrd),
+            "-append", "console=ttyS0 rdinit=/machine-init panic=5 oops=panic",
+            "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
+            "-netdev", f"user,id=net,restrict=on,{forward}",
+            "-device", "virtio-net-pci,netdev=net",
+        ]  # fmt: skip
+
+    def __enter__(self):
+        log = self.folder / "qemu.log"
+        self.process = self._stack.enter_context(proc.spawn(self.command(), log=log))
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while "machine: up with" not in self.text():
+            assert self.process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, self.text()[-2000:]
+            time.sleep(0.2)
+        return self
+
+    def __exit__(self, *_):
+        self._stack.close()
+
+    def text(self):
+        return self.console.read_text("utf-8", "replace") if self.console.exists() else ""
+
+    def ups(self):
+        """Return the releases of the kernels that came up, in their order."""
+        return [
+            line.rpartition(" ")[2].strip()
+            for line in self.text().splitlines()
+            if "machine: up with" in line
+        ]
+
+    def yaml(self, **more):
+        keys = {"kind": "ssh", "host": "127.0.0.1", "port": self.port, "user": "root"}
+        keys |= {"key": self.folder / "openssh_key", "initrd": self.initrd}
+        keys |= {"host_key": f'"{self.host_key}"'} | more
+        return "{" + ", ".join(f"{name}: {value}" for name, value in keys.items()) + "}"
+
+
+def _new_key(path):
+    subprocess.run(["dropbearkey", "-t", "ed25519", "-f", path], check=True, capture_output=True)
+    return path
+
+
+def _public(key):
+    done = subprocess.run(
+        ["dropbearkey", "-y", "-f", key], check=True, capture_output=True, text=True
+    )
+    return next(line for line in done.stdout.splitlines() if line.startswith("ssh-")) + "\n"
+
+
+def _as_openssh(key):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "key"
+        words = ["dropbearconvert", "dropbear", "openssh", key, path]
+        subprocess.run(words, check=True, capture_output=True)
+        return path.read_bytes()
