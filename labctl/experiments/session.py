@@ -6,7 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from labctl import host
@@ -20,7 +20,7 @@ from labctl.guests.guest import Guest
 from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import BuildProgress
-from labctl.lab_models import Lab, Topology
+from labctl.lab_models import Blocks, Lab, Topology
 from labctl.results import runs
 from labctl.results.health import HealthRule
 from labctl.results.runs import RunFolder
@@ -208,38 +208,76 @@ def _carry_out(
     machine: TargetMachine | None,
     events: Events,
 ) -> None:
+    with _under_way(folder, prepared, machine, events) as run:
+        for each in plans:
+            run.measure(each)
+
+
+@dataclass(slots=True)
+class OpenRun:
+    """A run under way, for which the host is held; without a `machine` it is on guests."""
+
+    folder: RunFolder
+    prepared: Prepared
+    machine: TargetMachine | None
+    record: dict[str, Any]
+    events: Events
+
+    def measure(self, each: Plan, blocks: int | None = None) -> None:
+        """Measure the blocks of an experiment that are missing: all, or the first `blocks`.
+
+        Raises as `Runner.run` does.
+        """
+        if blocks is not None:
+            fixed = each.statistics.model_copy(update={"blocks": Blocks(min=blocks, max=blocks)})
+            each = replace(each, statistics=fixed)
+        prepared, machine, folder = self.prepared, self.machine, self.folder
+        runner = Runner(
+            lab=prepared.lab,
+            plan=each,
+            store=folder.store,
+            boot=_booter(prepared, each, folder)
+            if machine is None
+            else on_target.booter(prepared, machine, each, folder),
+            facts=Facts(
+                run=folder.id,
+                host=prepared.host.id,
+                accel=prepared.accel,
+                images={name: (i.hash, i.series_hash) for name, i in prepared.images.items()},
+            ),
+            together=machine is None,
+            load=host.load if machine is None else machine.load,
+            progress=self.events.measuring,
+            enough=_enough(each),
+            health=HealthRule.of(self.record),
+        )
+        try:
+            runner.run()
+        finally:
+            timing = self.record.setdefault("timing", {})
+            timing.setdefault(each.experiment.name, []).append(asdict(runner.timing))
+            folder.write(self.record)
+
+
+@contextlib.contextmanager
+def opened(lab: Lab, plans: Sequence[Plan], *, seed: int, events: Events) -> Iterator[OpenRun]:
+    """Begin a run whose blocks the caller asks for one by one; raises as `run` does."""
+    with _prepared(lab, plans, events) as (prepared, machine):
+        folder = runs.create(lab.state / "runs")
+        folder.write(_record(lab, folder.id, plans, prepared, seed))
+        with _under_way(folder, prepared, machine, events) as run:
+            yield run
+
+
+@contextlib.contextmanager
+def _under_way(
+    folder: RunFolder, prepared: Prepared, machine: TargetMachine | None, events: Events
+) -> Iterator[OpenRun]:
     record = folder.read()
     events.started(folder.id, record["seed"], prepared.accel)
-    facts = Facts(
-        run=folder.id,
-        host=prepared.host.id,
-        accel=prepared.accel,
-        images={name: (i.hash, i.series_hash) for name, i in prepared.images.items()},
-    )
     fleet = Fleet(prepared.lab.state / "guests")
     with host.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
-        for each in plans:
-            runner = Runner(
-                lab=prepared.lab,
-                plan=each,
-                store=folder.store,
-                boot=_booter(prepared, each, folder)
-                if machine is None
-                else on_target.booter(prepared, machine, each, folder),
-                facts=facts,
-                together=machine is None,
-                load=host.load if machine is None else machine.load,
-                progress=events.measuring,
-                enough=_enough(each),
-                health=HealthRule.of(record),
-            )
-            try:
-                runner.run()
-            finally:
-                record.setdefault("timing", {}).setdefault(each.experiment.name, []).append(
-                    asdict(runner.timing)
-                )
-                folder.write(record)
+        yield OpenRun(folder, prepared, machine, record, events)
     folder.write(record | {"finished": True})
 
 

@@ -72,6 +72,11 @@ def render(
         *facts.measured_on(document),
         *facts.commands(document, lab, guests),
     ]
+    return whole(title, body)
+
+
+def whole(title: str, body: Sequence[str]) -> str:
+    """Return a page of the lab's looks; `body` is HTML, `title` text."""
     return "\n".join(
         [
             "<!doctype html>",
@@ -120,9 +125,9 @@ def _experiment(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> lis
         f"<ul>{notes}</ul>",
     ]
     if any(cell["ratio"] and cell["ci"] for cell in experiment["cells"]):
-        parts.append(_figure(plots.intervals(experiment), "Ratios, each with its interval."))
+        parts.append(figure(plots.intervals(experiment), "Ratios, each with its interval."))
     for fitted in experiment.get("curves", []):
-        parts.append(_figure(plots.curve(fitted), sentence.curve(fitted)))
+        parts.append(figure(plots.curve(fitted), sentence.curve(fitted)))
     if any(sample.status == "ok" for sample in samples):
         parts.append(_over_time(experiment, samples))
     return [*parts, *facts.placement(samples)]
@@ -139,8 +144,9 @@ def _over_time(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> str:
         )
     if any(sample.disturbed for sample in samples):
         caption += " A cross was disturbed by the host."
-    return _figure(svg, caption)
+    return figure(svg, caption)
 
 
-def _figure(svg: str, caption: str) -> str:
+def figure(svg: str, caption: str) -> str:
+    """Return a plot with what it shows."""
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from labctl.reports import seed, words
@@ -149,6 +149,44 @@ def curve(fitted: Mapping[str, Any]) -> str:
         axes.set_ylim(bottom=0)
         _legend(axes)
     return image.getvalue()
+
+
+def trend(cell: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> str:
+    """Return a cell's ratios over the nights, a line for each segment; `changes` are marked.
+
+    What was measured and did not count, because it was measured again, is a cross.
+    """
+    nights = cell["nights"]
+    days = [_day(night["night"]) for night in nights]
+    begins = [day for day, night in zip(days, nights, strict=True)
+              if night["night"] in {one["first"] for one in cell["segments"]}]  # fmt: skip
+    with _figure(2.2) as (axes, image):
+        for first, end in zip(begins, [*begins[1:], math.inf], strict=True):
+            own = [index for index, day in enumerate(days) if first <= day < end]
+            axes.plot(
+                [days[index] for index in own],
+                [nights[index]["ratio"] for index in own],
+                ".-",
+                color=_COLOURS[0],
+                linewidth=1,
+                markersize=4,
+            )
+        for day, night in zip(days, nights, strict=True):
+            dropped = [one for one in night["measured"] if abs(one / night["ratio"] - 1) > 1e-9]
+            axes.plot([day] * len(dropped), dropped, "x", color=_INK, markersize=4)
+        for change in changes:
+            colour = _COLOURS[1] if change["change"] < 1 else _COLOURS[2]
+            axes.axvline(_day(change["since"]), color=colour, linestyle=":")
+        axes.axhline(1.0, color=_INK, linewidth=1, linestyle=":")
+        axes.set_ylabel(f"ratio to {cell['baseline']}")
+        axes.xaxis_date()
+        axes.tick_params(axis="x", rotation=30)
+    return image.getvalue()
+
+
+def _day(text: str) -> int:
+    """Return a date as matplotlib counts it: days since 1970."""
+    return (date.fromisoformat(text) - date(1970, 1, 1)).days
 
 
 def _legend(axes: Axes) -> None:

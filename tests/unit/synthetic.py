@@ -75,7 +75,7 @@ class Guest:
         self.world = world
         self.boot_id = f"boot-{group.name}-{block}-{len(world.boots)}"
         self.files = {}
-        if group.kernel == "patched":
+        if group.kernel.startswith("patched"):
             names = {"max_active": "8\n", "handovers": "0\n", "pages_handed": "0\n"}
             self.files = {f"{KNOBS}/{name}": text for name, text in names.items()}
         self.paused = False
@@ -94,7 +94,7 @@ class Guest:
             path = f"{KNOBS}/{name}"
             if path in self.files and self.world.exercised:
                 self.files[path] = f"{int(self.files[path]) + 1}\n"
-        faster = 1.4 if self.group.kernel == "patched" else 1.0
+        faster = self.world.speeds.get(self.group.kernel, 1.0)
         seconds = self.world.draw.lognormvariate(0, 0.02) / faster
         text = json.dumps({"elapsed_nanoseconds": round(seconds * 1e9)}) + "\n"
         return Outcome(" ".join(argv), 0, text.encode(), b"", seconds)
@@ -122,6 +122,7 @@ class World:
         self.alive = []
         self.visits = []
         self.exercised = True
+        self.speeds = {"patched": 1.4}
         self.on_boot = lambda guest: None
         self.on_run = lambda guest: None
         self.others = lambda guest: 0.0

@@ -1,0 +1,37 @@
+"""Which commits a lab and its kernel trees are at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labctl import proc
+from labctl.errors import CommandError, HostError
+from labctl.lab_models import Lab
+
+_GIT_SECONDS = 60.0
+
+
+def describe(folder: Path) -> str | None:
+    """Return what `git describe` says of a folder, None where there is no git or no commit.
+
+    It ends in -dirty if a file that git knows was changed.
+    """
+    argv = ["git", "--no-optional-locks", "-c", f"safe.directory={folder}", "-C", str(folder)]
+    try:
+        done = proc.run(
+            [*argv, "describe", "--always", "--tags", "--dirty", "--abbrev=12"],
+            timeout_seconds=_GIT_SECONDS,
+        )
+    except (CommandError, HostError):
+        return None
+    return done.text.strip() or None
+
+
+def commits_of(lab: Lab) -> dict[str, str]:
+    """Return the commit of the lab's own folder, as `lab`, and of each kernel tree in `dir:`."""
+    found = {"lab": describe(lab.root)}
+    for name, kernel in lab.kernels.items():
+        kind, _, place = kernel.source.partition(":")
+        if kind == "dir":
+            found[name] = describe(Path(place))
+    return {name: commit for name, commit in found.items() if commit}

@@ -1,0 +1,39 @@
+"""The reports of a night as files of one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labctl.errors import HostError, LabError
+from labctl.reports import report
+from labctl.reports.export import EXPORTS
+
+
+def write(
+    folder: Path, texts: Mapping[str, str], content: Mapping[str, Any], runs: Path | None
+) -> list[Path]:
+    """Write texts by their files' names, and the document as nightly.json; return the paths.
+
+    If `labctl export` knows KCIDB, and the night's run is still in `runs`, kcidb.json
+    is written too.
+
+    Raises:
+        HostError: the disk is full or fails.
+    """
+    wanted = {**texts, "nightly.json": json.dumps(content, indent=2) + "\n"}
+    if "kcidb" in EXPORTS and content["run"] and runs:
+        with contextlib.suppress(LabError):  # the run was removed, its night stays
+            wanted["kcidb.json"] = report.export_of(runs, content["run"], "kcidb")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in wanted.items():
+            (folder / name).write_text(text)
+    except OSError as error:
+        raise HostError(
+            f"the reports could not be written: {error.strerror or error}", where=str(folder)
+        ) from error
+    return [folder / name for name in wanted]

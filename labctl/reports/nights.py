@@ -1,0 +1,233 @@
+"""The nights as text fit for a mail, as Markdown and as JUnit. Pure: the JSON document in."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from labctl.reports import words
+from labctl.results.findings import problems
+
+Document = Mapping[str, Any]
+_COLUMNS = 72
+_TITLES = {
+    "regressed": "REGRESSED",
+    "broken": "BROKEN",
+    "improved": "improved",
+    "alarm": "alarm, not settled",
+    "not-confirmed": "not confirmed",
+    "not-the-kernel": "not the kernel",
+}
+_HASH_DIGITS = 12
+
+
+def mail(content: Document) -> str:
+    """Return plain text of 72 columns; its first line makes a subject."""
+    lines = [subject(content), ""]
+    for finding in _of_last_night(content):
+        lines += [*_wrapped(heading(finding), ""), *_details(finding), ""]
+    earlier = _of_earlier_nights(content)
+    if earlier:
+        lines += ["Found on earlier nights:"]
+        lines += [line for one in earlier for line in _wrapped(_short(one), "  ", hanging="    ")]
+        lines.append("")
+    lines += [line for warning in content["warnings"] for line in _wrapped(warning, "! ")]
+    lines += _table(content)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def markdown(content: Document) -> str:
+    """Return the same for a summary page."""
+    lines = [f"## {subject(content)}", ""]
+    for finding in _of_last_night(content):
+        lines.append(f"- **{heading(finding)}**")
+        lines += [f"  {line.strip()}" for line in _details(finding)]
+    lines += [f"- {_short(one)}" for one in _of_earlier_nights(content)]
+    lines += [f"- {warning}" for warning in content["warnings"]]
+    lines += ["", "| cell | last night | usual | nights |", "|:--|--:|--:|--:|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows(content)]
+    return "\n".join(lines) + "\n"
+
+
+def junit(content: Document) -> str:
+    """Return a test case for each cell of the last night; what it found wrong is a failure."""
+    root = ElementTree.Element("testsuites", name=f"labctl nightly {content['night']}")
+    found = problems(content, of_last_night=True)
+    for experiment in dict.fromkeys(cell["experiment"] for cell in content["cells"]):
+        cells = [c for c in content["cells"] if c["experiment"] == experiment]
+        suite = ElementTree.SubElement(root, "testsuite", name=experiment)
+        for cell in cells:
+            wrong = [one for one in found if one["cell"] == cell["cell"]
+                     and one["experiment"] == experiment]  # fmt: skip
+            _case(suite, words.cell(cell), experiment, wrong, cell["measured_last_night"])
+        _counts(suite)
+    rest = [one for one in found if one["experiment"] is None or not _is_known(content, one)]
+    if rest:
+        suite = ElementTree.SubElement(root, "testsuite", name="guests and checks")
+        for one in rest:
+            _case(suite, _name(one), "guests and checks", [one], True)
+        _counts(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+FORMATS: Mapping[str, Callable[[Document], str]] = {
+    "terminal": mail,
+    "markdown": markdown,
+    "junit": junit,
+}
+
+
+def subject(content: Document) -> str:
+    """Return the night in one line."""
+    if not content["nights"]:
+        return "labctl nightly: no night yet"
+    kinds = [one["kind"] for one in _of_last_night(content)]
+    said = ", ".join(
+        f"{kinds.count(kind)} {_TITLES[kind]}" for kind in _TITLES if kinds.count(kind)
+    )
+    return f"labctl nightly {content['night']}: {said or 'no change'}"
+
+
+def heading(finding: Mapping[str, Any]) -> str:
+    """Return a finding in one line."""
+    title = f"{_TITLES[finding['kind']]}: {_name(finding)}"
+    if finding["kind"] == "broken":
+        return f"{title}: {finding['why']}"
+    return f"{title}: {_by(finding['change'])} since {finding['since']}"
+
+
+def rows(content: Document) -> list[list[str]]:
+    """Return for each cell its name, the last night's ratio, what is usual, how many nights."""
+    table = []
+    for cell in content["cells"]:
+        nights = cell["nights"]
+        last = nights[-1]
+        usual = sorted(night["ratio"] for night in nights[:-1])
+        table.append(
+            [
+                f"{cell['experiment']}: {words.cell(cell)}",
+                f"{words.ratio(last['ratio'])} ({words.interval(last['ci'])})"
+                if cell["measured_last_night"]
+                else "-",
+                words.ratio(usual[len(usual) // 2]) if usual else "-",
+                str(len(nights)),
+            ]
+        )
+    return table
+
+
+def _of_last_night(content: Document) -> list[Mapping[str, Any]]:
+    order = list(_TITLES)
+    found = [one for one in content["findings"] if one["run"] == content["run"]]
+    return sorted(found, key=lambda one: order.index(one["kind"]))
+
+
+def _of_earlier_nights(content: Document) -> list[Mapping[str, Any]]:
+    found = problems(content, of_last_night=False)
+    return [one for one in found if one["run"] != content["run"]]
+
+
+def _by(change: float) -> str:
+    """Return a change of the ratio to the baseline as people say it."""
+    percent = 100 * (1 / change - 1) if change < 1 else 100 * (change - 1)
+    return f"{percent:.3g} % {'slower' if change < 1 else 'faster'} against its baseline"
+
+
+def _name(finding: Mapping[str, Any]) -> str:
+    name = " ".join(filter(None, [finding["kernel"], words.setting(finding["setting"])]))
+    return f"{finding['experiment']}: {name}" if finding["experiment"] else name
+
+
+def _short(finding: Mapping[str, Any]) -> str:
+    return f"{finding['night']}: {heading(finding)}"
+
+
+def _details(finding: Mapping[str, Any]) -> list[str]:
+    if finding["kind"] == "broken":
+        return []
+    ratios = f"{words.ratio(finding['before'])} to {words.ratio(finding['after'])}"
+    said = [f"{ratios} times as fast as {finding['baseline']}."]
+    for trial in finding.get("trials", []):
+        said.append(
+            f"Against its own kernel of {trial['against']} it is {trial['verdict']}: ratio "
+            f"{words.ratio(trial['ratio'])}, {words.interval(trial['ci'])}, run {trial['run']}."
+        )
+    said += _range(finding.get("between"))
+    return [line for each in said for line in _wrapped(each, "  ")]
+
+
+def _range(between: Mapping[str, Any] | None) -> list[str]:
+    if between is None:
+        return []
+    said = [f"It came between {' and '.join(between['nights'])}."]
+    if between["series"][0] != between["series"][1]:
+        old, new = (_hash(each) for each in between["series"])
+        numbers = ", ".join(map(str, between["patches_changed"])) or "none"
+        said.append(
+            f"Series {old} became {new}: of {between['patches'][1]} patches changed or new: "
+            f"{numbers}."
+        )
+    for name, (first, second) in between["commits"].items():
+        if first != second:
+            said.append(f"Commits of {name}: {first or '?'}..{second or '?'}")
+    images = " became ".join(_hash(each) for each in between["image"])
+    return [*said, f"Image {images}."]
+
+
+def _hash(text: str | None) -> str:
+    return (text or "none")[:_HASH_DIGITS]
+
+
+def _table(content: Document) -> list[str]:
+    lines = ["Last night against what is usual, as ratios to the baseline:", ""]
+    for name, last, usual, nights in rows(content):
+        lines += _wrapped(name, "  ", hanging="    ")
+        lines.append(f"      {last}; usual {usual}, {nights} nights")
+    return lines if content["cells"] else []
+
+
+def _wrapped(text: str, indent: str, hanging: str | None = None) -> Sequence[str]:
+    return textwrap.wrap(
+        text,
+        _COLUMNS,
+        initial_indent=indent,
+        subsequent_indent=indent if hanging is None else hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _is_known(content: Document, finding: Mapping[str, Any]) -> bool:
+    return any(
+        (cell["experiment"], cell["cell"]) == (finding["experiment"], finding["cell"])
+        for cell in content["cells"]
+    )
+
+
+def _case(
+    suite: ElementTree.Element,
+    name: str,
+    of: str,
+    wrong: Sequence[Mapping[str, Any]],
+    is_measured: bool,
+) -> None:
+    case = ElementTree.SubElement(suite, "testcase", name=name, classname=of)
+    for one in wrong:
+        failure = ElementTree.SubElement(case, "failure", message=_plain(heading(one)))
+        failure.text = _plain("\n".join(line.strip() for line in _details(one)))
+    if not wrong and not is_measured:
+        ElementTree.SubElement(case, "skipped", message="not measured last night")
+
+
+def _counts(suite: ElementTree.Element) -> None:
+    suite.set("tests", str(len(suite)))
+    suite.set("failures", str(len(suite.findall("*/failure"))))
+    suite.set("skipped", str(len(suite.findall("*/skipped"))))
+
+
+def _plain(text: str) -> str:
+    """Return text without what XML cannot hold."""
+    return "".join(c if c in "\t\n" or c.isprintable() else "?" for c in text)

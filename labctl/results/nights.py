@@ -1,0 +1,247 @@
+"""The history of the nights on disk, and what it says of each cell.
+
+`<history>/nights.jsonl` has one line for each run: of a night, of what was measured
+again in it, and of its kernels against those of before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from labctl.errors import HostError, UserError
+from labctl.results import lines
+from labctl.results.cells import failures
+from labctl.results.comparison import Comparison, ExperimentResult
+from labctl.results.history import Look, Night, Trial, Watch
+from labctl.results.verdict import Rule
+
+SCHEMA = 1
+FEWEST_BLOCKS = 2  # one block has no spread
+Record = Mapping[str, Any]
+Kind = Literal["night", "again", "against"]
+Key = tuple[str, str]  # experiment, cell
+_OF_EXPERIMENT = ("workload", "metric", "better", "baseline", "confidence", "minimum_effect")
+
+
+@dataclass(slots=True)
+class Watched:
+    """One cell over the nights; `records` are those of its nights, in their order."""
+
+    experiment: str
+    cell: str
+    kernel: str
+    setting: Mapping[str, Any]
+    baseline: str
+    watch: Watch
+    records: list[Record] = field(default_factory=list)
+    rows: list[Record] = field(default_factory=list)
+    last_look: Look = field(default_factory=Look)
+
+    @property
+    def key(self) -> Key:
+        """What makes the cell the only one of its kind."""
+        return self.experiment, self.cell
+
+
+def path_of(history: Path) -> Path:
+    """Return the file of a history's folder."""
+    return history / "nights.jsonl"
+
+
+def append(history: Path, record: Record) -> None:
+    """Write one run's record so that it stays.
+
+    Raises:
+        HostError: the disk is full or fails.
+    """
+    line = json.dumps(record, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n"
+    try:
+        history.mkdir(parents=True, exist_ok=True)
+        lines.append(path_of(history), line.encode())
+    except OSError as error:
+        raise HostError(
+            f"the history could not be written: {error.strerror or error}",
+            where=str(path_of(history)),
+        ) from error
+
+
+def read(history: Path) -> list[Record]:
+    """Return all records in their order, without a torn last one.
+
+    Raises:
+        UserError: there is no history, or a line of it is damaged.
+    """
+    path = path_of(history)
+    found: list[Record] = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(lines.whole_lines(file), start=1):
+                found.append(_parse(line, f"{path}:{number}"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HostError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    return found
+
+
+def _parse(line: bytes, where: str) -> Record:
+    try:
+        data = json.loads(line)
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise ValueError(f"not a record of schema {SCHEMA}")
+        missing = [name for name in ("kind", "night", "run", "cells") if name not in data]
+        if missing:
+            raise ValueError(f"it has no {', '.join(missing)}")
+    except ValueError as error:
+        raise UserError(f"this line is no night: {error}", where=where) from error
+    return data
+
+
+def record_of(
+    kind: Kind,
+    night: str,
+    run: Mapping[str, Any],
+    results: Iterable[ExperimentResult],
+    *,
+    setups: Mapping[str, Mapping[str, str]],
+    facts: Mapping[str, Any],
+    only: Iterable[Key] | None = None,
+) -> dict[str, Any]:
+    """Return the record of a run of a night; `only` leaves other cells out.
+
+    `setups` says for each experiment what must be alike for nights to be compared,
+    `facts` what else is to be kept (commits, checks).
+    """
+    wanted = None if only is None else set(only)
+    known = {each["name"]: each for each in run["experiments"]}
+    cells = [
+        _row(each, cell, known[each.name], setups[each.name])
+        for each in results
+        for cell in each.cells
+        if cell.verdict != "baseline" and (wanted is None or (each.name, cell.cell) in wanted)
+    ]
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "night": night,
+        "run": run["run"],
+        "at": run["created_at"],
+        "host": dict(run["host"]),
+        "accel": run["accel"],
+        "kernels": {name: dict(kernel) for name, kernel in run["kernels"].items()},
+        "cells": cells,
+        **facts,
+    }
+
+
+def _row(
+    result: ExperimentResult, cell: Comparison, known: Record, setup: Mapping[str, str]
+) -> dict[str, Any]:
+    control = result.aa_control
+    is_suspect = control is not None and control.verdict in ("faster", "slower")
+    return {
+        "experiment": result.name,
+        "cell": cell.cell,
+        "kernel": cell.kernel,
+        "setting": dict(cell.setting),
+        **{name: known[name] for name in _OF_EXPERIMENT},
+        "setup": dict(setup),
+        "blocks": cell.blocks,
+        "ratio": cell.ratio,
+        "ci": cell.ci,
+        "sd_log": cell.sd_log,
+        "verdict": cell.verdict,
+        "reason": cell.reason,
+        "failed": dict(cell.failed),
+        "suspect": is_suspect,
+    }
+
+
+def has_failed(row: Record) -> bool:
+    """Whether something went wrong in a cell's guests."""
+    return failures(row["failed"]) > 0
+
+
+def watched(records: Sequence[Record]) -> dict[Key, Watched]:
+    """Return every cell with all of its nights.
+
+    A night's cell that failed, whose A/A control differed, or with one block only has
+    no value, and is no night of it.
+
+    Raises:
+        HostError: the library that finds changes is not installed.
+    """
+    cells: dict[Key, Watched] = {}
+    for main, more in by_night(records):
+        for row in main["cells"]:
+            night = _night(main, row, more)
+            if night is None:
+                continue
+            cell = cells.setdefault((row["experiment"], row["cell"]), _watched(row))
+            cell.last_look = cell.watch.add(night)
+            cell.records.append(main)
+            cell.rows.append(row)
+    return cells
+
+
+def by_night(records: Sequence[Record]) -> Iterator[tuple[Record, list[Record]]]:
+    """Yield each night's own record with those that were made because of it."""
+    mains = [record for record in records if record["kind"] == "night"]
+    for main in mains:
+        yield main, [record for record in records if record.get("of") == main["run"]]
+
+
+def _watched(row: Record) -> Watched:
+    return Watched(
+        experiment=row["experiment"],
+        cell=row["cell"],
+        kernel=row["kernel"],
+        setting=row["setting"],
+        baseline=row["baseline"],
+        watch=Watch(Rule.of(row["confidence"], row["minimum_effect"]).margin),
+    )
+
+
+def _night(main: Record, row: Record, more: Sequence[Record]) -> Night | None:
+    if not _counts(row):
+        return None
+    logs, trials = [math.log(row["ratio"])], []
+    for record in more:
+        for other in record["cells"]:
+            if (other["experiment"], other["cell"]) != (row["experiment"], row["cell"]):
+                continue
+            if record["kind"] == "again" and _counts(other):
+                logs.append(math.log(other["ratio"]))
+            elif record["kind"] == "against":
+                trials.append(_trial(record, other))
+    return Night(
+        date=main["night"],
+        logs=tuple(logs),
+        error=row["sd_log"] / math.sqrt(row["blocks"]),
+        image=main["kernels"][row["kernel"]]["image"],
+        setup=tuple(sorted(row["setup"].items())),
+        trials=tuple(trials),
+    )
+
+
+def _counts(row: Record) -> bool:
+    is_known = row["ratio"] is not None and row["sd_log"] is not None
+    return (
+        is_known and row["blocks"] >= FEWEST_BLOCKS and not has_failed(row) and not row["suspect"]
+    )
+
+
+def _trial(record: Record, row: Record) -> Trial:
+    ci = row["ci"]
+    return Trial(
+        verdict=row["verdict"],
+        ratio=row["ratio"],
+        ci=None if ci is None else (ci[0], ci[1]),
+        run=record["run"],
+        against=record["against"],
+    )

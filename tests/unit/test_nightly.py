@@ -1,0 +1,352 @@
+"""A night: where its time goes, what an alarm leads to, what is stored and reported."""
+
+import contextlib
+import json
+import math
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import nights_of
+import numpy as np
+import pytest
+import synthetic
+from click.testing import CliRunner
+
+from labctl import host
+from labctl.cli import labctl
+from labctl.errors import HostError, UserError
+from labctl.experiments import kept_images, session
+from labctl.experiments.budget import Spent, next_experiment
+from labctl.experiments.nightly import Nightly
+from labctl.experiments.runner import Facts, Runner
+from labctl.kernels.images import Image
+from labctl.results import nights, runs
+from labctl.results.findings import document
+from labctl.results.night_simulation import SCENARIOS, history
+from labctl.results.verdict import Rule
+
+RULE = Rule.of(0.95, 0.02)
+
+
+def spent(name, blocks, half_width=math.inf, seconds=10.0, **more):
+    fields = {"blocks_min": 2, "blocks_max": 6, "target": 0.03} | more
+    return Spent(name=name, blocks=blocks, block_seconds=seconds, half_width=half_width, **fields)
+
+
+def test_first_all_reach_their_minimum_in_turns():
+    assert next_experiment([spent("a", 1), spent("b", 0, seconds=None)], 100) == "b"
+    assert next_experiment([spent("a", 1), spent("b", 1)], 100) == "a"
+    assert next_experiment([spent("a", 2, 0.9), spent("b", 1, 0.1)], 100) == "b"
+
+
+def test_then_the_widest_interval_gets_the_next_block():
+    assert next_experiment([spent("a", 2, 0.05), spent("b", 2, 0.09)], 100) == "b"
+    assert next_experiment([spent("a", 2, 0.05), spent("b", 2, 0.02)], 100) == "a"
+
+
+def test_a_night_ends_when_all_is_known_or_no_block_fits():
+    assert next_experiment([spent("a", 2, 0.02), spent("b", 6, 0.5)], 100) is None
+    assert next_experiment([spent("a", 1, seconds=101)], 100) is None
+    assert next_experiment([spent("a", 0, seconds=None)], 0) is None
+    assert next_experiment([spent("a", 2, 0.9, seconds=90), spent("b", 2, 0.5)], 20) == "b"
+
+
+class FakeNights:
+    """Nights on synthetic guests, one a day, each with an image of its own."""
+
+    def __init__(self, tmp_path, blocks=6):
+        lab = synthetic.lab(blocks=blocks, repetitions=1)
+        (tmp_path / "lab.yaml").write_text("version: 1\n")
+        self.lab = lab.model_copy(
+            update={"path": tmp_path / "lab.yaml", "root": tmp_path, "state": tmp_path / "state"}
+        )
+        self.history = tmp_path / "history"
+        self.world = synthetic.World()
+        self.number = 0
+        self.seconds = 0.0
+        self.image = None
+        self.host = "h"
+        self.said = []
+        self.opened = []
+
+    def images(self, lab):
+        own = self.image or f"image {self.number}"
+        return {
+            name: Image(
+                kernel=name, bzimage=None, hash=own if name == "patched" else f"of {name}",
+                source_hash="s", series_hash=f"series {own}", patch_hashes=("a", own),
+                config=None, release="6.1", compiler="gcc",
+            )
+            for name in lab.kernels
+        }  # fmt: skip
+
+    @contextlib.contextmanager
+    def open_run(self, lab, plans, seed):
+        images = self.images(lab)
+        about = host.Host(self.host, "cpu", 2, 1, "6.1", "7.2", "b")
+        prepared = SimpleNamespace(
+            lab=lab, host=about, accel="tcg", images=images,
+            initramfs=SimpleNamespace(hash="i"),
+        )  # fmt: skip
+        folder = runs.create(lab.state / "runs")
+        folder.write(session._record(lab, folder.id, plans, prepared, seed))
+        facts = Facts(
+            run=folder.id, host=self.host, accel="tcg",
+            images={name: (image.hash, image.series_hash) for name, image in images.items()},
+        )  # fmt: skip
+        self.opened.append([cell.id for each in plans for cell in each.cells])
+
+        def measure(each, blocks=None):
+            fixed = each.statistics.model_copy(
+                update={"blocks": synthetic.Blocks.model_construct(min=blocks, max=blocks)}
+            )
+            changed = type(each)(each.experiment, fixed, each.baseline, each.cells, each.seed)
+            Runner(lab, changed, folder.store, self.world.boot, facts).run()
+
+        yield SimpleNamespace(folder=folder, measure=measure)
+
+    def clock(self):
+        self.seconds += 1.0
+        return self.seconds
+
+    def night(self, budget=100_000, **more):
+        Nightly(
+            lab=self.lab,
+            experiments=["e"],
+            budget_seconds=budget,
+            history=self.history,
+            open_run=self.open_run,
+            image_of=lambda image: self.history,
+            tell=self.said.append,
+            clock=self.clock,
+            now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=self.number),
+            **more,
+        ).run()
+        self.number += 1
+
+    def found(self):
+        return document(nights.read(self.history))
+
+    def kinds(self):
+        return [record["kind"] for record in nights.read(self.history)]
+
+
+@pytest.fixture
+def fake(tmp_path):
+    return FakeNights(tmp_path)
+
+
+def test_quiet_nights_are_stored_and_nothing_is_reported(fake):
+    for _ in range(7):
+        fake.night()
+    content = fake.found()
+    assert content["nights"] == 7
+    assert fake.kinds() == ["night"] * 7
+    (cell,) = content["cells"]
+    assert all(1.3 < night["ratio"] < 1.5 for night in cell["nights"])
+    assert content["findings"] == []
+
+
+def test_a_regression_is_measured_again_then_against_the_kernel_of_before(fake):
+    for _ in range(7):
+        fake.night()
+    fake.world.speeds = {"patched": 1.2, "patched.before": 1.4}
+    fake.night()
+    assert fake.kinds()[7:] == ["night", "again", "against", "against"]
+    # Only what it takes: the baseline, its control, the cell; then the two kernels.
+    assert fake.opened[-3] == ["stock", "stock+aa", "patched"]
+    assert fake.opened[-1] == ["patched.before", "patched.before+aa", "patched"]
+    (finding,) = fake.found()["findings"]
+    assert finding["kind"] == "regressed"
+    assert finding["since"] == "2026-01-08"
+    assert 0.8 < finding["change"] < 0.9
+    assert finding["between"]["nights"] == ["2026-01-07", "2026-01-08"]
+    assert finding["between"]["image"] == ["image 6", "image 7"]
+    assert finding["between"]["patches_changed"] == [2]
+    fake.world.speeds = {"patched": 1.2}
+    fake.night()
+    assert len(fake.found()["findings"]) == 1
+    assert fake.kinds()[-1] == "night"
+
+
+def test_a_wild_night_is_measured_again_and_nobody_is_accused(fake):
+    for _ in range(7):
+        fake.night()
+    wild = iter([{"patched": 0.9}])
+    opened = fake.open_run
+
+    def once(lab, plans, seed):
+        fake.world.speeds = next(wild, {"patched": 1.4})
+        return opened(lab, plans, seed)
+
+    fake.open_run = once
+    fake.night()
+    assert fake.kinds()[7:] == ["night", "again"]
+    assert fake.found()["findings"] == []
+    assert fake.found()["cells"][0]["nights"][-1]["ratio"] > 1.3
+
+
+def test_another_host_is_a_new_segment(fake):
+    for _ in range(7):
+        fake.night()
+    fake.host = "another"
+    fake.world.speeds = {"patched": 1.0}
+    fake.night()
+    content = fake.found()
+    assert fake.kinds()[-1] == "night"
+    assert content["findings"] == []
+    assert content["cells"][0]["segments"][-1]["why"] == "another host"
+
+
+def test_a_budget_that_is_spent_ends_the_night_with_what_there_is(fake):
+    fake.night(budget=12)
+    (row,) = nights.read(fake.history)[0]["cells"]
+    assert 1 <= row["blocks"] < 6
+
+
+def test_an_alarm_without_time_is_told_as_open(fake):
+    for _ in range(7):
+        fake.night()
+    fake.world.speeds = {"patched": 1.0}
+    # The matrix takes all of the time that there is.
+    fake.night(keep=lambda record: setattr(fake, "seconds", 200_000))
+    assert fake.kinds()[-1] == "night"
+    assert [one["kind"] for one in fake.found()["findings"]] == ["alarm"]
+    assert any("no time" in said for said in fake.said)
+
+
+def test_a_kernel_that_crashes_is_told_once(fake):
+    fake.night()
+    fake.world.on_run = lambda guest: synthetic.panic() if guest.group.kernel == "patched" else None
+    fake.night()
+    (finding,) = fake.found()["findings"]
+    assert (finding["kind"], finding["kernel"]) == ("broken", "patched")
+    assert "panic" in finding["why"]
+    fake.night()
+    assert len(fake.found()["findings"]) == 1
+
+
+def test_what_was_verified_is_in_the_record_and_its_failure_is_told(fake):
+    failed = {"checks": {"patched": {"passed": False, "failed": {"integrity/a": "a foreign byte"}}}}
+    fake.night(check=lambda lab: failed)
+    (finding,) = fake.found()["findings"]
+    assert (finding["kind"], finding["why"]) == ("broken", "integrity/a: a foreign byte")
+
+
+def test_images_are_kept_and_the_oldest_go(tmp_path, monkeypatch):
+    lab = SimpleNamespace(state=tmp_path / "state")
+    monkeypatch.setattr(kept_images, "_MOST", 2)
+    for name in ("a", "b", "c"):
+        image = name * 64
+        built = lab.state / "images" / image[:32] / "bzImage"
+        built.parent.mkdir(parents=True)
+        built.write_text(name)
+        kept_images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
+    assert kept_images.find(tmp_path / "history", "a" * 64) is None
+    assert kept_images.find(tmp_path / "history", "c" * 64).read_text() == "c"
+
+
+def test_a_torn_last_line_was_never_written(tmp_path):
+    watch = history(SCENARIOS[0], RULE, np.random.default_rng(1))
+    nights_of.store(tmp_path, watch)
+    whole = nights.read(tmp_path)
+    with nights.path_of(tmp_path).open("ab") as file:
+        file.write(b'{"schema":1,"kind":"nig')
+    assert nights.read(tmp_path) == whole
+    nights.append(tmp_path, whole[-1])
+    assert len(nights.read(tmp_path)) == len(whole) + 1
+
+
+def test_a_damaged_line_is_told_with_its_place(tmp_path):
+    nights.path_of(tmp_path).write_text('{"schema":1}\n{"schema":1}\n')
+    with pytest.raises(UserError, match=r"has no kind.*") as told:
+        nights.read(tmp_path)
+    assert "nights.jsonl:1" in str(told.value)
+    assert nights.read(tmp_path / "nowhere") == []
+
+
+def test_a_history_that_cannot_be_written_is_the_hosts_fault(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError):
+        nights.append(tmp_path / "file", {})
+
+
+def replay(folder, *words):
+    return CliRunner().invoke(labctl, ["nightly", "--replay", "--history", str(folder), *words])
+
+
+@pytest.fixture(scope="module")
+def regressed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("regressed")
+    watch = history(SCENARIOS[4], RULE, np.random.default_rng(2))
+    assert watch.changes[-1].verdict == "slower"
+    nights_of.store(folder, watch)
+    return folder, watch
+
+
+def test_a_stored_history_says_what_was_found_in_it(regressed):
+    folder, watch = regressed
+    done = replay(folder, "--json")
+    assert done.exit_code == 1, done.output
+    content = json.loads(done.stdout)
+    (finding,) = [one for one in content["findings"] if one["kind"] == "regressed"]
+    change = watch.changes[-1]
+    assert finding["night"] == watch.nights[change.found].date
+    assert finding["since"] == watch.nights[change.look.first].date
+    assert len(finding["between"]["commits"]["lab"]) == 2
+
+
+def test_quiet_nights_replayed_are_quiet(tmp_path):
+    nights_of.store(tmp_path, history(SCENARIOS[1], RULE, np.random.default_rng(5)))
+    done = replay(tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "no change" in done.stdout.splitlines()[0]
+
+
+def test_the_mail_has_72_columns_and_tells_the_range(regressed):
+    text = replay(regressed[0]).stdout
+    assert max(map(len, text.splitlines())) <= 72
+    assert text.startswith("labctl nightly 2026-")
+    for part in (
+        "REGRESSED: exit: patched",
+        "% slower",
+        "Commits of lab: v1-",
+        "became",
+        "patches",
+    ):
+        assert part in text
+
+
+def test_junit_has_the_regression_as_a_failure(regressed):
+    root = ElementTree.fromstring(replay(regressed[0], "--format", "junit").stdout)
+    (case,) = root.findall("testsuite/testcase")
+    assert "REGRESSED" in case.find("failure").get("message")
+    assert root.find("testsuite").get("failures") == "1"
+
+
+def test_all_reports_go_into_one_folder_and_the_page_needs_no_network(regressed, tmp_path):
+    done = replay(regressed[0], "--output", str(tmp_path / "out"))
+    assert done.exit_code == 1
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"index.html", "junit.xml", "mail.txt", "summary.md", "nightly.json"}
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<svg" in page
+    assert not re.findall(r"(?:src|href)=\W?https?:", page)
+    assert "REGRESSED" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_a_mistake_is_told_without_a_traceback(tmp_path):
+    runner = CliRunner()
+    assert runner.invoke(labctl, ["nightly", "--budget", "soon"]).exit_code == 2
+    assert runner.invoke(labctl, ["nightly", "--budget", "0"]).exit_code == 2
+    assert runner.invoke(labctl, ["nightly", "--replay", "e"]).exit_code == 2
+    done = runner.invoke(labctl, ["nightly", "--replay", "--history", str(tmp_path)])
+    assert isinstance(done.exception, UserError)
+
+
+def test_without_the_library_a_history_is_not_judged(regressed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ruptures", None)
+    assert isinstance(replay(regressed[0]).exception, HostError)
