@@ -10,7 +10,6 @@ from typing import Any
 
 from labctl.errors import HostError, LabError
 from labctl.reports import report
-from labctl.reports.export import EXPORTS
 
 
 def write(
@@ -18,16 +17,15 @@ def write(
 ) -> list[Path]:
     """Write texts by their files' names, and the document as nightly.json; return the paths.
 
-    If `labctl export` knows KCIDB, and the night's run is still in `runs`, kcidb.json
-    is written too.
+    If the night's run is still in `runs`, kcidb.json is written too.
 
     Raises:
         HostError: the disk is full or fails.
     """
     wanted = {**texts, "nightly.json": json.dumps(content, indent=2) + "\n"}
-    if "kcidb" in EXPORTS and content["run"] and runs:
+    if content["run"] and runs:
         with contextlib.suppress(LabError):  # the run was removed, its night stays
-            wanted["kcidb.json"] = report.export_of(runs, content["run"], "kcidb")
+            wanted["kcidb.json"] = str(report.export_of(runs, content["run"], "kcidb")[0])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in wanted.items():
