@@ -24,13 +24,13 @@ def test_the_host_is_described_without_its_name():
 
 def test_load_tells_cumulative_times():
     before = host.load()
-    deadline = time.monotonic() + 0.2
-    while time.monotonic() < deadline:
+    until = time.process_time() + 0.2  # not of the clock: others may have the CPU
+    while time.process_time() < until:
         pass
     after = host.load()
     assert after["busy_seconds"] > before["busy_seconds"]
     assert after["steal_seconds"] >= before["steal_seconds"]
-    assert after["own_seconds"] - before["own_seconds"] >= 0.05
+    assert after["own_seconds"] - before["own_seconds"] >= 0.19
 
 
 def tree(root, cpus, pressure, files):
