@@ -36,7 +36,7 @@ packages: ## Install the Debian packages that are missing (asks for sudo if need
 
 $(VENV)/.installed: pyproject.toml | packages
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[test,lint,virtme]'
 	touch $@
 
 setup: packages $(VENV)/.installed ## Install what is missing; make .venv/bin/labctl.

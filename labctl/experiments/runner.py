@@ -157,6 +157,7 @@ class Runner:
         order = 0
         for part in parts:
             with contextlib.ExitStack() as stack:
+                self._tell(number, order, visits, "booting")
                 guests, failures = self._boot(stack, number, part)
                 for visit in part:
                     self._tell(number, order, visits, "measuring")
@@ -207,7 +208,6 @@ class Runner:
         """Boot the guests of a block side by side, then pause them all."""
         began = self.clock()
         groups = list(dict.fromkeys(visit.cell.group for visit in visits))
-        self._tell(number, 0, visits, "booting")
         guests = {group: self._enter(stack, group, number) for group in groups}
         failures: dict[BootGroup, GuestError] = {}
         for group, guest in guests.items():

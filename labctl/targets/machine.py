@@ -25,7 +25,7 @@ FOLDER = "/run/labctl"
 _COMMAND_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 _BOOT_FILES = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/cmdline")
-_LOAD_FILES = ("/proc/stat", "/proc/loadavg", "/proc/pressure/cpu")
+_LOAD_FILES = ("/proc/stat", "/proc/loadavg")
 _TICKS_A_SECOND = 100.0  # of /proc/stat, on every architecture that Linux has left
 # The machine's own way down stops its services; without systemd nobody does.
 _LEAVE = """\
@@ -162,18 +162,19 @@ class TargetMachine:
         )
 
     def load(self) -> dict[str, float]:
-        """Return how busy the machine is now, as `host.load` does for this host."""
+        """Return what the machine did since it booted, as `host.load` does for this host.
+
+        What others than the workload took is not known here.
+        """
         found = self.exchange({}, _LOAD_FILES)
         fields = [
             int(f) / _TICKS_A_SECOND for f in found["/proc/stat"].split("\n", 1)[0].split()[1:9]
         ]
         user, nice, system, _idle, _iowait, irq, softirq, steal = fields
-        pressure = re.search(r"some avg10=([\d.]+)", found.get("/proc/pressure/cpu", ""))
         return {
             "busy_seconds": round(user + nice + system + irq + softirq, 2),
             "steal_seconds": round(steal, 2),
             "load_1min": float(found["/proc/loadavg"].split()[0]),
-            "psi_some_avg10_percent": float(pressure[1]) if pressure else 0.0,
         }
 
     def kernel_log(self) -> list[str]:

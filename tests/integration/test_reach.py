@@ -1,0 +1,171 @@
+"""Every way to a kernel: virtme-ng's guests, and a machine whose kernel is changed by kexec.
+
+One image serves all of it: the fragments of all ways are in its configuration.
+"""
+
+import json
+
+import pytest
+from machine import PlayedMachine
+from program import BOOT_SECONDS, Labctl
+
+from labctl.errors import BootFailed
+from labctl.guests import initramfs
+from labctl.guests.guest import Guest, State
+from labctl.guests.prepare import prepare
+from labctl.lab import load
+from labctl.targets.boot import TargetBoot
+from labctl.targets.machine import TargetMachine, Tools
+from labctl.targets.prepare import connect_to
+
+FRAGMENTS = ("base", "ssh", "kexec", "virtme")
+LAUNCHERS = ("qemu", "virtme-ng")
+LAB = """\
+version: 1
+defaults: {{launcher: {launcher}, accel: auto, guest: small}}
+guests:
+  small: {{nodes: 4, cpus_per_node: 1, memory_per_node: 512MiB, distances: {{remote: 21}}}}
+targets:
+  box: {target}
+kernels:
+  stock: {{source: debian:linux-source-6.1, kconfig: [{kconfig}]}}
+  parallel-free: {{base: stock, series: {root}/patches/parallel-free/6.1}}
+  broken: {{base: stock, command_line: rdinit=/none}}
+tunables:
+  batch_pages:
+    file: /sys/kernel/debug/parallel_free/batch_pages
+    kernels: [parallel-free]
+  thp: {{file: /sys/kernel/mm/transparent_hugepage/enabled}}
+workloads:
+  free:
+    command: freebench
+    parameters: {{op: free, size: 256MiB, placement: interleave, threads: 4}}
+    metric: elapsed
+experiments:
+  smoke: &smoke
+    workload: free
+    kernels: [stock, parallel-free]
+    set: {{thp: never, batch_pages: 8Ki}}
+    statistics: {{blocks: {{min: 6, max: 6}}, repetitions: 2}}
+  panics: {{<<: *smoke, kernels: [stock, broken], statistics: {{blocks: {{min: 2, max: 2}}}}}}
+"""
+FREE = ["freebench", "--op", "free", "--size", "256MiB", "--placement", "interleave"]
+
+
+@pytest.fixture(scope="module")
+def lab_in(tmp_path_factory, prepared):
+    """Return a function that writes a lab which shares the built images."""
+    root = prepared.lab.root
+
+    def write(launcher="qemu", target="{kind: ssh, host: 127.0.0.1}"):
+        folder = tmp_path_factory.mktemp("reach")
+        kconfig = ", ".join(f"{root}/guest/kconfig/{name}.config" for name in FRAGMENTS)
+        text = LAB.format(launcher=launcher, target=target, kconfig=kconfig, root=root)
+        (folder / "lab.yaml").write_text(text)
+        state = folder / ".labctl"
+        state.mkdir()
+        for name in ("sources", "trees", "images", "guest", "accelerator.json"):
+            if (root / ".labctl" / name).exists():
+                (state / name).symlink_to(root / ".labctl" / name)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def ready(lab_in):
+    """The lab of virtme-ng, its image built."""
+    return prepare(load(lab_in("virtme-ng") / "lab.yaml"), ["stock"], lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory, ready):
+    """A machine that runs stock, and knows nothing of the lab."""
+    folder = tmp_path_factory.mktemp("machine")
+    image, topology = ready.images["stock"].bzimage, ready.lab.guests["small"]
+    with PlayedMachine(folder, image, topology, ready.accel) as played:
+        yield played
+
+
+def test_a_guest_of_virtme_ng_is_as_any_other(ready, tmp_path):
+    spec = ready.spec(
+        "stock", name="stock", folder=tmp_path / "vng", topology=ready.lab.guests["small"]
+    )
+    assert spec.launcher == "virtme-ng"
+    with Guest(spec) as guest:
+        guest.wait_ready(BOOT_SECONDS)
+        rows = [guest.read(f"/sys/devices/system/node/node{n}/distance").split() for n in range(4)]
+        assert rows == [["10" if i == j else "21" for j in range(4)] for i in range(4)]
+        for node in range(4):
+            cpus = guest.read(f"/sys/devices/system/node/node{node}/cpulist").strip()
+            assert cpus == str(node)
+        every = bytes(range(256)) * 40
+        outcome = guest.run("cat; echo to stderr >&2; exit 7", stdin=every, timeout_seconds=60)
+        assert (outcome.status, outcome.stdout, outcome.stderr) == (7, every, b"to stderr\n")
+        (tmp_path / "file").write_bytes(every)
+        guest.put(tmp_path / "file", "/tmp/a file")
+        assert guest.get("/tmp/a file") == every
+        measured = json.loads(guest.run(FREE, timeout_seconds=300).stdout)
+        assert measured["elapsed_nanoseconds"] > 0
+        assert min(measured["pages_per_node"]) > 0
+        guest.pause()
+        assert (guest.state, guest.qmp_status()) == (State.PAUSED, "paused")
+        roots = [m.split()[2] for m in guest.read("/proc/mounts").splitlines() if " / " in m]
+        assert "9p" in roots  # the host's files, not an initramfs
+
+
+def test_a_machine_changes_its_kernel_and_gets_its_own_back(box, ready, lab_in, tmp_path):
+    lab = load(lab_in(target=box.yaml(boot_timeout="4min")) / "lab.yaml")
+    image, release = ready.images["stock"], ready.images["stock"].release
+    tools = Tools(
+        kexec=initramfs.program(lab.state, "kexec"),
+        programs=(initramfs.program(lab.state, "freebench"),),
+    )
+    target = lab.targets["box"]
+    assert box.ups() == [release]
+    with TargetMachine(target, connect_to(target), tools) as machine:
+        assert machine.describe().cores == 4
+        with TargetBoot(machine, image, "", tmp_path / "dmesg.txt") as boot:
+            boot.wait_ready(BOOT_SECONDS)
+            measured = json.loads(boot.run(FREE, timeout_seconds=300).stdout)
+            assert measured["elapsed_nanoseconds"] > 0
+            assert "labctl.image" in (tmp_path / "dmesg.txt").read_text()
+        with (
+            TargetBoot(machine, image, "rdinit=/none", tmp_path / "broken.txt") as broken,
+            pytest.raises(BootFailed, match="the machine fell back"),
+        ):
+            broken.wait_ready(BOOT_SECONDS)
+        assert "Kernel panic" in box.text()
+        assert machine.boot().token is None
+    assert len(box.ups()) == 3  # stock, the lab's, and stock again
+
+
+def verdicts(document):
+    (experiment,) = document["experiments"]
+    return {cell["label"]: cell["verdict"] for cell in experiment["cells"]}
+
+
+@pytest.mark.timeout(3600)
+def test_smoke_has_one_verdict_wherever_it_runs(box, lab_in, long):
+    if not long:
+        pytest.skip("54 boots: with --long")
+    found = {}
+    for launcher in LAUNCHERS:
+        program = Labctl(lab_in(launcher))
+        found[launcher] = verdicts(program.json("run", "smoke", "--json", check=False))
+    program = Labctl(lab_in(target=box.yaml(boot_timeout="4min")))
+    words = ("run", "smoke", "--target", "box", "--json")
+    found["kexec"] = verdicts(program.json(*words, check=False))
+    assert found["virtme-ng"] == found["qemu"] == found["kexec"]
+
+
+@pytest.mark.timeout(1800)
+def test_a_kernel_that_panics_is_a_sample_and_the_run_goes_on(box, lab_in, long):
+    if not long:
+        pytest.skip("6 boots: with --long")
+    program = Labctl(lab_in(target=box.yaml(boot_timeout="4min")))
+    document = program.json("run", "panics", "--target", "box", "--json", check=False)
+    assert document["accel"] == "native"
+    samples = [json.loads(line) for line in program.samples()]
+    assert {s["status"] for s in samples if s["kernel"] == "stock"} == {"ok"}
+    assert {s["status"] for s in samples if s["kernel"] == "broken"} == {"boot-failed", "skipped"}
