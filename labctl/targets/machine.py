@@ -27,10 +27,11 @@ _POLL_SECONDS = 1.0
 _BOOT_FILES = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/cmdline")
 _LOAD_FILES = ("/proc/stat", "/proc/loadavg")
 _TICKS_A_SECOND = 100.0  # of /proc/stat, on every architecture that Linux has left
-# The machine's own way down stops its services; without systemd nobody does.
+# The machine's own way down stops its services; without systemd nobody does. What is
+# left of a command's process group is killed at its end: the group is left first.
 _LEAVE = """\
 if [ -d /run/systemd/system ]; then leave="systemctl $2"; else leave="$1 $3"; fi
-setsid /bin/sh -c "sleep 1; exec $leave" </dev/null >/dev/null 2>&1 &
+setsid /bin/sh -c "(sleep 1; exec $leave) </dev/null >/dev/null 2>&1 &"
 """
 # As Debian, Fedora and openSUSE name it.
 _OWN_INITRD = """\

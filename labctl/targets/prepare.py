@@ -32,13 +32,13 @@ def prepare_target(
         programs=(initramfs.program(lab.state, "freebench"),),
     )
     with TargetMachine(target, connect_to(target), tools) as machine:
-        facts = machine.describe()  # before a build of minutes
+        machine.describe()  # what is wrong with it is told before a build of minutes
         fragment = initramfs.source_folder() / "kconfig" / "kexec.config"
         images = build_images(lab, kernels, progress, (fragment,))
         machine.give_back()
         prepared = Prepared(
             lab=lab,
-            host=facts,
+            host=machine.describe(),
             accel=NATIVE,
             images=images,
             initramfs=initramfs.build(lab.state),
