@@ -22,6 +22,7 @@ from labctl.experiments.plan import Plan, plan
 from labctl.experiments.session import Events
 from labctl.lab_models import Kernel, Lab
 from labctl.results import nights
+from labctl.results.health import usable
 from labctl.results.nights import Key, Kind, Record, Watched
 from labctl.results.runs import RunFolder
 from labctl.results.stats import half_width
@@ -113,7 +114,8 @@ class Nightly:
 
     def _spent(self, run: OpenRun, each: Plan) -> Spent:
         name, statistics = each.experiment.name, each.statistics
-        samples = [one for one in run.folder.store.samples() if one.experiment == name]
+        every = [one for one in run.folder.store.samples() if one.experiment == name]
+        samples, _ = usable(every, statistics.blocks.min)
         width = math.inf
         if samples:
             width = half_width(
@@ -124,7 +126,7 @@ class Nightly:
             )
         return Spent(
             name=name,
-            blocks=_blocks(run, name),
+            blocks=len({one.block for one in samples}),
             blocks_min=statistics.blocks.min,
             blocks_max=statistics.blocks.max,
             block_seconds=self._took.get(name),
@@ -229,13 +231,13 @@ def setup_of(lab: Lab, name: str, run: Record) -> dict[str, str]:
     """Return what of an experiment must be as it was for its nights to be comparable."""
     experiment = lab.experiments[name]
     workload = lab.workloads[experiment.workload]
-    topology = lab.guests[lab.guest_of(experiment)]
+    place = experiment.target or lab.guests[lab.guest_of(experiment)].model_dump_json()
     return {
         "host": str(run["host"].get("id")),
         "QEMU": str(run["host"].get("qemu")),
         "accelerator": str(run["accel"]),
         "baseline": str(run["kernels"][experiment.baseline]["image"]),
-        "guest": topology.model_dump_json(),
+        "guest": place,
         "guest program": str(run["initramfs"]),
         "workload": workload.model_dump_json(),
         "setting": str(dict(experiment.set)),

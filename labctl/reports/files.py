@@ -17,7 +17,7 @@ def write(
 ) -> list[Path]:
     """Write texts by their files' names, and the document as nightly.json; return the paths.
 
-    If the night's run is still in `runs`, kcidb.json is written too.
+    If the night's run is still in `runs`, its KCIDB is written too, as kcidb.json.
 
     Raises:
         HostError: the disk is full or fails.
@@ -25,7 +25,8 @@ def write(
     wanted = {**texts, "nightly.json": json.dumps(content, indent=2) + "\n"}
     if content["run"] and runs:
         with contextlib.suppress(LabError):  # the run was removed, its night stays
-            wanted["kcidb.json"] = str(report.export_of(runs, content["run"], "kcidb")[0])
+            kcidb, _ = report.export_of(runs, content["run"], "kcidb")
+            wanted["kcidb.json"] = str(kcidb)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in wanted.items():

@@ -1,0 +1,183 @@
+"""The command that finds the guilty step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labctl import screen
+from labctl.cli.root import JSON, LAB, load_lab, named, print_json
+from labctl.errors import UserError
+
+if TYPE_CHECKING:
+    from labctl.experiments.bisect import Answer
+    from labctl.lab_models import Lab
+    from labctl.units import Scalar
+
+
+@click.command()
+@LAB
+@JSON
+@click.option(
+    "--good",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The last step known to be good; 0 is the kernel without its series.",
+)
+@click.option(
+    "--bad",
+    type=click.IntRange(min=1),
+    help="A step known to be bad [default: the whole series].",
+)
+@click.option(
+    "--risk",
+    type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="How likely the answer may be wrong.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Which cell of the experiment's matrix (again for more).",
+)
+@click.option(
+    "--blocks",
+    type=click.IntRange(min=4),
+    default=36,
+    show_default=True,
+    help="Of a decision, at most.",
+)
+@click.option(
+    "--check",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Find what broke such a check of `labctl verify`, in place of an EXPERIMENT.",
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    help="How long each program of --check works.",
+)
+@click.argument("kernel")
+@click.argument("experiment", required=False)
+def bisect(
+    lab_path: Path | None,
+    as_json: bool,
+    good: int,
+    bad: int | None,
+    risk: float,
+    settings: Sequence[str],
+    blocks: int,
+    patterns: Sequence[str],
+    seconds: int,
+    kernel: str,
+    experiment: str | None,
+) -> None:
+    """Find the first step of KERNEL's series that changed EXPERIMENT's metric.
+
+    A step is measured beside the good and the bad end, in blocks of one run, for as
+    long as it takes to say on which side of their middle it is. All decisions together
+    are wrong with at most the chance --risk. The first of them is whether the ends
+    differ at all. A step that does not build or run is passed over.
+
+    \b
+    labctl bisect parallel-free exit               which patch changed exit?
+    labctl bisect parallel-free --check 'integrity/*'    which one broke a check?
+
+    Exit status 1 if the step was not found.
+    """  # noqa: D301 - click wants the character itself
+    from labctl.reports import bisected
+
+    if bool(patterns) == bool(experiment):
+        raise click.UsageError("an EXPERIMENT or --check, one of them")
+    lab = load_lab(lab_path)
+    named("kernel", [kernel], lab.kernels)
+    if experiment:
+        named("experiment", [experiment], lab.experiments)
+    if patterns:
+        answer = _of_check(lab, kernel, good, bad, risk, patterns, seconds)
+    else:
+        answer = _of_metric(lab, kernel, str(experiment), good, bad, risk, settings, blocks)
+    content = answer.document()
+    if as_json:
+        print_json(content)
+    else:
+        click.echo(bisected.terminal(content), nl=False)
+    if answer.step is None:
+        sys.exit(1)
+
+
+def _of_metric(
+    lab: Lab,
+    kernel: str,
+    experiment: str,
+    good: int,
+    bad: int | None,
+    risk: float,
+    settings: Sequence[str],
+    blocks: int,
+) -> Answer:
+    from labctl.experiments.bisect import Bisect, begin
+    from labctl.experiments.nightly import opener
+    from labctl.experiments.session import Events
+
+    answer = begin(lab, kernel, good=good, bad=bad, risk=risk, what=experiment)
+    with screen.Measuring() as shown:
+        events = Events(
+            building=shown.building,
+            waiting=shown.waiting,
+            started=shown.started,
+            measuring=shown.measuring,
+        )
+        return Bisect(
+            lab=lab,
+            experiment=experiment,
+            setting=dict(map(_setting, settings)),
+            answer=answer,
+            open_run=opener(events),
+            blocks_max=blocks,
+            tell=shown.say,
+        ).run()
+
+
+def _of_check(
+    lab: Lab,
+    kernel: str,
+    good: int,
+    bad: int | None,
+    risk: float,
+    patterns: Sequence[str],
+    seconds: int,
+) -> Answer:
+    from labctl.checks.bisect import BisectCheck, by_verify
+    from labctl.checks.verify import Events
+    from labctl.experiments.bisect import begin
+
+    answer = begin(lab, kernel, good=good, bad=bad, risk=risk, what=", ".join(patterns))
+    with screen.Checking() as shown:
+        events = Events(building=shown.building, checking=shown.checking)
+        failed = by_verify(lab, patterns, seconds, events)
+        return BisectCheck(lab=lab, answer=answer, failed=failed, tell=shown.say).run()
+
+
+def _setting(text: str) -> tuple[str, Scalar]:
+    from labctl import units
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text} is no NAME=VALUE")
+    return name, units.scalar(value)
+
+
+COMMANDS = (bisect,)

@@ -1,0 +1,259 @@
+"""Which step of a series changed a metric: steps between two ends, each beside both of them."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labctl.errors import BuildError, UserError
+from labctl.experiments.beside import beside, plan_of
+from labctl.experiments.nightly import Open, OpenRun
+from labctl.experiments.plan import Plan, plan
+from labctl.kernels import series
+from labctl.kernels.series import Series
+from labctl.lab_models import Kernel, Lab
+from labctl.results.bisection import (
+    BAD,
+    GOOD,
+    LOOKS,
+    SKIPPED,
+    Search,
+    ends_differ,
+    is_bad,
+    logs_of,
+)
+from labctl.results.paired import exp
+from labctl.results.verdict import Rule
+
+_SEEDS = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was decided of a step, from how many blocks of which run.
+
+    `ratio` is the good end's time over the step's; `risk` how likely the decision is
+    wrong at most. `why` tells what kept a skipped step from being tested.
+    """
+
+    step: int
+    verdict: str
+    blocks: int = 0
+    ratio: float | None = None
+    risk: float = 0.0
+    run: str = ""
+    why: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Answer:
+    """The end of a search: which step it was, or between which ones it lies."""
+
+    kernel: str
+    what: str
+    search: Search
+    patches: Series
+    decisions: list[Decision] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def step(self) -> int | None:
+        """The first step that is bad, None if it was not found."""
+        found = self.search.candidates
+        return found[0] if len(found) == 1 and not self.problem else None
+
+    def document(self) -> dict[str, Any]:
+        """Return the answer as JSON has it."""
+        return {
+            "schema": 1,
+            "kernel": self.kernel,
+            "of": self.what,
+            "step": self.step,
+            "candidates": [
+                {"step": step, "patch": patch.path.name, "subject": patch.subject}
+                for step in self.search.candidates
+                for patch in [self.patches.patches[step - 1]]
+            ],
+            "risk": self.search.risk,
+            "risk_spent": self.search.spent,
+            "problem": self.problem,
+            "decisions": [asdict(one) for one in self.decisions],
+        }
+
+
+def begin(lab: Lab, kernel: str, *, good: int, bad: int | None, risk: float, what: str) -> Answer:
+    """Return the search at its beginning, with nothing decided.
+
+    Raises:
+        UserError: the kernel has no series, or no such steps.
+    """
+    own = lab.kernels[kernel]
+    if own.series is None:
+        raise UserError(f"kernel {kernel} has no series, so it has no steps")
+    patches = series.read(own.series)
+    last = len(patches.patches) if bad is None else bad
+    if not 0 <= good < last <= len(patches.patches):
+        raise UserError(
+            f"good {good} and bad {last} are no steps of {kernel}, the good one first",
+            hint=f"steps count patches: 0 is the kernel without its series, "
+            f"{len(patches.patches)} all of it",
+        )
+    return Answer(kernel=kernel, what=what, search=Search(good, last, risk), patches=patches)
+
+
+def step_of(lab: Lab, answer: Answer, step: int) -> Kernel:
+    """Return the kernel with the first `step` patches of the series, written for the builder."""
+    own = lab.kernels[answer.kernel]
+    name = f"{own.name}.step{step}"
+    folder: Path | None = None
+    if step:
+        folder = lab.state / "bisect" / own.name / str(step)
+        answer.patches.first(step).write(folder)
+    return own.model_copy(update={"name": name, "series": folder})
+
+
+@dataclass(slots=True, kw_only=True)
+class Bisect:
+    """Finds the first step that changed an experiment's metric; call `run`.
+
+    `setting` chooses a cell of the experiment's matrix.
+    """
+
+    lab: Lab
+    experiment: str
+    setting: Mapping[str, object]
+    answer: Answer
+    open_run: Open
+    blocks_max: int = LOOKS[-1]
+    tell: Callable[[str], None] = lambda _: None
+    _sign: int = 0
+
+    def run(self) -> Answer:
+        """Measure until the step is found, or as far as it can be.
+
+        Raises:
+            UserError: the experiment has no such cell.
+            LabError: an end does not build, or preparing or the disk failed.
+        """
+        search = self.answer.search
+        self._check_setting()
+        if not self._ends():
+            return self.answer
+        while (step := search.next_step()) is not None:
+            decision = self._decide(step)
+            self._note(decision)
+            if decision.verdict == "undecided":
+                self.answer.problem = (
+                    f"step {step} is too near the middle of both ends: {decision.blocks} blocks "
+                    "did not decide"
+                )
+                break
+            search.tell(step, decision.verdict)
+        if len(search.candidates) > 1 and not self.answer.problem:
+            self.answer.problem = "the steps between them could not be tested"
+        return self.answer
+
+    def _note(self, decision: Decision) -> None:
+        self.answer.decisions.append(decision)
+        if decision.verdict in (GOOD, BAD):
+            self.answer.search.spend(decision.risk)
+        said = f", {decision.blocks} blocks" if decision.blocks else ""
+        self.tell(f"step {decision.step}: {decision.verdict}{said} {decision.why}".rstrip())
+
+    def _check_setting(self) -> None:
+        cells = plan(self.lab, self.experiment, 0).cells
+        own = [cell.setting for cell in cells if cell.kernel == self.answer.kernel]
+        if dict(self.setting) not in own:
+            known = "; ".join(" ".join(f"{n}={v}" for n, v in one.items()) for one in own)
+            raise UserError(
+                f"{self.experiment} has no such cell of {self.answer.kernel}",
+                hint=f"--set chooses one: {known or 'the kernel is not in it'}",
+            )
+
+    def _ends(self) -> bool:
+        """Say whether the ends differ; only then there is something to find."""
+        search, lab = self.answer.search, self.lab
+        risk = search.allowance(ends=True)
+        effect = lab.resolve_statistics(self.experiment).minimum_effect
+        margin = Rule.of(0.95, effect).margin
+        good, bad = search.good, search.bad
+        logs: list[list[float]] = [[], []]
+        with self._opened((good, bad)) as (run, each, names):
+            for blocks in self._looks():
+                run.measure(each, blocks)
+                logs = logs_of(run.folder.store.samples(), names)
+                self._sign = ends_differ(logs[0], logs[1], risk, margin)
+                if self._sign or not logs[0]:
+                    break
+            found = run.folder.id
+        if not logs[0]:
+            self.answer.problem = f"the ends cannot be measured: see `labctl report {found}`"
+            return False
+        ratio = exp(_mean(logs[0]) - _mean(logs[1]))
+        verdict = BAD if self._sign else "undecided"
+        if not self._sign:
+            self.answer.problem = (
+                f"steps {good} and {bad} are not shown to differ by more than {100 * effect:g} % "
+                f"({len(logs[0])} blocks, ratio {ratio:.3g})"
+            )
+        self._note(
+            Decision(step=bad, verdict=verdict, blocks=len(logs[0]), ratio=ratio, risk=risk,
+                     run=found)
+        )  # fmt: skip
+        return bool(self._sign)
+
+    def _decide(self, step: int) -> Decision:
+        search = self.answer.search
+        risk = search.allowance()
+        said: bool | None = None
+        logs: list[list[float]] = [[], [], []]
+        try:
+            with self._opened((search.good, step, search.bad)) as (run, each, names):
+                for blocks in self._looks():
+                    run.measure(each, blocks)
+                    logs = logs_of(run.folder.store.samples(), names)
+                    good, own, bad = logs
+                    said = is_bad(own, good, bad, sign=self._sign, risk=risk)
+                    if said is not None or len(own) < blocks:
+                        break
+                found, wanted = run.folder.id, blocks
+        except BuildError as error:
+            return Decision(step=step, verdict=SKIPPED, why=f"does not build: {error.what}")
+        if said is None and len(logs[1]) < wanted:
+            return Decision(step=step, verdict=SKIPPED, run=found, why="its guests failed")
+        verdict = "undecided" if said is None else BAD if said else GOOD
+        return Decision(
+            step=step,
+            verdict=verdict,
+            blocks=len(logs[0]),
+            ratio=exp(_mean(logs[0]) - _mean(logs[1])),
+            risk=risk,
+            run=found,
+        )
+
+    def _looks(self) -> list[int]:
+        return [look for look in LOOKS if look <= self.blocks_max]
+
+    @contextlib.contextmanager
+    def _opened(self, steps: Sequence[int]) -> Iterator[tuple[OpenRun, Plan, list[str]]]:
+        kernels = {k.name: k for k in (step_of(self.lab, self.answer, step) for step in steps)}
+        without = [name for name, kernel in kernels.items() if kernel.series is None]
+        lab = beside(self.lab, self.experiment, self.answer.kernel, kernels, without=without)
+        seed = secrets.randbelow(_SEEDS)
+        # The ends are measured beside each other all the time: no control is needed.
+        each = plan_of(
+            lab,
+            self.experiment,
+            seed,
+            lambda cell: not cell.control and cell.setting.items() <= self.setting.items(),
+        )
+        with self.open_run(lab, [each], seed) as run:
+            yield run, each, list(kernels)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

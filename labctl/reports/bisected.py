@@ -1,0 +1,42 @@
+"""What a bisection found, as text. Pure: the JSON document in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tabulate import tabulate
+
+from labctl.reports import words
+
+
+def terminal(content: Mapping[str, Any]) -> str:
+    """Return the answer, how sure it is, and what it rests on."""
+    rows = [
+        {
+            "step": one["step"],
+            "verdict": one["verdict"],
+            "blocks": one["blocks"] or "-",
+            "ratio to the good end": words.ratio(one["ratio"]),
+            "run": one["run"] or "-",
+            "": one["why"],
+        }
+        for one in content["decisions"]
+    ]
+    lines = [_answer(content), ""]
+    if rows:
+        lines.append(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _answer(content: Mapping[str, Any]) -> str:
+    of = f"{content['of']} of {content['kernel']}"
+    candidates = content["candidates"]
+    if content["step"] is not None:
+        (patch,) = candidates
+        return (
+            f"{of}: step {patch['step']} changed it: {patch['subject']} ({patch['patch']}).\n"
+            f"Wrong with a chance of at most {100 * content['risk_spent']:.2g} %."
+        )
+    named = [f"  {each['step']}. {each['subject']}" for each in candidates]
+    return "\n".join([f"{of}: not found: {content['problem']}. It is one of:", *named])

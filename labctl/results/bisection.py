@@ -1,0 +1,134 @@
+"""A bisection whose answers are noisy: which step next, and when it is sure. Pure.
+
+A step is compared with the good and with the bad end in the same blocks: the threshold
+is their geometric mean, so that the host's drift moves it along. Each decision may be
+wrong with its part of the risk, and all parts together are the risk that was asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from labctl.results.cells import cells_of, primary
+from labctl.results.store import Sample
+
+# After so many blocks it is looked at, and only then.
+LOOKS = (4, 5, 6, 8, 10, 13, 17, 22, 28, 36)
+GOOD, BAD, SKIPPED = "good", "bad", "skipped"
+
+
+@dataclass(slots=True)
+class Search:
+    """What is known: step `good` is good, step `bad` is bad; `skipped` could not be tested.
+
+    `risk` is how likely the answer may be wrong, `spent` how much of it was used.
+    """
+
+    good: int
+    bad: int
+    risk: float
+    skipped: set[int] = field(default_factory=set)
+    spent: float = 0.0
+
+    @property
+    def candidates(self) -> range:
+        """The steps of which one is the first bad one."""
+        return range(self.good + 1, self.bad + 1)
+
+    def next_step(self) -> int | None:
+        """Return the step nearest to the middle that can be tested, None if there is none."""
+        middle = (self.good + self.bad) // 2
+        inside = [s for s in range(self.good + 1, self.bad) if s not in self.skipped]
+        return min(inside, key=lambda step: abs(step - middle), default=None)
+
+    def allowance(self, *, ends: bool = False) -> float:
+        """Return the risk of the next decision; `ends` if it is that the ends differ at all.
+
+        The decisions that are still needed share what is left.
+        """
+        needed = max(math.ceil(math.log2(max(len(self.candidates), 1))), 1)
+        return (self.risk - self.spent) / (needed + ends)
+
+    def spend(self, risk: float) -> None:
+        """Note that a decision was made that is wrong with this chance at most."""
+        self.spent += risk
+
+    def tell(self, step: int, verdict: str) -> None:
+        """Take a step's verdict: good, bad or skipped."""
+        if verdict == GOOD:
+            self.good = step
+        elif verdict == BAD:
+            self.bad = step
+        else:
+            self.skipped.add(step)
+
+
+def direction(d: Sequence[float], risk: float) -> int:
+    """Return 1 if the mean of `d` is above 0, -1 if below, 0 if that is not yet sure.
+
+    One-sided t tests at each of `LOOKS`, which share the risk (Bonferroni): over all
+    looks, 1 is said with at most the chance `risk` where the mean is not above 0, and -1
+    likewise. Values after the last look that was reached do not count.
+    """
+    from scipy.stats import ttest_1samp
+
+    reached = [look for look in LOOKS if look <= len(d)]
+    if not reached:
+        return 0
+    values = list(d[: reached[-1]])
+    if max(values) - min(values) <= 1e-12:  # no spread, no t statistic
+        return (values[0] > 0) - (values[0] < 0)
+    for sign, alternative in ((1, "greater"), (-1, "less")):
+        if float(ttest_1samp(values, 0.0, alternative=alternative).pvalue) <= risk / len(LOOKS):
+            return sign
+    return 0
+
+
+def ends_differ(good: Sequence[float], bad: Sequence[float], risk: float, margin: float) -> int:
+    """Return 1 if the bad end is above the good one by more than `margin`, -1 if below, else 0.
+
+    `good` and `bad` are logarithms, one a block; wrong with at most the chance `risk`.
+    """
+    differences = [b - g for g, b in zip(good, bad, strict=True)]
+    if direction([one - margin for one in differences], risk / 2) == 1:
+        return 1
+    return -1 if direction([one + margin for one in differences], risk / 2) == -1 else 0
+
+
+def is_bad(
+    step: Sequence[float], good: Sequence[float], bad: Sequence[float], *, sign: int, risk: float
+) -> bool | None:
+    """Return whether a step is on the bad end's side of the threshold, None if not yet sure.
+
+    All are logarithms, one a block; `sign` is what `ends_differ` said.
+    """
+    threshold = [(g + b) / 2 for g, b in zip(good, bad, strict=True)]
+    said = direction([sign * (s - t) for s, t in zip(step, threshold, strict=True)], risk)
+    return None if said == 0 else said == 1
+
+
+def logs_of(samples: Iterable[Sample], kernels: Sequence[str]) -> list[list[float]]:
+    """Return for each kernel its logs of block medians, of the blocks that all of them have."""
+    found: Mapping[str, dict[int, float]] = {
+        cell.kernel: cell.logs(primary) for cell in cells_of(samples) if not cell.is_control
+    }
+    own = [found.get(kernel, {}) for kernel in kernels]
+    common = sorted(set.intersection(*(set(logs) for logs in own))) if own else []
+    return [[logs[block] for block in common] for logs in own]
+
+
+def passes_needed(failed: int, tried: int, risk: float) -> int:
+    """Return how often a check must pass until its step may be called good.
+
+    `failed` of `tried` tries failed at the bad end. Half of the risk is that it fails
+    less often than the bound (Clopper and Pearson, Biometrika 26, 1934), half that a bad
+    step passes all the same. Raises ValueError if it never failed.
+    """
+    from scipy.stats import beta
+
+    if not 0 < failed <= tried:
+        raise ValueError("a check that never failed tells nothing")
+    least = float(beta.ppf(risk / 2, failed, tried - failed + 1))
+    return max(math.ceil(math.log(risk / 2) / math.log1p(-least)), 1)
