@@ -11,10 +11,11 @@ VENV := .venv
 LABCTL := $(VENV)/bin/labctl
 
 # What builds kernels and guest programs, what runs guests, what keeps rebuilds short;
-# chromium looks at the page of a report, in a test.
-PACKAGES := bc bison build-essential busybox-static ccache chromium cpio flex git kmod \
-	libelf-dev libssl-dev libcap-dev libnuma-dev linux-source-6.1 linux-source-6.12 patch \
-	python3-venv qemu-system-x86 sparse stress-ng xz-utils
+# dropbear lets the lab into a guest by SSH, gdb looks into its kernel; chromium looks at
+# the page of a report, in a test.
+PACKAGES := bc bison build-essential busybox-static ccache chromium cpio dropbear-bin flex gdb \
+	git kmod libelf-dev libssl-dev libcap-dev libnuma-dev linux-source-6.1 linux-source-6.12 \
+	openssh-client patch python3-venv qemu-system-x86 sparse stress-ng xz-utils
 
 .PHONY: help setup packages lab test verify lint bench clean
 

@@ -160,7 +160,7 @@ class Defaults(Model):
     """What holds where nothing else is said."""
 
     launcher: Literal["qemu", "virtme-ng"] = "qemu"
-    transport: Literal["serial"] = "serial"
+    transport: Literal["serial", "ssh"] = "serial"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Reference = Field("numa4", description="the name of a guest under `guests:`")
 

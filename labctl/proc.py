@@ -68,24 +68,25 @@ def _start(
     *,
     cwd: Path | None,
     env: Mapping[str, str] | None,
-    stdin: int | IO[bytes],
-    stdout: int | IO[bytes],
-    stderr: int | IO[bytes],
+    stdin: int | IO[bytes] | None,
+    stdout: int | IO[bytes] | None,
+    stderr: int | IO[bytes] | None,
     bound: bool,
+    foreground: bool = False,
 ) -> subprocess.Popen[bytes]:
     words = [str(word) for word in argv]
     try:
         return subprocess.Popen(
             words,
             cwd=cwd,
-            env=environment(env),
+            env=None if foreground else environment(env),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             # A group of its own keeps the terminal's Ctrl-C and hang-up from it. A
             # session of its own would too, and cost 20 % of the time that two
             # guests need to boot: the scheduler balances sessions (autogroup).
-            process_group=0,
+            process_group=None if foreground else 0,
             preexec_fn=_die_with_parent(os.getpid()) if bound else None,
         )
     except FileNotFoundError as error:
@@ -283,6 +284,40 @@ def _ticks_of(pid: int) -> int:
     # utime, stime, cutime, cstime; what was reaped meanwhile is among this process's children
     fields = _stat(pid)
     return sum(map(int, fields[11:15])) if fields else 0
+
+
+def foreground(argv: Sequence[Argument], *, cwd: Path | None = None) -> int:
+    """Run a program that has the terminal to itself; return its status as a shell tells it.
+
+    It runs in the user's own locale, and Ctrl-C is the program's to handle.
+
+    Raises:
+        HostError: it could not be started.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        # A handler, for the program would inherit that it is ignored.
+        signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        popen = _start(
+            argv,
+            cwd=cwd,
+            env=None,
+            stdin=None,
+            stdout=None,
+            stderr=None,
+            bound=True,
+            foreground=True,
+        )
+        try:
+            status = popen.wait()
+        finally:
+            if popen.poll() is None:
+                popen.kill()
+                popen.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status
 
 
 def launch(argv: Sequence[Argument], *, log: Path, cwd: Path | None = None) -> Process:

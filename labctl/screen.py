@@ -129,6 +129,34 @@ class Examining(_Line):
         self.show(f"trying: {what}")
 
 
+class Watching:
+    """A text that is drawn again in the same place; in a log, printed when it changed."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._shown = ""
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+            self._live = None
+
+    def show(self, text: str) -> None:
+        """Show a text in place of the last one."""
+        if self._live is not None:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif text != self._shown:
+            self._console.print(text, markup=False)
+        self._shown = text
+
+
 def build_line(progress: BuildProgress) -> str:
     """Return a build's progress as one line."""
     files = ""

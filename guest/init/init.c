@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The first process of a guest: mounts what a lab needs, starts the agent on
- * the command port, says once on the console that it is ready, and then only
- * reaps. A guest without an agent is of no use, so its end ends the guest.
+ * the command port and, where it is wanted, an SSH server, says once on the
+ * console that it is ready, and then only reaps. A guest without an agent is of
+ * no use, so its end ends the guest.
  *
  * Another init may start it too, with a root of its own: then the lab's
  * programs are in the folder that it was started from.
@@ -26,6 +27,7 @@
 #include <unistd.h>
 
 #define COMMAND_PORT "/dev/ttyS1"
+#define SSH_START    "/etc/labctl/ssh-start"
 
 static const struct {
 	const char *type;
@@ -165,6 +167,23 @@ static pid_t start_agent(void)
 	return pid;
 }
 
+/* A guest that is to be reached by SSH brings a script for it. */
+static void start_ssh(void)
+{
+	int status;
+	pid_t pid;
+
+	if (access(SSH_START, F_OK))
+		return;
+	pid = fork();
+	if (pid == 0) {
+		execle("/bin/sh", "sh", SSH_START, NULL, environment);
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
+		say("ssh did not start");
+}
+
 int main(int argc, char **argv)
 {
 	bool is_first = getpid() == 1;
@@ -184,6 +203,7 @@ int main(int argc, char **argv)
 		say("the agent did not start on " COMMAND_PORT);
 		end_guest();
 	}
+	start_ssh();
 	read_boot_id(boot_id, sizeof(boot_id));
 	uname(&kernel);
 	clock_gettime(CLOCK_BOOTTIME, &up);

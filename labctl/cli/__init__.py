@@ -10,13 +10,13 @@ from typing import NoReturn
 import click
 
 # In the order in which `labctl --help` lists their commands.
-from labctl.cli import bisect, checks, doctor, guests, lab, nightly, runs
+from labctl.cli import bisect, checks, doctor, guests, inside, lab, nightly, runs
 from labctl.cli.root import labctl
 from labctl.errors import LabError
 
 _INTERRUPTED = 130
 
-for _module in (lab, doctor, guests, runs, checks, nightly, bisect):
+for _module in (lab, doctor, guests, inside, runs, checks, nightly, bisect):
     for _command in _module.COMMANDS:
         labctl.add_command(_command)
 

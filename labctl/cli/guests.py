@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from labctl import screen
 from labctl.cli.root import JSON, LAB, fleet_of, kernels_of, load_lab, print_json
 from labctl.errors import UserError
+from labctl.terminal import unwound
 
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
+
+_WATCH_SECONDS = 2.0
 
 
 @click.command()
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[str]) -> None:
     """Build and boot KERNELS (all, if none is named) and leave them running.
 
+    What runs already and is still what lab.yaml says is left alone; a guest whose
+    kernel or shape changed is started again.
+
     `exec` runs commands in them, `status` shows them, `down` ends them. While a
     run measures they are paused.
     """
@@ -32,25 +40,35 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
 
     lab = load_lab(lab_path)
     fleet = fleet_of(lab)
-    names = [name for name in kernels_of(lab, kernels) if not (fleet.running(name) and not kernels)]
-    if names:
-        with screen.Building() as building:
-            prepared = prepare(lab, names, building)
-        topology = lab.guests[lab.defaults.guest]
-        specs = [
-            prepared.spec(name, name=name, folder=fleet.spec_folder(name), topology=topology)
-            for name in names
-        ]
-        fleet.up(specs, timeout)
+    names = kernels_of(lab, kernels)
+    with screen.Building() as building:
+        prepared = prepare(lab, names, building)
+    topology = lab.guests[lab.defaults.guest]
+    specs = [
+        prepared.spec(name, name=name, folder=fleet.spec_folder(name), topology=topology)
+        for name in names
+    ]
+    for name, done in fleet.up(specs, timeout).items():
+        click.echo(f"{name}: {done}", err=True)
     _show_status(fleet, as_json)
 
 
 @click.command()
 @LAB
 @JSON
-def status(lab_path: Path | None, as_json: bool) -> None:
+@click.option("-w", "--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
+def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
     """Show the guests of `up`: state, process, kernel, and what the kernel complained of."""
-    _show_status(fleet_of(load_lab(lab_path)), as_json)
+    fleet = fleet_of(load_lab(lab_path))
+    if not watch:
+        _show_status(fleet, as_json)
+        return
+    if as_json:
+        raise UserError("--watch shows a table: it cannot be JSON", hint="call it repeatedly")
+    with contextlib.suppress(KeyboardInterrupt), unwound(), screen.Watching() as watching:
+        while True:
+            watching.show(_as_table(fleet.status()))
+            time.sleep(_WATCH_SECONDS)
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
@@ -86,22 +104,6 @@ def exec_(
 
 @click.command()
 @LAB
-@click.option("-n", "--lines", default=100, show_default=True, help="How many of the last lines.")
-@click.argument("guest")
-def console(lab_path: Path | None, lines: int, guest: str) -> None:
-    """Print the end of a guest's console."""
-    from labctl.guests import qemu
-    from labctl.transports.console import Console
-
-    fleet = fleet_of(load_lab(lab_path))
-    path = fleet.spec_folder(guest) / qemu.CONSOLE_LOG
-    if not path.exists():
-        raise UserError(f"no guest {guest} has a console", hint="`labctl status` lists the guests")
-    click.echo("\n".join(Console(path).tail(lines)))
-
-
-@click.command()
-@LAB
 @click.argument("guests", nargs=-1)
 def down(lab_path: Path | None, guests: Sequence[str]) -> None:
     """End GUESTS of `up` (all, if none is named)."""
@@ -115,15 +117,19 @@ def _show_status(fleet: Fleet, as_json: bool) -> None:
     rows = fleet.status()
     if as_json:
         print_json({"schema": 1, "guests": rows})
-    elif rows:
-        shown = [
-            {"guest": r["name"], "state": r["state"], "pid": r["pid"], "release": r["release"],
-             "image": r["image"], "accel": r["accel"], "complaints": len(r["complaints"])}
-            for r in rows
-        ]  # fmt: skip
-        click.echo(screen.table(shown, shorten=("image",)))
     else:
-        click.echo("no guest is up; `labctl up` starts the lab's kernels")
+        click.echo(_as_table(rows))
 
 
-COMMANDS = (up, status, exec_, console, down)
+def _as_table(rows: Sequence[dict[str, Any]]) -> str:
+    shown = [
+        {"guest": r["name"], "state": r["state"], "pid": r["pid"], "release": r["release"],
+         "image": r["image"], "accel": r["accel"], "complaints": len(r["complaints"])}
+        for r in rows
+    ]  # fmt: skip
+    if not shown:
+        return "no guest is up; `labctl up` starts the lab's kernels"
+    return screen.table(shown, shorten=("image",))
+
+
+COMMANDS = (up, status, exec_, down)

@@ -80,6 +80,8 @@ def _guests(lab: Lab, planned: Plan, placement: Placement) -> list[dict[str, str
             launcher=lab.defaults.launcher,
             programs=Path("<programs>"),
             placement=placement,
+            transport=lab.defaults.transport,
+            ssh_key=Path("<key>") if lab.defaults.transport == "ssh" else None,
         )
         guests.append({"name": group.name, "command": shlex.join(launchers.command(spec))})
     return guests

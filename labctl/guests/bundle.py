@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from labctl import proc
 from labctl.errors import HostError
 
+_SBIN = "/usr/sbin:/sbin"
 _LDD_SECONDS = 30.0
 _LIBRARY = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
 _MISSING = re.compile(r"^\s*(\S+) => not found$", re.MULTILINE)
@@ -20,7 +22,8 @@ def bundle(program: str, package: str) -> dict[str, Path]:
     Raises:
         HostError: it, or a library of it, is not installed; names the Debian package.
     """
-    found = shutil.which(program)
+    # Servers lie in sbin, which is not on a user's PATH.
+    found = shutil.which(program, path=os.environ.get("PATH", "") + os.pathsep + _SBIN)
     hint = f"`make setup` installs the Debian package {package}"
     if found is None:
         raise HostError(f"{program} is not installed", hint=hint)

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from labctl.lab_models import Topology
 from labctl.transports.console import Console
 
 _RECORD = "guest.json"
+_UNCHANGED = "unchanged"
 
 
 class Fleet:
@@ -38,23 +39,24 @@ class Fleet:
         """Return where a guest of this name keeps its logs and sockets."""
         return self.folder / name
 
-    def up(self, specs: Sequence[GuestSpec], deadline_seconds: float) -> None:
-        """Start guests side by side and return when all are ready.
+    def up(self, specs: Sequence[GuestSpec], deadline_seconds: float) -> dict[str, str]:
+        """Make these guests run side by side, as their specs say; return when all are ready.
 
-        If one does not come up, those that this call started are ended again.
+        Returns by their names what was done: `started`, `unchanged`, or `restarted`
+        and why, when what runs is not what the spec says. If one does not come up,
+        those that this call started are ended again.
 
         Raises:
-            UserError: one of these names runs already.
             GuestError: a guest did not come up.
         """
-        running = [spec.name for spec in specs if self.running(spec.name)]
-        if running:
-            raise UserError(
-                f"{', '.join(running)} already up", hint="`labctl status` shows what runs"
-            )
+        done = {spec.name: self._to_do(spec) for spec in specs}
         started: list[tuple[Guest, GuestSpec]] = []
         try:
             for spec in specs:
+                if done[spec.name] == _UNCHANGED:
+                    continue
+                if self.running(spec.name):
+                    self.down(spec.name)
                 guest = Guest(spec)
                 self.start(guest)
                 started.append((guest, spec))
@@ -67,6 +69,21 @@ class Fleet:
         finally:
             for guest, _ in started:
                 guest.detach()
+        return done
+
+    def _to_do(self, spec: GuestSpec) -> str:
+        if not self.running(spec.name):
+            return "started"
+        before = _spec_from_json(self._record(spec.name)["spec"])
+        # Where it is on the host is not on record; what asks for it is the topology.
+        before = replace(before, placement=spec.placement)
+        if before == spec:
+            return _UNCHANGED
+        if before.image.hash != spec.image.hash:
+            return "restarted: its kernel changed"
+        names = (each.name for each in fields(spec))
+        changed = [name for name in names if getattr(before, name) != getattr(spec, name)]
+        return f"restarted: {', '.join(changed)} changed"
 
     def start(self, guest: Guest) -> None:
         """Start a guest that outlives this process; its folder must be one of the fleet's."""
@@ -222,6 +239,8 @@ def _spec_as_json(spec: GuestSpec) -> dict[str, Any]:
         "command_line": spec.command_line,
         "launcher": spec.launcher,
         "programs": None if spec.programs is None else str(spec.programs),
+        "transport": spec.transport,
+        "ssh_key": None if spec.ssh_key is None else str(spec.ssh_key),
     }
 
 
@@ -240,4 +259,6 @@ def _spec_from_json(data: dict[str, Any]) -> GuestSpec:
         command_line=data["command_line"],
         launcher=data.get("launcher", "qemu"),
         programs=Path(data["programs"]) if data.get("programs") else None,
+        transport=data.get("transport", "serial"),
+        ssh_key=Path(data["ssh_key"]) if data.get("ssh_key") else None,
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from labctl import proc
 from labctl.errors import (
@@ -21,12 +21,16 @@ from labctl.errors import (
     GuestPanic,
     GuestSplat,
     HostError,
+    UserError,
 )
 from labctl.guests import launchers, pinning, qemu
 from labctl.guests.qemu import GuestSpec
-from labctl.transports import Outcome, exchange
+from labctl.transports import Outcome, Transport, exchange
 from labctl.transports.console import Console
 from labctl.transports.serial import SerialTransport
+
+if TYPE_CHECKING:
+    from labctl.transports.ssh import SshAddress
 
 __all__ = ["Guest", "GuestSpec", "State", "boot_all"]
 
@@ -76,7 +80,7 @@ class Guest:
         self.console = Console(spec.folder / qemu.CONSOLE_LOG)
         self._stack = contextlib.ExitStack()
         self._machine: Machine | None = None
-        self._line: SerialTransport | None = None
+        self._line: Transport | None = None
         self._monitor: qemu.Monitor | None = None
         self._folder: int | None = None
         self._known_complaints = 0
@@ -239,16 +243,12 @@ class Guest:
         return outcome
 
     @contextlib.contextmanager
-    def _busy(self) -> Iterator[SerialTransport]:
+    def _busy(self) -> Iterator[Transport]:
         if self.state is State.PAUSED:
             self.resume()
         self.check()
         if self._line is None:
-            self._line = SerialTransport(
-                self._socket(qemu.LINE_SOCKET),
-                alive=self.check,
-                silence_seconds=self.silence_seconds,
-            )
+            self._line = self._open_line()
         self.state = State.BUSY
         try:
             yield self._line
@@ -262,6 +262,50 @@ class Guest:
             )
             raise self._with_console(error) from error
         self.state = State.READY
+
+    def _open_line(self) -> Transport:
+        if self.spec.transport == "ssh":
+            # Late: it brings fabric with it.
+            from labctl.transports.ssh import SshTransport
+
+            return SshTransport(
+                self.ssh_address(),
+                alive=self.check,
+                owner=str(self.spec.folder),
+                silence_seconds=self.silence_seconds,
+            )
+        return SerialTransport(
+            self._socket(qemu.LINE_SOCKET),
+            alive=self.check,
+            silence_seconds=self.silence_seconds,
+        )
+
+    def ssh_address(self) -> SshAddress:
+        """Return where the guest's SSH server is reached; its host key is the console's word.
+
+        Raises:
+            UserError: it has none.
+            GuestLost: it should have one, and did not say so.
+        """
+        from labctl.transports.ssh import SshAddress
+
+        if self.spec.ssh_key is None:
+            raise UserError(
+                f"the guest {self.name} has no SSH server: its transport is {self.spec.transport}",
+                hint="`transport: ssh` under `defaults:` in lab.yaml, then `labctl up`",
+            )
+        self.console.poll()
+        host_key = self.console.ssh_host_key
+        port = qemu.forwarded_port(self.monitor("info usernet"))
+        if host_key is None or port is None:
+            raise GuestLost(
+                "its SSH server did not start",
+                where=self.name,
+                hint="an image that labctl did not build needs the options of "
+                "guest/kconfig/ssh.config",
+                console_tail=self.console_tail(),
+            )
+        return SshAddress("127.0.0.1", port, "root", key=self.spec.ssh_key, host_key=host_key)
 
     def _find_cause(self) -> None:
         """Raise what explains a lost line, if QEMU is about to end and the console tells why."""
@@ -316,11 +360,29 @@ class Guest:
         with self._busy() as line:
             return line.get(remote)
 
-    def qmp(self, command: str) -> Any:  # noqa: ANN401
-        """Run a command of QEMU's monitor and return its answer."""
+    def qmp(self, command: str, arguments: dict[str, object] | None = None) -> Any:  # noqa: ANN401
+        """Run a command of QEMU's machine protocol and return its answer."""
         if self._monitor is None:
             self._monitor = qemu.Monitor(str(self._socket(qemu.MONITOR_SOCKET)), self.name)
-        return self._monitor.do(command)
+        return self._monitor.do(command, arguments)
+
+    def monitor(self, line: str) -> str:
+        """Run a line of QEMU's monitor for humans and return what it prints."""
+        return str(self.qmp("human-monitor-command", {"command-line": line}))
+
+    def serve_gdb(self, socket: str | None) -> None:
+        """Let gdb attach by a socket in the guest's folder; None: no more, and the guest goes on.
+
+        Raises:
+            GuestLost: QEMU does not do it.
+        """
+        if socket is None:
+            self.monitor("gdbserver none")
+            self.qmp("cont")
+            return
+        said = self.monitor(f"gdbserver unix:{socket},server=on,wait=off")
+        if "Waiting for gdb connection" not in said:
+            raise GuestLost(f"QEMU does not serve gdb: {said.strip()}", where=self.name)
 
     def qmp_status(self) -> str:
         """Return QEMU's word for what the machine does, such as running or paused."""

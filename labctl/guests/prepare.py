@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labctl import host, proc
 from labctl.errors import UserError
-from labctl.guests import accelerator, initramfs, launchers
+from labctl.guests import accelerator, initramfs, launchers, login
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
 from labctl.guests.placement import Placement, place
@@ -28,6 +28,7 @@ class Prepared:
     images: dict[str, Image]
     initramfs: Initramfs
     facts: HostFacts = field(default_factory=read_facts)
+    ssh_key: Path | None = None
 
     def spec(
         self,
@@ -56,6 +57,8 @@ class Prepared:
             launcher=self.lab.defaults.launcher,
             programs=self.initramfs.programs,
             placement=placement if pinned else placement.unpinned(),
+            transport=self.lab.defaults.transport,
+            ssh_key=self.ssh_key,
         )
 
     def placement(self, topology: Topology) -> Placement:
@@ -75,8 +78,13 @@ def build_images(
     `fragments` are added to those of each kernel, by default what the launcher asks for.
     """
     builder = Builder(lab.state, progress)
-    more = launchers.fragments(lab.defaults.launcher) if fragments is None else fragments
+    more = _asked_for(lab) if fragments is None else fragments
     return builder.images(_with(lab.kernels[name], more) for name in dict.fromkeys(kernels))
+
+
+def _asked_for(lab: Lab) -> tuple[Path, ...]:
+    more = (login.fragment(),) if lab.defaults.transport == "ssh" else ()
+    return (*launchers.fragments(lab.defaults.launcher), *more)
 
 
 def _with(kernel: Kernel, fragments: tuple[Path, ...]) -> Kernel:
@@ -100,6 +108,15 @@ def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
     return folders
 
 
+def _check_reachable(lab: Lab) -> None:
+    if lab.defaults.transport == "ssh" and lab.defaults.launcher != "qemu":
+        raise UserError(
+            f"guests of {lab.defaults.launcher} are not reached by SSH",
+            where=str(lab.path),
+            hint="`transport: serial`, or `launcher: qemu`",
+        )
+
+
 def prepare(
     lab: Lab,
     kernels: Iterable[str],
@@ -113,15 +130,20 @@ def prepare(
     Raises:
         BuildError: a kernel or a guest program does not build.
         HostError: a tool is missing, or the asked accelerator does not work.
+        UserError: the launcher's guests cannot be reached by the transport.
     """
     root = lab.state
     # A missing tool is told before a build of minutes, not after it.
     proc.run(["qemu-system-x86_64", "--version"], timeout_seconds=30)
     launchers.check(lab.defaults.launcher)
+    _check_reachable(lab)
+    with_ssh = lab.defaults.transport == "ssh"
+    ssh_key = login.key(root) if with_ssh else None
+    more = login.files(root) if with_ssh else {}
     images = build_images(lab, kernels, progress)
     if not images:
         raise UserError("no kernel was named")
-    archive = initramfs.build(root, files)
+    archive = initramfs.build(root, {**more, **(files or {})})
     facts = host.describe()
     accel = accelerator.choose(lab.defaults.accel, host=facts, cache=root / "accelerator.json")
     return Prepared(
@@ -130,4 +152,5 @@ def prepare(
         accel=accel,
         images=images,
         initramfs=archive,
+        ssh_key=ssh_key,
     )

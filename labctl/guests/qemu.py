@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ QEMU_LOG = "qemu.log"
 # no_timer_check: on a host so loaded that a translated guest gets no interrupt in
 # ten ticks, the kernel would take its timer for broken, and panic.
 _COMMAND_LINE = "console=ttyS0,115200 panic=-1 oops=panic no_timer_check"
+# QEMU's own network: it gives the guest this address, and takes a free port of the
+# host's loopback itself, so that nobody can take it in between.
+_GUEST_ADDRESS = "10.0.2.15"
+_SSH_PORT = 22
+_FORWARDED = re.compile(
+    rf"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+{re.escape(_GUEST_ADDRESS)}\s+{_SSH_PORT}\s"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,9 @@ class GuestSpec:
     """All that decides how a guest runs; `folder` receives its logs and sockets.
 
     `programs` is a folder with the lab's programs, for a launcher whose guests do
-    not boot from the initramfs.
+    not boot from the initramfs. With `ssh_key`, the private key that its SSH server
+    knows, it has a network card over which the lab reaches that server, and nothing
+    else.
     """
 
     name: str
@@ -47,12 +57,15 @@ class GuestSpec:
     launcher: str = "qemu"
     programs: Path | None = None
     placement: Placement = ANYWHERE
+    transport: str = "serial"
+    ssh_key: Path | None = None
 
 
 def command(spec: GuestSpec) -> list[str]:
     """Return QEMU's argument vector; sockets and logs are relative to the guest's folder."""
     words = [PROGRAM, "-name", f"labctl-{spec.name}", "-no-user-config", "-nodefaults"]
-    words += ["-display", "none", "-no-reboot", "-nic", "none", "-machine", "pc"]
+    words += ["-display", "none", "-no-reboot", "-machine", "pc"]
+    words += ["-nic", "none"] if spec.ssh_key is None else network()
     words += accelerator(spec.accel)
     words += qemu_arguments(spec.topology, spec.placement.host_nodes)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
@@ -90,6 +103,27 @@ def accelerator(accel: str) -> list[str]:
     return ["-accel", "tcg,thread=multi", "-cpu", "max,-erms"]
 
 
+def network() -> list[str]:
+    """Return the arguments of a network card that leads to the guest's SSH server only."""
+    forward = f"hostfwd=tcp:127.0.0.1:0-{_GUEST_ADDRESS}:{_SSH_PORT}"
+    # Restricted: from the guest, nothing leads out. No ROM: it does not boot from it.
+    return [
+        "-netdev",
+        f"user,id=net,restrict=on,ipv6=off,{forward}",
+        "-device",
+        "virtio-net-pci,netdev=net,romfile=",
+    ]
+
+
+def forwarded_port(usernet: str) -> int | None:
+    """Return the host's port that leads to a guest's SSH server.
+
+    `usernet` is what QEMU's monitor says to `info usernet`.
+    """
+    found = _FORWARDED.search(usernet)
+    return int(found[1]) if found else None
+
+
 def serial(name: str, socket: str, log: str | None = None) -> list[str]:
     """Return the arguments of the next serial port, on a unix socket."""
     chardev = f"socket,id={name},path={socket},server=on,wait=off"
@@ -122,14 +156,14 @@ class Monitor:
         with self._errors():
             self._qmp.connect()
 
-    def do(self, name: str) -> Any:  # noqa: ANN401
+    def do(self, name: str, arguments: dict[str, object] | None = None) -> Any:  # noqa: ANN401
         """Run one command and return its answer.
 
         Raises:
             GuestLost: QEMU is gone or refused.
         """
         with self._errors():
-            return self._qmp.cmd(name)
+            return self._qmp.cmd(name, **(arguments or {}))
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from labctl.errors import UserError
+from labctl.kernels import symbols
 from labctl.kernels.kconfig import Option
 from labctl.kernels.make import ARCHITECTURE, BZIMAGE, Make
 from labctl.kernels.sources import read_json, write_json
@@ -94,6 +95,7 @@ def publish(folder: Path, image: Image, make: Make, seconds: float) -> Image:
     """Keep what make built; the record is written last, and makes the image exist."""
     shutil.copy2(make.tree.build / ".config", folder / "config")
     shutil.copy2(make.tree.build / BZIMAGE, folder / "bzImage")
+    symbols.keep(make.tree.build, folder)
     built = replace(
         image,
         bzimage=folder / "bzImage",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from labctl import proc
 from labctl.errors import BuildError, HostError
-from labctl.kernels import kconfig
+from labctl.kernels import kconfig, symbols
 from labctl.kernels.kconfig import Option
 from labctl.kernels.sources import read_json, write_json
 from labctl.kernels.tree import Tree
@@ -92,7 +92,7 @@ class Make:
             fresh.unlink()
 
     def build(self) -> None:
-        """Build the bzImage.
+        """Build the bzImage, and what gdb needs if the .config asks for it.
 
         Raises:
             BuildError: the compiler failed; carries its last errors.
@@ -102,7 +102,7 @@ class Make:
         began, deadline = self.log.stat().st_size, time.monotonic() + _BUILD_SECONDS
         scope = self._scope()
         expected, steps = self._expected(scope), 0
-        argv = self._argv(f"-j{jobs}", "bzImage")
+        argv = self._argv(f"-j{jobs}", "bzImage", *symbols.goals(self.tree.build / ".config"))
         with self.tree.at_work(), proc.spawn(argv, log=self.log) as make:
             offset = began
             while (status := make.wait(_POLL_SECONDS)) is None:

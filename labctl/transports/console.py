@@ -7,6 +7,7 @@ kernel says.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 # in the middle of a line is somebody quoting.
 _PREFIX = r"^(?:<\d+>)?(?:\[ *\d+\.\d+\](?:\[ *[CT]\d+\])? ?)?"
 _READY = re.compile(_PREFIX + r"labctl: ready boot=(?P<boot>[0-9a-f-]{36})")
+_SSH_HOST_KEY = re.compile(_PREFIX + r"labctl: ssh host key (?P<key>ssh-\S+ [\w+/=]+)\s*$")
 
 # In the order in which a line is tried: the special before the general.
 _COMPLAINTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
@@ -61,11 +63,40 @@ def scan(line: str) -> str | None:
 
 
 @dataclass(slots=True)
+class Follower:
+    """Yields what is written to a console log, as bytes; begins with its last `lines` lines."""
+
+    path: Path
+    lines: int
+    _file: tuple[int, int] | None = None
+    _offset: int = 0
+
+    def read(self) -> bytes:
+        """Return what is new; a log that was replaced, by a new boot, is read from its start."""
+        try:
+            with self.path.open("rb") as log:
+                facts = os.fstat(log.fileno())
+                file = (facts.st_dev, facts.st_ino)
+                first = self._file is None
+                if file != self._file or facts.st_size < self._offset:
+                    self._file, self._offset = file, 0
+                log.seek(self._offset)
+                data = log.read()
+        except FileNotFoundError:
+            return b""
+        self._offset += len(data)
+        if first:
+            data = b"".join(data.splitlines(keepends=True)[-self.lines :])
+        return data.replace(b"\r", b"")
+
+
+@dataclass(slots=True)
 class Console:
     """Follows a growing console log; call `poll` to read what is new."""
 
     path: Path
     boot_id: str | None = None
+    ssh_host_key: str | None = None
     complaints: list[Complaint] = field(default_factory=list)
     lines: int = 0
     _offset: int = 0
@@ -90,6 +121,9 @@ class Console:
         ready = _READY.search(line)
         if ready:
             self.boot_id = ready["boot"]
+        host_key = _SSH_HOST_KEY.search(line)
+        if host_key and self.boot_id is None:  # what comes later, anybody in the guest may say
+            self.ssh_host_key = host_key["key"]
         kind = scan(line)
         if kind:
             self.complaints.append(Complaint(kind, self.lines, line))

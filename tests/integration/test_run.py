@@ -19,9 +19,18 @@ def test_guests_of_up_live_until_down(labctl):
     assert labctl("exec", "stock", "echo", "two  words").stdout == "two  words\n"
     states = {g["name"]: g["state"] for g in labctl.json("status", "--json")["guests"]}
     assert states == {"stock": "ready", "parallel-free": "ready"}
-    again = labctl("up", "stock", check=False)
-    assert again.returncode == 2
-    assert "already up" in again.stderr
+    pids = labctl.guests_running()
+    again = labctl("up")
+    assert again.stderr.count("unchanged") == 2
+    assert labctl.guests_running() == pids
+    no_ssh = labctl("ssh", "stock", check=False)
+    assert no_ssh.returncode == 2
+    assert "transport: ssh" in no_ssh.stderr
+    text = (labctl.folder / "lab.yaml").read_text()
+    (labctl.folder / "lab.yaml").write_text(text.replace("512MiB", "448MiB"))
+    changed = labctl("up", "stock")
+    assert "stock: restarted: topology changed" in changed.stderr
+    assert len(set(labctl.guests_running()) - set(pids)) == 1
     labctl("down")
     assert labctl.guests_running() == []
     gone = labctl("exec", "stock", "true", check=False)

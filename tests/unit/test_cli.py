@@ -32,7 +32,20 @@ def lab(tmp_path):
 
 def test_help_teaches_every_command():
     text = run("--help").stdout
-    for command in ("init", "plan", "build", "up", "status", "exec", "run", "report", "down"):
+    for command in (
+        "init",
+        "plan",
+        "build",
+        "up",
+        "status",
+        "exec",
+        "console",
+        "ssh",
+        "gdb",
+        "run",
+        "report",
+        "down",
+    ):
         assert f"\n  {command} " in text
         assert run(command, "--help").returncode == 0
     assert "Exit status" in text

@@ -92,3 +92,24 @@ def test_the_tail_is_the_end_of_the_log(tmp_path):
     tail = Console(log).tail(100)
     assert len(tail) == 100
     assert tail[-1].startswith("line 299")
+
+
+def test_the_host_key_is_what_was_said_before_the_guest_was_ready(tmp_path):
+    log = tmp_path / "console.log"
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI+/x="
+    log.write_text(f"[    1.0] labctl: ssh host key {key}\n[    1.1] labctl: ready boot={BOOT}\n")
+    console = Console(log)
+    console.poll()
+    assert console.ssh_host_key == key
+    with log.open("a") as file:
+        file.write("[    9.0] labctl: ssh host key ssh-ed25519 AAAAmine\n")
+    console.poll()
+    assert console.ssh_host_key == key
+
+
+def test_a_host_key_in_the_middle_of_a_line_is_a_quotation(tmp_path):
+    log = tmp_path / "console.log"
+    log.write_text("[    1.0] x: labctl: ssh host key ssh-ed25519 AAAA\n")
+    console = Console(log)
+    console.poll()
+    assert console.ssh_host_key is None

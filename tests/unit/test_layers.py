@@ -27,6 +27,7 @@ LAYERS = {
     "doctor": 8,
     "testing": 8,
     "screen": 9,
+    "terminal": 9,
     "cli": 10,
     "pytest_plugin": 10,
 }

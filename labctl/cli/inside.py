@@ -1,0 +1,162 @@
+"""Commands that look into one guest of `up`: its console, a session in it, its kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labctl import proc, terminal
+from labctl.cli.root import LAB, fleet_of, load_lab
+from labctl.errors import LabError, UserError
+
+if TYPE_CHECKING:
+    from labctl.guests.fleet import Fleet
+    from labctl.guests.guest import Guest
+
+_KEYBOARD = 0
+_FOLLOW_SECONDS = 0.1
+_GDB_SOCKET = "gdb.sock"
+_KNOWN_HOSTS = "known_hosts"
+
+
+@click.command()
+@LAB
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    help="Print this many of the last lines and end [default: 100, if it does not follow].",
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, on no terminal too.")
+@click.argument("guest")
+def console(lab_path: Path | None, lines: int | None, follow: bool, guest: str) -> None:
+    """Show a GUEST's console: on a terminal, follow it until Ctrl-] or Ctrl-C.
+
+    With -n, or if the output goes elsewhere, print its end. The console is only
+    watched: the kernel writes it, nothing is typed into it. `exec` and `ssh` run
+    commands.
+    """
+    from labctl.guests import qemu
+    from labctl.transports.console import Console
+
+    fleet = fleet_of(load_lab(lab_path))
+    path = fleet.spec_folder(guest) / qemu.CONSOLE_LOG
+    if not path.exists():
+        raise UserError(f"no guest {guest} has a console", hint="`labctl status` lists the guests")
+    if follow or (lines is None and sys.stdout.isatty()):
+        _follow(fleet, guest, path, 20 if lines is None else lines)
+    else:
+        click.echo("\n".join(Console(path).tail(100 if lines is None else lines)))
+
+
+def _follow(fleet: Fleet, guest: str, path: Path, lines: int) -> None:
+    from labctl.transports.console import Follower
+
+    follower = Follower(path, lines)
+    with terminal.keys(_KEYBOARD):
+        if os.isatty(_KEYBOARD):
+            click.echo(f"console of {guest}: Ctrl-] or Ctrl-C leaves it", err=True)
+        while True:
+            runs = fleet.running(guest)  # asked first: its last words are then there
+            sys.stdout.buffer.write(follower.read())
+            sys.stdout.buffer.flush()
+            if not runs:
+                click.echo(f"{guest} has ended", err=True)
+                return
+            if terminal.detached(_KEYBOARD, _FOLLOW_SECONDS):
+                return
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@LAB
+@click.argument("guest")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(lab_path: Path | None, guest: str, command: Sequence[str]) -> None:
+    """Log in to a GUEST of `up`, or run COMMAND there on this terminal.
+
+    Needs `transport: ssh` in lab.yaml; `exec` runs commands whatever the transport.
+    One word of COMMAND is given to the guest's shell, several are run as they are.
+
+    \b
+    Examples:
+      labctl ssh stock                 a shell
+      labctl ssh stock -- top          a program that draws on the terminal
+    """  # noqa: D301 - click wants the character itself
+    from labctl.guests import login
+
+    fleet = fleet_of(load_lab(lab_path))
+    with fleet.guest(guest) as running:
+        address = running.ssh_address()
+        _check_awake(running)
+    on_terminal = os.isatty(_KEYBOARD) and sys.stdout.isatty()
+    known_hosts = fleet.spec_folder(guest) / _KNOWN_HOSTS
+    argv = login.client(address, known_hosts, command, terminal=on_terminal)
+    sys.exit(proc.foreground(argv))
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@LAB
+@click.argument("kernel")
+@click.argument("gdb_options", nargs=-1, type=click.UNPROCESSED)
+def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
+    """Attach gdb to the guest of KERNEL, with symbols and the lx- commands.
+
+    The guest stands still while gdb has it, and goes on when gdb leaves. The
+    kernel needs the options of guest/kconfig/gdb.config. What follows KERNEL is
+    given to gdb.
+
+    \b
+    Examples:
+      labctl gdb stock
+      labctl gdb stock -- -batch -ex lx-version -ex 'info threads'
+    """  # noqa: D301 - click wants the character itself
+    from labctl.guests.initramfs import source_folder
+    from labctl.kernels import symbols
+
+    fleet = fleet_of(load_lab(lab_path))
+    folder = fleet.spec_folder(kernel)
+    with fleet.guest(kernel) as running:
+        vmlinux = symbols.of(running.spec.image.bzimage)
+        if vmlinux is None:
+            raise UserError(
+                f"the image of kernel {kernel} was built without what gdb needs",
+                hint=f"add {source_folder()}/kconfig/gdb.config to the kernel's `kconfig:` in "
+                "lab.yaml; `labctl up` then builds and boots it",
+            )
+        _check_awake(running)
+        running.serve_gdb(_GDB_SOCKET)
+    words = ["gdb", "-q", "-iex", f"add-auto-load-safe-path {vmlinux.parent}", str(vmlinux)]
+    with _let_go(fleet, kernel):
+        # A socket's path may be 107 bytes long; the folder's may be longer.
+        words += ["-ex", f"target remote ./{_GDB_SOCKET}", *gdb_options]
+        status = proc.foreground(words, cwd=folder)
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def _let_go(fleet: Fleet, name: str) -> Iterator[None]:
+    """Whatever becomes of gdb: afterwards the guest goes on, and nobody can attach to it."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(LabError), fleet.guest(name) as running:
+            running.serve_gdb(None)
+
+
+def _check_awake(guest: Guest) -> None:
+    from labctl.guests.guest import State
+
+    if guest.state is State.PAUSED:
+        raise UserError(
+            f"the guest {guest.name} is paused: a run measures, or gdb has it",
+            hint="wait for the end of the other",
+        )
+
+
+COMMANDS = (console, ssh, gdb)

@@ -1,0 +1,127 @@
+"""How the lab gets into its guests by SSH: its key, and what a guest needs for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from labctl.guests.bundle import bundle
+from labctl.guests.initramfs import source_folder
+from labctl.transports.ssh.address import SshAddress
+
+_PACKAGE = "dropbear-bin"
+_START = "/etc/labctl/ssh-start"
+_AUTHORIZED_KEYS = "/root/.ssh/authorized_keys"
+
+
+def key(root: Path) -> Path:
+    """Return the file of the lab's private key; it is made if there is none.
+
+    The public one is beside it, its name ends in .pub.
+    """
+    path = root / "ssh" / "id_ed25519"
+    if not path.exists():
+        _make(path)
+    if not _public(path).exists():
+        _derive(path)
+    return path
+
+
+def files(root: Path) -> dict[str, Path]:
+    """Return what goes into the initramfs, by the paths there: a server that knows our key.
+
+    Raises:
+        HostError: dropbear is not installed.
+    """
+    return {
+        **bundle("dropbear", _PACKAGE),
+        **bundle("dropbearkey", _PACKAGE),
+        _START: source_folder() / "ssh" / "start.sh",
+        _AUTHORIZED_KEYS: _public(key(root)),
+    }
+
+
+def fragment() -> Path:
+    """Return the kconfig fragment of what the kernel needs."""
+    return source_folder() / "kconfig" / "ssh.config"
+
+
+def client(
+    address: SshAddress, known_hosts: Path, command: Sequence[str], *, terminal: bool
+) -> list[str]:
+    """Return the words of OpenSSH's client for a session at `address`.
+
+    One word of `command` is the guest's shell's to read, several are run as they
+    are; none is a login. `known_hosts` is written: the one host key that is right.
+    """
+    known_hosts.write_text(f"[{address.host}]:{address.port} {address.host_key}\n")
+    options = {
+        "BatchMode": "yes",
+        "GlobalKnownHostsFile": "none",
+        "IdentitiesOnly": "yes",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": f'"{_plain(known_hosts)}"',
+    }
+    words = ["ssh", "-F", "none", "-i", _plain(address.key), "-p", str(address.port)]
+    for name, value in options.items():
+        words += ["-o", f"{name}={value}"]
+    words += ["-t"] if terminal and command else []
+    words += ["-l", str(address.user), address.host]
+    return words if not command else [*words, "--", *_line(command)]
+
+
+def _line(command: Sequence[str]) -> list[str]:
+    return [command[0] if len(command) == 1 else shlex.join(command)]
+
+
+def _plain(path: Path | None) -> str:
+    """Return a path of which ssh replaces nothing (ssh_config(5), TOKENS)."""
+    return str(path).replace("%", "%%")
+
+
+def _public(path: Path) -> Path:
+    return path.with_suffix(".pub")
+
+
+def _make(path: Path) -> None:
+    # Late: only a lab whose transport is ssh pays for it, once.
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    secret = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    with _written(path, secret) as partial, contextlib.suppress(FileExistsError):
+        os.link(partial, path)  # of two labctls that make one, both use the first
+
+
+def _derive(path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    secret = serialization.load_ssh_private_key(path.read_bytes(), None)
+    public = secret.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    with _written(_public(path), public + b" labctl\n") as partial:
+        partial.replace(_public(path))
+
+
+@contextlib.contextmanager
+def _written(path: Path, content: bytes) -> Iterator[Path]:
+    """Yield a file beside `path` that only we may read; it is gone afterwards."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)

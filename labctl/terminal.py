@@ -1,0 +1,70 @@
+"""The terminal's keys, one by one; it is put back as it was, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import termios
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+# Ctrl-] as telnet has it, and Ctrl-C.
+DETACH_KEYS = b"\x1d\x03"
+_LOCAL_FLAGS = 3
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def unwound() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the program by a SystemExit, so that all is put in order.
+
+    Its status is 128 and the signal's number.
+    """
+    handlers = {number: signal.signal(number, _end) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def keys(descriptor: int) -> Iterator[None]:
+    """Have a terminal hand over each key at once, unseen and without its usual meaning.
+
+    Output is not touched. What is no terminal is left alone.
+    """
+    if not os.isatty(descriptor):
+        yield
+        return
+    before = termios.tcgetattr(descriptor)
+    now = termios.tcgetattr(descriptor)
+    now[_LOCAL_FLAGS] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)
+    with unwound():
+        try:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, now)
+            yield
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def detached(descriptor: int, wait_seconds: float) -> bool:
+    """Wait this long; return whether a key to detach was pressed, or the terminal is gone."""
+    if not os.isatty(descriptor):
+        time.sleep(wait_seconds)
+        return False
+    ready, _, _ = select.select([descriptor], [], [], wait_seconds)
+    if not ready:
+        return False
+    try:
+        pressed = os.read(descriptor, 1024)
+    except OSError:
+        return True
+    return not pressed or any(key in DETACH_KEYS for key in pressed)
