@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -39,7 +38,7 @@ def parquet(document: Mapping[str, Any], samples: Sequence[Sample]) -> bytes:
         "value": pa.float64(),
         "started_at": pa.timestamp("ms", tz="UTC"),
     }
-    names = [field.name for field in fields(Sample)]
+    names = list(Sample.__struct_fields__)
     schema = pa.schema(
         [(name, types.get(name, pa.string())) for name in names],
         metadata={"labctl_run": document["run"], "labctl_accel": document["accel"]},

@@ -190,7 +190,8 @@ def _day(text: str) -> int:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=8, frameon=False, labelcolor=_INK, ncols=2)
+    # Near zero, where there are no points; to look for the best place takes long.
+    axes.legend(loc="lower left", fontsize=8, frameon=False, labelcolor=_INK, ncols=2)
 
 
 def _colours(experiment: Mapping[str, Any]) -> dict[str, str]:

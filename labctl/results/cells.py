@@ -7,14 +7,43 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import attrgetter
 from statistics import fmean, median, stdev
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from labctl.results.store import Sample, Scalar
 
+if TYPE_CHECKING:
+    import numpy as np
+
+_T = TypeVar("_T")
 Metric = Callable[[Sample], float | None]
 NANOSECONDS = 1e-9
+_IN_TIME = attrgetter("block", "order", "warmup", "repetition")
 _CRASHES = frozenset({"boot-failed", "panic", "splat", "hung", "lost"})
 _NOT_FAILURES = frozenset({"ok", "skipped", "not-exercised"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """The repetitions that count: `mask` picks them from those that are ok."""
+
+    mask: np.ndarray
+    blocks: np.ndarray
+    values: np.ndarray
+
+    def logs(self) -> dict[int, float]:
+        """Return the log of the median of each block."""
+        import numpy as np
+
+        order = np.argsort(self.blocks, kind="stable")
+        blocks, first = np.unique(self.blocks[order], return_index=True)
+        groups = np.split(self.values[order], first[1:])
+        return {
+            int(block): math.log(np.median(group))
+            for block, group in zip(blocks, groups, strict=False)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +58,8 @@ class Cell:
     parameters: Mapping[str, Scalar]
     samples: tuple[Sample, ...]
     warmups: tuple[Sample, ...]
-    # What was asked for once, for each metric: a cell may have a million samples.
-    _good: dict[Metric, list[tuple[Sample, float]]] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-    _logs: dict[Metric, dict[int, float]] = field(default_factory=dict, compare=False, repr=False)
+    # What was asked for once: a cell may have a million samples.
+    _asked: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -45,45 +71,58 @@ class Cell:
     @property
     def seen_blocks(self) -> set[int]:
         """The blocks in which the cell was visited, whatever came of it."""
-        return {sample.block for sample in (*self.samples, *self.warmups)}
+        return self._once("blocks", lambda: {s.block for s in (*self.samples, *self.warmups)})
 
-    def good(self, metric: Metric) -> list[tuple[Sample, float]]:
-        """The repetitions that count, each with its number."""
-        if metric not in self._good:
-            pairs = ((sample, metric(sample)) for sample in self.samples if sample.status == "ok")
-            self._good[metric] = [
-                (s, v) for s, v in pairs if v is not None and math.isfinite(v) and v > 0
-            ]
-        return self._good[metric]
+    def count(self, metric: Metric) -> int:
+        """Return how many repetitions count."""
+        return len(self._good(metric).values)
 
     def logs(self, metric: Metric) -> dict[int, float]:
         """The log of the median of each block's repetitions."""
-        if metric not in self._logs:
-            values: dict[int, list[float]] = {}
-            for sample, value in self.good(metric):
-                values.setdefault(sample.block, []).append(value)
-            logs = {block: math.log(median(found)) for block, found in sorted(values.items())}
-            self._logs[metric] = logs
-        return self._logs[metric]
+        return self._once(("logs", metric), lambda: self._good(metric).logs())
 
     def not_ok(self) -> dict[str, int]:
         """Count the samples of each status but ok; of warm-ups only what failed.
 
         A value of which there is no logarithm is bad output.
         """
+        return self._once("not_ok", self._count_not_ok)
+
+    def _count_not_ok(self) -> dict[str, int]:
         counts = Counter(s.status for s in self.samples if s.status != "ok")
         counts.update(s.status for s in self.warmups if s.status not in _NOT_FAILURES)
-        unusable = sum(s.status == "ok" for s in self.samples) - len(self.good(primary))
+        unusable = len(self._ok()) - self.count(primary)
         counts.update({"bad-output": unusable} if unusable else {})
         return dict(sorted(counts.items()))
+
+    def _ok(self) -> list[Sample]:
+        return self._once("ok", lambda: [s for s in self.samples if s.status == "ok"])
+
+    def _good(self, metric: Metric) -> _Good:
+        return self._once(("good", metric), lambda: _good(self._ok(), metric))
+
+    def _once(self, what: object, find: Callable[[], _T]) -> _T:
+        if what not in self._asked:
+            self._asked[what] = find()
+        found: _T = self._asked[what]
+        return found
 
     def counters(self) -> dict[str, float]:
         """The median of each counter over the good repetitions."""
         found: dict[str, list[int]] = {}
-        for sample, _ in self.good(primary):
+        for sample in compress(self._ok(), self._good(primary).mask):
             for name, count in sample.counters.items():
                 found.setdefault(name, []).append(count)
         return {name: float(median(counts)) for name, counts in sorted(found.items())}
+
+
+def _good(samples: Sequence[Sample], metric: Metric) -> _Good:
+    import numpy as np
+
+    values = np.array([metric(sample) for sample in samples], dtype=float)  # None becomes NaN
+    mask = np.isfinite(values) & (values > 0)
+    blocks = np.array([sample.block for sample in samples], dtype=int)
+    return _Good(mask, blocks[mask], values[mask])
 
 
 def primary(sample: Sample) -> float | None:
@@ -111,9 +150,8 @@ SECONDARY: Mapping[str, Metric] = {"memory_back": memory_back_seconds, "cpu": cp
 
 def _seconds(sample: Sample, name: str) -> float | None:
     value = sample.measurements.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value * NANOSECONDS
+    # JSON has no other numbers, and true is none; exact types are quick to compare.
+    return value * NANOSECONDS if type(value) is int or type(value) is float else None
 
 
 def crashes(cells: Iterable[Cell]) -> dict[str, dict[str, int]]:
@@ -138,8 +176,7 @@ def cells_of(samples: Iterable[Sample]) -> list[Cell]:
     groups: dict[tuple[str, str, bool], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample.cell, sample.kernel, sample.control), []).append(sample)
-    cells = [_cell(sorted(group, key=lambda s: s.key)) for group in groups.values()]
-    return sorted(cells, key=_order)
+    return sorted(map(_cell, groups.values()), key=_order)
 
 
 def baseline_for(cell: Cell, baselines: Sequence[Cell]) -> Cell | None:
@@ -166,7 +203,7 @@ def mean_and_spread(logs: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def _cell(samples: Sequence[Sample]) -> Cell:
-    first = samples[0]
+    first = min(samples, key=_IN_TIME)
     return Cell(
         id=first.cell,
         kernel=first.kernel,

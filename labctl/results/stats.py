@@ -235,7 +235,7 @@ def _row(cell: Cell, metric: Metric) -> Comparison:
         setting=dict(cell.setting),
         parameters=dict(cell.parameters),
         blocks=len(logs),
-        n=len(cell.good(metric)),
+        n=cell.count(metric),
         failed=cell.not_ok(),
         median_seconds=seconds,
         spread_percent=spread,

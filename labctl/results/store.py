@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
+
+import msgspec
+from msgspec import field
+from msgspec.structs import force_setattr
 
 from labctl.errors import BadOutput, HostError, UserError
 from labctl.results import lines
@@ -32,8 +36,8 @@ STATUSES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+# Without the collector of cycles: a sample has none, and there may be a million of them.
+class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One number, with all that is needed to believe it.
 
     `block`, `order` and `repetition` count from 0; warm-ups have their own
@@ -87,7 +91,8 @@ class Sample:
     def to_json(self) -> str:
         """Return the sample as one line of JSON; raises BadOutput for NaN and infinity."""
         try:
-            return json.dumps(asdict(self), sort_keys=True, allow_nan=False, separators=(",", ":"))
+            values = msgspec.structs.asdict(self)
+            return json.dumps(values, sort_keys=True, allow_nan=False, separators=(",", ":"))
         except (ValueError, TypeError) as error:
             raise BadOutput(
                 f"a sample holds what JSON cannot: {error}",
@@ -95,9 +100,14 @@ class Sample:
             ) from error
 
 
-_FIELDS = frozenset(each.name for each in fields(Sample))
-_SCALARS = ("setting", "parameters")
-_MAPPINGS = (*_SCALARS, "read_back", "measurements", "counters", "load")
+_FIELDS = frozenset(Sample.__struct_fields__)
+_TEXTS = (
+    "run", "experiment", "workload", "metric", "kernel", "label", "cell", "status", "boot_id",
+    "image", "series", "host", "accel", "disturbed", "message",
+)  # fmt: skip
+_TEXTS_OF = attrgetter(*_TEXTS)
+_MAPPINGS = ("setting", "parameters", "read_back", "measurements", "counters", "load")
+_MAPPINGS_OF = attrgetter(*_MAPPINGS)
 # What sorts samples and is counted with; of a wrong type it would be noticed late, or never.
 _TYPES: tuple[tuple[str, type], ...] = (
     *((name, int) for name in ("block", "order", "repetition")),
@@ -150,19 +160,21 @@ class Store:
         samples: list[Sample] = []
         self.torn = ""
         size = 0
-        seen: dict[object, set[object]] = {}
-        shared: dict[object, Any] = {}
+        seen: dict[tuple[object, ...], set[int]] = {}
+        shared: dict[object, Sample] = {}
         try:
             with self.path.open("rb") as file:
                 for number, line in enumerate(lines.whole_lines(file), start=1):
                     size += len(line)
-                    sample = _parse(line, shared, where=f"{self.path}:{number}")
-                    of_cell = seen.setdefault(
-                        (sample.experiment, sample.cell, sample.warmup), set()
-                    )
-                    if (sample.block, sample.repetition) in of_cell:
+                    sample = _parse(line) or _parse_slowly(line, where=f"{self.path}:{number}")
+                    _share(sample, shared)
+                    visit = (sample.experiment, sample.block, sample.cell, sample.warmup)
+                    of_visit = seen.get(visit)
+                    if of_visit is None:
+                        of_visit = seen[visit] = set()
+                    elif sample.repetition in of_visit:
                         self._refuse_twice(samples, sample, number)
-                    of_cell.add((sample.block, sample.repetition))
+                    of_visit.add(sample.repetition)
                     samples.append(sample)
                 if size < file.tell():
                     self.torn = (
@@ -191,8 +203,19 @@ class Store:
         return {sample.key for sample in self.samples()}
 
 
-def _parse(line: bytes, shared: dict[object, Any], *, where: str) -> Sample:
-    """Return a line's sample; equal values of several lines are kept once, in `shared`."""
+def _parse(line: bytes) -> Sample | None:
+    """Return a line's sample, None for what is none at first sight."""
+    try:
+        sample = _SAMPLES.decode(line)
+        datetime.fromisoformat(sample.started_at)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    is_good = sample.schema == SCHEMA and (sample.value is None or sample.value > 0)
+    return sample if is_good else None
+
+
+def _parse_slowly(line: bytes, *, where: str) -> Sample:
+    """Return a line's sample, or raise UserError that says precisely why it is none."""
     try:
         data = _DECODER.decode(line.decode())
         if not isinstance(data, dict):
@@ -210,24 +233,28 @@ def _parse(line: bytes, shared: dict[object, Any], *, where: str) -> Sample:
             raise ValueError(f"value {value!r} is not a number")
         if value is not None and value <= 0:
             raise ValueError(f"value {value!r} is not above 0, so that it has no ratio")
-        _share(data, shared)
-        sample = Sample(**data)
+        sample = msgspec.convert(data, Sample)
         datetime.fromisoformat(sample.started_at)
-    except (ValueError, TypeError, AttributeError) as error:
-        text = str(error).replace("Sample.__init__() ", "")
-        raise UserError(f"this line is not a sample: {text}", where=where, hint=_HINT) from error
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise UserError(f"this line is not a sample: {error}", where=where, hint=_HINT) from error
     return sample
 
 
-def _share(data: dict[str, Any], shared: dict[object, Any]) -> None:
-    """Put what `shared` has already in the place of its equals, so that a million fit."""
-    for name, each in data.items():
-        if isinstance(each, str):
-            data[name] = shared.setdefault(each, each)
-    for name in _MAPPINGS:
-        values = data.get(name, {})
-        if not values or name in _SCALARS:
-            data[name] = shared.setdefault(tuple(values.items()), values)
+def _share(sample: Sample, shared: dict[object, Sample]) -> None:
+    """Put what an earlier sample of the same texts has in the place of its equals.
+
+    So that a million samples fit.
+    """
+    first = shared.setdefault(_TEXTS_OF(sample), sample)
+    if first is sample:
+        return
+    for name, text in zip(_TEXTS, _TEXTS_OF(first), strict=True):
+        force_setattr(sample, name, text)
+    for name, values, earlier in zip(
+        _MAPPINGS, _MAPPINGS_OF(sample), _MAPPINGS_OF(first), strict=True
+    ):
+        if values == earlier:
+            force_setattr(sample, name, earlier)
 
 
 def _is_number(value: object) -> bool:
@@ -238,4 +265,5 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # tells NaN by its name
+_SAMPLES = msgspec.json.Decoder(Sample)

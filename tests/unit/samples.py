@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from labctl.results.store import Sample
@@ -39,6 +41,12 @@ def sample(**changes: Any) -> Sample:
     if fields["status"] != "ok" and "value" not in changes:
         fields["value"] = None
     return Sample(**fields)
+
+
+def replace(record: Any, **changes: Any) -> Any:
+    """A record with some fields changed: samples are msgspec's, all others dataclasses."""
+    of = msgspec.structs if isinstance(record, msgspec.Struct) else dataclasses
+    return of.replace(record, **changes)
 
 
 def cell(

@@ -3,7 +3,6 @@ import io
 import json
 import subprocess
 import sys
-from dataclasses import fields, replace
 from xml.etree import ElementTree
 
 import benchformat
@@ -12,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from junitparser import JUnitXml
 from kcidb_io import schema
-from samples import cell, sample
+from samples import cell, replace, sample
 from test_reports import RUN, STOCK, times
 
 from labctl import cli
@@ -256,7 +255,7 @@ def test_pandas_reads_the_csv(tmp_path):
 def test_pandas_reads_the_parquet(tmp_path):
     (tmp_path / "samples.parquet").write_bytes(export("parquet", [*MATRIX, STRANGE]))
     frame = pandas.read_parquet(tmp_path / "samples.parquet")
-    assert list(frame.columns) == [field.name for field in fields(Sample)]
+    assert list(frame.columns) == list(Sample.__struct_fields__)
     assert list(frame.value[:-1]) == [s.value for s in MATRIX]
     assert frame.value.isna().iloc[-1]
     assert frame.started_at.dt.tz is not None

@@ -1,10 +1,9 @@
 """Blocks that the host disturbed: found by a rule, measured again, told, never just gone."""
 
 import json
-from dataclasses import replace
 
 import pytest
-from samples import cell, sample
+from samples import cell, replace, sample
 from synthetic import World, lab
 from test_reports import RUN, STOCK, times
 from test_runner import runner

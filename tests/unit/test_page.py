@@ -1,10 +1,9 @@
 """The report as one page: all of it in one file, readable, and nothing taken for markup."""
 
 import re
-from dataclasses import replace
 
 import pytest
-from samples import cell
+from samples import cell, replace
 from test_reports import RUN, STOCK, patched, times
 
 from labctl.reports import page, plots

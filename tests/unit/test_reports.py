@@ -1,10 +1,9 @@
 import json
 import math
 import re
-from dataclasses import replace
 
 import pytest
-from samples import cell
+from samples import cell, replace
 
 from labctl import cli
 from labctl.reports import mail, seed, words

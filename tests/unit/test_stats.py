@@ -1,13 +1,12 @@
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import cell, null_times, sample
+from samples import cell, null_times, replace, sample
 
 from labctl.errors import UserError
 from labctl.results.paired import adjust, more_blocks, paired, sign_flip
