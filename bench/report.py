@@ -49,7 +49,8 @@ def write(folder):
                         "value": 2.718 ** (boot + draw.gauss(0, 0.04)),
                         "boot_id": f"{block}-{order}", "image": kernel, "series": None,
                         "host": "h", "accel": "tcg", "schema": 1,
-                        "started_at": f"2026-01-{1 + block // 36:02}T{block % 24:02}:00:00+00:00",
+                        "started_at": f"2026-01-{1 + block // 36:02}T{block % 24:02}:"
+                        f"{order * 7 + repetition // 20:02}:{repetition % 20:02}.{order:03}+00:00",
                     }  # fmt: skip
                     file.write(json.dumps(sample) + "\n")
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from labctl import __version__, screen
 from labctl.cli.root import JSON, LAB, Group, format_option, kernels_of, load_lab, named, print_json
+
+if TYPE_CHECKING:
+    from labctl.results.stored import ExperimentNoise
 
 
 @click.group("methodology", cls=Group)
@@ -19,40 +24,80 @@ def methodology() -> None:
 
 @methodology.command("simulate")
 @JSON
+@LAB
 @format_option("markdown", about="markdown is that of docs/methodology.md.")
 @click.option(
     "--runs",
     type=click.IntRange(min=2),
-    default=200,
+    default=2000,
     show_default=True,
-    help="Simulated runs of each kind; 200 take a few minutes.",
+    help="Simulated runs of each kind; 2000 take a minute or two.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
-def methodology_simulate(as_json: bool, style: str, runs: int, seed: int) -> None:
+@click.option(
+    "--cells",
+    type=click.IntRange(1, 100),
+    default=12,
+    show_default=True,
+    help="How many cells are compared with the baseline.",
+)
+@click.option(
+    "--noise",
+    "noise_of",
+    metavar="RUN",
+    help="Scatter as this run's experiments do (`labctl methodology noise`), not as built in.",
+)
+@click.option(
+    "--plots",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write plots there too, as SVG.",
+)
+def methodology_simulate(
+    lab_path: Path | None,
+    as_json: bool,
+    style: str,
+    runs: int,
+    seed: int,
+    cells: int,
+    noise_of: str | None,
+    plots: Path | None,
+) -> None:
     """Count how often the statistics are wrong, where the truth is known.
 
     Runs of 12 cells are simulated, with noise as in real guests and with worse, and
     judged as real ones are. Of intervals of 95 %, 93 to 97 % must hold the truth, and
     in at most 5 % of the runs in which nothing changed may any cell be said to
-    differ. Exit status 1 if it is not so. Needs no lab and no QEMU.
+    differ. Exit status 1 if it is not so. Needs no QEMU, and a lab only for --noise.
     """
     from labctl.lab_models import Statistics
     from labctl.reports import promises
-    from labctl.results.simulation import simulate
+    from labctl.results.noise import NOISES
+    from labctl.results.simulation import DESIGNS, simulate
     from labctl.results.verdict import Rule
 
     usual = Statistics()
-    rule = Rule.of(usual.confidence, usual.minimum_effect)
+    noises = [one.noise for one in _noises(lab_path, noise_of)] if noise_of else NOISES
     with screen.Simulating() as progress:
-        kinds = simulate(runs=runs, seed=seed, rule=rule, tell=lambda k, n: progress(k, n, runs))
-        found = list(kinds)
-    if as_json:
-        print_json(
-            {"schema": 1, "runs": runs, "seed": seed, "kinds": [one.document() for one in found]}
+        found = list(
+            simulate(
+                runs=runs,
+                seed=seed,
+                rule=Rule.of(usual.confidence, usual.minimum_effect),
+                noises=noises,
+                designs=[replace(design, cells=cells) for design in DESIGNS],
+                tell=lambda kind, done: progress(kind, done, runs),
+            )
         )
+    if plots:
+        promises.write_plots(found, plots)
+    if as_json:
+        kinds = [one.document() for one in found]
+        print_json({"schema": 1, "runs": runs, "seed": seed, "cells": cells, "kinds": kinds})
     else:
         click.echo(promises.as_table(found, style))
-        click.echo(f"\n{runs} runs each, seed {seed}, labctl {__version__}")
+        plural = "" if cells == 1 else "s"
+        click.echo(f"\n{runs} runs each of {cells} cell{plural}, seed {seed}, labctl {__version__}")
     if not all(one.kept for one in found):
         sys.exit(1)
 
@@ -102,6 +147,33 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
         click.echo(f"\n{histories} histories each, seed {seed}, labctl {__version__}")
     if not all(one.kept for one in found):
         sys.exit(1)
+
+
+@methodology.command("noise")
+@LAB
+@JSON
+@click.argument("run_id", metavar="[RUN]", default="latest")
+def methodology_noise(lab_path: Path | None, as_json: bool, run_id: str) -> None:
+    """Say how the times of a RUN (the latest, if none is named) scatter, and where.
+
+    Within boots, between them, by a drift of the host; how far a boot's first
+    repetition is from its others; how many repetitions are outliers. Needs no QEMU.
+    `labctl methodology simulate --noise RUN` tries the statistics on such noise.
+    """
+    from labctl.reports import promises
+
+    found = _noises(lab_path, run_id)
+    if as_json:
+        print_json({"schema": 1, "experiments": [asdict(one) for one in found]})
+    else:
+        click.echo(promises.noise_table(found))
+
+
+def _noises(lab_path: Path | None, run_id: str) -> list[ExperimentNoise]:
+    from labctl.results import runs
+    from labctl.results.stored import noises_of
+
+    return noises_of(runs.resolve(load_lab(lab_path).state / "runs", run_id))
 
 
 @click.group("series", cls=Group)

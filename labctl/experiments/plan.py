@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from labctl.lab_models import Experiment, Lab, Statistics
@@ -81,8 +82,8 @@ class Plan:
         """Return the guests of a block, in the order of their first cell."""
         return tuple(dict.fromkeys(cell.group for cell in self.cells))
 
-    def block(self, number: int) -> tuple[Visit, ...]:
-        """Return the visits of a block (from 0) in order.
+    def block(self, number: int, ended: Collection[str] = ()) -> tuple[Visit, ...]:
+        """Return the visits of a block (from 0) in order, but those of cells that have `ended`.
 
         Each guest is warmed up first, by its first cell of the block. Then every
         round visits every cell once, in an order drawn anew from seed, experiment
@@ -94,7 +95,7 @@ class Plan:
         for _ in range(self.statistics.repetitions):
             order = list(self.cells)
             draw.shuffle(order)
-            rounds.append(order)
+            rounds.append([cell for cell in order if cell.id not in ended])
         first: dict[BootGroup, Cell] = {}
         for cell in rounds[0]:
             first.setdefault(cell.group, cell)

@@ -109,7 +109,7 @@ class Runner:
     boot: Boot
     facts: Facts
     progress: Callable[[Progress], None] = lambda _: None
-    enough: Callable[[list[Sample]], bool] = lambda _: False
+    ended: Callable[[list[Sample]], frozenset[str]] = lambda _: frozenset()
     # Whether all guests of a block can be up together; a machine runs one kernel at a time.
     together: bool = True
     clock: Callable[[], float] = time.monotonic
@@ -117,6 +117,7 @@ class Runner:
     health: HealthRule = field(default_factory=HealthRule)
     timing: Timing = field(default_factory=Timing)
     _extra: int = 0  # blocks measured again
+    _ended: frozenset[str] = frozenset()  # cells that need no further block
     _told: set[BootGroup] = field(default_factory=set)
     _owned: dict[BootGroup, contextlib.ExitStack] = field(default_factory=dict)
 
@@ -139,12 +140,20 @@ class Runner:
             self.timing.total_seconds += self.clock() - began
 
     def _is_done(self, number: int) -> bool:
-        """Tell, before a block, whether it is needed."""
-        blocks, samples = self.plan.statistics.blocks, self._samples()
-        self._extra = extra_blocks(len(disturbed_blocks(samples)), blocks.min)
+        """Tell, before a block, whether it is needed; cells that have ended are left out of it.
+
+        Only earlier blocks count: a run that goes on in the middle of a block decides alike.
+        """
+        blocks = self.plan.statistics.blocks
+        before = [sample for sample in self._samples() if sample.block < number]
+        self._extra = extra_blocks(len(disturbed_blocks(before)), blocks.min)
         if number >= blocks.max + self._extra:
             return True
-        return number >= blocks.min + self._extra and self.enough(usable(samples, blocks.min)[0])
+        if number < blocks.min + self._extra:
+            return False
+        self._ended |= self.ended(usable(before, blocks.min)[0])
+        compared = [cell.id for cell in self.plan.cells if cell.kernel != self.plan.baseline]
+        return bool(compared) and self._ended.issuperset(compared)
 
     def _samples(self) -> list[Sample]:
         name = self.plan.experiment.name
@@ -184,7 +193,7 @@ class Runner:
         """
         done = {s.key for s in self._samples()}
         name = self.plan.experiment.name
-        every = self.plan.block(number)
+        every = self.plan.block(number, self._ended)
         measured = [v for v in every if not v.warmup and self._key(name, number, v) not in done]
         groups = {v.cell.group for v in measured}
         warmups = []

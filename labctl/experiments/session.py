@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from labctl import host
@@ -21,10 +22,9 @@ from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import BuildProgress
 from labctl.lab_models import Blocks, Lab, Topology
-from labctl.results import runs
+from labctl.results import runs, stopping
 from labctl.results.health import HealthRule
 from labctl.results.runs import RunFolder
-from labctl.results.stats import half_width
 from labctl.results.store import Sample
 from labctl.targets.machine import TargetMachine
 from labctl.targets.prepare import prepare_target
@@ -249,7 +249,7 @@ class OpenRun:
             together=machine is None,
             load=host.load if machine is None else machine.load,
             progress=self.events.measuring,
-            enough=_enough(each),
+            ended=_ended(each),
             health=HealthRule.of(self.record),
         )
         try:
@@ -307,13 +307,13 @@ def _booter(
     return boot
 
 
-def _enough(each: Plan) -> Callable[[list[Sample]], bool]:
+def _ended(each: Plan) -> Callable[[list[Sample]], frozenset[str]]:
     target = each.statistics.stop_at_half_width
-
-    def enough(samples: list[Sample]) -> bool:
-        if target is None:
-            return False
-        width = half_width(samples, baseline=each.baseline, confidence=each.statistics.confidence)
-        return width is not None and width <= target
-
-    return enough
+    if target is None:
+        return lambda _: frozenset()
+    return partial(
+        stopping.ended,
+        baseline=each.baseline,
+        confidence=each.statistics.confidence,
+        half_width=target,
+    )

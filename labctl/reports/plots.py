@@ -189,6 +189,39 @@ def _day(text: str) -> int:
     return (date.fromisoformat(text) - date(1970, 1, 1)).days
 
 
+def promises(kinds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return plots of simulated kinds: intervals that hold, and runs with false differences.
+
+    Each with two standard errors to either side, and shaded what is promised.
+    """
+    drawn = {
+        "coverage": ("coverage", 93, 97, "% of the 95 % intervals hold the truth"),
+        "false-differences": ("any_difference", 0, 5, "% of the runs have a false difference"),
+    }
+    return {name: _promise(kinds, *what) for name, what in drawn.items()}
+
+
+def _promise(
+    kinds: Sequence[Mapping[str, Any]], field: str, low: float, high: float, label: str
+) -> str:
+    with _figure(_ROW_INCHES * len(kinds) + 0.8) as (axes, image):
+        for row, kind in enumerate(kinds):
+            axes.errorbar(
+                [100 * kind[field]],
+                [row],
+                xerr=[200 * kind[f"{field}_error"]],
+                fmt="o",
+                markersize=4,
+                capsize=3,
+                color=_COLOURS[0],
+            )
+        axes.axvspan(low, high, color=_COLOURS[2], alpha=0.15, linewidth=0)
+        axes.set_yticks(range(len(kinds)), [f"{k['noise']}, {k['design']}" for k in kinds])
+        axes.set_ylim(len(kinds) - 0.5, -0.5)
+        axes.set_xlabel(label)
+    return image.getvalue()
+
+
 def _legend(axes: Axes) -> None:
     # Near zero, where there are no points; to look for the best place takes long.
     axes.legend(loc="lower left", fontsize=8, frameon=False, labelcolor=_INK, ncols=2)

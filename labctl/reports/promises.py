@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from labctl.errors import HostError
+from labctl.reports import plots
 from labctl.results.night_simulation import Count
 from labctl.results.simulation import Promise
+
+if TYPE_CHECKING:
+    from labctl.results.stored import ExperimentNoise
 
 STYLES = {"terminal": "simple", "markdown": "github"}
 
@@ -37,6 +43,40 @@ def nights_as_table(counts: Sequence[Count], style: str) -> str:
         for one in counts
     ]
     return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
+
+
+def noise_table(found: Sequence[ExperimentNoise]) -> str:
+    """Return one row for each experiment of a run: how its times scattered."""
+    from tabulate import tabulate
+
+    rows = [
+        {
+            "experiment": one.name,
+            "within boots": _percent(one.noise.repetition_sd),
+            "between boots": _percent(one.noise.boot_sd),
+            "drift": f"{_percent(one.noise.drift_sd)} (correlation {one.noise.drift_memory:.2f})",
+            "first repetition": f"{100 * one.noise.first_repetition:+.1f} %",
+            "outliers": f"{_percent(one.noise.outliers)} (x {one.noise.outlier_factor:.2f})",
+            "repetitions": f"{one.repetitions or '-'} (best {one.best_repetitions or 'unknown'})",
+        }
+        for one in found
+    ]
+    return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+
+
+def write_plots(promises: Sequence[Promise], folder: Path) -> None:
+    """Write the plots of simulated kinds as SVG into a folder, which is made if need be.
+
+    Raises:
+        HostError: they cannot be written.
+    """
+    drawn = plots.promises([promise.document() for promise in promises])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, image in drawn.items():
+            (folder / f"methodology-{name}.svg").write_text(image)
+    except OSError as error:
+        raise HostError(f"plots cannot be written: {error.strerror}", where=str(folder)) from error
 
 
 def _row(promise: Promise) -> dict[str, Any]:

@@ -50,7 +50,11 @@ def curve(fitted: Mapping[str, Any]) -> str:
     if fitted["best"] == fitted["levels"][0]:
         advice = f"no {axis} above {fitted['best']} is faster"
     else:
-        advice = f"shortest at {axis}={fitted['best']}, within 10 % of it from {fitted['knee']} on"
+        advice = (
+            f"{axis}={fitted['recommended']} is recommended, the smallest measured within 10 % of "
+            f"the best; fitted, the shortest time is at {fitted['best']} and the knee at "
+            f"{fitted['knee']}"
+        )
     terms = [
         f"{name} {round(fitted[name], 6):.2g} ({words.interval(fitted[f'{name}_ci'])})"
         for name in ("contention", "coherency")

@@ -105,6 +105,7 @@ def remarks(experiment: Mapping[str, Any]) -> list[str]:
     cells = experiment["cells"]
     return [
         sentence.control(experiment),
+        *_ended_early(experiment),
         *_could_see(cells),
         *health.lines(experiment),
         *map(sentence.curve, experiment.get("curves", [])),
@@ -188,6 +189,22 @@ def _seed_column(cells: Sequence[Mapping[str, Any]]) -> list[seed.SeedFigure | N
 
 def _seed(figure: seed.SeedFigure | None) -> str:
     return "" if figure is None else f"{figure.ratio:.2f} ({figure.seconds:.4g} s)"
+
+
+def _ended_early(experiment: Mapping[str, Any]) -> list[str]:
+    """Tell which cells ended before the others."""
+    most = max((cell["blocks_visited"] for cell in experiment["cells"]), default=0)
+    ended = [
+        f"{words.cell(cell)} in {cell['blocks_visited']}"
+        for cell in experiment["cells"]
+        if cell["blocks_visited"] < most
+    ]
+    if not ended:
+        return []
+    return [
+        f"visited in fewer than the {most} blocks, for a cell ends when its interval is narrow "
+        f"enough: {', '.join(ended)}"
+    ]
 
 
 def _could_see(cells: Sequence[Mapping[str, Any]]) -> list[str]:

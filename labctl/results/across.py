@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labctl.errors import UserError
-from labctl.results.paired import MINIMUM_BLOCKS, Paired, adjust
+from labctl.results.paired import MINIMUM_BLOCKS, Paired, adjust, t_tests
 from labctl.results.verdict import Rule, word
 
 Document = Mapping[str, Any]
@@ -86,8 +86,6 @@ def difference(first: Summary, second: Summary, rule: Rule) -> Paired:
     result `blocks` is the smaller number of blocks. With fewer than two blocks, or no
     spread at all in both, there is only the mean.
     """
-    from scipy.stats import t
-
     mean = second.mean - first.mean
     blocks = min(first.blocks, second.blocks)
     parts = [each.sd**2 / each.blocks for each in (first, second)]
@@ -97,17 +95,8 @@ def difference(first: Summary, second: Summary, rule: Rule) -> Paired:
     freedom = sum(parts) ** 2 / sum(
         part**2 / (each.blocks - 1) for part, each in zip(parts, (first, second), strict=True)
     )
-    above = float(t.sf((mean - rule.margin) / error, freedom))
-    below = float(t.cdf((mean + rule.margin) / error, freedom))
-    return Paired(
-        blocks=blocks,
-        mean=mean,
-        sd=None,
-        half_width=float(t.ppf((1 + rule.confidence) / 2, freedom)) * error,
-        p=2 * float(t.sf(abs(mean) / error, freedom)),
-        p_beyond=min(1.0, 2 * min(above, below)),
-        p_same=1 - min(above, below),
-    )
+    tests = t_tests(mean, error, freedom, confidence=rule.confidence, margin=rule.margin)
+    return Paired(blocks, mean, None, *(float(each) for each in tests))
 
 
 def _experiment(first: Document, second: Document) -> dict[str, Any]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 Metric = Callable[[Sample], float | None]
 NANOSECONDS = 1e-9
+OUTLIER_SDS = 4.0  # of normal times one in 16000 is so far out
+_FEWEST_FOR_OUTLIERS = 6
 _IN_TIME = attrgetter("block", "order", "warmup", "repetition")
 _CRASHES = frozenset({"boot-failed", "panic", "splat", "hung", "lost"})
 _NOT_FAILURES = frozenset({"ok", "skipped", "not-exercised"})
@@ -107,6 +109,24 @@ class Cell:
         found: _T = self._asked[what]
         return found
 
+    def outliers(self) -> list[tuple[int, float]]:
+        """Return block and factor (of the cell's median) of repetitions that lie far out.
+
+        That is beyond four robust standard deviations, and 10 %. They count like all
+        others, within the median of their block.
+        """
+        import numpy as np
+        from scipy.stats import median_abs_deviation
+
+        good = self._good(primary)
+        if len(good.values) < _FEWEST_FOR_OUTLIERS:
+            return []
+        logs = np.log(good.values)
+        rest = logs - np.median(logs)
+        reach = max(OUTLIER_SDS * median_abs_deviation(logs, scale="normal"), math.log(1.1))
+        far = np.abs(rest) > reach
+        return list(zip(good.blocks[far].tolist(), np.exp(rest[far]).tolist(), strict=True))
+
     def counters(self) -> dict[str, float]:
         """The median of each counter over the good repetitions."""
         found: dict[str, list[int]] = {}
@@ -164,6 +184,16 @@ def crashes(cells: Iterable[Cell]) -> dict[str, dict[str, int]]:
         of_cell = {k: n for k, n in cell.not_ok().items() if k in _CRASHES}
         counts.setdefault(cell.kernel, Counter()).update(of_cell)
     return {kernel: dict(sorted(count.items())) for kernel, count in counts.items()}
+
+
+def crashed_boots(cells: Iterable[Cell]) -> tuple[int, int]:
+    """Return how many boots of some cells crashed, and how many there were."""
+    boots: dict[tuple[int, str], bool] = {}
+    for cell in cells:
+        for sample in (*cell.samples, *cell.warmups):
+            key = (sample.block, sample.boot_id)
+            boots[key] = boots.get(key, False) or sample.status in _CRASHES
+    return sum(boots.values()), len(boots)
 
 
 def failures(not_ok: Mapping[str, int]) -> int:

@@ -15,12 +15,14 @@ class Comparison:
     """One cell against its baseline.
 
     `ratio` is baseline time / cell time (cell / baseline where higher is better):
-    above 1 is better. `blocks` counts pairs, `n` good repetitions. `failed` counts
+    above 1 is better. `blocks` counts pairs, `blocks_visited` also those that lack one,
+    `n` good repetitions. `failed` counts
     samples by status, all but ok. `p` is of no difference, `p_corrected` the same
     after Holm, `p_beyond` that of no difference beyond the minimum effect, after
     Holm: it carries the verdict. `blocks_needed` is how many more blocks would
     about decide an undecided cell. `p_sign_flip` is a second opinion on `p`, by a
-    test that does not ask for normal blocks. `sd_log` is the standard deviation of
+    test that does not ask for normal blocks, `p_wilcoxon` by one in which blocks that lie
+    far out have little weight. `sd_log` is the standard deviation of
     the blocks' log ratios. `smallest_effect` (0.05 is 5 %) is
     what as many blocks of this spread see four times in five, in this family.
     What cannot be said is None.
@@ -44,7 +46,9 @@ class Comparison:
     verdict: str
     blocks_needed: int | None = None
     p_sign_flip: float | None = None
+    p_wilcoxon: float | None = None
     sd_log: float | None = None
+    blocks_visited: int = 0
     smallest_effect: float | None = None
     reason: str = ""
     counters: Mapping[str, float] = field(default_factory=dict)

@@ -39,7 +39,7 @@ class Curve:
     the full one (F test of nested models), `is_amdahl` says that at 5 % the data
     cannot tell them apart. `best` is the number of workers, in the
     range measured, with the shortest fitted time, `knee` the smallest that comes
-    within 10 % of it: what to recommend.
+    within 10 % of it, and `recommended` the same among the levels that were measured.
     """
 
     axis: str
@@ -56,6 +56,7 @@ class Curve:
     residual_percent: float
     best: int
     knee: int
+    recommended: int
 
 
 def curves(cells: Sequence[Comparison]) -> list[Curve]:
@@ -118,12 +119,13 @@ def fit(points: Mapping[int, float], *, axis: str = "max_active", kernel: str = 
     low, high = law - reach, law + reach
     span = np.arange(int(levels[0]), int(levels[-1]) + 1)
     times = np.exp(full(span, *law))
+    measured = np.exp(fitted)
     return Curve(
         axis=axis,
         kernel=kernel,
         levels=tuple(points),
         seconds=tuple(points.values()),
-        fitted_seconds=tuple(np.exp(fitted).tolist()),
+        fitted_seconds=tuple(measured.tolist()),
         contention=float(law[1]),
         contention_ci=(max(float(low[1]), 0.0), float(high[1])),
         coherency=float(law[2]),
@@ -132,5 +134,10 @@ def fit(points: Mapping[int, float], *, axis: str = "max_active", kernel: str = 
         is_amdahl=p > _ALPHA,
         residual_percent=100 * float(np.sqrt(rest / freedom)),
         best=int(span[times.argmin()]),
-        knee=int(span[np.argmax(times <= (1 + _NEAR_BEST) * times.min())]),
+        knee=_first_near_best(span, times),
+        recommended=_first_near_best(levels, measured),
     )
+
+
+def _first_near_best(levels: np.ndarray, times: np.ndarray) -> int:
+    return int(levels[(times <= (1 + _NEAR_BEST) * times.min()).argmax()])

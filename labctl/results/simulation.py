@@ -2,7 +2,8 @@
 
 A simulated run has what real ones have: repetitions and boots that scatter, a
 host that drifts while the cells take their turns, outliers. The truth is known,
-so that intervals that miss it, and verdicts that are wrong, can be counted.
+so that intervals that miss it, and verdicts that are wrong, can be counted. Many runs
+are judged at once: the tests and the rule of stopping take arrays.
 """
 
 from __future__ import annotations
@@ -13,39 +14,21 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from labctl.lab_models import Statistics
-from labctl.results.paired import Paired, adjust, paired
-from labctl.results.verdict import Rule, word
+from labctl.results.noise import NOISES, Noise, times
+from labctl.results.paired import t_tests
+from labctl.results.stopping import is_narrow
+from labctl.results.verdict import Rule
 
 if TYPE_CHECKING:
     import numpy as np
 
 _USUAL = Statistics()  # of a lab.yaml that says nothing of it
-_BURN_IN = 50  # visits until the drift has forgotten where it began
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """How times scatter, as standard deviations of their logs.
-
-    `drift_sd` is of an AR(1) process over the visits in their order in time, with
-    the correlation `drift_memory` from one visit to the next. A repetition is an
-    outlier with the chance `outliers`, a whole boot with `spoilt_boots`; either
-    takes `outlier_factor` times as long.
-    """
-
-    name: str
-    boot_sd: float = 0.015
-    repetition_sd: float = 0.04
-    drift_sd: float = 0.0
-    drift_memory: float = 0.9
-    outliers: float = 0.0
-    spoilt_boots: float = 0.0
-    outlier_factor: float = 1.3
+_BATCH = 250  # runs at a time: some ten megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
-    """How many cells beside the baseline, blocks and repetitions; when a run ends.
+    """How many cells beside the baseline, blocks and repetitions; when a cell ends.
 
     Without `stop_at_half_width` (on the log scale) all `blocks_max` are measured.
     """
@@ -103,14 +86,6 @@ class Promise:
         return {**asdict(self), "kept": self.kept}
 
 
-# Boots and repetitions scatter as in our own guests (exit and munmap of 3 GiB); a
-# drift of 5 % and the outliers are more than was seen there.
-NOISES = (
-    Noise(name="measured"),
-    Noise(name="drift", drift_sd=0.05),
-    Noise(name="slow-repetitions", outliers=0.05),
-    Noise(name="spoilt-boots", spoilt_boots=0.1, drift_sd=0.02),
-)
 DESIGNS = (
     Design(name="10 blocks", blocks_min=10, blocks_max=10, stop_at_half_width=None),
     Design(name=f"{_USUAL.blocks.min} to {_USUAL.blocks.max} blocks"),
@@ -140,10 +115,10 @@ def simulate(
         for of_noise, design in enumerate(designs):
             draw = np.random.default_rng([seed, number, of_noise])
             counted = []
-            for done in range(runs):
+            for done in range(0, runs, _BATCH):
                 tell(f"{noise.name}, {design.name}", done)
-                counted.append(_run(noise, design, rule, draw))
-            yield _promise(noise, design, np.array(counted))
+                counted.append(_runs(noise, design, rule, draw, min(_BATCH, runs - done)))
+            yield _promise(noise, design, np.concatenate(counted))
 
 
 def _promise(noise: Noise, design: Design, counted: np.ndarray) -> Promise:
@@ -166,88 +141,99 @@ def _promise(noise: Noise, design: Design, counted: np.ndarray) -> Promise:
     )
 
 
-def _run(noise: Noise, design: Design, rule: Rule, draw: np.random.Generator) -> list[float]:
-    """Return one run's counts, in the order of the fields of Promise."""
-    logs = boots(noise, design, draw)
-    d = logs[:, :1] - logs[:, 1:]
-    blocks = stops_after(d, design, rule.confidence)
-    columns = d[:blocks].T.tolist()
-    results = _shifted(columns, 0.0, rule)
-    improved = _shifted(columns, math.log1p(EFFECT), rule)
-    differs = adjust([one.p for one in results])
-    words = _words(results, rule)
-    return [
-        _share(abs(one.mean) <= (one.half_width or 0.0) for one in results),
-        float(any(p is not None and p <= rule.alpha for p in differs)),
-        float(_is_any_found(words)),
-        float(_is_any_found(_words(_shifted(columns, rule.margin, rule), rule))),
-        _share(said == "same" for said in words),
-        _share(said == "faster" for said in _words(improved, rule)),
-        float(blocks),
-    ]
-
-
-def boots(noise: Noise, design: Design, draw: np.random.Generator) -> np.ndarray:
-    """Return the log of the median of each boot: blocks_max rows, baseline and cells as columns."""
+def _runs(
+    noise: Noise, design: Design, rule: Rule, draw: np.random.Generator, runs: int
+) -> np.ndarray:
+    """Return a row of counts for each run, in the order of the fields of Promise."""
     import numpy as np
 
-    shape = (design.blocks_max, design.cells + 1)
-    times = draw.normal(0, noise.repetition_sd, (*shape, design.repetitions))
-    times += math.log(noise.outlier_factor) * (draw.random(times.shape) < noise.outliers)
-    own = draw.normal(0, noise.boot_sd, shape)
-    own += math.log(noise.outlier_factor) * (draw.random(shape) < noise.spoilt_boots)
-    # The cells of a block take their turns in an order that is drawn anew.
-    order = draw.permuted(np.tile(np.arange(shape[1]), (shape[0], 1)), axis=1)
-    of_host = np.take_along_axis(_drift(noise, draw, shape), order, axis=1)
-    logs: np.ndarray = np.median(times, axis=2) + own + of_host
-    return logs
+    d = log_ratios(noise, design, draw, runs)
+    blocks = last_blocks(d, design, rule.confidence)
+    mean, sd = (_at(moment[..., 1:], blocks) for moment in moments(d))
+    tests = t_tests(
+        mean, sd / np.sqrt(blocks), blocks - 1, confidence=rule.confidence, margin=rule.margin
+    )
+    holds = np.abs(mean) <= tests.half_width
+    words = verdicts(mean, sd, blocks, rule)
+    at_margin = verdicts(mean + rule.margin, sd, blocks, rule)
+    improved = verdicts(mean + math.log1p(EFFECT), sd, blocks, rule)
+    return np.stack(
+        [
+            holds.mean(axis=1),
+            (holm(tests.p) <= rule.alpha).any(axis=1),
+            np.isin(words, ("faster", "slower")).any(axis=1),
+            np.isin(at_margin, ("faster", "slower")).any(axis=1),
+            (words == "same").mean(axis=1),
+            (improved == "faster").mean(axis=1),
+            blocks.mean(axis=1),
+        ],
+        axis=1,
+    )
 
 
-def _drift(noise: Noise, draw: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def log_ratios(noise: Noise, design: Design, draw: np.random.Generator, runs: int) -> np.ndarray:
+    """Return the log ratios of runs x blocks_max blocks x cells, the A/A control as first cell."""
     import numpy as np
-    from scipy.signal import lfilter
 
-    if not noise.drift_sd:
-        return np.zeros(shape)
-    sd = noise.drift_sd * math.sqrt(1 - noise.drift_memory**2)
-    steps = draw.normal(0, sd, _BURN_IN + shape[0] * shape[1])
-    steps = lfilter([1.0], [1.0, -noise.drift_memory], steps)
-    drift: np.ndarray = steps[_BURN_IN:].reshape(shape)
-    return drift
+    shape = (runs, design.blocks_max, design.repetitions, design.cells + 2)
+    boots = np.median(times(noise, draw, shape)[0], axis=2)
+    ratios: np.ndarray = boots[..., :1] - boots[..., 1:]
+    return ratios
 
 
-def stops_after(d: np.ndarray, design: Design, confidence: float) -> int:
-    """Return after how many blocks the run ends: it looks at each block's end, from the least."""
+def moments(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each cell after each block; after one, 0."""
     import numpy as np
-    from scipy.stats import t
 
+    blocks = np.arange(1, d.shape[1] + 1)[:, None]
+    mean = np.cumsum(d, axis=1) / blocks
+    squares = np.cumsum(d**2, axis=1) - blocks * mean**2
+    return mean, np.sqrt(np.maximum(squares, 0) / np.maximum(blocks - 1, 1))
+
+
+def last_blocks(d: np.ndarray, design: Design, confidence: float) -> np.ndarray:
+    """Return after how many blocks each compared cell ends: runs x cells."""
+    import numpy as np
+
+    ends = np.full((d.shape[0], d.shape[2]), design.blocks_max)
     if design.stop_at_half_width is None:
-        return design.blocks_max
-    for blocks in range(design.blocks_min, design.blocks_max):
-        quantile = float(t.ppf((1 + confidence) / 2, blocks - 1))
-        widths = quantile * np.std(d[:blocks], axis=0, ddof=1) / math.sqrt(blocks)
-        if widths.max() <= design.stop_at_half_width:
-            return blocks
-    return design.blocks_max
+        return ends[:, 1:]
+    _, sd = moments(d)
+    for count in range(design.blocks_min, design.blocks_max):
+        blocks = np.minimum(ends, count)  # of those that ended earlier no more than they had
+        narrow = is_narrow(
+            _at(sd, blocks), blocks, confidence=confidence, half_width=design.stop_at_half_width
+        )
+        narrow[:, 0] = False  # the control stays
+        ends[narrow & (ends > count)] = count
+    return ends[:, 1:]
 
 
-def _shifted(columns: Sequence[Sequence[float]], effect: float, rule: Rule) -> list[Paired]:
-    """Return what the blocks say if all cells were better by `effect`, on the log scale."""
-    return [
-        paired([value + effect for value in one], confidence=rule.confidence, margin=rule.margin)
-        for one in columns
-    ]
+def _at(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.take_along_axis(values, blocks[:, None, :] - 1, axis=1)[:, 0]
 
 
-def _words(results: Sequence[Paired], rule: Rule) -> list[str]:
-    beyond = adjust([one.p_beyond for one in results])
-    return [word(one, p, rule) for one, p in zip(results, beyond, strict=True)]
+def verdicts(mean: np.ndarray, sd: np.ndarray, blocks: np.ndarray, rule: Rule) -> np.ndarray:
+    """Return the words of `verdict.word` for runs x cells; a run's cells are one family."""
+    import numpy as np
+
+    tests = t_tests(
+        mean, sd / np.sqrt(blocks), blocks - 1, confidence=rule.confidence, margin=rule.margin
+    )
+    is_beyond = holm(tests.p_beyond) <= rule.alpha
+    other = np.where(tests.p_same <= rule.alpha, "same", "undecided")
+    return np.where(is_beyond, np.where(mean > 0, "faster", "slower"), other)
 
 
-def _is_any_found(words: Sequence[str]) -> bool:
-    return any(said in ("faster", "slower") for said in words)
+def holm(p: np.ndarray) -> np.ndarray:
+    """Correct the p values of many families, along the last axis (`paired.adjust` has one)."""
+    import numpy as np
 
-
-def _share(hits: Iterator[bool]) -> float:
-    found = list(hits)
-    return sum(found) / len(found)
+    order = np.argsort(p, axis=-1)
+    ranked = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    corrected = np.empty_like(p)
+    stepped = np.minimum(np.maximum.accumulate(ranked, axis=-1), 1)
+    np.put_along_axis(corrected, order, stepped, axis=-1)
+    return corrected

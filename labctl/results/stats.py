@@ -22,12 +22,27 @@ from labctl.results.cells import (
     primary,
 )
 from labctl.results.comparison import Comparison, ExperimentResult
-from labctl.results.paired import Paired, adjust, paired, sign_flip, smallest_effect
+from labctl.results.paired import (
+    Paired,
+    adjust,
+    paired,
+    sign_flip,
+    signed_ranks,
+    smallest_effect,
+)
 from labctl.results.store import Sample
 from labctl.results.verdict import Rule, conclude
 from labctl.results.warn import warnings_of
 
-__all__ = ["Comparison", "ExperimentResult", "compare", "half_width", "smallest_effect"]
+__all__ = [
+    "Comparison",
+    "ExperimentResult",
+    "compare",
+    "differences",
+    "half_width",
+    "roles",
+    "smallest_effect",
+]
 Better = Literal["lower", "higher"]
 
 
@@ -51,7 +66,7 @@ def compare(
     own_name = _only(found, "experiment", lambda s: s.experiment)
     _only(found, "accelerator", lambda s: s.accel)
     cells = cells_of(found)
-    baselines, controls, others = _roles(cells, baseline)
+    baselines, controls, others = roles(cells, baseline)
     rule = Rule.of(confidence, minimum_effect)
 
     # Failures do not excuse a control that differs: it is judged by its times alone.
@@ -85,21 +100,22 @@ def half_width(
 ) -> float:
     """Return the largest half-width of the cells' intervals, on the log scale.
 
-    For stopping at a block's end (never before 8 blocks: fewer cost coverage).
+    How far an experiment is from being narrow as a whole; when a cell ends: `stopping`.
     A cell without any good block has nothing to narrow and is left out; infinite
     while a cell has but one block, and when no cell is left.
     """
-    baselines, _, others = _roles(cells_of(samples), baseline)
+    baselines, _, others = roles(cells_of(samples), baseline)
     widths: list[float] = []
     for cell in others:
-        d = _differences(cell, baseline_for(cell, baselines), primary, better)
+        d = differences(cell, baseline_for(cell, baselines), primary, better)
         if d:
             result = paired(d, confidence=confidence, margin=0.0)
             widths.append(math.inf if result.half_width is None else result.half_width)
     return max(widths, default=math.inf)
 
 
-def _roles(cells: Sequence[Cell], baseline: str) -> tuple[list[Cell], list[Cell], list[Cell]]:
+def roles(cells: Sequence[Cell], baseline: str) -> tuple[list[Cell], list[Cell], list[Cell]]:
+    """Return the cells of the baseline, their A/A twins, and those that are compared."""
     controls = [cell for cell in cells if cell.is_control]
     baselines = [cell for cell in cells if not cell.is_control and cell.kernel == baseline]
     others = [cell for cell in cells if not cell.is_control and cell.kernel != baseline]
@@ -113,7 +129,7 @@ def _only(samples: Sequence[Sample], what: str, of: Callable[[Sample], str]) -> 
     return values[0] if values else ""
 
 
-def _differences(cell: Cell, base: Cell | None, metric: Metric, better: Better) -> list[float]:
+def differences(cell: Cell, base: Cell | None, metric: Metric, better: Better) -> list[float]:
     """Return one log ratio a block that has both; above 0 is better than the baseline."""
     if base is None:
         return []
@@ -148,7 +164,7 @@ def _family(
             host_is_trusted=host_is_trusted,
         )
         row = _row(cell, primary)
-        base = baseline_for(cell, baselines)
+        d = differences(cell, baseline_for(cell, baselines), primary, better)
         comparisons.append(
             replace(
                 row,
@@ -160,7 +176,8 @@ def _family(
                 p_beyond=p_beyond,
                 verdict=conclusion.verdict,
                 blocks_needed=conclusion.blocks_needed,
-                p_sign_flip=sign_flip(_differences(cell, base, primary, better)),
+                p_sign_flip=sign_flip(d),
+                p_wilcoxon=signed_ranks(d),
                 sd_log=result.sd if result else None,
                 smallest_effect=_could_see(result, rule, family),
                 reason=conclusion.reason,
@@ -221,7 +238,7 @@ def _second(cell: Cell, metric: Metric) -> dict[str, Any]:
 def _paired_all(
     cells: Sequence[Cell], baselines: Sequence[Cell], rule: Rule, metric: Metric, better: Better
 ) -> list[Paired | None]:
-    found = (_differences(cell, baseline_for(cell, baselines), metric, better) for cell in cells)
+    found = (differences(cell, baseline_for(cell, baselines), metric, better) for cell in cells)
     return [paired(d, confidence=rule.confidence, margin=rule.margin) if d else None for d in found]
 
 
@@ -235,6 +252,7 @@ def _row(cell: Cell, metric: Metric) -> Comparison:
         setting=dict(cell.setting),
         parameters=dict(cell.parameters),
         blocks=len(logs),
+        blocks_visited=len(cell.seen_blocks),
         n=cell.count(metric),
         failed=cell.not_ok(),
         median_seconds=seconds,

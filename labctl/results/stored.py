@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from labctl.errors import UserError
 from labctl.results.comparison import ExperimentResult
 from labctl.results.health import usable
+from labctl.results.noise import Noise, best_repetitions, estimate
 from labctl.results.paired import MINIMUM_BLOCKS
 from labctl.results.runs import RunFolder
 from labctl.results.stats import compare
@@ -34,6 +36,57 @@ def spread_of(run: RunFolder, workload: str) -> float | None:
     results = results_of({"experiments": experiments}, run.store.samples())
     found = [cell.sd_log for each in results for cell in each.cells if cell.sd_log]
     return statistics.median(found) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentNoise:
+    """How one experiment of a run scattered.
+
+    `best_repetitions` is how many repetitions a boot would have been worth their time.
+    """
+
+    name: str
+    workload: str
+    noise: Noise
+    repetitions: int | None
+    best_repetitions: int | None
+
+
+def noises_of(run: RunFolder) -> list[ExperimentNoise]:
+    """Return how each experiment of a run scattered, but those with too few samples.
+
+    Raises:
+        UserError: the run's files are damaged, or no experiment has two blocks of two
+            cells with repetitions.
+    """
+    record, samples = run.read(), run.store.samples()
+    found = []
+    for experiment in record["experiments"]:
+        name = experiment["name"]
+        noise = estimate([s for s in samples if s.experiment == name], name=name)
+        if noise is not None:
+            best = _best_repetitions(noise, record.get("timing", {}).get(name, []))
+            repetitions = experiment.get("repetitions")
+            workload = experiment["workload"]
+            found.append(ExperimentNoise(name, workload, noise, repetitions, best))
+    if not found:
+        raise UserError(
+            f"the run {run.id} does not tell how its times scatter",
+            where=str(run.path),
+            hint="it takes two cells and two blocks at least, and two repetitions a boot",
+        )
+    return found
+
+
+def _best_repetitions(noise: Noise, timings: Sequence[Mapping[str, float]]) -> int | None:
+    boots, visits = (sum(each[what] for each in timings) for what in ("boots", "visits"))
+    if not boots or not visits:
+        return None
+    return best_repetitions(
+        noise,
+        boot_seconds=sum(each["boot_seconds"] for each in timings) / boots,
+        visit_seconds=sum(each["workload_seconds"] for each in timings) / visits,
+    )
 
 
 def _compare(samples: Sequence[Sample], experiment: Mapping[str, Any]) -> ExperimentResult:

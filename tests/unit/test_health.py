@@ -156,11 +156,11 @@ def test_stopping_early_asks_for_the_blocks_that_count(tmp_path):
     world, asked = World(), []
     world.others = lambda guest: 0.3 if guest.block == 1 else 0.0
 
-    def enough(samples):
+    def ended(samples):
         asked.append(blocks_of(samples))
-        return True
+        return frozenset({"patched"})
 
-    runner(tmp_path, world, the_lab, enough=enough).run()
+    runner(tmp_path, world, the_lab, ended=ended).run()
     assert asked == [[0, 2, 3, 4, 5, 6]]
 
 

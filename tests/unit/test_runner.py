@@ -177,13 +177,58 @@ def test_it_stops_at_a_block_end_when_that_is_enough(tmp_path):
     the_lab = the_lab.model_copy(update={"statistics": statistics})
     asked = []
 
-    def enough(samples):
+    def ended(samples):
         asked.append(len(samples))
-        return len(asked) == 3
+        return frozenset({"patched"} if len(asked) == 3 else ())
 
-    runner(tmp_path, World(), the_lab, enough=enough).run()
+    runner(tmp_path, World(), the_lab, ended=ended).run()
     assert max(s.block for s in measured(tmp_path)) == 3
     assert all(count % 9 == 0 for count in asked), "asked in the middle of a block"
+
+
+def up_to(blocks, the_lab):
+    most = the_lab.statistics.blocks.model_copy(update={"max": blocks})
+    statistics = the_lab.statistics.model_copy(update={"blocks": most})
+    return the_lab.model_copy(update={"statistics": statistics})
+
+
+def one_ends(samples):
+    """The first cell ends after three blocks, the other never; nothing else is looked at."""
+    return frozenset({"patched/max_active=1"} if max(s.block for s in samples) >= 2 else ())
+
+
+def test_a_cell_that_has_ended_is_left_out_and_the_baseline_and_its_twin_stay(tmp_path):
+    the_lab = up_to(5, lab(blocks=2, matrix={"max_active": (1, 4)}))
+    runner(tmp_path, World(), the_lab, ended=one_ends).run()
+    blocks = {}
+    for each in Store(tmp_path).samples():
+        blocks.setdefault(each.cell, set()).add(each.block)
+    assert blocks["patched/max_active=1"] == {0, 1, 2}
+    assert all(blocks[c] == set(range(5)) for c in ("stock", "stock+aa", "patched/max_active=4"))
+    result = compare(measured(tmp_path), baseline="stock", confidence=0.95, minimum_effect=0.02)
+    assert not any("dropped" in warning for warning in result.warnings)
+    assert [cell.blocks_visited for cell in result.cells] == [5, 3, 5]
+
+
+def test_a_run_that_goes_on_lets_the_same_cells_end(tmp_path):
+    the_lab = up_to(5, lab(blocks=2, matrix={"max_active": (1, 4)}))
+    for stop_after in (28, 33, 40):
+        folder = tmp_path / str(stop_after)
+        folder.mkdir()
+        counter = itertools.count(1)
+        world = World()
+
+        def stop(guest, counter=counter, stop_after=stop_after):
+            if next(counter) > stop_after:
+                raise KeyboardInterrupt
+
+        world.on_run = stop
+        with pytest.raises(KeyboardInterrupt):
+            runner(folder, world, the_lab, ended=one_ends).run()
+        runner(folder, World(2), the_lab, ended=one_ends).run()
+        first = [s.block for s in measured(folder) if s.cell == "patched/max_active=1"]
+        assert sorted(set(first)) == [0, 1, 2]
+        assert len(measured(folder)) == 3 * 8 + 2 * 6
 
 
 def test_progress_tells_where_it_is(tmp_path):

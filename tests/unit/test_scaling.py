@@ -24,6 +24,7 @@ def test_the_law_is_found_again(contention, coherency):
 def test_the_seeds_curve_has_its_knee_at_4_to_8_and_is_worse_at_32():
     curve = fit(SEED)
     assert 4 <= curve.knee <= curve.best <= 8
+    assert curve.recommended in (4, 8)
     assert curve.fitted_seconds[-1] > curve.fitted_seconds[3]
     assert not curve.is_amdahl
     low, high = curve.contention_ci
@@ -39,8 +40,14 @@ def test_amdahls_data_need_no_coherency():
 
 def test_workers_that_only_cost_are_best_left_at_one():
     curve = fit({1: 0.358, 2: 0.397, 4: 0.420, 8: 0.420, 16: 0.421, 32: 0.422})
-    assert (curve.best, curve.knee) == (1, 1)
+    assert (curve.best, curve.knee, curve.recommended) == (1, 1, 1)
     assert curve.contention > 1
+
+
+def test_a_level_that_was_measured_is_recommended():
+    curve = fit(law(0.05, 0.05, levels=(1, 2, 16, 32)))
+    assert curve.best not in curve.levels
+    assert curve.recommended in curve.levels
 
 
 def test_the_times_scale_moves_nothing_but_the_times():

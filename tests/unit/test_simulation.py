@@ -11,9 +11,19 @@ from samples import cell
 
 from labctl.cli import labctl
 from labctl.lab_models import Statistics
-from labctl.results.simulation import Design, Noise, boots, simulate, stops_after
-from labctl.results.stats import half_width
-from labctl.results.verdict import Rule
+from labctl.results.noise import NOISES, Noise, times
+from labctl.results.paired import adjust, paired
+from labctl.results.simulation import (
+    Design,
+    holm,
+    last_blocks,
+    log_ratios,
+    moments,
+    simulate,
+    verdicts,
+)
+from labctl.results.stopping import ended
+from labctl.results.verdict import Rule, word
 
 RULE = Rule.of(Statistics().confidence, Statistics().minimum_effect)
 QUIET = Noise(name="quiet")
@@ -21,7 +31,7 @@ FIXED = Design(name="fixed", cells=4, blocks_min=10, blocks_max=10, stop_at_half
 STOPPING = Design(name="stopping", cells=4, blocks_max=20)
 
 
-def count(noise, design, runs=30, seed=1, rule=RULE):
+def count(noise, design, runs=300, seed=1, rule=RULE):
     (promise,) = simulate(runs=runs, seed=seed, rule=rule, noises=[noise], designs=[design])
     return promise
 
@@ -31,8 +41,8 @@ def count(noise, design, runs=30, seed=1, rule=RULE):
 def test_the_promises_are_kept(noise, design):
     promise = count(noise, design)
     assert promise.kept
-    assert 0.9 < promise.coverage < 0.99
-    assert promise.any_verdict <= 0.05
+    assert 0.91 < promise.coverage < 0.98
+    assert promise.any_verdict <= 0.02
 
 
 def test_an_effect_is_found_and_none_is_not_beyond_the_margin():
@@ -40,7 +50,7 @@ def test_an_effect_is_found_and_none_is_not_beyond_the_margin():
     assert promise.power == 1
     assert promise.same > 0.95
     assert promise.any_verdict == 0
-    assert promise.any_verdict_at_margin <= 0.15
+    assert promise.any_verdict_at_margin <= 0.05 + 2 * 0.013
 
 
 def test_a_broken_promise_is_seen():
@@ -54,37 +64,62 @@ def test_the_same_seed_counts_the_same():
     assert count(QUIET, STOPPING, runs=5) != count(QUIET, STOPPING, runs=5, seed=2)
 
 
-def test_a_run_ends_as_a_real_one_does():
-    draw = np.random.default_rng(3)
-    for _ in range(5):
-        logs = boots(QUIET, STOPPING, draw)
-        ends = stops_after(logs[:, :1] - logs[:, 1:], STOPPING, 0.95)
-        for blocks in range(STOPPING.blocks_min, ends + 1):
-            samples = [
-                one
-                for column in range(logs.shape[1])
-                for one in cell(
-                    [math.exp(value) for value in logs[:blocks, column]],
-                    kernel="stock" if column == 0 else f"patched{column}",
-                )
-            ]
-            width = half_width(samples, baseline="stock", confidence=0.95)
-            is_last = blocks == ends
-            assert (width <= STOPPING.stop_at_half_width) == is_last or ends == 20
+def test_many_runs_are_judged_as_one_is():
+    """The arrays of the simulation say what the lab's own code says of each run."""
+    draw = np.random.default_rng(9)
+    d = log_ratios(QUIET, FIXED, draw, 40)[..., 1:] + draw.choice([0, 0.03, 0.1], (40, 1, 4))
+    mean, sd = (moment[:, -1] for moment in moments(d))
+    words = verdicts(mean, sd, np.full(mean.shape, 10), RULE)
+    seen = set()
+    for run, said in zip(d, words, strict=True):
+        results = [paired(c.tolist(), confidence=0.95, margin=RULE.margin) for c in run.T]
+        beyond = adjust([one.p_beyond for one in results])
+        assert said.tolist() == [word(o, p, RULE) for o, p in zip(results, beyond, strict=True)]
+        assert holm(np.array([one.p for one in results])) == pytest.approx(
+            adjust([one.p for one in results])
+        )
+        seen |= set(said.tolist())
+    assert seen >= {"faster", "undecided"}
+
+
+def test_a_cell_ends_as_in_a_real_run():
+    d = log_ratios(replace(QUIET, repetition_sd=0.03), STOPPING, np.random.default_rng(3), 5)
+    ends = last_blocks(d, STOPPING, 0.95)
+    assert len(set(ends.flatten().tolist())) > 3
+    for run, of_run in zip(d, ends, strict=True):
+        done = frozenset()
+        for blocks in range(STOPPING.blocks_min, STOPPING.blocks_max):
+            samples = cell([1.0] * blocks)
+            samples += cell(np.exp(-run[:blocks, 0]).tolist(), control=True)
+            for number, last in enumerate(of_run):
+                own = np.exp(-run[: min(blocks, last), number + 1])
+                samples += cell(own.tolist(), kernel=f"patched{number}")
+            done |= ended(samples, baseline="stock", confidence=0.95, half_width=0.03)
+            assert done == {f"patched{n}" for n, last in enumerate(of_run) if last <= blocks}
+
+
+def boots(noise, blocks=200):
+    logs, _ = times(noise, np.random.default_rng(1), (1, blocks, 3, 13))
+    return np.median(logs, axis=2)[0]
 
 
 def test_drift_is_shared_by_neighbours_in_time():
-    noise = Noise(name="d", boot_sd=0, repetition_sd=0, drift_sd=0.05, drift_memory=0.999)
-    logs = boots(noise, Design(name="x", blocks_max=200), np.random.default_rng(1))
+    logs = boots(Noise(name="d", boot_sd=0, repetition_sd=0, drift_sd=0.05, drift_memory=0.9995))
     within = np.std(logs, axis=1).mean()
     between = np.std(logs.mean(axis=1))
     assert within < between / 3
 
 
 def test_outliers_are_as_many_as_asked_for():
-    noise = Noise(name="o", boot_sd=0, repetition_sd=0, spoilt_boots=0.1)
-    logs = boots(noise, Design(name="x", blocks_max=1000), np.random.default_rng(1))
+    logs = boots(Noise(name="o", boot_sd=0, repetition_sd=0, spoilt_boots=0.1), 1000)
     assert np.mean(logs > 0.2) == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_first_repetition_is_longer():
+    noise = Noise(name="f", boot_sd=0, repetition_sd=0, first_repetition=0.1)
+    logs, _ = times(noise, np.random.default_rng(1), (1, 2, 3, 2))
+    assert np.allclose(logs[0, :, 0], math.log(1.1))
+    assert not logs[0, :, 1:].any()
 
 
 def test_one_run_is_refused():
@@ -96,10 +131,21 @@ def test_the_command_tells_the_figures_and_the_seed():
     outcome = CliRunner().invoke(labctl, ["methodology", "simulate", "--runs=2", "--json"])
     document = json.loads(outcome.stdout)
     assert document["seed"] == 20170315
-    assert len(document["kinds"]) == 8
+    assert len(document["kinds"]) == 2 * len(NOISES)
     assert outcome.exit_code == (0 if all(kind["kept"] for kind in document["kinds"]) else 1)
     outcome = CliRunner().invoke(
         labctl, ["methodology", "simulate", "--runs=2", "--format=markdown"]
     )
     assert outcome.stdout.startswith("| noise")
     assert "seed 20170315" in outcome.stdout
+
+
+def test_plots_are_written_as_svg(tmp_path):
+    folder = tmp_path / "plots"
+    CliRunner().invoke(labctl, ["methodology", "simulate", "--runs=2", f"--plots={folder}"])
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"methodology-coverage.svg", "methodology-false-differences.svg"}
+    for path in folder.iterdir():
+        assert path.read_text().startswith("<svg")
+        assert "spoilt-boots, 10 blocks" in path.read_text()
+        assert path.stat().st_size < 60_000

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from samples import cell, null_times, replace, sample
 
 from labctl.errors import UserError
-from labctl.results.paired import adjust, more_blocks, paired, sign_flip
+from labctl.results.paired import (
+    _blocks_for,
+    _power,
+    adjust,
+    more_blocks,
+    paired,
+    sign_flip,
+    signed_ranks,
+)
 from labctl.results.stats import compare, half_width, smallest_effect
 
 GOLDEN = {
@@ -99,6 +107,38 @@ def test_power_agrees_with_r():
     delta = next(c["delta"] for c in cases.values() if "delta" in c)
     found = smallest_effect(sd=0.04, blocks=10, confidence=0.95, cells=1)
     assert math.log1p(found) == pytest.approx(delta, rel=1e-3)
+    n = next(c["n"] for call, c in cases.items() if "delta=log(1.05)" in call)
+    needed = _blocks_for(math.log(1.05) / 0.04, alpha=0.05, power=0.8, sides="two-sided")
+    assert needed == math.ceil(n)
+    power = next(c["power"] for call, c in cases.items() if "paired" in call)
+    assert _power(0.05 / 0.03, blocks=8, alpha=0.05 / 6) == pytest.approx(power, rel=1e-3)
+
+
+def test_the_wilcoxon_test_is_rs():
+    case = GOLDEN["signflip_floor_n6"]
+    found = signed_ranks(case["input"]["d"])
+    assert found == pytest.approx(case["expected"]["wilcoxon_p"], rel=EXACT)
+
+
+def test_the_smallest_p_of_the_exact_tests():
+    for blocks, p in GOLDEN["signflip_floor_n6"]["expected"]["min_p_by_blocks"].items():
+        d = [0.01 * (1 + n) for n in range(int(blocks))]
+        expected = None if int(blocks) < 6 else pytest.approx(p, rel=EXACT)
+        assert sign_flip(d) == signed_ranks(d) == expected
+
+
+def test_the_interval_is_over_batches_and_not_over_all_observations():
+    case = GOLDEN["dyestuff_variance_components"]
+    result = paired(case["expected"]["batch_means"], confidence=0.95, margin=0.0)
+    interval = (result.mean - result.half_width, result.mean + result.half_width)
+    assert interval == pytest.approx(case["expected"]["ci95_t_on_batch_means"], rel=EXACT)
+    assert result.sd / math.sqrt(6) == pytest.approx(case["expected"]["se"], rel=1e-6)
+
+
+def test_a_matrix_corrected_for_false_discoveries():
+    expected = GOLDEN["rcbd_4configs_6blocks"]["expected"]
+    p_values = [golden["p"] for golden in expected["per_config"].values()]
+    assert adjust(p_values, method="fdr_bh") == pytest.approx(list(expected["bh"].values()))
 
 
 # The rule.
@@ -269,6 +309,76 @@ def test_blocks_without_a_pair_are_dropped_and_counted():
 def test_complete_data_with_a_control_has_no_warnings():
     result = judge(cell(STOCK), cell(times(1.0), control=True), cell(times(1.4), kernel="new"))
     assert result.warnings == ()
+
+
+def test_crashed_boots_are_counted_against_those_of_the_baseline():
+    crashed = [
+        sample(kernel="new", cell="new", status="panic", block=b, boot_id=f"x{b}") for b in (8, 9)
+    ]
+    boots = [replace(s, boot_id=f"b{s.block}") for s in cell(times(2), kernel="new")]
+    own = [replace(s, boot_id=f"s{s.block}") for s in cell(STOCK)]
+    (line,) = [w for w in judge(own, boots, crashed).warnings if "Fisher" in w]
+    assert "new: 2 of 10 boots crashed, 0 of 8 of the baseline's" in line
+    assert "p 0.48" in line  # of 153 ways to choose two of 18 boots 45 hit the new ones
+
+
+def test_a_repetition_that_lies_far_out_is_named_and_counts():
+    new = cell(times(1.4), kernel="new", repetitions=3)
+    spoilt = [replace(s, value=s.value * 9) if s.block == r == 2 else s
+              for s in new for r in [s.repetition]]  # fmt: skip
+    result = judge(cell(STOCK), cell(times(1.0), control=True), spoilt)
+    (warning,) = result.warnings
+    assert "new: 1 of 24 repetitions lie far from its median (block 2: 8.5 times)" in warning
+    assert only(result).n == 24
+
+
+def test_equal_times_have_no_outlier_but_the_one_that_is_not_equal():
+    odd = [0.3] * 7 + [0.9]
+    warnings = judge(cell([0.3] * 8), cell(odd, kernel="new")).warnings
+    assert [w for w in warnings if "far from" in w] == [
+        "new: 1 of 8 repetitions lie far from its median (block 7: 3 times); "
+        "they count, within the median of their block"
+    ]
+
+
+def test_blocks_that_lie_far_out_are_told_where_ranks_see_a_difference():
+    spoilt = [t * (4 if n in (1, 6) else 1) for n, t in enumerate(times(1.15))]
+    result = judge(cell(3 * STOCK), cell([*spoilt, *times(1.15), *times(1.15)], kernel="new"))
+    row = only(result)
+    assert row.verdict == "undecided"
+    assert row.p_wilcoxon < 0.005 < 0.5 < row.p
+    assert any("Wilcoxon" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 3600.0, 1e7])
+def test_nanoseconds_and_hours_are_judged_alike(scale):
+    row = only(judge(cell([t * scale for t in STOCK]),
+                     cell([t * scale for t in times(1.4)], kernel="new")))  # fmt: skip
+    assert row.verdict == "faster"
+    assert row.ratio == pytest.approx(1.4, rel=0.01)
+    assert row.median_seconds == pytest.approx(scale * 1.022 / 1.4, rel=0.02)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(["ok", "panic", "boot-failed", "skipped", None]), max_size=9),
+    st.sampled_from([1e-9, 1.0, 1e6]),
+)
+def test_whatever_is_missing_no_interval_is_made_up(statuses, scale):
+    new = [
+        sample(kernel="new", cell="new", block=n, status=status, boot_id=f"b{n}",
+               **({"value": scale * (1 + n % 3 / 10)} if status == "ok" else {}))
+        for n, status in enumerate(statuses) if status
+    ]  # fmt: skip
+    result = judge(cell([t * scale for t in STOCK]), new)
+    for row in result.cells[1:]:
+        good = sum(s.status == "ok" and s.block < len(STOCK) for s in new)
+        assert row.blocks == good
+        assert (row.ci is None) == (row.p is None) == (good < 2)
+        if good < 6:
+            assert row.verdict == "undecided"
+        numbers = [row.ratio, row.p, row.p_wilcoxon, row.median_seconds, *(row.ci or ())]
+        assert all(math.isfinite(each) for each in numbers if each is not None)
 
 
 # The control.
@@ -476,7 +586,7 @@ def test_repetitions_do_not_add_evidence():
     assert many.p == pytest.approx(one.p)
 
 
-# Planning and stopping.
+# Planning.
 
 
 def test_half_width_is_that_of_the_widest_cell():

@@ -101,6 +101,10 @@ def edit(line, **changes):
         (lambda line: edit(line, value=-1.0), "not above 0"),
         (lambda line: edit(line, value=0), "not above 0"),
         (lambda line: line.replace('"value":1.0', '"value":NaN'), "NaN"),
+        (lambda line: edit(line, block="1"), "block"),
+        (lambda line: edit(line, counters={"handovers": "x"}), "counters"),
+        (lambda line: line.replace('"value":1.0', '"value":-Infinity'), "-Infinity"),
+        (lambda line: line.replace('"value":1.0', '"value":1e999'), "inf is not a number"),
         (lambda line: "[]", "object"),
         (lambda line: '{"schema":1}', "run"),
     ],
@@ -116,6 +120,23 @@ def test_a_damaged_line_in_the_middle_is_named(store, damage, says):
         store.samples()
     assert caught.value.where == f"{store.path}:2"
     assert says in caught.value.what
+
+
+def test_equal_values_are_kept_once(store):
+    for block in range(3):
+        store.append(sample(block=block, setting={"max_active": 4}))
+    store.append(sample(block=3, setting={"max_active": 4}, counters={"handovers": 1}))
+    first, second, _, last = store.samples()
+    assert first.run is second.run
+    assert first.setting is second.setting is last.setting
+    assert (first.counters, last.counters) == ({}, {"handovers": 1})
+
+
+def test_text_that_is_no_unicode_is_read_back(store):
+    written = sample(status="panic", message="torn \ud83d in two")
+    store.append(written)
+    store.append(sample(block=1))
+    assert store.samples()[0] == written
 
 
 def test_the_same_sample_twice_is_an_error_naming_both_lines(store):

@@ -1,0 +1,246 @@
+"""How measured times scatter: made up for simulations, and estimated from a stored run. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from labctl.results.cells import OUTLIER_SDS, cells_of
+from labctl.results.store import Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_BURN_IN = 100  # repetitions until the drift has forgotten where it began
+_GONE = 0.05  # the correlation at which a drift counts as forgotten
+_LONGEST_MEMORY = 0.999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """How times scatter, as standard deviations of their logs.
+
+    `drift_sd` is of an AR(1) process over the repetitions in their order in time, with
+    the correlation `drift_memory` from one to the next. A boot's first repetition is
+    longer by `first_repetition` (0.1 is 10 %). A repetition is an outlier with the chance
+    `outliers`, a whole boot with `spoilt_boots`; either takes `outlier_factor` times as long.
+    """
+
+    name: str
+    boot_sd: float = 0.015
+    repetition_sd: float = 0.04
+    first_repetition: float = 0.0
+    drift_sd: float = 0.0
+    drift_memory: float = 0.9
+    outliers: float = 0.0
+    spoilt_boots: float = 0.0
+    outlier_factor: float = 1.3
+
+
+# Boots and repetitions scatter as in guests that freed 3 GiB by exit and munmap on a quiet
+# host; the last is what was seen with 256 MiB on a busy one. The others are worse than seen.
+NOISES = (
+    Noise(name="quiet-host"),
+    Noise(name="louder-host", repetition_sd=0.06, boot_sd=0.0225),
+    Noise(name="drift", drift_sd=0.05),
+    Noise(name="slow-repetitions", outliers=0.05),
+    Noise(name="spoilt-boots", spoilt_boots=0.1, drift_sd=0.02),
+    Noise(
+        name="busy-host",
+        repetition_sd=0.15,
+        boot_sd=0.2,
+        first_repetition=0.1,
+        drift_sd=0.1,
+        drift_memory=0.98,
+    ),
+)
+
+
+def times(
+    noise: Noise, draw: np.random.Generator, shape: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logs of made-up times, and the place of each in its round.
+
+    `shape` is runs, blocks, repetitions and cells. Each round of a block visits all its
+    cells, in an order that is drawn anew.
+    """
+    import numpy as np
+
+    logs = draw.normal(0, noise.repetition_sd, shape)
+    logs += math.log(noise.outlier_factor) * (draw.random(shape) < noise.outliers)
+    logs[:, :, 0] += math.log1p(noise.first_repetition)
+    boots = (*shape[:2], 1, shape[3])
+    logs += draw.normal(0, noise.boot_sd, boots)
+    logs += math.log(noise.outlier_factor) * (draw.random(boots) < noise.spoilt_boots)
+    order = draw.random(shape).argsort(axis=3)
+    if noise.drift_sd:
+        logs += np.take_along_axis(_drift(noise, draw, shape), order, axis=3)
+    return logs, order
+
+
+def _drift(noise: Noise, draw: np.random.Generator, shape: tuple[int, int, int, int]) -> np.ndarray:
+    from scipy.signal import lfilter
+
+    sd = noise.drift_sd * math.sqrt(1 - noise.drift_memory**2)
+    steps = draw.normal(0, sd, (shape[0], _BURN_IN + math.prod(shape[1:])))
+    series: np.ndarray = lfilter([1.0], [1.0, -noise.drift_memory], steps, axis=1)
+    return series[:, _BURN_IN:].reshape(shape)
+
+
+def estimate(samples: Sequence[Sample], *, name: str) -> Noise | None:
+    """Return how the samples of one experiment scatter, None if it has too few.
+
+    Moments, as of an analysis of variance (Searle, Casella, McCulloch, "Variance
+    Components", 1992, chapters 3 and 4): the variance within boots; that of the boots'
+    means, cleared of what is common to a cell or to a block, less the part of the
+    repetitions. The drift is the covariance of neighbours in time that are of different
+    boots. Outliers, beyond four robust standard deviations, are counted apart.
+    """
+    import numpy as np
+
+    found = [_Series.of(cell.samples) for cell in cells_of(samples)]
+    series = [one for one in found if one is not None]
+    if len(series) < 2:
+        return None
+    rest = np.concatenate([one.rest for one in series])
+    limit = OUTLIER_SDS * _robust_sd(rest)
+    is_far = rest > limit
+    first = _first_repetition(series, limit)
+    kept = [one.without(limit, first) for one in series]
+    within, repetitions = _within(kept)
+    if within is None:
+        return None
+    between = _between(kept)
+    drift, memory = _drift_of(kept)
+    gap = memory ** len(series)  # from one repetition of a boot to its next
+    return Noise(
+        name=name,
+        boot_sd=math.sqrt(max(between - within / repetitions, 0.0)),
+        repetition_sd=math.sqrt(max(within - drift * (1 - gap), 0.0)),
+        first_repetition=math.expm1(first),
+        drift_sd=math.sqrt(drift),
+        drift_memory=memory,
+        outliers=float(is_far.mean()),
+        outlier_factor=math.exp(float(np.median(rest[is_far]))) if is_far.any() else 1.0,
+    )
+
+
+def best_repetitions(noise: Noise, *, boot_seconds: float, visit_seconds: float) -> int | None:
+    """Return how many repetitions a boot are worth their time, None if boots add no variance.
+
+    T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013, eq. 3.
+    """
+    if not noise.boot_sd or not visit_seconds:
+        return None
+    cost = boot_seconds / visit_seconds
+    return math.ceil(math.sqrt(cost) * noise.repetition_sd / noise.boot_sd) or 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """The good repetitions of a cell: `rest` is the log of each time, less the cell's median."""
+
+    rest: np.ndarray
+    blocks: np.ndarray
+    numbers: np.ndarray  # of the repetitions in their boot
+    boots: np.ndarray
+    seconds: np.ndarray  # when each began
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> _Series | None:
+        import numpy as np
+
+        pairs = [(each, each.value) for each in samples if each.status == "ok" and each.value]
+        if not pairs:
+            return None
+        good = [each for each, _ in pairs]
+        logs = np.log([value for _, value in pairs])
+        return cls(
+            rest=logs - np.median(logs),
+            blocks=np.array([each.block for each in good]),
+            numbers=np.array([each.repetition for each in good]),
+            boots=np.array([hash(each.boot_id) for each in good]),
+            seconds=np.array([datetime.fromisoformat(s.started_at).timestamp() for s in good]),
+        )
+
+    def without(self, limit: float, first: float) -> _Series:
+        """Return it without outliers and the first repetition's effect, and about its mean."""
+        keep = self.rest <= limit
+        rest = (self.rest - first * (self.numbers == 0))[keep]
+        others = (each[keep] for each in (self.blocks, self.numbers, self.boots, self.seconds))
+        return _Series(rest - rest.mean(), *others)
+
+
+def _robust_sd(values: np.ndarray) -> float:
+    from scipy.stats import median_abs_deviation
+
+    return float(median_abs_deviation(values, scale="normal"))
+
+
+def _first_repetition(series: Sequence[_Series], limit: float) -> float:
+    """Return by how much a boot's first repetition differs from its others, on the log scale."""
+    import numpy as np
+
+    differences = []
+    for one in series:
+        for block in np.unique(one.blocks):
+            own = (one.blocks == block) & (one.rest <= limit)
+            is_first = own & (one.numbers == 0)
+            later = own & (one.numbers > 0)
+            if is_first.any() and later.any():
+                differences.append(one.rest[is_first].mean() - one.rest[later].mean())
+    return float(np.mean(differences)) if differences else 0.0
+
+
+def _within(series: Sequence[_Series]) -> tuple[float | None, float]:
+    """Return the variance within boots, and the (harmonic) mean number of repetitions."""
+    import numpy as np
+
+    squares, freedom, shares = 0.0, 0, []
+    for one in series:
+        for block in np.unique(one.blocks):
+            own = one.rest[one.blocks == block]
+            squares += float(np.sum((own - own.mean()) ** 2))
+            freedom += len(own) - 1
+            shares.append(1 / len(own))
+    return (squares / freedom if freedom else None), 1 / float(np.mean(shares))
+
+
+def _between(series: Sequence[_Series]) -> float:
+    """Return the residual variance of boot means in the table of cells by blocks."""
+    import numpy as np
+
+    common = sorted(set.intersection(*(set(one.blocks.tolist()) for one in series)))
+    if len(common) < 2:
+        return 0.0
+    means = np.array([[one.rest[one.blocks == b].mean() for b in common] for one in series])
+    means -= means.mean(axis=0, keepdims=True)
+    means -= means.mean(axis=1, keepdims=True)
+    freedom = (len(series) - 1) * (len(common) - 1)
+    return float(np.sum(means**2) / freedom)
+
+
+def _drift_of(series: Sequence[_Series]) -> tuple[float, float]:
+    """Return the variance of the host's drift, and its correlation with the next repetition."""
+    import numpy as np
+
+    seconds = np.concatenate([one.seconds for one in series])
+    order = np.argsort(seconds, kind="stable")
+    rest = np.concatenate([one.rest for one in series])[order]
+    boots = np.concatenate([one.boots for one in series])[order]
+    blocks = np.concatenate([one.blocks for one in series])[order]
+
+    def covariance(lag: int) -> float:
+        pairs = (boots[lag:] != boots[:-lag]) & (blocks[lag:] == blocks[:-lag])
+        products = (rest[lag:] * rest[:-lag])[pairs]
+        return float(products.mean()) if products.size else 0.0
+
+    far = max(len(rest) // max(len(np.unique(blocks)), 1) // 2, 2)
+    near, later = covariance(1), covariance(far)
+    if near <= 0:
+        return 0.0, 0.0
+    share = min(max(later / near, _GONE), 1.0)
+    return near, min(share ** (1 / (far - 1)), _LONGEST_MEMORY)

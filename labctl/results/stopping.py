@@ -1,0 +1,67 @@
+"""Which cells have been measured enough. Pure.
+
+A cell ends at the end of a block, when its interval has become narrow enough; the rest of
+the blocks goes to those that are still wide. Of many cells some look quiet by luck, and
+would end first, with intervals that are too narrow. So a cell must be narrow by its own
+standard deviation and by that of all cells together. The means are never looked at: who
+stops when something is found finds too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from labctl.results.cells import baseline_for, cells_of, primary
+from labctl.results.stats import differences, roles
+from labctl.results.store import Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def is_narrow(
+    sd: np.ndarray, blocks: np.ndarray, *, confidence: float, half_width: float
+) -> np.ndarray:
+    """Tell for each cell whether its interval's half-width is `half_width` or less.
+
+    `sd` are the standard deviations of the cells' log ratios, `blocks` how many each has;
+    the cells of one experiment are along the last axis, the A/A control among them.
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    freedom = np.maximum(blocks - 1, 0)
+    # Without any freedom no cell has two blocks, and none is narrow.
+    shared = (freedom * sd**2).sum(axis=-1, keepdims=True)
+    pooled = np.sqrt(shared / np.maximum(freedom.sum(axis=-1, keepdims=True), 1))
+    reach = stdtrit(np.maximum(freedom, 1), (1 + confidence) / 2) / np.sqrt(np.maximum(blocks, 1))
+    narrow: np.ndarray = (freedom > 0) & (reach * np.maximum(sd, pooled) <= half_width)
+    return narrow
+
+
+def ended(
+    samples: Iterable[Sample], *, baseline: str, confidence: float, half_width: float
+) -> frozenset[str]:
+    """Return the ids of the compared cells that need no further block.
+
+    `half_width` is on the log scale. For the end of a block, and never before 8 blocks:
+    fewer cost coverage. A cell that never had a good value has nothing to narrow, and ends.
+    """
+    import numpy as np
+
+    baselines, controls, others = roles(cells_of(samples), baseline)
+    columns = [
+        differences(cell, baseline_for(cell, baselines), primary, "lower")
+        for cell in (*others, *controls)
+    ]
+    if not columns:
+        return frozenset()
+    blocks = np.array([len(d) for d in columns])
+    sd = np.array([np.std(d, ddof=1) if len(d) > 1 else 0.0 for d in columns])
+    narrow = is_narrow(sd, blocks, confidence=confidence, half_width=half_width)
+    return frozenset(
+        cell.id
+        for cell, is_done, count in zip(others, narrow, blocks, strict=False)
+        if is_done or not count
+    )
