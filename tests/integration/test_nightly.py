@@ -1,0 +1,37 @@
+"""Nights and bisections on real guests: two tiny nights; with --long the seven-step series."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+NIGHT = ("nightly", "tiny", "--budget", "3min", "--json")
+
+
+def test_two_nights_make_a_history(labctl):
+    labctl(*NIGHT)
+    content = json.loads(labctl(*NIGHT, "--output", "out").stdout)
+    assert content["nights"] == 2
+    assert content["findings"] == []  # two nights can accuse nobody
+    (cell,) = content["cells"]
+    assert cell["kernel"] == "parallel-free"
+    assert all(night["blocks"] == 2 for night in cell["nights"])
+    assert len({night["image"] for night in cell["nights"]}) == 1
+    assert len(cell["segments"]) == 1
+    assert labctl.guests_running() == []
+    kept = list((labctl.folder / ".labctl/nightly/images").iterdir())
+    assert {len(path.name) for path in kept} == {64}
+    assert "<svg" in (labctl.folder / "out/index.html").read_text()
+    replayed = labctl.json("nightly", "--replay", "--json")
+    assert replayed["cells"] == content["cells"]
+
+
+@pytest.mark.timeout(4 * 3600)
+def test_the_guilty_step_of_seven_is_found(labctl, long):
+    if not long:
+        pytest.skip("builds five kernels and measures for an hour: --long")
+    lab = ROOT / "tests/bisect/lab.yaml"
+    answer = labctl.json("bisect", "--lab", str(lab), "slow-exit", "exit", "--json")
+    assert answer["step"] == 5, answer
+    assert answer["risk_spent"] <= 0.05
