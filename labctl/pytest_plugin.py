@@ -230,6 +230,8 @@ def lab(request: pytest.FixtureRequest) -> Lab:
 
 @pytest.fixture(scope="module")
 def _lab_case(request: pytest.FixtureRequest) -> Case:
+    if not hasattr(request, "param"):
+        pytest.fail("name the fixture in the test's own arguments", pytrace=False)
     case: Case = request.param
     return case
 

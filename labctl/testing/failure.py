@@ -47,7 +47,7 @@ def splats(lines: Sequence[str], complaints: Sequence[Complaint]) -> list[range]
     """
     found: list[range] = []
     starts = [complaint.line_number - 1 for complaint in complaints]
-    for first, following in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for first, following in zip(starts, [*starts[1:], len(lines)], strict=False):
         if (found and first < found[-1].stop) or len(found) == _MOST_SPLATS:
             continue
         found.append(range(first, _end(lines, first, following)))

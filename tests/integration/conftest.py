@@ -5,11 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from program import BOOT_SECONDS, Labctl
+from program import Labctl
 
-from labctl.guests.guest import boot_all
 from labctl.guests.prepare import prepare
 from labctl.lab import load
+from labctl.testing.leases import locked
 
 ROOT = Path(__file__).parent.parent.parent
 KERNELS = ("stock", "parallel-free", "parallel-unmap")
@@ -42,8 +42,24 @@ experiments:
 """
 
 
+def link_state(folder):
+    """Let a lab in a folder have what was built in the checkout."""
+    state = folder / ".labctl"
+    state.mkdir()
+    for name in ("sources", "sources.json", "trees", "images", "guest", "accelerator.json"):
+        if (ROOT / ".labctl" / name).exists():
+            (state / name).symlink_to(ROOT / ".labctl" / name)
+
+
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="what takes hours, for the night")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    # Tests that share a guest, or wait for each other anyway, go to one process.
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "loadgroup"
 
 
 @pytest.fixture(scope="session")
@@ -53,36 +69,15 @@ def long(request):
 
 @pytest.fixture(scope="session")
 def prepared():
-    return prepare(load(ROOT / "lab.yaml"), KERNELS, lambda _: None)
-
-
-@pytest.fixture(scope="session")
-def specs(prepared, tmp_path_factory):
-    """Return a function that gives guests of a kernel on the lab's own topology."""
-
-    def spec(kernel, **more):
-        folder = tmp_path_factory.mktemp(kernel)
-        topology = prepared.lab.guests["numa4"]
-        return prepared.spec(kernel, name=kernel, folder=folder, topology=topology, **more)
-
-    return spec
-
-
-@pytest.fixture(scope="module")
-def guests(specs):
-    with boot_all([specs("stock"), specs("parallel-free")], BOOT_SECONDS) as booted:
-        yield {guest.name: guest for guest in booted}
+    with locked(ROOT / ".labctl" / "leases" / "prepare.lock"):  # as the plugin does
+        return prepare(load(ROOT / "lab.yaml"), KERNELS, lambda _: None)
 
 
 @pytest.fixture
 def small_lab(tmp_path, prepared):
     """A lab of small guests in a folder of its own that shares the built images."""
     (tmp_path / "lab.yaml").write_text(SMALL.format(root=ROOT))
-    state = tmp_path / ".labctl"
-    state.mkdir()
-    for name in ("sources", "trees", "images", "guest", "accelerator.json"):
-        if (ROOT / ".labctl" / name).exists():
-            (state / name).symlink_to(ROOT / ".labctl" / name)
+    link_state(tmp_path)
     return tmp_path
 
 

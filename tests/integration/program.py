@@ -8,17 +8,16 @@ import sys
 import time
 from pathlib import Path
 
-BOOT_SECONDS = 180
-
 
 class Labctl:
     """The program itself, in a lab's folder."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, python=sys.executable):
         self.folder = folder
+        self.python = python
 
     def argv(self, *words):
-        return [sys.executable, "-m", "labctl.cli", *words]
+        return [self.python, "-m", "labctl.cli", *words]
 
     def __call__(self, *words, check=True, stdin=subprocess.DEVNULL):
         done = subprocess.run(

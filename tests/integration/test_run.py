@@ -4,7 +4,11 @@ import json
 import signal
 import time
 
+import pytest
 from program import wait_for
+
+# Runs of one host wait for each other.
+pytestmark = pytest.mark.xdist_group("measuring")
 
 
 def finished(lines):

@@ -4,6 +4,8 @@ import pytest
 
 from labctl.checks.series import CHECKS
 
+pytestmark = pytest.mark.xdist_group("building")
+
 
 @pytest.mark.timeout(1800)
 def test_every_step_passes_every_check(labctl):

@@ -4,6 +4,8 @@ import pytest
 from conftest import ROOT
 from program import Labctl
 
+# Builds of one tree wait for each other.
+pytestmark = pytest.mark.xdist_group("building")
 MUTANTS = (
     "hand-over-before-flush",
     "missing-flush-work",

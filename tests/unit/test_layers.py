@@ -58,6 +58,7 @@ PURE = (
     "doctor.diagnosis",
     "doctor.building",
     "doctor.running",
+    "testing.cases",
 )
 IMPURE = {"os", "time", "socket", "shutil", "tempfile", "labctl.proc", "labctl.host"}
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -196,6 +196,7 @@ def test_a_splat_is_told_with_its_trace_and_once():
     found = [(scan(line), n, line) for n, line in enumerate(CONSOLE, 1)]
     complaints = [Complaint(kind, n, line) for kind, n, line in found if kind]
     assert len(complaints) == 4
+    assert splats(CONSOLE, []) == []
     ranges = splats(CONSOLE, complaints)
     assert ranges[0] == range(1, 7)  # with the Oops, to the end of its trace
     assert ranges[1].start == 7

@@ -1,0 +1,113 @@
+"""docs/tutorial.md as it stands: in a project outside the checkout, with the wheel only."""
+
+import difflib
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, link_state
+from program import Labctl
+
+EXIT = "kernel/exit.c"
+# What exit_mm() does, and what a wrong patch would do to processes of 256 MiB before it.
+PLACE = "\tsync_mm_rss(mm);\n"
+WRONG = "\tif (mm->total_vm > 65536)\n\t\tWRITE_ONCE(*READ_ONCE(nothing), 1);\n"
+NOTHING = "static int *nothing;\n\nstatic void exit_mm(void)\n"
+
+
+def oopsing():
+    """Return a patch with which the end of a large process is the kernel's too."""
+    (archive,) = Path("/usr/src").glob("linux-source-6.1.tar.xz")
+    found = subprocess.run(
+        ["tar", "-xOf", archive, "--wildcards", f"linux-source-*/{EXIT}"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    before = found.stdout
+    assert before.count(PLACE) == before.count("\nstatic void exit_mm(void)\n") == 1
+    after = before.replace(PLACE, WRONG + PLACE).replace("static void exit_mm(void)\n", NOTHING)
+    lines = (text.splitlines(keepends=True) for text in (before, after))
+    return "".join(difflib.unified_diff(*lines, f"a/{EXIT}", f"b/{EXIT}"))
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The python of a fresh environment with our wheel; what we depend on is at hand."""
+    folder = tmp_path_factory.mktemp("wheel")
+
+    def run(*words):
+        subprocess.run(words, check=True, capture_output=True, cwd=folder)
+
+    offline = ("--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+    run(sys.executable, "-m", "pip", "wheel", *offline, "-w", folder, ROOT)
+    (wheel,) = folder.glob("*.whl")
+    run(sys.executable, "-m", "venv", folder / "venv")
+    python = folder / "venv/bin/python"
+    purelib = sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    (folder / purelib / "dependencies.pth").write_text("\n".join(others) + "\n")
+    run(python, "-m", "pip", "install", *offline[:2], wheel)
+    return python
+
+
+@pytest.fixture
+def project(tmp_path, prepared):
+    """A project with the tutorial's files; `mine` is a series of ours."""
+    text = (ROOT / "docs/tutorial.md").read_text()
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
+    assert blocks["yaml"].count("\n") == 15
+    (tmp_path / "lab.yaml").write_text(blocks["yaml"])
+    (tmp_path / "test_exit.py").write_text(blocks["python"])
+    shutil.copytree(ROOT / "patches/parallel-free/6.1", tmp_path / "patches/mine")
+    link_state(tmp_path)
+    return tmp_path
+
+
+def pytest_in(project, python, *words):
+    argv = [python, "-m", "pytest", "-v", "-p", "no:cacheprovider", *words]
+    return subprocess.run(argv, cwd=project, capture_output=True, text=True, check=False)
+
+
+def test_the_wheel_has_all_that_init_and_plan_need(python, tmp_path):
+    where = subprocess.run(
+        [python, "-c", "import labctl; print(labctl.__file__)"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert where.stdout.startswith(str(python.parents[1]))
+    labctl = Labctl(tmp_path, python)
+    labctl("init")
+    plan = labctl.json("plan", "smoke", "--json")["experiments"][0]
+    assert plan["cells"] == ["stock", "stock+aa", "parallel-free"]
+
+
+def test_the_tutorials_tests_pass(project, python):
+    done = pytest_in(project, python)
+    assert done.returncode == 0, done.stdout
+    promised, passed = (
+        re.findall(r"^ *test_exit.py::(\S+) PASSED", text, re.MULTILINE)
+        for text in ((ROOT / "docs/tutorial.md").read_text(), done.stdout)
+    )
+    assert len(promised) == 3
+    assert sorted(passed) == sorted(promised)
+
+
+@pytest.mark.timeout(1800)
+def test_a_patch_that_oopses_fails_them_with_the_oops(project, python, long):
+    if not long:
+        pytest.skip("compiles a kernel: only with --long")
+    folder = project / "patches/mine"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "series").write_text("oops.patch\n")
+    (folder / "oops.patch").write_text(oopsing())
+    done = pytest_in(project, python, "-k", "memory")
+    assert done.returncode == 1
+    assert "[stock-thp=never] PASSED" in done.stdout
+    assert "[mine-thp=never] FAILED" in done.stdout
+    told = done.stdout.partition("complained of")[2]
+    assert "BUG: kernel NULL pointer dereference" in told
+    assert re.search(r"RIP: 0010:(?:do_exit|exit_mm)", told)
+    assert "Traceback" not in done.stdout + done.stderr
