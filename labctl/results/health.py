@@ -90,6 +90,9 @@ def disturbed_blocks(samples: Iterable[Sample]) -> dict[int, str]:
     fewer than half of them are disturbed: the block is disturbed if of any cell half
     or more are. Warm-ups do not count.
     """
+    samples = list(samples)
+    if not any(sample.disturbed for sample in samples):
+        return {}  # as nearly always, and there may be a million
     visits: dict[tuple[int, str], list[Sample]] = {}
     for sample in samples:
         if not sample.warmup:

@@ -9,7 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MINIMUM_BLOCKS = 6  # below it no exact test on blocks can reach 5 %
 POWER = 0.8
@@ -125,21 +129,29 @@ def sign_flip(d: Sequence[float]) -> float | None:
     import numpy as np
 
     values = np.array(sorted(d))
-    is_exact = len(values) <= _EXACT_BLOCKS
-    tried: int = 2 ** min(len(values), _EXACT_BLOCKS)
-    draw = np.random.default_rng(0)
+    patterns = _sign_patterns(len(values))
     reached = 0
-    for first in range(0, tried, _BATCH):
-        if is_exact:
-            patterns = np.arange(first, min(first + _BATCH, tried))[:, None]
-            flipped = patterns >> np.arange(len(values)) & 1
-        else:
-            flipped = draw.integers(0, 2, (_BATCH, len(values)), dtype=np.int8)
-        sums = np.abs(values.sum() - 2 * (flipped.astype(float) @ values))
+    for first in range(0, len(patterns), _BATCH):
+        flipped = patterns[first : first + _BATCH].astype(float)
+        sums = np.abs(values.sum() - 2 * (flipped @ values))
         # Patterns that tie must not be told apart by their last bits.
         reached += int(np.sum(sums >= abs(values.sum()) - _CONSTANT * len(values)))
+    if len(values) <= _EXACT_BLOCKS:
+        return reached / len(patterns)
     # What was seen is a pattern too: a sample of them gets it added (Phipson and Smyth, 2010).
-    return reached / tried if is_exact else (reached + 1) / (tried + 1)
+    return (reached + 1) / (len(patterns) + 1)
+
+
+@lru_cache(maxsize=1)  # cells mostly have as many blocks as the one before
+def _sign_patterns(blocks: int) -> np.ndarray:
+    """Return which signs are flipped, a row a pattern: all of them, or a sample of many."""
+    import numpy as np
+
+    if blocks > _EXACT_BLOCKS:
+        draw = np.random.default_rng(0)
+        return draw.integers(0, 2, (2**_EXACT_BLOCKS, blocks), dtype=np.int8)
+    flipped: np.ndarray = np.arange(2**blocks)[:, None] >> np.arange(blocks) & 1
+    return flipped.astype(np.int8)
 
 
 def signed_ranks(d: Sequence[float]) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from labctl.results.cells import Cell, baseline_for, crashed_boots, primary
+from labctl.results.cells import Cell, baseline_for, crashed_boots, crashes, primary
 from labctl.results.comparison import Comparison
 
 _NAMED_OUTLIERS = 4
@@ -70,6 +70,8 @@ def _on_failures(cell: Cell) -> list[str]:
 
 def _on_crashes(baselines: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
     """Compare how often kernels crashed: who leaves the crashed boots out compares survivors."""
+    if not any(crashes(others).values()):
+        return []
     base, of_base = crashed_boots(baselines)
     lines = []
     for kernel in dict.fromkeys(cell.kernel for cell in others):
