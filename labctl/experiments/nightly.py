@@ -227,6 +227,10 @@ def _blocks(run: OpenRun, experiment: str) -> int:
     return len({one.block for one in run.folder.store.samples() if one.experiment == experiment})
 
 
+def _of(run: Record, experiment: str) -> Record:
+    return next(each for each in run["experiments"] if each["name"] == experiment)
+
+
 def setup_of(lab: Lab, name: str, run: Record) -> dict[str, str]:
     """Return what of an experiment must be as it was for its nights to be comparable."""
     experiment = lab.experiments[name]
@@ -238,6 +242,7 @@ def setup_of(lab: Lab, name: str, run: Record) -> dict[str, str]:
         "accelerator": str(run["accel"]),
         "baseline": str(run["kernels"][experiment.baseline]["image"]),
         "guest": place,
+        "placement": str(_of(run, name).get("placement")),
         "guest program": str(run["initramfs"]),
         "workload": workload.model_dump_json(),
         "setting": str(dict(experiment.set)),

@@ -15,10 +15,9 @@ import pytest
 import synthetic
 from click.testing import CliRunner
 
-from labctl import host
 from labctl.cli import labctl
 from labctl.errors import HostError, UserError
-from labctl.experiments import kept_images, session
+from labctl.experiments import kept_images
 from labctl.experiments.budget import Spent, next_experiment
 from labctl.experiments.nightly import Nightly
 from labctl.experiments.runner import Facts, Runner
@@ -86,13 +85,8 @@ class FakeNights:
     @contextlib.contextmanager
     def open_run(self, lab, plans, seed):
         images = self.images(lab)
-        about = host.Host(self.host, "cpu", 2, 1, "6.1", "7.2", "b")
-        prepared = SimpleNamespace(
-            lab=lab, host=about, accel="tcg", images=images,
-            initramfs=SimpleNamespace(hash="i"),
-        )  # fmt: skip
         folder = runs.create(lab.state / "runs")
-        folder.write(session._record(lab, folder.id, plans, prepared, seed))
+        folder.write(self.record(lab, folder.id, plans, images))
         facts = Facts(
             run=folder.id, host=self.host, accel="tcg",
             images={name: (image.hash, image.series_hash) for name, image in images.items()},
@@ -107,6 +101,36 @@ class FakeNights:
             Runner(lab, changed, folder.store, self.world.boot, facts).run()
 
         yield SimpleNamespace(folder=folder, measure=measure)
+
+    def record(self, lab, run, plans, images):
+        """Return what the history takes of a run's record."""
+        return {
+            "schema": 1,
+            "run": run,
+            "created_at": "2026-01-01T02:00:00+00:00",
+            "host": {"id": self.host, "qemu": "7.2"},
+            "accel": "tcg",
+            "initramfs": "i",
+            "kernels": {
+                name: {"image": i.hash, "series": i.series_hash, "patches": list(i.patch_hashes)}
+                for name, i in images.items()
+            },
+            "experiments": [
+                {
+                    "name": each.experiment.name,
+                    "workload": each.experiment.workload,
+                    "metric": lab.metric_of(each.experiment),
+                    "better": lab.workloads[each.experiment.workload].better,
+                    "baseline": each.baseline,
+                    "confidence": each.statistics.confidence,
+                    "minimum_effect": each.statistics.minimum_effect,
+                    "blocks_min": each.statistics.blocks.min,
+                    "stop_at_half_width": each.statistics.stop_at_half_width,
+                    "cells": [cell.id for cell in each.cells],
+                }
+                for each in plans
+            ],
+        }
 
     def clock(self):
         self.seconds += 1.0
