@@ -168,16 +168,20 @@ static pid_t start_agent(void)
 }
 
 /* A guest that is to be reached by SSH brings a script for it. */
-static void start_ssh(void)
+static void start_ssh(bool is_first)
 {
+	char script[PATH_MAX + 16] = SSH_START;
+	const char *folder = is_first ? NULL : program_folder;
 	int status;
 	pid_t pid;
 
-	if (access(SSH_START, F_OK))
+	if (folder)
+		snprintf(script, sizeof(script), "%s/ssh-start", folder);
+	if (access(script, F_OK))
 		return;
 	pid = fork();
 	if (pid == 0) {
-		execle("/bin/sh", "sh", SSH_START, NULL, environment);
+		execle("/bin/sh", "sh", script, folder, NULL, environment);
 		_exit(127);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
@@ -203,7 +207,7 @@ int main(int argc, char **argv)
 		say("the agent did not start on " COMMAND_PORT);
 		end_guest();
 	}
-	start_ssh();
+	start_ssh(is_first);
 	read_boot_id(boot_id, sizeof(boot_id));
 	uname(&kernel);
 	clock_gettime(CLOCK_BOOTTIME, &up);

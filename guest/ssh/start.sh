@@ -9,6 +9,17 @@ say() {
 	echo "<1>labctl: ssh $*" >/dev/kmsg
 }
 
+# Another's root has its own way home: its files stay as they are.
+if [ -n "$1" ]; then
+	mount -t tmpfs -o mode=0700 tmpfs /root
+	mkdir -p -m 0700 /root/.ssh
+	cp "$1/authorized_keys" /root/.ssh/authorized_keys
+	# The server gives its commands a PATH of its own; this layer is the guest's.
+	mkdir -p /usr/local/bin
+	ln -sf "$1/freebench" "$1/integrity" /usr/local/bin/
+fi
+command -v ifconfig >/dev/null || ifconfig() { busybox ifconfig "$@"; }
+
 ifconfig lo up
 if ! ifconfig eth0 $ADDRESS netmask 255.255.255.0 up; then
 	say "found no network card: the kernel needs guest/kconfig/ssh.config"
@@ -17,7 +28,7 @@ fi
 
 # For sessions with a terminal.
 mkdir -p /dev/pts
-mount -t devpts devpts /dev/pts
+mountpoint -q /dev/pts || mount -t devpts devpts /dev/pts
 
 public=$(dropbearkey -t ed25519 -f $KEY 2>/dev/null | grep '^ssh-ed25519 ')
 set -- $public

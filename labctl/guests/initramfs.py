@@ -50,7 +50,10 @@ class Initramfs:
 
 
 def build(
-    root: Path, files: Mapping[str, Path] | None = None, source: Path | None = None
+    root: Path,
+    files: Mapping[str, Path] | None = None,
+    source: Path | None = None,
+    beside: Mapping[str, Path] | None = None,
 ) -> Initramfs:
     """Return the initramfs, building what is not there yet.
 
@@ -58,6 +61,7 @@ def build(
         root: the lab's `.labctl` folder.
         files: further files by their path in the guest; the executable bit is kept.
         source: the `guest` folder to compile, by default the one that came with labctl.
+        beside: further files of the folder with the programs, by name.
 
     Raises:
         HostError: gcc or a static busybox is missing.
@@ -79,7 +83,8 @@ def build(
     path = store / f"initramfs-{digest[:16]}.cpio"
     if not path.exists():
         _write(path, archive, 0o644)
-    return Initramfs(path, digest, _folder(store, built))
+    programs = {Path(_PROGRAMS[name]).name: program for name, program in built.items()}
+    return Initramfs(path, digest, _folder(store, programs | dict(beside or {})))
 
 
 def program(root: Path, name: str) -> Path:
@@ -89,15 +94,17 @@ def program(root: Path, name: str) -> Path:
     return _program(store, source_folder(), name, _compiler_version())
 
 
-def _folder(store: Path, built: Mapping[str, Path]) -> Path:
-    """Return a folder that holds programs under their own names."""
-    digest = hashlib.sha256("\0".join(path.name for path in built.values()).encode())
+def _folder(store: Path, files: Mapping[str, Path]) -> Path:
+    """Return a folder that holds files under their names."""
+    digest = hashlib.sha256()
+    for name, path in files.items():
+        digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     folder = store / f"programs-{digest.hexdigest()[:16]}"
     if not folder.exists():
         partial = folder.with_name(f"{folder.name}.{os.getpid()}")
         partial.mkdir(exist_ok=True)
-        for name, program in built.items():
-            shutil.copy(program, partial / Path(_PROGRAMS[name]).name)
+        for name, path in files.items():
+            shutil.copy(path, partial / name)
         with contextlib.suppress(OSError):  # another labctl was faster, with the same
             partial.rename(folder)
         shutil.rmtree(partial, ignore_errors=True)

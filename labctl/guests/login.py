@@ -44,6 +44,15 @@ def files(root: Path) -> dict[str, Path]:
     }
 
 
+def beside_programs(root: Path) -> dict[str, Path]:
+    """Return what a guest with another root needs beside the lab's programs, by name.
+
+    The server itself is then that root's.
+    """
+    start = source_folder() / "ssh" / "start.sh"
+    return {"ssh-start": start, "authorized_keys": _public(key(root))}
+
+
 def fragment() -> Path:
     """Return the kconfig fragment of what the kernel needs."""
     return source_folder() / "kconfig" / "ssh.config"

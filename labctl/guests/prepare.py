@@ -108,15 +108,6 @@ def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
     return folders
 
 
-def _check_reachable(lab: Lab) -> None:
-    if lab.defaults.transport == "ssh" and lab.defaults.launcher != "qemu":
-        raise UserError(
-            f"guests of {lab.defaults.launcher} are not reached by SSH",
-            where=str(lab.path),
-            hint="`transport: serial`, or `launcher: qemu`",
-        )
-
-
 def prepare(
     lab: Lab,
     kernels: Iterable[str],
@@ -130,20 +121,19 @@ def prepare(
     Raises:
         BuildError: a kernel or a guest program does not build.
         HostError: a tool is missing, or the asked accelerator does not work.
-        UserError: the launcher's guests cannot be reached by the transport.
     """
     root = lab.state
     # A missing tool is told before a build of minutes, not after it.
     proc.run(["qemu-system-x86_64", "--version"], timeout_seconds=30)
     launchers.check(lab.defaults.launcher)
-    _check_reachable(lab)
     with_ssh = lab.defaults.transport == "ssh"
     ssh_key = login.key(root) if with_ssh else None
     more = login.files(root) if with_ssh else {}
     images = build_images(lab, kernels, progress)
     if not images:
         raise UserError("no kernel was named")
-    archive = initramfs.build(root, {**more, **(files or {})})
+    beside = login.beside_programs(root) if with_ssh else {}
+    archive = initramfs.build(root, {**more, **(files or {})}, beside=beside)
     facts = host.describe()
     accel = accelerator.choose(lab.defaults.accel, host=facts, cache=root / "accelerator.json")
     return Prepared(

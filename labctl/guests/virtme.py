@@ -48,7 +48,8 @@ def command(spec: GuestSpec) -> list[str]:
     words += [f"{nodes * spec.topology.memory_per_node // 2**20}M"]
     words += ["--cpus", sockets(spec.topology)]
     words += _numa(spec.topology)
-    words += ["--append", f"{_COMMAND_LINE} {spec.command_line}".strip()]
+    more = "" if spec.ssh_key is None else " net.ifnames=0"  # udev would rename eth0
+    words += ["--append", f"{_COMMAND_LINE}{more} {spec.command_line}".strip()]
     if spec.programs is not None:
         words += [f"--rodir={PROGRAMS_FOLDER}={_quoted(spec.programs)}"]
     words += ["--exec", f"exec {PROGRAMS_FOLDER}/init"]
@@ -131,6 +132,7 @@ def _more_of_qemu(spec: GuestSpec) -> list[str]:
     # vng throws the console away. It is ttyS0, by the name `console`.
     words += ["-set", f"chardev.console.logfile={qemu.CONSOLE_LOG}"]
     words += qemu.serial("line", qemu.LINE_SOCKET)
+    words += [] if spec.ssh_key is None else qemu.network()
     return [*words, *qemu.monitor()]
 
 

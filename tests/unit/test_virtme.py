@@ -112,3 +112,14 @@ def test_what_a_kernel_lacks_is_the_first_limit():
     lacking = virtme.limits(options.replace("CONFIG_9P_FS=y", ""))
     assert lacking[0] == "the kernel lacks CONFIG_9P_FS"
     assert launchers.fragments("qemu") == ()
+
+
+def test_with_an_ssh_key_there_is_a_network_card_for_the_server(tmp_path):
+    (more,) = [
+        w
+        for w in launchers.command(spec(tmp_path, ssh_key=Path("/key")))
+        if w.startswith("--qemu-opts=")
+    ]
+    words = shlex.split(more.partition("=")[2])
+    assert "restrict=on" in values(words, "-netdev")[0]
+    assert values(words, "-device")[0].startswith("virtio-net")
