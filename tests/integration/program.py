@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+BOOT_SECONDS = 180
+
 
 class Labctl:
     """The program itself, in a lab's folder."""
