@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+from samples import replace
 from test_page import LEVELS, everything, rendered
 from test_reports import patched
 
