@@ -10,6 +10,7 @@ from labctl.reports import health, seed, sentence, words
 Format = Literal["terminal", "markdown"]
 TCG_NOTE = "measured under TCG emulation: ratios only, and only on this host"
 _HASH_DIGITS = 12
+_FEWEST_BLOCKS = 8  # before which no cell ends; what was interrupted may have fewer
 Document = Mapping[str, Any]
 
 
@@ -197,7 +198,7 @@ def _ended_early(experiment: Mapping[str, Any]) -> list[str]:
     ended = [
         f"{words.cell(cell)} in {cell['blocks_visited']}"
         for cell in experiment["cells"]
-        if cell["blocks_visited"] < most
+        if _FEWEST_BLOCKS <= cell["blocks_visited"] < most
     ]
     if not ended:
         return []
