@@ -136,6 +136,7 @@ def _lets_gdb_look_in(labctl):
 
 
 @pytest.mark.timeout(2700)
+@pytest.mark.xdist_group("measuring")
 def test_a_run_over_ssh_measures_and_reports(ssh_lab):
     document = json.loads(ssh_lab("run", "tiny", "--json", "--seed", "5", check=False).stdout)
     (experiment,) = document["experiments"]

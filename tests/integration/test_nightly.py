@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.xdist_group("measuring")
 NIGHT = ("nightly", "tiny", "--budget", "3min", "--json")
 
 

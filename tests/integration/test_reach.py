@@ -146,6 +146,7 @@ def verdicts(document):
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.xdist_group("measuring")
 def test_smoke_has_one_verdict_wherever_it_runs(box, lab_in, long):
     if not long:
         pytest.skip("54 boots: with --long")
@@ -160,6 +161,7 @@ def test_smoke_has_one_verdict_wherever_it_runs(box, lab_in, long):
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.xdist_group("measuring")
 def test_a_kernel_that_panics_is_a_sample_and_the_run_goes_on(box, lab_in, long):
     if not long:
         pytest.skip("6 boots: with --long")
