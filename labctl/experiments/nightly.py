@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from labctl.errors import HostError
 from labctl.experiments import provenance, session
 from labctl.experiments.beside import beside, plan_of, with_settings
 from labctl.experiments.budget import Spent, next_experiment
@@ -89,6 +90,7 @@ class Nightly:
 
         Raises:
             UserError: an experiment is not in the lab, or the history is damaged.
+            HostError: there was no time for a block.
             LabError: building, preparing or the disk failed.
         """
         began = self.clock()
@@ -109,6 +111,12 @@ class Nightly:
                 [self._spent(run, each) for each in plans.values()], matrix_ends - self.clock()
             ):
                 self._block(run, plans[chosen])
+            if not self._took:
+                raise HostError(
+                    "the time of this night was over before its first block: building, or waiting "
+                    "for another measurement, took it",
+                    hint="a larger --budget, or `labctl build` before it",
+                )
         self._main = run.folder.id
         self.keep(self._append("night", run, self.lab, facts))
 

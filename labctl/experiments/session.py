@@ -21,7 +21,7 @@ from labctl.guests.guest import Guest
 from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import BuildProgress
-from labctl.lab_models import Blocks, Lab, Topology
+from labctl.lab_models import Lab, Topology
 from labctl.results import runs, stopping
 from labctl.results.health import HealthRule
 from labctl.results.runs import RunFolder
@@ -230,8 +230,10 @@ class OpenRun:
         Raises as `Runner.run` does.
         """
         if blocks is not None:
-            fixed = each.statistics.model_copy(update={"blocks": Blocks(min=blocks, max=blocks)})
-            each = replace(each, statistics=fixed)
+            # One block is fewer than a lab.yaml may ask for.
+            fixed = each.statistics.blocks.model_copy(update={"min": blocks, "max": blocks})
+            statistics = each.statistics.model_copy(update={"blocks": fixed})
+            each = replace(each, statistics=statistics)
         prepared, machine, folder = self.prepared, self.machine, self.folder
         runner = Runner(
             lab=prepared.lab,

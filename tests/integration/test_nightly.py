@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.xdist_group("measuring")
-NIGHT = ("nightly", "tiny", "--budget", "3min", "--json")
+NIGHT = ("nightly", "tiny", "--budget", "15min", "--json")
 
 
 def test_two_nights_make_a_history(labctl):
@@ -17,7 +17,7 @@ def test_two_nights_make_a_history(labctl):
     assert content["findings"] == []  # two nights can accuse nobody
     (cell,) = content["cells"]
     assert cell["kernel"] == "parallel-free"
-    assert all(night["blocks"] == 2 for night in cell["nights"])
+    assert all(night["blocks"] >= 2 for night in cell["nights"])
     assert len({night["image"] for night in cell["nights"]}) == 1
     assert len(cell["segments"]) == 1
     assert labctl.guests_running() == []

@@ -231,6 +231,12 @@ def test_a_budget_that_is_spent_ends_the_night_with_what_there_is(fake):
     assert 1 <= row["blocks"] < 6
 
 
+def test_a_night_without_time_for_a_block_is_no_night(fake):
+    with pytest.raises(HostError, match="before its first block"):
+        fake.night(budget=1)
+    assert nights.read(fake.history) == []
+
+
 def test_an_alarm_without_time_is_told_as_open(fake):
     for _ in range(7):
         fake.night()
