@@ -149,7 +149,7 @@ def _details(finding: Mapping[str, Any]) -> list[str]:
     if finding["kind"] == "broken":
         return []
     ratios = f"{words.ratio(finding['before'])} to {words.ratio(finding['after'])}"
-    said = [f"{ratios} times as fast as {finding['baseline']}."]
+    said = [f"From {ratios} times as fast as {finding['baseline']}."]
     for trial in finding.get("trials", []):
         said.append(
             f"Against its own kernel of {trial['against']} it is {trial['verdict']}: ratio "
