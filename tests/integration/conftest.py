@@ -62,6 +62,13 @@ def pytest_configure(config):
         config.option.dist = "loadgroup"
 
 
+def pytest_collection_modifyitems(items):
+    # Whoever comes first builds the kernel, which the usual five minutes are not for.
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(scope="session")
 def long(request):
     return request.config.getoption("--long")
