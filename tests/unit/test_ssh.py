@@ -215,6 +215,15 @@ def test_a_connection_that_breaks_is_told_and_its_command_ended_by_the_next(
     transport.close()
 
 
+def test_a_connection_that_broke_between_commands_is_made_anew(
+    server: Server, transport: SshTransport
+) -> None:
+    assert transport.run(["echo", "one"], SECONDS).text == "one\n"
+    server.drop()
+    assert transport.run(["echo", "two"], SECONDS).text == "two\n"
+    assert len(server.connections) == 2
+
+
 def test_what_the_watcher_raises_ends_the_wait(server: Server, keys: Path) -> None:
     calls = []
 

@@ -89,10 +89,16 @@ class Connection:
         if isinstance(line, socket.socket):  # behind a jump host it is a channel
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def execute(self, line: bytes) -> paramiko.Channel:
-        """Begin a line of the login shell."""
+    def session(self) -> paramiko.Channel:
+        """Open a session; nothing runs in it yet."""
         with _breaking():
             channel: paramiko.Channel = self._fabric.create_session()
+        return channel
+
+    def execute(self, line: bytes, session: paramiko.Channel | None = None) -> paramiko.Channel:
+        """Begin a line of the login shell, in a session of its own if none is given."""
+        with _breaking():
+            channel = self.session() if session is None else session
             # As bytes: text would be encoded as UTF-8, which file names need not be.
             channel.exec_command(line)
         return channel

@@ -67,7 +67,7 @@ class SshTransport:
         text, words = words_of(command)
         request = Request.of(text, words, stdin, self._owner)
         try:
-            return self._request(self._connected(), request, timeout_seconds)
+            return self._request(*self._session(), request, timeout_seconds)
         except DeadlineExceeded:
             raise  # the command is gone, and the line is clean
         except Broken as error:
@@ -103,10 +103,26 @@ class SshTransport:
 
     # --- one request ---------------------------------------------------------------------------
 
-    def _request(self, connection: Connection, request: Request, timeout_seconds: float) -> Outcome:
+    def _session(self) -> tuple[Connection, Channel]:
+        """Return a session in which nothing runs yet, and the connection that it is of."""
+        known = self._connection
+        if known is not None:
+            try:
+                return known, self._watched(known.session)
+            except Broken:
+                # It broke while nobody used it, or with the last word of the command
+                # before: a server may hang up on a message for a session that has just
+                # ended. Nothing was begun, so nothing is lost.
+                self.close()
+        connection = self._connected()
+        return connection, self._watched(connection.session)
+
+    def _request(
+        self, connection: Connection, session: Channel, request: Request, timeout_seconds: float
+    ) -> Outcome:
         deadline = time.monotonic() + timeout_seconds
         reply = Reply(request)
-        channel = self._watched(lambda: connection.execute(request.line))
+        channel = self._watched(lambda: connection.execute(request.line, session))
         if self._converse(connection, channel, reply, deadline):
             return reply.outcome(str(self._address))
         group = reply.group()
