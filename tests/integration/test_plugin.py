@@ -67,6 +67,14 @@ CROWDED_TEST = """
 def test_it(lone):
     lone.output("sleep 1")
 """
+COMPARED = """
+def test_it(measure):
+    result = measure.compare("tiny", seed=5)
+    cell = result["parallel-free"]
+    assert (cell.blocks, cell.n) == (2, 2)
+    assert cell.counters["handovers"] > 0
+    assert cell.verdict == "faster", result  # two blocks can decide nothing
+"""
 KILLED_TEST = """
 def test_it(guest):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -126,3 +134,19 @@ def test_processes_wait_for_room_and_the_killed_give_theirs_back(small_lab, inne
     for (_, ended), (began, _) in itertools.pairwise(spans):
         assert ended <= began
     assert list((small_lab / ".labctl/leases").glob("*.lease")) == []
+
+
+@pytest.mark.xdist_group("measuring")
+def test_kernels_are_compared_by_the_labs_statistics(small_lab, inner, labctl):
+    lab = (small_lab / "lab.yaml").read_text().replace("nodes: 4", "nodes: 1")
+    lab = lab.replace("size: 256MiB", "size: 64MiB").replace("repetitions: 2", "repetitions: 1")
+    (small_lab / "lab.yaml").write_text(lab)
+    (small_lab / "test_it.py").write_text(COMPARED)
+    said = inner()
+    assert "1 failed" in said
+    (told,) = re.findall(r"^E +AssertionError: (undecided, .*)", said, re.MULTILINE)
+    assert told.startswith("undecided, parallel-free against stock: ratio")
+    assert "A/A control: stock against itself" in said
+    (run,) = re.findall(r"`labctl report (\S+)` tells all of it", said)
+    document = labctl.json("report", run, "--json", check=False)
+    assert document["experiments"][0]["name"] == "tiny"
