@@ -42,12 +42,15 @@ workloads:
     parameters: {{op: free, size: 256MiB, placement: interleave, threads: 4}}
     metric: elapsed
 experiments:
-  smoke: &smoke
+  smoke:
     workload: free
     kernels: [stock, parallel-free]
     set: {{thp: never, batch_pages: 8Ki}}
     statistics: {{blocks: {{min: 6, max: 6}}, repetitions: 2}}
-  panics: {{<<: *smoke, kernels: [stock, broken], statistics: {{blocks: {{min: 2, max: 2}}}}}}
+  panics:
+    workload: free
+    kernels: [stock, broken]
+    statistics: {{blocks: {{min: 2, max: 2}}}}
 """
 FREE = ["freebench", "--op", "free", "--size", "256MiB", "--placement", "interleave"]
 
