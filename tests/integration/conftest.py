@@ -1,7 +1,5 @@
 """Real kernels in real guests. Images are built once, in the checkout's own .labctl."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -92,5 +90,4 @@ def small_lab(tmp_path, prepared):
 def labctl(small_lab):
     program = Labctl(small_lab)
     yield program
-    for pid in program.guests_running():
-        os.kill(pid, signal.SIGKILL)
+    program.end()

@@ -1,6 +1,7 @@
 """The program itself, run as its users run it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ class Labctl:
     def __init__(self, folder, python=sys.executable):
         self.folder = folder
         self.python = python
+        self.started = []
 
     def argv(self, *words):
         return [self.python, "-m", "labctl.cli", *words]
@@ -34,7 +36,7 @@ class Labctl:
         return json.loads(self(*words, check=check).stdout)
 
     def start(self, *words):
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.argv(*words),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -43,6 +45,16 @@ class Labctl:
             # A shell without job control has what is in its background ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        self.started.append(process)
+        return process
+
+    def end(self):
+        """End what a test that failed has left."""
+        for process in self.started:
+            process.kill()
+            process.wait()
+        for pid in self.guests_running():
+            os.kill(pid, signal.SIGKILL)
 
     def samples(self):
         files = sorted((self.folder / ".labctl/runs").glob("*/samples.jsonl"))
