@@ -171,7 +171,9 @@ static pid_t start_agent(void)
 static void start_ssh(bool is_first)
 {
 	char script[PATH_MAX + 16] = SSH_START;
-	const char *folder = is_first ? NULL : program_folder;
+	char *folder = is_first ? NULL : program_folder;
+	/* Not for execle(), whose list ends at the first NULL. */
+	char *const argv[] = { "sh", script, folder, NULL };
 	int status;
 	pid_t pid;
 
@@ -181,7 +183,7 @@ static void start_ssh(bool is_first)
 		return;
 	pid = fork();
 	if (pid == 0) {
-		execle("/bin/sh", "sh", script, folder, NULL, environment);
+		execve("/bin/sh", argv, environment);
 		_exit(127);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
