@@ -9,13 +9,13 @@ Target: at most 0.5.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
+from labctl import proc
 from labctl.guests import virtme
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import prepare
@@ -44,14 +44,13 @@ def vng_command(spec, *more):
 def vng(spec, *more):
     """Run vng; return the seconds, and what it and the guest's console said."""
     path = os.pathsep.join([str(Path(virtme.find()).parent), os.environ["PATH"]])
-    began = time.monotonic()
-    done = subprocess.run(vng_command(spec, *more), stdin=subprocess.DEVNULL, cwd=spec.folder,
-                          capture_output=True, env={**os.environ, "PATH": path},
-                          timeout=SECONDS, check=False)  # fmt: skip
-    seconds = time.monotonic() - began
+    words = vng_command(spec, *more)
+    # Of a vng that hangs, the whole group is ended, with its QEMU.
+    done = proc.run(words, cwd=spec.folder, env={"PATH": path}, timeout_seconds=SECONDS,
+                    check=False)  # fmt: skip
     # On a host without udev it says 255 of a command that ended well.
-    assert done.returncode in (0, 255), done.stderr[-2000:]
-    return seconds, done.stdout + done.stderr
+    assert done.status in (0, 255), done.stderr[-2000:]
+    return done.seconds, done.stdout + done.stderr
 
 
 def main():
