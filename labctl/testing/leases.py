@@ -146,6 +146,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # also where a forked child has it open
         os.close(descriptor)
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -29,15 +27,17 @@ tunables:
   isolcpus: {parameter: isolcpus}
 """
 LIMIT = Room(8 * GIB, 16)
-HOLDER = """
-import sys, time
-from pathlib import Path
-from labctl.testing.leases import Leases, Room
-leases = Leases(Path(sys.argv[1]), Room(8 << 30, 16), lambda: 100 << 30)
-lease = leases.take(Room(6 << 30, 4), deadline_seconds=5)
-print("held", flush=True)
-time.sleep(60)
-"""
+
+
+def forked(action):
+    """Return the pid of a child that does something and ends."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return pid
 
 
 @pytest.fixture
@@ -136,15 +136,22 @@ def test_a_host_without_free_memory_gives_no_lease(tmp_path):
 
 def test_a_killed_process_gives_its_lease_back(tmp_path):
     ours = leases(tmp_path)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    reader, writer = os.pipe()
+
+    def hold():
+        ours.take(Room(6 * GIB, 4), deadline_seconds=5)
+        os.write(writer, b"held")
+        signal.pause()
+
+    holder = forked(hold)
     try:
-        assert holder.stdout.readline() == "held\n"
+        assert os.read(reader, 4) == b"held"
         assert ours.take_now(Room(6 * GIB, 1)) is None
     finally:
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        os.close(reader)
+        os.close(writer)
     assert ours.held() == Room()
     ours.take(Room(6 * GIB, 1), deadline_seconds=0).close()
 
@@ -152,21 +159,23 @@ def test_a_killed_process_gives_its_lease_back(tmp_path):
 def test_nobody_works_while_somebody_measures(tmp_path):
     quiet = Quiet(tmp_path)
     seen = tmp_path / "seen"
-    worker = "import sys; from pathlib import Path; from labctl.testing.leases import Quiet\n"
-    worker += "with Quiet(Path(sys.argv[1])).working(): Path(sys.argv[2]).touch()"
-    argv = [sys.executable, "-c", worker, str(tmp_path), str(seen)]
-    with quiet.working():
-        assert subprocess.run(argv, timeout=60, check=False).returncode == 0
+
+    def work():
+        with quiet.working():
+            seen.touch()
+
+    with quiet.working():  # beside others
+        os.waitpid(forked(work), 0)
     assert seen.exists()
     seen.unlink()
     with quiet.measuring():
-        waits = subprocess.Popen(argv)
-        deadline = time.monotonic() + 60
-        while not _waits_for_a_lock(waits.pid):
+        worker = forked(work)
+        deadline = time.monotonic() + 100
+        while not _waits_for_a_lock(worker):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert not seen.exists()
-    assert waits.wait(60) == 0
+    os.waitpid(worker, 0)
     assert seen.exists()
 
 
