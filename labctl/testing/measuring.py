@@ -38,7 +38,7 @@ class Measured:
     counters: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Compared:
     """An experiment that was measured; `result["mine"]` is a kernel's comparison.
 
@@ -70,7 +70,7 @@ class Compared:
             )
         return found[0]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         (content,) = document(self.run.read(), [self.result])["experiments"]
         lines = [sentence(content), control(content), *content["warnings"]]
         return "\n".join([*lines, f"`labctl report {self.run.id}` tells all of it"])
