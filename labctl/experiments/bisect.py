@@ -23,6 +23,7 @@ from labctl.results.bisection import (
     SKIPPED,
     Search,
     ends_differ,
+    has_failed,
     is_bad,
     logs_of,
 )
@@ -210,6 +211,7 @@ class Bisect:
         search = self.answer.search
         risk = search.allowance()
         said: bool | None = None
+        failed = False
         logs: list[list[float]] = [[], [], []]
         try:
             with self._opened((search.good, step, search.bad)) as (run, each, names):
@@ -218,12 +220,13 @@ class Bisect:
                     logs = logs_of(run.folder.store.samples(), names)
                     good, own, bad = logs
                     said = is_bad(own, good, bad, sign=self._sign, risk=risk)
-                    if said is not None or len(own) < blocks:
+                    failed = has_failed(run.folder.store.samples(), names[1]) or not own
+                    if said is not None or failed:
                         break
-                found, wanted = run.folder.id, blocks
+                found = run.folder.id
         except BuildError as error:
             return Decision(step=step, verdict=SKIPPED, why=f"does not build: {error.what}")
-        if said is None and len(logs[1]) < wanted:
+        if said is None and failed:
             return Decision(step=step, verdict=SKIPPED, run=found, why="its guests failed")
         verdict = "undecided" if said is None else BAD if said else GOOD
         return Decision(

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from labctl.results.cells import cells_of, primary
+from labctl.results.cells import cells_of, failures, primary
+from labctl.results.health import usable
 from labctl.results.store import Sample
 
 # After so many blocks it is looked at, and only then.
@@ -68,11 +69,13 @@ class Search:
 def direction(d: Sequence[float], risk: float) -> int:
     """Return 1 if the mean of `d` is above 0, -1 if below, 0 if that is not yet sure.
 
-    One-sided t tests at each of `LOOKS`, which share the risk (Bonferroni): over all
-    looks, 1 is said with at most the chance `risk` where the mean is not above 0, and -1
-    likewise. Values after the last look that was reached do not count.
+    One-sided tests at each of `LOOKS`: the t test, which is quick where nothing disturbs,
+    and Wilcoxon's signed ranks, which a few wild blocks do not blind. All of them share the
+    risk (Bonferroni): over all looks, 1 is said with at most the chance `risk` where the
+    values lie around 0 or below, and -1 likewise. Values after the last look that was
+    reached do not count.
     """
-    from scipy.stats import ttest_1samp
+    from scipy.stats import ttest_1samp, wilcoxon
 
     reached = [look for look in LOOKS if look <= len(d)]
     if not reached:
@@ -80,8 +83,11 @@ def direction(d: Sequence[float], risk: float) -> int:
     values = list(d[: reached[-1]])
     if max(values) - min(values) <= 1e-12:  # no spread, no t statistic
         return (values[0] > 0) - (values[0] < 0)
+    each = risk / len(LOOKS) / 2
     for sign, alternative in ((1, "greater"), (-1, "less")):
-        if float(ttest_1samp(values, 0.0, alternative=alternative).pvalue) <= risk / len(LOOKS):
+        by_t = float(ttest_1samp(values, 0.0, alternative=alternative).pvalue)
+        by_rank = float(wilcoxon(values, alternative=alternative).pvalue)
+        if min(by_t, by_rank) <= each:
             return sign
     return 0
 
@@ -109,14 +115,24 @@ def is_bad(
     return None if said == 0 else said == 1
 
 
-def logs_of(samples: Iterable[Sample], kernels: Sequence[str]) -> list[list[float]]:
-    """Return for each kernel its logs of block medians, of the blocks that all of them have."""
-    found: Mapping[str, dict[int, float]] = {
-        cell.kernel: cell.logs(primary) for cell in cells_of(samples) if not cell.is_control
+def logs_of(samples: Sequence[Sample], kernels: Sequence[str]) -> list[list[float]]:
+    """Return for each kernel its logs of block medians, of the blocks that all of them have.
+
+    Blocks that the host disturbed are left out once enough others are there.
+    """
+    found: Mapping[str, Mapping[int, float]] = {
+        cell.kernel: cell.logs(primary)
+        for cell in cells_of(usable(samples, LOOKS[0])[0])
+        if not cell.is_control
     }
     own = [found.get(kernel, {}) for kernel in kernels]
     common = sorted(set.intersection(*(set(logs) for logs in own))) if own else []
     return [[logs[block] for block in common] for logs in own]
+
+
+def has_failed(samples: Iterable[Sample], kernel: str) -> bool:
+    """Whether something went wrong in a kernel's guests."""
+    return any(failures(cell.not_ok()) for cell in cells_of(samples) if cell.kernel == kernel)
 
 
 def passes_needed(failed: int, tried: int, risk: float) -> int:

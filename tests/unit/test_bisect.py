@@ -253,6 +253,14 @@ def test_a_decision_at_the_very_threshold_keeps_its_risk():
     assert said.count(-1) / 200 <= 0.1
 
 
+def test_a_few_wild_blocks_do_not_blind_it():
+    """As a loaded host had them: nearly all blocks agree, and a few are off by a factor of 3."""
+    d = [0.16, -0.18, 0.73, 1.12, 0.46, 0.08, 0.24, 0.02, 0.09, 0.11, 0.6, 0.18, 0.06, 0.27,
+         0.22, 0.14, 0.12, 0.03, 0.15, 0.13, 0.2, 0.1]  # fmt: skip
+    assert direction(d, 0.0125) == 1
+    assert direction([-one for one in d], 0.0125) == -1
+
+
 def test_direction_without_spread_or_blocks():
     assert direction([0.1] * 3, 0.05) == 0
     assert direction([0.1] * 4, 0.05) == 1
