@@ -19,11 +19,14 @@ from labctl.results.store import Sample
 if TYPE_CHECKING:
     import numpy as np
 
+# With fewer blocks, stopping costs coverage, whatever `blocks.min` says.
+FEWEST_BLOCKS = 8
+
 
 def is_narrow(
     sd: np.ndarray, blocks: np.ndarray, *, confidence: float, half_width: float
 ) -> np.ndarray:
-    """Tell for each cell whether its interval's half-width is `half_width` or less.
+    """Tell for each cell whether it has 8 blocks and an interval of this half-width at most.
 
     `sd` are the standard deviations of the cells' log ratios, `blocks` how many each has;
     the cells of one experiment are along the last axis, the A/A control among them.
@@ -32,11 +35,10 @@ def is_narrow(
     from scipy.special import stdtrit
 
     freedom = np.maximum(blocks - 1, 0)
-    # Without any freedom no cell has two blocks, and none is narrow.
     shared = (freedom * sd**2).sum(axis=-1, keepdims=True)
     pooled = np.sqrt(shared / np.maximum(freedom.sum(axis=-1, keepdims=True), 1))
     reach = stdtrit(np.maximum(freedom, 1), (1 + confidence) / 2) / np.sqrt(np.maximum(blocks, 1))
-    narrow: np.ndarray = (freedom > 0) & (reach * np.maximum(sd, pooled) <= half_width)
+    narrow: np.ndarray = (blocks >= FEWEST_BLOCKS) & (reach * np.maximum(sd, pooled) <= half_width)
     return narrow
 
 
@@ -45,8 +47,8 @@ def ended(
 ) -> frozenset[str]:
     """Return the ids of the compared cells that need no further block.
 
-    `half_width` is on the log scale. For the end of a block, and never before 8 blocks:
-    fewer cost coverage. A cell that never had a good value has nothing to narrow, and ends.
+    `half_width` is on the log scale. For the end of a block. A cell that never had a good
+    value has nothing to narrow, and ends.
     """
     import numpy as np
 

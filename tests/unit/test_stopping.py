@@ -31,6 +31,12 @@ def test_a_cell_ends_by_its_width_and_not_by_what_it_found(sd, is_done, ratio):
     assert ended(samples, **RULE) == ({"new"} if is_done else set())
 
 
+def test_no_cell_ends_before_eight_blocks():
+    rule = {"confidence": 0.95, "half_width": 0.03}
+    said = is_narrow(np.zeros(8), np.arange(1, 9), **rule)
+    assert said.tolist() == [False] * 7 + [True]
+
+
 def test_one_cell_ends_and_the_other_goes_on():
     samples = [*STOCK, *TWIN, *spread(0.02, kernel="a"), *spread(0.06, kernel="b", seed=3)]
     assert ended(samples, **RULE) == {"a"}
