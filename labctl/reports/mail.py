@@ -23,8 +23,12 @@ def render(document: Mapping[str, Any]) -> str:
 
 def _experiment(experiment: Mapping[str, Any]) -> str:
     cells, baseline = experiment["cells"], experiment["baseline"]
-    common = words.setting(experiment.get("set", {}))
-    title = f"{experiment['name']}: {words.parameters(_parameters(cells))}"
+    parameters = _parameters(cells)
+    # A parameter that `set` changes is among the parameters already.
+    common = words.setting(
+        {k: v for k, v in experiment.get("set", {}).items() if k not in parameters}
+    )
+    title = f"{experiment['name']}: {words.parameters(parameters)}"
     paragraphs = [_fill(title + (f"; {common}" if common else ""))]
     if sentence.is_suspect(experiment):
         paragraphs.append(_fill(f"NOT TO BE TRUSTED: {experiment['warnings'][0]}"))

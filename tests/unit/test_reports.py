@@ -407,6 +407,14 @@ def test_the_cover_letter_block_of_a_matrix_names_settings_and_what_is_the_same(
     ]
 
 
+def test_a_parameter_that_an_experiment_sets_is_told_once():
+    run = {**RUN, "experiments": [{**RUN["experiments"][0], "set": {"size": 3 << 20, "thp": "x"}}]}
+    sized = [replace(s, parameters={"size": 3 << 20}) for s in (*cell(STOCK), *patched(1.4))]
+    rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
+    text = mail.render(document(run, [compare(sized, **rule)]))
+    assert text.splitlines()[0] == "smoke: size=3MiB; thp=x"
+
+
 def test_the_cover_letter_block_says_what_failed_and_whom_not_to_trust():
     failed = [replace(s, status="panic", value=None) for s in patched(1.4)]
     assert "8 panic" in mail.render(report(failed))
