@@ -9,7 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
+
+#define PAUSE_NANOSECONDS 100000000L
+#define MOST_PAUSES	  100
 
 /* Pages that may lie elsewhere: a hundredth, and one for the last, half page */
 static uint64_t tolerance(uint64_t pages)
@@ -17,24 +21,46 @@ static uint64_t tolerance(uint64_t pages)
 	return pages / 100 + 1;
 }
 
+/* How much of the region finds room where it is wanted. */
+static uint64_t room_for(const struct options *options, int nodes)
+{
+	uint64_t per_node[MOST_NODES], least;
+
+	read_free_bytes(per_node, nodes);
+	if (options->placement == PLACE_NODE)
+		return per_node[options->node];
+	if (options->placement != PLACE_INTERLEAVE)
+		return sum(per_node, nodes);
+	least = per_node[0];
+	for (int node = 1; node < nodes; node++)
+		least = per_node[node] < least ? per_node[node] : least;
+	return least * nodes;
+}
+
+/*
+ * Pages that were freed a moment ago may lie in the lists of the processors
+ * that freed them. The kernel takes them back within a few seconds.
+ */
 void check_room(const struct options *options)
 {
-	uint64_t per_node[MOST_NODES];
+	const struct timespec pause = { .tv_nsec = PAUSE_NANOSECONDS };
 	int nodes = node_count();
 	uint64_t room, wanted = options->size;
 
 	if (options->placement == PLACE_NODE && options->node >= nodes)
 		die(SKIPPED, "--placement: there is no node %d with memory",
 		    options->node);
-	read_free_bytes(per_node, nodes);
-	room = options->placement == PLACE_NODE ? per_node[options->node]
-						: sum(per_node, nodes);
 	/* Page tables, and what the kernel keeps for itself. */
-	if (wanted + wanted / 64 > room)
-		die(SKIPPED,
-		    "--size: %" PRIu64 " bytes are wanted and %" PRIu64
-		    " are free",
-		    wanted, room);
+	for (int pauses = 0; pauses <= MOST_PAUSES; pauses++) {
+		room = room_for(options, nodes);
+		if (wanted + wanted / 64 <= room)
+			return;
+		nanosleep(&pause, NULL);
+	}
+	die(SKIPPED,
+	    "--size: %" PRIu64 " bytes are wanted and %" PRIu64
+	    " are free after %ld seconds",
+	    wanted, room, MOST_PAUSES * PAUSE_NANOSECONDS / 1000000000L);
 }
 
 /*
