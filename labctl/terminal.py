@@ -21,9 +21,11 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 def unwound() -> Iterator[None]:
     """Have SIGTERM and SIGHUP end the program by a SystemExit, so that all is put in order.
 
-    Its status is 128 and the signal's number.
+    Its status is 128 and the signal's number. A signal that is ignored, as nohup has it,
+    stays so.
     """
-    handlers = {number: signal.signal(number, _end) for number in _ENDING}
+    heard = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, _end) for number in heard}
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ import click
 from labctl.cli import bisect, checks, doctor, guests, inside, lab, nightly, runs
 from labctl.cli.root import labctl
 from labctl.errors import LabError
+from labctl.terminal import unwound
 
 _INTERRUPTED = 130
 
@@ -24,7 +25,8 @@ for _module in (lab, doctor, guests, inside, runs, checks, nightly, bisect):
 def _quietly(action: Callable[[], object]) -> NoReturn:
     """Run a command; turn its errors into a message and an exit status."""
     try:
-        action()
+        with unwound():
+            action()
     except LabError as error:
         click.echo(f"labctl: {error}", err=True)
         sys.exit(error.exit_status)
