@@ -152,6 +152,7 @@ def _record(
         "lab": lab.path.read_text(),
         "host": prepared.host.as_dict(),
         "accel": prepared.accel,
+        "launcher": lab.defaults.launcher,
         "transport": lab.defaults.transport,
         "initramfs": prepared.initramfs.hash,
         "guests": {name: _shape(topology) for name, topology in lab.guests.items()},

@@ -11,6 +11,11 @@ from labctl.testing.leases import locked
 
 ROOT = Path(__file__).parent.parent.parent
 KERNELS = ("stock", "parallel-free", "parallel-unmap")
+# What every way to a kernel asks of its configuration: labctl adds some of it itself, and
+# what stands there twice counts once. So whatever is reached over SSH, looked into by gdb,
+# started by virtme-ng or by kexec is one image, and one build of some minutes.
+FRAGMENTS = ("base", "gdb", "ssh", "kexec", "virtme")
+KCONFIG = "[" + ", ".join(f"{ROOT}/guest/kconfig/{name}.config" for name in FRAGMENTS) + "]"
 SMALL = """\
 version: 1
 defaults: {{accel: auto, guest: small}}

@@ -13,7 +13,7 @@ import termios
 import time
 
 import pytest
-from conftest import ROOT, SMALL
+from conftest import KCONFIG, ROOT, SMALL
 
 SSH_SECONDS = 120.0
 
@@ -21,9 +21,8 @@ SSH_SECONDS = 120.0
 @pytest.fixture
 def ssh_lab(labctl):
     """The small lab, its guests reached by SSH, its kernels with what gdb needs."""
-    fragments = f"[{ROOT}/guest/kconfig/base.config, {ROOT}/guest/kconfig/gdb.config]"
     text = SMALL.format(root=ROOT).replace("guest: small", "guest: small, transport: ssh")
-    text = re.sub(r"kconfig: \[[^]]*\]", f"kconfig: {fragments}", text)
+    text = re.sub(r"kconfig: \[[^]]*\]", f"kconfig: {KCONFIG}", text)
     (labctl.folder / "lab.yaml").write_text(text)
     return labctl
 

@@ -1,4 +1,4 @@
-"""One promise, many ways in: what every transport must do, asked of a real guest.
+"""One promise, many ways in: what every transport must do, asked of guests of each launcher.
 
 A further way to reach or to launch a guest is one more line of WAYS.
 """
@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import KCONFIG, ROOT
 from program import BOOT_SECONDS
 
 from labctl.errors import DeadlineExceeded, GuestError, GuestHung, GuestPanic, UserError
@@ -18,7 +18,12 @@ from labctl.guests.prepare import prepare
 from labctl.lab import load
 
 # What stands under `defaults:` in lab.yaml.
-WAYS = {"serial": "transport: serial", "ssh": "transport: ssh"}
+WAYS = {
+    "qemu-serial": "launcher: qemu, transport: serial",
+    "qemu-ssh": "launcher: qemu, transport: ssh",
+    "virtme-ng-serial": "launcher: virtme-ng, transport: serial",
+    "virtme-ng-ssh": "launcher: virtme-ng, transport: ssh",
+}
 LAB = """\
 version: 1
 state: {root}/.labctl
@@ -26,18 +31,15 @@ defaults: {{accel: auto, guest: small, {way}}}
 guests:
   small: {{nodes: 1, cpus_per_node: 2, memory_per_node: 512MiB}}
 kernels:
-  stock: {{source: debian:linux-source-6.1, kconfig: [{fragments}]}}
+  stock: {{source: debian:linux-source-6.1, kconfig: {kconfig}}}
 """
-FRAGMENTS = {"serial": ("base",), "ssh": ("base", "gdb")}
 TEN_MEGABYTES = 10 * 2**20
 
 
 @pytest.fixture(scope="module", params=WAYS)
 def guest(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    names = FRAGMENTS.get(request.param, ("base",))
-    fragments = ", ".join(f"{ROOT}/guest/kconfig/{name}.config" for name in names)
-    text = LAB.format(root=ROOT, way=WAYS[request.param], fragments=fragments)
+    text = LAB.format(root=ROOT, way=WAYS[request.param], kconfig=KCONFIG)
     (folder / "lab.yaml").write_text(text)
     prepared = prepare(load(folder / "lab.yaml"), ["stock"], lambda _: None)
     topology = prepared.lab.guests["small"]
