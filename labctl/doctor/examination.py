@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labctl import host
-from labctl.doctor import building, running, trials
+from labctl.doctor import building, launching, running, trials
 from labctl.doctor.diagnosis import Diagnosis
-from labctl.errors import UserError
+from labctl.errors import HostError, UserError
 from labctl.experiments.needs import Need, needs_of, shortage
-from labctl.guests import accelerator, probe
+from labctl.guests import accelerator, probe, virtme
 from labctl.guests.placement import place
 from labctl.host_facts import HostFacts
+from labctl.kernels import images
 from labctl.kernels.sources import DEBIAN_FOLDER
 from labctl.lab_models import Lab
 
@@ -64,6 +65,9 @@ class Examination:
             yield running.tcg(_under_tcg())
         yield self._kvm(tried=qemu.status != "fail")
         yield running.nested(self.facts)
+        if self.lab and self.lab.defaults.launcher == "virtme-ng":
+            self.telling("virtme-ng")
+            yield from launching.virtme(_vng(), virtme.limits(), _lacking(self.lab))
         if qemu.status != "fail":
             yield self._hugepages(needs)
             yield self._numa(needs)
@@ -128,6 +132,27 @@ class Examination:
         unbuilt = max(0, len(sources) - trees)
         yield building.disk(trials.free_bytes(self.state), unbuilt, place)
         yield building.state_folder(trials.writing(self.state), place)
+
+
+def _vng() -> str:
+    try:
+        return trials.version(virtme.find())
+    except HostError:
+        return ""
+
+
+def _lacking(lab: Lab) -> dict[str, list[str]]:
+    """Return what ready-made kernels lack for virtme-ng, as far as their config lies beside."""
+    found: dict[str, list[str]] = {}
+    for name, kernel in lab.kernels.items():
+        if kernel.source.startswith("image:"):
+            try:
+                config = images.given(kernel).config
+            except UserError:  # told when it is used
+                continue
+            options = virtme.lacking(config.read_text()) if config else []
+            found |= {name: options} if options else {}
+    return found
 
 
 def _under_tcg(backend: str | None = None) -> str:

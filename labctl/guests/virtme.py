@@ -103,11 +103,14 @@ def limits(kernel_config: str | None = None) -> list[str]:
 
     With the text of a kernel's .config, what that kernel lacks comes first.
     """
-    missing = []
-    if kernel_config is not None:
-        have = set(kernel_config.splitlines())
-        missing = [f"the kernel lacks {o}" for o in _NEEDED if f"{o}=y" not in have]
-    return [*missing, *LIMITS]
+    missing = [] if kernel_config is None else lacking(kernel_config)
+    return [*(f"the kernel lacks {option}" for option in missing), *LIMITS]
+
+
+def lacking(kernel_config: str) -> list[str]:
+    """Return the options that a kernel needs for this launcher and its .config has not built in."""
+    have = set(kernel_config.splitlines())
+    return [option for option in _NEEDED if f"{option}=y" not in have]
 
 
 _NEEDED = ("CONFIG_VIRTIO_PCI", "CONFIG_NET_9P_VIRTIO", "CONFIG_9P_FS", "CONFIG_VIRTIO_CONSOLE")

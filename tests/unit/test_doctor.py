@@ -16,8 +16,9 @@ from labctl.doctor import building, running, trials
 from labctl.doctor.diagnosis import Diagnosis, ok, worst
 from labctl.doctor.examination import Examination
 from labctl.experiments.needs import needs_of
+from labctl.guests import virtme
 from labctl.host_facts import numbers, read_facts
-from labctl.lab_models import Topology
+from labctl.lab_models import Kernel, Topology
 
 GIB = 2**30
 MEMINFO = "MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n"
@@ -224,6 +225,42 @@ def test_hugepages_are_tried_where_there_are_some(examine, good_tools, tmp_path)
     assert "1024 of 2MiB" in examine(give_host(tmp_path / "host", nodes=2))["hugepages"].what
     script(good_tools / "qemu-system-x86_64", f'case "$*" in *hugetlb*) exit 1;; esac\n{QEMU}')
     assert examine()["hugepages"].status == "warn"
+
+
+def with_virtme(**kernels):
+    """Return a lab whose launcher is virtme-ng, with more kernels."""
+    lab = synthetic.lab()
+    defaults = lab.defaults.model_copy(update={"launcher": "virtme-ng"})
+    return lab.model_copy(update={"defaults": defaults, "kernels": {**lab.kernels, **kernels}})
+
+
+def test_the_limits_of_virtme_ng_are_told_to_a_lab_that_uses_it(examine, good_tools):
+    assert not any(name.startswith("virtme-ng") for name in examine())
+    script(good_tools / "vng", "echo virtme-ng 1.42")
+    found = examine(lab=with_virtme())
+    assert (found["virtme-ng"].status, found["virtme-ng"].what) == ("ok", "virtme-ng 1.42")
+    assert all(limit in found["virtme-ng limits"].what for limit in virtme.LIMITS)
+    assert "launcher: qemu" in found["virtme-ng limits"].mend
+    assert "virtme-ng kernels" not in found
+
+
+def test_a_missing_vng_fails(examine, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    found = examine(lab=with_virtme())["virtme-ng"]
+    assert found.status == "fail"
+    assert "pip install" in found.mend
+
+
+def test_a_ready_image_that_virtme_ng_cannot_boot_is_told(examine, tmp_path):
+    image = tmp_path / "bzImage"
+    image.write_bytes(bytes(514) + b"HdrS" + bytes(8) + b"\x10\0" + b"6.1.0 x\0")
+    (tmp_path / "bzImage.config").write_text("CONFIG_VIRTIO_PCI=y\nCONFIG_9P_FS=m\n")
+    given = Kernel(name="given", source=f"image:{image}")
+    missing = Kernel(name="missing", source=f"image:{tmp_path}/none")
+    found = examine(lab=with_virtme(given=given, missing=missing))["virtme-ng kernels"]
+    assert found.status == "fail"
+    assert "given has no built-in CONFIG_NET_9P_VIRTIO, CONFIG_9P_FS" in found.what
+    assert "missing" not in found.what
 
 
 def test_missing_tools_are_named_with_their_packages(examine, good_tools):

@@ -57,6 +57,7 @@ PURE = (
     "results.stats",
     "doctor.diagnosis",
     "doctor.building",
+    "doctor.launching",
     "doctor.running",
     "testing.cases",
 )
