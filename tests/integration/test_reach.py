@@ -21,9 +21,11 @@ from labctl.targets.prepare import connect_to
 WAYS = tuple(itertools.product(("qemu", "virtme-ng"), ("serial", "ssh")))
 # Patched, and dead before it reaches its init.
 PANICS = Path(__file__).parent / "panics-at-boot"
-# smoke: what freeing in parallel gains is half as much again, on two cores or more. For
-# one verdict in five places it must stand clear of what few short blocks scatter, and so
-# must the A/A controls: 512 MiB in lists of 64 MiB, and what is beyond 5 % counts.
+# smoke: six blocks give one verdict in five places only if the gain, about half as much
+# again, stands clear of their scatter in each, and no A/A control seems to differ. Two
+# repetitions of 192 MiB scatter by 12 to 17 % under TCG, and one time in two some place
+# would be undecided; those of 512 MiB by half of that, and it is one in a hundred. A
+# control differs if it is beyond 5 %: beyond 2 %, one of five does so too often.
 LAB = """\
 version: 1
 defaults: {{launcher: {launcher}, transport: {transport}, accel: auto, guest: small}}
