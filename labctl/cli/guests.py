@@ -14,7 +14,6 @@ import click
 from labctl import screen
 from labctl.cli.root import JSON, LAB, fleet_of, kernels_of, load_lab, print_json
 from labctl.errors import UserError
-from labctl.terminal import unwound
 
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
@@ -65,7 +64,7 @@ def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
         return
     if as_json:
         raise UserError("--watch shows a table: it cannot be JSON", hint="call it repeatedly")
-    with contextlib.suppress(KeyboardInterrupt), unwound(), screen.Watching() as watching:
+    with contextlib.suppress(KeyboardInterrupt), screen.Watching() as watching:
         while True:
             watching.show(_as_table(fleet.status()))
             time.sleep(_WATCH_SECONDS)

@@ -217,10 +217,11 @@ class Bisect:
             with self._opened((search.good, step, search.bad)) as (run, each, names):
                 for blocks in self._looks():
                     run.measure(each, blocks)
-                    logs = logs_of(run.folder.store.samples(), names)
+                    samples = run.folder.store.samples()
+                    logs = logs_of(samples, names)
                     good, own, bad = logs
                     said = is_bad(own, good, bad, sign=self._sign, risk=risk)
-                    failed = has_failed(run.folder.store.samples(), names[1]) or not own
+                    failed = has_failed(samples, names[1]) or not own
                     if said is not None or failed:
                         break
                 found = run.folder.id

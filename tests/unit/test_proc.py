@@ -93,13 +93,12 @@ def test_what_was_spawned_dies_with_its_owner(tmp_path, ending):
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_ended_takes_its_childrens_children_along(ending):
     program = (
-        "import time; from labctl import cli, proc\n"
+        "import time; from pathlib import Path; from labctl import cli, proc\n"
         "def action():\n"
         "    with proc.spawn(['sh', '-c', 'sleep 999 & echo $!; wait'], log=Path('/dev/stderr')):\n"
         "        time.sleep(1000)\n"
         "cli._quietly(action)\n"
     )
-    program = "from pathlib import Path\n" + program
     owner = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
     pid = int(owner.stderr.readline())
     assert proc.started_ticks(pid) is not None
