@@ -15,6 +15,7 @@ import select
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ Argument = str | Path
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _TERMINATE_SECONDS = 3.0
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _running: set[int] = set()  # what `spawn` owns now
 
@@ -100,6 +102,30 @@ def _start(
         raise HostError(f"{words[0]} cannot be started: {error.strerror}") from error
 
 
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Have the handlers of signals that end labctl run after the block, not within it.
+
+    What a handler raises while a program is being started would leave the program without
+    an owner. Handlers are exchanged, since a mask would leave the signal to another thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs handlers in the main thread only
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    theirs = {number: each for number, each in handlers.items() if callable(each)}
+    for number in theirs:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in theirs.items():
+            signal.signal(number, handler)
+    for late in came:
+        theirs[signal.Signals(late)](late, None)
+
+
 def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     # The child leads its own group, so its pid is the group's id until it is reaped.
     if process.poll() is None:
@@ -125,18 +151,21 @@ def run(
         HostError: it could not be started.
     """
     began = time.monotonic()
-    process = _start(
-        argv,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bound=True,
-    )
+    process = None
     try:
+        with _deferred_signals():
+            process = _start(
+                argv,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bound=True,
+            )
         stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
     except subprocess.TimeoutExpired as error:
+        assert process is not None
         _kill_group(process, signal.SIGKILL)
         stdout, stderr = process.communicate()
         raise CommandError(
@@ -145,8 +174,9 @@ def run(
             output=_tail(stdout + stderr),
         ) from error
     finally:
-        _kill_group(process, signal.SIGKILL)
-        process.wait()
+        if process is not None:
+            _kill_group(process, signal.SIGKILL)
+            process.wait()
     done = Completed(
         tuple(map(str, argv)), process.returncode, stdout, stderr, time.monotonic() - began
     )
@@ -250,23 +280,25 @@ def spawn(
     log: Path | None = None,
 ) -> Iterator[Process]:
     """Own a running program for the length of the block; its output is appended to `log`."""
-    with _output(log) as out:
-        popen = _start(
-            argv,
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            bound=True,
-        )
-    process = Process(popen)
-    _running.add(popen.pid)
+    process = None
     try:
+        with _output(log) as out, _deferred_signals():
+            popen = _start(
+                argv,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                bound=True,
+            )
+            process = Process(popen)
+            _running.add(popen.pid)
         yield process
     finally:
-        process.end()
-        _running.discard(popen.pid)
+        if process is not None:
+            process.end()
+            _running.discard(process.pid)
 
 
 def cpu_seconds() -> float:

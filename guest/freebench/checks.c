@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define PAUSE_NANOSECONDS 100000000L
-#define MOST_PAUSES	  100
+#define MOST_PAUSES       100
 
 /* Pages that may lie elsewhere: a hundredth, and one for the last, half page */
 static uint64_t tolerance(uint64_t pages)

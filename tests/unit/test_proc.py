@@ -107,6 +107,28 @@ def test_a_command_that_is_ended_takes_its_childrens_children_along(ending):
     wait_until_gone(pid)
 
 
+def test_a_signal_that_comes_while_a_program_starts_ends_the_program_too(tmp_path):
+    said = tmp_path / "pid"
+    program = (
+        "import os, signal, sys, time; from pathlib import Path; from labctl import cli, proc\n"
+        "said, start = Path(sys.argv[1]), proc._start\n"
+        "def started_and_told_to_end(*args, **options):\n"
+        "    popen = start(*args, **options)\n"
+        "    while not (said.exists() and said.read_text().endswith('\\n')):\n"
+        "        time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return popen\n"
+        "proc._start = started_and_told_to_end\n"
+        "def action():\n"
+        "    with proc.spawn(['sh', '-c', 'sleep 999 & echo $! >\"$0\"; wait', said]):\n"
+        "        time.sleep(1000)\n"
+        "cli._quietly(action)\n"
+    )
+    owner = subprocess.run([sys.executable, "-c", program, said], timeout=30, check=False)
+    assert owner.returncode == 128 + signal.SIGTERM
+    wait_until_gone(int(said.read_text()))
+
+
 def test_what_was_launched_outlives_its_starter(tmp_path):
     program = (
         "from pathlib import Path; from labctl import proc\n"
