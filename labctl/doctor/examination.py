@@ -67,7 +67,7 @@ class Examination:
         yield running.nested(self.facts)
         if self.lab and self.lab.defaults.launcher == "virtme-ng":
             self.telling("virtme-ng")
-            yield from launching.virtme(_vng(), virtme.limits(), _lacking(self.lab))
+            yield from launching.virtme(_vng(), virtme.LIMITS, _lacking(self.lab))
         if qemu.status != "fail":
             yield self._hugepages(needs)
             yield self._numa(needs)

@@ -98,15 +98,6 @@ def find() -> str:
     return found
 
 
-def limits(kernel_config: str | None = None) -> list[str]:
-    """Return what is different, or cannot work, in guests of this launcher.
-
-    With the text of a kernel's .config, what that kernel lacks comes first.
-    """
-    missing = [] if kernel_config is None else lacking(kernel_config)
-    return [*(f"the kernel lacks {option}" for option in missing), *LIMITS]
-
-
 def lacking(kernel_config: str) -> list[str]:
     """Return the options that a kernel needs for this launcher and its .config has not built in."""
     have = set(kernel_config.splitlines())
