@@ -17,10 +17,13 @@ PACKAGES := bc bison build-essential busybox-static ccache chromium cpio dropbea
 	git kmod libelf-dev libssl-dev libcap-dev libnuma-dev linux-source-6.1 linux-source-6.12 \
 	openssh-client patch python3-venv qemu-system-x86 sparse stress-ng xz-utils
 
-.PHONY: help setup packages lab test verify lint workflows bench clean
+# For `arch: arm64`: the cross compiler with its C library, QEMU, and a gdb that knows it.
+ARM64_PACKAGES := gcc-aarch64-linux-gnu gdb-multiarch libc6-dev-arm64-cross qemu-system-arm
+
+.PHONY: help setup packages lab arm64 test verify lint workflows bench clean
 
 help: ## Show what there is to make.
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 packages: ## Install the Debian packages that are missing (asks for sudo if need be).
 	@missing=(); for package in $(PACKAGES); do \
@@ -44,6 +47,21 @@ setup: packages $(VENV)/.installed ## Install what is missing; make .venv/bin/la
 
 lab: setup ## Build stock and patched kernel, measure $(EXPERIMENT), print the table.
 	$(LABCTL) run $(EXPERIMENT)
+
+arm64: PACKAGES += $(ARM64_PACKAGES)
+arm64: setup $(VENV)/bin/busybox-arm64 ## Install what kernels with `arch: arm64` need besides.
+
+# Debian's own, taken out of its package. apt has to know arm64 for this one download
+# only: its lists are of a folder that is removed, and the system is left as it is.
+$(VENV)/bin/busybox-arm64: | setup
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; chmod 755 "$$folder"; cd "$$folder"; \
+	mkdir -p lists/partial cache/archives/partial; \
+	apt=(apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 \
+	    -o Dir::State::Lists="$$folder/lists" -o Dir::Cache="$$folder/cache" \
+	    -o Dir::State::Status=/dev/null -o Acquire::Languages=none -o APT::Sandbox::User=); \
+	"$${apt[@]}" update; "$${apt[@]}" download busybox-static; \
+	dpkg-deb --fsys-tarfile busybox-static_*_arm64.deb | tar -xO --wildcards "*bin/busybox" > busybox; \
+	install -m 755 busybox "$(abspath $@)"
 
 test: setup ## Lint, unit tests, tests on real guests.
 	$(VENV)/bin/tox run --current-env -e lint,unit,integration

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from labctl import proc
 from labctl.errors import CommandError, HostError
+from labctl.lab_arch import X86_64, Architecture
 
 _LOCK_POLL_SECONDS = 0.5
 _CPUS_ASKED = 8
@@ -38,8 +39,11 @@ class Host:
         return asdict(self)
 
 
-def describe() -> Host:
-    """Return this host's facts; a missing QEMU reads as an empty version."""
+def describe(arch: Architecture = X86_64) -> Host:
+    """Return this host's facts, with the QEMU for guests of an architecture.
+
+    A missing one reads as an empty version.
+    """
     machine = _read("/etc/machine-id") or platform.node()
     model = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
     memory = re.search(r"MemTotal:\s*(\d+) kB", _read("/proc/meminfo"))
@@ -49,7 +53,7 @@ def describe() -> Host:
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=int(memory[1]) * 1024 if memory else 0,
         kernel=platform.release(),
-        qemu=qemu_version(),
+        qemu=qemu_version(arch),
         boot_id=_read("/proc/sys/kernel/random/boot_id"),
     )
 
@@ -65,10 +69,10 @@ def available_bytes() -> int:
     return int(found[1]) * 1024 if found else memory_bytes()
 
 
-def qemu_version() -> str:
+def qemu_version(arch: Architecture = X86_64) -> str:
     """Return QEMU's version, or an empty text if it is not installed."""
     try:
-        done = proc.run(["qemu-system-x86_64", "--version"], timeout_seconds=20)
+        done = proc.run([arch.qemu, "--version"], timeout_seconds=20)
     except (HostError, CommandError):
         return ""
     found = re.search(r"version (\S+)", done.text)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labctl import units
+from labctl.lab_arch_checks import check_arch
 from labctl.lab_files import absolute, check_fragments, check_kernels
 from labctl.lab_findings import Findings
 from labctl.lab_models import (
@@ -34,6 +35,7 @@ def check(file: LabFile, found: Findings, root: Path) -> None:
     _default_guest(file, found)
     if found.sound_section("kernels"):
         check_kernels(file, found, root)
+        check_arch(file, found)
     for name, target in file.targets.items():
         _target(target, ("targets", name), found, root)
     for name, tunable in file.tunables.items():

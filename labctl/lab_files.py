@@ -70,6 +70,7 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
         series=None if series is None else absolute(root, series),
         kconfig=tuple(fragments),
         command_line=lines[-1] if lines else "",
+        arch=entries[0].arch or file.defaults.arch,
     )
 
 

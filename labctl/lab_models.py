@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from labctl import units
+from labctl.lab_arch import ArchName
 from labctl.lab_yaml import KeyPath, Mark, Text
 from labctl.units import Scalar
 
@@ -162,6 +163,7 @@ class Defaults(Model):
     launcher: Literal["qemu", "virtme-ng"] = "qemu"
     transport: Literal["serial", "ssh"] = "serial"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
+    arch: ArchName = "x86_64"
     guest: Reference = Field("numa4", description="the name of a guest under `guests:`")
 
 
@@ -215,6 +217,9 @@ class KernelEntry(Model):
         (), description="kconfig fragments, after the base's; the lab's own if there is none"
     )
     command_line: str | None = Field(None, description="added to the kernel's command line")
+    arch: ArchName | None = Field(
+        None, description="x86_64 or arm64; what `defaults:` says if not given, never beside a base"
+    )
 
 
 class Kernel(Model):
@@ -229,6 +234,7 @@ class Kernel(Model):
     series: Path | None = None
     kconfig: tuple[Path, ...] = ()
     command_line: str = ""
+    arch: ArchName = "x86_64"
 
 
 class TargetEntry(Model):

@@ -13,6 +13,7 @@ from labctl.lab_shipped import BASE_CONFIG, shipped
 # What it refers to.
 _COMPANIONS = (
     BASE_CONFIG,
+    "guest/kconfig/base.arm64.config",
     "guest/kconfig/debug.config",
     "guest/kconfig/poison.config",
     "guest/kconfig/no-smp.config",

@@ -26,7 +26,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#define COMMAND_PORT "/dev/ttyS1"
+/*
+ * The second serial port. On arm64 the first one, the console, is no 16550, so
+ * that the second is the first of that kind.
+ */
+#ifdef __aarch64__
+#define COMMAND_TTY "ttyS0"
+#else
+#define COMMAND_TTY "ttyS1"
+#endif
+#define COMMAND_PORT "/dev/" COMMAND_TTY
 #define SSH_START    "/etc/labctl/ssh-start"
 
 static const struct {
@@ -114,7 +123,7 @@ static void read_boot_id(char *id, size_t size)
  */
 static void tune_port(void)
 {
-	int file = open("/sys/class/tty/ttyS1/rx_trig_bytes",
+	int file = open("/sys/class/tty/" COMMAND_TTY "/rx_trig_bytes",
 			O_WRONLY | O_CLOEXEC);
 
 	if (file < 0 || write(file, "14", 2) != 2)

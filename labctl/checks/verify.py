@@ -18,6 +18,7 @@ from labctl.guests.bundle import bundle
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import Builder, BuildProgress
+from labctl.lab_arch import X86_64
 from labctl.lab_models import Kernel, Lab, Variant
 
 __all__ = ["Events", "Options", "Verified", "verify"]
@@ -95,6 +96,7 @@ def verify(
         HostError: a tool is missing, or the host cannot run the guests.
     """
     chosen = _with_bases(lab, names) if with_base else list(names)
+    _refuse_arm64(lab, chosen)
     prepared: dict[str, Prepared] = {}
     programs_of: dict[str, list[Program]] = {}
     for variant in lab.verify.variants:
@@ -126,6 +128,15 @@ def verify(
         for name, made in checks.items()
     }
     return Verified(lab, prepared, beside)
+
+
+def _refuse_arm64(lab: Lab, names: Sequence[str]) -> None:
+    arm64 = [name for name in names if lab.kernels[name].arch != X86_64.name]
+    if arm64:
+        raise UserError(
+            f"verify checks {X86_64.name} kernels only: {', '.join(arm64)} is not one",
+            hint=f"check the same series on a kernel with `arch: {X86_64.name}`",
+        )
 
 
 def _failed(checks: Sequence[Check]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ import click
 
 from labctl import proc, terminal
 from labctl.cli.root import LAB, fleet_of, load_lab
-from labctl.errors import LabError, UserError
+from labctl.errors import HostError, LabError, UserError
+from labctl.lab_arch import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
@@ -129,14 +131,24 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
                 hint=f"add {source_folder()}/kconfig/gdb.config to the kernel's `kconfig:` in "
                 "lab.yaml; `labctl up` then builds and boots it",
             )
+        program = _gdb_for(ARCHITECTURES[running.spec.image.arch])
         _check_awake(running)
         running.serve_gdb(_GDB_SOCKET)
-    words = ["gdb", "-q", "-iex", f"add-auto-load-safe-path {vmlinux.parent}", str(vmlinux)]
+    words = [program, "-q", "-iex", f"add-auto-load-safe-path {vmlinux.parent}", str(vmlinux)]
     with _let_go(fleet, kernel):
         # A socket's path may be 107 bytes long; the folder's may be longer.
         words += ["-ex", f"target remote ./{_GDB_SOCKET}", *gdb_options]
         status = proc.foreground(words, cwd=folder)
     sys.exit(status)
+
+
+def _gdb_for(arch: Architecture) -> str:
+    """Return the gdb for guests of an architecture."""
+    if not arch.is_foreign:
+        return "gdb"
+    if shutil.which("gdb-multiarch") is None:
+        raise HostError("gdb-multiarch is not installed", hint=arch.hint)
+    return "gdb-multiarch"
 
 
 @contextlib.contextmanager

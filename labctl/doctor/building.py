@@ -42,6 +42,17 @@ def compilers(version: str, missing: Sequence[str], failures: Mapping[str, str])
     )
 
 
+def arch(name: str, qemu: str, failures: Sequence[str], setup: str) -> Diagnosis:
+    """Judge the tools for kernels and guests of an architecture by what failed of them.
+
+    `qemu` is the version of its QEMU, `setup` the command that installs all of them.
+    """
+    wrong = list(filter(None, failures))
+    if wrong:
+        return Diagnosis(name, "fail", "; ".join(wrong), setup)
+    return ok(name, f"QEMU {qemu}; a static program compiles; busybox is there")
+
+
 def ccache(version: str, *, used: bool) -> Diagnosis:
     """Judge ccache: whether it is installed, and whether gcc is called through it."""
     if not version:

@@ -11,19 +11,21 @@ from labctl.doctor import building, launching, running, trials
 from labctl.doctor.diagnosis import Diagnosis
 from labctl.errors import HostError, UserError
 from labctl.experiments.needs import Need, needs_of, shortage
-from labctl.guests import accelerator, probe, virtme
+from labctl.guests import accelerator, busybox, probe, virtme
 from labctl.guests.placement import place
 from labctl.host_facts import HostFacts
 from labctl.kernels import images
 from labctl.kernels.sources import DEBIAN_FOLDER
+from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
 from labctl.lab_models import Lab
 
 # Under TCG nothing hangs that only a busy host makes slow.
 _PATIENT_SECONDS = 30.0
 # Both are what a build does: the guest's programs are static, objtool reads ELF files.
+_STATIC = ("int main(void) { return 0; }", "-static", "-pthread")
 _COMPILED = {
-    "libc6-dev": ("int main(void) { return 0; }", ("-static", "-pthread")),
-    "libelf-dev": ("#include <gelf.h>\nint main(void) { return 0; }", ("-lelf",)),
+    "libc6-dev": _STATIC,
+    "libelf-dev": ("#include <gelf.h>\nint main(void) { return 0; }", "-lelf"),
 }
 
 
@@ -119,6 +121,9 @@ class Examination:
         missing = trials.missing(building.PACKAGES)
         failures = {} if "gcc" in missing else {p: _compiled(p) for p in _COMPILED}
         yield building.compilers(trials.version("gcc"), missing, failures)
+        for name in sorted({each.arch for each in self.lab.kernels.values()} if self.lab else ()):
+            if name != X86_64.name:
+                yield self._arch(ARCHITECTURES[name])
         yield building.ccache(trials.version("ccache"), used=trials.uses_ccache())
         kernels = self.lab.kernels.values() if self.lab else ()
         sources = {kernel.source for kernel in kernels if not kernel.source.startswith("image:")}
@@ -132,6 +137,18 @@ class Examination:
         unbuilt = max(0, len(sources) - trees)
         yield building.disk(trials.free_bytes(self.state), unbuilt, place)
         yield building.state_folder(trials.writing(self.state), place)
+
+    def _arch(self, arch: Architecture) -> Diagnosis:
+        self.telling(f"what {arch.name} needs")
+        compiler = f"{arch.cross_compile}gcc"
+        failures = [f"{gone} is not installed" for gone in trials.missing((arch.qemu, compiler))]
+        if not any(compiler in failure for failure in failures):
+            failures.append(trials.compiling(*_STATIC, compiler=compiler))
+        try:
+            busybox.find(arch)
+        except HostError as error:
+            failures.append(error.what)
+        return building.arch(arch.name, host.qemu_version(arch), failures, arch.setup)
 
 
 def _vng() -> str:
@@ -160,5 +177,4 @@ def _under_tcg(backend: str | None = None) -> str:
 
 
 def _compiled(package: str) -> str:
-    source, options = _COMPILED[package]
-    return trials.compiling(source, *options)
+    return trials.compiling(*_COMPILED[package])

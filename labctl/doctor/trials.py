@@ -38,10 +38,10 @@ def _which(program: str) -> str | None:
     )
 
 
-def compiling(source: str, *options: str) -> str:
-    """Return the compiler's first complaint about a program, empty if it compiles."""
+def compiling(source: str, *options: str, compiler: str = "gcc") -> str:
+    """Return a compiler's first complaint about a program, empty if it compiles."""
     with tempfile.TemporaryDirectory(prefix="labctl-") as folder:
-        argv = ["gcc", *options, "-x", "c", "-", "-o", f"{folder}/program"]
+        argv = [compiler, *options, "-x", "c", "-", "-o", f"{folder}/program"]
         try:
             done = proc.run(
                 argv, stdin=source.encode(), cwd=Path(folder), timeout_seconds=_SECONDS, check=False
@@ -50,7 +50,7 @@ def compiling(source: str, *options: str) -> str:
             return error.what
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     told = [line for line in lines if "error:" in line or "cannot find" in line] or lines
-    return (told[0] if told else "gcc said nothing") if done.status else ""
+    return (told[0] if told else f"{compiler} said nothing") if done.status else ""
 
 
 def uses_ccache() -> bool:

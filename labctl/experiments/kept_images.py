@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from labctl.errors import HostError
+from labctl.lab_arch import ARCHITECTURES, X86_64
 from labctl.lab_models import Lab
 from labctl.results.nights import Record
 
@@ -26,7 +27,8 @@ def keep(lab: Lab, history: Path, record: Record) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kernel in record["kernels"].values():
-            built = lab.state / "images" / kernel["image"][:_FOLDER_DIGITS] / "bzImage"
+            name = ARCHITECTURES[kernel.get("arch", X86_64.name)].image.name
+            built = lab.state / "images" / kernel["image"][:_FOLDER_DIGITS] / name
             kept = folder / kernel["image"]
             if kept.exists():
                 os.utime(kept)

@@ -189,6 +189,7 @@ class Nightly:
             name=f"{own.name}{_BEFORE}",
             source=f"image:{bzimage}",
             command_line=own.command_line,
+            arch=own.arch,
         )
         lab = beside(self.lab, name, own.name, {before.name: before, own.name: own})
         seed = secrets.randbelow(_SEEDS)

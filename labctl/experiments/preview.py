@@ -13,6 +13,7 @@ from labctl.guests.guest import GuestSpec
 from labctl.guests.placement import Placement, document, place
 from labctl.host_facts import read_facts
 from labctl.kernels.build import Image
+from labctl.lab_arch import ARCHITECTURES
 from labctl.lab_models import Lab
 from labctl.results import runs
 from labctl.targets.machine import describe_start
@@ -54,12 +55,15 @@ def _guests(lab: Lab, planned: Plan, placement: Placement) -> list[dict[str, str
         ]
     topology = lab.guests[lab.guest_of(planned.experiment)]
     cache = lab.state / "accelerator.json"
-    accel = accelerator.expected(lab.defaults.accel, host=host.describe(), cache=cache)
+    arch = ARCHITECTURES[lab.kernels[planned.baseline].arch]
+    accel = accelerator.expected(
+        lab.defaults.accel, host=host.describe(arch), cache=cache, arch=arch
+    )
     guests = []
     for group in planned.groups():
         image = Image(
             kernel=group.kernel,
-            bzimage=Path(f"<{group.kernel}>/bzImage"),
+            bzimage=Path(f"<{group.kernel}>/{arch.image.name}"),
             hash="",
             source_hash="",
             series_hash=None,
@@ -67,6 +71,7 @@ def _guests(lab: Lab, planned: Plan, placement: Placement) -> list[dict[str, str
             config=None,
             release="",
             compiler="",
+            arch=arch.name,
         )
         own = lab.kernels[group.kernel].command_line
         spec = GuestSpec(

@@ -21,6 +21,7 @@ from labctl.guests.guest import Guest
 from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import BuildProgress
+from labctl.lab_arch import X86_64
 from labctl.lab_models import Lab, Topology
 from labctl.results import runs, stopping
 from labctl.results.health import HealthRule
@@ -72,6 +73,8 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
         now["experiments"] = _as_recorded(now["experiments"], record["experiments"])
         # With the keys that an older labctl did not know at what they mean if left out.
         record["guests"] = {n: _shape(Topology(**g)) for n, g in record["guests"].items()}
+        for kernel in record["kernels"].values():
+            kernel.setdefault("arch", X86_64.name)
         _check_unchanged(folder, record, now)
         _carry_out(folder, plans, prepared, machine, events)
     return folder
@@ -163,6 +166,7 @@ def _record(
                 "patches": list(image.patch_hashes),
                 "release": image.release,
                 "compiler": image.compiler,
+                "arch": image.arch,
             }
             for name, image in prepared.images.items()
         },

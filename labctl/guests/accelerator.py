@@ -9,12 +9,23 @@ from pathlib import Path
 from labctl.errors import HostError
 from labctl.guests import probe
 from labctl.host import Host
+from labctl.lab_arch import X86_64, Architecture
 
 KVM_DEVICE = Path("/dev/kvm")
 
 
-def choose(asked: str, *, host: Host, cache: Path, device: Path = KVM_DEVICE) -> str:
+def choose(
+    asked: str,
+    *,
+    host: Host,
+    cache: Path,
+    device: Path = KVM_DEVICE,
+    arch: Architecture = X86_64,
+) -> str:
     """Return "kvm" or "tcg".
+
+    Guests of other architectures than x86_64 run under TCG: the probe guest is x86 code,
+    and lab.yaml may not ask for KVM then.
 
     `asked` is lab.yaml's `accel`; for "auto" a probe guest boots under KVM with a
     deadline of five seconds. It has no kernel: one that does not boot says nothing
@@ -23,7 +34,7 @@ def choose(asked: str, *, host: Host, cache: Path, device: Path = KVM_DEVICE) ->
     Raises:
         HostError: KVM was asked for and its probe guest did not come up.
     """
-    if asked == "tcg":
+    if asked == "tcg" or arch is not X86_64:
         return "tcg"
     reason = open_failure(device)
     if not reason:
@@ -41,9 +52,9 @@ def choose(asked: str, *, host: Host, cache: Path, device: Path = KVM_DEVICE) ->
     return "tcg"
 
 
-def expected(asked: str, *, host: Host, cache: Path) -> str:
+def expected(asked: str, *, host: Host, cache: Path, arch: Architecture = X86_64) -> str:
     """Return what `choose` will say if it was asked before, else `asked`; boots nothing."""
-    if asked == "tcg" or open_failure():
+    if asked == "tcg" or arch is not X86_64 or open_failure():
         return "tcg"
     known = _cached(cache, host)
     return asked if known is None else "tcg" if known else "kvm"

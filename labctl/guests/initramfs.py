@@ -18,10 +18,10 @@ from pathlib import Path
 import labctl
 from labctl import proc
 from labctl.errors import BuildError, CommandError, HostError, UserError
-from labctl.guests import cpio
+from labctl.guests import busybox, cpio
 from labctl.guests.cpio import Entry
+from labctl.lab_arch import X86_64, Architecture
 
-_COMPILER = "gcc"
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-pthread")
 _COMPILE_SECONDS = 300.0
 _LARGEST_ERRORS = 40
@@ -54,6 +54,7 @@ def build(
     files: Mapping[str, Path] | None = None,
     source: Path | None = None,
     beside: Mapping[str, Path] | None = None,
+    arch: Architecture = X86_64,
 ) -> Initramfs:
     """Return the initramfs, building what is not there yet.
 
@@ -62,21 +63,22 @@ def build(
         files: further files by their path in the guest; the executable bit is kept.
         source: the `guest` folder to compile, by default the one that came with labctl.
         beside: further files of the folder with the programs, by name.
+        arch: what its programs are compiled for.
 
     Raises:
-        HostError: gcc or a static busybox is missing.
+        HostError: the compiler or a static busybox is missing.
         BuildError: a guest program does not compile.
         UserError: one of `files` cannot be read.
     """
     source = source or source_folder()
     store = root / "guest"
     store.mkdir(parents=True, exist_ok=True)
-    version = _compiler_version()
+    compiler = _Compiler.of(arch)
     entries = _skeleton()
-    built = {name: _program(store, source, name, version) for name in _PROGRAMS}
+    built = {name: _program(store, source, name, compiler) for name in _PROGRAMS}
     for name, program in built.items():
         entries.append(Entry.file(_PROGRAMS[name], program.read_bytes(), 0o755))
-    entries += _busybox()
+    entries += _busybox(arch)
     entries += _extra(files or {})
     archive = cpio.archive(entries)
     digest = hashlib.sha256(archive).hexdigest()
@@ -91,7 +93,7 @@ def program(root: Path, name: str) -> Path:
     """Return one program of the `guest` folder, compiled; raises as `build`."""
     store = root / "guest"
     store.mkdir(parents=True, exist_ok=True)
-    return _program(store, source_folder(), name, _compiler_version())
+    return _program(store, source_folder(), name, _Compiler.of(X86_64))
 
 
 def _folder(store: Path, files: Mapping[str, Path]) -> Path:
@@ -124,32 +126,42 @@ def source_folder() -> Path:
     raise HostError("the sources of the guest's programs are missing", where=str(package))
 
 
-def _compiler_version() -> str:
-    return proc.run([_COMPILER, "--version"], timeout_seconds=20).text.splitlines()[0]
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    name: str
+    version: str
+
+    @classmethod
+    def of(cls, arch: Architecture) -> _Compiler:
+        name = f"{arch.cross_compile}gcc"
+        if arch.is_foreign and shutil.which(name) is None:
+            raise HostError(f"{name} is not installed", hint=arch.hint)
+        said = proc.run([name, "--version"], timeout_seconds=20).text
+        return cls(name, said.splitlines()[0])
 
 
-def _program(store: Path, source: Path, folder: str, version: str) -> Path:
+def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Path:
     """Compile guest/<folder>/*.c into one static program, unless it was done before."""
     texts = sorted((source / folder).glob("*.[ch]"))
     units = [path.name for path in texts if path.suffix == ".c"]
     if not units:
         raise HostError(f"there is no source in {source / folder}")
-    digest = hashlib.sha256("\0".join((*_FLAGS, version)).encode())
+    digest = hashlib.sha256("\0".join((*_FLAGS, compiler.version)).encode())
     for path in texts:
         content = path.read_bytes()
         digest.update(f"\0{path.name}\0{len(content)}\0".encode() + content)
     program = store / f"{folder}-{digest.hexdigest()[:16]}"
     if not program.exists():
-        _compile(source / folder, units, program)
+        _compile(compiler.name, source / folder, units, program)
     return program
 
 
-def _compile(folder: Path, units: Sequence[str], program: Path) -> None:
+def _compile(compiler: str, folder: Path, units: Sequence[str], program: Path) -> None:
     partial = program.with_name(f"{program.name}.{os.getpid()}")
     log = program.with_suffix(".log")
     try:
         proc.run(
-            [_COMPILER, *_FLAGS, "-o", partial.absolute(), *units],
+            [compiler, *_FLAGS, "-o", partial.absolute(), *units],
             cwd=folder,
             timeout_seconds=_COMPILE_SECONDS,
         )
@@ -176,18 +188,12 @@ def _skeleton() -> list[Entry]:
     return entries
 
 
-def _busybox() -> list[Entry]:
-    found = shutil.which("busybox", path=os.environ.get("PATH", "") + os.pathsep + "/bin:/usr/bin")
-    hint = "`make setup` installs busybox-static"
-    if found is None:
-        raise HostError("busybox is not installed", hint=hint)
-    content = Path(found).read_bytes()
-    if b"/ld-linux" in content or b"/ld-musl" in content:
-        raise HostError(f"{found} is not linked statically", hint=hint)
-    applets = proc.run([found, "--list"], timeout_seconds=20).text.split()
+def _busybox(arch: Architecture) -> list[Entry]:
+    found = busybox.find(arch)
+    applets = busybox.applets(found, arch)
     taken = {Path(target).name for target in _PROGRAMS.values()} | {"busybox"}
     links = [Entry.link(f"bin/{name}", "busybox") for name in applets if name not in taken]
-    return [Entry.file("bin/busybox", content, 0o755), *links]
+    return [Entry.file("bin/busybox", found.read_bytes(), 0o755), *links]
 
 
 def _extra(files: Mapping[str, Path]) -> list[Entry]:

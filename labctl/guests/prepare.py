@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labctl import host, proc
+from labctl import host
 from labctl.errors import UserError
-from labctl.guests import accelerator, initramfs, launchers, login
+from labctl.guests import accelerator, busybox, initramfs, launchers, login, qemu
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
 from labctl.guests.placement import Placement, place
 from labctl.host_facts import HostFacts, read_facts
 from labctl.kernels.build import Builder, BuildProgress, Image
+from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
 from labctl.lab_models import Kernel, Lab, Topology
 
 
@@ -94,6 +95,24 @@ def _with(kernel: Kernel, fragments: tuple[Path, ...]) -> Kernel:
     return kernel.model_copy(update={"kconfig": (*kernel.kconfig, *fragments)})
 
 
+def arch_of(lab: Lab, kernels: Iterable[str]) -> Architecture:
+    """Return the architecture of some of a lab's kernels.
+
+    Raises:
+        UserError: they have several.
+    """
+    arches = {name: lab.kernels[name].arch for name in kernels}
+    found = set(arches.values()) or {X86_64.name}
+    if len(found) > 1:
+        told = ", ".join(f"{name} is {arch}" for name, arch in arches.items())
+        raise UserError(
+            f"guests of one command are of one architecture: {told}",
+            where=str(lab.path),
+            hint="name kernels or experiments of one",
+        )
+    return ARCHITECTURES[found.pop()]
+
+
 def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
     """Remove sources, trees and images; with `runs_too` all runs. Return what was removed."""
     keep = {"guests"} if runs_too else {"guests", "runs"}
@@ -121,11 +140,16 @@ def prepare(
     Raises:
         BuildError: a kernel or a guest program does not build.
         HostError: a tool is missing, or the asked accelerator does not work.
+        UserError: the kernels are of several architectures.
     """
-    root = lab.state
+    root, kernels = lab.state, list(kernels)
+    arch = arch_of(lab, kernels)
     # A missing tool is told before a build of minutes, not after it.
-    proc.run(["qemu-system-x86_64", "--version"], timeout_seconds=30)
-    launchers.check(lab.defaults.launcher)
+    qemu.check(arch)
+    if arch.is_foreign:
+        busybox.find(arch)
+    if arch is X86_64:  # others have QEMU's only
+        launchers.check(lab.defaults.launcher)
     with_ssh = lab.defaults.transport == "ssh"
     ssh_key = login.key(root) if with_ssh else None
     more = login.files(root) if with_ssh else {}
@@ -133,9 +157,11 @@ def prepare(
     if not images:
         raise UserError("no kernel was named")
     beside = login.beside_programs(root) if with_ssh else {}
-    archive = initramfs.build(root, {**more, **(files or {})}, beside=beside)
-    facts = host.describe()
-    accel = accelerator.choose(lab.defaults.accel, host=facts, cache=root / "accelerator.json")
+    archive = initramfs.build(root, {**more, **(files or {})}, beside=beside, arch=arch)
+    facts = host.describe(arch)
+    accel = accelerator.choose(
+        lab.defaults.accel, host=facts, cache=root / "accelerator.json", arch=arch
+    )
     return Prepared(
         lab=lab,
         host=facts,

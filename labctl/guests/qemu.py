@@ -10,24 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labctl import proc
 from labctl.errors import GuestLost, HostError
+from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import qemu_arguments
 from labctl.kernels.build import Image
+from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
 from labctl.lab_models import Topology
 
-PROGRAM = "qemu-system-x86_64"
+PROGRAM = X86_64.qemu
 CONSOLE_SOCKET = "console.sock"
 LINE_SOCKET = "line.sock"
 MONITOR_SOCKET = "monitor.sock"
 CONSOLE_LOG = "console.log"
 QEMU_LOG = "qemu.log"
 
-# oops=panic: a kernel that has oopsed measures nothing more that could be
-# believed. panic=-1 with -no-reboot ends QEMU at once.
-# no_timer_check: on a host so loaded that a translated guest gets no interrupt in
-# ten ticks, the kernel would take its timer for broken, and panic.
-_COMMAND_LINE = "console=ttyS0,115200 panic=-1 oops=panic no_timer_check"
+_VERSION_SECONDS = 30.0
 # QEMU's own network: it gives the guest this address, and takes a free port of the
 # host's loopback itself, so that nobody can take it in between.
 _GUEST_ADDRESS = "10.0.2.15"
@@ -63,15 +62,17 @@ class GuestSpec:
 
 def command(spec: GuestSpec) -> list[str]:
     """Return QEMU's argument vector; sockets and logs are relative to the guest's folder."""
-    words = [PROGRAM, "-name", f"labctl-{spec.name}", "-no-user-config", "-nodefaults"]
-    words += ["-display", "none", "-no-reboot", "-machine", "pc"]
+    machine = MACHINES[spec.image.arch]
+    program = ARCHITECTURES[spec.image.arch].qemu
+    words = [program, "-name", f"labctl-{spec.name}", "-no-user-config", "-nodefaults"]
+    words += ["-display", "none", "-no-reboot", "-machine", machine.type]
     words += ["-nic", "none"] if spec.ssh_key is None else network()
-    words += accelerator(spec.accel)
+    words += accelerator(spec.accel, machine.emulated_cpu)
     words += qemu_arguments(spec.topology, spec.placement.host_nodes)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
-    words += ["-append", f"{_COMMAND_LINE} {spec.command_line}".strip()]
+    words += ["-append", f"{machine.command_line} {spec.command_line}".strip()]
     words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
-    words += serial("line", LINE_SOCKET)
+    words += serial("line", LINE_SOCKET, device=machine.line_device)
     return [*words, *monitor()]
 
 
@@ -94,13 +95,22 @@ def find() -> str:
     return found
 
 
-def accelerator(accel: str) -> list[str]:
+def check(arch: Architecture) -> None:
+    """Look for the QEMU of an architecture.
+
+    Raises:
+        HostError: it is not installed; says what installs it.
+    """
+    if arch.is_foreign and shutil.which(arch.qemu) is None:
+        raise HostError(f"{arch.qemu} is not installed", hint=arch.hint)
+    proc.run([arch.qemu, "--version"], timeout_seconds=_VERSION_SECONDS)
+
+
+def accelerator(accel: str, emulated_cpu: str = MACHINES[X86_64.name].emulated_cpu) -> list[str]:
     """Return the arguments for an accelerator and its CPU."""
     if accel != "tcg":
         return ["-accel", "kvm", "-cpu", "host"]
-    # Offered ERMS, the kernel clears pages a byte at a time, which translation
-    # makes half as fast as by words.
-    return ["-accel", "tcg,thread=multi", "-cpu", "max,-erms"]
+    return ["-accel", "tcg,thread=multi", "-cpu", emulated_cpu]
 
 
 def network() -> list[str]:
@@ -124,12 +134,13 @@ def forwarded_port(usernet: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def serial(name: str, socket: str, log: str | None = None) -> list[str]:
-    """Return the arguments of the next serial port, on a unix socket."""
+def serial(name: str, socket: str, log: str | None = None, device: str | None = None) -> list[str]:
+    """Return the arguments of the next serial port, or of one that is a `device`, on a socket."""
     chardev = f"socket,id={name},path={socket},server=on,wait=off"
     if log:
         chardev += f",logfile={log},logappend=off"
-    return ["-chardev", chardev, "-serial", f"chardev:{name}"]
+    port = ["-device", f"{device},chardev={name}"] if device else ["-serial", f"chardev:{name}"]
+    return ["-chardev", chardev, *port]
 
 
 def monitor() -> list[str]:

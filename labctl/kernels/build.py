@@ -17,6 +17,7 @@ from labctl.kernels.make import Make, check_tools, compiler, remaining_seconds
 from labctl.kernels.series import Series
 from labctl.kernels.sources import Source, open_source
 from labctl.kernels.tree import Tree
+from labctl.lab_arch import ARCHITECTURES, Architecture
 from labctl.lab_models import Kernel
 
 __all__ = ["BuildProgress", "Builder", "Image"]
@@ -46,6 +47,10 @@ class _Request:
     source: Source
     patches: Series | None
     options: list[Option]
+
+    @property
+    def arch(self) -> Architecture:
+        return ARCHITECTURES[self.image.arch]
 
     def built(self) -> Image | None:
         return images.load(self.folder, self.image.kernel)
@@ -78,8 +83,8 @@ class Builder:
         with self._told_if_full():
             asked = [self._ask(kernel) for kernel in kernels]
             missing = [r for r in asked if isinstance(r, _Request) and not r.built()]
-            if missing:
-                check_tools()
+            for arch in {request.arch for request in missing}:
+                check_tools(arch)
             for request in missing:
                 self._check(request)
             done = [self._image(r) if isinstance(r, _Request) else r for r in asked]
@@ -98,14 +103,14 @@ class Builder:
         request = self._ask(kernel)
         if isinstance(request, Image):
             raise UserError(f"kernel {kernel.name} is a ready image: it has no source to check")
-        check_tools()
+        check_tools(request.arch)
         tell = self._teller(kernel.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
         with self._told_if_full(), self._tree(request, tell) as tree:
             _fill(tree, tell)
             tree.prepare(None)
-            make = Make(kernel.name, tree, log, tell)
+            make = Make(kernel.name, tree, log, tell, request.arch)
             make.configure(request.options)
             yield make
 
@@ -114,7 +119,8 @@ class Builder:
             return images.given(kernel)
         source = open_source(kernel.source, self._root)
         patches = series.read(kernel.series) if kernel.series else None
-        options = kconfig.merge(kernel.kconfig)
+        arch = ARCHITECTURES[kernel.arch]
+        options = kconfig.merge(kconfig.of_arch(kernel.kconfig, arch))
         image = Image(
             kernel=kernel.name,
             bzimage=Path(),
@@ -124,7 +130,8 @@ class Builder:
             patch_hashes=tuple(p.hash for p in patches.patches) if patches else (),
             config=None,
             release="",
-            compiler=compiler(),
+            compiler=compiler(arch),
+            arch=arch.name,
         )
         image = replace(image, hash=images.address(image, options))
         folder = self._root / "images" / image.hash[:_FOLDER_DIGITS]
@@ -151,7 +158,7 @@ class Builder:
                 return known
             log = images.begin(request.folder, request.image)
             try:
-                make = Make(request.image.kernel, tree, log, tell)
+                make = Make(request.image.kernel, tree, log, tell, request.arch)
                 self._make(request, make, tell)
                 seconds = time.monotonic() - began
                 return images.publish(request.folder, request.image, make, seconds)
@@ -175,7 +182,7 @@ class Builder:
     @contextlib.contextmanager
     def _tree(self, request: _Request, tell: Callable[..., None]) -> Iterator[Tree]:
         place = self._root / "trees" / request.source.key
-        tree = Tree(place, request.source, kconfig.digest(request.options))
+        tree = Tree(place, request.source, kconfig.digest(request.options, request.arch))
         with tree.locked(lambda: tell("waiting for another labctl's build", 0, None)):
             yield tree
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from labctl.errors import UserError
 from labctl.kernels import symbols
 from labctl.kernels.kconfig import Option
-from labctl.kernels.make import ARCHITECTURE, BZIMAGE, Make
+from labctl.kernels.make import Make
 from labctl.kernels.sources import read_json, write_json
+from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture, ArchName
 from labctl.lab_models import Kernel
 
 # Raised when the same inputs would give another image.
@@ -26,7 +28,10 @@ _TEXT_FIELDS = ("hash", "source_hash", "release", "compiler")
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A built or given kernel; `hash` addresses all that went in."""
+    """A built or given kernel; `hash` addresses all that went in.
+
+    `bzimage` is what boots: of arm64 the file Image of a build.
+    """
 
     kernel: str
     bzimage: Path
@@ -37,13 +42,14 @@ class Image:
     config: Path | None
     release: str
     compiler: str
+    arch: ArchName = X86_64.name
 
 
 def address(image: Image, options: Iterable[Option]) -> str:
     """Return the hex hash of all that goes into an image."""
     content = {
         "builder": _BUILDER,
-        "architecture": ARCHITECTURE,
+        "architecture": ARCHITECTURES[image.arch].kbuild,
         "source": image.source_hash,
         "patches": image.patch_hashes,
         "kconfig": sorted((o.name, o.value) for o in options),
@@ -55,7 +61,7 @@ def address(image: Image, options: Iterable[Option]) -> str:
 def load(folder: Path, kernel: str) -> Image | None:
     """Return the image that was built in a folder, None if none was, or it was tampered with."""
     record = read_json(folder / _RECORD)
-    bzimage, config = folder / "bzImage", folder / "config"
+    bzimage, config = folder / str(record.get("bzimage")), folder / "config"
     if record.get("state") != "built" or not config.is_file():
         return None
     try:
@@ -71,6 +77,7 @@ def load(folder: Path, kernel: str) -> Image | None:
         series_hash=None if series is None else str(series),
         patch_hashes=tuple(map(str, patches)) if isinstance(patches, list) else (),
         config=config,
+        arch=ARCHITECTURES[str(record.get("arch", X86_64.name))].name,
         **text,
     )
 
@@ -94,18 +101,19 @@ def fail(folder: Path, why: str) -> None:
 def publish(folder: Path, image: Image, make: Make, seconds: float) -> Image:
     """Keep what make built; the record is written last, and makes the image exist."""
     shutil.copy2(make.tree.build / ".config", folder / "config")
-    shutil.copy2(make.tree.build / BZIMAGE, folder / "bzImage")
+    bzimage = folder / make.arch.image.name
+    shutil.copy2(make.tree.build / make.arch.image, bzimage)
     symbols.keep(make.tree.build, folder)
     built = replace(
         image,
-        bzimage=folder / "bzImage",
+        bzimage=bzimage,
         config=folder / "config",
         release=make.release(),
     )
     record = read_json(folder / _RECORD) | {
         "state": "built",
         "release": built.release,
-        "bzimage": "bzImage",
+        "bzimage": bzimage.name,
         "config": "config",
         "bzimage_sha256": hashlib.sha256(built.bzimage.read_bytes()).hexdigest(),
         "warnings": make.warnings(),
@@ -123,7 +131,8 @@ def given(kernel: Kernel) -> Image:
     """Return the image that `image:PATH` names, with the config that lies beside it.
 
     Raises:
-        UserError: it cannot be read, is no bzImage, or is asked to be changed.
+        UserError: it cannot be read, is no image of the kernel's architecture, or is
+            asked to be changed.
     """
     path = Path(kernel.source.partition(":")[2]).absolute()
     if kernel.series or kernel.kconfig:
@@ -135,13 +144,9 @@ def given(kernel: Kernel) -> Image:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"the image cannot be read: {error.strerror}", where=str(path)) from error
-    release = _release(content)
+    release = _RELEASE[kernel.arch](content)
     if release is None:
-        raise UserError(
-            "is not a bzImage",
-            where=str(path),
-            hint="arch/x86/boot/bzImage of a build, or a distribution's /boot/vmlinuz-*",
-        )
+        raise _no_image(path, content, ARCHITECTURES[kernel.arch])
     digest = hashlib.sha256(content).hexdigest()
     beside = (f"{path.name}.config", f"config-{path.name.partition('-')[2]}", f"config-{release}")
     configs = [path.with_name(name) for name in beside]
@@ -155,10 +160,24 @@ def given(kernel: Kernel) -> Image:
         config=next((c for c in configs if c.is_file()), None),
         release=release,
         compiler="",
+        arch=kernel.arch,
     )
 
 
-def _release(content: bytes) -> str | None:
+def _no_image(path: Path, content: bytes, arch: Architecture) -> UserError:
+    """Return what is wrong with the content of a file that should boot."""
+    other = next((name for name, release in _RELEASE.items() if release(content)), None)
+    if other:
+        what = f"is an image of {other}, and the kernel is {arch.name}"
+        return UserError(what, where=str(path), hint=f"`arch: {other}` in lab.yaml, if it is meant")
+    return UserError(
+        f"is not {_A[arch.name]}",
+        where=str(path),
+        hint=f"{arch.image} of a build, or a distribution's /boot/vmlinuz-*",
+    )
+
+
+def _release_x86(content: bytes) -> str | None:
     """Return the release that a bzImage says of itself, None if it is none.
 
     Documentation/x86/boot.rst: kernel_version at 0x20e points to text, less 0x200.
@@ -168,3 +187,22 @@ def _release(content: bytes) -> str | None:
     start = int.from_bytes(content[0x20E:0x210], "little") + 0x200
     text = content[start : start + 200].split(b"\0", 1)[0].decode("ascii", "replace")
     return text.split(" ", 1)[0]
+
+
+def _release_arm64(content: bytes) -> str | None:
+    """Return the release that an Image says of itself, None if it is none.
+
+    Documentation/arm64/booting.rst: the word at 56 is magic. The release is in the
+    kernel's own banner: an Image is not compressed.
+    """
+    if content[56:60] != b"ARM\x64":
+        return None
+    found = re.search(rb"Linux version (\S+) \(", content)
+    return found[1].decode("ascii", "replace") if found else "unknown"
+
+
+_A = {"x86_64": "a bzImage", "arm64": "an Image of arm64, which is not compressed"}
+_RELEASE: dict[str, Callable[[bytes], str | None]] = {
+    "x86_64": _release_x86,
+    "arm64": _release_arm64,
+}

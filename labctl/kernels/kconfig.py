@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labctl.errors import UserError
+from labctl.lab_arch import X86_64, Architecture
 
 _SET = re.compile(r"^(CONFIG_\w+)=(.*)$")
 _UNSET = re.compile(r"^# (CONFIG_\w+) is not set$")
@@ -29,6 +30,18 @@ class Option:
     value: str
     file: Path
     line: int
+
+
+def of_arch(fragments: Iterable[Path], arch: Architecture) -> list[Path]:
+    """Return the fragments that a kernel of an architecture takes.
+
+    Where NAME.arm64.config lies beside NAME.config, an arm64 kernel takes it in its
+    place; so with every architecture but x86_64, whose fragments have no such ending.
+    """
+    if arch is X86_64:
+        return list(fragments)
+    own = ((path, path.with_suffix(f".{arch.name}{path.suffix}")) for path in fragments)
+    return [mine if mine.is_file() else path for path, mine in own]
 
 
 def parse(text: str, file: Path) -> list[Option]:
@@ -79,13 +92,19 @@ def render(options: Sequence[Option]) -> str:
     )
 
 
-def digest(options: Iterable[Option]) -> str:
-    """Return a short hex name of what the options ask for, whatever their order."""
+def digest(options: Iterable[Option], arch: Architecture = X86_64) -> str:
+    """Return a short name of what the options ask for, whatever their order.
+
+    It ends in the architecture's name, if that is not x86_64.
+    """
     text = "\n".join(sorted(f"{o.name}={o.value}" for o in options))
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]
+    name = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]
+    return name if arch is X86_64 else f"{name}-{arch.name}"
 
 
-def check(requested: Sequence[Option], config: str, source: Path) -> None:
+def check(
+    requested: Sequence[Option], config: str, source: Path, arch: Architecture = X86_64
+) -> None:
     """Compare what was requested with the .config that came of it.
 
     Raises:
@@ -95,7 +114,7 @@ def check(requested: Sequence[Option], config: str, source: Path) -> None:
     lost = [o for o in requested if result.get(o.name, "n") != o.value]
     if not lost:
         return
-    known = _definitions(source)
+    known = _definitions(source, arch)
     lines = [
         f"  {option.file}:{option.line}: {option.name}={option.value}"
         f" became {result.get(option.name, 'n')}: {_reason(option, known)}"
@@ -127,10 +146,10 @@ def _reason(option: Option, known: dict[str, list[str]]) -> str:
     return f"it depends on {depends}" if depends else "what stands around it is off"
 
 
-def _definitions(source: Path) -> dict[str, list[str]]:
+def _definitions(source: Path, arch: Architecture) -> dict[str, list[str]]:
     """Return all options of a source, each with the text of its definitions."""
     found: dict[str, list[str]] = {}
-    for path in _kconfig_files(source):
+    for path in _kconfig_files(source, arch):
         text = path.read_text("utf-8", "replace")
         for match in _DEFINED.finditer(text):
             body = re.match(r"(?:\n(?:[ \t].*)?)*", text[match.end() :])
@@ -138,9 +157,9 @@ def _definitions(source: Path) -> dict[str, list[str]]:
     return found
 
 
-def _kconfig_files(source: Path) -> Iterator[Path]:
-    """Yield the Kconfig files that an x86 kernel reads."""
+def _kconfig_files(source: Path, arch: Architecture) -> Iterator[Path]:
+    """Yield the Kconfig files that a kernel of an architecture reads."""
     for path in source.rglob("Kconfig*"):
         parts = path.relative_to(source).parts
-        if path.is_file() and not (parts[0] == "arch" and parts[1] not in {"x86", path.name}):
+        if path.is_file() and not (parts[0] == "arch" and parts[1] not in {arch.kbuild, path.name}):
             yield path

@@ -16,9 +16,8 @@ from labctl.kernels import kconfig, symbols
 from labctl.kernels.kconfig import Option
 from labctl.kernels.sources import read_json, write_json
 from labctl.kernels.tree import Tree
+from labctl.lab_arch import X86_64, Architecture
 
-ARCHITECTURE = "x86"
-BZIMAGE = Path("arch/x86/boot/bzImage")
 _POLL_SECONDS = 0.25
 _CONFIG_SECONDS = 600.0
 _BUILD_SECONDS = 4 * 3600.0
@@ -26,6 +25,8 @@ _ERROR_LINES = 20
 # Of a small kernel; replaced by what the first whole build counts.
 _USUAL_STEPS = 1500
 _TOOLS = ("make", "flock", "gcc", "ld", "flex", "bison", "bc")
+# Of another architecture there is a second one: gcc also compiles what make itself runs.
+_COMPILER = ("gcc", "ld")
 _WHOLE = "/whole"  # no kernel has a name like this
 _FEW_STEPS = 50  # below this, a rate says nothing yet
 _STEP = re.compile(rb"^  [A-Z][A-Z0-9_]+ +\S", re.MULTILINE)
@@ -39,7 +40,6 @@ _KEPT = re.compile(r"PATH|HOME|USER|LOGNAME|TMPDIR|CCACHE_\w+")
 # Fixed, so that the same inputs give the same bytes and no version file changes.
 _FIXED = {
     "LC_ALL": "C",
-    "ARCH": ARCHITECTURE,
     "KBUILD_BUILD_TIMESTAMP": "2017-03-15 00:00:00 UTC",
     "KBUILD_BUILD_USER": "labctl",
     "KBUILD_BUILD_HOST": "labctl",
@@ -60,6 +60,7 @@ class Make:
     tree: Tree
     log: Path
     tell: Tell
+    arch: Architecture = X86_64
 
     def configure(self, options: Sequence[Option]) -> None:
         """Make a .config; it is replaced only if it differs, since make goes by time.
@@ -84,7 +85,7 @@ class Make:
         if done.status != 0:
             raise self._failed("cannot be configured")
         text = fresh.read_text()
-        kconfig.check(options, text, self.tree.src)
+        kconfig.check(options, text, self.tree.src, self.arch)
         config = build / ".config"
         if not config.is_file() or config.read_text() != text:
             fresh.replace(config)
@@ -92,7 +93,7 @@ class Make:
             fresh.unlink()
 
     def build(self) -> None:
-        """Build the bzImage, and what gdb needs if the .config asks for it.
+        """Build the image, and what gdb needs if the .config asks for it.
 
         Raises:
             BuildError: the compiler failed; carries its last errors.
@@ -102,7 +103,8 @@ class Make:
         began, deadline = self.log.stat().st_size, time.monotonic() + _BUILD_SECONDS
         scope = self._scope()
         expected, steps = self._expected(scope), 0
-        argv = self._argv(f"-j{jobs}", "bzImage", *symbols.goals(self.tree.build / ".config"))
+        image = self.arch.image.name
+        argv = self._argv(f"-j{jobs}", image, *symbols.goals(self.tree.build / ".config"))
         with self.tree.at_work(), proc.spawn(argv, log=self.log) as make:
             offset = began
             while (status := make.wait(_POLL_SECONDS)) is None:
@@ -149,7 +151,9 @@ class Make:
         # flock(1) becomes make, and every child of make inherits the lock: as long
         # as any of them lives, the tree is known to be in work.
         lock: list[str | Path] = ["flock", "--no-fork", "--timeout", "60", self.tree.make_lock]
-        env = [f"{name}={value}" for name, value in (kept | _FIXED | (more or {})).items()]
+        arch = {"ARCH": self.arch.kbuild, "CROSS_COMPILE": self.arch.cross_compile}
+        fixed = _FIXED | {name: value for name, value in arch.items() if value}
+        env = [f"{name}={value}" for name, value in (kept | fixed | (more or {})).items()]
         make: list[str | Path] = ["make", "-C", self.tree.src, f"O={self.tree.build}"]
         return [*lock, "env", "-i", *env, *make, "LOCALVERSION=", *goals]
 
@@ -166,7 +170,7 @@ class Make:
         return self.tree.build.with_suffix(".steps.json")
 
     def _scope(self) -> str:
-        return self.kernel if (self.tree.build / BZIMAGE).exists() else _WHOLE
+        return self.kernel if (self.tree.build / self.arch.image).exists() else _WHOLE
 
     def _expected(self, scope: str) -> int | None:
         """Return how many steps the last build of this kind took."""
@@ -198,7 +202,7 @@ def remaining_seconds(seconds: float, done: int, total: int | None) -> float | N
     return max(0.0, seconds / done * (total - done))
 
 
-def check_tools() -> None:
+def check_tools(arch: Architecture = X86_64) -> None:
     """Look for what a build needs, before it begins.
 
     Raises:
@@ -210,12 +214,34 @@ def check_tools() -> None:
             f"not installed: {', '.join(missing)}",
             hint="`make setup` installs what the lab needs, `labctl doctor` says what is missing",
         )
+    check_compiler(arch)
 
 
-def compiler() -> str:
-    """Return the versions of the tools that make an image of its source."""
+def check_compiler(arch: Architecture) -> None:
+    """Look for the compiler of an architecture.
+
+    Raises:
+        HostError: it is not installed; says what installs it.
+    """
+    missing = [tool for tool in _compiler(arch) if shutil.which(tool) is None]
+    if missing:
+        raise HostError(f"not installed: {', '.join(missing)}", hint=arch.hint)
+
+
+def compiler(arch: Architecture = X86_64) -> str:
+    """Return the versions of the tools that make an image of its source.
+
+    Raises:
+        HostError: they are not installed.
+    """
+    if arch.is_foreign:
+        check_compiler(arch)
     versions = [
         proc.run([tool, "--version"], timeout_seconds=30).text.partition("\n")[0]
-        for tool in ("gcc", "ld")
+        for tool in _compiler(arch)
     ]
     return ", ".join(versions)
+
+
+def _compiler(arch: Architecture) -> list[str]:
+    return [f"{arch.cross_compile}{tool}" for tool in _COMPILER]

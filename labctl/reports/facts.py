@@ -91,7 +91,7 @@ def _guest(topology: Mapping[str, Any]) -> str:
 def _image(kernel: Mapping[str, Any]) -> str:
     series, patches = kernel.get("series"), kernel.get("patches") or ()
     what = [
-        kernel.get("release"),
+        words.release(kernel),
         f"image {kernel.get('image')}",
         f"series {series}" + (f" of {len(patches)} patches" if patches else "")
         if series

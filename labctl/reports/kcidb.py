@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from labctl.lab_arch import X86_64
 from labctl.reports import words
 from labctl.results.store import Sample
 
@@ -20,7 +21,6 @@ Document = Mapping[str, Any]
 _VERSION = {"major": 5, "minor": 3}
 # Whoever submits puts the name there that KCIDB knows the CI system by.
 ORIGIN = "labctl"
-_ARCHITECTURE = "x86_64"  # of every guest
 # What a sample's status says of the kernel. ERROR: the test could not tell.
 _STATUS = {
     **dict.fromkeys(("panic", "splat", "hung", "boot-failed"), "FAIL"),
@@ -75,7 +75,7 @@ def _build(name: str, kernel: Mapping[str, Any]) -> dict[str, Any]:
         "checkout_id": _id("checkout", kernel["image"]),
         "origin": ORIGIN,
         "comment": name,
-        "architecture": _ARCHITECTURE,
+        "architecture": kernel.get("arch", X86_64.name),
         **({"compiler": compiler} if compiler else {}),
         "status": "PASS",
         "misc": {"image": kernel["image"], "release": kernel.get("release")},

@@ -108,7 +108,7 @@ def _facts(document: Mapping[str, Any]) -> str:
     for name, kernel in document["kernels"].items():
         series = kernel.get("series")
         lines.append(
-            f"{name}: {kernel.get('release')}, image {str(kernel.get('image'))[:_HASH_DIGITS]}, "
+            f"{name}: {words.release(kernel)}, image {str(kernel.get('image'))[:_HASH_DIGITS]}, "
             + (f"series {series[:_HASH_DIGITS]}" if series else "no series")
         )
     return "\n".join(map(_fill, [*lines, *document["notes"]]))

@@ -57,7 +57,7 @@ def _facts(document: Document, markdown: bool) -> str:
     for name, kernel in document["kernels"].items():
         series = kernel.get("series")
         what = [
-            str(kernel.get("release") or ""),
+            words.release(kernel),
             f"image {str(kernel.get('image'))[:_HASH_DIGITS]}",
             f"series {series[:_HASH_DIGITS]}" if series else "no series",
         ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labctl.lab_arch import X86_64
+
 _GIB = 2**30
 _DOES = {
     "free": "frees",
@@ -101,6 +103,13 @@ def host(facts: Mapping[str, Any]) -> str:
         f"id {facts['id']}" if "id" in facts else "",
     ]
     return ", ".join(filter(None, known)) or "unknown"
+
+
+def release(kernel: Mapping[str, Any]) -> str:
+    """Return a kernel's release, and its architecture unless it is the usual one."""
+    arch = kernel.get("arch", X86_64.name)
+    names = [str(kernel.get("release") or ""), "" if arch == X86_64.name else str(arch)]
+    return " ".join(filter(None, names))
 
 
 def placement(found: Mapping[str, Any]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
+from labctl.errors import UserError
 from labctl.guests import initramfs
 from labctl.guests.prepare import Prepared, build_images
 from labctl.kernels.build import BuildProgress
+from labctl.lab_arch import X86_64
 from labctl.lab_models import Lab, Target
 from labctl.targets.machine import Connect, TargetMachine, Tools
 from labctl.transports.ssh import SshAddress, SshTransport
@@ -26,7 +28,16 @@ def prepare_target(
         BuildError: a kernel or a program does not build.
         HostError: the machine cannot be reached, or not as root.
         BootFailed: it does not come back with its own kernel.
+        UserError: a kernel is not of x86_64.
     """
+    kernels = list(kernels)
+    foreign = [name for name in kernels if lab.kernels[name].arch != X86_64.name]
+    if foreign:
+        raise UserError(
+            f"targets are machines of {X86_64.name}, and the kernel {foreign[0]} is of "
+            f"{lab.kernels[foreign[0]].arch}",
+            hint="measure it in guests: without `target:` and --target",
+        )
     tools = Tools(
         kexec=initramfs.program(lab.state, "kexec"),
         programs=(initramfs.program(lab.state, "freebench"),),

@@ -35,7 +35,8 @@ _COMPLAINTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("bug", r"kernel BUG at |(?:invalid opcode): "),
         (
             "oops",
-            r"BUG: (?:kernel NULL|unable to handle)|Oops|general protection fault|double fault",
+            r"BUG: (?:kernel NULL|unable to handle)|Oops|general protection fault|double fault"
+            r"|Unable to handle kernel |Internal error: ",  # arm64
         ),
         ("oom-kill", r"(?:Out of memory|Memory cgroup out of memory): Killed process"),
         ("bug", r"BUG: "),

@@ -1,7 +1,7 @@
 """A kernel source of a hundred lines: configured, patched and "compiled" in milliseconds.
 
 An object is its source and header, put together; the image is all objects and
-the config, behind the header of a bzImage. Knobs in a C file:
+the config, behind the header of a bzImage, or of an Image for arm64. Knobs in a C file:
     #error WORDS      the compiler fails with these words
     #warning WORDS    it warns
     // wait FILE      it writes half an object and hangs, unless FILE exists
@@ -21,7 +21,7 @@ O ?= .
 KCONFIG_CONFIG ?= $(O)/.config
 OBJECTS = $(O)/mm/mmu_gather.o $(O)/mm/memory.o $(O)/init/main.o
 
-.PHONY: allnoconfig bzImage
+.PHONY: allnoconfig bzImage Image
 allnoconfig:
 	@awk -f scripts/conf.awk "$(KCONFIG_ALLCONFIG)" Kconfig > "$(KCONFIG_CONFIG)"
 bzImage: $(O)/arch/x86/boot/bzImage
@@ -43,6 +43,14 @@ $(O)/arch/x86/boot/bzImage: $(OBJECTS) $(O)/.config
 	@echo "RELEASE$(LOCALVERSION)" > $(O)/include/config/kernel.release
 	@{ head -c 514 /dev/zero; printf HdrS; head -c 8 /dev/zero; printf '\020\000'; \
 	printf 'RELEASE (nobody) #1\000'; cat $^; } > $@
+
+Image: $(O)/arch/arm64/boot/Image
+$(O)/arch/arm64/boot/Image: $(OBJECTS) $(O)/.config
+	@mkdir -p $(dir $@) $(O)/include/config
+	@echo "  LD      vmlinux"
+	@echo "RELEASE$(LOCALVERSION)" > $(O)/include/config/kernel.release
+	@{ head -c 56 /dev/zero; printf 'ARMd'; printf 'Linux version RELEASE (nobody)\n'; \
+	echo "ARCH=$(ARCH) CROSS_COMPILE=$(CROSS_COMPILE)"; cat $^; } > $@
 """.replace("RELEASE", RELEASE)
 
 CONF = r"""

@@ -338,6 +338,38 @@ def test_a_placement_that_this_host_does_not_have_fails(examine, lab_of, tmp_pat
     assert "needs 18.0 GiB of host node 1" in found.what
 
 
+@pytest.fixture
+def arm64_lab(monkeypatch):
+    """A lab of which one kernel is of arm64, on an x86_64 host."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    lab = synthetic.lab()
+    patched = lab.kernels["patched"].model_copy(update={"arch": "arm64"})
+    return lab.model_copy(update={"kernels": {**lab.kernels, "patched": patched}})
+
+
+def test_what_arm64_lacks_is_told_where_the_lab_asks_for_it(examine, arm64_lab, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    assert "arm64" not in examine()
+    arm64 = examine(lab=arm64_lab)["arm64"]
+    assert (arm64.status, arm64.mend) == ("fail", "make arm64")
+    for program in ("qemu-system-aarch64", "aarch64-linux-gnu-gcc", "busybox-arm64"):
+        assert f"{program} is not installed" in arm64.what
+
+
+def test_what_arm64_needs_is_tried(examine, arm64_lab, good_tools):
+    script(good_tools / "qemu-system-aarch64", "echo QEMU emulator version 7.2.22")
+    script(good_tools / "aarch64-linux-gnu-gcc", "exit 0")
+    elf = b"\x7fELF" + bytes(14) + (183).to_bytes(2, "little")
+    script(good_tools / "busybox-arm64", "")
+    (good_tools / "busybox-arm64").write_bytes(elf)
+    arm64 = examine(lab=arm64_lab)["arm64"]
+    assert (arm64.status, "QEMU 7.2.22" in arm64.what) == ("ok", True)
+    words = "cannot find -lc: No such file or directory"
+    script(good_tools / "aarch64-linux-gnu-gcc", f"echo '{words}' >&2; exit 1")
+    arm64 = examine(lab=arm64_lab)["arm64"]
+    assert (arm64.status, arm64.what) == ("fail", words)
+
+
 def test_the_worst_decides():
     warn, fail = Diagnosis("a", "warn", ""), Diagnosis("b", "fail", "")
     assert worst([]) == "ok"

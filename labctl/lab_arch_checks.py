@@ -1,0 +1,54 @@
+"""What the kernels of a lab.yaml say about their architectures, and what does not go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from labctl.lab_files import lineage
+from labctl.lab_findings import Findings
+from labctl.lab_models import KernelEntry, LabFile
+from labctl.lab_yaml import KeyPath
+
+# What of `defaults:` is there for x86_64 only, and what to write in its place.
+_X86_ONLY = {
+    "launcher": ("virtme-ng", "its guests have the host's files as their root", "launcher: qemu"),
+    "transport": ("ssh", "its guests are reached by their serial port", "transport: serial"),
+    "accel": ("kvm", "its guests run under TCG", "accel: auto"),
+}
+
+
+def check_arch(file: LabFile, found: Findings) -> None:
+    """Record kernels and experiments of which an architecture does not fit."""
+    for name, entry in file.kernels.items():
+        path: KeyPath = ("kernels", name, "arch")
+        if entry.arch is not None and entry.base is not None and found.sound(*path):
+            hint = "a base brings its architecture along: remove one of the two"
+            found.add(path, "stands beside `base:`", hint, at_key=True)
+    if not found.sound("defaults"):
+        return
+    arches = {name: _arch(file, name) for name in file.kernels if found.sound("kernels", name)}
+    _defaults(file, [name for name, arch in arches.items() if arch == "arm64"], found)
+    for name, experiment in file.experiments.items():
+        path = ("experiments", name, "kernels")
+        kernels = [*experiment.kernels, *([experiment.baseline] if experiment.baseline else [])]
+        known = {kernel: arches[kernel] for kernel in kernels if arches.get(kernel)}
+        if len(set(known.values())) > 1 and found.sound(*path):
+            told = ", ".join(f"{kernel} is {arch}" for kernel, arch in known.items())
+            hint = "times of two architectures are not compared: make it two experiments"
+            found.add(path, f"are not of one architecture: {told}", hint)
+
+
+def _arch(file: LabFile, name: str) -> str | None:
+    """Return the architecture of a kernel, None if one of its bases is faulty."""
+    entries: list[KernelEntry] | None = lineage(file, name)
+    return None if entries is None else entries[0].arch or file.defaults.arch
+
+
+def _defaults(file: LabFile, arm64: Iterable[str], found: Findings) -> None:
+    first = next(iter(arm64), None)
+    if first is None:
+        return
+    for key, (value, why, instead) in _X86_ONLY.items():
+        if getattr(file.defaults, key) == value:
+            what = f"{value} is not there for arm64, and the kernel {first} is: {why}"
+            found.add(("defaults", key), what, instead)

@@ -1,0 +1,168 @@
+"""Guests of arm64: built, booted and measured as any other. Takes long where nothing is built."""
+
+import json
+import shutil
+
+import pytest
+from conftest import link_state
+from program import Labctl
+
+from labctl.errors import HostError
+from labctl.guests import busybox
+from labctl.guests.guest import Guest, boot_all
+from labctl.guests.prepare import prepare
+from labctl.lab import load
+from labctl.lab_arch import ARM64
+
+ROOT_FOLDERS = ("trees", "images", "guest")
+KERNELS = ("stock", "parallel-free")
+NODE = "/sys/devices/system/node"
+BOOT_SECONDS = 300
+LAB = """\
+version: 1
+defaults: {{arch: arm64, guest: small}}
+guests:
+  small: {{nodes: 4, cpus_per_node: 1, memory_per_node: 512MiB, distances: {{remote: 21}}}}
+  odd:
+    nodes: 3
+    cpus_per_node: 2
+    memory_per_node: 256MiB
+    distances: {{matrix: [[10, 17, 40], [29, 10, 31], [40, 12, 10]]}}
+kernels:
+  stock: {{source: debian:linux-source-6.1, kconfig: [{root}/guest/kconfig/base.config]}}
+  parallel-free: {{base: stock, series: {root}/patches/parallel-free/6.1}}
+tunables:
+  batch_pages:
+    file: /sys/kernel/debug/parallel_free/batch_pages
+    kernels: [parallel-free]
+  thp: {{file: /sys/kernel/mm/transparent_hugepage/enabled}}
+workloads:
+  free:
+    command: freebench
+    parameters: {{op: free, size: 256MiB, placement: interleave, threads: 4}}
+    metric: elapsed
+experiments:
+  tiny:
+    workload: free
+    kernels: [stock, parallel-free]
+    set: {{thp: never, batch_pages: 8Ki}}
+    statistics:
+      blocks: {{min: 2, max: 2}}
+      repetitions: 2
+"""
+
+
+def missing():
+    """Return what this host lacks for arm64, or an empty text."""
+    for program in (ARM64.qemu, f"{ARM64.cross_compile}gcc"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed: `make arm64`"
+    try:
+        busybox.find(ARM64)
+    except HostError as error:
+        return str(error)
+    return ""
+
+
+pytestmark = [pytest.mark.timeout(4 * 3600), pytest.mark.xdist_group("arm64")]
+
+
+@pytest.fixture(scope="module")
+def labctl(tmp_path_factory, request):
+    """The program in a lab of arm64 that shares the checkout's images."""
+    if not request.config.getoption("--long"):
+        pytest.skip("builds two kernels by a cross compiler: only with --long")
+    if missing():
+        pytest.skip(missing())
+    root = request.config.rootpath
+    for name in ROOT_FOLDERS:
+        (root / ".labctl" / name).mkdir(parents=True, exist_ok=True)
+    folder = tmp_path_factory.mktemp("arm64")
+    (folder / "lab.yaml").write_text(LAB.format(root=root))
+    link_state(folder)
+    program = Labctl(folder)
+    yield program
+    program.end()
+
+
+@pytest.fixture(scope="module")
+def ready(labctl):
+    return prepare(load(labctl.folder / "lab.yaml"), KERNELS, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def guests(ready, labctl):
+    """One guest of each kernel, side by side."""
+    topology = ready.lab.guests["small"]
+    specs = [
+        ready.spec(name, name=name, folder=labctl.folder / name, topology=topology)
+        for name in KERNELS
+    ]
+    with boot_all(specs, BOOT_SECONDS) as booted:
+        yield dict(zip(KERNELS, booted, strict=True))
+
+
+def distances(guest, nodes):
+    rows = [guest.read(f"{NODE}/node{n}/distance").split() for n in range(nodes)]
+    return [[int(distance) for distance in row] for row in rows]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_guest_has_four_nodes_a_cpu_each_and_their_distances(guests, kernel):
+    guest = guests[kernel]
+    assert guest.run(["uname", "-m"], timeout_seconds=60).text == "aarch64\n"
+    assert guest.run(["getconf", "PAGESIZE"], timeout_seconds=60).text.strip() == "4096"
+    assert guest.read(f"{NODE}/online") == "0-3\n"
+    assert distances(guest, 4) == [[10 if i == j else 21 for j in range(4)] for i in range(4)]
+    assert [guest.read(f"{NODE}/node{n}/cpulist") for n in range(4)] == ["0\n", "1\n", "2\n", "3\n"]
+    for node in range(4):
+        total = guest.read(f"{NODE}/node{node}/meminfo").split("MemTotal:")[1].split()[0]
+        assert 400 * 1024 < int(total) <= 512 * 1024
+
+
+def test_the_line_carries_every_byte_both_ways(guests):
+    data = bytes(range(256)) * 1024
+    done = guests["stock"].run(["cat"], timeout_seconds=120, stdin=data)
+    assert (done.status, done.stdout) == (0, data)
+    failed = guests["stock"].run("echo no >&2; exit 7", timeout_seconds=60)
+    assert (failed.status, failed.stderr) == (7, b"no\n")
+
+
+def test_the_series_is_there_and_is_entered(guests):
+    guest = guests["parallel-free"]
+    guest.write("/sys/kernel/mm/transparent_hugepage/enabled", "never")
+    guest.write("/sys/kernel/debug/parallel_free/batch_pages", "8192")
+    free = ["freebench", "--op", "free", "--size", "256MiB", "--placement", "interleave"]
+    before = int(guest.read("/sys/kernel/debug/parallel_free/handovers"))
+    assert guest.run(free, timeout_seconds=300).status == 0
+    assert int(guest.read("/sys/kernel/debug/parallel_free/handovers")) > before
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_memory_holds_what_was_written_to_it(guests, kernel):
+    words = ["integrity", "stale", "--seconds", "5", "--size", "32MiB", "--processes", "4"]
+    done = guests[kernel].run(words, timeout_seconds=300)
+    assert done.status == 0, done.stderr
+
+
+def test_a_topology_may_be_any_other(ready, labctl):
+    spec = ready.spec(
+        "stock", name="odd", folder=labctl.folder / "odd", topology=ready.lab.guests["odd"]
+    )
+    with Guest(spec) as guest:
+        guest.wait_ready(BOOT_SECONDS)
+        assert distances(guest, 3) == [[10, 17, 40], [29, 10, 31], [40, 12, 10]]
+        lists = [guest.read(f"{NODE}/node{n}/cpulist").strip() for n in range(3)]
+        assert lists == ["0-1", "2-3", "4-5"]
+
+
+def test_an_experiment_is_measured_as_on_x86(labctl):
+    labctl("run", "tiny")
+    document = labctl.json("report")
+    assert {kernel["arch"] for kernel in document["kernels"].values()} == {"arm64"}
+    every = [json.loads(line) for line in labctl.samples()]
+    samples = [sample for sample in every if not sample["warmup"]]
+    assert {sample["status"] for sample in samples} == {"ok"}
+    assert all(s["counters"]["handovers"] > 0 for s in samples if s["kernel"] == "parallel-free")
+    assert "6.1." in labctl("report").stdout
+    assert " arm64, image " in labctl("report").stdout
