@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import link_state
+from conftest import SMALL, link_state
 from program import Labctl
 
 from labctl.errors import HostError
@@ -18,38 +18,15 @@ ROOT_FOLDERS = ("trees", "images", "guest")
 KERNELS = ("stock", "parallel-free")
 NODE = "/sys/devices/system/node"
 BOOT_SECONDS = 300
-LAB = """\
-version: 1
-defaults: {{arch: arm64, guest: small}}
-guests:
-  small: {{nodes: 4, cpus_per_node: 1, memory_per_node: 512MiB, distances: {{remote: 21}}}}
+ODD = """\
   odd:
     nodes: 3
     cpus_per_node: 2
     memory_per_node: 256MiB
     distances: {{matrix: [[10, 17, 40], [29, 10, 31], [40, 12, 10]]}}
 kernels:
-  stock: {{source: debian:linux-source-6.1, kconfig: [{root}/guest/kconfig/base.config]}}
-  parallel-free: {{base: stock, series: {root}/patches/parallel-free/6.1}}
-tunables:
-  batch_pages:
-    file: /sys/kernel/debug/parallel_free/batch_pages
-    kernels: [parallel-free]
-  thp: {{file: /sys/kernel/mm/transparent_hugepage/enabled}}
-workloads:
-  free:
-    command: freebench
-    parameters: {{op: free, size: 256MiB, placement: interleave, threads: 4}}
-    metric: elapsed
-experiments:
-  tiny:
-    workload: free
-    kernels: [stock, parallel-free]
-    set: {{thp: never, batch_pages: 8Ki}}
-    statistics:
-      blocks: {{min: 2, max: 2}}
-      repetitions: 2
 """
+LAB = SMALL.replace("accel: auto", "arch: arm64").replace("kernels:\n", ODD, 1)
 
 
 def missing():
