@@ -29,13 +29,19 @@ static const char *const functions[] = { "unmap_page_range",
 static void put_text(const char *path, const char *text)
 {
 	int file = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
-	ssize_t length = strlen(text);
+	const char *rest = text;
 
 	if (file < 0 && errno == ENOENT)
 		die(SKIPPED, "--watch: this kernel has no %s", path);
-	if (file < 0 || write(file, text, length) != length)
-		die(FAILED, "%s does not take '%s': %s", path, text,
-		    strerror(errno));
+	/* A filter of functions takes one name at a time. */
+	while (*rest) {
+		ssize_t taken = file < 0 ? -1 : write(file, rest, strlen(rest));
+
+		if (taken <= 0)
+			die(FAILED, "%s does not take '%s': %s", path, rest,
+			    strerror(errno));
+		rest += taken;
+	}
 	close(file);
 }
 
