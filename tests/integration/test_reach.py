@@ -24,8 +24,8 @@ PANICS = Path(__file__).parent / "panics-at-boot"
 # smoke: six blocks give one verdict in five places only if the gain, about half as much
 # again, stands clear of their scatter in each, and no A/A control seems to differ. Two
 # repetitions of 192 MiB scatter by 12 to 17 % under TCG, and one time in two some place
-# would be undecided; those of 512 MiB by half of that, and it is one in a hundred. A
-# control differs if it is beyond 5 %: beyond 2 %, one of five does so too often.
+# would be undecided; so here it is 512 MiB. A control differs if it is beyond 5 %:
+# beyond 2 %, one of five does so too often.
 LAB = """\
 version: 1
 defaults: {{launcher: {launcher}, transport: {transport}, accel: auto, guest: small}}
