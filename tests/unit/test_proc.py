@@ -93,6 +93,8 @@ def test_what_was_spawned_dies_with_its_owner(tmp_path, ending):
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_ended_takes_its_childrens_children_along(ending):
     program = (
+        # whatever the tests were started with, nohup say
+        f"import signal; signal.signal({int(ending)}, signal.SIG_DFL)\n"
         "import time; from pathlib import Path; from labctl import cli, proc\n"
         "def action():\n"
         "    with proc.spawn(['sh', '-c', 'sleep 999 & echo $!; wait'], log=Path('/dev/stderr')):\n"

@@ -87,9 +87,10 @@ def lab(tmp_path):
     guest.wait()
 
 
-def heed_ctrl_c():
-    """A shell without job control has what is in its background ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def heed_signals():
+    """A shell without job control has what is in its background ignore Ctrl-C, nohup a hang-up."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def start(lab, slave, *words):
@@ -100,7 +101,7 @@ def start(lab, slave, *words):
         stdout=slave,
         stderr=slave,
         start_new_session=True,
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=heed_signals,
     )
 
 
@@ -188,7 +189,7 @@ def test_the_foreground_program_gets_ctrl_c_and_its_status_is_ours(tmp_path):
         f"import sys; from labctl import proc; sys.exit(proc.foreground(['sh','-c',{script!r}]))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], start_new_session=True, preexec_fn=heed_ctrl_c
+        [sys.executable, "-c", program], start_new_session=True, preexec_fn=heed_signals
     )
     deadline = time.monotonic() + SECONDS
     while not (tmp_path / "ready").exists():
