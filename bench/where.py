@@ -66,12 +66,13 @@ def shares(cells):
             return m["functions"][FREE]["nanoseconds"] / m["elapsed_nanoseconds"]
 
         freeing = median(measured, share)
+        least, most = min(map(share, measured)), max(map(share, measured))
         zapping = median(
             measured, lambda m: m["functions"][ZAP]["nanoseconds"] / m["elapsed_nanoseconds"]
         )
         lines.append(
-            f"{name}: freeing {freeing:.1%} of the time, zapping without it"
-            f" {zapping - freeing:.1%}, the rest {1 - zapping:.1%};"
+            f"{name}: freeing {freeing:.1%} ({least:.1%} to {most:.1%}) of the time, zapping"
+            f" without it {zapping - freeing:.1%}, the rest {1 - zapping:.1%};"
             f" freeing by others gains at most {1 / (1 - freeing):.2f}"
         )
     return "\n".join(lines)
