@@ -84,7 +84,8 @@ def load(root: Path = Path("/")) -> dict[str, float]:
 
     Cumulative, so that two readings tell what happened between them: `busy_seconds`
     and `steal_seconds` of the `cores` that this process may use, `own_seconds` of it
-    (this process and its guests), `cpu_pressure_seconds` and
+    (this process and its guests; by a finer clock, so it may be more than `busy_seconds`,
+    which on most hosts is sampled by ticks), `cpu_pressure_seconds` and
     `memory_pressure_seconds` in which some task waited for a CPU or for memory, and
     `throttled_count`, how often a core was slowed because it was hot. Now:
     `load_1min`, and `frequency_hz`, the cores' mean. What this host does not show is

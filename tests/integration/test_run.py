@@ -59,7 +59,8 @@ def test_a_run_measures_and_reports(labctl):
     samples = [json.loads(line) for line in labctl.samples()]
     assert {s["status"] for s in samples} == {"ok"}
     for load in (s["load"] for s in samples):  # the guest's time is the lab's own, not others'
-        assert 0 < load["own_seconds"] <= load["busy_seconds"] + 0.1
+        # Not held against busy_seconds: ticks sample it, and can see less than was used.
+        assert 0 < load["own_seconds"] <= load["cores"] * load["wall_seconds"] + 0.1
     assert all("[never]" in s["read_back"]["thp"] for s in samples)
     assert labctl.guests_running() == []
     assert labctl.json("report", "--json", check=False) == document
