@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 # oops=panic: a kernel that has oopsed measures nothing more that could be
 # believed. panic=-1 with -no-reboot ends QEMU at once.
 _ALWAYS = "panic=-1 oops=panic"
+_TICKS = re.compile(r"^CONFIG_HZ=(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,20 @@ class Machine:
     emulated_cpu: str
     command_line: str
     line_device: str | None = None
+    fastest_delay_hz: int | None = None
+
+    def delay_loop(self, config: Path | None) -> str:
+        """Return the parameter that spares a translated kernel from timing its delay loop.
+
+        Each vCPU but the first would do so for a sixth of a second, and in vain: "Consider
+        using lpj=", says Linux then. Under KVM it is told by the hypervisor. The value is
+        that of the fastest counter, so that a delay is never shorter than asked. `config`
+        is the kernel's, which has the ticks per second; without it, nothing is said.
+        """
+        if config is None or self.fastest_delay_hz is None:
+            return ""
+        ticks = _TICKS.search(config.read_text())
+        return f"lpj={self.fastest_delay_hz // int(ticks[1])}" if ticks else ""
 
 
 MACHINES = {
@@ -32,6 +49,8 @@ MACHINES = {
         # no_timer_check: on a host so loaded that a translated guest gets no interrupt
         # in ten ticks, the kernel would take its timer for broken, and panic.
         command_line=f"console=ttyS0,115200 {_ALWAYS} no_timer_check",
+        # By the time-stamp counter, which a translated guest reads from the host's.
+        fastest_delay_hz=5_000_000_000,
     ),
     "arm64": Machine(
         type="virt,gic-version=3",

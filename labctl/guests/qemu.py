@@ -70,7 +70,9 @@ def command(spec: GuestSpec) -> list[str]:
     words += accelerator(spec.accel, machine.emulated_cpu)
     words += qemu_arguments(spec.topology, spec.placement.host_nodes)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
-    words += ["-append", f"{machine.command_line} {spec.command_line}".strip()]
+    delay_loop = machine.delay_loop(spec.image.config) if spec.accel == "tcg" else ""
+    parts = (machine.command_line, delay_loop, spec.command_line)
+    words += ["-append", " ".join(filter(None, parts))]
     words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
     words += serial("line", LINE_SOCKET, device=machine.line_device)
     return [*words, *monitor()]

@@ -312,10 +312,10 @@ def test_on_a_host_of_its_own_kind_the_usual_tools_are_taken(monkeypatch):
 # --- guests ---
 
 
-def spec(tmp_path, arch="arm64", **more):
+def spec(tmp_path, arch="arm64", config=None, accel="tcg", **more):
     path = Path("/k/Image")
-    image = Image("stock", path, "", "", None, (), None, "6.1", "", ARCHITECTURES[arch].name)
-    return GuestSpec("stock", image, Topology(), Path("initramfs"), "tcg", tmp_path, **more)
+    image = Image("stock", path, "", "", None, (), config, "6.1", "", ARCHITECTURES[arch].name)
+    return GuestSpec("stock", image, Topology(), Path("initramfs"), accel, tmp_path, **more)
 
 
 def test_an_arm64_guest_is_a_virt_machine_with_the_nodes_of_any_other(tmp_path):
@@ -428,3 +428,21 @@ def test_the_doctor_judges_the_tools_by_what_failed():
     bad = building.arch("arm64", "", ["busybox-arm64 is not installed", ""], ARM64.setup)
     assert (bad.status, bad.mend) == ("fail", "make arm64")
     assert bad.what == "busybox-arm64 is not installed"
+
+
+@pytest.mark.parametrize(
+    ("arch", "accel", "config", "said"),
+    [
+        ("x86_64", "tcg", "CONFIG_HZ_250=y\nCONFIG_HZ=250\n", ["lpj=20000000"]),
+        ("x86_64", "tcg", "CONFIG_HZ=1000\n", ["lpj=5000000"]),
+        ("x86_64", "tcg", "# of a kernel that tells nothing\n", []),
+        ("x86_64", "kvm", "CONFIG_HZ=250\n", []),  # the hypervisor tells it
+        ("arm64", "tcg", "CONFIG_HZ=250\n", []),  # the timer does
+    ],
+)
+def test_a_translated_kernel_need_not_time_its_delay_loop(tmp_path, arch, accel, config, said):
+    (tmp_path / "config").write_text(config)
+    own = spec(tmp_path, arch, tmp_path / "config", accel, command_line="lpj=7")
+    (line,) = values(launchers.command(own), "-append")
+    # The user's own word is the last one, which the kernel takes.
+    assert [word for word in line.split() if word.startswith("lpj=")] == [*said, "lpj=7"]
