@@ -8,9 +8,10 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def qemu_version(arch: Architecture = X86_64) -> str:
         return ""
     found = re.search(r"version (\S+)", done.text)
     return found[1] if found else ""
+
+
+def check_installed(programs: Iterable[str], arch: Architecture = X86_64) -> None:
+    """Look on PATH for programs that guests of an architecture need of this host.
+
+    Raises:
+        HostError: names those that are not installed, and what installs them.
+    """
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        said = "is" if len(missing) == 1 else "are"
+        raise HostError(f"{', '.join(missing)} {said} not installed", hint=arch.hint)
 
 
 def load(root: Path = Path("/")) -> dict[str, float]:

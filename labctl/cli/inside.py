@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labctl import proc, terminal
+from labctl import host, proc, terminal
 from labctl.cli.root import LAB, fleet_of, load_lab
-from labctl.errors import HostError, LabError, UserError
+from labctl.errors import LabError, UserError
 from labctl.lab_arch import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
@@ -146,8 +145,7 @@ def _gdb_for(arch: Architecture) -> str:
     """Return the gdb for guests of an architecture."""
     if not arch.is_foreign:
         return "gdb"
-    if shutil.which("gdb-multiarch") is None:
-        raise HostError("gdb-multiarch is not installed", hint=arch.hint)
+    host.check_installed(["gdb-multiarch"], arch)
     return "gdb-multiarch"
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import labctl
-from labctl import proc
+from labctl import host, proc
 from labctl.errors import BuildError, CommandError, HostError, UserError
 from labctl.guests import busybox, cpio
 from labctl.guests.cpio import Entry
@@ -134,8 +134,7 @@ class _Compiler:
     @classmethod
     def of(cls, arch: Architecture) -> _Compiler:
         name = f"{arch.cross_compile}gcc"
-        if arch.is_foreign and shutil.which(name) is None:
-            raise HostError(f"{name} is not installed", hint=arch.hint)
+        host.check_installed([name], arch)
         said = proc.run([name, "--version"], timeout_seconds=20).text
         return cls(name, said.splitlines()[0])
 

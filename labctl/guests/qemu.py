@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labctl import proc
+from labctl import host, proc
 from labctl.errors import GuestLost, HostError
 from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
@@ -103,8 +103,7 @@ def check(arch: Architecture) -> None:
     Raises:
         HostError: it is not installed; says what installs it.
     """
-    if arch.is_foreign and shutil.which(arch.qemu) is None:
-        raise HostError(f"{arch.qemu} is not installed", hint=arch.hint)
+    host.check_installed([arch.qemu], arch)
     proc.run([arch.qemu, "--version"], timeout_seconds=_VERSION_SECONDS)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import proc
+from labctl import host, proc
 from labctl.errors import BuildError, HostError
 from labctl.kernels import kconfig, symbols
 from labctl.kernels.kconfig import Option
@@ -208,24 +207,7 @@ def check_tools(arch: Architecture = X86_64) -> None:
     Raises:
         HostError: names what is missing.
     """
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    if missing:
-        raise HostError(
-            f"not installed: {', '.join(missing)}",
-            hint="`make setup` installs what the lab needs, `labctl doctor` says what is missing",
-        )
-    check_compiler(arch)
-
-
-def check_compiler(arch: Architecture) -> None:
-    """Look for the compiler of an architecture.
-
-    Raises:
-        HostError: it is not installed; says what installs it.
-    """
-    missing = [tool for tool in _compiler(arch) if shutil.which(tool) is None]
-    if missing:
-        raise HostError(f"not installed: {', '.join(missing)}", hint=arch.hint)
+    host.check_installed([*_TOOLS, *_compiler(arch)], arch)
 
 
 def compiler(arch: Architecture = X86_64) -> str:
@@ -234,8 +216,7 @@ def compiler(arch: Architecture = X86_64) -> str:
     Raises:
         HostError: they are not installed.
     """
-    if arch.is_foreign:
-        check_compiler(arch)
+    host.check_installed(_compiler(arch), arch)
     versions = [
         proc.run([tool, "--version"], timeout_seconds=30).text.partition("\n")[0]
         for tool in _compiler(arch)
