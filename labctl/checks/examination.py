@@ -69,14 +69,19 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How much is checked: patterns of check names, and whether the first failure ends it."""
+    """How much is checked: patterns of check names, and whether the first failure ends it.
+
+    Of the variants, those that are named; all, if none is.
+    """
 
     only: tuple[str, ...] = ("*",)
     stop_at_first: bool = False
+    variants: tuple[str, ...] = ()
 
     def takes(self, variant: Variant, name: str) -> bool:
         """Say whether a check is wanted and made on this variant."""
-        return _matches(name, self.only) and _matches(name, variant.checks)
+        is_chosen = not self.variants or variant.name in self.variants
+        return is_chosen and _matches(name, self.only) and _matches(name, variant.checks)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -106,7 +106,9 @@ def verify(
             programs_of[variant.name] = todo
             prepared[variant.name] = prepare(debug, chosen, events.building, files)
     if not prepared:
-        raise UserError("no check has such a name", hint="--check 'integrity/*', for instance")
+        raise UserError(
+            "no such check is made on these variants", hint="--check 'integrity/*', for instance"
+        )
     checks: dict[str, list[Check]] = {}
     for name in chosen:
         checks[name] = []

@@ -225,6 +225,13 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
     metavar="PATTERN",
     help="Only checks of such names, as in 'integrity/*' (again for more).",
 )
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="NAME",
+    help="Only kernels of this variant of `verify:` (again for more).",
+)
 @click.option("-x", "--stop-at-first", is_flag=True, help="End a kernel's checks with a failure.")
 @click.option("--without-base", is_flag=True, help="Do not check the kernels' bases beside them.")
 @click.argument("kernels", nargs=-1)
@@ -234,6 +241,7 @@ def verify(
     style: str,
     seconds: int,
     patterns: Sequence[str],
+    variants: Sequence[str],
     stop_at_first: bool,
     without_base: bool,
     kernels: Sequence[str],
@@ -251,12 +259,18 @@ def verify(
     from labctl.reports.verified import FORMATS
 
     lab = load_lab(lab_path)
+    known = [variant.name for variant in lab.verify.variants]
+    options = Options(
+        only=tuple(patterns) or ("*",),
+        stop_at_first=stop_at_first,
+        variants=tuple(named("variant", variants, known)),
+    )
     with screen.Checking() as checking:
         verified = verify(
             lab,
             kernels_of(lab, kernels),
             seconds=seconds,
-            options=Options(only=tuple(patterns) or ("*",), stop_at_first=stop_at_first),
+            options=options,
             with_base=not without_base,
             events=Events(building=checking.building, checking=checking.checking),
         )

@@ -182,6 +182,13 @@ def test_checks_are_chosen_by_name():
     ]
 
 
+def test_variants_are_chosen_by_name():
+    fast, slow = Variant(name="fast"), Variant(name="slow")
+    assert Options(variants=("slow",)).takes(slow, "integrity/exit")
+    assert not Options(variants=("slow",)).takes(fast, "integrity/exit")
+    assert Options().takes(fast, "integrity/exit")
+
+
 def test_a_variant_has_its_own_checks():
     fast = Variant(name="fast", checks=("integrity/e*",))
     titles = [check.title for check in examine([FakeGuest({})], variant=fast)]
