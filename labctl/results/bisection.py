@@ -69,18 +69,17 @@ class Search:
 def direction(d: Sequence[float], risk: float) -> int:
     """Return 1 if the mean of `d` is above 0, -1 if below, 0 if that is not yet sure.
 
-    One-sided tests at each of `LOOKS`: the t test, which is quick where nothing disturbs,
-    and Wilcoxon's signed ranks, which a few wild blocks do not blind. All of them share the
-    risk (Bonferroni): over all looks, 1 is said with at most the chance `risk` where the
-    values lie around 0 or below, and -1 likewise. Values after the last look that was
-    reached do not count.
+    To be asked at each of `LOOKS` once, of all values that are there by then: fewer, where
+    the host disturbed blocks. One-sided tests: the t test, which is quick where nothing
+    disturbs, and Wilcoxon's signed ranks, which a few wild blocks do not blind. All of them
+    share the risk (Bonferroni): over all looks, 1 is said with at most the chance `risk`
+    where the values lie around 0 or below, and -1 likewise.
     """
     from scipy.stats import ttest_1samp, wilcoxon
 
-    reached = [look for look in LOOKS if look <= len(d)]
-    if not reached:
+    if len(d) < LOOKS[0]:
         return 0
-    values = list(d[: reached[-1]])
+    values = list(d)
     if max(values) - min(values) <= 1e-12:  # no spread, no t statistic
         return (values[0] > 0) - (values[0] < 0)
     each = risk / len(LOOKS) / 2

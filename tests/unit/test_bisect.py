@@ -261,6 +261,13 @@ def test_a_few_wild_blocks_do_not_blind_it():
     assert direction([-one for one in d], 0.0125) == -1
 
 
+def test_the_last_look_takes_what_disturbed_blocks_left():
+    draw = np.random.default_rng(11)
+    values = draw.normal(0.02, 0.03, LOOKS[-1] - 1)
+    assert direction(values[: LOOKS[-2]], 0.01) == 0
+    assert direction(values, 0.01) == 1
+
+
 def test_direction_without_spread_or_blocks():
     assert direction([0.1] * 3, 0.05) == 0
     assert direction([0.1] * 4, 0.05) == 1
