@@ -149,8 +149,8 @@ class Bisect:
             self._note(decision)
             if decision.verdict == "undecided":
                 self.answer.problem = (
-                    f"step {step} is too near the middle of both ends: {decision.blocks} blocks "
-                    "did not decide"
+                    f"{decision.blocks} blocks did not decide on which side of the ends' middle "
+                    f"step {step} is: it is too near, or the host too loud"
                 )
                 break
             search.tell(step, decision.verdict)
