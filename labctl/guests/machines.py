@@ -34,7 +34,7 @@ class Machine:
         that of the fastest counter, so that a delay is never shorter than asked. `config`
         is the kernel's, which has the ticks per second; without it, nothing is said.
         """
-        if config is None or self.fastest_delay_hz is None:
+        if config is None or self.fastest_delay_hz is None or not config.is_file():
             return ""
         ticks = _TICKS.search(config.read_text())
         return f"lpj={self.fastest_delay_hz // int(ticks[1])}" if ticks else ""
