@@ -18,7 +18,7 @@
 #define BUSY_PROCESSES 4
 #define BUSY_NICE      -5
 #define GIVING_SECONDS 240 /* with KASAN, on a host with other work */
-/* A look costs a debug kernel much of a millisecond of the host. */
+/* Each look costs a debug kernel under translation a lot. */
 #define LOOK_MILLISECONDS 5
 #define WAIT_MILLISECONDS 20
 

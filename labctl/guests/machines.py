@@ -29,8 +29,8 @@ class Machine:
     def delay_loop(self, config: Path | None) -> str:
         """Return the parameter that spares a translated kernel from timing its delay loop.
 
-        Each vCPU but the first would do so for a sixth of a second, and in vain: "Consider
-        using lpj=", says Linux then. Under KVM it is told by the hypervisor. The value is
+        Each vCPU but the first would do so, for long and in vain: "Consider using lpj=",
+        says Linux then. Under KVM it is told by the hypervisor. The value is
         that of the fastest counter, so that a delay is never shorter than asked. `config`
         is the kernel's, which has the ticks per second; without it, nothing is said.
         """
