@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labctl import proc
+from labctl import checkout
 from labctl.errors import CommandError, HostError
 from labctl.lab_models import Lab
-
-_GIT_SECONDS = 60.0
 
 
 def describe(folder: Path) -> str | None:
@@ -16,15 +14,14 @@ def describe(folder: Path) -> str | None:
 
     It ends in -dirty if a file that git knows was changed.
     """
-    argv = ["git", "--no-optional-locks", "-c", f"safe.directory={folder}", "-C", str(folder)]
     try:
-        done = proc.run(
-            [*argv, "describe", "--always", "--tags", "--dirty", "--abbrev=12"],
-            timeout_seconds=_GIT_SECONDS,
+        name = (
+            checkout.look(folder, "describe", "--always", "--tags", "--abbrev=12").decode().strip()
         )
+        dirty = checkout.changed(folder, unknown=False)
     except (CommandError, HostError):
         return None
-    return done.text.strip() or None
+    return f"{name}-dirty" if dirty else name
 
 
 def commits_of(lab: Lab) -> dict[str, str]:

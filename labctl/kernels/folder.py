@@ -9,11 +9,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import proc
+from labctl import checkout
 from labctl.errors import CommandError
 from labctl.kernels.sources import File, read_json, write_json
 
-_GIT_SECONDS = 300.0
 # What a build in the user's tree leaves there; with git, .gitignore says it better.
 _MADE_FOLDERS = {".git", ".labctl", "include/config", "include/generated"}
 _MADE_ENDINGS = (".o", ".cmd", ".ko", ".a", ".mod", ".order", ".symvers")
@@ -35,16 +34,14 @@ class Folder:
     def hash(self) -> str:
         """Return the hash of the names, modes and contents of all source files.
 
-        With git: of the commit, the changes to it, and the files it does not know.
+        With git: of the commit's tree, and of the files that differ from it.
         """
         digest = hashlib.sha256()
         if not self._has_commit():
             self._hash_files(digest)
             return digest.hexdigest()
-        digest.update(self._git("rev-parse", "HEAD^{tree}"))
-        plain = ["--full-index", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"]
-        digest.update(self._git("diff", *plain, "HEAD"))
-        for name in self._listed("--others", "--exclude-standard"):
+        digest.update(checkout.look(self.folder, "rev-parse", "HEAD^{tree}"))
+        for name in checkout.changed(self.folder, unknown=True):
             content = _content(self.folder / name)
             digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
         return digest.hexdigest()
@@ -84,19 +81,13 @@ class Folder:
         if not (self.folder / ".git").exists():
             return False
         try:
-            self._git("rev-parse", "--verify", "HEAD")
+            checkout.look(self.folder, "rev-parse", "--verify", "HEAD")
         except CommandError:
             return False
         return True
 
-    def _git(self, *words: str) -> bytes:
-        # Without optional locks git leaves even its own index as it is.
-        safe = f"safe.directory={self.folder}"
-        argv = ["git", "--no-optional-locks", "-c", safe, "-C", str(self.folder), *words]
-        return proc.run(argv, timeout_seconds=_GIT_SECONDS).stdout
-
     def _listed(self, *words: str) -> list[str]:
-        names = self._git("ls-files", "-z", *words).split(b"\0")[:-1]
+        names = checkout.look(self.folder, "ls-files", "-z", *words).split(b"\0")[:-1]
         return sorted({os.fsdecode(name) for name in names})
 
     def _files(self) -> dict[str, Path]:
@@ -142,6 +133,8 @@ def _content(path: Path) -> bytes:
     """Return what makes up a file for a hash: its kind, and its text or target."""
     if path.is_symlink():
         return b"link " + os.fsencode(path.readlink())
+    if not path.is_file():  # deleted, or another repository within this one
+        return b"none"
     return (b"program " if os.access(path, os.X_OK) else b"file ") + path.read_bytes()
 
 

@@ -13,6 +13,7 @@ LAYERS = {
     "errors": 0,
     "units": 0,
     "proc": 1,
+    "checkout": 2,
     "lab": 2,  # and lab_*.py
     "host": 3,
     "host_facts": 3,

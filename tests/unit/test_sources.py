@@ -1,13 +1,13 @@
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import faketree
 import pytest
 
 from labctl.errors import HostError, UserError
+from labctl.experiments import provenance
 from labctl.kernels.sources import File, open_source
 
 
@@ -139,13 +139,33 @@ def test_nothing_is_written_into_the_users_folder(mine, state, tmp_path):
         paths = [p for p in mine.rglob("*") if p.is_file()]
         return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in paths}
 
-    time.sleep(0.02)  # so that git finds its index stale
-    (mine / "mm/memory.c").touch()
+    os.utime(mine / "mm/memory.c", (1000, 1000))  # so that git finds its index stale
     before = snapshot()
     source = open_source(f"dir:{mine}", state)
     source.hash()
     source.fill(tmp_path / "tree/src", ())
+    provenance.describe(mine)
     assert snapshot() == before
+
+
+def test_a_file_that_was_only_touched_is_no_change(mine, state):
+    source = open_source(f"dir:{mine}", state)
+    before, name = source.hash(), provenance.describe(mine)
+    os.utime(mine / "mm/memory.c", (1000, 1000))
+    assert source.hash() == before
+    assert provenance.describe(mine) == name
+    edit(mine)
+    assert provenance.describe(mine) == (name and f"{name}-dirty")
+
+
+def test_staging_changes_no_hash(mine, state):
+    source = open_source(f"dir:{mine}", state)
+    add(mine)
+    edit(mine)
+    before = source.hash()
+    if (mine / ".git").exists():
+        git(mine, "add", "-A")
+    assert source.hash() == before
 
 
 def test_a_copy_follows_the_folder_and_what_is_equal_keeps_its_time(mine, state, tmp_path):
