@@ -135,6 +135,29 @@ def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> Non
             return
 
 
+@contextmanager
+def _owned(
+    argv: Sequence[Argument],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    stdin: int | IO[bytes],
+    stdout: int | IO[bytes],
+    stderr: int | IO[bytes],
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program; kill what is left of it and its group, and reap it, at the block's end."""
+    popen = None
+    try:
+        with _deferred_signals():
+            popen = _start(
+                argv, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, bound=True
+            )
+        yield popen
+    finally:
+        if popen is not None:
+            _kill_group(popen, signal.SIGKILL)
+            popen.wait()
+
+
 def run(
     argv: Sequence[Argument],
     *,
@@ -151,34 +174,21 @@ def run(
         HostError: it could not be started.
     """
     began = time.monotonic()
-    process = None
-    try:
-        with _deferred_signals():
-            process = _start(
-                argv,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bound=True,
-            )
-        stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
-    except subprocess.TimeoutExpired as error:
-        assert process is not None
-        _kill_group(process, signal.SIGKILL)
-        stdout, stderr = process.communicate()
-        raise CommandError(
-            f"`{shlex.join(map(str, argv))}` did not end within {timeout_seconds:g} s",
-            status=process.returncode,
-            output=_tail(stdout + stderr),
-        ) from error
-    finally:
-        if process is not None:
-            _kill_group(process, signal.SIGKILL)
-            process.wait()
+    with _owned(
+        argv, cwd, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as popen:
+        try:
+            stdout, stderr = popen.communicate(stdin, timeout=timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            _kill_group(popen, signal.SIGKILL)
+            stdout, stderr = popen.communicate()
+            raise CommandError(
+                f"`{shlex.join(map(str, argv))}` did not end within {timeout_seconds:g} s",
+                status=popen.returncode,
+                output=_tail(stdout + stderr),
+            ) from error
     done = Completed(
-        tuple(map(str, argv)), process.returncode, stdout, stderr, time.monotonic() - began
+        tuple(map(str, argv)), popen.returncode, stdout, stderr, time.monotonic() - began
     )
     if check and done.status != 0:
         output = _tail(done.stderr or done.stdout)
@@ -280,25 +290,18 @@ def spawn(
     log: Path | None = None,
 ) -> Iterator[Process]:
     """Own a running program for the length of the block; its output is appended to `log`."""
-    process = None
-    try:
-        with _output(log) as out, _deferred_signals():
-            popen = _start(
-                argv,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                bound=True,
-            )
-            process = Process(popen)
-            _running.add(popen.pid)
-        yield process
-    finally:
-        if process is not None:
-            process.end()
-            _running.discard(process.pid)
+    with (
+        _output(log) as out,
+        _owned(
+            argv, cwd, env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        ) as popen,
+    ):
+        _running.add(popen.pid)
+        try:
+            yield Process(popen)
+        finally:
+            Process(popen).end()
+            _running.discard(popen.pid)
 
 
 def cpu_seconds() -> float:
@@ -352,10 +355,20 @@ def foreground(argv: Sequence[Argument], *, cwd: Path | None = None) -> int:
     return status if status >= 0 else 128 - status
 
 
-def launch(argv: Sequence[Argument], *, log: Path, cwd: Path | None = None) -> Process:
-    """Start a program that outlives labctl; the caller records its pid to end it later."""
-    with _output(log) as out:
-        return Process(
+def launch(
+    argv: Sequence[Argument],
+    *,
+    log: Path,
+    record: Callable[[int], None],
+    cwd: Path | None = None,
+) -> Process:
+    """Start a program that outlives labctl.
+
+    `record` is given its pid, to end it later, before any signal can end labctl; if it
+    fails, the program is ended at once.
+    """
+    with _output(log) as out, _deferred_signals():
+        process = Process(
             _start(
                 argv,
                 cwd=cwd,
@@ -366,6 +379,12 @@ def launch(argv: Sequence[Argument], *, log: Path, cwd: Path | None = None) -> P
                 bound=False,
             )
         )
+        try:
+            record(process.pid)
+        except BaseException:
+            process.end()
+            raise
+    return process
 
 
 @contextmanager

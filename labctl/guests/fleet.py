@@ -50,7 +50,7 @@ class Fleet:
             GuestError: a guest did not come up.
         """
         done = {spec.name: self._to_do(spec) for spec in specs}
-        started: list[tuple[Guest, GuestSpec]] = []
+        started: list[Guest] = []
         try:
             for spec in specs:
                 if done[spec.name] == _UNCHANGED:
@@ -58,16 +58,17 @@ class Fleet:
                 if self.running(spec.name):
                     self.down(spec.name)
                 guest = Guest(spec)
+                started.append(guest)  # before it runs: a signal may come in between
                 self.start(guest)
-                started.append((guest, spec))
-            for guest, _ in started:
+            for guest in started:
                 guest.wait_ready(deadline_seconds)
         except BaseException:
-            for _, spec in started:
-                self.down(spec.name, keep_logs=True)
+            for guest in started:
+                if guest.spec.name in self.names():
+                    self.down(guest.spec.name, keep_logs=True)
             raise
         finally:
-            for guest, _ in started:
+            for guest in started:
                 guest.detach()
         return done
 
@@ -90,15 +91,14 @@ class Fleet:
         spec = guest.spec
         shutil.rmtree(spec.folder, ignore_errors=True)
         prepare_folder(spec)
-        machine = proc.launch(
-            launchers.argv(spec), log=spec.folder / qemu.QEMU_LOG, cwd=spec.folder
-        )
-        record = {
-            "pid": machine.pid,
-            "started_ticks": proc.started_ticks(machine.pid),
-            "spec": _spec_as_json(spec),
-        }
-        (spec.folder / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
+
+        def record(pid: int) -> None:
+            ticks = proc.started_ticks(pid)
+            content = {"pid": pid, "started_ticks": ticks, "spec": _spec_as_json(spec)}
+            (spec.folder / _RECORD).write_text(json.dumps(content, indent=1) + "\n")
+
+        argv, log = launchers.argv(spec), spec.folder / qemu.QEMU_LOG
+        machine = proc.launch(argv, log=log, record=record, cwd=spec.folder)
         guest.attach(machine)
 
     def _record(self, name: str) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labctl import host, proc
-from labctl.errors import GuestLost, HostError
+from labctl.errors import GuestLost
 from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import qemu_arguments
@@ -84,17 +83,13 @@ def argv(spec: GuestSpec) -> list[str]:
 
 
 def find() -> str:
-    """Return the path of QEMU.
+    """Return the name of QEMU's program.
 
     Raises:
         HostError: it is not installed.
     """
-    found = shutil.which(PROGRAM)
-    if found is None:
-        raise HostError(
-            f"{PROGRAM} is not installed", hint="`make setup` installs what the lab needs"
-        )
-    return found
+    host.check_installed([PROGRAM])
+    return PROGRAM
 
 
 def check(arch: Architecture) -> None:

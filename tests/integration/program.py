@@ -1,5 +1,6 @@
 """The program itself, run as its users run it."""
 
+import ctypes
 import json
 import os
 import re
@@ -10,6 +11,15 @@ import time
 from pathlib import Path
 
 BOOT_SECONDS = 180
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def _prepare():
+    """Have labctl end with a runner that is ended, and hear Ctrl-C."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    # A shell without job control has what is in its background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Labctl:
@@ -25,7 +35,12 @@ class Labctl:
 
     def __call__(self, *words, check=True, stdin=subprocess.DEVNULL):
         done = subprocess.run(
-            self.argv(*words), cwd=self.folder, capture_output=True, text=True, stdin=stdin
+            self.argv(*words),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            stdin=stdin,
+            preexec_fn=_prepare,
         )
         assert "Traceback" not in done.stderr
         if check:
@@ -42,8 +57,7 @@ class Labctl:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # A shell without job control has what is in its background ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_prepare,
         )
         self.started.append(process)
         return process

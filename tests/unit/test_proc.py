@@ -17,6 +17,13 @@ def wait_until_gone(pid, seconds=5.0):
         time.sleep(0.01)
 
 
+def wait_until_told(log, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not log.read_text():
+        assert time.monotonic() < deadline, f"nothing came into {log}"
+        time.sleep(0.01)
+
+
 def test_run_returns_what_was_printed():
     done = proc.run(["sh", "-c", "cat; echo problem >&2"], stdin=b"in", timeout_seconds=10)
     assert (done.stdout, done.stderr, done.status) == (b"in", b"problem\n", 0)
@@ -68,10 +75,12 @@ def test_spawn_ends_it_after_an_error_too():
     assert process.poll() is not None
 
 
-def test_a_process_that_ignores_the_polite_request_ends_too(monkeypatch):
+def test_a_process_that_ignores_the_polite_request_ends_too(monkeypatch, tmp_path):
     monkeypatch.setattr(proc, "_TERMINATE_SECONDS", 0.2)
-    with proc.spawn(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]) as process:
-        time.sleep(0.1)
+    log = tmp_path / "log"
+    deaf = "trap '' TERM; echo deaf; while :; do sleep 1; done"
+    with proc.spawn(["sh", "-c", deaf], log=log) as process:
+        wait_until_told(log)
     assert process.poll() == -signal.SIGKILL
 
 
@@ -131,20 +140,43 @@ def test_a_signal_that_comes_while_a_program_starts_ends_the_program_too(tmp_pat
     wait_until_gone(int(said.read_text()))
 
 
-def test_what_was_launched_outlives_its_starter(tmp_path):
+def test_what_was_launched_outlives_its_starter_and_is_known_before_a_signal_ends_that(tmp_path):
+    said = tmp_path / "said"
     program = (
-        "from pathlib import Path; from labctl import proc\n"
-        f"p = proc.launch(['sleep', '1000'], log=Path({str(tmp_path / 'log')!r}))\n"
-        "print(p.pid, proc.started_ticks(p.pid))\n"
+        "import os, signal, sys, time; from pathlib import Path; from labctl import cli, proc\n"
+        "said, start = Path(sys.argv[1]), proc._start\n"
+        "def started_and_told_to_end(*args, **options):\n"
+        "    popen = start(*args, **options)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return popen\n"
+        "proc._start = started_and_told_to_end\n"
+        "def record(pid):\n"
+        "    said.write_text(f'{pid} {proc.started_ticks(pid)}')\n"
+        "def action():\n"
+        "    proc.launch(['sleep', '1000'], log=said.with_name('log'), record=record)\n"
+        "cli._quietly(action)\n"
     )
-    text = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
-    pid, ticks = map(int, text.split())
+    owner = subprocess.run([sys.executable, "-c", program, said], timeout=30, check=False)
+    assert owner.returncode == 128 + signal.SIGTERM
+    pid, ticks = map(int, said.read_text().split())
     found = proc.Found(pid, ticks)
     assert found.poll() is None
     found.end()
     assert found.poll() == 0
     wait_until_gone(pid)
     assert found.end() == 0  # once more does no harm
+
+
+def test_what_cannot_be_recorded_is_not_left_running(tmp_path):
+    pids = []
+
+    def record(pid):
+        pids.append(pid)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        proc.launch(["sleep", "1000"], log=tmp_path / "log", record=record)
+    wait_until_gone(*pids)
 
 
 def test_another_process_of_the_same_pid_is_not_ours():
@@ -185,9 +217,7 @@ def test_the_cpu_time_of_what_was_started_is_ones_own(tmp_path):
     before = proc.cpu_seconds()
     log = tmp_path / "log"
     with proc.spawn([sys.executable, "-c", BUSY], log=log):
-        deadline = time.monotonic() + 60
-        while not log.read_text() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until_told(log)
         living = proc.cpu_seconds()
         assert living - before >= 0.25
     assert proc.cpu_seconds() >= living - 0.05, "what ended is not forgotten"
