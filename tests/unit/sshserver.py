@@ -11,6 +11,7 @@ from pathlib import Path
 import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from paramiko.common import MSG_CHANNEL_SUCCESS
 
 
 def new_key(path: Path) -> paramiko.PKey:
@@ -25,6 +26,22 @@ def new_key(path: Path) -> paramiko.PKey:
 
 def public(key: paramiko.PKey) -> str:
     return f"{key.get_name()} {key.get_base64()}"
+
+
+class Line(paramiko.Transport):
+    """Begins a command when its request is answered, as other servers do.
+
+    By paramiko alone a quick command could end its session before the answer is out.
+    """
+
+    def __init__(self, line: socket.socket) -> None:
+        super().__init__(line)
+        self.commands: list[threading.Thread] = []
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        super()._send_user_message(data)
+        if data.asbytes()[0] == MSG_CHANNEL_SUCCESS and self.commands:
+            self.commands.pop().start()
 
 
 class Server(paramiko.ServerInterface):
@@ -60,7 +77,7 @@ class Server(paramiko.ServerInterface):
             if self.silent:
                 self._silenced.append(line)
                 continue
-            transport = paramiko.Transport(line)
+            transport = Line(line)
             transport.add_server_key(self.host_key)
             transport.start_server(server=self, event=threading.Event())
             self.connections.append(transport)
@@ -77,7 +94,8 @@ class Server(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self._run, args=(channel, command), daemon=True).start()
+        command_thread = threading.Thread(target=self._run, args=(channel, command), daemon=True)
+        channel.transport.commands.append(command_thread)
         return True
 
     def _run(self, channel: paramiko.Channel, command: bytes) -> None:
