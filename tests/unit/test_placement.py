@@ -1,5 +1,6 @@
 """Where guests go on a host, and threads that are really put there."""
 
+import contextlib
 import os
 import threading
 from dataclasses import replace
@@ -112,8 +113,10 @@ def sleepers():
         gate.wait()
 
     threads = [threading.Thread(target=sleep) for _ in range(2)]
-    names = [path.name for path in Path("/proc/self/task").iterdir()]
-    before = {int(name): os.sched_getaffinity(int(name)) for name in names}
+    before = {}
+    for path in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # another test's thread, at its end
+            before[int(path.name)] = os.sched_getaffinity(int(path.name))
     for thread in threads:
         thread.start()
     ready.wait()
@@ -122,7 +125,8 @@ def sleepers():
     for thread in threads:
         thread.join()
     for thread, cpus in before.items():
-        os.sched_setaffinity(thread, cpus)
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, cpus)
 
 
 def test_threads_are_pinned_and_the_others_kept_off(sleepers):

@@ -7,6 +7,7 @@ import pty
 import select
 import signal
 import socket
+import termios
 import threading
 import tty
 from collections.abc import Callable, Iterator
@@ -60,7 +61,10 @@ class Line:
 
     def close(self) -> None:
         os.close(self._stopped)
-        self._thread.join()
+        while self._thread.is_alive():
+            # Where no agent reads any more, a write to the port would never end.
+            termios.tcflush(self._slave, termios.TCIFLUSH)
+            self._thread.join(0.1)
         self._server.close()
         for file in (self._master, self._slave, self._stop):
             os.close(file)
