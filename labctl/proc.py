@@ -29,6 +29,10 @@ Argument = str | Path
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _TERMINATE_SECONDS = 3.0
+# A signal that comes right before a system call is heard when the call returns.
+_STEP_SECONDS = 1.0
+# What was killed gives its memory back first: a large guest's takes a while.
+_REAP_SECONDS = 300.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _running: set[int] = set()  # what `spawn` owns now
@@ -155,7 +159,57 @@ def _owned(
     finally:
         if popen is not None:
             _kill_group(popen, signal.SIGKILL)
-            popen.wait()
+            _reap(popen)
+
+
+def _wait(popen: subprocess.Popen[bytes], timeout_seconds: float) -> int | None:
+    try:
+        return popen.wait(timeout_seconds)  # which sleeps 50 ms at most at a time
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _reap(popen: subprocess.Popen[bytes]) -> int:
+    """Wait for what was killed; return its status.
+
+    Raises:
+        HostError: it is still there, in a system call that does not end.
+    """
+    status = _wait(popen, _REAP_SECONDS)
+    if status is None:
+        raise HostError(
+            f"process {popen.pid} was killed and does not end",
+            hint="`dmesg` may say what it awaits",
+        )
+    return status
+
+
+def _communicate(
+    popen: subprocess.Popen[bytes], stdin: bytes, timeout_seconds: float
+) -> tuple[bytes, bytes]:
+    """Feed a program and return its outputs, in steps; raises TimeoutExpired."""
+    deadline = time.monotonic() + timeout_seconds
+    given: bytes | None = stdin
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            return popen.communicate(given, timeout=min(_STEP_SECONDS, left))
+        except subprocess.TimeoutExpired:
+            given = None  # it is kept for the next step
+            if left <= _STEP_SECONDS:
+                raise
+
+
+def _outputs(popen: subprocess.Popen[bytes]) -> bytes:
+    """Return what a killed program had said.
+
+    A child of it in another session may live on and hold its outputs open.
+    """
+    try:
+        stdout, stderr = _communicate(popen, b"", _TERMINATE_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        return (error.output or b"") + (error.stderr or b"")
+    return stdout + stderr
 
 
 def run(
@@ -178,14 +232,13 @@ def run(
         argv, cwd, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as popen:
         try:
-            stdout, stderr = popen.communicate(stdin, timeout=timeout_seconds)
+            stdout, stderr = _communicate(popen, stdin, timeout_seconds)
         except subprocess.TimeoutExpired as error:
             _kill_group(popen, signal.SIGKILL)
-            stdout, stderr = popen.communicate()
             raise CommandError(
                 f"`{shlex.join(map(str, argv))}` did not end within {timeout_seconds:g} s",
-                status=popen.returncode,
-                output=_tail(stdout + stderr),
+                status=_reap(popen),
+                output=_tail(_outputs(popen)),
             ) from error
     done = Completed(
         tuple(map(str, argv)), popen.returncode, stdout, stderr, time.monotonic() - began
@@ -221,17 +274,14 @@ class Process:
 
     def wait(self, timeout_seconds: float) -> int | None:
         """Return the exit status, or None if it still runs after `timeout_seconds`."""
-        try:
-            return self._popen.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        return _wait(self._popen, timeout_seconds)
 
     def end(self) -> int:
         """End it and all of its group: terminate, then kill. Always reaps; safe to call twice."""
         _kill_group(self._popen, signal.SIGTERM)
         if self.wait(_TERMINATE_SECONDS) is None:
             _kill_group(self._popen, signal.SIGKILL)
-        return self._popen.wait()
+        return _reap(self._popen)
 
 
 def started_ticks(pid: int) -> int | None:
@@ -273,12 +323,19 @@ class Found:
                 if self.poll() is not None:
                     return 0
                 signal.pidfd_send_signal(descriptor, number)
-                select.select([descriptor], [], [], _TERMINATE_SECONDS)
+                _await_end(descriptor, _TERMINATE_SECONDS)
         except ProcessLookupError:
             pass
         finally:
             os.close(descriptor)
         return 0
+
+
+def _await_end(descriptor: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([descriptor], [], [], min(_STEP_SECONDS, left))[0]:
+            return
 
 
 @contextmanager
@@ -345,11 +402,12 @@ def foreground(argv: Sequence[Argument], *, cwd: Path | None = None) -> int:
             foreground=True,
         )
         try:
-            status = popen.wait()
+            while (status := _wait(popen, _STEP_SECONDS)) is None:
+                pass
         finally:
             if popen.poll() is None:
                 popen.kill()
-                popen.wait()
+                _reap(popen)
     finally:
         signal.signal(signal.SIGINT, before)
     return status if status >= 0 else 128 - status

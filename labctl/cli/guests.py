@@ -18,7 +18,7 @@ from labctl.errors import UserError
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
 
-_WATCH_SECONDS = 2.0
+_WATCH_STEPS = 2  # of a second each: a signal is heard between them
 
 
 @click.command()
@@ -67,7 +67,8 @@ def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
     with contextlib.suppress(KeyboardInterrupt), screen.Watching() as watching:
         while True:
             watching.show(_as_table(fleet.status()))
-            time.sleep(_WATCH_SECONDS)
+            for _ in range(_WATCH_STEPS):
+                time.sleep(1.0)
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})

@@ -7,19 +7,23 @@ the machine; a line that was torn by one is cut off before the next is written.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from labctl import flock
+
+_LOCK_SECONDS = 60.0  # others hold it for one line's writing
+
 
 def append(path: Path, line: bytes, checked_bytes: int = -1) -> int:
     """Append one line so that it stays, and return the file's new size.
 
     Up to `checked_bytes` the file is known to hold whole lines. Raises OSError when
-    the disk is full or fails; the file then ends where it ended before.
+    the disk is full or fails, or another process does not leave the file; it then ends
+    where it ended before.
     """
     with _locked(path) as descriptor:
         return _append(descriptor, line, checked_bytes)
@@ -50,7 +54,8 @@ def _locked(path: Path) -> Iterator[int]:
     is_new = not path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not flock.take(descriptor, timeout_seconds=_LOCK_SECONDS):
+            raise TimeoutError(errno.ETIMEDOUT, "another process holds its lock", str(path))
         if is_new:
             sync_folder(path.parent)
         yield descriptor

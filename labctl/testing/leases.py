@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from labctl import flock
 from labctl.errors import HostError
 from labctl.lab_models import Topology
 from labctl.units import GIB, MIB
@@ -24,6 +25,8 @@ from labctl.units import GIB, MIB
 _QEMU_BYTES = 192 * MIB
 _POLL_SECONDS = 0.2
 _SUFFIX = ".lease"
+# As long as a kernel may build, or an experiment may take.
+_LOCK_SECONDS = 4 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class Leases:
                 return None
             path = self.folder / f"{uuid.uuid4().hex}{_SUFFIX}"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            flock.take(descriptor, timeout_seconds=_POLL_SECONDS)  # it is new
             content = {"memory_bytes": room.memory_bytes, "vcpus": room.vcpus, "pid": os.getpid()}
             os.write(descriptor, json.dumps(content).encode())
             return Lease(path, descriptor)
@@ -139,11 +142,16 @@ def _is_free(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a file's lock for the length of the block."""
+    """Hold a file's lock for the length of the block.
+
+    Raises:
+        HostError: others did not give it back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        if not flock.take(descriptor, shared=shared, timeout_seconds=_LOCK_SECONDS):
+            raise HostError(f"another process has held it for {_LOCK_SECONDS:g} s", where=str(path))
         yield
     finally:
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # also where a forked child has it open

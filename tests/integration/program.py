@@ -66,7 +66,7 @@ class Labctl:
         """End what a test that failed has left."""
         for process in self.started:
             process.kill()
-            process.wait()
+            process.wait(60)
         for pid in self.guests_running():
             os.kill(pid, signal.SIGKILL)
 

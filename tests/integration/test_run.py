@@ -78,7 +78,7 @@ def test_a_killed_run_leaves_nothing_and_goes_on(labctl):
         assert labctl.guests_running()
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.wait(60)
     wait_for(lambda: not labctl.guests_running(), 5, "end of the guests")
     before = labctl.samples()
     labctl("run", "--resume", "latest", check=False)

@@ -107,7 +107,7 @@ def test_a_killed_holder_holds_nothing(tmp_path):
     )
     holder.stdout.readline()
     holder.kill()
-    holder.wait()
+    holder.wait(60)
     told = []
     with host.measuring("run mine", waiting=told.append, folder=tmp_path):
         assert told == []

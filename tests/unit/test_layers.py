@@ -12,6 +12,7 @@ ROOT = Path(labctl.__file__).parent
 LAYERS = {
     "errors": 0,
     "units": 0,
+    "flock": 1,
     "proc": 1,
     "checkout": 2,
     "lab": 2,  # and lab_*.py

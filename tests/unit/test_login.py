@@ -41,7 +41,7 @@ def test_labctls_that_make_the_key_together_agree(tmp_path):
     )
     argv = [sys.executable, "-c", program, str(tmp_path)]
     together = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(3)]
-    assert len({process.communicate()[0] for process in together}) == 1
+    assert len({process.communicate(timeout=60)[0] for process in together}) == 1
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no OpenSSH client")

@@ -109,8 +109,8 @@ def sleepers():
 
     def sleep():
         ids.append(threading.get_native_id())
-        ready.wait()
-        gate.wait()
+        ready.wait(60)
+        gate.wait(60)
 
     threads = [threading.Thread(target=sleep) for _ in range(2)]
     before = {}
@@ -119,11 +119,11 @@ def sleepers():
             before[int(path.name)] = os.sched_getaffinity(int(path.name))
     for thread in threads:
         thread.start()
-    ready.wait()
+    ready.wait(60)
     yield dict(enumerate(ids))
     gate.set()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     for thread, cpus in before.items():
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(thread, cpus)

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -51,6 +52,15 @@ def test_a_deadline_ends_the_whole_group():
         proc.run(["sh", "-c", "sleep 1000 & echo $!; wait"], timeout_seconds=0.3)
 
 
+def test_a_deadline_holds_where_a_child_in_another_session_keeps_the_output_open(monkeypatch):
+    monkeypatch.setattr(proc, "_TERMINATE_SECONDS", 0.2)
+    with pytest.raises(CommandError, match="did not end within") as caught:
+        proc.run(["sh", "-c", "setsid sleep 1000 & echo $!; wait"], timeout_seconds=0.5)
+    child = int(caught.value.output)
+    assert proc.started_ticks(child) is not None
+    os.kill(child, signal.SIGKILL)
+
+
 def test_children_run_in_the_c_locale(monkeypatch):
     monkeypatch.setenv("LC_MESSAGES", "de_DE.UTF-8")
     monkeypatch.setenv("LANGUAGE", "de")
@@ -89,13 +99,14 @@ def test_what_was_spawned_dies_with_its_owner(tmp_path, ending):
     program = (
         "import time; from labctl import proc\n"
         "with proc.spawn(['sleep', '1000']) as p:\n"
-        "    print(p.pid, flush=True); time.sleep(1000)\n"
+        "    print(p.pid, flush=True)\n"
+        "    while True: time.sleep(0.2)\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     pid = int(owner.stdout.readline())
     assert proc.started_ticks(pid) is not None
     owner.send_signal(ending)
-    owner.wait()
+    owner.wait(60)
     wait_until_gone(pid)
 
 
@@ -107,14 +118,14 @@ def test_a_command_that_is_ended_takes_its_childrens_children_along(ending):
         "import time; from pathlib import Path; from labctl import cli, proc\n"
         "def action():\n"
         "    with proc.spawn(['sh', '-c', 'sleep 999 & echo $!; wait'], log=Path('/dev/stderr')):\n"
-        "        time.sleep(1000)\n"
+        "        while True: time.sleep(0.2)\n"
         "cli._quietly(action)\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
     pid = int(owner.stderr.readline())
     assert proc.started_ticks(pid) is not None
     owner.send_signal(ending)
-    assert owner.wait() == 128 + ending
+    assert owner.wait(60) == 128 + ending
     wait_until_gone(pid)
 
 
@@ -132,7 +143,7 @@ def test_a_signal_that_comes_while_a_program_starts_ends_the_program_too(tmp_pat
         "proc._start = started_and_told_to_end\n"
         "def action():\n"
         "    with proc.spawn(['sh', '-c', 'sleep 999 & echo $! >\"$0\"; wait', said]):\n"
-        "        time.sleep(1000)\n"
+        "        while True: time.sleep(0.2)\n"
         "cli._quietly(action)\n"
     )
     owner = subprocess.run([sys.executable, "-c", program, said], timeout=30, check=False)
@@ -188,7 +199,7 @@ def test_another_process_of_the_same_pid_is_not_ours():
         assert process.poll() is None
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
 
 
 def test_a_program_with_parentheses_in_its_name_is_found(tmp_path):
@@ -199,7 +210,7 @@ def test_a_program_with_parentheses_in_its_name_is_found(tmp_path):
         assert proc.started_ticks(process.pid) > 0
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
     assert proc.started_ticks(process.pid) is None
 
 
@@ -209,7 +220,8 @@ end = time.process_time() + 0.3
 while time.process_time() < end:
     pass
 print("worked", flush=True)
-time.sleep(60)
+while True:
+    time.sleep(0.2)
 """
 
 

@@ -84,7 +84,7 @@ def lab(tmp_path):
     (folder / "console.log").write_text("".join(f"line {n}\n" for n in range(200)))
     yield tmp_path
     guest.kill()
-    guest.wait()
+    guest.wait(60)
 
 
 def heed_signals():

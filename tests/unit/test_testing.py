@@ -141,7 +141,8 @@ def test_a_killed_process_gives_its_lease_back(tmp_path):
     def hold():
         ours.take(Room(6 * GIB, 4), deadline_seconds=5)
         os.write(writer, b"held")
-        signal.pause()
+        while True:
+            time.sleep(1)
 
     holder = forked(hold)
     try:
@@ -158,9 +159,10 @@ def test_a_killed_process_gives_its_lease_back(tmp_path):
 
 def test_nobody_works_while_somebody_measures(tmp_path):
     quiet = Quiet(tmp_path)
-    seen = tmp_path / "seen"
+    begun, seen = tmp_path / "begun", tmp_path / "seen"
 
     def work():
+        begun.touch()
         with quiet.working():
             seen.touch()
 
@@ -168,20 +170,17 @@ def test_nobody_works_while_somebody_measures(tmp_path):
         os.waitpid(forked(work), 0)
     assert seen.exists()
     seen.unlink()
+    begun.unlink()
     with quiet.measuring():
         worker = forked(work)
         deadline = time.monotonic() + 100
-        while not _waits_for_a_lock(worker):
+        while not begun.exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        time.sleep(0.3)
         assert not seen.exists()
     os.waitpid(worker, 0)
     assert seen.exists()
-
-
-def _waits_for_a_lock(pid):
-    lines = open("/proc/locks").read().splitlines()  # noqa: SIM115, PTH123
-    return any("->" in line and f" {pid} " in line for line in lines)
 
 
 CONSOLE = """\
