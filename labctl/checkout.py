@@ -5,23 +5,41 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labctl import proc
-
-_GIT_SECONDS = 300.0
+from labctl import git
+from labctl.errors import CommandError
 
 
 def look(folder: Path, *words: str) -> bytes:
-    """Return what a git command says in a folder, whoever owns it.
+    """Return what a git command says of the work tree that a folder is in, whoever owns it.
 
     `diff` and `describe --dirty` are not for this: both write the index, whatever
     they are told of locks. `changed` asks `status`, which does not.
 
     Raises:
-        CommandError: git failed, or there is no commit or work tree.
-        HostError: git is not installed, or took longer than 300 seconds.
+        CommandError: git failed, took longer than 300 seconds, or there is no commit
+            or work tree.
+        HostError: git is not installed.
     """
-    options = ["--no-optional-locks", "-c", f"safe.directory={folder}", "-C", str(folder)]
-    return proc.run(["git", *options, *words], timeout_seconds=_GIT_SECONDS).stdout
+    top = git.top(folder)
+    if top is None:
+        raise CommandError(f"{folder} is in no git work tree", status=128, output="")
+    return git.run(top, *words, settings=git.without_filters(top)).stdout
+
+
+def has_commit(folder: Path) -> bool:
+    """Return whether a folder is the top of a git work tree with a commit.
+
+    Raises:
+        CommandError: git cannot read the repository.
+        HostError: git is not installed.
+    """
+    if not os.path.lexists(folder / ".git"):
+        return False
+    done = git.run(folder.resolve(), "rev-parse", "--verify", "--quiet", "HEAD", check=False)
+    if done.status > 1 or done.stderr:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise CommandError(f"git cannot read {folder}: {said}", status=done.status, output=said)
+    return done.status == 0
 
 
 def changed(folder: Path, *, unknown: bool) -> list[str]:
@@ -30,6 +48,7 @@ def changed(folder: Path, *, unknown: bool) -> list[str]:
     Names are relative to the work tree's top. A file that is staged and then put
     back counts as changed. Errors are those of `look`.
     """
-    asked = ["--no-renames", f"--untracked-files={'all' if unknown else 'no'}"]
+    asked = ["--no-renames", "--ignore-submodules=dirty"]
+    asked += [f"--untracked-files={'all' if unknown else 'no'}"]
     lines = look(folder, "status", "--porcelain", "-z", *asked).split(b"\0")[:-1]
     return sorted(os.fsdecode(line[3:]) for line in lines)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import select
 import shlex
@@ -35,6 +36,18 @@ _STEP_SECONDS = 1.0
 _REAP_SECONDS = 300.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+# Variables that steer the tools that labctl runs: another repository, other flags, files
+# read besides. By tool: locale, git, patch, tar and xz, make, compilers, shells.
+_STEERING = re.compile(
+    r"LANGUAGE|LC_\w+"
+    r"|GIT_\w+"
+    r"|POSIXLY_CORRECT|PATCH_\w+|VERSION_CONTROL|SIMPLE_BACKUP_SUFFIX|QUOTING_STYLE"
+    r"|TAR_OPTIONS|XZ_OPT|XZ_DEFAULTS"
+    r"|(GNU)?MAKE(FILES|FLAGS|LEVEL|OVERRIDES)|MFLAGS"
+    r"|CPATH|C_INCLUDE_PATH|LIBRARY_PATH|COMPILER_PATH|GCC_\w+|LD_RUN_PATH|SOURCE_DATE_EPOCH"
+    r"|DEPENDENCIES_OUTPUT|SUNPRO_DEPENDENCIES"
+    r"|BASH_ENV|ENV|CDPATH|GREP_OPTIONS"
+)
 _running: set[int] = set()  # what `spawn` owns now
 
 
@@ -55,8 +68,11 @@ class Completed:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of every child: this process's, in the C locale, plus `extra`."""
-    env = {k: v for k, v in os.environ.items() if k != "LANGUAGE" and not k.startswith("LC_")}
+    """Return the environment of every child: this process's, in the C locale, plus `extra`.
+
+    What would change the result of a tool behind labctl's back is left out.
+    """
+    env = {k: v for k, v in os.environ.items() if not _STEERING.fullmatch(k)}
     return env | {"LC_ALL": "C"} | dict(extra or {})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import proc
+from labctl import git, proc
 from labctl.errors import HostError
 from labctl.kernels.make import Make
 from labctl.kernels.series import Patch, Series
@@ -18,15 +18,6 @@ from labctl.kernels.sources import File
 _COMPLAINT = re.compile(r"^(\S+?):\d+(?::\d+)?: ((?:warning|error): .*)$", re.IGNORECASE)
 _GIT_SECONDS = 60.0
 _CHECKPATCH_SECONDS = 120.0
-# What of the user's own git would change the outcome: hooks, signing, templates.
-_GIT_ENV = {
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_CONFIG_SYSTEM": "/dev/null",
-    "GIT_COMMITTER_NAME": "labctl",
-    "GIT_COMMITTER_EMAIL": "labctl@localhost",
-    "GIT_AUTHOR_NAME": "labctl",
-    "GIT_AUTHOR_EMAIL": "labctl@localhost",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +92,8 @@ def checkpatch(source: Path, patch: Patch) -> list[str]:
     done = proc.run(
         [script, "--strict", "--no-signoff", "--no-summary", "--terse", "-"],
         cwd=source,
+        # Without a home: ~/.checkpatch.conf is the user's, not the reviewer's.
+        env=git.environment(source.parent) | {"HOME": "/dev/null"},
         stdin=patch.content,
         timeout_seconds=_CHECKPATCH_SECONDS,
         check=False,
@@ -129,26 +122,20 @@ def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_bytes(file.data)
                 (root / name).chmod(0o755 if file.executable else 0o644)
-        for words in (["init", "-q"], ["add", "-A", "-f"],
-                      ["commit", "-q", "--allow-empty", "-m", "base"]):  # fmt: skip
-            _git(root, words)
+        git.run(root, "init", "-q", "--template=", timeout_seconds=_GIT_SECONDS)
+        git.run(root, "add", "-A", "-f", timeout_seconds=_GIT_SECONDS)
+        base = ["commit", "-q", "--allow-empty", "-m", "base"]
+        git.run(root, *base, timeout_seconds=_GIT_SECONDS)
         for patch in series.patches:
-            done = _git(root, ["am", "-q", f"-p{patch.strip}"], patch.content, check=False)
+            done = git.run(
+                root,
+                *["am", "-q", f"-p{patch.strip}"],
+                stdin=patch.content,
+                timeout_seconds=_GIT_SECONDS,
+                check=False,
+            )
             said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
             outcome.append(None if done.status == 0 else said or "git am failed")
             if done.status != 0:
                 break
     return outcome
-
-
-def _git(
-    root: Path, words: Sequence[str], stdin: bytes = b"", *, check: bool = True
-) -> proc.Completed:
-    return proc.run(
-        ["git", *words],
-        cwd=root,
-        env=_GIT_ENV,
-        stdin=stdin,
-        timeout_seconds=_GIT_SECONDS,
-        check=check,
-    )

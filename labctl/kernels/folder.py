@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labctl import checkout
-from labctl.errors import CommandError
+from labctl.errors import CommandError, UserError
 from labctl.kernels.sources import File, read_json, write_json
 
 # What a build in the user's tree leaves there; with git, .gitignore says it better.
 _MADE_FOLDERS = {".git", ".labctl", "include/config", "include/generated"}
 _MADE_ENDINGS = (".o", ".cmd", ".ko", ".a", ".mod", ".order", ".symvers")
-_MADE_FILES = {".config", ".config.old", ".version", "vmlinux", "System.map"}
+_MADE_FILES = {".git", ".config", ".config.old", ".version", "vmlinux", "System.map"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,15 @@ class Folder:
         return File(path.read_bytes(), os.access(path, os.X_OK))
 
     def _has_commit(self) -> bool:
-        if not (self.folder / ".git").exists():
-            return False
         try:
-            checkout.look(self.folder, "rev-parse", "--verify", "HEAD")
-        except CommandError:
-            return False
-        return True
+            return checkout.has_commit(self.folder)
+        except CommandError as error:
+            # Without git the same folder would have another address.
+            raise UserError(
+                f"git cannot read the source: {error.output}",
+                where=str(self.folder),
+                hint="repair the repository, or remove .git to take the files as they are",
+            ) from error
 
     def _listed(self, *words: str) -> list[str]:
         names = checkout.look(self.folder, "ls-files", "-z", *words).split(b"\0")[:-1]

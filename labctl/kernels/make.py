@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import host, proc
+from labctl import git, host, proc
 from labctl.errors import BuildError, HostError
 from labctl.kernels import kconfig, symbols
 from labctl.kernels.kconfig import Option
@@ -152,6 +152,8 @@ class Make:
         lock: list[str | Path] = ["flock", "--no-fork", "--timeout", "60", self.tree.make_lock]
         arch = {"ARCH": self.arch.kbuild, "CROSS_COMPILE": self.arch.cross_compile}
         fixed = _FIXED | {name: value for name, value in arch.items() if value}
+        # scripts/setlocalversion asks git, which may find the user's repository around the tree.
+        kept |= git.environment(self.tree.folder)
         env = [f"{name}={value}" for name, value in (kept | fixed | (more or {})).items()]
         make: list[str | Path] = ["make", "-C", self.tree.src, f"O={self.tree.build}"]
         return [*lock, "env", "-i", *env, *make, "LOCALVERSION=", *goals]

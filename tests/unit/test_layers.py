@@ -14,6 +14,7 @@ LAYERS = {
     "units": 0,
     "flock": 1,
     "proc": 1,
+    "git": 2,
     "checkout": 2,
     "lab": 2,  # and lab_*.py
     "host": 3,
