@@ -7,18 +7,22 @@ import shutil
 from pathlib import Path
 
 from labctl.errors import HostError
+from labctl.kernels import images
+from labctl.kernels.hashed import Hashed
 from labctl.lab_arch import ARCHITECTURES, X86_64
 from labctl.lab_models import Lab
 from labctl.results.nights import Record
 
 _MOST = 30
 _FOLDER_DIGITS = 32
+_NOTE = ".sha256"
 
 
 def keep(lab: Lab, history: Path, record: Record) -> None:
     """Keep a night's images, so that later nights can be measured against it.
 
-    Of more than 30 the oldest go; `record` names tonight's, which stay.
+    Of more than 30 the oldest go; `record` names tonight's, which stay. A file's name
+    is the hash of what the image was built from; that of its content is noted beside it.
 
     Raises:
         HostError: the disk is full or fails.
@@ -30,15 +34,18 @@ def keep(lab: Lab, history: Path, record: Record) -> None:
             name = ARCHITECTURES[kernel.get("arch", X86_64.name)].image.name
             built = lab.state / "images" / kernel["image"][:_FOLDER_DIGITS] / name
             kept = folder / kernel["image"]
-            if kept.exists():
+            if _is_whole(kept):
                 os.utime(kept)
-            elif built.exists():
+            elif built.exists() and not images.damaged(built.parent):
                 temporary = folder / f"{os.getpid()}.tmp"
                 shutil.copyfile(built, temporary)
+                _note(kept).write_text(Hashed.of(temporary).sha256 + "\n")
                 temporary.replace(kept)
-        by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        named = (path for path in folder.iterdir() if not path.suffix)
+        by_age = sorted(named, key=lambda path: path.stat().st_mtime, reverse=True)
         for old in by_age[_MOST:]:
             old.unlink()
+            _note(old).unlink(missing_ok=True)
     except OSError as error:
         raise HostError(
             f"the night's images could not be kept: {error.strerror or error}", where=str(folder)
@@ -46,6 +53,18 @@ def keep(lab: Lab, history: Path, record: Record) -> None:
 
 
 def find(history: Path, image: str) -> Path | None:
-    """Return the bzImage of an image's hash, None if it was not kept."""
+    """Return the bzImage of an image's hash, None if it was not kept or is damaged."""
     path = history / "images" / image
-    return path if path.is_file() else None
+    return path if _is_whole(path) else None
+
+
+def _note(kept: Path) -> Path:
+    return kept.with_name(f"{kept.name}{_NOTE}")
+
+
+def _is_whole(kept: Path) -> bool:
+    try:
+        noted = _note(kept).read_text("ascii", "replace").strip()
+    except FileNotFoundError:  # kept by an older labctl
+        return kept.is_file()
+    return Hashed(kept, noted).holds()

@@ -182,7 +182,8 @@ class Nightly:
         earlier = compared(cells[0])
         bzimage = self.image_of(earlier["kernels"][own.name]["image"])
         if bzimage is None:
-            self.tell(f"{name}: the image of {own.name} of {earlier['night']} is gone")
+            night = earlier["night"]
+            self.tell(f"{name}: the image of {own.name} of {night} is gone or damaged")
             return False
         self.tell(f"{name}: {own.name} is measured against that of {earlier['night']}")
         before = Kernel(

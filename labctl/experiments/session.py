@@ -81,7 +81,7 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
 
 
 def _check_unchanged(folder: RunFolder, record: dict[str, Any], now: dict[str, Any]) -> None:
-    for what in ("experiments", "kernels", "accel", "guests"):
+    for what in ("experiments", "kernels", "accel", "guests", "initramfs"):
         if now[what] != record[what]:
             raise UserError(
                 f"{what} changed since the run {folder.id} began",

@@ -48,13 +48,15 @@ class Fleet:
 
         Raises:
             GuestError: a guest did not come up.
+            HostError: an image or the initramfs is damaged.
         """
         done = {spec.name: self._to_do(spec) for spec in specs}
+        to_start = [spec for spec in specs if done[spec.name] != _UNCHANGED]
+        for spec in to_start:
+            spec.check_files()  # before one that runs is ended for it
         started: list[Guest] = []
         try:
-            for spec in specs:
-                if done[spec.name] == _UNCHANGED:
-                    continue
+            for spec in to_start:
                 if self.running(spec.name):
                     self.down(spec.name)
                 guest = Guest(spec)

@@ -92,6 +92,7 @@ class Guest:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            self.spec.check_files()
             stack.enter_context(_alone_in(self.spec.folder))
             prepare_folder(self.spec)
             machine = stack.enter_context(

@@ -20,6 +20,7 @@ from labctl import host, proc
 from labctl.errors import BuildError, CommandError, HostError, UserError
 from labctl.guests import busybox, cpio
 from labctl.guests.cpio import Entry
+from labctl.kernels.hashed import Hashed
 from labctl.lab_arch import X86_64, Architecture
 
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-pthread")
@@ -47,6 +48,11 @@ class Initramfs:
     path: Path
     hash: str
     programs: Path
+    hashed_programs: tuple[Hashed, ...] = ()
+
+    def files(self, launcher: str) -> tuple[Hashed, ...]:
+        """Return what a launcher's guests read of it, with hashes."""
+        return (Hashed(self.path, self.hash),) if launcher == "qemu" else self.hashed_programs
 
 
 def build(
@@ -83,10 +89,11 @@ def build(
     archive = cpio.archive(entries)
     digest = hashlib.sha256(archive).hexdigest()
     path = store / f"initramfs-{digest[:16]}.cpio"
-    if not path.exists():
+    if not Hashed(path, digest).holds():
         _write(path, archive, 0o644)
     programs = {Path(_PROGRAMS[name]).name: program for name, program in built.items()}
-    return Initramfs(path, digest, _folder(store, programs | dict(beside or {})))
+    folder, hashed = _folder(store, programs | dict(beside or {}))
+    return Initramfs(path, digest, folder, hashed)
 
 
 def program(root: Path, name: str) -> Path:
@@ -96,11 +103,12 @@ def program(root: Path, name: str) -> Path:
     return _program(store, source_folder(), name, _Compiler.of(X86_64))
 
 
-def _folder(store: Path, files: Mapping[str, Path]) -> Path:
-    """Return a folder that holds files under their names."""
+def _folder(store: Path, files: Mapping[str, Path]) -> tuple[Path, tuple[Hashed, ...]]:
+    """Return a folder that holds files under their names, and these files."""
     digest = hashlib.sha256()
-    for name, path in files.items():
-        digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    hashes = {name: Hashed.of(path).sha256 for name, path in files.items()}
+    for name, each in hashes.items():
+        digest.update(f"{name}\0".encode() + bytes.fromhex(each))
     folder = store / f"programs-{digest.hexdigest()[:16]}"
     if not folder.exists():
         partial = folder.with_name(f"{folder.name}.{os.getpid()}")
@@ -110,7 +118,12 @@ def _folder(store: Path, files: Mapping[str, Path]) -> Path:
         with contextlib.suppress(OSError):  # another labctl was faster, with the same
             partial.rename(folder)
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    inside = tuple(Hashed(folder / name, each) for name, each in hashes.items())
+    for file in inside:
+        if not file.holds():
+            source = files[file.path.name]
+            _write(file.path, source.read_bytes(), stat.S_IMODE(source.stat().st_mode))
+    return folder, inside
 
 
 def source_folder() -> Path:
@@ -150,9 +163,21 @@ def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Pat
         content = path.read_bytes()
         digest.update(f"\0{path.name}\0{len(content)}\0".encode() + content)
     program = store / f"{folder}-{digest.hexdigest()[:16]}"
-    if not program.exists():
+    if not Hashed(program, _noted(program)).holds():
         _compile(compiler.name, source / folder, units, program)
     return program
+
+
+def _note(program: Path) -> Path:
+    """Return where the SHA-256 of a compiled program is noted: its name is of its source."""
+    return program.with_suffix(".sha256")
+
+
+def _noted(program: Path) -> str:
+    try:
+        return _note(program).read_text("ascii", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _compile(compiler: str, folder: Path, units: Sequence[str], program: Path) -> None:
@@ -164,7 +189,9 @@ def _compile(compiler: str, folder: Path, units: Sequence[str], program: Path) -
             cwd=folder,
             timeout_seconds=_COMPILE_SECONDS,
         )
+        digest = Hashed.of(partial).sha256
         partial.replace(program)
+        _write(_note(program), f"{digest}\n".encode(), 0o644)
     except CommandError as error:
         log.write_text(error.output + "\n")
         lines = error.output.splitlines()

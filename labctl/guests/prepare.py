@@ -46,20 +46,22 @@ class Prepared:
         `pinned` is for guests of which one runs at a time: all are put on the same CPUs.
         """
         placement = self.placement(topology)
-        own = self.lab.kernels[kernel].command_line
+        own, image = self.lab.kernels[kernel].command_line, self.images[kernel]
+        launcher = self.lab.defaults.launcher
         return GuestSpec(
             name=name,
-            image=self.images[kernel],
+            image=image,
             topology=topology,
             initramfs=self.initramfs.path,
             accel=self.accel,
             folder=folder,
             command_line=f"{own} {command_line}".strip(),
-            launcher=self.lab.defaults.launcher,
+            launcher=launcher,
             programs=self.initramfs.programs,
             placement=placement if pinned else placement.unpinned(),
             transport=self.lab.defaults.transport,
             ssh_key=self.ssh_key,
+            files=(*image.files(), *self.initramfs.files(launcher)),
         )
 
     def placement(self, topology: Topology) -> Placement:

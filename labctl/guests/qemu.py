@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import qemu_arguments
 from labctl.kernels.build import Image
+from labctl.kernels.hashed import Hashed
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
 from labctl.lab_models import Topology
 
@@ -42,7 +43,7 @@ class GuestSpec:
     `programs` is a folder with the lab's programs, for a launcher whose guests do
     not boot from the initramfs. With `ssh_key`, the private key that its SSH server
     knows, it has a network card over which the lab reaches that server, and nothing
-    else.
+    else. `files` are looked at again before it starts.
     """
 
     name: str
@@ -57,6 +58,16 @@ class GuestSpec:
     placement: Placement = ANYWHERE
     transport: str = "serial"
     ssh_key: Path | None = None
+    files: tuple[Hashed, ...] = field(default=(), compare=False)
+
+    def check_files(self) -> None:
+        """Look for damage: what boots badly for that reason says nothing of its kernel.
+
+        Raises:
+            HostError: a file is not what it was when it was built or first read.
+        """
+        for file in self.files:
+            file.check()
 
 
 def command(spec: GuestSpec) -> list[str]:

@@ -156,6 +156,8 @@ class Builder:
             known = request.built()  # the one that was waited for may have built it
             if known:
                 return known
+            for path in images.damaged(request.folder):
+                tell(f"building again: {path.name} is damaged", 0, None)
             log = images.begin(request.folder, request.image)
             try:
                 make = Make(request.image.kernel, tree, log, tell, request.arch)

@@ -8,11 +8,12 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from labctl.errors import UserError
 from labctl.kernels import symbols
+from labctl.kernels.hashed import Hashed
 from labctl.kernels.kconfig import Option
 from labctl.kernels.make import Make
 from labctl.kernels.sources import read_json, write_json
@@ -24,13 +25,15 @@ _BUILDER = 2
 _RECORD = "image.json"
 _LOG = "build.log"
 _TEXT_FIELDS = ("hash", "source_hash", "release", "compiler")
+_HASHES = ("bzimage_sha256", "config_sha256")
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     """A built or given kernel; `hash` addresses all that went in.
 
-    `bzimage` is what boots: of arm64 the file Image of a build.
+    `bzimage` is what boots: of arm64 the file Image of a build. The SHA-256 of it and of
+    the config are empty where the files are not there yet.
     """
 
     kernel: str
@@ -43,6 +46,13 @@ class Image:
     release: str
     compiler: str
     arch: ArchName = X86_64.name
+    bzimage_sha256: str = field(default="", compare=False)
+    config_sha256: str = field(default="", compare=False)
+
+    def files(self) -> tuple[Hashed, ...]:
+        """Return the files of which the hash is known."""
+        both = ((self.bzimage, self.bzimage_sha256), (self.config, self.config_sha256))
+        return tuple(Hashed(path, digest) for path, digest in both if path and digest)
 
 
 def address(image: Image, options: Iterable[Option]) -> str:
@@ -59,18 +69,13 @@ def address(image: Image, options: Iterable[Option]) -> str:
 
 
 def load(folder: Path, kernel: str) -> Image | None:
-    """Return the image that was built in a folder, None if none was, or it was tampered with."""
-    record = read_json(folder / _RECORD)
-    bzimage, config = folder / str(record.get("bzimage")), folder / "config"
-    if record.get("state") != "built" or not config.is_file():
-        return None
-    try:
-        if hashlib.sha256(bzimage.read_bytes()).hexdigest() != record.get("bzimage_sha256"):
-            return None
-    except OSError:
+    """Return the image that was built in a folder, None if none was, or it is damaged."""
+    record = _built(folder)
+    if record is None or any(not file.holds() for file in _recorded(folder, record)):
         return None
     text = {name: str(record[name]) for name in _TEXT_FIELDS}
     series, patches = record["series_hash"], record["patch_hashes"]
+    bzimage, config = (file.path for file in _recorded(folder, record))
     return Image(
         kernel=kernel,
         bzimage=bzimage,
@@ -78,8 +83,28 @@ def load(folder: Path, kernel: str) -> Image | None:
         patch_hashes=tuple(map(str, patches)) if isinstance(patches, list) else (),
         config=config,
         arch=ARCHITECTURES[str(record.get("arch", X86_64.name))].name,
+        bzimage_sha256=str(record["bzimage_sha256"]),
+        config_sha256=str(record["config_sha256"]),
         **text,
     )
+
+
+def damaged(folder: Path) -> list[Path]:
+    """Return the files of the image built in a folder that are not what they were."""
+    record = _built(folder)
+    files = () if record is None else _recorded(folder, record)
+    return [file.path for file in files if not file.holds()]
+
+
+def _built(folder: Path) -> dict[str, object] | None:
+    record = read_json(folder / _RECORD)
+    known = record.keys() >= {*_TEXT_FIELDS, "series_hash", "patch_hashes", *_HASHES}
+    return record if record.get("state") == "built" and known else None
+
+
+def _recorded(folder: Path, record: dict[str, object]) -> tuple[Hashed, Hashed]:
+    bzimage = Hashed(folder / str(record.get("bzimage")), str(record["bzimage_sha256"]))
+    return bzimage, Hashed(folder / "config", str(record["config_sha256"]))
 
 
 def begin(folder: Path, image: Image) -> Path:
@@ -109,13 +134,16 @@ def publish(folder: Path, image: Image, make: Make, seconds: float) -> Image:
         bzimage=bzimage,
         config=folder / "config",
         release=make.release(),
+        bzimage_sha256=Hashed.of(bzimage).sha256,
+        config_sha256=Hashed.of(folder / "config").sha256,
     )
     record = read_json(folder / _RECORD) | {
         "state": "built",
         "release": built.release,
         "bzimage": bzimage.name,
         "config": "config",
-        "bzimage_sha256": hashlib.sha256(built.bzimage.read_bytes()).hexdigest(),
+        "bzimage_sha256": built.bzimage_sha256,
+        "config_sha256": built.config_sha256,
         "warnings": make.warnings(),
         "seconds": round(seconds, 3),
     }
@@ -150,6 +178,7 @@ def given(kernel: Kernel) -> Image:
     digest = hashlib.sha256(content).hexdigest()
     beside = (f"{path.name}.config", f"config-{path.name.partition('-')[2]}", f"config-{release}")
     configs = [path.with_name(name) for name in beside]
+    config = next((c for c in configs if c.is_file()), None)
     return Image(
         kernel=kernel.name,
         bzimage=path,
@@ -157,10 +186,12 @@ def given(kernel: Kernel) -> Image:
         source_hash=digest,
         series_hash=None,
         patch_hashes=(),
-        config=next((c for c in configs if c.is_file()), None),
+        config=config,
         release=release,
         compiler="",
         arch=kernel.arch,
+        bzimage_sha256=digest,
+        config_sha256=Hashed.of(config).sha256 if config else "",
     )
 
 

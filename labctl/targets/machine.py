@@ -238,6 +238,8 @@ class TargetMachine:
             raise BootFailed(error.what, where=self.name, hint=error.hint) from error
 
     def _load(self, image: Image, line: str) -> None:
+        for file in image.files():
+            file.check()
         kernel = self._put(image.bzimage, "kernel")
         self._check(kernel, image.bzimage)
         tool = self._put(self._tools.kexec)

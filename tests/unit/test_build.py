@@ -200,6 +200,40 @@ def test_a_damaged_image_is_built_again(lab):
     assert not text(lab.image()).endswith("torn")
 
 
+@pytest.mark.parametrize("name", ["bzImage", "config"])
+def test_a_torn_file_of_an_image_is_named_and_built_again(lab, name):
+    image = lab.image()
+    path = image.bzimage.with_name(name)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:10])
+    lab.told.clear()
+    again = lab.image()
+    assert again == image
+    assert path.read_bytes() == whole
+    assert f"building again: {name} is damaged" in [p.stage for p in lab.told]
+
+
+@pytest.mark.parametrize("record", ["", "{}", '{"state": "built"}', '{"state": "built", "ha'])
+def test_a_damaged_record_of_an_image_is_no_image(lab, record):
+    image = lab.image()
+    image.bzimage.with_name("image.json").write_text(record)
+    assert lab.image() == image
+
+
+def test_an_image_knows_the_hashes_of_its_files(lab, tmp_path):
+    built = lab.image()
+    ready = tmp_path / "vmlinuz-6.1.0"
+    ready.write_bytes(built.bzimage.read_bytes())
+    faketree.fragment(tmp_path / "config-6.1.0")
+    given = lab.image(source=f"image:{ready}", kconfig=())
+    for image in (built, lab.image(), given):
+        assert [f.path for f in image.files()] == [image.bzimage, image.config]
+        assert all(file.holds() for file in image.files())
+    ready.write_bytes(b"replaced")
+    with pytest.raises(HostError, match=r"vmlinuz-6\.1\.0: the file changed"):
+        given.files()[0].check()
+
+
 def test_a_missing_tool_is_told_before_the_build(lab, monkeypatch):
     monkeypatch.setattr("labctl.kernels.make._TOOLS", ("make", "no-such-tool"))
     with pytest.raises(HostError, match="no-such-tool"):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from labctl.errors import GuestError
+from labctl.errors import GuestError, HostError
 from labctl.guests.fleet import Fleet
 from labctl.guests.qemu import GuestSpec
 from labctl.kernels.build import Image
+from labctl.kernels.hashed import Hashed
 from labctl.lab_models import Topology
 
 QEMU = """\
@@ -94,6 +95,19 @@ def test_of_guests_that_do_not_come_up_none_stays_and_what_ran_goes_on(fleet):
         fleet.up([spec(fleet), spec(fleet, "third"), bad], SECONDS)
     assert fleet.names() == ["stock"]
     assert pid(fleet) == before
+
+
+def test_a_damaged_image_ends_no_guest_that_runs(fleet, tmp_path):
+    fleet.up([spec(fleet)], SECONDS)
+    before = pid(fleet)
+    (tmp_path / "initramfs").write_text("whole")
+    files = (Hashed.of(tmp_path / "initramfs"),)
+    (tmp_path / "initramfs").write_text("who")
+    with pytest.raises(HostError, match="initramfs: the file changed"):
+        fleet.up([spec(fleet, hash_="2", files=files), spec(fleet, "other")], SECONDS)
+    assert pid(fleet) == before
+    assert fleet.running("stock")
+    assert fleet.names() == ["stock"]
 
 
 def test_two_labs_side_by_side_do_not_meet(fleet, tmp_path):

@@ -1,5 +1,6 @@
 """The folder of a guest belongs to one labctl at a time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from labctl.errors import HostError
 from labctl.guests import guest
 from labctl.guests.guest import Guest, GuestSpec
 from labctl.kernels.build import Image
+from labctl.kernels.hashed import Hashed
 from labctl.lab_models import Topology
 
 QEMU = "#!/bin/sh\nexec sleep 60\n"
@@ -36,3 +38,20 @@ def test_the_next_guest_finds_the_folder_free(spec: GuestSpec) -> None:
         with Guest(spec) as running:
             assert running._machine is not None
             assert running._machine.poll() is None
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "replace"])
+@pytest.mark.parametrize("name", ["bzImage", "initramfs"])
+def test_a_guest_of_a_damaged_file_is_never_started(
+    spec: GuestSpec, tmp_path: Path, name: str, damage: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("what was built")
+    spec = replace(spec, files=(Hashed.of(path),))
+    with Guest(spec):
+        pass
+    {"truncate": lambda: path.write_text("what"), "remove": path.unlink}.get(
+        damage, lambda: path.write_text("what was other")
+    )()
+    with pytest.raises(HostError, match=f"{name}: the file (changed|cannot be read)"), Guest(spec):
+        pass

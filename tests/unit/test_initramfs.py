@@ -113,6 +113,42 @@ def test_the_same_inputs_are_not_built_again(
     assert first.path.stat().st_mtime_ns == before
 
 
+def torn(path: Path) -> None:
+    """Cut a file in half."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_torn_initramfs_is_written_again(tmp_path: Path, source: Path) -> None:
+    first = initramfs.build(tmp_path / "lab", source=source)
+    whole = first.path.read_bytes()
+    torn(first.path)
+    assert initramfs.build(tmp_path / "lab", source=source) == first
+    assert first.path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["freebench-*", "programs-*/freebench"])
+def test_a_torn_program_is_made_again(tmp_path: Path, source: Path, name: str) -> None:
+    first = initramfs.build(tmp_path / "lab", source=source)
+    found = [p for p in (tmp_path / "lab/guest").glob(name) if p.suffix != ".sha256"]
+    (program,) = found
+    whole, mode = program.read_bytes(), program.stat().st_mode
+    torn(program)
+    again = initramfs.build(tmp_path / "lab", source=source)
+    assert again == first
+    assert (program.read_bytes(), program.stat().st_mode) == (whole, mode)
+
+
+def test_a_guest_is_given_the_hashes_of_what_its_launcher_reads(
+    tmp_path: Path, source: Path
+) -> None:
+    built = initramfs.build(tmp_path / "lab", source=source)
+    (archive,) = built.files("qemu")
+    assert (archive.path, archive.holds()) == (built.path, True)
+    programs = built.files("virtme")
+    assert {p.path.name for p in programs} == {"init", "labagent", "freebench", "integrity"}
+    assert all(p.path.parent == built.programs and p.holds() for p in programs)
+
+
 @pytest.mark.parametrize("name", ["main.c", "main.h"])
 def test_a_changed_source_is_another_archive(tmp_path: Path, source: Path, name: str) -> None:
     (source / "agent" / "main.h").write_text("#define STATUS 1\n")

@@ -277,6 +277,20 @@ def test_images_are_kept_and_the_oldest_go(tmp_path, monkeypatch):
         kept_images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
     assert kept_images.find(tmp_path / "history", "a" * 64) is None
     assert kept_images.find(tmp_path / "history", "c" * 64).read_text() == "c"
+    assert len(list((tmp_path / "history/images").iterdir())) == 4  # with a note beside each
+
+
+def test_a_damaged_kept_image_is_not_measured_against_and_is_kept_again(tmp_path):
+    lab = SimpleNamespace(state=tmp_path / "state")
+    built = lab.state / "images" / ("a" * 32) / "bzImage"
+    built.parent.mkdir(parents=True)
+    built.write_text("whole")
+    history, record = tmp_path / "history", {"kernels": {"k": {"image": "a" * 64}}}
+    kept_images.keep(lab, history, record)
+    kept_images.find(history, "a" * 64).write_text("who")
+    assert kept_images.find(history, "a" * 64) is None
+    kept_images.keep(lab, history, record)
+    assert kept_images.find(history, "a" * 64).read_text() == "whole"
 
 
 def test_a_torn_last_line_was_never_written(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import shlex
+from dataclasses import replace
 
 import pytest
 import test_runner
@@ -189,6 +190,13 @@ def test_another_kernel_than_the_image_is_no_boot(box, other, image):
 def test_an_image_that_arrives_damaged_is_not_started(box, other, image, monkeypatch):
     monkeypatch.setattr(other, "put", lambda _, remote: other.files.update({remote: b"x"}))
     with pytest.raises(BootFailed, match="did not arrive"):
+        box.change_kernel(image, "", 1.0)
+    assert other.boots == 1
+
+
+def test_an_image_that_is_damaged_here_is_not_sent(box, other, image):
+    image = replace(image, bzimage_sha256="0" * 64)
+    with pytest.raises(HostError, match="bzImage: the file changed"):
         box.change_kernel(image, "", 1.0)
     assert other.boots == 1
 
