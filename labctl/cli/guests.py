@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labctl import screen
-from labctl.cli.root import JSON, LAB, fleet_of, kernels_of, load_lab, print_json
+from labctl.cli.root import JSON, LAB, SECONDS, fleet_of, kernels_of, load_lab, print_json
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ _WATCH_STEPS = 2  # of a second each: a signal is heard between them
 @click.command()
 @LAB
 @JSON
-@click.option("--timeout", default=180.0, show_default=True, help="Seconds a guest may boot.")
+@click.option(
+    "--timeout", type=SECONDS, default=180.0, show_default=True, help="Seconds a guest may boot."
+)
 @click.argument("kernels", nargs=-1)
 def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[str]) -> None:
     """Build and boot KERNELS (all, if none is named) and leave them running.
@@ -74,7 +76,9 @@ def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
 @click.command("exec", context_settings={"ignore_unknown_options": True})
 @LAB
 @JSON
-@click.option("--timeout", default=600.0, show_default=True, help="Seconds it may take.")
+@click.option(
+    "--timeout", type=SECONDS, default=600.0, show_default=True, help="Seconds it may take."
+)
 @click.argument("guest")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
@@ -82,24 +86,28 @@ def exec_(
 ) -> None:
     """Run COMMAND in a GUEST of `up`; its output and exit status become ours.
 
-    One word is given to the guest's shell, several are run as they are.
+    Standard input and output are streamed. One word is given to the guest's shell,
+    several are run as they are.
     """
     fleet = fleet_of(load_lab(lab_path))
     argv = command[0] if len(command) == 1 else list(command)
-    with fleet.guest(guest) as running:
-        stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-        outcome = running.run(argv, timeout_seconds=timeout, stdin=stdin)
+    stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
+    output = None if as_json else _pass_on
+    with fleet.guest(guest, patience_seconds=timeout) as running:
+        outcome = running.run(argv, timeout_seconds=timeout, stdin=stdin, output=output)
     if as_json:
         print_json(
             {"schema": 1, "guest": guest, "status": outcome.status, "seconds": outcome.seconds,
              "stdout": outcome.stdout.decode("utf-8", "replace"),
              "stderr": outcome.stderr.decode("utf-8", "replace")}
         )  # fmt: skip
-    else:
-        sys.stdout.buffer.write(outcome.stdout)
-        sys.stderr.buffer.write(outcome.stderr)
-        sys.stdout.flush()
     sys.exit(outcome.status)
+
+
+def _pass_on(number: int, data: bytes) -> None:
+    stream = sys.stdout.buffer if number == 1 else sys.stderr.buffer
+    stream.write(data)
+    stream.flush()
 
 
 @click.command()

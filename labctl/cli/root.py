@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,26 @@ LAB = click.option(
     help="The lab's description [default: lab.yaml here or in a folder above].",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+class _Seconds(click.FloatRange):
+    """A deadline: `nan` would never come, and lies in every range."""
+
+    name = "seconds"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
+        return float(seconds)
+
+
+SECONDS = _Seconds(min=0, min_open=True)
 
 
 def format_option(*others: str, about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -225,8 +225,11 @@ class Runner:
             except GuestError as error:
                 self._give_up(group, error, failures)
         for group, guest in guests.items():
-            if group not in failures:
-                guest.pause()
+            try:
+                if group not in failures:
+                    guest.pause()
+            except GuestError as error:
+                self._give_up(group, error, failures)
         self.timing.boot_seconds += self.clock() - began
         self.timing.boots += len(groups)
         return guests, failures
@@ -279,9 +282,11 @@ class Runner:
             seconds = self.clock() - began
             load = _load_between(load, self.load(), seconds)
             after = tunables.read_counters(guest, counters)
-        finally:
+        except BaseException:
             with contextlib.suppress(GuestError):
                 guest.pause()
+            raise
+        guest.pause()  # one that cannot be paused would disturb the others
         self.timing.workload_seconds += seconds
         self.timing.visits += 1
         value, measurements = value_of(outcome, base["metric"])

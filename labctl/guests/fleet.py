@@ -124,8 +124,12 @@ class Fleet:
         return name in self.names() and self._machine(self._record(name)).poll() is None
 
     @contextlib.contextmanager
-    def guest(self, name: str) -> Iterator[Guest]:
+    def guest(
+        self, name: str, *, patience_seconds: float = qemu.PATIENCE_SECONDS
+    ) -> Iterator[Guest]:
         """Attach to a running guest; one labctl at a time holds its command line.
+
+        With little patience, a guest that does not answer is given up sooner.
 
         Raises:
             UserError: it is not up, or another labctl talks to it.
@@ -140,8 +144,9 @@ class Fleet:
             )
         with _exclusive(spec.folder / _RECORD, name):
             guest = Guest(spec).attach(machine)
-            guest.state = self._state(guest)
+            guest.be_patient(patience_seconds)
             try:
+                guest.state = self._state(guest)
                 yield guest
             finally:
                 guest.detach()

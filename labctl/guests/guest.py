@@ -25,7 +25,7 @@ from labctl.errors import (
 )
 from labctl.guests import launchers, pinning, qemu
 from labctl.guests.qemu import GuestSpec
-from labctl.transports import Outcome, Transport, exchange
+from labctl.transports import Outcome, Output, Stdin, Transport, exchange
 from labctl.transports.console import Console
 from labctl.transports.serial import SerialTransport
 
@@ -39,6 +39,8 @@ _LAST_WORDS_SECONDS = 2.0
 _FOLDER_SECONDS = 10.0
 # Without a heartbeat of the agent, which sends one each second while it works.
 _SILENCE_SECONDS = 60.0
+# Some heartbeats: less says nothing about a guest.
+_BEATS_SECONDS = 3.0
 
 
 class State(Enum):
@@ -75,6 +77,7 @@ class Guest:
         self.name = spec.name
         self.state = State.BOOTING
         self.silence_seconds = _SILENCE_SECONDS
+        self.patience_seconds = qemu.PATIENCE_SECONDS  # with QEMU's monitor
         # Kinds of complaints that are expected here: oom-kill, of a test that brings one about.
         self.tolerated: frozenset[str] = frozenset()
         self.console = Console(spec.folder / qemu.CONSOLE_LOG)
@@ -112,6 +115,12 @@ class Guest:
         self.console.poll()
         self._known_complaints = len(self.console.complaints)
         return self
+
+    def be_patient(self, seconds: float) -> None:
+        """Have what waits for the guest give up after so long at most, or sooner as ever."""
+        seconds = max(seconds, _BEATS_SECONDS)
+        self.silence_seconds = min(self.silence_seconds, seconds)
+        self.patience_seconds = min(self.patience_seconds, seconds)
 
     def _use(self, machine: Machine) -> None:
         self._machine = machine
@@ -229,17 +238,23 @@ class Guest:
         return self.console.tail(lines)
 
     def run(
-        self, argv: Sequence[str] | str, *, timeout_seconds: float, stdin: bytes = b""
+        self,
+        argv: Sequence[str] | str,
+        *,
+        timeout_seconds: float,
+        stdin: Stdin = b"",
+        output: Output | None = None,
     ) -> Outcome:
         """Run a command in the guest (a list of words, or text for its shell).
 
-        A command that fails is no error: see `Outcome.status`.
+        A command that fails is no error: see `Outcome.status`. `stdin` is bytes or a
+        file descriptor to read; `output` is given what is printed, as it comes.
 
         Raises:
             GuestError: the guest did not survive it, fell silent, or overran the deadline.
         """
         with self._busy() as line:
-            outcome = line.run(argv, timeout_seconds=timeout_seconds, stdin=stdin)
+            outcome = line.run(argv, timeout_seconds, stdin, output)
             self.check()
         return outcome
 
@@ -364,7 +379,8 @@ class Guest:
     def qmp(self, command: str, arguments: dict[str, object] | None = None) -> Any:  # noqa: ANN401
         """Run a command of QEMU's machine protocol and return its answer."""
         if self._monitor is None:
-            self._monitor = qemu.Monitor(str(self._socket(qemu.MONITOR_SOCKET)), self.name)
+            path = self._socket(qemu.MONITOR_SOCKET)
+            self._monitor = qemu.Monitor(path, self.name, patience_seconds=self.patience_seconds)
         return self._monitor.do(command, arguments)
 
     def monitor(self, line: str) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labctl import host, proc
-from labctl.errors import GuestLost
+from labctl.errors import GuestHung, GuestLost
 from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import qemu_arguments
@@ -18,6 +20,7 @@ from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
 from labctl.lab_models import Topology
+from labctl.transports import sockets
 
 PROGRAM = X86_64.qemu
 CONSOLE_SOCKET = "console.sock"
@@ -26,6 +29,7 @@ MONITOR_SOCKET = "monitor.sock"
 CONSOLE_LOG = "console.log"
 QEMU_LOG = "qemu.log"
 
+PATIENCE_SECONDS = 10.0
 _VERSION_SECONDS = 30.0
 # QEMU's own network: it gives the guest this address, and takes a free port of the
 # host's loopback itself, so that nobody can take it in between.
@@ -157,31 +161,51 @@ def monitor() -> list[str]:
 
 
 class Monitor:
-    """QEMU's machine protocol: pause, resume, quit. One client at a time."""
+    """QEMU's machine protocol: pause, resume, quit. One client at a time.
 
-    def __init__(self, address: str, name: str) -> None:
+    Every method waits at most `patience_seconds`: a QEMU that is stopped, or that serves
+    another client, takes connections and never answers.
+    """
+
+    def __init__(
+        self, path: Path, name: str, *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """Connect to the monitor's socket.
 
         Raises:
-            GuestLost: QEMU does not answer.
+            GuestHung: QEMU does not answer in time.
+            GuestLost: there is no monitor, or it broke off.
         """
-        # Late: it brings asyncio with it, and `--help` needs none of that.
-        from qemu.qmp.legacy import QEMUMonitorProtocol
+        # Late: they bring asyncio with them, and `--help` needs none of that.
+        from qemu.qmp import QMPClient
 
+        from labctl.guests.stepped import Loop
+
+        logging.getLogger("qemu").addHandler(logging.NullHandler())  # what is raised here as well
         self._name = name
-        self._qmp = QEMUMonitorProtocol(address, nickname=name)
-        self._qmp.settimeout(10.0)
+        self._patience_seconds = patience_seconds
+        self._client = QMPClient(name)
         with self._errors():
-            self._qmp.connect()
+            deadline = time.monotonic() + patience_seconds
+            line = sockets.connect(path, deadline, meanwhile=lambda: None, until_served=False)
+            self._loop = Loop()
+            try:
+                self._loop.run(self._client.connect(line), deadline)
+            except BaseException:
+                self._loop.close()
+                line.close()
+                raise
 
     def do(self, name: str, arguments: dict[str, object] | None = None) -> Any:  # noqa: ANN401
         """Run one command and return its answer.
 
         Raises:
+            GuestHung: QEMU does not answer in time.
             GuestLost: QEMU is gone or refused.
         """
+        deadline = time.monotonic() + self._patience_seconds
         with self._errors():
-            return self._qmp.cmd(name, **(arguments or {}))
+            return self._loop.run(self._client.execute(name, arguments or {}), deadline)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -189,12 +213,22 @@ class Monitor:
 
         try:
             yield
-        except (QMPError, OSError, EOFError, TimeoutError) as error:
+        except (TimeoutError, BlockingIOError) as error:
+            raise GuestHung(
+                f"QEMU's monitor did not answer within {self._patience_seconds:g} s",
+                where=self._name,
+                hint="QEMU is stopped, or another program is connected to its monitor",
+            ) from error
+        except (QMPError, OSError, EOFError) as error:
             raise GuestLost(f"QEMU's monitor does not answer: {error}", where=self._name) from error
 
     def close(self) -> None:
         """Close the connection; a QEMU that is gone already is no error."""
         from qemu.qmp import QMPError
 
-        with contextlib.suppress(QMPError, OSError, EOFError):
-            self._qmp.close()
+        try:
+            deadline = time.monotonic() + self._patience_seconds
+            with contextlib.suppress(QMPError, OSError, EOFError):
+                self._loop.run(self._client.disconnect(), deadline)
+        finally:
+            self._loop.close()

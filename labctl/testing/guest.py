@@ -8,7 +8,7 @@ from labctl.errors import GuestError, GuestLost, GuestPanic
 from labctl.guests.guest import Guest, GuestSpec, State
 from labctl.testing.cases import Case
 from labctl.testing.leases import Quiet
-from labctl.transports import Outcome
+from labctl.transports import Outcome, Output, Stdin
 
 _RUN_SECONDS = 60.0
 _TRIP_SECONDS = 30.0
@@ -44,11 +44,12 @@ class LabGuest(Guest):
         argv: Sequence[str] | str,
         *,
         timeout_seconds: float = _RUN_SECONDS,
-        stdin: bytes = b"",
+        stdin: Stdin = b"",
+        output: Output | None = None,
     ) -> Outcome:
         """Run a command, as `Guest.run` does."""
         with self.quiet.working():
-            return super().run(argv, timeout_seconds=timeout_seconds, stdin=stdin)
+            return super().run(argv, timeout_seconds=timeout_seconds, stdin=stdin, output=output)
 
     def output(self, argv: Sequence[str] | str, *, timeout_seconds: float = _RUN_SECONDS) -> str:
         """Return what a command prints to its standard output.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 Command = Sequence[str] | str
+# Bytes, or a file descriptor that is read up to its end as the command takes its input.
+Stdin = bytes | int
+# Is given each piece of standard output (1) or standard error (2) as it comes.
+Output = Callable[[int, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +37,20 @@ class Outcome:
 class Transport(Protocol):
     """A line to one guest. Not thread-safe: one owner at a time."""
 
-    def run(self, command: Command, timeout_seconds: float, stdin: bytes = b"") -> Outcome:
+    def run(
+        self,
+        command: Command,
+        timeout_seconds: float,
+        stdin: Stdin = b"",
+        output: Output | None = None,
+    ) -> Outcome:
         """Run an argument vector, or a string by `/bin/sh -c`, and wait for its end.
 
-        A failing command is an `Outcome` like any other.
+        A failing command is an `Outcome` like any other. What is given to `output`
+        is not in the `Outcome`.
 
         Raises:
+            UserError: the descriptor of its input cannot be read.
             DeadlineExceeded: it ran longer than `timeout_seconds`; it was killed.
             GuestHung: the guest fell silent.
             GuestLost: the line broke, or lied.

@@ -12,16 +12,16 @@ from pathlib import Path
 import pexpect
 from pexpect import fdpexpect
 
-from labctl.errors import DeadlineExceeded, GuestHung, GuestLost, HostError
-from labctl.transports import Command, Outcome, frames
+from labctl.errors import DeadlineExceeded, GuestHung, GuestLost
+from labctl.transports import Command, Outcome, Output, Stdin, frames, sockets
 from labctl.transports.command import get_file, put_file, words_of
 from labctl.transports.frames import Frame, FrameType
+from labctl.transports.stdin import Source
 
 _READ_BYTES = 65536
 _CHUNK_BYTES = 4096
 # What the guest's terminal and agent can hold; more would be dropped there.
 _WINDOW_BYTES = 16384
-_LONGEST_SOCKET_PATH_BYTES = 107
 _CONNECT_SECONDS = 5.0
 _HELLO_AGAIN_SECONDS = 1.0
 _ALIVE_SECONDS = 1.0
@@ -60,14 +60,22 @@ class SerialTransport:
         self._last_byte_seconds = 0.0
         self._last_alive_seconds = 0.0
 
-    def run(self, command: Command, timeout_seconds: float, stdin: bytes = b"") -> Outcome:
+    def run(
+        self,
+        command: Command,
+        timeout_seconds: float,
+        stdin: Stdin = b"",
+        output: Output | None = None,
+    ) -> Outcome:
         """Run an argument vector, or a string by `/bin/sh -c`; see `Transport.run`."""
         text, argv = words_of(command)
         words = b"".join(word + b"\0" for word in argv)
         self._greet()
         # Whatever interrupts a request leaves a dirty line: the next one greets again.
         self._greeted = False
-        outcome = self._request(text, words, stdin, timeout_seconds)
+        request = os.urandom(frames.ID_BYTES)
+        stream = _Stream(request, words, stdin)
+        outcome = self._request(request, stream, _Reply(text, output), timeout_seconds)
         self._greeted = True
         return outcome
 
@@ -114,35 +122,35 @@ class SerialTransport:
                     self._greeted = True
                     return
 
-    def _request(self, text: str, words: bytes, stdin: bytes, timeout_seconds: float) -> Outcome:
-        request = os.urandom(frames.ID_BYTES)
-        stream = _Stream(request, words + stdin)
-        reply = _Reply(text)
+    def _request(
+        self, request: bytes, stream: _Stream, reply: _Reply, timeout_seconds: float
+    ) -> Outcome:
         self._last_byte_seconds = time.monotonic()
         deadline = self._last_byte_seconds + timeout_seconds
-        size = len(words).to_bytes(4, "little")
-        self._outgoing += frames.encode(FrameType.RUN, request, size) + stream.next()
-        if self._converse(request, stream, reply, deadline):
+        self._outgoing += stream.begin()
+        if self._converse(stream, reply, deadline):
             return reply.outcome(str(self._path))
         self._outgoing += frames.encode(FrameType.KILL, request)
         deadline = time.monotonic() + max(_KILL_SECONDS, self._silence_seconds)
         # An end that is heard leaves the line clean; otherwise the next greeting cleans it.
-        self._greeted = self._converse(request, stream, reply, deadline)
+        self._greeted = self._converse(stream, reply, deadline)
         raise DeadlineExceeded(
-            f"`{text}` ran longer than {timeout_seconds:g} s and was killed", where=str(self._path)
+            f"`{reply.command}` ran longer than {timeout_seconds:g} s and was killed",
+            where=str(self._path),
         )
 
-    def _converse(self, request: bytes, stream: _Stream, reply: _Reply, deadline: float) -> bool:
+    def _converse(self, stream: _Stream, reply: _Reply, deadline: float) -> bool:
         """Send and receive until the command's end (True) or `deadline` (False)."""
-        for frame in self._frames_until(deadline):
+        for frame in self._frames_until(deadline, stream):
             if frame is None or frame.type is FrameType.DAMAGED:
                 raise self._lost(f"a frame of `{reply.command}` was damaged: wrong checksum")
-            if frame.id != request:
+            if frame.id != stream.request:
                 continue
             if frame.type is FrameType.TAKEN:
-                self._outgoing += stream.next(frames.taken_of(frame))
+                stream.taken = frames.taken_of(frame)
             elif reply.take(frame):
                 return True
+            self._last_byte_seconds = time.monotonic()  # whoever got the output took its time
         return False
 
     # --- the line ------------------------------------------------------------------------------
@@ -150,33 +158,18 @@ class SerialTransport:
     def _connect(self) -> None:
         if self._socket is not None:
             return
-        if len(os.fsencode(self._path)) > _LONGEST_SOCKET_PATH_BYTES:
-            raise HostError(
-                f"the path of the socket {self._path} is longer than a socket's may be",
-                hint="use a lab in a folder with a shorter path",
-            )
         deadline = time.monotonic() + _CONNECT_SECONDS
-        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        while True:
-            try:
-                line.connect(os.fspath(self._path))
-                break
-            except OSError as error:
-                if time.monotonic() >= deadline:
-                    line.close()
-                    raise self._lost(f"its command port is closed: {error.strerror}") from error
-            try:
-                self._alive()
-            except BaseException:
-                line.close()
-                raise
-            time.sleep(0.02)
-        line.setblocking(False)
+        try:
+            line = sockets.connect(self._path, deadline, meanwhile=self._alive, until_served=True)
+        except OSError as error:
+            raise self._lost(f"its command port is closed: {error.strerror}") from error
         self._socket = line
         self._reader = frames.Reader()
         self._line = fdpexpect.fdspawn(line, maxread=_READ_BYTES, use_poll=True)
 
-    def _frames_until(self, deadline: float) -> Iterator[Frame | None]:
+    def _frames_until(
+        self, deadline: float, stream: _Stream | None = None
+    ) -> Iterator[Frame | None]:
         """Send what is to be sent and yield what comes, until `deadline` (monotonic).
 
         A damaged frame is None.
@@ -188,7 +181,10 @@ class SerialTransport:
                 self._alive()
             silent = self._last_byte_seconds + self._silence_seconds
             wait_seconds = min(_ALIVE_SECONDS, deadline - now, silent - now)
-            yield from self._reader.feed(self._exchange(wait_seconds))
+            if stream is not None:
+                self._outgoing += stream.next()
+            source = None if stream is None else stream.waits_for
+            yield from self._reader.feed(self._exchange(wait_seconds, source))
             now = time.monotonic()
             if now - self._last_byte_seconds >= self._silence_seconds:
                 raise GuestHung(
@@ -199,13 +195,18 @@ class SerialTransport:
             if now >= deadline:
                 return
 
-    def _exchange(self, wait_seconds: float) -> bytes:
-        """Wait for the line at most this long; write what it takes, return what it gives."""
+    def _exchange(self, wait_seconds: float, source: int | None) -> bytes:
+        """Wait for the line at most this long; write what it takes, return what it gives.
+
+        A `source` that has more to send ends the wait too.
+        """
         line = self._line
         if line is None:
             raise self._lost("its command port is closed")
         poll = select.poll()
         poll.register(line.child_fd, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
+        if source is not None:
+            poll.register(source, select.POLLIN)
         events = dict(poll.poll(max(0.0, wait_seconds) * 1000)).get(line.child_fd, 0)
         try:
             if events & select.POLLOUT:
@@ -231,15 +232,21 @@ class SerialTransport:
 class _Reply:
     """What came back of one command so far."""
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, output: Output | None) -> None:
         self.command = command
+        self._given = output
         self._output: dict[FrameType, list[bytes]] = {FrameType.STDOUT: [], FrameType.STDERR: []}
+        self._bytes = dict.fromkeys(self._output, 0)
         self._end: frames.Exit | None = None
 
     def take(self, frame: Frame) -> bool:
-        """Keep a frame's news; True if it was the last."""
+        """Keep a frame's news, or give it away; True if it was the last."""
         if frame.type in self._output:
-            self._output[frame.type].append(frame.payload)
+            self._bytes[frame.type] += len(frame.payload)
+            if self._given is None:
+                self._output[frame.type].append(frame.payload)
+            else:
+                self._given(1 if frame.type is FrameType.STDOUT else 2, frame.payload)
         elif frame.type is FrameType.EXIT:
             self._end = frames.exit_of(frame)
         return self._end is not None
@@ -249,7 +256,7 @@ class _Reply:
         assert self._end is not None
         stdout, stderr = (b"".join(pieces) for pieces in self._output.values())
         end = self._end
-        if (end.stdout_bytes, end.stderr_bytes) != (len(stdout), len(stderr)):
+        if (end.stdout_bytes, end.stderr_bytes) != tuple(self._bytes.values()):
             raise GuestLost(f"the output of `{self.command}` did not arrive whole", where=where)
         return Outcome(self.command, end.status, stdout, stderr, end.nanoseconds / 1e9)
 
@@ -257,22 +264,35 @@ class _Reply:
 class _Stream:
     """What goes to the command, argv and then stdin, no more at a time than the guest can hold."""
 
-    def __init__(self, request: bytes, data: bytes) -> None:
-        self._request = request
-        self._data = memoryview(data)
+    def __init__(self, request: bytes, words: bytes, stdin: Stdin) -> None:
+        self.request = request
+        self.taken = 0  # by the guest, in bytes
+        self._words_bytes = len(words)
+        self._source = Source(words, stdin)
         self._sent = 0
         self._ended = False
 
-    def next(self, taken: int = 0) -> bytes:
-        """Return the frames that may go now that the guest took `taken` bytes in all."""
+    def begin(self) -> bytes:
+        """Return the frame that announces it."""
+        size = self._words_bytes.to_bytes(4, "little")
+        return frames.encode(FrameType.RUN, self.request, size)
+
+    @property
+    def waits_for(self) -> int | None:
+        """The descriptor to wait for, None if nothing of it could be sent now."""
+        return self._source.waits_for if self._room() else None
+
+    def _room(self) -> int:
+        return max(0, self.taken + _WINDOW_BYTES - self._sent)
+
+    def next(self) -> bytes:
+        """Return the frames that may go now; never waits."""
         pieces = []
-        limit = min(len(self._data), taken + _WINDOW_BYTES)
-        while self._sent < limit:
-            end = min(limit, self._sent + _CHUNK_BYTES)
-            piece = bytes(self._data[self._sent : end])
-            pieces.append(frames.encode(FrameType.STREAM, self._request, piece))
-            self._sent = end
-        if self._sent == len(self._data) and not self._ended:
+        while (room := self._room()) and (piece := self._source.peek(min(room, _CHUNK_BYTES))):
+            self._source.advance(len(piece))
+            pieces.append(frames.encode(FrameType.STREAM, self.request, piece))
+            self._sent += len(piece)
+        if self._source.ended and not self._ended:
             self._ended = True
-            pieces.append(frames.encode(FrameType.END_OF_STREAM, self._request))
+            pieces.append(frames.encode(FrameType.END_OF_STREAM, self.request))
         return b"".join(pieces)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from labctl.errors import GuestLost
-from labctl.transports import Outcome
+from labctl.transports import Outcome, Output
 
 _MARK = "labctl-command"
 _OWNER_DIGITS = 12
@@ -81,46 +81,64 @@ def _quoted(word: str | bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One command as it is sent: the line for the shell, and what goes to its standard input."""
+    """One command as it is sent: the line for the shell, and what goes ahead of its input."""
 
     text: str
     mark: bytes
     line: bytes
-    stdin: bytes
+    ahead: bytes = b""
 
     @classmethod
-    def of(cls, text: str, words: Sequence[bytes], stdin: bytes, owner: str) -> Request:
+    def of(cls, text: str, words: Sequence[bytes], owner: str) -> Request:
         """Return the request of a command; `owner` is whoever may end it later."""
         mark = f"{_mark(owner)}-{os.urandom(_NONCE_BYTES).hex()}"
         start = (_RUN, "sh", mark)
         line = _shell(_LEAD, *start, "0", *words)
         if len(line) <= _LONGEST_LINE_BYTES:
-            return cls(text, mark.encode(), line, stdin)
+            return cls(text, mark.encode(), line)
         quoted = b" ".join(map(_quoted, words))
-        return cls(text, mark.encode(), _shell(_LEAD, *start, str(len(quoted))), quoted + stdin)
+        return cls(text, mark.encode(), _shell(_LEAD, *start, str(len(quoted))), quoted)
 
 
 @dataclass(slots=True)
 class Reply:
-    """What came back of a request so far."""
+    """What came back of a request so far, but what was given to `output`."""
 
     request: Request
-    stdout: list[bytes] = field(default_factory=list)
-    stderr: list[bytes] = field(default_factory=list)
-    _stdin: bytes = b""
+    output: Output | None = None
+    group: int | None = None  # the command's process group, once it was told
+    _stdout: list[bytes] = field(default_factory=list)
+    _stderr: bytearray = field(default_factory=bytearray)
 
-    def __post_init__(self) -> None:
-        self._stdin = self.request.stdin
+    def take(self, number: int, data: bytes) -> None:
+        """Take a piece of standard output (1) or standard error (2)."""
+        if number == 2:
+            self._take_stderr(data)
+        elif self.output is not None:
+            self.output(1, data)
+        else:
+            self._stdout.append(data)
 
-    def unsent(self) -> bytes:
-        """Return the standard input that is still to be sent; it is given away once."""
-        stdin, self._stdin = self._stdin, b""
-        return stdin
+    def _take_stderr(self, data: bytes) -> None:
+        self._stderr += data
+        if self.group is None:
+            header = re.search(re.escape(self.request.mark) + rb" (\d+)\n", self._stderr)
+            if header is None:
+                return
+            self.group = int(header[1])
+            del self._stderr[: header.end()]
+        if self.output is not None:
+            kept = _mark_at(self._stderr, self.request.mark)
+            self._give(bytes(self._stderr[:kept]))
+            del self._stderr[:kept]
 
-    def group(self) -> int | None:
-        """Return the process group that the command runs in; None if it was not told yet."""
-        found = self._header(b"".join(self.stderr))
-        return int(found[1]) if found else None
+    def _give(self, data: bytes) -> bytes:
+        """Give a piece of standard error away if somebody wants it; return what is left of it."""
+        if self.output is None:
+            return data
+        if data:
+            self.output(2, data)
+        return b""
 
     def outcome(self, where: str) -> Outcome:
         """Return the whole of it, once the session ended.
@@ -128,23 +146,28 @@ class Reply:
         Raises:
             GuestLost: the session ended before the command did.
         """
-        errors = b"".join(self.stderr)
+        errors = bytes(self._stderr)
         mark = re.escape(self.request.mark)
-        header = self._header(errors)
         ends = list(re.finditer(mark + rb" (\d+) (\d+\.\d+) (\d+\.\d+)\n", errors))
-        if header is None or not ends:
+        if self.group is None or not ends:
             said = errors.decode("utf-8", "replace").strip()
-            why = f": {said}" if said and header is None else ""
+            why = f": {said}" if said and self.group is None else ""
             raise GuestLost(f"the end of `{self.request.text}` was not heard{why}", where=where)
         end = ends[-1]
         return Outcome(
             command=self.request.text,
             status=int(end[1]),
-            stdout=b"".join(self.stdout),
+            stdout=b"".join(self._stdout),
             # A process that was left behind may have written after the end.
-            stderr=errors[header.end() : end.start()] + errors[end.end() :],
+            stderr=self._give(errors[: end.start()] + errors[end.end() :]),
             seconds=float(end[3]) - float(end[2]),
         )
 
-    def _header(self, errors: bytes) -> re.Match[bytes] | None:
-        return re.search(re.escape(self.request.mark) + rb" (\d+)\n", errors)
+
+def _mark_at(data: bytes | bytearray, mark: bytes) -> int:
+    """Return where a mark begins in data, or may begin at its end."""
+    found = data.find(mark)
+    if found >= 0:
+        return found
+    begun = range(min(len(mark) - 1, len(data)), 0, -1)
+    return len(data) - next((size for size in begun if data.endswith(mark[:size])), 0)

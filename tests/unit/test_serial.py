@@ -9,6 +9,7 @@ import signal
 import socket
 import termios
 import threading
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -456,3 +457,69 @@ def test_a_reader_does_not_keep_noise_without_end() -> None:
     assert sum(map(len, reader._parts)) < 200_000
     good = frames.encode(FrameType.BEAT, b"12345678")
     assert list(reader.feed(good)) == [None, Frame(FrameType.BEAT, b"12345678", b"")]
+
+
+# --- input and output that are streamed ----------------------------------------------------------
+
+
+def test_a_command_begins_before_its_input_ends(transport: SerialTransport) -> None:
+    ours, theirs = os.pipe()
+    came: list[tuple[int, bytes]] = []
+
+    def output(number: int, data: bytes) -> None:
+        came.append((number, data))
+        if b"first" in data:  # it is back before its second half was sent
+            os.write(theirs, b"second\n")
+            os.close(theirs)
+
+    os.write(theirs, b"first\n")
+    outcome = transport.run("cat; echo end >&2", SECONDS, ours, output)
+    os.close(ours)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, b"", b"")
+    assert b"".join(data for number, data in came if number == 1) == b"first\nsecond\n"
+    assert b"".join(data for number, data in came if number == 2) == b"end\n"
+
+
+def test_endless_input_ends_with_its_command(transport: SerialTransport) -> None:
+    with Path("/dev/zero").open("rb") as zeros:
+        outcome = transport.run("head -c 100000 | wc -c", SECONDS, zeros.fileno())
+        assert outcome.stdout.split() == [b"100000"]
+        assert transport.run("exit 3", SECONDS, zeros.fileno()).status == 3
+    assert transport.run(["echo", "next"], SECONDS).stdout == b"next\n"
+
+
+def test_input_that_stays_open_does_not_keep_a_command(transport: SerialTransport) -> None:
+    ours, theirs = os.pipe()
+    assert transport.run("echo done", SECONDS, ours).stdout == b"done\n"
+    with pytest.raises(DeadlineExceeded):
+        transport.run("cat", 1.0, ours)
+    assert transport.run("echo next", SECONDS, b"").stdout == b"next\n"
+    os.close(theirs)
+    assert transport.run("cat", SECONDS, ours).stdout == b""
+    os.close(ours)
+
+
+def test_input_of_a_descriptor_arrives_whole(transport: SerialTransport, tmp_path: Path) -> None:
+    content = os.urandom(200_000)
+    (tmp_path / "input").write_bytes(content)
+    with (tmp_path / "input").open("rb") as file:
+        assert transport.run(["cat"], SECONDS, file.fileno()).stdout == content
+
+
+def test_input_that_cannot_be_read_is_the_users(transport: SerialTransport, tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(UserError, match="standard input cannot be read"):
+        transport.run(["cat"], SECONDS, folder)
+    os.close(folder)
+    assert transport.run("echo next", SECONDS).stdout == b"next\n"
+
+
+def test_a_reader_that_takes_its_time_is_not_a_guest_that_hangs(line: Line) -> None:
+    transport = SerialTransport(line.path, alive=fine, silence_seconds=2.0)
+    slow = [2.5]
+
+    def output(_: int, __: bytes) -> None:
+        time.sleep(slow.pop() if slow else 0)
+
+    assert transport.run("echo a; sleep 1; echo b", SECONDS, b"", output).status == 0
+    transport.close()

@@ -22,6 +22,7 @@ from labctl.errors import (
     HostError,
     UserError,
 )
+from labctl.transports.shell import Reply, Request
 from labctl.transports.ssh import SshAddress, SshTransport
 
 SECONDS = 60.0  # a deadline that no healthy test reaches
@@ -349,3 +350,56 @@ def test_the_shell_of_a_guest_does_as_this_one(
         transport.run(["sleep", "1000"], 1.0)
     assert b"nothing-here" in transport.run(["nothing-here"], SECONDS).stderr
     transport.close()
+
+
+# --- input and output that are streamed ----------------------------------------------------------
+
+
+def test_a_command_begins_before_its_input_ends(transport: SshTransport) -> None:
+    ours, theirs = os.pipe()
+    came: list[tuple[int, bytes]] = []
+
+    def output(number: int, data: bytes) -> None:
+        came.append((number, data))
+        if b"first" in data:  # it is back before its second half was sent
+            os.write(theirs, b"second\n")
+            os.close(theirs)
+
+    os.write(theirs, b"first\n")
+    outcome = transport.run("cat; echo end >&2", SECONDS, ours, output)
+    os.close(ours)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, b"", b"")
+    assert b"".join(data for number, data in came if number == 1) == b"first\nsecond\n"
+    assert b"".join(data for number, data in came if number == 2) == b"end\n"
+
+
+def test_endless_input_ends_with_its_command(transport: SshTransport) -> None:
+    with Path("/dev/zero").open("rb") as zeros:
+        outcome = transport.run("head -c 100000 | wc -c", SECONDS, zeros.fileno())
+        assert outcome.stdout.split() == [b"100000"]
+        assert transport.run("exit 3", SECONDS, zeros.fileno()).status == 3
+    assert transport.run(["echo", "next"], SECONDS).stdout == b"next\n"
+
+
+def test_input_that_stays_open_does_not_keep_a_command(transport: SshTransport) -> None:
+    ours, theirs = os.pipe()
+    assert transport.run("echo done", SECONDS, ours).stdout == b"done\n"
+    with pytest.raises(DeadlineExceeded):
+        transport.run("cat", 1.0, ours)
+    os.close(theirs)
+    assert transport.run("cat", SECONDS, ours).stdout == b""
+    os.close(ours)
+
+
+def test_what_looks_like_the_end_of_a_command_is_its_output() -> None:
+    said: list[bytes] = []
+    request = Request.of("true", [b"true"], "owner")
+    reply = Reply(request, lambda _, data: said.append(data))
+    quoted = b"a " + request.mark[:9] + b"\n" + request.mark + b" 1\nb " + request.mark[:-1]
+    lines = b"motd\n", request.mark + b" 77\n", quoted, request.mark + b" 5 1.00 2.50\n", b"late"
+    for byte in b"".join(lines):
+        reply.take(2, bytes([byte]))
+    outcome = reply.outcome("here")
+    assert (reply.group, outcome.status, outcome.seconds, outcome.stderr) == (77, 5, 1.5, b"")
+    assert b"".join(said) == quoted + b"late"
+    assert len(said) > 2  # not all of it at the end

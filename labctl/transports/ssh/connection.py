@@ -16,6 +16,7 @@ from paramiko.hostkeys import HostKeyEntry
 
 from labctl.errors import GuestLost, HostError, UserError
 from labctl.transports.ssh.address import SshAddress
+from labctl.transports.stdin import Source
 
 _WRITE_BYTES = 1 << 15
 
@@ -166,22 +167,27 @@ def _configuration(*, user_file: bool) -> Any:  # noqa: ANN401 - a fabric.Config
 class Input:
     """The standard input of a command, no more at a time than the other side takes."""
 
-    def __init__(self, channel: paramiko.Channel, data: bytes) -> None:
+    def __init__(self, channel: paramiko.Channel, source: Source) -> None:
         self._channel = channel
-        self._data = memoryview(data)
-        self._ended = False
+        self._source = source
+        self.ended = False
 
-    def push(self) -> bool:
-        """Send what is taken without waiting; return whether there is nothing left to send."""
-        if self._ended:
-            return True
+    @property
+    def waits_for(self) -> int | None:
+        """The descriptor to wait for, None if nothing of it could be sent now."""
+        return self._source.waits_for if self._channel.send_ready() else None
+
+    def can_push(self) -> bool:
+        """Return whether there is something to send, or the end of it, and it would be taken."""
+        return not self.ended and self._channel.send_ready() and self._source.is_ready()
+
+    def push(self) -> None:
+        """Send what is taken, and the end of it; waits if the connection's buffers are full."""
         try:
-            while self._data and self._channel.send_ready():
-                sent = self._channel.send(bytes(self._data[:_WRITE_BYTES]))
-                self._data = self._data[sent:]
-            if not self._data:
+            while self._channel.send_ready() and (piece := self._source.peek(_WRITE_BYTES)):
+                self._source.advance(self._channel.send(piece))
+            if self._source.ended:
                 self._channel.shutdown_write()
         except OSError:
-            self._data = memoryview(b"")  # the command is gone: nobody will read it
-        self._ended = not self._data
-        return self._ended
+            self._source.drop()  # the command is gone: nobody will read it
+        self.ended = self._source.ended

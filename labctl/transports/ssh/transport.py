@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from labctl.errors import DeadlineExceeded, GuestHung, GuestLost
-from labctl.transports import Command, Outcome
+from labctl.transports import Command, Outcome, Output, Stdin
 from labctl.transports.calls import Call
 from labctl.transports.command import get_file, put_file, words_of
 from labctl.transports.shell import Reply, Request, kill_line, sweep_line
 from labctl.transports.ssh.address import SshAddress
 from labctl.transports.ssh.connection import Broken, Connection, Input
+from labctl.transports.stdin import Source
 
 if TYPE_CHECKING:
     from paramiko import Channel
@@ -59,15 +60,22 @@ class SshTransport:
         self._last_heard_seconds = 0.0
         self._last_alive_seconds = 0.0
 
-    def run(self, command: Command, timeout_seconds: float, stdin: bytes = b"") -> Outcome:
+    def run(
+        self,
+        command: Command,
+        timeout_seconds: float,
+        stdin: Stdin = b"",
+        output: Output | None = None,
+    ) -> Outcome:
         """Run an argument vector, or a string by `/bin/sh -c`; see `Transport.run`.
 
         `Outcome.seconds` comes in steps of 10 ms, as /proc/uptime tells it.
         """
         text, words = words_of(command)
-        request = Request.of(text, words, stdin, self._owner)
+        request = Request.of(text, words, self._owner)
+        source = Source(request.ahead, stdin)
         try:
-            return self._request(*self._session(), request, timeout_seconds)
+            return self._request(*self._session(), source, Reply(request, output), timeout_seconds)
         except DeadlineExceeded:
             raise  # the command is gone, and the line is clean
         except Broken as error:
@@ -118,18 +126,23 @@ class SshTransport:
         return connection, self._watched(connection.session)
 
     def _request(
-        self, connection: Connection, session: Channel, request: Request, timeout_seconds: float
+        self,
+        connection: Connection,
+        session: Channel,
+        source: Source,
+        reply: Reply,
+        timeout_seconds: float,
     ) -> Outcome:
         deadline = time.monotonic() + timeout_seconds
-        reply = Reply(request)
+        request = reply.request
         channel = self._watched(lambda: connection.execute(request.line, session))
-        if self._converse(connection, channel, reply, deadline):
+        if self._converse(connection, channel, source, reply, deadline):
             return reply.outcome(str(self._address))
-        group = reply.group()
-        # Without it, the next connection finds the command and ends it.
-        killed = group is not None and self._ended(connection, kill_line(group))
+        # Without its group, the next connection finds the command and ends it.
+        killed = reply.group is not None and self._ended(connection, kill_line(reply.group))
         patience = time.monotonic() + _KILL_SECONDS
-        if not killed or not self._converse(connection, channel, reply, patience):
+        source.drop()
+        if not killed or not self._converse(connection, channel, source, reply, patience):
             self.close()
         raise DeadlineExceeded(
             f"`{request.text}` ran longer than {timeout_seconds:g} s and was killed",
@@ -140,33 +153,41 @@ class SshTransport:
         """Run a line of which only the end matters; return whether it came."""
         channel = self._watched(lambda: connection.execute(line))
         deadline = time.monotonic() + max(_KILL_SECONDS, self._silence_seconds)
-        return self._converse(connection, channel, Reply(Request("", b"", line, b"")), deadline)
+        reply = Reply(Request("", b"", line))
+        return self._converse(connection, channel, Source(b"", b""), reply, deadline)
 
     def _converse(
-        self, connection: Connection, channel: Channel, reply: Reply, deadline: float
+        self,
+        connection: Connection,
+        channel: Channel,
+        source: Source,
+        reply: Reply,
+        deadline: float,
     ) -> bool:
         """Send and receive until the session's end (True) or `deadline` (False)."""
-        stream = Input(channel, reply.unsent())
-        poll = select.poll()
-        poll.register(channel.fileno(), select.POLLIN)
+        stream = Input(channel, source)
         self._last_heard_seconds = time.monotonic()
         while True:
             closed = channel.closed  # asked first: what came before the end is then there
             now = time.monotonic()
             if _take(channel, reply):
-                self._last_heard_seconds = now
+                # Not `now`: whoever got the output took its time.
+                self._last_heard_seconds = time.monotonic()
             elif closed:
                 return True
             if now >= deadline:
                 return False
             self._watch(connection)
+            if stream.can_push():
+                self._watched(stream.push)
             # At the end of its output a channel is always ready, and not yet closed.
-            if stream.push() and not channel.eof_received:
-                poll.poll(1000 * max(0.0, min(_BEAT_SECONDS, deadline - now)))
-            elif channel.eof_received:
+            if channel.eof_received:
                 time.sleep(_STEP_SECONDS)
+            elif stream.ended or stream.waits_for is not None:
+                wait_seconds = max(0.0, min(_BEAT_SECONDS, deadline - now))
+                _wait(channel.fileno(), stream.waits_for, wait_seconds)
             else:
-                poll.poll(1000 * _STEP_SECONDS)
+                _wait(channel.fileno(), None, _STEP_SECONDS)
 
     # --- the line ------------------------------------------------------------------------------
 
@@ -227,11 +248,20 @@ class SshTransport:
         return GuestLost(what, where=str(self._address))
 
 
+def _wait(channel: int, source: int | None, wait_seconds: float) -> None:
+    """Wait until something comes over the channel, or from the source of its input."""
+    poll = select.poll()
+    for descriptor in (channel, source):
+        if descriptor is not None:
+            poll.register(descriptor, select.POLLIN)
+    poll.poll(1000 * wait_seconds)
+
+
 def _take(channel: Channel, reply: Reply) -> bool:
     """Take what has come of both outputs; return whether there was anything."""
     out, errors = channel.recv_ready(), channel.recv_stderr_ready()
     if out:
-        reply.stdout.append(channel.recv(_READ_BYTES))
+        reply.take(1, channel.recv(_READ_BYTES))
     if errors:
-        reply.stderr.append(channel.recv_stderr(_READ_BYTES))
+        reply.take(2, channel.recv_stderr(_READ_BYTES))
     return out or errors
