@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 _POLL_SECONDS = 0.02
 
@@ -21,3 +25,16 @@ def take(descriptor: int, *, shared: bool = False, timeout_seconds: float) -> bo
             time.sleep(_POLL_SECONDS)
         else:
             return True
+
+
+def holders(lock: Path) -> Iterator[int]:
+    """Yield the processes that have a lock file open, as far as this user may see them."""
+    wanted = lock.stat()
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(folder):
+                with contextlib.suppress(OSError):
+                    info = entry.stat()
+                    if (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino):
+                        yield int(folder.parent.name)
+                        break

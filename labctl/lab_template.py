@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
+from labctl import files
 from labctl.errors import HostError, UserError
 from labctl.lab_shape import file_schema
 from labctl.lab_shipped import BASE_CONFIG, shipped
@@ -44,12 +46,10 @@ def write(folder: Path, *, force: bool = False) -> list[Path]:
     written = []
     try:
         for source, target in _companions(folder):
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(source.read_bytes())
+            if not os.path.lexists(target):
+                files.replace(target, source.read_bytes())
                 written.append(target)
-        folder.mkdir(parents=True, exist_ok=True)
-        lab.write_text(text(), encoding="utf-8")
+        files.replace(lab, text())  # of a link, the link: what it points to is another lab
     except OSError as error:
         raise HostError(f"cannot be written: {error.strerror}", where=str(folder)) from error
     return [lab, *written]

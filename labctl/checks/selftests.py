@@ -7,12 +7,11 @@ not build like this is told, not lost.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labctl import proc
+from labctl import files, proc
 from labctl.checks.programs import Program
 from labctl.errors import CommandError
 from labctl.kernels.make import Make, compiler
@@ -79,12 +78,12 @@ def build(make: Make, root: Path) -> Built:
         return Built(missing={"all": "the source has no selftests of mm"})
     folder = root / "selftests" / _address(make, source)
     record = folder / "built.json"
-    if not record.is_file():
+    missing = files.read_json(record).get("missing")
+    if not isinstance(missing, dict):  # never built, or built by half
         folder.mkdir(parents=True, exist_ok=True)
         make.compile(["headers"])
         missing = {n: why for n in _RUNS if (why := _compile(make, source, n, folder)) is not None}
-        record.write_text(json.dumps(missing))
-    missing = json.loads(record.read_text())
+        files.write_json(record, {"missing": missing})
     names = [name for name in _RUNS if name not in missing]
     return Built(
         files={f"{_IN_GUEST}/{name}": folder / name for name in names},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
+import re
 from pathlib import Path
 
+from labctl import files
 from labctl.errors import HostError
 from labctl.kernels import images
 from labctl.kernels.hashed import Hashed
@@ -16,6 +18,7 @@ from labctl.results.nights import Record
 _MOST = 30
 _FOLDER_DIGITS = 32
 _NOTE = ".sha256"
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def keep(lab: Lab, history: Path, record: Record) -> None:
@@ -37,12 +40,12 @@ def keep(lab: Lab, history: Path, record: Record) -> None:
             if _is_whole(kept):
                 os.utime(kept)
             elif built.exists() and not images.damaged(built.parent):
-                temporary = folder / f"{os.getpid()}.tmp"
-                shutil.copyfile(built, temporary)
-                _note(kept).write_text(Hashed.of(temporary).sha256 + "\n")
-                temporary.replace(kept)
-        named = (path for path in folder.iterdir() if not path.suffix)
-        by_age = sorted(named, key=lambda path: path.stat().st_mtime, reverse=True)
+                content = built.read_bytes()
+                files.replace(_note(kept), hashlib.sha256(content).hexdigest() + "\n")
+                files.replace(kept, content)
+        # The history may be a folder of the user's own: only what was kept here is ours.
+        ours = [path for path in folder.iterdir() if _is_kept(path)]
+        by_age = sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
         for old in by_age[_MOST:]:
             old.unlink()
             _note(old).unlink(missing_ok=True)
@@ -50,6 +53,10 @@ def keep(lab: Lab, history: Path, record: Record) -> None:
         raise HostError(
             f"the night's images could not be kept: {error.strerror or error}", where=str(folder)
         ) from error
+
+
+def _is_kept(path: Path) -> bool:
+    return bool(_HASH.fullmatch(path.name)) and path.is_file() and not path.is_symlink()
 
 
 def find(history: Path, image: str) -> Path | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
+from labctl import files
 from labctl.errors import HostError
 from labctl.guests import probe
 from labctl.host import Host
@@ -82,16 +82,13 @@ def open_failure(device: Path = KVM_DEVICE) -> str:
 
 def remember(cache: Path, host: Host, reason: str) -> None:
     """Keep what became of the probe guest: an empty text, or why it did not run."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.write_text(json.dumps({"key": _key(host), "reason": reason}) + "\n")
+    files.write_json(cache, {"key": _key(host), "reason": reason})
 
 
 def _cached(cache: Path, host: Host) -> str | None:
-    try:
-        content = json.loads(cache.read_text())
-        return str(content["reason"]) if content["key"] == _key(host) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    content = files.read_json(cache)
+    reason = content.get("reason")
+    return reason if content.get("key") == _key(host) and isinstance(reason, str) else None
 
 
 def _key(host: Host) -> str:

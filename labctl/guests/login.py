@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from labctl.files import replace
 from labctl.guests.bundle import bundle
 from labctl.guests.initramfs import source_folder
 from labctl.transports.ssh.address import SshAddress
@@ -66,7 +67,7 @@ def client(
     One word of `command` is the guest's shell's to read, several are run as they
     are; none is a login. `known_hosts` is written: the one host key that is right.
     """
-    known_hosts.write_text(f"[{address.host}]:{address.port} {address.host_key}\n")
+    replace(known_hosts, f"[{address.host}]:{address.port} {address.host_key}\n")
     options = {
         "BatchMode": "yes",
         "GlobalKnownHostsFile": "none",

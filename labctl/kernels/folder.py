@@ -11,7 +11,8 @@ from pathlib import Path
 
 from labctl import checkout
 from labctl.errors import CommandError, UserError
-from labctl.kernels.sources import File, read_json, write_json
+from labctl.files import read_json, write_json
+from labctl.kernels.sources import File
 
 # What a build in the user's tree leaves there; with git, .gitignore says it better.
 _MADE_FOLDERS = {".git", ".labctl", "include/config", "include/generated"}

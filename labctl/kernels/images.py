@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from labctl import files
 from labctl.errors import UserError
+from labctl.files import read_json, write_json
 from labctl.kernels import symbols
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.kconfig import Option
 from labctl.kernels.make import Make
-from labctl.kernels.sources import read_json, write_json
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture, ArchName
 from labctl.lab_models import Kernel
 
@@ -109,7 +110,7 @@ def _recorded(folder: Path, record: dict[str, object]) -> tuple[Hashed, Hashed]:
 
 def begin(folder: Path, image: Image) -> Path:
     """Note that an image is being built, so that a kill leaves a record; return the log's path."""
-    shutil.rmtree(folder, ignore_errors=True)
+    files.remove(folder)
     folder.mkdir(parents=True)
     content = asdict(image) | {"bzimage": None, "config": None, "state": "building"}
     write_json(folder / _RECORD, content | {"began_at": _now()})

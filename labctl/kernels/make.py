@@ -11,9 +11,9 @@ from pathlib import Path
 
 from labctl import git, host, proc
 from labctl.errors import BuildError, HostError
+from labctl.files import read_json, write_json
 from labctl.kernels import kconfig, symbols
 from labctl.kernels.kconfig import Option
-from labctl.kernels.sources import read_json, write_json
 from labctl.kernels.tree import Tree
 from labctl.lab_arch import X86_64, Architecture
 

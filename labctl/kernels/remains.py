@@ -7,9 +7,9 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+from labctl import flock
 from labctl.errors import HostError
 
 _END_SECONDS = 30.0
@@ -37,7 +37,7 @@ def end_orphans(lock: Path) -> None:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
-            holders = [pid for pid in _holders(lock) if pid != os.getpid()]
+            holders = [pid for pid in flock.holders(lock) if pid != os.getpid()]
             for pid in holders:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
@@ -49,18 +49,6 @@ def end_orphans(lock: Path) -> None:
             time.sleep(_POLL_SECONDS)
     finally:
         os.close(descriptor)
-
-
-def _holders(lock: Path) -> Iterator[int]:
-    wanted = lock.stat()
-    for folder in Path("/proc").glob("[0-9]*/fd"):
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(folder):
-                with contextlib.suppress(OSError):
-                    info = entry.stat()
-                    if (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino):
-                        yield int(folder.parent.name)
-                        break
 
 
 def remove_half_written(build: Path) -> None:

@@ -11,7 +11,7 @@ from email.parser import BytesHeaderParser
 from email.policy import default as mail_policy
 from pathlib import Path
 
-from labctl import proc
+from labctl import files, proc
 from labctl.errors import UserError
 from labctl.kernels import diff
 from labctl.kernels.sources import File
@@ -77,10 +77,9 @@ class Series:
         return replace(self, patches=self.patches[:count])
 
     def write(self, folder: Path) -> None:
-        """Write the patches and their `series` file into a folder that holds nothing else."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.iterdir():
-            old.unlink()
+        """Write the patches and their `series` file into a folder in place of what is in it."""
+        files.remove(folder)
+        folder.mkdir(parents=True)
         for patch in self.patches:
             (folder / patch.path.name).write_bytes(patch.content)
         lines = [f"{patch.path.name} -p{patch.strip}\n" for patch in self.patches]

@@ -6,8 +6,6 @@ A source knows its content's hash, and how to fill a work tree with it.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -15,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from labctl import proc
+from labctl import files, proc
 from labctl.errors import CommandError, HostError, UserError
+from labctl.files import read_json, write_json
 
 DEBIAN_FOLDER = Path("/usr/src")
 _UNPACK_SECONDS = 1200.0
@@ -114,7 +113,7 @@ class Archive:
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
         for remains in folder.parent.glob("unpacking-*"):  # of a killed labctl: the caller's
-            shutil.rmtree(remains)  # lock keeps living ones out
+            files.remove(remains)  # lock keeps living ones out
         scratch = Path(tempfile.mkdtemp(prefix="unpacking-", dir=folder.parent))
         try:
             proc.run(
@@ -137,20 +136,3 @@ class Archive:
     def original(self, name: str) -> File | None:
         """Only the work tree has it: to find one file in an archive takes as long as all."""
         raise KeyError(name)
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """Return a remembered object; what is missing or torn was never remembered."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_json(path: Path, content: object) -> None:
-    """Replace a file as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labctl import flock
+from labctl.files import sync_folder
 
 _LOCK_SECONDS = 60.0  # others hold it for one line's writing
 
@@ -27,15 +28,6 @@ def append(path: Path, line: bytes, checked_bytes: int = -1) -> int:
     """
     with _locked(path) as descriptor:
         return _append(descriptor, line, checked_bytes)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names inside a folder survive a crash of the machine; raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def whole_lines(file: Iterable[bytes]) -> Iterator[bytes]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from labctl import files
 from labctl.errors import HostError, UserError
-from labctl.results.lines import sync_folder
+from labctl.files import sync_folder
 from labctl.results.store import Store
 
 _SHOWN = 10
@@ -50,8 +50,8 @@ class RunFolder:
 
     def first_guests(self) -> dict[str, str]:
         """Return how each guest of the first blocks was started: a shell's line by its folder."""
-        files = sorted(self.path.glob("guests/*-000-*/command.txt"))
-        return {file.parent.name: file.read_text().strip() for file in files}
+        found = sorted(self.path.glob("guests/*-000-*/command.txt"))
+        return {file.parent.name: file.read_text().strip() for file in found}
 
     def write(self, data: dict[str, Any]) -> None:
         """Replace run.json as a whole: a reader or a crash sees the old or the new one.
@@ -59,16 +59,9 @@ class RunFolder:
         Raises HostError when the disk is full or fails, ValueError for NaN.
         """
         text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        temporary = self.path / f"run.json.{os.getpid()}.tmp"
         try:
-            with temporary.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path / "run.json")
-            sync_folder(self.path)
+            files.replace(self.path / "run.json", text)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise HostError(
                 f"run.json could not be written: {error.strerror or error}", where=str(self.path)
             ) from error

@@ -12,11 +12,13 @@ ROOT = Path(labctl.__file__).parent
 LAYERS = {
     "errors": 0,
     "units": 0,
+    "files": 1,
     "flock": 1,
     "proc": 1,
     "git": 2,
     "checkout": 2,
     "lab": 2,  # and lab_*.py
+    "state": 3,  # and what it may hold: lab_state
     "host": 3,
     "host_facts": 3,
     "kernels": 4,
