@@ -30,6 +30,7 @@ from labctl.lab_models import (
     Workload,
 )
 from labctl.lab_shape import read
+from labctl.lab_state import check_state
 from labctl.lab_yaml import Document, parse
 from labctl.units import Scalar
 
@@ -128,6 +129,7 @@ def _examine(
     if file is None:
         return None, found
     check(file, found, root)
+    check_state(file.state, found, root, path)
     if host_memory_bytes is not None:
         guests, experiments = file.guests, file.experiments
         check_memory(guests, experiments, default_guest(file), host_memory_bytes, found)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labctl import screen
-from labctl.cli.root import JSON, LAB, load_lab, named, print_json
+from labctl.cli.root import JSON, LAB, lab_to_work, named, print_json
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def bisect(
 
     if bool(patterns) == bool(experiment):
         raise click.UsageError("an EXPERIMENT or --check, one of them")
-    lab = load_lab(lab_path)
+    lab = lab_to_work(lab_path)
     named("kernel", [kernel], lab.kernels)
     if experiment:
         named("experiment", [experiment], lab.experiments)

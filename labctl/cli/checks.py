@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from labctl import __version__, screen
-from labctl.cli.root import JSON, LAB, Group, format_option, kernels_of, load_lab, named, print_json
+from labctl.cli.root import (
+    JSON,
+    LAB,
+    Group,
+    format_option,
+    kernels_of,
+    lab_to_work,
+    load_lab,
+    named,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from labctl.results.stored import ExperimentNoise
@@ -194,7 +204,7 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
     """
     from labctl.checks import series
 
-    lab = load_lab(lab_path)
+    lab = lab_to_work(lab_path)
     names = named("series", kernels, (k for k, one in lab.kernels.items() if one.series))
     with screen.Building() as building:
         checked = {name: series.check(lab, name, building) for name in names}
@@ -258,7 +268,7 @@ def verify(
     from labctl.checks.verify import Events, Options, verify
     from labctl.reports.verified import FORMATS
 
-    lab = load_lab(lab_path)
+    lab = lab_to_work(lab_path)
     known = [variant.name for variant in lab.verify.variants]
     options = Options(
         only=tuple(patterns) or ("*",),

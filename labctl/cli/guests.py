@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labctl import screen
-from labctl.cli.root import JSON, LAB, SECONDS, fleet_of, kernels_of, load_lab, print_json
+from labctl.cli.root import (
+    JSON,
+    LAB,
+    SECONDS,
+    fleet_of,
+    kernels_of,
+    lab_to_work,
+    load_lab,
+    print_json,
+)
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +48,7 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     """
     from labctl.guests.prepare import prepare
 
-    lab = load_lab(lab_path)
+    lab = lab_to_work(lab_path)
     fleet = fleet_of(lab)
     names = kernels_of(lab, kernels)
     with screen.Building() as building:

@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 
 from labctl import screen
-from labctl.cli.root import JSON, LAB, chosen, fleet_of, kernels_of, load_lab, print_json
-from labctl.errors import UserError
+from labctl.cli.root import JSON, LAB, chosen, kernels_of, lab_to_work, load_lab, print_json
 
 
 @click.command()
@@ -57,7 +56,7 @@ def build(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
     """Build KERNELS (all, if none is named). What is built already is not built again."""
     from labctl.guests.prepare import build_images
 
-    lab = load_lab(lab_path)
+    lab = lab_to_work(lab_path)
     with screen.Building() as building:
         images = build_images(lab, kernels_of(lab, kernels), building)
     rows = [
@@ -77,14 +76,12 @@ def build(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
 def clean(lab_path: Path | None, runs_too: bool) -> None:
     """Remove what was built, to make room; what was measured stays.
 
-    Guests of `up` run from images, so they must be down.
+    Only folders that labctl made in the state folder are removed. Guests of `up` run
+    from images, so they must be down, and no other labctl may work there.
     """
     from labctl.guests.prepare import remove_built
 
     lab = load_lab(lab_path)
-    names = fleet_of(lab).names()
-    if names:
-        raise UserError(f"up: {', '.join(names)}", hint="`labctl down` ends them")
     for folder in remove_built(lab, runs_too=runs_too):
         click.echo(f"removed {folder}")
 

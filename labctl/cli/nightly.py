@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labctl import screen
-from labctl.cli.root import JSON, LAB, chosen, format_option, load_lab, print_json
+from labctl.cli.root import JSON, LAB, chosen, format_option, lab_to_work, load_lab, print_json
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def nightly(
     from labctl.results.findings import document, problems
 
     # A stored history can be judged where there is no lab.
-    lab = None if replay and history else load_lab(lab_path)
+    read = load_lab if replay else lab_to_work
+    lab = None if replay and history else read(lab_path)
     state = lab.state if lab else None
     folder = history or Path(state or "", "nightly")
     if replay or lab is None:

@@ -117,6 +117,15 @@ def load_lab(path: Path | None) -> Lab:
     return load(path or _found_lab(), host_memory_bytes=host.memory_bytes())
 
 
+def lab_to_work(path: Path | None) -> Lab:
+    """Read the lab, and keep `labctl clean` out of its state folder until the command ends."""
+    from labctl import state
+
+    lab = load_lab(path)
+    click.get_current_context().with_resource(state.used(lab.state))
+    return lab
+
+
 def fleet_of(lab: Lab) -> Fleet:
     """Return the guests of `labctl up`."""
     from labctl.guests.fleet import Fleet

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labctl import screen
-from labctl.cli.root import JSON, LAB, chosen, format_option, load_lab, print_json
+from labctl.cli.root import JSON, LAB, chosen, format_option, lab_to_work, load_lab, print_json
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(
 
     if resumed and (experiments or seed is not None or target):
         raise click.UsageError("--resume goes on as the run began: no EXPERIMENT, --seed, --target")
-    lab = load_lab(lab_path)
+    lab = lab_to_work(lab_path)
     with screen.Measuring() as shown:
         events = session.Events(
             building=shown.building,

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labctl import host
+from labctl import host, state
 from labctl.errors import UserError
 from labctl.guests import accelerator, busybox, initramfs, launchers, login, qemu
+from labctl.guests.fleet import Fleet
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
 from labctl.guests.placement import Placement, place
 from labctl.host_facts import HostFacts, read_facts
+from labctl.kernels import remains
 from labctl.kernels.build import Builder, BuildProgress, Image
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
 from labctl.lab_models import Kernel, Lab, Topology
+from labctl.lab_state import BUILT, GUESTS, MEASURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,17 +118,22 @@ def arch_of(lab: Lab, kernels: Iterable[str]) -> Architecture:
 
 
 def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
-    """Remove sources, trees and images; with `runs_too` all runs. Return what was removed."""
-    keep = {"guests"} if runs_too else {"guests", "runs"}
-    state = lab.state
-    found = sorted(state.iterdir()) if state.is_dir() else []
-    folders = [path for path in found if path.is_dir() and path.name not in keep]
-    for folder in folders:
-        if folder.is_symlink():
-            folder.unlink()
-        else:
-            shutil.rmtree(folder)
-    return folders
+    """Remove sources, trees and images; with `runs_too` all runs. Return what was removed.
+
+    Raises:
+        UserError: another labctl works with them, or guests of `up` run from them.
+        HostError: something cannot be removed.
+    """
+    if not lab.state.is_dir():
+        return []
+    with state.cleared(lab.state):
+        names = Fleet(lab.state / GUESTS).names()
+        if names:
+            raise UserError(f"up: {', '.join(names)}", hint="`labctl down` ends them")
+        trees = lab.state / "trees"
+        for lock in () if trees.is_symlink() else trees.glob("*/make.lock"):
+            remains.end_orphans(lock)
+        return state.remove(lab.state, (*BUILT, *(MEASURED if runs_too else ())))
 
 
 def prepare(

@@ -135,9 +135,32 @@ def test_the_plan_follows_its_seed(lab):
 
 
 def test_clean_keeps_what_was_measured(lab):
-    for name in ("images", "trees", "runs"):
+    for name in ("images", "trees", "runs", "nightly"):
         (lab / ".labctl" / name / "x").mkdir(parents=True)
+
+    def left():
+        return sorted(path.name for path in (lab / ".labctl").iterdir() if path.is_dir())
+
     assert run("clean", cwd=lab).returncode == 0
-    assert [p.name for p in (lab / ".labctl").iterdir()] == ["runs"]
+    assert left() == ["nightly", "runs"]
     assert run("clean", "--runs", cwd=lab).returncode == 0
-    assert list((lab / ".labctl").iterdir()) == []
+    assert left() == []
+    assert run("clean", cwd=lab).returncode == 0
+
+
+def test_clean_of_a_lab_that_made_nothing_makes_nothing(lab):
+    assert run("clean", cwd=lab).returncode == 0
+    assert not (lab / ".labctl").exists()
+
+
+def test_clean_removes_nothing_of_others(lab):
+    documents = lab / "home" / "documents"
+    documents.mkdir(parents=True)
+    (documents / "thesis").write_text("years of work")
+    text = (lab / "lab.yaml").read_text()
+    for state in ("home", "."):
+        (lab / "lab.yaml").write_text(f"{text}\nstate: {state}\n")
+        done = run("clean", cwd=lab)
+        assert done.returncode == 2
+        assert f"lab.yaml:{len(text.splitlines()) + 2}:8: state: " in done.stderr
+        assert (documents / "thesis").read_text() == "years of work"

@@ -1,0 +1,279 @@
+"""The state folder: what labctl takes for its own, and that only this is removed."""
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labctl import files, lab_state, lab_template, state
+from labctl.errors import ConfigError, HostError, UserError
+from labctl.experiments import kept_images
+from labctl.guests.prepare import remove_built
+from labctl.kernels.series import Series
+from labctl.lab import load
+
+HOLDER = """
+import sys
+from pathlib import Path
+from labctl import state
+with state.used(Path(sys.argv[1])):
+    print("used", flush=True)
+    sys.stdin.read()
+"""
+
+
+def lab_of(folder, text=".labctl"):
+    folder.mkdir(exist_ok=True)
+    (folder / "bzImage").touch()
+    (folder / "lab.yaml").write_text(
+        f"version: 1\nkernels:\n  stock: {{source: 'image:bzImage'}}\nstate: {text}\n"
+    )
+    return load(folder / "lab.yaml")
+
+
+def refusal(folder, text=".labctl"):
+    with pytest.raises(ConfigError) as caught:
+        lab_of(folder, text)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column, problem.key) == (4, 8, "state")
+    return problem.what
+
+
+def fill(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    return folder
+
+
+@pytest.mark.parametrize("text", [".", "..", "../..", "/", "../lab"])
+def test_a_state_that_holds_the_lab_is_refused(tmp_path, text):
+    assert "holds the lab" in refusal(tmp_path / "lab", text)
+
+
+def test_a_state_that_holds_the_lab_behind_a_link_is_refused(tmp_path):
+    real = tmp_path / "real" / "lab"
+    real.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(real)
+    lab_of(real)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "bzImage").touch()
+    text = (real / "lab.yaml").read_text().replace("state: .labctl", f"state: {tmp_path}/real")
+    (real / "lab.yaml").write_text(text)
+    (tmp_path / "other" / "lab.yaml").symlink_to(real / "lab.yaml")
+    for path in (tmp_path / "link" / "lab.yaml", tmp_path / "other" / "lab.yaml"):
+        with pytest.raises(ConfigError, match="holds the lab"):
+            load(path)
+
+
+def test_a_home_is_refused(tmp_path, monkeypatch):
+    home = tmp_path / "homes" / "me"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    for text in ("~/", "../homes", "../homes/me"):
+        assert "home" in refusal(tmp_path / "lab", text)
+    assert lab_of(tmp_path / "lab", "~/labctl").state == home / "labctl"
+
+
+def test_a_mount_point_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "disks" / "a disk"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(lab_state, "mount_points", lambda: [folder])
+    assert "is a mount point" in refusal(tmp_path / "lab", f"{folder}")
+    assert "holds a mount point" in refusal(tmp_path / "lab", "../disks")
+    assert lab_of(tmp_path / "lab", f"{folder}/labctl")
+
+
+def test_mount_points_are_read_as_the_kernel_writes_them():
+    assert Path("/proc") in lab_state.mount_points()
+    assert lab_state._unescaped(rb"/a\040disk\134x") == Path("/a disk\\x")
+
+
+@pytest.mark.parametrize(
+    "name", ["notes", ".ssh/id", "images.old/x", "runs2/x", "lab.yaml.removed/x", "x.json.a.tmp"]
+)
+def test_a_state_with_foreign_files_is_refused(tmp_path, name):
+    fill(tmp_path / "lab" / ".labctl", "images/1/image.json", name)
+    assert f"'{Path(name).parts[0]}'" in refusal(tmp_path / "lab")
+    state.claim(tmp_path / "empty")
+    fill(tmp_path / "empty", name)  # with a marker too
+    assert "did not make" in refusal(tmp_path / "lab", f"{tmp_path}/empty")
+
+
+def test_what_only_bears_our_names_is_not_ours(tmp_path):
+    fill(tmp_path / "photos", "images/holiday.jpg", "runs/marathon.jpg")
+    assert "no marker" in refusal(tmp_path / "lab", "../photos")
+    fill(tmp_path / "kinds", "images", "sources.json/x")  # a file, and a folder
+    assert "'images', 'sources.json'" in refusal(tmp_path / "lab", "../kinds")
+    (tmp_path / "text").write_text("")
+    assert "is not a folder" in refusal(tmp_path / "lab", "../text")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (".labctl", ("images/x", "trees/x", "state.lock", ".gitignore")),
+        ("scratch", ("sources.json", "trees/x", "sources.json.0a1b.tmp")),
+        ("scratch", ("runs/1/run.json", "trees.removed/x")),
+    ],
+)
+def test_a_state_of_before_the_marker_is_taken_over(tmp_path, name, content):
+    fill(tmp_path / name, *content)
+    lab = lab_of(tmp_path / "lab", f"{tmp_path}/{name}")
+    remove_built(lab, runs_too=True)
+    assert not any((lab.state / folder).exists() for folder in ("images", "trees", "runs"))
+    assert lab_state.is_marked(lab.state)
+
+
+def test_without_a_marker_of_ours_nothing_is_removed(tmp_path):
+    folder = fill(tmp_path / "x", "images/a")
+    (folder / lab_state.MARKER).write_text("something else")
+    with pytest.raises(HostError):
+        state.remove(folder, ["images"])
+    (folder / lab_state.MARKER).unlink()
+    (tmp_path / "true").write_text(lab_state.MARKER_LINE)
+    (folder / lab_state.MARKER).symlink_to(tmp_path / "true")
+    with pytest.raises(HostError):
+        state.remove(folder, ["images"])
+    assert (folder / "images" / "a").exists()
+
+
+def test_behind_a_link_nothing_is_removed(tmp_path):
+    others = fill(tmp_path / "others", "images/1/bzImage", "trees/1/make.lock")
+    lab = lab_of(tmp_path / "lab")
+    fill(lab.state, "sources/x")
+    for name in ("images", "trees"):
+        (lab.state / name).symlink_to(others / name)
+    (lab.state / "sources" / "link").symlink_to(others)
+    removed = remove_built(lab, runs_too=True)
+    assert [path.name for path in removed] == ["images", "sources", "trees"]
+    assert sorted(p.name for p in lab.state.iterdir()) == [lab_state.MARKER, lab_state.LOCK]
+    assert (others / "images/1/bzImage").exists()
+    assert (others / "trees/1/make.lock").exists()
+
+
+def test_a_clean_that_was_killed_leaves_no_half_of_a_folder(tmp_path, monkeypatch):
+    lab = lab_of(tmp_path / "lab")
+    fill(lab.state, "trees/1/src/a", "trees/1/src/b")
+
+    def killed(path):
+        os.unlink(path / "1/src/a")  # noqa: PTH108
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_built(lab, runs_too=False)
+    assert not (lab.state / "trees").exists()
+    lab = load(lab.path)
+    fill(lab.state, "trees/2/src/a")
+    remove_built(lab, runs_too=False)
+    assert not list(lab.state.glob("trees*"))
+
+
+def test_a_history_keeps_the_pictures_of_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_images, "_MOST", 1)
+    lab = lab_of(tmp_path / "lab")
+    theirs = [f"images/{name}" for name in ("holiday.jpg", "0.bak", "c" * 63, "x/y")]
+    fill(tmp_path / "history", *theirs)
+    for image in ("a" * 64, "b" * 64):
+        fill(lab.state, f"images/{image[:32]}/bzImage")
+        kept_images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
+    assert kept_images.find(tmp_path / "history", "b" * 64)
+    assert all((tmp_path / "history" / name).exists() for name in theirs)
+
+
+def test_the_steps_of_a_series_are_written_beside_what_a_link_names(tmp_path):
+    theirs = fill(tmp_path / "theirs", "0001.patch", "sub/x")
+    (tmp_path / "step").symlink_to(theirs)
+    Series(tmp_path, ()).write(tmp_path / "step")
+    assert (theirs / "0001.patch").exists()
+    fill(tmp_path / "other", "sub/x")  # a folder in it is no traceback
+    Series(tmp_path, ()).write(tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["series"]
+
+
+def test_init_writes_behind_no_link(tmp_path):
+    fill(tmp_path, "shared.yaml")
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "lab.yaml").symlink_to(tmp_path / "shared.yaml")
+    fragment = tmp_path / "lab" / lab_template.BASE_CONFIG
+    fragment.parent.mkdir(parents=True)
+    fragment.symlink_to(tmp_path / "made")
+    lab_template.write(tmp_path / "lab", force=True)
+    assert (tmp_path / "shared.yaml").read_text() == "x"
+    assert not (tmp_path / "made").exists()
+    assert (tmp_path / "lab" / "lab.yaml").read_text() == lab_template.text()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '"\xff'])
+def test_a_torn_file_of_json_is_none(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content.encode("latin-1"))
+    assert files.read_json(tmp_path / "x.json") == {}
+    files.write_json(tmp_path / "x.json", {"a": 1})
+    assert files.read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    fill(tmp_path, "x")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="space"):
+            files.replace(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "x"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_cannot_be_removed_is_told(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    fill(tmp_path, "images/a")
+    monkeypatch.setattr(files.shutil, "rmtree", refused)
+    with pytest.raises(HostError, match="Permission denied"):
+        files.remove(tmp_path / "images")
+
+
+@contextlib.contextmanager
+def used_by_another(folder):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "used\n"
+    try:
+        yield holder
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_no_clean_while_another_labctl_works(tmp_path):
+    lab = lab_of(tmp_path / "lab")
+    with used_by_another(lab.state) as holder:
+        fill(lab.state, "images/1/bzImage")
+        with state.used(lab.state):
+            pass  # beside others
+        with pytest.raises(UserError, match=str(holder.pid)):
+            remove_built(lab, runs_too=False)
+        assert (lab.state / "images/1/bzImage").exists()
+    assert remove_built(lab, runs_too=False) == [lab.state / "images"]
+
+
+def test_the_lock_of_a_state_follows_no_link(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / lab_state.LOCK).symlink_to(tmp_path / "made")
+    (tmp_path / "x" / lab_state.MARKER).write_text(lab_state.MARKER_LINE)
+    with pytest.raises(HostError), state.used(tmp_path / "x"):
+        pass
+    assert not (tmp_path / "made").exists()
