@@ -58,8 +58,12 @@ def _whole(value: Decimal, text: str, noun: str, example: str) -> int:
 
 
 def quote(text: str, limit: int = 40) -> str:
-    """Return `text` in quotes, on one line and not longer than a line of a message allows."""
-    line = " ".join(text.split())
+    """Return `text` in quotes, on one line and not longer than a line of a message allows.
+
+    What a terminal would act on is a `?`.
+    """
+    line = " ".join(text.split(maxsplit=limit))[: limit + 1].rstrip()
+    line = "".join(c if c.isprintable() else "?" for c in line)
     return f"'{line if len(line) <= limit else line[: limit - 1] + '…'}'"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from labctl.errors import BadOutput
+from labctl.experiments.json_output import last_object
 from labctl.transports import Outcome
 
 Status = Literal["passed", "failed", "skipped", "known"]
@@ -129,12 +130,11 @@ def _integrity(outcome: Outcome) -> Judgement:
 
 def _why(text: str) -> str:
     """Return what the report, one JSON object in the last line, gives as its reason."""
-    lines = text.strip().splitlines()
     try:
-        report = json.loads(lines[-1]) if lines else {}
-    except ValueError:
+        report = last_object(text.rstrip().rpartition("\n")[2]) or {}
+    except BadOutput:
         return ""
-    return str(report.get("why", "")) if isinstance(report, dict) else ""
+    return str(report.get("why", ""))
 
 
 def _failed(outcome: Outcome, why: str = "") -> Judgement:

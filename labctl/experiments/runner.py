@@ -289,7 +289,7 @@ class Runner:
         guest.pause()  # one that cannot be paused would disturb the others
         self.timing.workload_seconds += seconds
         self.timing.visits += 1
-        value, measurements = value_of(outcome, base["metric"])
+        value, measurements = value_of(outcome, base["metric"], self._cpus())
         handed = {name: after[name] - before[name] for name in before if name in after}
         status, message = _exercised(handed, self.plan.experiment.handovers)
         return Sample(
@@ -303,6 +303,13 @@ class Runner:
             disturbed=disturbance(load, self.health),
             message=message,
         )
+
+    def _cpus(self) -> int | None:
+        """Return how many CPUs the workload has; of a target it is not known here."""
+        experiment = self.plan.experiment
+        if experiment.target is not None:
+            return None
+        return self.lab.guests[self.lab.guest_of(experiment)].vcpus
 
     def _describe(self, number: int, order: int, visit: Visit, guest: GuestLike) -> dict[str, Any]:
         experiment, cell = self.plan.experiment, visit.cell
@@ -363,8 +370,10 @@ def _exercised(handed: Mapping[str, int], handovers: str) -> tuple[str, str]:
     return "exercised", f"{handed['handovers']} handovers, where the series should stay out"
 
 
-def value_of(outcome: Outcome, metric: str) -> tuple[float, dict[str, Any]]:
-    """Return the metric of a workload that ended, and all that it measured.
+def value_of(
+    outcome: Outcome, metric: str, cpus: int | None = None
+) -> tuple[float, dict[str, Any]]:
+    """Return the metric of a workload that ended, and all that it measured; see `measure`.
 
     Raises:
         BadOutput: it failed, or did not print the metric.
@@ -372,7 +381,7 @@ def value_of(outcome: Outcome, metric: str) -> tuple[float, dict[str, Any]]:
     if outcome.status != 0:
         said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
         raise BadOutput(f"the workload ended with status {outcome.status}: {said}")
-    return measure(outcome.text, metric)
+    return measure(outcome.text, metric, took_seconds=outcome.seconds, cpus=cpus)
 
 
 def _load_between(

@@ -1,81 +1,126 @@
-"""What a workload printed, as a number: a field of a JSON line, or any `name: number unit`."""
+"""What a workload printed, as a number: a field of a JSON object, or any `name: number unit`."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
+from collections import deque
 from typing import Any
 
 from labctl.errors import BadOutput
+from labctl.experiments.json_output import last_object
+from labctl.experiments.quantity import KNOWN_UNITS, TIME_SUFFIXES, Quantity, number, quantity
+from labctl.units import quote
 
-_SECONDS = {
-    "nanoseconds": 1e-9,
-    "ns": 1e-9,
-    "microseconds": 1e-6,
-    "us": 1e-6,
-    "milliseconds": 1e-3,
-    "ms": 1e-3,
-    "seconds": 1.0,
-    "s": 1.0,
-    "sec": 1.0,
-}
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_MIB = 2**20
+_LONGEST_OUTPUT = 8 * _MIB
+_SEEN_CHARACTERS = 60
+# A time without a unit is known by its name.
+_TIMES = frozenset(
+    ["elapsed", "time", "duration", "latency", "wall", "real", "walltime", "runtime"]
+)
+_NO_TIMES = frozenset(["percent", "ratio", "count", "share", "rate", "per", "ops"])
+# What several CPUs spend at once adds up to more than the clock on the wall shows.
+_CPU_TIMES = frozenset(["cpu", "user", "sys", "system", "utime", "stime", "cputime"])
+# The guest's agent takes a command's time by the same clock, CLOCK_MONOTONIC of the same
+# kernel, around the workload's own; by SSH it comes in ticks of 10 ms, one at each end.
+# Other clocks of a kernel (REALTIME slewed by NTP, the bare time-stamp counter as calibrated
+# under translation) run within 1 % of it.
+_CLOCKS_DIFFER = 0.02
+_TICKS_SECONDS = 0.02
 
 
-def measure(text: str, metric: str) -> tuple[float, dict[str, Any]]:
+def measure(
+    text: str, metric: str, *, took_seconds: float | None = None, cpus: int | None = None
+) -> tuple[float, dict[str, Any]]:
     """Return the metric's value, and all that the workload measured.
 
-    The last JSON object on a line of its own wins; without one, the last line
+    The last JSON object on lines of its own wins; without one, the last line
     that names the metric followed by a number and perhaps a unit; without that,
-    a last line that is a number alone. Times become seconds.
+    a last line that is a number alone. Times become seconds, sizes megabytes.
+
+    With `took_seconds`, the guest's own measure of the command, a time above it is
+    refused: its unit is not what it was taken for. CPU time may be `cpus` times that
+    much, or any if they are not known.
 
     Raises:
-        BadOutput: the metric is not there, or is not a finite positive number.
+        BadOutput: the metric is not there, or is not a finite positive number in a known
+            unit, or is longer than the command took.
     """
-    measurements = _json_line(text)
+    if len(text) > _LONGEST_OUTPUT:
+        raise BadOutput(
+            f"the workload printed {len(text) / _MIB:.1f} MiB; at most "
+            f"{_LONGEST_OUTPUT // _MIB} MiB are read"
+        )
+    measurements = last_object(text)
     if measurements is not None:
-        value = _field(measurements, metric)
+        found = _field(measurements, metric)
     else:
         measurements = {}
-        value = _plain(text, metric)
-    if value is None:
-        names = ", ".join(sorted(measurements)) or "no JSON line"
-        raise BadOutput(f"the workload did not print {metric!r} (it printed: {names})")
-    if not math.isfinite(value) or value <= 0:
-        raise BadOutput(f"{metric} is {value:g}; a ratio needs a positive number")
-    return value, measurements
+        found = _plain(text, metric)
+    if not math.isfinite(found.value) or found.value <= 0:
+        raise BadOutput(f"{metric} is {found.value:g}; a ratio needs a positive number")
+    if took_seconds is not None:
+        _check_duration(found, metric, took_seconds, cpus)
+    return found.value, measurements
 
 
-def _json_line(text: str) -> dict[str, Any] | None:
-    for line in reversed(text.splitlines()):
-        if line.lstrip().startswith("{"):
-            try:
-                content = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(content, dict):
-                return content
-    return None
+def _field(measurements: dict[str, Any], metric: str) -> Quantity:
+    key = next((k for k in (metric + s for s in ("", *TIME_SUFFIXES)) if k in measurements), None)
+    if key is None:
+        names = ", ".join(sorted(measurements)) or "an empty JSON object"
+        raise BadOutput(f"the workload did not print {metric!r} (it printed: {quote(names, 200)})")
+    value = measurements[key]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        seen = quote(repr(value), _SEEN_CHARACTERS)
+        raise BadOutput(f"{key} is not a JSON number, but {seen}")
+    # The metric's own name may end in its unit.
+    suffix = next((s for s in TIME_SUFFIXES if key.endswith(s)), None)
+    factor = TIME_SUFFIXES.get(suffix or "", 1.0)
+    return Quantity(float(value) * factor, None if suffix is None else True)
 
 
-def _field(measurements: dict[str, Any], metric: str) -> float | None:
-    for unit, factor in {"": 1.0, **{f"_{unit}": f for unit, f in _SECONDS.items()}}.items():
-        value = measurements.get(metric + unit)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            # The metric's own name may end in its unit.
-            own = next((f for u, f in _SECONDS.items() if metric.endswith(f"_{u}")), 1.0)
-            return float(value) * (factor if unit else own)
-    return None
-
-
-def _plain(text: str, metric: str) -> float | None:
+def _plain(text: str, metric: str) -> Quantity:
     named = re.compile(
-        rf"(?<![\w.]){re.escape(metric)}(?:[ \t]*[:=][ \t]*|[ \t]+)({_NUMBER})[ \t]*([a-zA-Z]*)"
+        rf"(?<![\w.-]){re.escape(metric)}"
+        r"(?:[ \t]*[:=][ \t]*(?=[^\s])|[ \t]+(?=[-+]?\.?[0-9]))"
     )
-    found = list(named.finditer(text))
-    if found:
-        return float(found[-1][1]) * _SECONDS.get(found[-1][2], 1.0)
-    lines = text.split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return float(last) if re.fullmatch(_NUMBER, last) else None
+    found_last = deque(named.finditer(text), maxlen=1)
+    if found_last:
+        last = found_last[0]
+        line = re.compile(r"[^\r\n]*").match(text, last.end())
+        said = line[0] if line else ""
+        found = quantity(said)
+        if found is None:
+            raise BadOutput(
+                f"{metric} is {quote(said, _SEEN_CHARACTERS)}; expected one number, with a known "
+                f"unit or none (units: {KNOWN_UNITS})"
+            )
+        return found
+    line_of_end = text.rstrip().rpartition("\n")[2].rpartition("\r")[2].strip()
+    alone = number(line_of_end)
+    if alone is None:
+        end = f"; it ended with {quote(line_of_end, _SEEN_CHARACTERS)}" if line_of_end else ""
+        raise BadOutput(
+            f"the workload did not print {metric!r}: no JSON object, no line `{metric}: NUMBER "
+            f"UNIT` and no number alone{end}"
+        )
+    return Quantity(alone, is_time=None)
+
+
+def _check_duration(found: Quantity, metric: str, took_seconds: float, cpus: int | None) -> None:
+    words = set(metric.lower().split("_"))
+    is_cpu_time = bool(words & _CPU_TIMES)
+    is_time = found.is_time
+    if is_time is None:
+        is_time = bool(words & (_TIMES | _CPU_TIMES)) and not words & _NO_TIMES
+    if not is_time or (is_cpu_time and cpus is None):
+        return
+    parallel = cpus if is_cpu_time and cpus is not None else 1
+    limit = parallel * took_seconds * (1 + _CLOCKS_DIFFER) + _TICKS_SECONDS
+    if found.value > limit:
+        whole = "the command itself" + (f", on {parallel} CPUs," if is_cpu_time else "")
+        raise BadOutput(
+            f"{metric} is {found.value:.6g} s, longer than {whole} took ({took_seconds:.6g} s): "
+            "is its unit right? A time without a unit is in seconds"
+        )

@@ -1,6 +1,8 @@
+import dataclasses
 import itertools
 
 import pytest
+import synthetic
 from synthetic import FACTS, World, lab, panic
 
 from labctl.errors import BootFailed, DeadlineExceeded
@@ -237,3 +239,27 @@ def test_progress_tells_where_it_is(tmp_path):
     assert told[-1].visit == told[-1].visits
     assert {p.status for p in told} == {"booting", "measuring", "ok"}
     assert told[-1].remaining_seconds == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"elapsed": 1, "x": NaN}', '{"elapsed": ' + "9" * 400 + "}",
+     '{"elapsed": 1, "x": ' + "[" * 3000 + "]" * 3000 + "}", "elapsed: 402,5 ms", "elapsed: 402"],
+)  # fmt: skip
+def test_output_that_is_no_number_is_a_sample_and_no_end_of_the_run(tmp_path, monkeypatch, text):
+    run = synthetic.Guest.run
+
+    def run_with_this_output(guest, argv, **more):
+        outcome = run(guest, argv, **more)
+        if guest.group.kernel == "patched":
+            return dataclasses.replace(outcome, stdout=text.encode())
+        return outcome
+
+    monkeypatch.setattr(synthetic.Guest, "run", run_with_this_output)
+    runner(tmp_path, World(), lab(blocks=2, repetitions=1)).run()
+    samples = measured(tmp_path)
+    assert {s.block for s in samples} == {0, 1}
+    assert {s.status for s in samples if s.kernel == "stock"} == {"ok"}
+    bad = [s for s in samples if s.kernel == "patched"]
+    assert {s.status for s in bad} == {"bad-output"}
+    assert all("elapsed" in s.message and s.value is None for s in bad)

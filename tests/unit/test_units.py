@@ -197,3 +197,10 @@ def test_the_largest_whole_unit_is_shown() -> None:
 def test_quoted_text_stays_on_one_short_line() -> None:
     assert units.quote("a\n b") == "'a b'"
     assert len(units.quote("x" * 500)) == 42
+
+
+def test_what_is_quoted_is_short_and_does_nothing_to_a_terminal():
+    assert units.quote("a\x1b[1m\tb\x07") == "'a?[1m b?'"
+    assert units.quote("5" + " " * 9999 + "x") == "'5 x'"
+    assert len(units.quote("x" * 9999)) == 42
+    assert len(units.quote("x y " * 9999)) <= 42

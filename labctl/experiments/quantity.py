@@ -1,0 +1,138 @@
+"""A number that a program printed, with its unit: `12.5 ms`, `812.5 MB/s`, `3`. Pure.
+
+A number is a whole word, in ASCII digits, with a point for the decimals and nothing
+between thousands. A unit is known or absent; anything else is refused, since a part of a
+number (`402` of `402,5`) is another number. Times become seconds, sizes megabytes
+(10^6 bytes), and numbers of bits megabits, so that `900 MB/s` and `1.1 GB/s` compare.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+KNOWN_UNITS = (
+    "ns us ms s min h, B kB to TiB, bit to Gbit, ops pages and the like, also /s; ns/op; %"
+)
+_LONGEST_WORD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number in the base unit of its kind; `is_time` says so of its unit, None: it has none."""
+
+    value: float
+    is_time: bool | None
+
+
+def _spellings(factor: float, words: str) -> dict[str, float]:
+    return dict.fromkeys(words.split(), factor)
+
+
+_TIMES = {
+    **_spellings(1e-9, "ns nsec nsecs nanosecond nanoseconds"),
+    **_spellings(1e-6, "us \u00b5s \u03bcs usec usecs microsecond microseconds"),
+    **_spellings(1e-3, "ms msec msecs millisecond milliseconds"),
+    **_spellings(1.0, "s sec secs second seconds"),
+    **_spellings(60.0, "min mins minute minutes"),
+    **_spellings(3600.0, "h hr hrs hour hours"),
+}
+# `elapsed_min` is the least of several times, not one in minutes.
+_NO_SUFFIX = {"min", "mins", "h", "hr", "hrs", "\u00b5s", "\u03bcs"}
+# What follows the name of a metric in the key of a JSON object: `elapsed_ms`.
+TIME_SUFFIXES = {f"_{unit}": f for unit, f in _TIMES.items() if unit not in _NO_SUFFIX}
+
+_COUNTED = (
+    "op ops operation operations iter iters iteration iterations call calls req reqs request "
+    "requests transaction transactions event events page pages fault faults cycle cycles"
+)
+_PLAIN = {
+    **_spellings(1e-6, "B byte bytes Byte Bytes"),
+    **_spellings(1e-3, "kB KB KByte KBytes kbytes"),
+    **_spellings(1.0, "MB MByte MBytes"),
+    **_spellings(1e3, "GB GByte GBytes"),
+    **_spellings(1e6, "TB TByte TBytes"),
+    **{unit: 2 ** (10 * power) / 1e6 for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1)},
+    **_spellings(1e-6, "bit bits"),
+    **_spellings(1e-3, "kbit kbits Kbit Kbits"),
+    **_spellings(1.0, "Mbit Mbits"),
+    **_spellings(1e3, "Gbit Gbits"),
+    **{
+        f"{prefix}{word}": factor
+        for prefix, factor in (("", 1.0), ("k", 1e3), ("K", 1e3), ("M", 1e6), ("G", 1e9))
+        for word in _COUNTED.split()
+    },
+}
+_RATES = {"%": 1.0, "tps": 1.0, "qps": 1.0, "iops": 1.0, "IOPS": 1.0}
+_A_SECOND = ("s", "sec", "second")
+
+NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_START = re.compile(rf"({NUMBER})(.*)")
+# What may stand behind a quantity: `(3 runs)`, `# warm`, `+- 1 ms`, and the next `name=…`.
+_REMARK = re.compile(r"[(\[#\u00b1]|\+/?-|[A-Za-z_][\w.-]*[:=]")
+
+
+def number(text: str) -> float | None:
+    """Return a number that stands alone, None if it is something else."""
+    is_number = len(text) <= _LONGEST_WORD and re.fullmatch(NUMBER, text)
+    return float(text) if is_number else None
+
+
+def quantity(text: str) -> Quantity | None:
+    """Return the quantity that a text begins with, None if it is not a whole one.
+
+    What may follow is a comma, a remark in brackets, or the next `name=…`.
+    """
+    first, *rest = text.split(maxsplit=3)[:3] or [""]
+    start = _START.fullmatch(first) if len(first) <= _LONGEST_WORD else None
+    if start is None:
+        return None
+    unit, is_ended = _without_end(start[2])
+    if not unit and not is_ended and rest:
+        word, ended = _without_end(rest[0])
+        bare = word.strip("()[]")
+        if _factor(bare) is not None or not _REMARK.match(word):
+            unit, is_ended = bare, ended
+            rest = rest[1:]
+    found = _factor(unit)
+    if found is None or (rest and not _may_follow(rest[0], is_ended=is_ended)):
+        return None
+    factor, is_time = found
+    return Quantity(float(start[1]) * factor, is_time)
+
+
+def _without_end(word: str) -> tuple[str, bool]:
+    """Return a unit without what closes it, and whether a comma did."""
+    unit = word.rstrip(",;)")
+    if unit[-1:] == "." and unit[:-1]:
+        unit = unit[:-1]
+    return unit, word.endswith((",", ";"))
+
+
+def _may_follow(word: str, *, is_ended: bool) -> bool:
+    if _REMARK.match(word):
+        return True
+    return is_ended and not word.lstrip("+-.")[:1].isdigit()
+
+
+def _factor(unit: str) -> tuple[float, bool | None] | None:
+    """Return what a unit is in base units, and whether it is one of time; None if unknown."""
+    if not unit:
+        return 1.0, None
+    time = _time(unit)
+    if time is not None:
+        return time, True
+    if unit in _PLAIN or unit in _RATES:
+        return (_PLAIN | _RATES)[unit], False
+    top, slash, bottom = unit.partition("/")
+    if slash and bottom in _A_SECOND and (not top or top in _PLAIN):
+        return _PLAIN.get(top, 1.0), False
+    time = _time(top)
+    if slash and time is not None and bottom in _COUNTED.split():
+        return time, True
+    return None
+
+
+def _time(unit: str) -> float | None:
+    # Of the short ones, case decides: Ms is no ms.
+    return _TIMES.get(unit.lower() if len(unit) > 2 else unit)
