@@ -27,6 +27,11 @@ def take(descriptor: int, *, shared: bool = False, timeout_seconds: float) -> bo
             return True
 
 
+def give_back(descriptor: int) -> None:
+    """Give an open file's lock back."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def holders(lock: Path) -> Iterator[int]:
     """Yield the processes that have a lock file open, as far as this user may see them."""
     wanted = lock.stat()

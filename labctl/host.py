@@ -1,25 +1,21 @@
-"""What this host is, how loaded it is, and the lock that keeps measurements apart."""
+"""What this host is, and how loaded it is."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from labctl import proc
 from labctl.errors import CommandError, HostError
+from labctl.host_lock import measuring as measuring
 from labctl.lab_arch import X86_64, Architecture
 
-_LOCK_POLL_SECONDS = 0.5
 _CPUS_ASKED = 8
 
 
@@ -160,47 +156,3 @@ def _read(path: str | Path) -> str:
         return Path(path).read_text().strip()
     except OSError:
         return ""
-
-
-@contextlib.contextmanager
-def measuring(
-    purpose: str, *, waiting: Callable[[str], None], folder: Path | None = None
-) -> Iterator[None]:
-    """Hold the host-wide right to measure; `waiting` is told once who holds it now.
-
-    The lock is the kernel's: it ends with the process, however that ends.
-    """
-    shared = "/run/lock" if os.access("/run/lock", os.W_OK) else tempfile.gettempdir()
-    path = folder or Path(shared)
-    descriptor = _open_shared(path / "labctl-measuring.lock")
-    try:
-        told = False
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    told = True
-                    waiting(os.pread(descriptor, 500, 0).decode("utf-8", "replace").strip())
-                time.sleep(_LOCK_POLL_SECONDS)
-        with contextlib.suppress(OSError):  # another user's file: held, but not ours to write
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()}: {purpose}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open_shared(path: Path) -> int:
-    """Open a lock file that every user of the host may lock, whoever made it."""
-    for flags in (os.O_RDWR, os.O_RDONLY):
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            return os.open(path, flags | os.O_CLOEXEC)
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise HostError(f"the lock {path} cannot be opened: {error.strerror}") from error
-    with contextlib.suppress(OSError):
-        os.fchmod(descriptor, 0o666)
-    return descriptor

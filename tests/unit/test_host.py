@@ -1,8 +1,15 @@
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
-from labctl import host
+import pytest
+
+from labctl import host, host_lock
+from labctl.errors import HostError
 
 HOLDER = """
 import sys, time
@@ -111,3 +118,147 @@ def test_a_killed_holder_holds_nothing(tmp_path):
     told = []
     with host.measuring("run mine", waiting=told.append, folder=tmp_path):
         assert told == []
+
+
+def lock_in(folder):
+    return folder / f"labctl-measuring-{os.geteuid()}.lock"
+
+
+def plant(kind, path, victim):
+    if kind == "symlink":
+        path.symlink_to(victim)
+    elif kind == "hard link":
+        path.hardlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "dangling symlink":
+        path.symlink_to(path.with_name("made"))
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling symlink", "hard link", "pipe", "folder"])
+def test_what_was_planted_as_the_lock_is_refused_and_not_touched(tmp_path, kind):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    victim.chmod(0o600)
+    for name in (lock_in(tmp_path).name, "labctl-measuring.lock"):
+        plant(kind, tmp_path / name, victim)
+    before = sorted(tmp_path.iterdir())
+    with (
+        pytest.raises(HostError, match=lock_in(tmp_path).name),
+        host.measuring("mine", waiting=print, folder=tmp_path),
+    ):
+        pass
+    assert sorted(tmp_path.iterdir()) == before
+    assert victim.read_text() == "precious"
+    assert victim.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_planted_as_the_lock_of_another_is_left_alone(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for number, kind in enumerate(("symlink", "hard link", "pipe", "folder", "plain"), 10_000):
+        path = tmp_path / f"labctl-measuring-{number}.lock"
+        plant(kind, path, victim)
+        if kind == "plain":
+            path.write_text("process 1: of a user who is not 10004")
+    told = []
+    with host.measuring("mine", waiting=told.append, folder=tmp_path):
+        assert lock_in(tmp_path).stat().st_mode & 0o777 == 0o644
+    assert told == []
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes two users")
+def test_a_lock_of_another_owner_is_refused(tmp_path):
+    lock_in(tmp_path).write_text("")
+    os.chown(lock_in(tmp_path), 65534, -1)
+    with (
+        pytest.raises(HostError, match="belongs to user 65534"),
+        host.measuring("mine", waiting=print, folder=tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes two users")
+@pytest.mark.parametrize("first", [0, 65534])
+def test_two_users_do_not_measure_at_the_same_time(first):
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where others can come
+    folder.chmod(0o1777)
+    for each in (0, 65534):  # both have measured before
+        os.waitpid(forked(each, lambda: hold(folder, lambda: None)), 0)
+    reader, writer = os.pipe()
+    ends, end = os.pipe()
+
+    def held():
+        os.write(writer, b"held")
+        os.read(ends, 1)
+
+    holder = forked(first, lambda: hold(folder, held))
+    try:
+        assert os.read(reader, 4) == b"held"
+        told = folder / "told"
+
+        def waiting(text):
+            told.write_text(text)
+            os.write(end, b"x")  # lets the holder go
+
+        other = forked(65534 - first, lambda: hold(folder, lambda: None, waiting))
+        assert os.waitpid(other, 0)[1] == 0
+        assert told.read_text() == f"process {holder}: it"
+        assert os.waitpid(holder, 0)[1] == 0
+    finally:
+        for descriptor in (reader, writer, ends, end):
+            os.close(descriptor)
+        shutil.rmtree(folder)
+
+
+def hold(folder, while_held, waiting=lambda _: None):
+    with host.measuring("it", waiting=waiting, folder=folder):
+        while_held()
+
+
+def forked(uid, action):
+    """Run something in a child of another user; return its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        os.setgid(uid)
+        os.setuid(uid)
+        action()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def test_root_locks_where_only_root_can_write(tmp_path, monkeypatch):
+    mine, all_ = tmp_path / "run", tmp_path / "lock"
+    mine.mkdir()
+    all_.mkdir()
+    monkeypatch.setattr(host_lock, "_OF_ROOT", mine)
+    monkeypatch.setattr(host_lock, "_OF_ALL", (all_,))
+    with host.measuring("mine", waiting=print):
+        assert len(list(mine.iterdir())) == (os.geteuid() == 0)
+        assert len(list(all_.iterdir())) == (os.geteuid() != 0)
+
+
+def test_what_another_says_of_itself_cannot_steer_a_terminal(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER.replace("run other", "a\x1b[2Jb"), str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    told = []
+
+    def waiting(text):
+        told.append(text)
+        holder.stdin.close()
+
+    with host.measuring("mine", waiting=waiting, folder=tmp_path):
+        assert holder.wait(10) == 0
+    assert told == [f"process {holder.pid}: a?[2Jb"]

@@ -21,6 +21,7 @@ LAYERS = {
     "state": 3,  # and what it may hold: lab_state
     "host": 3,
     "host_facts": 3,
+    "host_lock": 3,
     "kernels": 4,
     "transports": 5,
     "guests": 6,

@@ -1,0 +1,152 @@
+"""The right to measure on this host: one measurement at a time, whoever makes it.
+
+Each user has a lock file of their own, since a folder that everybody may write to can
+hold anything under any name. Whoever measures holds their own file exclusively and those
+of all others shared. A file is made before the others are looked for, so that of two
+users at least one sees both; all take them in one order, so that nobody waits in a circle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl import flock
+from labctl.errors import HostError
+
+_OF_ROOT = Path("/run")  # only root may write to it
+_OF_ALL = (Path("/run/lock"), Path("/tmp"))  # noqa: S108 - the files are checked
+_NAME = re.compile(r"labctl-measuring-(\d+)\.lock")
+_POLL_SECONDS = 0.5
+_DEADLINE_SECONDS = 48 * 3600.0  # longer than a weekend's run
+_TEXT_BYTES = 500
+_UNKNOWN = "another process"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    descriptor: int
+    own: bool
+
+    def taken(self, seconds: float) -> bool:
+        return flock.take(self.descriptor, shared=not self.own, timeout_seconds=seconds)
+
+    def text(self) -> str:
+        """Return what its owner says of their measurement, empty if they make none."""
+        if flock.take(self.descriptor, shared=True, timeout_seconds=0):
+            flock.give_back(self.descriptor)
+            return ""
+        said = os.pread(self.descriptor, _TEXT_BYTES, 0).decode("utf-8", "replace").strip()
+        return "".join(c if c.isprintable() else "?" for c in said)
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # of a full disk: the lock holds without it
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, text.encode(), 0)
+
+
+@contextlib.contextmanager
+def measuring(
+    purpose: str, *, waiting: Callable[[str], None], folder: Path | None = None
+) -> Iterator[None]:
+    """Hold the host-wide right to measure; `waiting` is told once who holds it now.
+
+    The lock is the kernel's: it ends with the process, however that ends. `folder` is
+    where the lock files are, by default places of the host.
+
+    Raises:
+        HostError: something else has the name of this user's lock file, or another
+            measurement does not end.
+    """
+    everywhere = (_OF_ROOT, *_OF_ALL) if folder is None else (folder,)
+    with contextlib.ExitStack() as stack:
+        mine = _own([each for each in everywhere if each != _OF_ROOT or os.geteuid() == 0])
+        stack.callback(os.close, mine.descriptor)
+        found = [mine]
+        for other in _others(everywhere, mine.path):
+            stack.callback(os.close, other.descriptor)
+            found.append(other)
+        _take_all(sorted(found, key=lambda file: file.path), waiting)
+        mine.write(f"process {os.getpid()}: {purpose}\n")
+        yield
+
+
+def _take_all(files: list[_File], waiting: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    told = False
+    for index, file in enumerate(files):
+        while not file.taken(_POLL_SECONDS if told else 0.0):
+            holders = [text for text in (other.text() for other in files[index:]) if text]
+            if not told:
+                told = True
+                waiting(", ".join(holders) or _UNKNOWN)
+            if time.monotonic() > deadline:
+                raise HostError(
+                    f"another measurement does not end: {', '.join(holders) or _UNKNOWN}",
+                    where=str(file.path),
+                )
+        if file.own:
+            file.write("")  # what a killed one wrote
+
+
+def _own(folders: Sequence[Path]) -> _File:
+    """Open this user's lock file in the first folder that can be written; make it if need be."""
+    folder = next((each for each in folders if os.access(each, os.W_OK)), None)
+    if folder is None:
+        raise HostError(
+            f"no folder for the measuring lock can be written: {', '.join(map(str, folders))}"
+        )
+    path = folder / f"labctl-measuring-{os.geteuid()}.lock"
+    try:
+        descriptor = _open(path, os.O_RDWR | os.O_CREAT, os.geteuid())
+    except (OSError, _Refused) as error:
+        what = error.strerror if isinstance(error, OSError) else str(error)
+        raise HostError(
+            f"the measuring lock cannot be used: {what}",
+            where=str(path),
+            hint="see what it is with `ls -l`, and remove it",
+        ) from error
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, 0o644)  # for others to lock it shared, whatever our umask
+    return _File(path, descriptor, own=True)
+
+
+def _others(folders: Iterable[Path], mine: Path) -> Iterator[_File]:
+    """Open the lock files of other users; what only bears such a name is left alone."""
+    for folder in folders:
+        for path in folder.glob("labctl-measuring-*.lock"):
+            found = _NAME.fullmatch(path.name)
+            if found and path != mine:
+                with contextlib.suppress(OSError, _Refused):
+                    yield _File(path, _open(path, os.O_RDONLY, int(found[1])), own=False)
+
+
+class _Refused(Exception):
+    pass
+
+
+def _open(path: Path, flags: int, owner: int) -> int:
+    """Open a lock file; raises OSError, or _Refused if it is not a plain file of its owner."""
+    more = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    descriptor = os.open(path, flags | more, 0o644)
+    info = os.fstat(descriptor)
+    fault = (
+        "not a regular file"
+        if not stat.S_ISREG(info.st_mode)
+        else f"it belongs to user {info.st_uid}"
+        if info.st_uid != owner
+        else f"it has {info.st_nlink} links"
+        if info.st_nlink != 1
+        else ""
+    )
+    if fault:
+        os.close(descriptor)
+        raise _Refused(fault)
+    return descriptor
