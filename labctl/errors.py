@@ -132,7 +132,7 @@ class GuestSplat(GuestError):
     """The kernel complained and went on: oops, BUG, WARNING, lockup, hung task, OOM kill.
 
     `kind` is the detector's word: oops, bug, warning, soft-lockup, hard-lockup,
-    hung-task, rcu-stall, oom-kill, bad-page.
+    hung-task, rcu-stall, oom-kill, bad-page, kasan, kmsan, kcsan, kfence, ubsan.
     """
 
     status = "splat"

@@ -86,7 +86,7 @@ class Guest:
         self._line: Transport | None = None
         self._monitor: qemu.Monitor | None = None
         self._folder: int | None = None
-        self._known_complaints = 0
+        self._known_lines = 0
 
     @property
     def boot_id(self) -> str:
@@ -113,7 +113,7 @@ class Guest:
         """Use a QEMU that runs already and outlives this object; call `detach` when done."""
         self._use(machine)
         self.console.poll()
-        self._known_complaints = len(self.console.complaints)
+        self._known_lines = self.console.lines
         return self
 
     def be_patient(self, seconds: float) -> None:
@@ -202,10 +202,11 @@ class Guest:
         assert self._machine is not None, "the guest was not started"
         status = self._machine.poll()  # before the console: what it wrote last is then there
         self.console.poll()
+        new = [c for c in self.console.complaints if c.line_number > self._known_lines]
         panic = self.console.panic()
         if panic:
             self.state = State.CRASHED
-            first = self.console.complaints[0]
+            first = new[0] if new else panic
             cause = f" after: {first.text.strip()}" if first is not panic else ""
             raise GuestPanic(
                 panic.text.strip() + cause, where=self.name, console_tail=self.console_tail()
@@ -217,9 +218,15 @@ class Guest:
                 where=self.name,
                 console_tail=self.console_tail(),
             )
-        new = self.console.complaints[self._known_complaints :]
-        self._known_complaints = len(self.console.complaints)
+        self._known_lines = self.console.lines
         complaint = next((c for c in new if c.kind not in self.tolerated), None)
+        if complaint is not None and complaint.kind == "reboot":
+            self.state = State.CRASHED
+            raise GuestLost(
+                f"the guest booted again: {complaint.text.strip()}",
+                where=f"{self.name}: {self.console.path}:{complaint.line_number}",
+                console_tail=self.console_tail(),
+            )
         if complaint is not None:
             raise GuestSplat(
                 complaint.text.strip(),

@@ -1,8 +1,9 @@
-"""The console of a guest: only the kernel writes it, the lab keeps it whole and watches it.
+"""The console of a guest: written by its kernel, kept whole and watched by the lab.
 
 QEMU itself writes the log file, so that nothing is lost while nobody reads and
-the file outlives labctl. `Console` follows that file; `scan` knows what a sick
-kernel says.
+the file outlives labctl. `Console` follows that file; `splats.scan` knows what a sick
+kernel prints. A program in the guest can write to the console too: its lines have no
+printk time.
 """
 
 from __future__ import annotations
@@ -12,41 +13,19 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# A message begins its line, behind printk's time and perhaps its caller: text
-# in the middle of a line is somebody quoting.
-_PREFIX = r"^(?:<\d+>)?(?:\[ *\d+\.\d+\](?:\[ *[CT]\d+\])? ?)?"
-_READY = re.compile(_PREFIX + r"labctl: ready boot=(?P<boot>[0-9a-f-]{36})")
-_SSH_HOST_KEY = re.compile(_PREFIX + r"labctl: ssh host key (?P<key>ssh-\S+ [\w+/=]+)\s*$")
+from labctl.transports import splats
+from labctl.transports.splats import PREFIX, scan
 
-# In the order in which a line is tried: the special before the general.
-_COMPLAINTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(_PREFIX + pattern))
-    for kind, pattern in (
-        ("panic", r"Kernel panic - not syncing"),
-        (
-            "bad-page",
-            r"BUG: Bad (?:page|rss-counter)|BUG: non-zero pgtables_bytes|.*bad p[gmu4]+d ",
-        ),
-        ("bad-page", r"pagealloc: (?:single bit error|memory corruption)"),
-        ("soft-lockup", r"watchdog: BUG: soft lockup"),
-        ("hard-lockup", r"(?:NMI watchdog|watchdog): .*(?:hard|HARD) (?:lockup|LOCKUP)"),
-        ("hung-task", r"INFO: task .* blocked for more than"),
-        ("rcu-stall", r"rcu: (?:INFO|ERROR): .*(?:stall|kthread starved)"),
-        ("bug", r"kernel BUG at |(?:invalid opcode): "),
-        (
-            "oops",
-            r"BUG: (?:kernel NULL|unable to handle)|Oops|general protection fault|double fault"
-            r"|Unable to handle kernel |Internal error: ",  # arm64
-        ),
-        ("oom-kill", r"(?:Out of memory|Memory cgroup out of memory): Killed process"),
-        ("bug", r"BUG: "),
-        (
-            "warning",
-            r"WARNING: |INFO: possible (?:circular|recursive|irq)|INFO: trying to register"
-            r"|\*\*\* DEADLOCK \*\*\*|kmemleak: \d+ new suspected memory leaks",
-        ),
-    )
-)
+__all__ = ["Complaint", "Console", "Follower", "scan"]
+
+_READY = re.compile(PREFIX + r"labctl: ready boot=(?P<boot>[0-9a-f-]{36})")
+_SSH_HOST_KEY = re.compile(PREFIX + r"labctl: ssh host key (?P<key>ssh-\S+ [\w+/=]+)\s*$")
+# printk writes 2 KiB at most. Of a longer line its end counts: there the kernel's text
+# is, if a program wrote the rest.
+LINE_BYTES = 4096
+_CHUNK_BYTES = 2**20
+# The first and the last ones are kept.
+_MOST_COMPLAINTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +35,6 @@ class Complaint:
     kind: str
     line_number: int
     text: str
-
-
-def scan(line: str) -> str | None:
-    """Return the kind of complaint that a console line is, or None."""
-    return next((kind for kind, pattern in _COMPLAINTS if pattern.search(line)), None)
 
 
 @dataclass(slots=True)
@@ -78,16 +52,18 @@ class Follower:
             with self.path.open("rb") as log:
                 facts = os.fstat(log.fileno())
                 file = (facts.st_dev, facts.st_ino)
-                first = self._file is None
+                begins = self._file is None
                 if file != self._file or facts.st_size < self._offset:
                     self._file, self._offset = file, 0
+                if begins:
+                    self._offset = max(0, facts.st_size - (self.lines + 1) * LINE_BYTES)
                 log.seek(self._offset)
-                data = log.read()
+                data = log.read(None if begins else _CHUNK_BYTES)
         except FileNotFoundError:
             return b""
         self._offset += len(data)
-        if first:
-            data = b"".join(data.splitlines(keepends=True)[-self.lines :])
+        if begins:
+            data = b"".join(data.splitlines(keepends=True)[-self.lines :] if self.lines else [])
         return data.replace(b"\r", b"")
 
 
@@ -102,32 +78,58 @@ class Console:
     lines: int = 0
     _offset: int = 0
     _rest: bytes = b""
+    _is_cut: bool = False
+    _has_times: bool = False
 
     def poll(self) -> bool:
         """Read what was written since the last call; return whether there was anything."""
+        began = self._offset
         try:
             with self.path.open("rb") as log:
-                log.seek(self._offset)
-                data = log.read()
+                size = os.fstat(log.fileno()).st_size  # a guest may write on meanwhile
+                log.seek(began)
+                while self._offset < size and (data := log.read(_CHUNK_BYTES)):
+                    self._offset += len(data)
+                    self._take(data)
         except FileNotFoundError:
             return False
-        self._offset += len(data)
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        for raw in whole:
-            self._line(raw.decode("utf-8", "replace").rstrip("\r"))
-        return bool(data)
+        return self._offset > began
 
-    def _line(self, line: str) -> None:
+    def _take(self, data: bytes) -> None:
+        *whole, rest = (self._rest + data).split(b"\n")
+        for raw in whole:
+            is_cut = self._is_cut or len(raw) > LINE_BYTES
+            self._line(raw[-LINE_BYTES:].decode("utf-8", "replace").rstrip("\r"), is_cut=is_cut)
+            self._is_cut = False
+        self._is_cut = self._is_cut or len(rest) > LINE_BYTES
+        self._rest = rest[-LINE_BYTES:]
+
+    def _line(self, line: str, *, is_cut: bool) -> None:
         self.lines += 1
-        ready = _READY.search(line)
-        if ready:
-            self.boot_id = ready["boot"]
-        host_key = _SSH_HOST_KEY.search(line)
-        if host_key and self.boot_id is None:  # what comes later, anybody in the guest may say
-            self.ssh_host_key = host_key["key"]
-        kind = scan(line)
+        kernels = splats.torn(line) if is_cut else splats.stamped(line)
+        self._has_times = self._has_times or kernels is not None
+        if kernels is not None:
+            line = kernels
+        elif is_cut:
+            return
+        # Before the kernel was told to print times, and where it is told not to, a
+        # program's line cannot be told from its own.
+        kind = scan(line) if kernels is not None or not self._has_times else None
+        if self.boot_id is None:  # what comes later, anybody in the guest may say
+            self._note_init(line)
+        elif kernels is not None and splats.is_banner(line):
+            kind = "reboot"
         if kind:
+            if len(self.complaints) >= _MOST_COMPLAINTS:
+                del self.complaints[_MOST_COMPLAINTS // 2]
             self.complaints.append(Complaint(kind, self.lines, line))
+
+    def _note_init(self, line: str) -> None:
+        """Note what the guest's init announces."""
+        if ready := _READY.match(line):
+            self.boot_id = ready["boot"]
+        elif host_key := _SSH_HOST_KEY.match(line):
+            self.ssh_host_key = host_key["key"]
 
     @property
     def bytes_seen(self) -> int:
@@ -139,10 +141,20 @@ class Console:
         return next((c for c in self.complaints if c.kind == "panic"), None)
 
     def tail(self, lines: int = 100) -> list[str]:
-        """Return the last `lines` lines of the log."""
+        """Return the last `lines` lines of the log; of one that is too long, its end."""
         try:
-            data = self.path.read_bytes()
+            with self.path.open("rb") as log:
+                size = os.fstat(log.fileno()).st_size
+                log.seek(max(0, size - (lines + 1) * LINE_BYTES))
+                data = log.read()
         except FileNotFoundError:
             return []
-        text = data.decode("utf-8", "replace").replace("\r", "")
-        return text.splitlines()[-lines:]
+        # As `poll` counts lines; str.splitlines() knows other ends of line.
+        found = data.decode("utf-8", "replace").replace("\r", "").split("\n")
+        if not found[-1]:
+            found.pop()
+        return [_end(line) for line in found[-lines:]] if lines else []
+
+
+def _end(line: str) -> str:
+    return line if len(line) <= LINE_BYTES else f"… {line[-LINE_BYTES:]}"

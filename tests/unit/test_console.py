@@ -1,52 +1,164 @@
+import re
+import time
+from pathlib import Path
+
 import pytest
 
-from labctl.transports.console import Console, scan
+from labctl.transports import console as module
+from labctl.transports.console import Console, Follower, scan
 
 BOOT = "0a1b2c3d-0000-4000-8000-0123456789ab"
+GOLDEN = Path(__file__).parent / "golden"
+FIRST = "[    0.000000] Linux version 6.1.192\n"
 
 
-@pytest.mark.parametrize(
-    ("line", "kind"),
-    [
-        ("[    1.234567] Kernel panic - not syncing: sysrq triggered crash", "panic"),
-        ("Kernel panic - not syncing: VFS: Unable to mount root fs", "panic"),
-        ("[    3.1] BUG: kernel NULL pointer dereference, address: 0000000000000000", "oops"),
-        ("[    3.1] BUG: unable to handle page fault for address: ffffc900", "oops"),
-        ("[    3.1] Oops: 0002 [#1] PREEMPT SMP NOPTI", "oops"),
-        ("[    3.1] general protection fault, probably for non-canonical address", "oops"),
-        ("[    3.1] kernel BUG at mm/mmu_gather.c:123!", "bug"),
-        ("[    3.1] invalid opcode: 0000 [#1] SMP", "bug"),
-        ("[    3.1] BUG: Bad page state in process freebench  pfn:12345", "bad-page"),
-        ("[    3.1] BUG: Bad rss-counter state mm:0000 type:MM_ANONPAGES val:1", "bad-page"),
-        ("[    3.1] BUG: sleeping function called from invalid context", "bug"),
-        ("[   30.1] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [a:1]", "soft-lockup"),
-        ("[   30.1] watchdog: Watchdog detected hard LOCKUP on cpu 2", "hard-lockup"),
-        ("[  130.1] INFO: task freebench:77 blocked for more than 60 seconds.", "hung-task"),
-        ("[  130.1] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:", "rcu-stall"),
-        ("[    9.9] Out of memory: Killed process 70 (freebench)", "oom-kill"),
-        ("[    9.9] Memory cgroup out of memory: Killed process 70 (x)", "oom-kill"),
-        ("[    9.9] WARNING: CPU: 1 PID: 7 at mm/mmu_gather.c:99 tlb_x+0x1/0x2", "warning"),
-        ("[    9.9][  T71] WARNING: possible circular locking dependency detected", "warning"),
-    ],
-)
-def test_a_sick_kernel_is_recognised(line, kind):
-    assert scan(line) == kind
+def reports():
+    """Return the kind, the lines and the number of the first known line of each report."""
+    blocks = (GOLDEN / "splats.txt").read_text().split("\n\n")[1:]
+    for block in blocks:
+        title, *lines = block.strip("\n").split("\n")
+        (number,) = [n for n, line in enumerate(lines, 1) if line.startswith("> ")]
+        yield pytest.param(title.split(":")[0], [line[2:] for line in lines], number, id=title)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "[    0.0] Command line: console=ttyS0 panic=-1 oops=panic",
-        "[    0.1] clocksource: tsc: mask: 0xffffffffffffffff",
-        "[    1.0] my-test: expects WARNING: CPU to appear",
-        "he said: Kernel panic - not syncing",
-        "[    0.2] rcu: Hierarchical RCU implementation.",
-        "[    0.3] NMI watchdog: Enabled. Permanently consumes one hw-PMU counter.",
-        "",
-    ],
-)
-def test_a_healthy_kernel_is_not_accused(line):
+def harmless():
+    text = (GOLDEN / "no-splats.txt").read_text()
+    return [line for line in text.split("\n") if not line.startswith("#")]
+
+
+def of(tmp_path, *texts):
+    """Return a console that has read all of this, and each text by itself."""
+    log = tmp_path / "console.log"
+    console = Console(log)
+    for text in texts:
+        with log.open("ab") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
+        console.poll()
+    return console
+
+
+REPORTS = [*reports()]
+every_report = pytest.mark.parametrize(("kind", "lines", "number"), REPORTS)
+
+
+def message(line):
+    """Return a line of the kernel's without its time and its caller."""
+    return re.sub(r"^(\[ *[\d.]+\](\[ *\w+\])? )?", "", line)
+
+
+@every_report
+def test_every_kind_of_report_is_recognised(tmp_path, kind, lines, number):
+    assert scan(lines[number - 1]) == kind
+    found = of(tmp_path, "\n".join(lines) + "\n").complaints
+    assert (found[0].kind, found[0].line_number) == (kind, number)
+
+
+@every_report
+def test_a_report_may_carry_a_level_and_a_caller_or_nothing(kind, lines, number):
+    for prefix in ("[    T1] ", "[    9.876543][    C3] ", "<4>[    9.876543] ", ""):
+        assert scan(prefix + message(lines[number - 1])) == kind
+
+
+@every_report
+def test_a_report_in_the_middle_of_a_line_is_a_quotation(tmp_path, kind, lines, number):
+    for quoted in (lines[number - 1], message(lines[number - 1])):
+        line = f"[    1.000000] prog: {quoted}"
+        assert scan(line) is None, kind
+        assert not of(tmp_path, line + "\n").complaints
+        assert scan(f"he said: {quoted}") is None
+
+
+@pytest.mark.parametrize("line", harmless())
+def test_a_healthy_kernel_is_not_accused(tmp_path, line):
     assert scan(line) is None
+    assert not of(tmp_path, FIRST, line + "\n").complaints
+
+
+def test_what_a_program_prints_on_the_console_is_not_the_kernels(tmp_path):
+    said = [message(lines[number - 1]) for _, lines, number in (each.values for each in REPORTS)]
+    assert not of(tmp_path, FIRST, "\n".join(said) + "\n").complaints
+
+
+def test_a_kernel_that_prints_no_times_is_believed(tmp_path):
+    console = of(tmp_path, "Linux version 6.1.192\nKernel panic - not syncing: x\n")
+    assert console.panic() is not None
+
+
+def test_a_program_that_writes_on_the_console_hides_nothing(tmp_path):
+    bug = "[    9.123456] BUG: Bad rss-counter state mm:1 type:MM_ANONPAGES val:1"
+    console = of(tmp_path, FIRST, "progress 12 %", bug + "\r\n", f"login: {bug}\n")
+    assert [(c.kind, c.line_number, c.text) for c in console.complaints] == [
+        ("bad-page", 2, bug),
+        ("bad-page", 3, bug),
+    ]
+
+
+def test_a_second_boot_is_known(tmp_path):
+    ready = f"[    1.000000] labctl: ready boot={BOOT}\n"
+    assert not of(tmp_path, FIRST, FIRST, ready).complaints  # earlycon, and then the console
+    console = Console(tmp_path / "console.log")
+    with console.path.open("a") as log:
+        log.write(FIRST)
+    console.poll()
+    assert [c.kind for c in console.complaints] == ["reboot"]
+
+
+def test_a_program_cannot_announce_another_boot(tmp_path):
+    ready = f"[    1.000000] labctl: ready boot={BOOT}\n"
+    console = of(
+        tmp_path, FIRST, ready, ready.replace("0a", "ff"), "labctl: ready boot=" + "f" * 36
+    )
+    assert console.boot_id == BOOT
+
+
+def test_a_line_without_end_costs_no_more_memory_than_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 2**16)
+    bug = "[    9.123456] BUG: Bad page state in process x  pfn:1\n"
+    console = of(tmp_path, FIRST)
+    for _ in range(8):
+        console = of(tmp_path, b"x" * 2**20)
+        assert len(console._rest) <= module.LINE_BYTES
+    console = of(tmp_path, bug)
+    assert [c.kind for c in console.complaints] == ["bad-page"]
+    assert all(len(line) <= module.LINE_BYTES + 2 for line in console.tail())
+    assert console.tail()[-1].endswith(bug.strip())
+
+
+def test_the_start_of_a_line_that_was_cut_is_no_start_of_a_message(tmp_path):
+    line = "x" * 7 + "BUG: of a program" + "x" * (module.LINE_BYTES - len("BUG: of a program"))
+    assert not of(tmp_path, line + "\n").complaints
+    assert not of(tmp_path, line, "x\n").complaints
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x", "[", "[    ", "[ 1.000000]", "[    1.000000][", "INFO: task  blocked ", "Oops [#1",
+        "Internal error: : ab", "BUG k (Tainted: ", "a:1: bad ", "1", "BUG a(", "BUG x(Tainted",
+        "BUG: ", "rcu_", " ", "general protection fault", "x: 0000 [#",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("head", ["", "[    1.000000] ", "[    1.000000] Oops ", "INFO: task "])
+def test_scanning_takes_linear_time(head, text):
+    short, long = (head + text * (size // len(text)) for size in (2**13, 2**16))
+    ratios = []
+    for _ in range(5):
+        seconds = []
+        for line in (short, long):
+            began = time.process_time()
+            for _ in range(3):
+                scan(line)
+                module.splats.stamped(line)
+            seconds.append(time.process_time() - began)
+        ratios.append(seconds[1] / max(seconds[0], 1e-4))
+    assert min(ratios) < 32  # 8 times the text; 64 times if it were quadratic
+
+
+def test_a_flood_of_reports_leaves_the_first_and_the_last(tmp_path):
+    flood = "".join(f"[    1.000000] WARNING: number {n}\n" for n in range(1, 5001))
+    found = of(tmp_path, flood).complaints
+    assert len(found) == 1000
+    assert (found[0].line_number, found[-1].line_number) == (1, 5000)
 
 
 def test_the_log_is_followed_as_it_grows(tmp_path):
@@ -84,6 +196,22 @@ def test_a_line_counts_once_it_is_whole(tmp_path):
         file.write(" syncing: x\n")
     console.poll()
     assert console.panic() is not None
+
+
+def test_the_tail_counts_lines_as_reports_do(tmp_path):
+    text = "a\x0bb\x0cc\u2028d\x85e\n[    1.000000] WARNING: x\n"
+    console = of(tmp_path, text)
+    (complaint,) = console.complaints
+    assert console.tail()[complaint.line_number - 1] == complaint.text
+
+
+def test_no_lines_are_none(tmp_path):
+    console = of(tmp_path, "a\nb\n")
+    assert console.tail(0) == []
+    follower = Follower(console.path, 0)
+    assert follower.read() == b""
+    of(tmp_path, "c\n")
+    assert follower.read() == b"c\n"
 
 
 def test_the_tail_is_the_end_of_the_log(tmp_path):
