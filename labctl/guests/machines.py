@@ -6,9 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+# What the lab reads on the console must be there: warnings too, whatever `quiet`,
+# `loglevel=` or `dmesg -n` ask for, and with the time that tells the kernel's lines
+# from a program's.
+FULL_CONSOLE = "ignore_loglevel printk.time=1"
 # oops=panic: a kernel that has oopsed measures nothing more that could be
 # believed. panic=-1 with -no-reboot ends QEMU at once.
-_ALWAYS = "panic=-1 oops=panic"
+_ALWAYS = f"panic=-1 oops=panic {FULL_CONSOLE}"
 _TICKS = re.compile(r"^CONFIG_HZ=(\d+)$", re.MULTILINE)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from labctl import proc
 from labctl.errors import CommandError, HostError
 from labctl.guests import qemu
+from labctl.guests.machines import FULL_CONSOLE
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.topology import sockets
 from labctl.lab_models import Topology
@@ -34,7 +35,7 @@ LIMITS = (
     "a kernel without them ends without a word, or hangs without its root",
 )
 _SECONDS = 60.0
-_COMMAND_LINE = "oops=panic loglevel=7 no_timer_check"
+_COMMAND_LINE = f"oops=panic {FULL_CONSOLE} no_timer_check"
 
 
 def command(spec: GuestSpec) -> list[str]:

@@ -345,8 +345,20 @@ def test_a_guest_of_x86_64_is_what_it_was(tmp_path):
     words = shlex.join(launchers.command(spec(tmp_path, "x86_64")))
     assert words.startswith("qemu-system-x86_64 -name labctl-stock ")
     assert " -machine pc -nic none -accel tcg,thread=multi -cpu max,-erms " in words
-    assert "'console=ttyS0,115200 panic=-1 oops=panic no_timer_check'" in words
+    line = "console=ttyS0,115200 panic=-1 oops=panic ignore_loglevel printk.time=1 no_timer_check"
+    assert f"'{line}'" in words
     assert words.count("-serial") == 2
+
+
+@pytest.mark.parametrize("own", ["", "quiet", "loglevel=1 quiet", "quiet -- for init"])
+@pytest.mark.parametrize(
+    ("arch", "launcher"), [("x86_64", "qemu"), ("arm64", "qemu"), ("x86_64", "virtme-ng")]
+)
+def test_the_console_has_all_that_the_kernel_says(tmp_path, arch, launcher, own):
+    words = launchers.command(spec(tmp_path, arch, command_line=own, launcher=launcher))
+    (line,) = values(words, "-append" if launcher == "qemu" else "--append")
+    # `quiet` and `loglevel=` only set the level that `ignore_loglevel` makes void.
+    assert {"ignore_loglevel", "printk.time=1"} <= set(line.partition(" -- ")[0].split())
 
 
 def test_guests_of_another_architecture_run_under_tcg_and_nothing_is_probed(tmp_path):
