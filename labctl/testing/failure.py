@@ -60,7 +60,7 @@ def _end(lines: Sequence[str], first: int, following: int) -> int:
     for number in range(first + 1, limit):
         if _END.search(lines[number]):
             return number + 1
-    if any("Call Trace:" in line for line in lines[first:limit]):
+    if any("call trace:" in line.lower() for line in lines[first:limit]):  # arm64: Call trace
         return limit
     # Without a trace it is a line or two, and what follows is something else.
     return min(first + 1 + _NEAR_LINES, following, limit)

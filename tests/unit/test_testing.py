@@ -212,6 +212,13 @@ def test_a_splat_is_told_with_its_trace_and_once():
     assert ranges[-1].stop < len(CONSOLE)
 
 
+@pytest.mark.parametrize("heading", ["Call Trace:", "Call trace:"])  # x86, arm64
+def test_a_trace_is_told_as_a_whole(heading):
+    lines = ["[    9.0] WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x0/0x1", f"[    9.0] {heading}"]
+    lines += [f"[    9.0]  f{n}+0x0/0x1" for n in range(20)]
+    assert splats(lines, [Complaint("warning", 1, lines[0])]) == [range(22)]
+
+
 def test_names_of_guests_can_be_names_of_folders():
     assert slug("test_x[stock-thp=never]") == "test_x-stock-thp.never"
     long = [slug(f"test_{'x' * 200}[{name}]") for name in ("a", "b")]
