@@ -171,9 +171,9 @@ class Builder:
 
     def _make(self, request: _Request, make: Make, tell: Callable[..., None]) -> None:
         tree = make.tree
-        _fill(tree, tell)
+        filled = _fill(tree, tell)
         tree.prepare(request.patches)
-        if request.source.hash() != request.image.source_hash:
+        if filled != request.image.source_hash:
             raise UserError(
                 f"the source of kernel {request.image.kernel} changed while it was read",
                 hint="run the command again",
@@ -210,6 +210,6 @@ class Builder:
             ) from error
 
 
-def _fill(tree: Tree, tell: Callable[..., None], stage: str = "preparing the source") -> None:
+def _fill(tree: Tree, tell: Callable[..., None], stage: str = "preparing the source") -> str:
     tell(stage if tree.src.is_dir() else "unpacking", 0, None)
-    tree.fill()
+    return tree.fill()

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+import stat
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from labctl import checkout
-from labctl.errors import CommandError, UserError
+from labctl.errors import UserError
 from labctl.files import read_json, write_json
+from labctl.kernels import listing
 from labctl.kernels.sources import File
 
-# What a build in the user's tree leaves there; with git, .gitignore says it better.
-_MADE_FOLDERS = {".git", ".labctl", "include/config", "include/generated"}
-_MADE_ENDINGS = (".o", ".cmd", ".ko", ".a", ".mod", ".order", ".symvers")
-_MADE_FILES = {".git", ".config", ".config.old", ".version", "vmlinux", "System.map"}
+# A file that was written so shortly before it was hashed may change again within the
+# same tick of the file system's clock: its hash is not remembered.
+_RACY_NANOSECONDS = 3_000_000_000
+_LINK, _PROGRAM, _FILE = b"link ", b"program ", b"file "
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A kernel tree with whatever is edited in it; `state` is the `.labctl` folder."""
+    """A kernel tree with whatever is edited in it; `state` is the `.labctl` folder.
+
+    What `original` gives is what the last `hash` or `fill` saw, or an error.
+    """
 
     folder: Path
     state: Path
+    _places: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _hashes: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -35,119 +43,145 @@ class Folder:
     def hash(self) -> str:
         """Return the hash of the names, modes and contents of all source files.
 
-        With git: of the commit's tree, and of the files that differ from it.
+        Git says which files these are, not whether they changed: it can be told to
+        overlook edits (assume-unchanged, skip-worktree) and sees filtered contents.
+
+        Raises:
+            UserError: a file cannot be read, or a link leads to too much.
+            CommandError: git failed.
         """
+        self._look()
+        return self._digest()
+
+    def _digest(self) -> str:
         digest = hashlib.sha256()
-        if not self._has_commit():
-            self._hash_files(digest)
-            return digest.hexdigest()
-        digest.update(checkout.look(self.folder, "rev-parse", "HEAD^{tree}"))
-        for name in checkout.changed(self.folder, unknown=True):
-            content = _content(self.folder / name)
-            digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
+        for name, each in self._hashes.items():
+            digest.update(f"{name}\0{each}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
-    def fill(self, folder: Path, leave: Collection[str]) -> None:
+    def fill(self, folder: Path, leave: Collection[str]) -> str:
         """Copy what differs in content, remove what is gone; `leave` stays as it is.
+
+        Returns the hash of what was copied, as `hash` does.
 
         A copy's time is that of the copying, never the user's: make compares it
         with objects that were made here.
+
+        Raises:
+            UserError: as `hash`, or a file changed meanwhile.
         """
         record = folder.with_name("copied.json")
         known = read_json(record)
-        wanted = self._files()
+        self._look()
+        wanted = self._hashes
         if folder.is_dir():
-            for name in {name for name, _ in _walk(folder, folder)} - wanted.keys() - set(leave):
-                (folder / name).unlink()
+            for name in {*known, *listing.walk(folder)} - wanted.keys() - set(leave):
+                _remove(folder / name)
         folder.mkdir(parents=True, exist_ok=True)
         copied: dict[str, object] = {}
-        for name, path in wanted.items():
-            if name in leave:
-                continue
-            stamp = _stamp(path)
-            if known.get(name) != stamp or not os.path.lexists(folder / name):
-                _copy(path, folder / name)
-            copied[name] = stamp
+        for name in wanted.keys() - set(leave):
+            target = folder / name
+            if known.get(name) != [_stamp(target), wanted[name]]:
+                _write(target, self._content(name))
+            copied[name] = [_stamp(target), wanted[name]]
         if copied != known:
             write_json(record, copied)
+        return self._digest()
 
     def original(self, name: str) -> File | None:
         """Return the user's file."""
-        path = self.folder / name
-        if not path.is_file():
+        if not self._hashes:
+            self._look()
+        if name not in self._hashes:
             return None
-        return File(path.read_bytes(), os.access(path, os.X_OK))
+        path = Path(self._places[name])
+        if path.is_symlink():
+            return _file(path) if path.is_file() else None
+        kind, _, data = self._content(name).partition(b" ")
+        return File(data, kind + b" " == _PROGRAM)
 
-    def _has_commit(self) -> bool:
-        try:
-            return checkout.has_commit(self.folder)
-        except CommandError as error:
-            # Without git the same folder would have another address.
-            raise UserError(
-                f"git cannot read the source: {error.output}",
-                where=str(self.folder),
-                hint="repair the repository, or remove .git to take the files as they are",
-            ) from error
-
-    def _listed(self, *words: str) -> list[str]:
-        names = checkout.look(self.folder, "ls-files", "-z", *words).split(b"\0")[:-1]
-        return sorted({os.fsdecode(name) for name in names})
-
-    def _files(self) -> dict[str, Path]:
-        if not self._has_commit():
-            return dict(_walk(self.folder, self.folder))
-        names = self._listed("--cached", "--others", "--exclude-standard")
-        paths = {name: self.folder / name for name in names}
-        return {n: p for n, p in paths.items() if p.is_symlink() or p.is_file()}
-
-    def _hash_files(self, digest: hashlib._Hash) -> None:
-        """Feed all files; contents are remembered by their stamps: a second time is quick."""
+    def _look(self) -> None:
+        """List and hash all files; contents are remembered by their stamps."""
         memory = self.state / "sources" / f"{self.key}.json"
-        known = read_json(memory)
-        fresh: dict[str, object] = {}
-        for name, path in sorted(self._files().items()):
-            stamp = _stamp(path)
-            entry = known.get(name)
+        known, began = read_json(memory), time.time_ns()
+        remembered: dict[str, object] = {}
+        self._places.clear()
+        self._hashes.clear()
+        self._places.update(listing.files(self.folder))
+        for name, place in self._places.items():
+            stamp, entry = _stamp(place), known.get(name)
             if not isinstance(entry, list) or entry[0] != stamp:
-                entry = [stamp, hashlib.sha256(_content(path)).hexdigest()]
-            fresh[name] = entry
-            digest.update(f"{name}\0{entry[1]}\n".encode("utf-8", "surrogateescape"))
-        if fresh != known:
-            write_json(memory, fresh)
+                entry = [stamp, hashlib.sha256(_read(place)).hexdigest()]
+            if stamp is not None and max(stamp[1:3]) < began - _RACY_NANOSECONDS:
+                remembered[name] = entry
+            self._hashes[name] = str(entry[1])
+        if remembered != known:
+            write_json(memory, remembered)
+
+    def _content(self, name: str) -> bytes:
+        """Return a file's content as it was hashed."""
+        content = _read(self._places[name])
+        if hashlib.sha256(content).hexdigest() != self._hashes[name]:
+            raise _changed(self._places[name])
+        return content
 
 
-def _walk(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
-    for entry in os.scandir(folder):
-        path = Path(entry.path)
-        name = str(path.relative_to(root))
-        if entry.is_dir(follow_symlinks=False):
-            if name not in _MADE_FOLDERS and not name.endswith("/include/generated"):
-                yield from _walk(path, root)
-        elif name not in _MADE_FILES and not name.endswith(_MADE_ENDINGS):
-            yield name, path
+def _file(path: Path) -> File:
+    return File(path.read_bytes(), bool(path.stat().st_mode & stat.S_IXUSR))
 
 
-def _stamp(path: Path) -> list[int]:
-    info = path.lstat()
-    return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_mode]
+def _stamp(path: Path | str) -> list[int] | None:
+    """Return what changes with a file's content, None if there is no file."""
+    try:
+        info = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    times = [info.st_mtime_ns, info.st_ctime_ns]  # of a clock that can be set, and one that cannot
+    return [info.st_size, *times, info.st_mode, info.st_ino, info.st_dev]
+
+
+def _read(place: str) -> bytes:
+    try:
+        return _content(Path(place))
+    except FileNotFoundError as error:
+        raise _changed(place) from error
+    except OSError as error:
+        raise UserError(
+            f"the source file cannot be read: {error.strerror or error}", where=place
+        ) from error
+
+
+def _changed(place: str) -> UserError:
+    return UserError(
+        "the source changed while it was read", where=place, hint="run the command again"
+    )
 
 
 def _content(path: Path) -> bytes:
     """Return what makes up a file for a hash: its kind, and its text or target."""
-    if path.is_symlink():
-        return b"link " + os.fsencode(path.readlink())
-    if not path.is_file():  # deleted, or another repository within this one
-        return b"none"
-    return (b"program " if os.access(path, os.X_OK) else b"file ") + path.read_bytes()
+    info = os.lstat(path)
+    if stat.S_ISLNK(info.st_mode):
+        return _LINK + os.fsencode(path.readlink())
+    return (_PROGRAM if info.st_mode & stat.S_IXUSR else _FILE) + path.read_bytes()
 
 
-def _copy(path: Path, target: Path) -> None:
-    if os.path.lexists(target):
-        if not target.is_dir() and _content(target) == _content(path):
-            return
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink()
+def _write(target: Path, content: bytes) -> None:
+    """Make a file of what `_content` returned, unless it is that already."""
+    if (target.is_symlink() or target.is_file()) and _content(target) == content:
+        return
+    _remove(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(path, target, follow_symlinks=False)
+    kind, _, data = content.partition(b" ")
+    if kind + b" " == _LINK:
+        target.symlink_to(os.fsdecode(data))
+    else:
+        target.write_bytes(data)
+        target.chmod(0o755 if kind + b" " == _PROGRAM else 0o644)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(NotADirectoryError):  # a file is where its folder was
+            path.unlink(missing_ok=True)

@@ -39,10 +39,11 @@ class Source(Protocol):
     def hash(self) -> str:
         """Return the hex hash of the source's content."""
 
-    def fill(self, folder: Path, leave: Collection[str]) -> None:
+    def fill(self, folder: Path, leave: Collection[str]) -> str:
         """Make `folder` hold the source; what is unchanged in it keeps its time.
 
-        The files named in `leave` are the caller's business.
+        The files named in `leave` are the caller's business. Returns the hash of the
+        content that `folder` now has.
         """
 
     def original(self, name: str) -> File | None:
@@ -92,9 +93,9 @@ class Archive:
         return self.hash()[:16]
 
     def hash(self) -> str:
-        """Return the archive's hash, remembered by its place, size and time."""
+        """Return the archive's hash, remembered by its place, size and times."""
         info = self.archive.stat()
-        stamp = f"{info.st_size} {info.st_mtime_ns}"
+        stamp = f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
         memory = self.state / "sources.json"
         known = read_json(memory)
         entry = known.get(str(self.archive))
@@ -106,12 +107,13 @@ class Archive:
         write_json(memory, known)
         return found
 
-    def fill(self, folder: Path, leave: Collection[str]) -> None:
+    def fill(self, folder: Path, leave: Collection[str]) -> str:
         """Unpack once: a folder that exists was unpacked whole."""
         del leave  # nothing is ever written into a folder that exists
         if folder.is_dir():
-            return
+            return self.hash()
         folder.parent.mkdir(parents=True, exist_ok=True)
+        began = self.hash()
         for remains in folder.parent.glob("unpacking-*"):  # of a killed labctl: the caller's
             files.remove(remains)  # lock keeps living ones out
         scratch = Path(tempfile.mkdtemp(prefix="unpacking-", dir=folder.parent))
@@ -123,7 +125,14 @@ class Archive:
             inside = list(scratch.iterdir())
             if len(inside) != 1 or not inside[0].is_dir():
                 raise HostError(f"{self.archive} does not hold one folder")
+            if self.hash() != began:
+                raise HostError(
+                    "the source changed while it was unpacked",
+                    where=str(self.archive),
+                    hint="run the command again",
+                )
             inside[0].rename(folder)
+            return began
         except CommandError as error:
             raise HostError(
                 f"the source cannot be unpacked: {error.output}",

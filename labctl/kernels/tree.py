@@ -103,9 +103,12 @@ class Tree:
         yield
         self._in_work.unlink()
 
-    def fill(self) -> None:
-        """Bring the source in, or up to date; what series changed is left to `prepare`."""
-        self.source.fill(self.src, self._changed())
+    def fill(self) -> str:
+        """Bring the source in, or up to date; what series changed is left to `prepare`.
+
+        Returns the hash of what was brought in.
+        """
+        return self.source.fill(self.src, self._changed())
 
     def check(self, series: Series) -> None:
         """Apply a series to copies only.

@@ -383,6 +383,19 @@ def test_a_file_put_back_with_its_old_time_is_compiled_again(lab, mine):
     assert "int more;" in text(lab.image(source=f"dir:{mine}"))
 
 
+def test_an_edit_that_git_overlooks_never_takes_the_address_of_what_was_built(lab, mine):
+    for words in ("init -q", "add -A", "commit -qm all", "update-index --skip-worktree Kbuild",
+                  "update-index --assume-unchanged mm/memory.c"):  # fmt: skip
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", mine, *identity, *words.split()], check=True)
+    clean = lab.image(source=f"dir:{mine}")
+    with (mine / "mm/memory.c").open("a") as file:
+        file.write("int slipped_in;\n")
+    edited = lab.image(source=f"dir:{mine}")
+    assert edited.hash != clean.hash
+    assert "slipped_in" in text(edited)
+
+
 def test_an_edit_in_the_middle_of_copying_is_told(lab, mine):
     def tell(progress):
         if progress.stage == "unpacking":

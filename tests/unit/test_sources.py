@@ -6,8 +6,10 @@ from pathlib import Path
 import faketree
 import pytest
 
+from labctl import proc
 from labctl.errors import HostError, UserError
 from labctl.experiments import provenance
+from labctl.kernels import folder
 from labctl.kernels.sources import File, open_source
 
 
@@ -28,16 +30,32 @@ def test_what_is_no_source_is_refused(text, state):
         open_source(text, state)
 
 
-def test_an_archive_is_hashed_by_content_and_remembered_by_time(tmp_path, state, monkeypatch):
+def test_an_archive_is_hashed_by_content_and_remembered_by_its_times(tmp_path, state, monkeypatch):
     source = open_source(faketree.pack(tmp_path, monkeypatch), state)
     first = source.hash()
     path = tmp_path / "usr-src/linux-fake.tar.xz"
+    with monkeypatch.context() as patch:
+        patch.setattr("hashlib.file_digest", None)
+        assert source.hash() == first  # not read again
     info = path.stat()
     path.write_bytes(bytes(info.st_size))
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
-    assert source.hash() == first  # of the same size and time: not read again
-    os.utime(path)
     assert source.hash() != first
+
+
+def test_an_archive_that_is_replaced_while_it_is_unpacked_is_not_used(tmp_path, state, monkeypatch):
+    source = open_source(faketree.pack(tmp_path, monkeypatch), state)
+    run = proc.run
+
+    def replace(argv, **more):
+        (tmp_path / "usr-src/linux-fake.tar.xz").touch()
+        faketree.pack(tmp_path, monkeypatch, **{"mm/memory.c": "another\n"})
+        return run(argv, **more)
+
+    monkeypatch.setattr(proc, "run", replace)
+    with pytest.raises(HostError, match="changed while it was unpacked"):
+        source.fill(state / "tree/src", ())
+    assert not (state / "tree/src").exists()
 
 
 def test_an_archive_is_unpacked_once(tmp_path, state, monkeypatch):
@@ -66,9 +84,9 @@ def test_a_half_unpacked_archive_is_never_used(tmp_path, state, monkeypatch):
     assert (folder / "Kbuild").is_file()
 
 
-def git(folder, *words):
+def git(tree, *words):
     identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", "-C", folder, *identity, *words], check=True, capture_output=True)
+    subprocess.run(["git", "-C", tree, *identity, *words], check=True, capture_output=True)
 
 
 @pytest.fixture(params=["git", "plain"])
@@ -227,3 +245,184 @@ def test_a_folder_gives_single_files(mine, state):
 def test_two_folders_do_not_share_a_tree(mine, state, tmp_path):
     other = shutil.copytree(mine, tmp_path / "other")
     assert open_source(f"dir:{mine}", state).key != open_source(f"dir:{other}", state).key
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A work tree of git with a commit."""
+    tree = faketree.write(tmp_path / "tracked")
+    commit(tree)
+    return tree
+
+
+def commit(tree):
+    git(tree, "init", "-q")
+    git(tree, "add", "-A", "-f")
+    git(tree, "commit", "-qm", "all")
+
+
+def copied(tree, state, tmp_path):
+    """Return the hash of a tree and what its copy holds."""
+    source = open_source(f"dir:{tree}", state)
+    copy = tmp_path / "copied/src"
+    found = source.hash()
+    assert source.fill(copy, ()) == found
+    return found, {
+        str(p.relative_to(copy)): p.read_bytes().decode() for p in copy.rglob("*") if p.is_file()
+    }
+
+
+@pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
+def test_edits_that_git_was_told_to_overlook_count(tree, state, tmp_path, flag):
+    before, _ = copied(tree, state, tmp_path)
+    git(tree, "update-index", flag, "mm/memory.c")
+    edit(tree)
+    after, files = copied(tree, state, tmp_path)
+    assert after != before
+    assert files["mm/memory.c"] == "edited\n"
+
+
+def test_what_git_converts_counts_as_it_is_in_the_work_tree(tree, state, tmp_path):
+    (tree / ".gitattributes").write_text("*.c text\n")
+    commit(tree)
+    before, _ = copied(tree, state, tmp_path)
+    path = tree / "mm/memory.c"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    after, files = copied(tree, state, tmp_path)
+    assert after != before
+    assert "\r\n" in files["mm/memory.c"]
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_repository_within_the_tree_is_part_of_it(tree, state, tmp_path, tracked):
+    inner = tree / "drivers/mine"
+    inner.mkdir(parents=True)
+    (inner / "mine.c").write_text("one\n")
+    (inner / ".gitignore").write_text("*.log\n")
+    (inner / "a.log").write_text("noise")
+    git(inner, "init", "-q")
+    git(inner, "add", "-A")
+    git(inner, "commit", "-qm", "mine")
+    if tracked:
+        git(tree, "add", "drivers/mine")
+    before, files = copied(tree, state, tmp_path)
+    assert files["drivers/mine/mine.c"] == "one\n"
+    assert "drivers/mine/a.log" not in files
+    (inner / "mine.c").write_text("two\n")
+    after, files = copied(tree, state, tmp_path)
+    assert after != before
+    assert files["drivers/mine/mine.c"] == "two\n"
+
+
+def absolute(path):
+    return path
+
+
+def relative(path):
+    return Path("../..") / path.name
+
+
+@pytest.mark.parametrize("target", [absolute, relative])
+@pytest.mark.parametrize("kind", ["git", "plain"])
+def test_links_that_lead_out_stand_for_what_is_there(state, tmp_path, target, kind):
+    tree = faketree.write(tmp_path / "linked")
+    if kind == "git":
+        commit(tree)
+    (tmp_path / "shared.h").write_text("one\n")
+    folder = tmp_path / "module"
+    folder.mkdir()
+    (folder / "mod.c").write_text("one\n")
+    (folder / "same.c").symlink_to("mod.c")
+    (folder / "back").symlink_to(tree)
+    (tree / "mm/shared.h").symlink_to(target(tmp_path / "shared.h"))
+    (tree / "mm/module").symlink_to(target(folder))
+    hashes = []
+    for path in (None, tmp_path / "shared.h", folder / "mod.c"):
+        if path:
+            path.write_text("two\n")
+        found, files = copied(tree, state, tmp_path)
+        hashes.append(found)
+    assert len(set(hashes)) == 3
+    assert (files["mm/shared.h"], files["mm/module/mod.c"]) == ("two\n", "two\n")
+    assert (tmp_path / "copied/src/mm/module/same.c").readlink() == Path("mod.c")
+    assert not (tmp_path / "copied/src/mm/shared.h").is_symlink()
+
+
+def test_a_link_to_too_much_is_refused(tree, state, tmp_path, monkeypatch):
+    monkeypatch.setattr("labctl.kernels.listing._MOST_LINKED", 3)
+    (tmp_path / "much").mkdir()
+    for number in range(4):
+        (tmp_path / "much" / str(number)).touch()
+    (tree / "all").symlink_to(tmp_path / "much")
+    with pytest.raises(UserError, match="all: the link leads to a folder with more than 3 files"):
+        open_source(f"dir:{tree}", state).hash()
+
+
+def test_a_folder_that_became_a_link_is_one(tree, state, tmp_path):
+    (tree / "init").rename(tree / "start")
+    (tree / "init").symlink_to("start")
+    _, files = copied(tree, state, tmp_path)
+    assert (tmp_path / "copied/src/init").readlink() == Path("start")
+    assert "start/main.c" in files
+    (tree / "init").unlink()
+    (tree / "start").rename(tree / "init")
+    _, files = copied(tree, state, tmp_path)
+    assert "init/main.c" in files
+    assert "start/main.c" not in files
+
+
+def test_a_tracked_config_does_not_keep_make_out(tree, state, tmp_path):
+    for name in (".config", "include/config/auto.conf", "arch/x86/include/generated/a.h"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("made\n")
+    commit(tree)
+    copy = tmp_path / "copied/src"
+    copy.mkdir(parents=True)
+    (copy / ".config").touch()  # of an older labctl, which copied it
+    (copy.parent / "copied.json").write_text('{".config": [0, 0, 0, 0]}')
+    _, files = copied(tree, state, tmp_path)
+    assert sorted(files) == sorted(faketree.FILES)
+
+
+def test_a_file_that_changes_while_it_is_copied_is_told(mine, state, tmp_path, monkeypatch):
+    source = open_source(f"dir:{mine}", state)
+    look = folder.Folder._look
+
+    def then_edit(self):
+        look(self)
+        edit(mine)
+
+    monkeypatch.setattr(folder.Folder, "_look", then_edit)
+    with pytest.raises(UserError, match=r"mm/memory\.c: the source changed while it was read"):
+        source.fill(tmp_path / "tree/src", ())
+
+
+def test_a_patched_file_that_changes_while_it_is_read_is_told(mine, state):
+    source = open_source(f"dir:{mine}", state)
+    source.hash()
+    edit(mine)
+    with pytest.raises(UserError, match=r"mm/memory\.c: the source changed while it was read"):
+        source.original("mm/memory.c")
+
+
+def test_a_file_of_this_moment_is_hashed_again_next_time(mine, state, monkeypatch):
+    def remembered():
+        open_source(f"dir:{mine}", state).hash()
+        memory = state / "sources" / f"{open_source(f'dir:{mine}', state).key}.json"
+        return memory.exists() and memory.read_text().count("mm/memory.c")
+
+    assert not remembered()
+    monkeypatch.setattr(folder, "_RACY_NANOSECONDS", -(10**15))
+    assert remembered()
+
+
+def test_what_is_no_file_is_no_source(mine, state, tmp_path):
+    before, _ = copied(mine, state, tmp_path)
+    os.mkfifo(mine / "mm/pipe")
+    assert copied(mine, state, tmp_path)[0] == before
+
+
+def test_an_edited_copy_is_put_right(mine, state, tmp_path):
+    _, before = copied(mine, state, tmp_path)
+    (tmp_path / "copied/src/mm/memory.c").write_text("debugging\n")
+    assert copied(mine, state, tmp_path)[1] == before
