@@ -8,7 +8,7 @@ resolved. The JSON Schema is made from `LabFile`.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -498,6 +498,15 @@ class Lab(Model):
         if isinstance(experiment, str):
             experiment = self.experiments[experiment]
         return experiment.guest or self.defaults.guest
+
+    def topologies(self, experiments: Iterable[str] | None = None) -> dict[str, list[Topology]]:
+        """Return by kernel the topologies of its guests in some experiments, or in all."""
+        found: dict[str, list[Topology]] = {}
+        for name in self.experiments if experiments is None else experiments:
+            one = self.experiments[name]
+            for kernel in () if one.target is not None else one.kernels:
+                found.setdefault(kernel, []).append(self.guests[self.guest_of(one)])
+        return found
 
     def metric_of(self, experiment: Experiment | str) -> str:
         """Return the metric an experiment compares."""

@@ -9,6 +9,8 @@
  * programs are in the folder that it was started from.
  */
 #define _GNU_SOURCE
+#include "init.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -57,10 +59,10 @@ static char *const environment[] = {
  * One line on the console. It goes through the kernel's log, which never cuts
  * a line with another; level 1 passes `quiet` too.
  */
-__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
+void say(const char *format, ...)
 {
 	static const char prefix[] = "<1>labctl: ";
-	char line[512];
+	char line[900]; /* a record of the kernel's log holds 976 */
 	va_list arguments;
 	int log, length;
 
@@ -219,6 +221,7 @@ int main(int argc, char **argv)
 		end_guest();
 	}
 	start_ssh(is_first);
+	say_nodes();
 	read_boot_id(boot_id, sizeof(boot_id));
 	uname(&kernel);
 	clock_gettime(CLOCK_BOOTTIME, &up);

@@ -16,10 +16,11 @@ from labctl.checks.programs import Judgement, Program
 from labctl.errors import UserError
 from labctl.guests.bundle import bundle
 from labctl.guests.guest import Guest
+from labctl.guests.limits import Limits
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import Builder, BuildProgress
 from labctl.lab_arch import X86_64
-from labctl.lab_models import Kernel, Lab, Variant
+from labctl.lab_models import Kernel, Lab, Topology, Variant
 
 __all__ = ["Events", "Options", "Verified", "verify"]
 
@@ -104,7 +105,8 @@ def verify(
         todo, files = _programs(debug, chosen[0], variant, seconds, options, events)
         if todo:
             programs_of[variant.name] = todo
-            prepared[variant.name] = prepare(debug, chosen, events.building, files)
+            limits = Limits({name: [_topology(lab)] for name in chosen})
+            prepared[variant.name] = prepare(debug, chosen, events.building, files, limits)
     if not prepared:
         raise UserError(
             "no such check is made on these variants", hint="--check 'integrity/*', for instance"
@@ -190,6 +192,10 @@ def _kernel_as_variant(kernel: Kernel, variant: Variant) -> Kernel:
     )
 
 
+def _topology(lab: Lab) -> Topology:
+    return lab.guests[lab.verify.guest or lab.defaults.guest]
+
+
 def _booter(
     prepared: Prepared, variant: Variant, name: str
 ) -> Callable[[], AbstractContextManager[Guest]]:
@@ -203,7 +209,7 @@ def _booter(
                 name,
                 name=name,
                 folder=place / f"boot-{next(numbers)}",
-                topology=lab.guests[lab.verify.guest or lab.defaults.guest],
+                topology=_topology(lab),
             )
         )
 

@@ -46,14 +46,16 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     `exec` runs commands in them, `status` shows them, `down` ends them. While a
     run measures they are paused.
     """
+    from labctl.guests.limits import Limits
     from labctl.guests.prepare import prepare
 
     lab = lab_to_work(lab_path)
     fleet = fleet_of(lab)
     names = kernels_of(lab, kernels)
-    with screen.Building() as building:
-        prepared = prepare(lab, names, building)
     topology = lab.guests[lab.defaults.guest]
+    limits = Limits({name: [topology] for name in names})
+    with screen.Building() as building:
+        prepared = prepare(lab, names, building, limits=limits)
     specs = [
         prepared.spec(name, name=name, folder=fleet.spec_folder(name), topology=topology)
         for name in names

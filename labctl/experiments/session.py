@@ -18,6 +18,7 @@ from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.runner import Facts, Progress, Runner
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import Guest
+from labctl.guests.limits import Limits
 from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import BuildProgress
@@ -131,7 +132,8 @@ def _prepared(
 
 def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> Prepared:
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
-    prepared = prepare(lab, kernels, events.building)
+    limits = Limits(lab.topologies([each.experiment.name for each in plans]))
+    prepared = prepare(lab, kernels, events.building, limits=limits)
     for each in plans:
         need = need_of(lab, each)
         lacking = shortage(need, prepared.facts, prepared.placement(need.topology).host_nodes)

@@ -23,7 +23,7 @@ from labctl.errors import (
     HostError,
     UserError,
 )
-from labctl.guests import launchers, pinning, qemu
+from labctl.guests import launchers, pinning, qemu, shape
 from labctl.guests.qemu import GuestSpec
 from labctl.transports import Outcome, Output, Stdin, Transport, exchange
 from labctl.transports.console import Console
@@ -161,6 +161,7 @@ class Guest:
             GuestPanic: the kernel panicked on its way.
             GuestSplat: the kernel complained on its way.
             HostError: its vCPUs cannot be pinned as the placement says.
+            UserError: the kernel did not make of it what its topology says.
         """
         deadline = time.monotonic() + deadline_seconds
         while self.console.boot_id is None:
@@ -175,9 +176,23 @@ class Guest:
                 )
             time.sleep(_POLL_SECONDS)
         self.check()
+        self._check_shape()
         if self.spec.placement.vcpus:
             pinning.pin(self.vcpu_threads(), self.spec.placement, self.name)
         self.state = State.READY
+
+    def _check_shape(self) -> None:
+        nodes = [node for text in self.console.nodes if (node := shape.parse(text))]
+        found = shape.differences(self.spec.topology, nodes)
+        if found:
+            raise UserError(
+                f"the kernel {self.spec.image.kernel} does not run the guest that was asked for: "
+                + "; ".join(found),
+                where=f"{self.name}: {self.console.path}",
+                hint="look at CONFIG_NUMA, CONFIG_ACPI_NUMA, CONFIG_NODES_SHIFT and CONFIG_NR_CPUS "
+                "in its .config, at mem=, maxcpus=, nr_cpus= and numa= on its command line, and "
+                "at the console for SRAT and SLIT",
+            )
 
     def vcpu_threads(self) -> dict[int, int]:
         """Return the host's thread of each vCPU."""

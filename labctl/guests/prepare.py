@@ -12,9 +12,10 @@ from labctl.guests import accelerator, busybox, initramfs, launchers, login, qem
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
+from labctl.guests.limits import NO_LIMITS, Limits
 from labctl.guests.placement import Placement, place
 from labctl.host_facts import HostFacts, read_facts
-from labctl.kernels import remains
+from labctl.kernels import kconfig, remains
 from labctl.kernels.build import Builder, BuildProgress, Image
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
 from labctl.lab_models import Kernel, Lab, Topology
@@ -46,9 +47,15 @@ class Prepared:
         """Return a guest of one of the kernels; `command_line` is added to the kernel's own.
 
         `pinned` is for guests of which one runs at a time: all are put on the same CPUs.
+
+        Raises:
+            UserError: the kernel's .config does not allow the topology.
         """
         placement = self.placement(topology)
         own, image = self.lab.kernels[kernel].command_line, self.images[kernel]
+        config = kconfig.read_values(image.config)
+        if config is not None:
+            Limits({kernel: [topology]}).check_config(kernel, config, image.arch)
         launcher = self.lab.defaults.launcher
         return GuestSpec(
             name=name,
@@ -77,12 +84,16 @@ def build_images(
     kernels: Iterable[str],
     progress: Callable[[BuildProgress], None],
     fragments: tuple[Path, ...] | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> dict[str, Image]:
     """Build what is not built yet; return the images by the kernels' names.
 
     `fragments` are added to those of each kernel, by default what the launcher asks for.
+
+    Raises:
+        UserError: a kernel's configuration is too small for its guests, by `limits`.
     """
-    builder = Builder(lab.state, progress)
+    builder = Builder(lab.state, progress, limits)
     more = _asked_for(lab) if fragments is None else fragments
     return builder.images(_with(lab.kernels[name], more) for name in dict.fromkeys(kernels))
 
@@ -141,10 +152,13 @@ def prepare(
     kernels: Iterable[str],
     progress: Callable[[BuildProgress], None],
     files: Mapping[str, Path] | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Prepared:
     """Build images and initramfs, and find out which accelerator works.
 
-    `files` are put into the guests beside the lab's own, by their path there.
+    `files` are put into the guests beside the lab's own, by their path there. `limits`
+    has the topologies that are asked for, so that what a kernel cannot have is found
+    before it is built.
 
     Raises:
         BuildError: a kernel or a guest program does not build.
@@ -162,7 +176,7 @@ def prepare(
     with_ssh = lab.defaults.transport == "ssh"
     ssh_key = login.key(root) if with_ssh else None
     more = login.files(root) if with_ssh else {}
-    images = build_images(lab, kernels, progress)
+    images = build_images(lab, kernels, progress, limits=limits)
     if not images:
         raise UserError("no kernel was named")
     beside = login.beside_programs(root) if with_ssh else {}

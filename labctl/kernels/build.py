@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from labctl.errors import HostError, LabError, UserError
 from labctl.kernels import images, kconfig, series
@@ -56,13 +57,29 @@ class _Request:
         return images.load(self.folder, self.image.kernel)
 
 
+class Guard(Protocol):
+    """Refuses kernels that could not be used for what they are built for."""
+
+    def check_options(self, kernel: str, options: Iterable[Option], arch: str) -> None:
+        """Raise a UserError if what fragments ask for cannot be used."""
+
+    def check_config(self, kernel: str, config: Mapping[str, str], arch: str) -> None:
+        """Raise a UserError if a whole .config cannot be used."""
+
+
 class Builder:
     """Makes the images of a lab's kernels under `root`, the `.labctl` folder."""
 
-    def __init__(self, root: Path, progress: Callable[[BuildProgress], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        progress: Callable[[BuildProgress], None],
+        guard: Guard | None = None,
+    ) -> None:
         # Absolute, for make runs elsewhere.
         self._root = root.absolute()
         self._progress = progress
+        self._guard = guard
 
     def image(self, kernel: Kernel) -> Image:
         """Return a kernel's image, building it if these inputs were not built before.
@@ -82,6 +99,8 @@ class Builder:
         """
         with self._told_if_full():
             asked = [self._ask(kernel) for kernel in kernels]
+            for each in asked:
+                self._check_known(each)
             missing = [r for r in asked if isinstance(r, _Request) and not r.built()]
             for arch in {request.arch for request in missing}:
                 check_tools(arch)
@@ -137,6 +156,18 @@ class Builder:
         folder = self._root / "images" / image.hash[:_FOLDER_DIGITS]
         return _Request(image, folder, source, patches, options)
 
+    def _check_known(self, asked: _Request | Image) -> None:
+        """Raise if what is known of a kernel before its build cannot be used."""
+        if self._guard is None:
+            return
+        if isinstance(asked, _Request):
+            name, arch = asked.image.kernel, asked.image.arch
+            self._guard.check_options(name, asked.options, arch)
+        image = asked.built() if isinstance(asked, _Request) else asked
+        config = None if image is None else kconfig.read_values(image.config)
+        if image is not None and config is not None:
+            self._guard.check_config(image.kernel, config, image.arch)
+
     def _check(self, request: _Request) -> None:
         """Raise if the series does not apply; nothing is built."""
         if request.patches is None:
@@ -179,6 +210,9 @@ class Builder:
                 hint="run the command again",
             )
         make.configure(request.options)
+        if self._guard is not None:
+            config = kconfig.values((tree.build / ".config").read_text())
+            self._guard.check_config(request.image.kernel, config, request.image.arch)
         make.build()
 
     @contextlib.contextmanager

@@ -66,6 +66,20 @@ def parse(text: str, file: Path) -> list[Option]:
     return options
 
 
+def values(config: str) -> dict[str, str]:
+    """Return the options of a .config that are on, whatever else stands in it."""
+    found = (_SET.match(line.strip()) for line in config.splitlines())
+    return {match[1]: match[2] for match in found if match}
+
+
+def read_values(config: Path | None) -> dict[str, str] | None:
+    """Return the options of a .config that are on, None if it is not there or not readable."""
+    try:
+        return None if config is None else values(config.read_text("utf-8", "replace"))
+    except OSError:
+        return None
+
+
 def merge(fragments: Iterable[Path]) -> list[Option]:
     """Return the options of several fragments; of one named twice, the last wins.
 

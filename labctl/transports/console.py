@@ -19,6 +19,7 @@ from labctl.transports.splats import PREFIX, scan
 __all__ = ["Complaint", "Console", "Follower", "scan"]
 
 _READY = re.compile(PREFIX + r"labctl: ready boot=(?P<boot>[0-9a-f-]{36})")
+_NODE = re.compile(PREFIX + r"labctl: (?P<text>node \d+ .*)")
 _SSH_HOST_KEY = re.compile(PREFIX + r"labctl: ssh host key (?P<key>ssh-\S+ [\w+/=]+)\s*$")
 # printk writes 2 KiB at most. Of a longer line its end counts: there the kernel's text
 # is, if a program wrote the rest.
@@ -74,6 +75,7 @@ class Console:
     path: Path
     boot_id: str | None = None
     ssh_host_key: str | None = None
+    nodes: list[str] = field(default_factory=list)  # what init said of each NUMA node
     complaints: list[Complaint] = field(default_factory=list)
     lines: int = 0
     _offset: int = 0
@@ -130,6 +132,8 @@ class Console:
             self.boot_id = ready["boot"]
         elif host_key := _SSH_HOST_KEY.match(line):
             self.ssh_host_key = host_key["key"]
+        elif node := _NODE.match(line):
+            self.nodes.append(node["text"])
 
     @property
     def bytes_seen(self) -> int:

@@ -427,3 +427,37 @@ def test_an_image_has_its_faults_told(lab, tmp_path):
         lab.image(source=f"image:{path}", kconfig=())
     with pytest.raises(UserError, match="cannot take"):
         lab.image(source=f"image:{path}")
+
+
+class Refusing:
+    """A guard that knows what it was shown, and refuses what it is told to."""
+
+    def __init__(self, refused):
+        self.refused = refused
+        self.shown = []
+
+    def check_options(self, kernel, options, arch):
+        self._see("options", {option.name for option in options})
+
+    def check_config(self, kernel, config, arch):
+        self._see("config", set(config))
+
+    def _see(self, what, names):
+        self.shown.append((what, names))
+        if what == self.refused:
+            raise UserError("allows too little")
+
+
+@pytest.mark.parametrize("refused", ["options", "config"])
+def test_a_configuration_that_is_refused_is_not_built(lab, refused):
+    guard = Refusing(refused)
+    with pytest.raises(UserError, match="allows too little"):
+        Builder(lab.root, lab.told.append, guard).image(lab.kernel())
+    assert "compiling" not in {progress.stage for progress in lab.told}
+    assert all(names for _, names in guard.shown)
+
+
+def test_an_image_that_is_built_already_is_looked_at_too(lab):
+    lab.image()
+    with pytest.raises(UserError, match="allows too little"):
+        Builder(lab.root, lab.told.append, Refusing("config")).image(lab.kernel())

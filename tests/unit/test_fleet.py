@@ -7,19 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from labctl.errors import GuestError, HostError
+from labctl.errors import GuestError, HostError, UserError
 from labctl.guests.fleet import Fleet
 from labctl.guests.qemu import GuestSpec
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
-from labctl.lab_models import Topology
+from labctl.lab_models import Distances, Topology
 
 QEMU = """\
 #!/bin/sh
 case "$*" in
 *broken*) exit 1;;
 esac
-echo '[    1.0] labctl: ready boot=0a1b2c3d-0000-4000-8000-0123456789ab' >console.log
+nodes=$(printf '%s\\n' "$@" | grep -c '^node,')
+for node in $(seq 0 $((nodes - 1))); do
+  row=$(seq 1 "$nodes" | sed "s/.*/20/; $((node + 1))s/.*/10/" | paste -sd,)
+  echo "[    1.0] labctl: node $node cpus=$node memory_kib=1572480 distances=$row"
+done >console.log
+echo '[    1.0] labctl: ready boot=0a1b2c3d-0000-4000-8000-0123456789ab' >>console.log
 exec sleep 1000
 """
 SECONDS = 60.0
@@ -108,6 +113,13 @@ def test_a_damaged_image_ends_no_guest_that_runs(fleet, tmp_path):
     assert pid(fleet) == before
     assert fleet.running("stock")
     assert fleet.names() == ["stock"]
+
+
+def test_a_guest_that_is_not_what_was_asked_for_does_not_stay(fleet):
+    asked = Topology(distances=Distances(remote=30))
+    with pytest.raises(UserError, match="node 0 to node 1: expected 30, got 20"):
+        fleet.up([spec(fleet, topology=asked)], SECONDS)
+    assert fleet.names() == []
 
 
 def test_two_labs_side_by_side_do_not_meet(fleet, tmp_path):

@@ -57,6 +57,8 @@ PURE = (
     "units",
     "guests.topology",
     "guests.placement",
+    "guests.limits",
+    "guests.shape",
     "experiments.plan",
     "experiments.needs",
     "results.history",

@@ -139,6 +139,7 @@ for name in ("monitor", "line"):
     servers[-1].bind(name + ".sock")
     servers[-1].listen(1)
 with open("console.log", "w") as console:
+    console.write("[ 1.0] labctl: node 0 cpus=0 memory_kib=1572480 distances=10\\n")
     console.write("[ 1.0] labctl: ready boot=0a1b2c3d-0000-4000-8000-0123456789ab\\n")
 for _ in range(100):
     time.sleep(1)
@@ -156,7 +157,7 @@ def fleet(tmp_path, monkeypatch):
     fleet = Fleet(tmp_path / "state" / "guests")
     image = Image("stock", Path("bz"), "1", "0", None, (), Path("config"), "6.1", "gcc")
     folder = fleet.spec_folder("stock")
-    spec = GuestSpec("stock", image, Topology(), Path("initramfs"), "tcg", folder)
+    spec = GuestSpec("stock", image, Topology(nodes=1), Path("initramfs"), "tcg", folder)
     fleet.up([spec], ENDLESS_SECONDS)
     (row,) = json.loads(f"[{(folder / 'guest.json').read_text()}]")
     os.kill(row["pid"], signal.SIGSTOP)

@@ -1,0 +1,107 @@
+"""What a kernel's configuration allows of a guest's topology. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from labctl.errors import UserError
+from labctl.kernels.kconfig import Option
+from labctl.lab_models import Topology
+
+_LONGEST = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """An option that allows less than was asked for, and what to set in its place."""
+
+    option: str
+    what: str
+    instead: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Holds kernels to the topologies of their guests, by the kernels' names."""
+
+    topologies: Mapping[str, Sequence[Topology]]
+
+    def check_options(self, kernel: str, options: Iterable[Option], arch: str) -> None:
+        """Look at what fragments ask for, before there is a .config.
+
+        Raises:
+            UserError: names the line of a fragment that allows too little.
+        """
+        places = {option.name: option for option in options}
+        values = {name: option.value for name, option in places.items()}
+        for topology in self.topologies.get(kernel, ()):
+            for limit in of_options(topology, values, arch):
+                place = places[limit.option]
+                raise UserError(
+                    limit.what,
+                    where=f"{place.file}:{place.line}",
+                    hint=f"{limit.instead} for the kernel {kernel}, or a smaller guest in lab.yaml",
+                )
+
+    def check_config(self, kernel: str, config: Mapping[str, str], arch: str) -> None:
+        """Look at a whole .config.
+
+        Raises:
+            UserError: names the option that allows too little.
+        """
+        for topology in self.topologies.get(kernel, ()):
+            for limit in of_config(topology, config, arch):
+                raise UserError(
+                    f"the .config of the kernel {kernel}: {limit.what}",
+                    hint=f"{limit.instead} in a kconfig fragment, or a smaller guest in lab.yaml",
+                )
+
+
+NO_LIMITS = Limits({})
+
+
+def of_config(topology: Topology, config: Mapping[str, str], arch: str) -> list[Limit]:
+    """Return what a whole .config does not allow; an option that is not in it is off."""
+    return [*_limits(topology, config, arch, "n")]
+
+
+def of_options(topology: Topology, options: Mapping[str, str], arch: str) -> list[Limit]:
+    """Return what some options of a .config to be do not allow, whatever the others are."""
+    return [*_limits(topology, options, arch, None)]
+
+
+def _limits(
+    topology: Topology, options: Mapping[str, str], arch: str, absent: str | None
+) -> Iterator[Limit]:
+    nodes, vcpus = topology.nodes, topology.vcpus
+    if nodes > 1:
+        # Where firmware describes the nodes by ACPI; on arm64 the device tree does.
+        needed = ("CONFIG_NUMA", "CONFIG_ACPI_NUMA") if arch == "x86_64" else ("CONFIG_NUMA",)
+        for option in needed:
+            if options.get(option, absent) == "n":
+                yield Limit(
+                    option, f"{option} is off, and the guest's {nodes} nodes need it", f"{option}=y"
+                )
+        shift = _number(options.get("CONFIG_NODES_SHIFT"))
+        if shift is not None and nodes > 2**shift:
+            what = f"CONFIG_NODES_SHIFT={shift} allows {2**shift} nodes, and the guest has {nodes}"
+            enough = (nodes - 1).bit_length()
+            yield Limit("CONFIG_NODES_SHIFT", what, f"CONFIG_NODES_SHIFT={enough}")
+    if vcpus > 1:
+        if options.get("CONFIG_SMP", absent) == "n":
+            yield Limit(
+                "CONFIG_SMP",
+                f"CONFIG_SMP is off, and the guest's {vcpus} CPUs need it",
+                "CONFIG_SMP=y",
+            )
+        most = _number(options.get("CONFIG_NR_CPUS"))
+        if most is not None and vcpus > most:
+            what = f"CONFIG_NR_CPUS={most} allows {most} CPUs, and the guest has {vcpus}"
+            yield Limit("CONFIG_NR_CPUS", what, f"CONFIG_NR_CPUS={vcpus}")
+
+
+def _number(text: str | None) -> int | None:
+    if text is None or not text.isdecimal() or len(text) > _LONGEST:
+        return None
+    return int(text)

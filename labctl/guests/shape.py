@@ -1,0 +1,140 @@
+"""The shape of a booted guest as its init reports it, compared with its topology. Pure.
+
+Memory is the present pages of /proc/zoneinfo, from which the kernel's own
+reservations (its image, page structs, shadow memory) are not taken away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from labctl import units
+from labctl.lab_models import Topology
+
+# What the firmware keeps of a node's memory: on a PC, 384 KiB below 1 MiB and its tables
+# at the end of the memory below 4 GiB, together less than 1 MiB. Kernels round a node's
+# borders to pages; the rest is a margin for firmware that differs.
+TOLERANCE_BYTES = 2 * units.MIB
+_NODE = re.compile(
+    r"node (?P<number>\d+) cpus=(?P<cpus>[\d,-]*) memory_kib=(?P<memory>\d+)"
+    r" distances=(?P<distances>[\d,*]*)\s*$"
+)
+_MOST_TOLD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One online NUMA node: its online CPUs, its memory, its distances to all online nodes."""
+
+    number: int
+    cpus: tuple[int, ...]
+    memory_bytes: int
+    distances: tuple[int, ...]
+
+
+def parse(text: str) -> Node | None:
+    """Read what guest/init/nodes.c says of a node; None if it is something else."""
+    found = _NODE.match(text)
+    if found is None:
+        return None
+    try:
+        return Node(
+            int(found["number"]),
+            tuple(_ranges(found["cpus"])),
+            int(found["memory"]) * units.KIB,
+            tuple(_repeated(found["distances"])),
+        )
+    except ValueError:
+        return None
+
+
+def _ranges(text: str) -> Iterator[int]:
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def _repeated(text: str) -> Iterator[int]:
+    for part in filter(None, text.split(",")):
+        value, _, count = part.partition("*")
+        yield from [int(value)] * int(count or 1)
+
+
+def differences(topology: Topology, nodes: Sequence[Node]) -> list[str]:
+    """Return what of a topology is not so in a guest, most important first; none if all is."""
+    have = {node.number: node for node in nodes}
+    if sorted(have) != list(range(topology.nodes)):
+        return [*_totals(topology, nodes)]
+    found = [
+        *_cpus(topology, have.values()),
+        *_memory(topology, have.values()),
+        *_distances(topology, have.values()),
+    ]
+    more = len(found) - _MOST_TOLD
+    return found if more <= 0 else [*found[:_MOST_TOLD], f"and {more} more"]
+
+
+def _totals(topology: Topology, nodes: Sequence[Node]) -> Iterator[str]:
+    if len(nodes) == topology.nodes:
+        numbers = ", ".join(str(node.number) for node in nodes)
+        yield f"expected NUMA nodes 0 to {topology.nodes - 1}, got {numbers}"
+    else:
+        yield f"expected {_count(topology.nodes, 'NUMA node')}, got {len(nodes)}"
+    cpus = sum(len(node.cpus) for node in nodes)
+    if cpus != topology.vcpus:
+        yield f"expected {_count(topology.vcpus, 'CPU')}, got {cpus}"
+    memory = sum(node.memory_bytes for node in nodes)
+    if _differs(topology.memory_bytes, memory, topology.nodes):
+        yield _memory_told(topology.memory_bytes, memory)
+
+
+def _cpus(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
+    for node in nodes:
+        first = node.number * topology.cpus_per_node
+        expected = tuple(range(first, first + topology.cpus_per_node))
+        if tuple(sorted(node.cpus)) != expected:
+            told = f"expected {_cpu_list(expected)}, got {_cpu_list(node.cpus)}"
+            yield f"node {node.number}: {told}"
+
+
+def _memory(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
+    for node in nodes:
+        if _differs(topology.memory_per_node, node.memory_bytes, 1):
+            told = _memory_told(topology.memory_per_node, node.memory_bytes)
+            yield f"node {node.number}: {told}"
+
+
+def _distances(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
+    for node in nodes:
+        expected = [topology.distances.distance(node.number, to) for to in range(topology.nodes)]
+        if len(node.distances) != len(expected):
+            got = len(node.distances)
+            yield f"node {node.number}: expected {_count(len(expected), 'distance')}, got {got}"
+            continue
+        for to, (asked, got) in enumerate(zip(expected, node.distances, strict=True)):
+            if asked != got:
+                yield f"distance from node {node.number} to node {to}: expected {asked}, got {got}"
+
+
+def _differs(expected_bytes: int, got_bytes: int, nodes: int) -> bool:
+    return not 0 <= expected_bytes - got_bytes <= nodes * TOLERANCE_BYTES
+
+
+def _memory_told(expected_bytes: int, got_bytes: int) -> str:
+    expected, got = (f"{size / units.MIB:.0f} MiB" for size in (expected_bytes, got_bytes))
+    return f"expected {expected} of memory, got {got}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _cpu_list(cpus: Sequence[int]) -> str:
+    if not cpus:
+        return "no CPU"
+    told = ", ".join(map(str, cpus[:_MOST_TOLD]))
+    return f"CPU{'' if len(cpus) == 1 else 's'} {told}" + (
+        f" and {len(cpus) - _MOST_TOLD} more" if len(cpus) > _MOST_TOLD else ""
+    )

@@ -1,0 +1,82 @@
+"""What a booted guest is, compared with what was asked for."""
+
+import pytest
+
+from labctl.guests import shape
+from labctl.lab_models import Distances, Topology
+
+MIB = 2**20
+ASKED = Topology(
+    nodes=3, cpus_per_node=2, memory_per_node=256 * MIB, distances=Distances(remote=21)
+)
+# As guest/init/nodes.c says it of a guest of QEMU's machine `pc`.
+SAID = [
+    "node 0 cpus=0-1 memory_kib=261752 distances=10,21*2",
+    "node 1 cpus=2-3 memory_kib=262144 distances=21,10,21",
+    "node 2 cpus=4-5 memory_kib=262016 distances=21*2,10",
+]
+
+
+def differences(*said, asked=ASKED):
+    return shape.differences(asked, [shape.parse(text) for text in said])
+
+
+def changed(number, old, new):
+    return [text.replace(old, new) if n == number else text for n, text in enumerate(SAID)]
+
+
+def test_a_guest_that_is_what_was_asked_for():
+    assert differences(*SAID) == []
+
+
+def test_nodes_that_became_one():
+    (nodes,) = differences("node 0 cpus=0-5 memory_kib=785912 distances=10")
+    assert nodes == "expected 3 NUMA nodes, got 1"
+
+
+def test_what_is_missing_beside_nodes_is_counted():
+    found = differences("node 0 cpus=0-3 memory_kib=261752 distances=10")
+    assert found == [
+        "expected 3 NUMA nodes, got 1",
+        "expected 6 CPUs, got 4",
+        "expected 768 MiB of memory, got 256 MiB",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (changed(2, "cpus=4-5", "cpus="), "node 2: expected CPUs 4, 5, got no CPU"),
+        (changed(1, "cpus=2-3", "cpus=3"), "node 1: expected CPUs 2, 3, got CPU 3"),
+        (changed(0, "261752", "131072"), "node 0: expected 256 MiB of memory, got 128 MiB"),
+        (changed(0, "261752", "262148"), "node 0: expected 256 MiB of memory, got 256 MiB"),
+        (changed(1, "262144", "260000"), "node 1: expected 256 MiB of memory, got 254 MiB"),
+        (changed(1, "=21,10", "=20,10"), "distance from node 1 to node 0: expected 21, got 20"),
+        (changed(1, "=21,10,21", "=21,10"), "node 1: expected 3 distances, got 2"),
+        (SAID[:2], "expected 3 NUMA nodes, got 2"),
+        ([], "expected 3 NUMA nodes, got 0"),
+        ([SAID[0], SAID[1], SAID[2].replace("node 2", "node 4")], "expected NUMA nodes 0 to 2"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_named(said, found):
+    assert any(text.startswith(found) for text in differences(*said)), differences(*said)
+
+
+def test_many_differences_are_not_all_listed():
+    asked = Topology(nodes=40, memory_per_node=64 * MIB)
+    said = [f"node {n} cpus={n} memory_kib=65536 distances=10*40" for n in range(40)]
+    found = differences(*said, asked=asked)
+    assert len(found) == 5
+    assert found[-1] == "and 1556 more"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "node", "node 0", "node x cpus=0", "node 0 cpus=- distances=1"]
+)
+def test_what_is_no_report_of_a_node_is_none(text):
+    assert shape.parse(text) is None
+
+
+def test_long_lists_are_read():
+    node = shape.parse("node 3 cpus=0,2-4,9 memory_kib=1 distances=20*3,10,255*2")
+    assert node == shape.Node(3, (0, 2, 3, 4, 9), 1024, (20, 20, 20, 10, 255, 255))
