@@ -89,13 +89,14 @@ class TargetBoot:
         lines = self._machine.kernel_log()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log.write_text("\n".join(lines) + "\n")
-        for line in lines:
-            kind = scan(line)
-            if kind is not None and line not in self._known:
-                self._known.add(line)
-                raise GuestSplat(
-                    line.strip(),
-                    kind=kind,
-                    where=f"{self._machine.name}: {self._log}",
-                    console_tail=lines[-_TAIL_LINES:],
-                )
+        found = [(kind, line) for line in lines if (kind := scan(line)) is not None]
+        new = [(kind, line) for kind, line in found if line not in self._known]
+        self._known.update(line for _, line in new)
+        if new:
+            kind, line = new[0]
+            raise GuestSplat(
+                line.strip(),
+                kind=kind,
+                where=f"{self._machine.name}: {self._log}",
+                console_tail=lines[-_TAIL_LINES:],
+            )

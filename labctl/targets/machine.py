@@ -181,7 +181,8 @@ class TargetMachine:
 
     def kernel_log(self) -> list[str]:
         """Return the kernel's log since its boot, as far as it is still there."""
-        return self.run(["dmesg"], timeout_seconds=_COMMAND_SECONDS).text.splitlines()
+        log = self.run(["dmesg"], timeout_seconds=_COMMAND_SECONDS).text
+        return log.removesuffix("\n").split("\n")
 
     # --- its kernel ----------------------------------------------------------------------------
 

@@ -234,6 +234,19 @@ def test_what_the_kernel_complains_of_is_a_splat_and_told_once(box, other, image
     assert "WARNING" in (tmp_path / "log" / "dmesg.txt").read_text()
 
 
+def test_what_the_kernel_complains_of_at_once_is_one_splat(box, other, image, tmp_path):
+    with TargetBoot(box, image, "", tmp_path / "dmesg.txt") as boot:
+        boot.wait_ready(1.0)
+        other.log += [
+            "[    9.000000] prog: Internal error: 0 [#1]\u2028[    9.000000] BUG: of a program",
+            "[    9.000000] BUG: unable to handle page fault for address: ffffc90000100000",
+            "[    9.000000] Oops: 0002 [#1] SMP",
+        ]
+        with pytest.raises(GuestSplat, match="BUG: unable to handle"):
+            boot.run(["true"], timeout_seconds=1)
+        assert boot.run(["true"], timeout_seconds=1).status == 0
+
+
 def test_a_machine_that_rebooted_by_itself_is_lost(box, other, image, tmp_path):
     with TargetBoot(box, image, "", tmp_path / "dmesg.txt") as boot:
         boot.wait_ready(1.0)
