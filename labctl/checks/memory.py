@@ -14,7 +14,7 @@ _MEMINFO, _ZONEINFO = "/proc/meminfo", "/proc/zoneinfo"
 # them because KASAN keeps freed objects back; what leaks there kmemleak finds.
 _ACCOUNTS = ("MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab",
              "KernelStack", "PageTables", "Percpu", "Hugetlb")  # fmt: skip
-_ON_PER_CPU_LISTS = re.compile(r"^\s+count:\s+(\d+)$", re.MULTILINE)
+_ON_PER_CPU_LISTS = re.compile(r"^ +count: +(\d+)$", re.MULTILINE)
 # Per-CPU counters are folded into the sums each second.
 _SETTLE_SECONDS = 15.0
 _POLL_SECONDS = 0.5

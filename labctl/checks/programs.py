@@ -32,7 +32,7 @@ _SKIPPED: Mapping[Kind, frozenset[int]] = {
 }
 _TOLD_LINES = 20
 # A test that failed, in KTAP (Documentation/dev-tools/ktap.rst), at any depth.
-_NOT_OK = re.compile(r"^\s*not ok \d+ (?:- )?(?!.*# SKIP)(.+?)\s*$", re.MULTILINE)
+_NOT_OK = re.compile(r"[ \t]*not ok \d+ (?:- )?(.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,13 @@ def judge(program: Program, outcome: Outcome) -> Judgement:
     if outcome.status in _SKIPPED[program.kind]:
         return Judgement("skipped", "".join(_lines(outcome)[-1:]).strip())
     judgement = _failed(outcome)
-    parts = frozenset(_NOT_OK.findall(outcome.text)) or frozenset({program.name})
+    parts = _failed_parts(outcome.text) or frozenset({program.name})
     return replace(judgement, failed_parts=parts)
+
+
+def _failed_parts(text: str) -> frozenset[str]:
+    found = (_NOT_OK.match(line) for line in text.split("\n"))
+    return frozenset(one[1].strip() for one in found if one and "# SKIP" not in one[1])
 
 
 def _integrity(outcome: Outcome) -> Judgement:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -245,6 +246,20 @@ def test_failed_parts_come_from_ktap():
     assert judged.failed_parts == {"b c", "e"}
     silent = programs.judge(program("x", "selftests"), outcome(1))
     assert silent.failed_parts == {"x"}
+
+
+@pytest.mark.parametrize("text", ["\n", " ", "\t", "not ok 1 ", "not ok 1 a", "# SKIP "])
+def test_parts_are_found_in_linear_time(text):
+    short, long = (f"not ok 1 a{text * (size // len(text))}b\n" for size in (2**12, 2**15))
+    ratios = []
+    for _ in range(5):
+        seconds = []
+        for output in (short, long):
+            began = time.process_time()
+            programs.judge(program("x", "selftests"), outcome(1, output))
+            seconds.append(time.process_time() - began)
+        ratios.append(seconds[1] / max(seconds[0], 1e-4))
+    assert min(ratios) < 32  # 8 times the text; 64 times if it were quadratic
 
 
 def test_memory_on_per_cpu_lists_and_in_slabs_is_not_lost():
