@@ -21,6 +21,7 @@ MARKER = ".labctl-state"
 MARKER_LINE = "labctl state folder: `labctl clean` removes what labctl made in it"
 LOCK = "state.lock"
 GUESTS = "guests"
+PAUSED = "paused.json"  # in the folder of a guest that a labctl has paused
 MEASURED = ("nightly", "runs")
 BUILT = (
     "bisect",

@@ -435,6 +435,7 @@ def launch(
     log: Path,
     record: Callable[[int], None],
     cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Process:
     """Start a program that outlives labctl.
 
@@ -446,7 +447,7 @@ def launch(
             _start(
                 argv,
                 cwd=cwd,
-                env=None,
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import click
 
 from labctl import host, proc, terminal
 from labctl.cli.root import LAB, fleet_of, load_lab
-from labctl.errors import LabError, UserError
+from labctl.errors import UserError
 from labctl.lab_arch import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
         _check_awake(running)
         running.serve_gdb(_GDB_SOCKET)
     words = [program, "-q", "-iex", f"add-auto-load-safe-path {vmlinux.parent}", str(vmlinux)]
-    with _let_go(fleet, kernel):
+    with fleet.held(kernel):
         # A socket's path may be 107 bytes long; the folder's may be longer.
         words += ["-ex", f"target remote ./{_GDB_SOCKET}", *gdb_options]
         status = proc.foreground(words, cwd=folder)
@@ -147,16 +146,6 @@ def _gdb_for(arch: Architecture) -> str:
         return "gdb"
     host.check_installed(["gdb-multiarch"], arch)
     return "gdb-multiarch"
-
-
-@contextlib.contextmanager
-def _let_go(fleet: Fleet, name: str) -> Iterator[None]:
-    """Whatever becomes of gdb: afterwards the guest goes on, and nobody can attach to it."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(LabError), fleet.guest(name) as running:
-            running.serve_gdb(None)
 
 
 def _check_awake(guest: Guest) -> None:

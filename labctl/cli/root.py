@@ -113,8 +113,12 @@ def load_lab(path: Path | None) -> Lab:
     """Read the lab of `--lab`, or the lab.yaml here or in a folder above."""
     from labctl import host
     from labctl.lab import load
+    from labctl.lab_state import GUESTS, PAUSED
 
-    return load(path or _found_lab(), host_memory_bytes=host.memory_bytes())
+    lab = load(path or _found_lab(), host_memory_bytes=host.memory_bytes())
+    if next(lab.state.glob(f"{GUESTS}/*/{PAUSED}"), None):
+        fleet_of(lab).recover()  # of a labctl that was killed
+    return lab
 
 
 def lab_to_work(path: Path | None) -> Lab:

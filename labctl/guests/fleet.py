@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import shutil
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from labctl import proc
-from labctl.errors import GuestError, HostError, UserError
-from labctl.guests import launchers, qemu
+from labctl import files, flock, proc
+from labctl.errors import GuestError, HostError, LabError, UserError
+from labctl.guests import launchers, processes, qemu, records
 from labctl.guests.guest import Guest, GuestSpec, State, prepare_folder
-from labctl.kernels.build import Image
-from labctl.lab_models import Topology
+from labctl.guests.records import Record
 from labctl.transports.console import Console
 
-_RECORD = "guest.json"
 _UNCHANGED = "unchanged"
+_LOCK = "fleet.lock"
+_LOCK_SECONDS = 120.0
+_TALK_SECONDS = 1.0
 
 
 class Fleet:
@@ -32,11 +29,18 @@ class Fleet:
         self.folder = folder
 
     def names(self) -> list[str]:
-        """Return the guests that have a record, running or not."""
-        return sorted(record.parent.name for record in self.folder.glob(f"*/{_RECORD}"))
+        """Return the guests that have a record or a QEMU, running or not."""
+        recorded = {record.parent.name for record in self.folder.glob(f"*/{records.RECORD}")}
+        return sorted(recorded | processes.of(self.folder).keys())
 
     def spec_folder(self, name: str) -> Path:
-        """Return where a guest of this name keeps its logs and sockets."""
+        """Return where a guest of this name keeps its logs and sockets.
+
+        Raises:
+            UserError: it is no name of a guest.
+        """
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise UserError(f"{name!r} is not a guest's name", hint="`labctl status` lists them")
         return self.folder / name
 
     def up(self, specs: Sequence[GuestSpec], deadline_seconds: float) -> dict[str, str]:
@@ -48,38 +52,70 @@ class Fleet:
 
         Raises:
             GuestError: a guest did not come up.
-            HostError: an image or the initramfs is damaged.
+            HostError: an image or the initramfs is damaged, or another labctl does not end.
         """
-        done = {spec.name: self._to_do(spec) for spec in specs}
-        to_start = [spec for spec in specs if done[spec.name] != _UNCHANGED]
-        for spec in to_start:
-            spec.check_files()  # before one that runs is ended for it
-        started: list[Guest] = []
+        begun: list[Guest] = []
+        attached: list[Guest] = []
+        ours: dict[str, Record | None] = {}
         try:
-            for spec in to_start:
-                if self.running(spec.name):
-                    self.down(spec.name)
-                guest = Guest(spec)
-                started.append(guest)  # before it runs: a signal may come in between
-                self.start(guest)
-            for guest in started:
+            with self._alone():
+                done = {spec.name: self._to_do(spec) for spec in specs}
+                self._begin([spec for spec in specs if done[spec.name] != _UNCHANGED], begun)
+                ours = {guest.name: records.read(guest.spec.folder) for guest in begun}
+                for spec in specs:
+                    if done[spec.name] == _UNCHANGED:
+                        attached += self._booting(spec)  # another labctl has just started it
+            for guest in (*begun, *attached):
                 guest.wait_ready(deadline_seconds)
         except BaseException:
-            for guest in started:
-                if guest.spec.name in self.names():
-                    self.down(guest.spec.name, keep_logs=True)
+            self._end_if(ours)
             raise
         finally:
-            for guest in started:
+            for guest in (*begun, *attached):
                 guest.detach()
         return done
+
+    def _begin(self, specs: Sequence[GuestSpec], begun: list[Guest]) -> None:
+        """Start guests, all or none; those that were started are appended to `begun`."""
+        for spec in specs:
+            spec.check_files()  # before one that runs is ended for it
+        try:
+            for spec in specs:
+                self._end(spec.name)
+                guest = Guest(spec)
+                begun.append(guest)  # before it runs: a signal may come in between
+                self._start(guest)
+        except BaseException:
+            for guest in begun:
+                self._end(guest.name, keep_logs=True)
+            raise
+
+    def _booting(self, spec: GuestSpec) -> list[Guest]:
+        """Return a guest that runs and has not come up yet, attached."""
+        machines = self._machines(spec.name)
+        console = Console(spec.folder / qemu.CONSOLE_LOG)
+        console.poll()
+        if not machines or console.boot_id or console.panic():
+            return []
+        return [Guest(spec).attach(machines[0])]
+
+    def _end_if(self, ours: Mapping[str, Record | None]) -> None:
+        """End guests, but those that another labctl has started again meanwhile."""
+        if not ours:
+            return
+        with self._alone():
+            for name, record in ours.items():
+                if records.read(self.spec_folder(name)) == record:
+                    self._end(name, keep_logs=True)
 
     def _to_do(self, spec: GuestSpec) -> str:
         if not self.running(spec.name):
             return "started"
-        before = _spec_from_json(self._record(spec.name)["spec"])
+        record = records.read(self.spec_folder(spec.name))
+        if record is None or record.spec is None:
+            return "restarted: its record was damaged"
         # Where it is on the host is not on record; what asks for it is the topology.
-        before = replace(before, placement=spec.placement)
+        before = replace(record.spec, placement=spec.placement)
         if before == spec:
             return _UNCHANGED
         if before.image.hash != spec.image.hash:
@@ -89,39 +125,75 @@ class Fleet:
         return f"restarted: {', '.join(changed)} changed"
 
     def start(self, guest: Guest) -> None:
-        """Start a guest that outlives this process; its folder must be one of the fleet's."""
+        """Start a guest that outlives this process; its folder must be one of the fleet's.
+
+        What runs there under this name is ended.
+        """
+        with self._alone():
+            self._end(guest.name)
+            self._start(guest)
+
+    def _start(self, guest: Guest) -> None:
         spec = guest.spec
-        shutil.rmtree(spec.folder, ignore_errors=True)
+        files.remove(spec.folder)
         prepare_folder(spec)
+        argv, log = launchers.argv(spec), spec.folder / qemu.QEMU_LOG
+        # First without a pid: if this process is killed now, its QEMU can be found.
+        records.write(spec.folder, Record(spec=spec))
 
         def record(pid: int) -> None:
-            ticks = proc.started_ticks(pid)
-            content = {"pid": pid, "started_ticks": ticks, "spec": _spec_as_json(spec)}
-            (spec.folder / _RECORD).write_text(json.dumps(content, indent=1) + "\n")
+            records.write(spec.folder, Record(pid, proc.started_ticks(pid), spec))
 
-        argv, log = launchers.argv(spec), spec.folder / qemu.QEMU_LOG
-        machine = proc.launch(argv, log=log, record=record, cwd=spec.folder)
+        mark = {processes.MARK: spec.name}
+        try:
+            machine = proc.launch(argv, log=log, record=record, cwd=spec.folder, env=mark)
+        except BaseException:
+            records.remove(spec.folder)
+            raise
         guest.attach(machine)
 
-    def _record(self, name: str) -> dict[str, Any]:
-        path = self.folder / name / _RECORD
-        try:
-            content: dict[str, Any] = json.loads(path.read_text())
-        except FileNotFoundError as error:
-            known = ", ".join(self.names()) or "none"
-            raise UserError(
-                f"no guest {name} is up (up: {known})", hint="`labctl up` starts the lab's guests"
-            ) from error
-        except ValueError as error:
-            raise HostError(f"{path} is damaged", hint="remove the folder it is in") from error
-        return content
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other labctls from starting and ending guests here.
 
-    def _machine(self, record: dict[str, Any]) -> proc.Found:
-        return proc.Found(int(record["pid"]), record["started_ticks"])
+        Raises:
+            HostError: one of them does not end.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / _LOCK
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            if not flock.take(descriptor, timeout_seconds=_LOCK_SECONDS):
+                raise HostError(
+                    f"another labctl has been starting or ending guests for {_LOCK_SECONDS:g} s",
+                    where=str(path),
+                    hint="let it finish, or end it",
+                )
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _recorded(self, name: str) -> Record:
+        """Return the record of a guest; raises UserError if there is none."""
+        record = records.read(self.spec_folder(name))
+        if record is not None:
+            return record
+        if name in self.names():
+            return Record()
+        known = ", ".join(self.names()) or "none"
+        raise UserError(
+            f"no guest {name} is up (up: {known})", hint="`labctl up` starts the lab's guests"
+        )
+
+    def _machines(self, name: str) -> list[proc.Found]:
+        """Return the QEMU of a guest if it runs; without a good record, all there are."""
+        record = records.read(self.spec_folder(name))
+        machine = record.machine() if record else None
+        return [machine] if machine else processes.of(self.folder).get(name, [])
 
     def running(self, name: str) -> bool:
         """Return whether a guest's QEMU runs."""
-        return name in self.names() and self._machine(self._record(name)).poll() is None
+        return bool(self._machines(name))
 
     @contextlib.contextmanager
     def guest(
@@ -132,18 +204,23 @@ class Fleet:
         With little patience, a guest that does not answer is given up sooner.
 
         Raises:
-            UserError: it is not up, or another labctl talks to it.
+            UserError: it is not up, its record is damaged, or another labctl talks to it.
         """
-        record = self._record(name)
-        spec = _spec_from_json(record["spec"])
-        machine = self._machine(record)
-        if machine.poll() is not None:
+        folder, spec = self.spec_folder(name), self._recorded(name).spec
+        machines = self._machines(name)
+        if not machines:
             raise UserError(
-                f"the guest {name} has ended; its console is {spec.folder / qemu.CONSOLE_LOG}",
+                f"the guest {name} has ended; its console is {folder / qemu.CONSOLE_LOG}",
                 hint="`labctl down` clears it away, `labctl up` starts it again",
             )
-        with _exclusive(spec.folder / _RECORD, name):
-            guest = Guest(spec).attach(machine)
+        if spec is None:
+            raise UserError(
+                f"the record of the guest {name} is damaged",
+                where=str(folder / records.RECORD),
+                hint=f"`labctl up {name}` starts it again, `labctl down {name}` ends it",
+            )
+        with _exclusive(folder, name):
+            guest = Guest(spec).attach(machines[0])
             guest.be_patient(patience_seconds)
             try:
                 guest.state = self._state(guest)
@@ -160,112 +237,139 @@ class Fleet:
         return State.PAUSED if status == "paused" else State.READY
 
     def status(self) -> list[dict[str, Any]]:
-        """Return one row a guest: name, state, pid, kernel, image, accelerator, complaints."""
-        rows = []
-        for name in self.names():
-            record = self._record(name)
-            spec = _spec_from_json(record["spec"])
-            console = Console(spec.folder / qemu.CONSOLE_LOG)
-            console.poll()
-            state = State.GONE.value
-            if self._machine(record).poll() is None:
-                try:
-                    with self.guest(name) as guest:
-                        state = guest.state.value
-                except GuestError:
-                    state = State.HUNG.value
-                except UserError:
-                    state = State.BUSY.value
-            rows.append(
-                {
-                    "name": name,
-                    "state": state,
-                    "pid": record["pid"],
-                    "kernel": spec.image.kernel,
-                    "release": spec.image.release,
-                    "image": spec.image.hash,
-                    "accel": spec.accel,
-                    "boot_id": console.boot_id,
-                    "complaints": [c.text.strip() for c in console.complaints],
-                    "console": str(console.path),
-                }
-            )
-        return rows
+        """Return one row a guest: name, state, pid, kernel, image, accelerator, complaints.
+
+        Of a guest whose record is damaged the state is `unknown`, and the rest empty.
+        """
+        return [self._row(name) for name in self.names()]
+
+    def _row(self, name: str) -> dict[str, Any]:
+        folder = self.spec_folder(name)
+        record = records.read(folder) or Record()
+        spec, machines = record.spec, self._machines(name)
+        console = Console(folder / qemu.CONSOLE_LOG)
+        console.poll()
+        return {
+            "name": name,
+            "state": self._state_of(name, spec, machines).value,
+            "pid": machines[0].pid if machines else record.pid,
+            "kernel": spec.image.kernel if spec else "",
+            "release": spec.image.release if spec else "",
+            "image": spec.image.hash if spec else "",
+            "accel": spec.accel if spec else "",
+            "boot_id": console.boot_id,
+            "complaints": [c.text.strip() for c in console.complaints],
+            "console": str(console.path),
+        }
+
+    def _state_of(self, name: str, spec: GuestSpec | None, machines: Sequence[proc.Found]) -> State:
+        if not machines:
+            return State.GONE
+        if spec is None:
+            return State.UNKNOWN
+        try:
+            with self.guest(name) as guest:
+                return guest.state
+        except GuestError:
+            return State.HUNG
+        except UserError:
+            return State.BUSY
 
     def down(self, name: str, *, keep_logs: bool = False) -> None:
-        """End a guest and clear its record away; its folder too unless `keep_logs`."""
-        self._machine(self._record(name)).end()
+        """End a guest and clear its record away; its folder too unless `keep_logs`.
+
+        Raises:
+            UserError: there is none.
+            HostError: another labctl does not end, or the folder cannot be removed.
+        """
+        self._recorded(name)
+        with self._alone():
+            self._end(name, keep_logs=keep_logs)
+
+    def _end(self, name: str, *, keep_logs: bool = False) -> None:
+        """End whatever runs as this guest."""
+        folder = self.spec_folder(name)
+        record = records.read(folder)
+        machine = record.machine() if record else None
+        for found in ([machine] if machine else []) + processes.of(self.folder).get(name, []):
+            found.end()
         if keep_logs:
-            (self.folder / name / _RECORD).unlink(missing_ok=True)
+            records.remove(folder)
         else:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            files.remove(folder)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[list[str]]:
-        """Pause every running guest for the length of the block; yield their names."""
-        stopped = []
+        """Pause every running guest for the length of the block; yield their names.
+
+        If this process is killed, the next labctl resumes them (`recover`).
+        """
+        self.recover()
+        stopped: list[str] = []
         try:
             for name in self.names():
                 with contextlib.suppress(UserError, GuestError), self.guest(name) as guest:
                     if guest.state is State.READY:
-                        guest.pause()
                         stopped.append(name)
+                        records.note_paused(guest.spec.folder)
+                        guest.pause()
             yield stopped
         finally:
             for name in stopped:
                 with contextlib.suppress(UserError, GuestError), self.guest(name) as guest:
                     guest.resume()
+                    records.note_resumed(guest.spec.folder)
+
+    @contextlib.contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Note for the length of the block that somebody may pause a guest, such as gdb.
+
+        Whatever becomes of it: afterwards the guest goes on and no gdb can attach.
+        """
+        records.note_paused(self.spec_folder(name))
+        try:
+            yield
+        finally:
+            self._let_go(name)
+
+    def _let_go(self, name: str) -> None:
+        with contextlib.suppress(LabError), self.guest(name) as guest:
+            _resume(guest)
+
+    def recover(self) -> None:
+        """Resume the guests that a killed labctl had paused."""
+        for folder in records.noted(self.folder):
+            if not records.is_forsaken(folder):
+                continue
+            if not self.running(folder.name):
+                records.note_resumed(folder)
+                continue
+            with (
+                contextlib.suppress(LabError),
+                self.guest(folder.name, patience_seconds=_TALK_SECONDS) as guest,
+            ):
+                if records.is_forsaken(folder):  # nobody took it over meanwhile
+                    _resume(guest)
+
+
+def _resume(guest: Guest) -> None:
+    guest.serve_gdb(None)
+    records.note_resumed(guest.spec.folder)
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path, name: str) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _exclusive(folder: Path, name: str) -> Iterator[None]:
     try:
-        for attempt in range(10):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if attempt == 9:
-                    raise UserError(f"another labctl is talking to {name}") from error
-                time.sleep(0.1)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(
+            f"the folder of the guest {name} is gone",
+            where=str(folder),
+            hint=f"`labctl up {name}` starts it again, `labctl down {name}` ends it",
+        ) from error
+    try:
+        if not flock.take(descriptor, timeout_seconds=_TALK_SECONDS):
+            raise UserError(f"another labctl is talking to {name}")
         yield
     finally:
         os.close(descriptor)
-
-
-def _spec_as_json(spec: GuestSpec) -> dict[str, Any]:
-    image = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(spec.image).items()}
-    return {
-        "name": spec.name,
-        "image": image,
-        "topology": spec.topology.model_dump(mode="json"),
-        "initramfs": str(spec.initramfs),
-        "accel": spec.accel,
-        "folder": str(spec.folder),
-        "command_line": spec.command_line,
-        "launcher": spec.launcher,
-        "programs": None if spec.programs is None else str(spec.programs),
-        "transport": spec.transport,
-        "ssh_key": None if spec.ssh_key is None else str(spec.ssh_key),
-    }
-
-
-def _spec_from_json(data: dict[str, Any]) -> GuestSpec:
-    image = dict(data["image"])
-    image["bzimage"] = Path(image["bzimage"])
-    image["config"] = Path(image["config"]) if image["config"] else None
-    image["patch_hashes"] = tuple(image["patch_hashes"])
-    return GuestSpec(
-        name=data["name"],
-        image=Image(**image),
-        topology=Topology.model_validate(data["topology"]),
-        initramfs=Path(data["initramfs"]),
-        accel=data["accel"],
-        folder=Path(data["folder"]),
-        command_line=data["command_line"],
-        launcher=data.get("launcher", "qemu"),
-        programs=Path(data["programs"]) if data.get("programs") else None,
-        transport=data.get("transport", "serial"),
-        ssh_key=Path(data["ssh_key"]) if data.get("ssh_key") else None,
-    )

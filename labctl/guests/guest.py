@@ -53,6 +53,7 @@ class State(Enum):
     CRASHED = "crashed"
     HUNG = "hung"
     GONE = "gone"
+    UNKNOWN = "unknown"  # its record is damaged
 
 
 class Machine(Protocol):

@@ -1,15 +1,24 @@
 """Guests that stay, with a QEMU that only says that it is ready."""
 
+import contextlib
+import json
 import os
+import shutil
 import signal
+import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from labctl import proc
 from labctl.errors import GuestError, HostError, UserError
+from labctl.guests import processes, records
 from labctl.guests.fleet import Fleet
+from labctl.guests.guest import Guest
 from labctl.guests.qemu import GuestSpec
+from labctl.guests.records import Record
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
 from labctl.lab_models import Distances, Topology
@@ -57,7 +66,7 @@ def spec(fleet, name="stock", hash_="1", **more):
 
 
 def pid(fleet, name="stock"):
-    return fleet._record(name)["pid"]
+    return json.loads((fleet.spec_folder(name) / "guest.json").read_text())["pid"]
 
 
 def test_up_twice_changes_nothing(fleet):
@@ -86,7 +95,8 @@ def test_what_else_changed_is_named(fleet):
 
 def test_a_guest_that_died_is_started_again(fleet):
     fleet.up([spec(fleet)], SECONDS)
-    fleet._machine(fleet._record("stock")).end()
+    (machine,) = fleet._machines("stock")
+    machine.end()
     assert not fleet.running("stock")
     assert fleet.up([spec(fleet)], SECONDS) == {"stock": "started"}
     assert fleet.running("stock")
@@ -133,21 +143,201 @@ def test_two_labs_side_by_side_do_not_meet(fleet, tmp_path):
 
 
 def test_a_record_of_before_transports_is_still_read(fleet):
-    from labctl.guests import fleet as module
-
-    data = module._spec_as_json(spec(fleet))
+    folder = fleet.spec_folder("stock")
+    records.write(folder, Record(spec=replace(spec(fleet), ssh_key=Path("k"))))
+    assert records.read(folder).spec.ssh_key == Path("k")
+    data = json.loads((folder / "guest.json").read_text())
     for key in ("transport", "ssh_key"):
-        del data[key]
-    assert module._spec_from_json(data) == spec(fleet)
-    data = module._spec_as_json(replace(spec(fleet), ssh_key=Path("k")))
-    assert module._spec_from_json(data).ssh_key == Path("k")
+        del data["spec"][key]
+    (folder / "guest.json").write_text(json.dumps(data))
+    assert records.read(folder).spec == spec(fleet)
 
 
 def test_a_pid_that_is_another_process_now_is_left_alone(fleet):
-    fleet.up([spec(fleet)], SECONDS)
-    record = fleet.spec_folder("stock") / "guest.json"
-    old = pid(fleet)
-    record.write_text(record.read_text().replace('"started_ticks": ', '"started_ticks": 1'))
-    assert not fleet.running("stock")
+    other = subprocess.Popen(["sleep", "100"])
+    try:
+        fleet.up([spec(fleet)], SECONDS)
+        (machine,) = fleet._machines("stock")
+        record = fleet.spec_folder("stock") / "guest.json"
+        content = json.loads(record.read_text())
+        machine.end()
+        for ticks in (content["started_ticks"], 1, None):
+            record.write_text(json.dumps(content | {"pid": other.pid, "started_ticks": ticks}))
+            assert not fleet.running("stock")
+        fleet.down("stock")
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+def qemus(fleet, name="stock"):
+    return [found.pid for found in processes.of(fleet.folder).get(name, [])]
+
+
+def killed(action):
+    """Run something that kills its own process, as kill -9 does, in a child."""
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            action()
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def kill_me(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_two_that_start_guests_at_once_start_them_once(fleet):
+    done, specs = [], [spec(fleet), spec(fleet, "patched")]
+    both = threading.Barrier(2)
+
+    def up():
+        both.wait()
+        done.append(Fleet(fleet.folder).up(specs, SECONDS))
+
+    threads = [threading.Thread(target=up) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    words = sorted(word for each in done for word in each.values())
+    assert words == ["started", "started", "unchanged", "unchanged"]
+    for name in ("stock", "patched"):
+        assert qemus(fleet, name) == [pid(fleet, name)]
+
+
+def test_a_starter_that_is_killed_before_the_pid_is_on_record_leaves_a_known_guest(
+    fleet, monkeypatch
+):
+    write = records.write
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write", lambda *words: kill_me() if words[1].pid else write(*words))
+        killed(lambda: fleet.up([spec(fleet)], SECONDS))
+    (orphan,) = qemus(fleet)
+    (row,) = fleet.status()
+    assert (row["name"], row["pid"]) == ("stock", orphan)
+    assert fleet.up([spec(fleet)], SECONDS) == {"stock": "unchanged"}
     fleet.down("stock")
-    os.kill(old, signal.SIGKILL)  # raises if it was ended
+    assert proc.started_ticks(orphan) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\0", b'{"pid": "x", "started_ticks": 1, "spec": {}}']
+)
+def test_a_torn_record_fails_no_command_and_its_guest_can_be_ended(fleet, content):
+    fleet.up([spec(fleet), spec(fleet, "patched")], SECONDS)
+    old = pid(fleet)
+    (fleet.spec_folder("stock") / "guest.json").write_bytes(content)
+    rows = {row["name"]: row for row in fleet.status()}
+    assert (rows["stock"]["state"], rows["stock"]["pid"]) == ("unknown", old)
+    assert rows["patched"]["release"] == "6.1"
+    with pytest.raises(UserError, match="damaged"), fleet.guest("stock"):
+        pass
+    with fleet.paused():
+        pass
+    assert fleet.up([spec(fleet)], SECONDS) == {"stock": "restarted: its record was damaged"}
+    assert qemus(fleet) == [pid(fleet)] != [old]
+    (fleet.spec_folder("stock") / "guest.json").write_bytes(content)
+    fleet.down("stock")
+    assert qemus(fleet) == []
+    assert fleet.names() == ["patched"]
+
+
+@pytest.mark.parametrize("lost", ["record", "folder"])
+def test_a_guest_without_a_record_is_found_and_ended(fleet, lost):
+    fleet.up([spec(fleet)], SECONDS)
+    old = pid(fleet)
+    if lost == "record":
+        (fleet.spec_folder("stock") / "guest.json").unlink()
+    else:
+        shutil.rmtree(fleet.spec_folder("stock"))
+    assert fleet.names() == ["stock"]
+    assert [row["pid"] for row in fleet.status()] == [old]
+    fleet.down("stock")
+    assert proc.started_ticks(old) is None
+    assert fleet.names() == []
+
+
+def test_who_only_looks_into_a_guests_folder_is_no_guest(fleet):
+    fleet.up([spec(fleet)], SECONDS)
+    looking = subprocess.Popen(["sleep", "100"], cwd=fleet.spec_folder("stock"))
+    try:
+        assert qemus(fleet) == [pid(fleet)]
+        fleet.down("stock")
+        assert looking.poll() is None
+    finally:
+        looking.kill()
+        looking.wait()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../guests/stock", "/etc", "a/b"])
+def test_what_is_no_name_is_no_guest(fleet, name):
+    fleet.up([spec(fleet)], SECONDS)
+    with pytest.raises(UserError):
+        fleet.down(name)
+    assert fleet.running("stock")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What QEMU's monitor is told, where there is none."""
+    told = []
+    monkeypatch.setattr(Guest, "qmp_status", lambda _: "paused" if told == ["stop"] else "running")
+    monkeypatch.setattr(Guest, "qmp", lambda _, command: told.append(command))
+    monkeypatch.setattr(Guest, "monitor", lambda *_: "")
+    return told
+
+
+def test_a_guest_that_a_killed_run_had_paused_goes_on_with_the_next_command(fleet, told):
+    fleet.up([spec(fleet)], SECONDS)
+
+    def run():
+        with fleet.paused():
+            kill_me()
+
+    killed(run)
+    told[:] = ["stop"]  # what the child has told
+    Fleet(fleet.folder).recover()
+    assert told == ["stop", "cont"]
+    Fleet(fleet.folder).recover()
+    assert told == ["stop", "cont"]
+
+
+def test_what_a_living_run_has_paused_stays_so(fleet, told):
+    fleet.up([spec(fleet)], SECONDS)
+    with fleet.paused() as names:
+        assert names == ["stock"]
+        Fleet(fleet.folder).recover()
+        assert told == ["stop"]
+    assert told == ["stop", "cont"]
+    Fleet(fleet.folder).recover()
+    assert told == ["stop", "cont"]
+
+
+def test_a_torn_note_of_a_pause_counts_as_one_of_a_killed_run(fleet, told):
+    fleet.up([spec(fleet)], SECONDS)
+    (fleet.spec_folder("stock") / "paused.json").write_text("{")
+    fleet.recover()
+    assert told == ["cont"]
+    (fleet.spec_folder("stock") / "paused.json").write_text("{")
+    (machine,) = fleet._machines("stock")
+    machine.end()
+    fleet.recover()  # nothing to resume
+    assert not (fleet.spec_folder("stock") / "paused.json").exists()
+
+
+def test_what_a_killed_gdb_had_paused_goes_on(fleet, told):
+    fleet.up([spec(fleet)], SECONDS)
+
+    def gdb():
+        with fleet.held("stock"):
+            kill_me()
+
+    killed(gdb)
+    fleet.recover()
+    assert told == ["cont"]

@@ -1,0 +1,140 @@
+"""What is on record of a guest that outlives a command, in its own folder.
+
+A record is there before its QEMU is started, and is replaced whole. One that is torn all
+the same says that there is a guest, and nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from labctl import files, proc
+from labctl.guests.qemu import GuestSpec
+from labctl.kernels.build import Image
+from labctl.lab_models import Topology
+from labctl.lab_state import PAUSED
+
+RECORD = "guest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A guest: its QEMU by pid and start, None if it was not yet known, and its spec.
+
+    `spec` is None if the record is torn.
+    """
+
+    pid: int | None = None
+    started_ticks: int | None = None
+    spec: GuestSpec | None = None
+
+    def machine(self) -> proc.Found | None:
+        """Return the QEMU on record, if it runs."""
+        if self.pid is None or self.started_ticks is None:
+            return None
+        found = proc.Found(self.pid, self.started_ticks)
+        return found if found.poll() is None else None
+
+
+def read(folder: Path) -> Record | None:
+    """Return the record in a guest's folder, None if there is none."""
+    path = folder / RECORD
+    if not os.path.lexists(path):
+        return None
+    content: dict[str, Any] = files.read_json(path)
+    pid, ticks = _number(content.get("pid")), _number(content.get("started_ticks"))
+    try:
+        # The folder may have been moved, with the guest in it.
+        spec = replace(_spec_from_json(content["spec"]), folder=folder)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Record(pid, ticks)
+    return Record(pid, ticks, spec)
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def write(folder: Path, record: Record) -> None:
+    """Replace the record of a guest."""
+    assert record.spec is not None
+    content = {
+        "pid": record.pid,
+        "started_ticks": record.started_ticks,
+        "spec": _spec_as_json(record.spec),
+    }
+    files.write_json(folder / RECORD, content)
+
+
+def remove(folder: Path) -> None:
+    """Remove the record of a guest; its logs stay."""
+    (folder / RECORD).unlink(missing_ok=True)
+    (folder / PAUSED).unlink(missing_ok=True)
+
+
+def note_paused(folder: Path) -> None:
+    """Note, before a guest is paused, that this process will resume it."""
+    mine = os.getpid()
+    files.write_json(folder / PAUSED, {"pid": mine, "started_ticks": proc.started_ticks(mine)})
+
+
+def note_resumed(folder: Path) -> None:
+    """Note that a guest goes on."""
+    (folder / PAUSED).unlink(missing_ok=True)
+
+
+def is_forsaken(folder: Path) -> bool:
+    """Return whether a guest was paused by a process that is gone and did not resume it."""
+    path = folder / PAUSED
+    if not os.path.lexists(path):
+        return False
+    by = files.read_json(path)
+    pid, ticks = by.get("pid"), by.get("started_ticks")
+    return not (isinstance(pid, int) and isinstance(ticks, int)) or (
+        proc.started_ticks(pid) != ticks
+    )
+
+
+def noted(guests: Path) -> list[Path]:
+    """Return the folders of the guests that are on record as paused."""
+    return [path.parent for path in sorted(guests.glob(f"*/{PAUSED}"))]
+
+
+def _spec_as_json(spec: GuestSpec) -> dict[str, Any]:
+    image = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(spec.image).items()}
+    return {
+        "name": spec.name,
+        "image": image,
+        "topology": spec.topology.model_dump(mode="json"),
+        "initramfs": str(spec.initramfs),
+        "accel": spec.accel,
+        "folder": str(spec.folder),
+        "command_line": spec.command_line,
+        "launcher": spec.launcher,
+        "programs": None if spec.programs is None else str(spec.programs),
+        "transport": spec.transport,
+        "ssh_key": None if spec.ssh_key is None else str(spec.ssh_key),
+    }
+
+
+def _spec_from_json(data: dict[str, Any]) -> GuestSpec:
+    image = dict(data["image"])
+    image["bzimage"] = Path(image["bzimage"])
+    image["config"] = Path(image["config"]) if image["config"] else None
+    image["patch_hashes"] = tuple(image["patch_hashes"])
+    return GuestSpec(
+        name=data["name"],
+        image=Image(**image),
+        topology=Topology.model_validate(data["topology"]),
+        initramfs=Path(data["initramfs"]),
+        accel=data["accel"],
+        folder=Path(data["folder"]),
+        command_line=data["command_line"],
+        launcher=data.get("launcher", "qemu"),
+        programs=Path(data["programs"]) if data.get("programs") else None,
+        transport=data.get("transport", "serial"),
+        ssh_key=Path(data["ssh_key"]) if data.get("ssh_key") else None,
+    )
