@@ -22,6 +22,7 @@ from labctl.lab_models import (
     TunableEntry,
     VerifyEntry,
     WorkloadEntry,
+    better_of,
 )
 from labctl.lab_yaml import KeyPath
 from labctl.units import Scalar, quote
@@ -240,6 +241,7 @@ class _Experiment:
                 self._setting(key, (*path, where, key), workload_known, kernels)
         for key, values in experiment.matrix.items():
             _twice(values, (*path, "matrix", key), found)
+        self._metric()
         self._statistics()
 
     def _kernels(self) -> list[str] | None:
@@ -281,6 +283,25 @@ class _Experiment:
             what = "none of this experiment's kernels has this tunable"
             hint = f"it belongs to {only}: add that to `kernels:`, or remove the key"
             self.found.add(path, what, hint, at_key=True)
+
+    def _metric(self) -> None:
+        experiment, found = self.experiment, self.found
+        workload = self.file.workloads.get(experiment.workload)
+        of_workload = ("workloads", experiment.workload)
+        sound = all(
+            found.sound(*place, key)
+            for place in (self.path, of_workload)
+            for key in ("workload", "command", "metric", "better")
+        )
+        if workload is None or not sound or better_of(experiment, workload) is not None:
+            return
+        own = experiment.metric is not None and experiment.metric != workload.metric
+        metric = experiment.metric or workload.metric
+        found.add(
+            (*(self.path if own else of_workload), "metric"),
+            f"nothing says whether less or more {quote(metric)} is better",
+            "add `better: lower` or `better: higher` beside it; only a time is known to be lower",
+        )
 
     def _statistics(self) -> None:
         path = (*self.path, "statistics")

@@ -21,8 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from labctl import units
+from labctl import lab_metrics, units
 from labctl.lab_arch import ArchName
+from labctl.lab_metrics import Better
 from labctl.lab_yaml import KeyPath, Mark, Text
 from labctl.units import Scalar
 
@@ -294,13 +295,18 @@ class Tunable(TunableEntry):
     name: str
 
 
+_BETTER = Field(
+    None, description="lower or higher, where the metric is not a time, which is better lower"
+)
+
+
 class WorkloadEntry(Model):
     """A command in the guest that prints one JSON object a repetition."""
 
     command: Annotated[str, Field(min_length=1, description="the command, quoted as in a shell")]
     parameters: dict[Word, Value] = Field({}, description="a_b: 1 is given as --a-b 1")
-    metric: Word = "elapsed"
-    better: Literal["lower", "higher"] = "lower"
+    metric: Word = lab_metrics.DEFAULT
+    better: Better | None = _BETTER
     timeout: Seconds = 600.0
 
 
@@ -376,12 +382,23 @@ class ExperimentEntry(Model):
     )
     guest: Reference | None = None
     target: Reference | None = Field(None, description="a machine to measure on, not guests")
-    metric: Word | None = None
+    metric: Word | None = Field(None, description="in place of the workload's own")
+    better: Better | None = _BETTER
     handovers: Literal["required", "none"] = Field(
         "required",
         description="none: the series must stay out of it, as below its threshold",
     )
     statistics: StatisticsOverride = StatisticsOverride()
+
+
+def better_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> Better | None:
+    """Return whether less or more of an experiment's metric is better; None if nothing tells.
+
+    What the workload says holds for its own metric, and for no other.
+    """
+    metric = experiment.metric or workload.metric
+    said = experiment.better or (workload.better if metric == workload.metric else None)
+    return lab_metrics.better_of(metric, workload.command, said)
 
 
 class Experiment(ExperimentEntry):
@@ -513,3 +530,9 @@ class Lab(Model):
         if isinstance(experiment, str):
             experiment = self.experiments[experiment]
         return experiment.metric or self.workloads[experiment.workload].metric
+
+    def better_of(self, experiment: Experiment | str) -> Better:
+        """Return whether less or more of an experiment's metric is better."""
+        if isinstance(experiment, str):
+            experiment = self.experiments[experiment]
+        return better_of(experiment, self.workloads[experiment.workload]) or "lower"

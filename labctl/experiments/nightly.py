@@ -130,7 +130,7 @@ class Nightly:
                 samples,
                 baseline=each.baseline,
                 confidence=statistics.confidence,
-                better=self.lab.workloads[each.experiment.workload].better,
+                better=self.lab.better_of(each.experiment),
             )
         return Spent(
             name=name,
@@ -244,7 +244,8 @@ def _of(run: Record, experiment: str) -> Record:
 def setup_of(lab: Lab, name: str, run: Record) -> dict[str, str]:
     """Return what of an experiment must be as it was for its nights to be comparable."""
     experiment = lab.experiments[name]
-    workload = lab.workloads[experiment.workload]
+    measured = {"metric": lab.metric_of(experiment), "better": lab.better_of(experiment)}
+    workload = lab.workloads[experiment.workload].model_copy(update=measured)
     place = experiment.target or lab.guests[lab.guest_of(experiment)].model_dump_json()
     return {
         "host": str(run["host"].get("id")),

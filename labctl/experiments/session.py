@@ -193,7 +193,7 @@ def _experiment(prepared: Prepared, each: Plan) -> dict[str, Any]:
         "target": each.experiment.target,
         "command": workload.command,
         "metric": lab.metric_of(each.experiment),
-        "better": workload.better,
+        "better": lab.better_of(each.experiment),
         "baseline": each.baseline,
         "confidence": statistics.confidence,
         "minimum_effect": statistics.minimum_effect,

@@ -943,3 +943,59 @@ def test_guests_that_no_experiment_needs_must_not_fit_together(folder: Path) -> 
     targets = "targets:\n  box: {kind: ssh, host: 192.0.2.7}\n"
     text = HEAD + targets + BODY + EXPERIMENT.replace("patched]", "patched], target: box")
     check_host(read(folder, text), 5 * GIB)
+
+
+DIRECTIONS = """\
+version: 1
+kernels: {stock: {source: debian:linux-source-6.1}, b: {base: stock}}
+workloads:
+  ours:   {command: freebench, metric: elapsed}
+  mine:   {command: my-bench, %s}
+experiments:
+  e: {workload: %s, kernels: [stock, b]%s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("of_workload", "workload", "more", "better"),
+    [
+        ("metric: elapsed", "ours", "", "lower"),
+        ("metric: elapsed", "ours", ", metric: populate", "lower"),
+        ("metric: elapsed", "mine", ", metric: p99_us", "lower"),
+        ("metric: elapsed", "mine", ", metric: ops_per_second, better: higher", "higher"),
+        ("metric: elapsed", "mine", ", metric: rss_kib, better: lower", "lower"),
+        ("metric: ops, better: higher", "mine", "", "higher"),
+        ("metric: ops, better: higher", "mine", ", metric: elapsed", "lower"),
+        ("metric: ops, better: higher", "mine", ", metric: ops", "higher"),
+        ("metric: ops", "mine", ", better: higher", "higher"),
+        ("metric: idle_time, better: higher", "mine", "", "higher"),
+    ],
+)
+def test_which_way_is_better_is_said_or_known(tmp_path, of_workload, workload, more, better):
+    path = tmp_path / "lab.yaml"
+    path.write_text(DIRECTIONS % (of_workload, workload, more))
+    lab = load(path)
+    assert lab.better_of("e") == better
+    assert lab.better_of(lab.experiments["e"]) == better
+
+
+@pytest.mark.parametrize(
+    ("of_workload", "workload", "more", "place"),
+    [
+        ("metric: elapsed", "mine", ", metric: ops_per_second", "7:52: experiments.e.metric"),
+        ("metric: ops, better: higher", "mine", ", metric: rss_kib", "7:52: experiments.e.metric"),
+        ("metric: elapsed", "ours", ", metric: huge_bytes", "7:52: experiments.e.metric"),
+        ("metric: ops", "mine", "", "5:39: workloads.mine.metric"),
+        ("metric: populate", "mine", "", "5:39: workloads.mine.metric"),
+    ],
+)
+def test_which_way_is_better_is_asked_where_nothing_says_it(
+    tmp_path, of_workload, workload, more, place
+):
+    path = tmp_path / "lab.yaml"
+    path.write_text(DIRECTIONS % (of_workload, workload, more))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    (problem,) = caught.value.problems
+    assert f"{path}:{place}: nothing says whether less or more" in str(problem)
+    assert "add `better: lower` or `better: higher`" in str(problem.hint)

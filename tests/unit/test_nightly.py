@@ -120,7 +120,7 @@ class FakeNights:
                     "name": each.experiment.name,
                     "workload": each.experiment.workload,
                     "metric": lab.metric_of(each.experiment),
-                    "better": lab.workloads[each.experiment.workload].better,
+                    "better": lab.better_of(each.experiment),
                     "baseline": each.baseline,
                     "confidence": each.statistics.confidence,
                     "minimum_effect": each.statistics.minimum_effect,

@@ -1,0 +1,116 @@
+"""What the name of a metric says: whether it is a time, and so which way is better. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+Better = Literal["lower", "higher"]
+DEFAULT = "elapsed"
+# What freebench prints as `<name>_nanoseconds`.
+FREEBENCH_TIMES = frozenset({"elapsed", "cpu", "other_cpu", "populate", "memory_back"})
+_TIME_WORDS = frozenset({"elapsed", "time", "latency", "duration"})
+_TIME_UNITS = frozenset(
+    {f"{prefix}second{s}" for prefix in ("nano", "micro", "milli", "") for s in ("", "s")}
+    | {"ns", "us", "ms"}
+)
+# After a name these may also be short for "per second": ops_s.
+_SHORT_UNITS = frozenset({"s", "sec", "secs"})
+_NOT_SPEED = frozenset({"cpu", "latency"})
+_WORDS_OF_VERDICTS = {"faster": "better", "slower": "worse"}
+
+
+def is_time(metric: str, command: str = "") -> bool:
+    """Return whether a metric is a time, so that less of it is better.
+
+    It is if its name ends in `elapsed`, `time`, `latency` or `duration`, perhaps
+    with a unit of time behind it, or in such a unit alone (`_ns`, `_seconds`; not
+    `_s`, nor `per_second`), or if `command` is freebench and prints it as one.
+    """
+    words = _words(metric)
+    if "per" in words:
+        return False
+    if is_freebench(command) and _without_unit(metric) in FREEBENCH_TIMES:
+        return True
+    last, before = words[-1], words[-2:-1]
+    if last in _TIME_WORDS or (len(words) > 1 and last in _TIME_UNITS):
+        return True
+    return last in _SHORT_UNITS and bool(_TIME_WORDS.intersection(before))
+
+
+def is_freebench(command: str) -> bool:
+    """Return whether a workload's command is the lab's own program."""
+    return PurePosixPath((command.split() or [""])[0]).name == "freebench"
+
+
+def better_of(metric: str, command: str, said: Better | None) -> Better | None:
+    """Return which way is better: as it is said, by the metric's name, or None if nothing tells."""
+    return said or ("lower" if is_time(metric, command) else None)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricKind:
+    """A metric with what reports must know to speak of it."""
+
+    name: str = DEFAULT
+    better: Better = "lower"
+    command: str = "freebench"
+
+    @classmethod
+    def of(cls, experiment: Mapping[str, Any]) -> MetricKind:
+        """Return that of an experiment in a run's record or document.
+
+        What an older labctl did not record was freebench's time.
+        """
+        return cls(
+            name=experiment.get("metric") or DEFAULT,
+            better=experiment.get("better") or "lower",
+            command=experiment.get("command") or "freebench",
+        )
+
+    @property
+    def root(self) -> str:
+        """The name without its unit."""
+        return _without_unit(self.name)
+
+    @property
+    def is_time(self) -> bool:
+        """Whether its values are seconds."""
+        return is_time(self.name, self.command)
+
+    @property
+    def is_elapsed(self) -> bool:
+        """Whether it is the time of the operation, of which less is better."""
+        return self.root == DEFAULT and self.better == "lower"
+
+    @property
+    def is_speed(self) -> bool:
+        """Whether less of it means that something ran faster."""
+        words = _NOT_SPEED.intersection(_words(self.name))
+        return self.is_time and self.better == "lower" and not words
+
+    def spoken(self, verdict: str) -> str:
+        """Return a verdict as a reader is told it: of what is no speed, better or worse."""
+        return verdict if self.is_speed else _WORDS_OF_VERDICTS.get(verdict, verdict)
+
+    def formula(self, baseline: str) -> str:
+        """Return what a ratio is made of."""
+        what = "time" if self.is_elapsed else self.name
+        if self.better == "higher":
+            return f"{what} over {what} of {baseline}"
+        return f"{what} of {baseline} over {what}"
+
+
+ELAPSED = MetricKind()
+
+
+def _words(metric: str) -> list[str]:
+    return re.split(r"[^a-z0-9]+", metric.lower())
+
+
+def _without_unit(metric: str) -> str:
+    head, _, last = metric.rpartition("_")
+    return head if head and last in _TIME_UNITS | _SHORT_UNITS else metric
