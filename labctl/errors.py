@@ -92,6 +92,17 @@ class BuildError(LabError):
         return "\n".join([super().__str__(), *(f"  | {line}" for line in self.errors)])
 
 
+class BaselineFailed(LabError):
+    """A baseline failed before any repetition of it was good, so that nothing can be compared.
+
+    `console` is where its guest's console is, from the run's folder; empty if unknown.
+    """
+
+    def __init__(self, what: str, *, console: str = "") -> None:
+        super().__init__(what, hint="nothing can be compared without it, so the run ends")
+        self.console = console
+
+
 class GuestError(LabError):
     """A guest did not do what a healthy guest does.
 

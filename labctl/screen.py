@@ -96,6 +96,7 @@ class Measuring(_Line):
         line = (
             f"{progress.experiment}  block {progress.block + 1} of at most {progress.blocks_max}"
             f"  visit {progress.visit}/{progress.visits}  {progress.cell}  {progress.status}"
+            f"{progress.reason and f': {progress.reason}'}"
             f"{_remaining(progress.remaining_seconds, ' at most')}"
         )
         if progress.status in ("booting", "measuring", "ok"):

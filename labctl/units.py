@@ -179,6 +179,11 @@ def format_count(value: int) -> str:
     return str(value)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 block, 2 blocks."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """Return seconds in the largest unit that keeps them whole: 300 is `5min`."""
     for unit, factor in (("h", 3600), ("min", 60)):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labctl.errors import BuildError, UserError
+from labctl.errors import BaselineFailed, BuildError, UserError
 from labctl.experiments.beside import beside, plan_of
 from labctl.experiments.nightly import Open, OpenRun
 from labctl.experiments.plan import Plan, plan
@@ -27,8 +27,11 @@ from labctl.results.bisection import (
     is_bad,
     logs_of,
 )
+from labctl.results.failures import failures_of
 from labctl.results.paired import exp
+from labctl.results.store import Sample
 from labctl.results.verdict import Rule
+from labctl.units import counted
 
 _SEEDS = 2**31
 
@@ -37,8 +40,9 @@ _SEEDS = 2**31
 class Decision:
     """What was decided of a step, from how many blocks of which run.
 
-    `ratio` is the good end's time over the step's; `risk` how likely the decision is
-    wrong at most. `why` tells what kept a skipped step from being tested.
+    `ratio` is that to the good end, above 1 is better; `risk` how likely the decision is
+    wrong at most. `why` tells what kept a skipped step from being tested, `reason` the
+    same in the words of what failed.
     """
 
     step: int
@@ -48,6 +52,7 @@ class Decision:
     risk: float = 0.0
     run: str = ""
     why: str = ""
+    reason: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,9 +154,11 @@ class Bisect:
             self._note(decision)
             if decision.verdict == "undecided":
                 self.answer.problem = (
-                    f"{decision.blocks} blocks did not decide on which side of the ends' middle "
-                    f"step {step} is: it is too near, or the host too loud"
+                    f"{counted(decision.blocks, 'block')} did not decide on which side of the "
+                    f"ends' middle step {step} is: it is too near, or the host too loud"
                 )
+                if decision.why:
+                    self.answer.problem = f"step {step}: {decision.why}"
                 break
             search.tell(step, decision.verdict)
         if len(search.candidates) > 1 and not self.answer.problem:
@@ -163,7 +170,10 @@ class Bisect:
         if decision.verdict in (GOOD, BAD):
             self.answer.search.spend(decision.risk)
         said = f", {decision.blocks} blocks" if decision.blocks else ""
-        self.tell(f"step {decision.step}: {decision.verdict}{said} {decision.why}".rstrip())
+        reason = f" ({decision.reason})" if decision.reason else ""
+        self.tell(
+            f"step {decision.step}: {decision.verdict}{said} {decision.why}".rstrip() + reason
+        )
 
     def _check_setting(self) -> None:
         cells = plan(self.lab, self.experiment, 0).cells
@@ -183,23 +193,31 @@ class Bisect:
         margin = Rule.of(0.95, effect).margin
         good, bad = search.good, search.bad
         logs: list[list[float]] = [[], []]
-        with self._opened((good, bad)) as (run, each, names):
-            for blocks in self._looks():
-                run.measure(each, blocks)
-                logs = logs_of(run.folder.store.samples(), names)
-                self._sign = ends_differ(logs[0], logs[1], risk, margin)
-                if self._sign or not logs[0]:
-                    break
-            found = run.folder.id
-        if not logs[0]:
-            self.answer.problem = f"the ends cannot be measured: see `labctl report {found}`"
+        try:
+            with self._opened((good, bad)) as (run, each, names):
+                for blocks in self._looks():
+                    run.measure(each, blocks)
+                    samples = run.folder.store.samples()
+                    logs = logs_of(samples, names)
+                    self._sign = ends_differ(logs[0], logs[1], risk, margin)
+                    if self._sign or not logs[0]:
+                        break
+                found = run.folder.id
+        except BaselineFailed as error:
+            self.answer.problem = f"the good end cannot be measured: {error.what}"
             return False
-        ratio = exp(_mean(logs[0]) - _mean(logs[1]))
+        if not logs[0]:
+            why = ": ".join(filter(None, _why_failed(samples, names[1])))
+            self.answer.problem = (
+                f"the ends cannot be measured: see `labctl report {found}`; step {bad}: {why}"
+            )
+            return False
+        ratio = exp(self._better * (_mean(logs[0]) - _mean(logs[1])))
         verdict = BAD if self._sign else "undecided"
         if not self._sign:
             self.answer.problem = (
                 f"steps {good} and {bad} are not shown to differ by more than {100 * effect:g} % "
-                f"({len(logs[0])} blocks, ratio {ratio:.3g})"
+                f"({counted(len(logs[0]), 'block')}, ratio {ratio:.3g})"
             )
         self._note(
             Decision(step=bad, verdict=verdict, blocks=len(logs[0]), ratio=ratio, risk=risk,
@@ -227,17 +245,24 @@ class Bisect:
                 found = run.folder.id
         except BuildError as error:
             return Decision(step=step, verdict=SKIPPED, why=f"does not build: {error.what}")
+        except BaselineFailed as error:
+            return Decision(step=step, verdict="undecided", why=error.what)
         if said is None and failed:
-            return Decision(step=step, verdict=SKIPPED, run=found, why="its guests failed")
+            why, reason = _why_failed(samples, names[1])
+            return Decision(step=step, verdict=SKIPPED, run=found, why=why, reason=reason)
         verdict = "undecided" if said is None else BAD if said else GOOD
         return Decision(
             step=step,
             verdict=verdict,
             blocks=len(logs[0]),
-            ratio=exp(_mean(logs[0]) - _mean(logs[1])),
+            ratio=exp(self._better * (_mean(logs[0]) - _mean(logs[1]))),
             risk=risk,
             run=found,
         )
+
+    @property
+    def _better(self) -> int:
+        return 1 if self.lab.better_of(self.experiment) == "lower" else -1
 
     def _looks(self) -> list[int]:
         return [look for look in LOOKS if look <= self.blocks_max]
@@ -257,6 +282,17 @@ class Bisect:
         )
         with self.open_run(lab, [each], seed) as run:
             yield run, each, list(kernels)
+
+
+def _why_failed(samples: Iterable[Sample], kernel: str) -> tuple[str, str]:
+    """Return what failed of a kernel, and the reason in its own words."""
+    found = failures_of(sample for sample in samples if sample.kernel == kernel)
+    if not found:
+        return "it has no good block", ""
+    first = found[0]
+    of_kernel = first.whose in ("kernel", "guest")
+    what = "its guests failed" if of_kernel else f"its {first.whose} failed"
+    return what, f"{first.count} {first.status}: {first.reason}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from labctl.errors import HostError
+from labctl.errors import BaselineFailed, HostError
 from labctl.experiments import provenance, session
 from labctl.experiments.beside import beside, plan_of, with_settings
 from labctl.experiments.budget import Spent, next_experiment
@@ -83,6 +83,7 @@ class Nightly:
     _ends: float = math.inf
     _night: str = ""
     _main: str = ""  # the run of the night's own record
+    _given_up: set[str] = field(default_factory=set)  # experiments whose baseline fails
     _took: dict[str, float] = field(default_factory=dict)  # seconds of an experiment's block
 
     def run(self) -> None:
@@ -108,7 +109,8 @@ class Nightly:
         matrix_ends = began + MATRIX_SHARE * self.budget_seconds
         with self.open_run(self.lab, list(plans.values()), seed) as run:
             while chosen := next_experiment(
-                [self._spent(run, each) for each in plans.values()], matrix_ends - self.clock()
+                [self._spent(run, p) for n, p in plans.items() if n not in self._given_up],
+                matrix_ends - self.clock(),
             ):
                 self._block(run, plans[chosen])
             if not self._took:
@@ -144,7 +146,11 @@ class Nightly:
 
     def _block(self, run: OpenRun, each: Plan) -> None:
         name, began = each.experiment.name, self.clock()
-        run.measure(each, _blocks(run, name) + 1)
+        try:
+            run.measure(each, _blocks(run, name) + 1)
+        except BaselineFailed as error:  # the other experiments need not suffer
+            self.tell(str(error))
+            self._given_up.add(name)
         self._took[name] = self.clock() - began
 
     def _fulfil_one(self) -> bool:
@@ -157,11 +163,14 @@ class Nightly:
                 self.tell(f"{cell.experiment}: no time is left to measure {cell.cell} again")
                 continue
             alike = [one for one in alarmed if _demand(one) == _demand(cell)]
-            if cell.last_look.wish == "again":
-                self._again(blocks, alike)
-                return True
-            if self._against(blocks, alike):
-                return True
+            try:
+                if cell.last_look.wish == "again":
+                    self._again(blocks, alike)
+                    return True
+                if self._against(blocks, alike):
+                    return True
+            except BaselineFailed as error:
+                self.tell(str(error))
         return False
 
     def _again(self, blocks: int, cells: Sequence[Watched]) -> None:

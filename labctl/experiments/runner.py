@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from labctl import host
-from labctl.errors import BadOutput, GuestError
+from labctl.errors import BadOutput, BaselineFailed, GuestError
 from labctl.experiments import tunables
 from labctl.experiments.plan import BootGroup, Cell, Plan, Visit
 from labctl.experiments.workload import measure
 from labctl.lab_models import Lab
+from labctl.results.failures import first_words, whose
 from labctl.results.health import (
     HealthRule,
     disturbance,
@@ -31,6 +32,7 @@ from labctl.results.health import (
 from labctl.results.store import Sample, Store
 from labctl.transports import Outcome
 
+_MEASURED = {"ok", "not-exercised"}
 # After these the guest measures nothing more that could be believed.
 _FATAL = {"panic", "splat", "hung", "lost", "boot-failed"}
 
@@ -86,6 +88,7 @@ class Progress:
     cell: str
     status: str
     remaining_seconds: float | None
+    reason: str = ""  # of a repetition that failed
 
 
 @dataclass(slots=True)
@@ -114,8 +117,10 @@ class Runner:
     together: bool = True
     clock: Callable[[], float] = time.monotonic
     load: Callable[[], Mapping[str, float]] = host.load
+    log_of: Callable[[GuestLike], str] = lambda _: ""  # its console, from the run's folder
     health: HealthRule = field(default_factory=HealthRule)
     timing: Timing = field(default_factory=Timing)
+    _baseline_is_good: bool = False
     _extra: int = 0  # blocks measured again
     _ended: frozenset[str] = frozenset()  # cells that need no further block
     _told: set[BootGroup] = field(default_factory=set)
@@ -127,7 +132,8 @@ class Runner:
         Blocks that the host disturbed stay in the store, marked, and a few of them are
         measured again at the end. A guest's failure becomes samples, not an exception.
         Raises what the store raises, and KeyboardInterrupt: every finished sample is then
-        on the disk.
+        on the disk. Raises BaselineFailed if the baseline's first repetition fails: nothing
+        can be compared then.
         """
         began = self.clock()
         # What stopped an earlier attempt may have fallen between two blocks.
@@ -173,10 +179,30 @@ class Runner:
                     sample = self._visit(number, order, visit, guests, failures)
                     self.store.append(sample)
                     order += 1
-                    self._tell(number, order, visits, sample.status)
+                    reason = "" if sample.status == "ok" else first_words(sample)
+                    self._tell(number, order, visits, sample.status, reason)
+                    self._check_baseline(sample)
         why = disturbed_blocks(self._samples()).get(number)
         if visits and why:
             self._tell(number, len(visits), visits, f"block disturbed: {why}")
+
+    def _check_baseline(self, sample: Sample) -> None:
+        """Raise if the baseline has failed before any repetition of it was good."""
+        is_baseline = sample.kernel == self.plan.baseline and not sample.control
+        if self._baseline_is_good or not is_baseline:
+            return
+        own = {
+            one.status for one in self._samples() if one.kernel == sample.kernel and not one.control
+        }
+        if not own.isdisjoint(_MEASURED):
+            self._baseline_is_good = True
+            return
+        raise BaselineFailed(
+            f"experiment {sample.experiment}: the first repetition of the baseline "
+            f"{sample.kernel} failed: {sample.status} ({whose(sample.status)}): "
+            f"{first_words(sample)}",
+            console=sample.console,
+        )
 
     def _parts(self, visits: list[Visit]) -> list[list[Visit]]:
         """Return what is measured between two changes of the kernels that are up."""
@@ -334,10 +360,13 @@ class Runner:
             "series": series,
             "host": self.facts.host,
             "accel": self.facts.accel,
+            "console": self.log_of(guest),
             "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
 
-    def _tell(self, number: int, done: int, visits: Sequence[Visit], status: str) -> None:
+    def _tell(
+        self, number: int, done: int, visits: Sequence[Visit], status: str, reason: str = ""
+    ) -> None:
         place = visits[min(done, len(visits) - 1)]
         self.progress(
             Progress(
@@ -348,6 +377,7 @@ class Runner:
                 visits=len(visits),
                 cell=place.cell.label + "".join(f" {n}={v}" for n, v in place.cell.setting.items()),
                 status=status,
+                reason=reason,
                 remaining_seconds=self._remaining(number, done, len(visits)),
             )
         )

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from labctl import host
-from labctl.errors import HostError, UserError
+from labctl.errors import BaselineFailed, HostError, UserError
 from labctl.experiments import on_target
 from labctl.experiments.needs import need_of, shortage
 from labctl.experiments.plan import BootGroup, Plan, plan
@@ -28,6 +28,7 @@ from labctl.results import runs, stopping
 from labctl.results.health import HealthRule
 from labctl.results.runs import RunFolder
 from labctl.results.store import Sample
+from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
 from labctl.targets.prepare import prepare_target
 
@@ -258,11 +259,16 @@ class OpenRun:
             together=machine is None,
             load=host.load if machine is None else machine.load,
             progress=self.events.measuring,
+            log_of=lambda guest: _log_of(guest, folder),
             ended=_ended(each),
             health=HealthRule.of(self.record),
         )
         try:
             runner.run()
+        except BaselineFailed as error:
+            error.where = str(folder.path / error.console) if error.console else None
+            error.hint = f"{error.hint}; `labctl report {folder.id}` has what was measured"
+            raise
         finally:
             timing = self.record.setdefault("timing", {})
             timing.setdefault(each.experiment.name, []).append(asdict(runner.timing))
@@ -289,6 +295,11 @@ def _under_way(
     with host.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
         yield OpenRun(folder, prepared, machine, record, events)
     folder.write(record | {"finished": True})
+
+
+def _log_of(guest: object, folder: RunFolder) -> str:
+    log = guest.log if isinstance(guest, Guest | TargetBoot) else None
+    return "" if log is None else str(log.relative_to(folder.path))
 
 
 def _booter(

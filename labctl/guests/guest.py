@@ -94,6 +94,11 @@ class Guest:
         """The kernel's own random id of this boot; empty until it is ready."""
         return self.console.boot_id or ""
 
+    @property
+    def log(self) -> Path:
+        """The file of its console."""
+        return self.console.path
+
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self.spec.check_files()

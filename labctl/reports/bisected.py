@@ -19,7 +19,7 @@ def terminal(content: Mapping[str, Any]) -> str:
             "blocks": one["blocks"] or "-",
             "ratio to the good end": words.ratio(one["ratio"]),
             "run": one["run"] or "-",
-            "": one["why"],
+            "": ": ".join(filter(None, [one["why"], one.get("reason")])),
         }
         for one in content["decisions"]
     ]

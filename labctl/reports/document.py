@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from labctl.lab_metrics import MetricKind
 from labctl.results.comparison import Comparison, ExperimentResult
+from labctl.results.failures import Failure
 from labctl.results.health import Health
 from labctl.results.scaling import curves
 
@@ -18,11 +20,14 @@ _OF_EXPERIMENT = (
 )
 
 
-def document(run_json: Mapping[str, Any], results: Sequence[ExperimentResult]) -> dict[str, Any]:
+def document(
+    run_json: Mapping[str, Any], results: Sequence[ExperimentResult], *, folder: str = ""
+) -> dict[str, Any]:
     """Return the report of a run as JSON values: no NaN, six significant digits.
 
     `run_json` is the run's own record; what it knows of an experiment beyond the
-    comparisons (metric, workload, confidence) is taken over.
+    comparisons (metric, workload, confidence) is taken over. `folder` is the run's, for
+    the paths of consoles.
     """
     guests = run_json.get("guests", {})
     known = {
@@ -39,17 +44,21 @@ def document(run_json: Mapping[str, Any], results: Sequence[ExperimentResult]) -
         "accel": run_json["accel"],
         "kernels": {name: dict(kernel) for name, kernel in run_json.get("kernels", {}).items()},
         "notes": [],
-        "experiments": [_plain(_experiment(known.get(each.name, {}), each)) for each in results],
+        "experiments": [
+            _plain(_experiment(known.get(each.name, {}), each, folder)) for each in results
+        ],
     }
 
 
-def _experiment(known: Mapping[str, Any], result: ExperimentResult) -> dict[str, Any]:
+def _experiment(known: Mapping[str, Any], result: ExperimentResult, folder: str) -> dict[str, Any]:
     own = {
         "better": result.better,
         "confidence": result.confidence,
         "minimum_effect": result.minimum_effect,
     }
     taken = {name: known[name] for name in _OF_EXPERIMENT if name in known}
+    # The scalability law is one of times: of a throughput it would call the worst the best.
+    fitted = curves(result.cells) if MetricKind.of({**taken, **own}).is_speed else []
     return {
         "name": result.name,
         **taken,
@@ -58,8 +67,9 @@ def _experiment(known: Mapping[str, Any], result: ExperimentResult) -> dict[str,
         "blocks": result.blocks,
         "aa_control": _control(result.aa_control),
         "cells": [_cell(cell) for cell in result.cells],
-        "curves": [asdict(curve) for curve in curves(result.cells)],
+        "curves": [asdict(curve) for curve in fitted],
         "host_health": _health(result.health),
+        "failures": [_failure(each, folder) for each in result.failures],
         "warnings": list(result.warnings),
     }
 
@@ -78,6 +88,11 @@ def _health(health: Health | None) -> dict[str, Any] | None:
             for name, (middle, worst) in health.seen.items()
         },
     }
+
+
+def _failure(failure: Failure, folder: str) -> dict[str, Any]:
+    console = failure.console and "/".join(filter(None, [folder, failure.console]))
+    return {**asdict(failure), "console": console}
 
 
 def _control(control: Comparison | None) -> dict[str, Any] | None:

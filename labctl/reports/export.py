@@ -21,7 +21,8 @@ from statistics import median
 from typing import Any
 from xml.etree import ElementTree
 
-from labctl.reports import words
+from labctl.lab_metrics import MetricKind
+from labctl.reports import failed, words
 from labctl.reports.kcidb import kcidb
 from labctl.reports.parquet import parquet
 from labctl.results.store import Sample
@@ -39,8 +40,12 @@ def benchfmt(document: Document, samples: Sequence[Sample]) -> str:
         f"host: {words.host(document['host'])}",
         f"accel: {document['accel']}",
     ]
-    units = {_unit(experiment): experiment["better"] for experiment in document["experiments"]}
-    lines += [f"Unit {unit} better={better} assume=nothing" for unit, better in units.items()]
+    units: dict[str, set[str]] = {}
+    for each in document["experiments"]:
+        units.setdefault(_unit(each), set()).add(each["better"])
+    for unit, better in units.items():  # of one that experiments disagree on, nothing is said
+        says = f"better={next(iter(better))} " if len(better) == 1 else ""
+        lines.append(f"Unit {unit} {says}assume=nothing")
     of_experiment = {each["name"]: each for each in document["experiments"]}
     kernel = ""
     for boot in _boots(document, samples):
@@ -66,6 +71,8 @@ def pyperf(document: Document, samples: Sequence[Sample]) -> str:
         (s.experiment, s.block, s.boot_id): s for s in samples if s.warmup and s.status == "ok"
     }
     benchmarks: dict[str, list[dict[str, Any]]] = {}
+    kinds = {each["name"]: MetricKind.of(each) for each in document["experiments"]}
+    units: dict[str, str] = {}
     for boot in _boots(document, samples):
         first = boot[0]
         run: dict[str, Any] = {
@@ -77,17 +84,20 @@ def pyperf(document: Document, samples: Sequence[Sample]) -> str:
             run["warmups"] = [[1, warm.value]]
         label = "" if is_one else first.label
         words_of_name = [first.experiment, label, words.setting(first.setting)]
-        benchmarks.setdefault(" ".join(filter(None, words_of_name)), []).append(run)
+        name = " ".join(filter(None, words_of_name))
+        benchmarks.setdefault(name, []).append(run)
+        # Without a unit pyperf takes seconds; of its three this one says the least.
+        units[name] = "second" if kinds[first.experiment].is_time else "integer"
     suite = {
         "version": "1.0",
         "metadata": {
-            "unit": "second",
             "loops": 1,
             "labctl_run": document["run"],
             "labctl_accel": document["accel"],
         },
         "benchmarks": [
-            {"metadata": {"name": name}, "runs": runs} for name, runs in benchmarks.items()
+            {"metadata": {"name": name, "unit": units[name]}, "runs": runs}
+            for name, runs in benchmarks.items()
         ],
     }
     return json.dumps(suite, indent=1) + "\n"
@@ -97,7 +107,7 @@ def junit(document: Document, _: Sequence[Sample]) -> str:
     """Return a test case for each cell that was compared, and one for each A/A control."""
     root = ElementTree.Element("testsuites", name=f"labctl {document['run']}")
     for experiment in document["experiments"]:
-        cases = [cell for cell in experiment["cells"] if cell["verdict"] != "baseline"]
+        cases = [c for c in experiment["cells"] if c["verdict"] != "baseline" or c["failed"]]
         control = experiment["aa_control"]
         suite = ElementTree.SubElement(root, "testsuite", name=experiment["name"])
         for cell in [*([control] if control else []), *cases]:
@@ -131,6 +141,22 @@ EXPORTS: Mapping[str, Callable[[Document, Sequence[Sample]], str | bytes]] = {
 }
 
 
+def notes(style: str, document: Document) -> list[str]:
+    """Return what the reader of an export must know that its format cannot say."""
+    if style not in ("benchfmt", "pyperf"):
+        return []
+    told = [
+        f"{each['name']}: {line}" for each in document["experiments"] for line in failed.lines(each)
+    ]
+    if style == "pyperf":
+        told += [
+            f"{each['name']}: of {each['metric']} more is better, and pyperf calls more slower"
+            for each in document["experiments"]
+            if each["better"] == "higher"
+        ]
+    return told
+
+
 def _boots(document: Document, samples: Sequence[Sample]) -> list[list[Sample]]:
     """Return the good repetitions of each cell's visits in a block, by experiment and cell."""
     left_out = {
@@ -155,9 +181,10 @@ def _values(boot: Sequence[Sample]) -> list[float]:
 
 
 def _unit(experiment: Mapping[str, Any]) -> str:
-    if experiment["better"] == "lower":
+    metric = MetricKind.of(experiment)
+    if metric.is_elapsed:
         return "sec/op"
-    return "".join(experiment.get("metric", "value").split())
+    return f"{metric.root}-sec/op" if metric.is_time else metric.name
 
 
 def _go_name(sample: Sample) -> str:
@@ -185,11 +212,14 @@ def _case(
         if cell[key] is not None:
             value = cell[key] if key != "ci" else words.interval(cell[key])
             ElementTree.SubElement(properties, "property", name=key, value=str(value))
-    verdict, failed = cell["verdict"], cell["failed"]
-    is_bad = verdict in ("faster", "slower") if is_control else verdict == "slower" or failed
-    if is_bad:
-        said = f"{verdict}: ratio {words.ratio(cell['ratio'])}, {words.interval(cell['ci'])}"
-        more = ", ".join(f"{count} {status}" for status, count in failed.items())
-        ElementTree.SubElement(case, "failure", message="; ".join(filter(None, [said, more])))
+    verdict, not_ok = cell["verdict"], cell["failed"]
+    is_bad = verdict in ("faster", "slower") if is_control else verdict == "slower"
+    if is_bad or not_ok:
+        spoken = MetricKind.of(experiment).spoken(verdict)
+        said = f"{spoken}: ratio {words.ratio(cell['ratio'])}, {words.interval(cell['ci'])}"
+        more = ", ".join(f"{count} {status}" for status, count in not_ok.items())
+        failure = ElementTree.SubElement(case, "failure")
+        failure.set("message", "; ".join(filter(None, [said, more])))
+        failure.text = "\n".join(failed.of_cell(experiment, cell["cell"]))
     elif verdict == "undecided" and not is_control:
         ElementTree.SubElement(case, "skipped", message=cell["reason"])

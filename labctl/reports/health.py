@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from labctl.units import counted
+
 _SHOWN = 6
 _SEEN = {
     "others_percent": "others took {} of its CPU time",
@@ -15,14 +17,19 @@ _SEEN = {
 
 
 def heading(experiment: Mapping[str, Any]) -> str:
-    """Return what stands above everything if the host stayed loaded, else an empty text."""
+    """Return what stands above everything if disturbed blocks are used, else an empty text.
+
+    That the host was busy all along is said only where more than a few blocks show it.
+    """
     health = experiment.get("host_health")
-    if not health or not health["stays_loaded"]:
+    if not health or health.get("left_out") or not health["disturbed"]:
         return ""
-    disturbed, blocks = health["disturbed"], health["blocks"]
+    disturbed, blocks = len(health["disturbed"]), health["blocks"]
+    busy = "the host stayed loaded: " if health["stays_loaded"] else ""
+    was, it = ("was", "it is") if disturbed == 1 else ("were", "they are")
     return (
-        f"the host stayed loaded: {len(disturbed)} of {blocks} blocks were disturbed, too many "
-        "to leave out; all are used as they are"
+        f"{busy}{disturbed} of {counted(blocks, 'block')} {was} disturbed; {it} used all the "
+        "same, for too few others are there"
     )
 
 
@@ -34,11 +41,14 @@ def lines(experiment: Mapping[str, Any]) -> list[str]:
     found = [_seen(health["seen"])] if health["seen"] else []
     disturbed, blocks = health["disturbed"], health["blocks"]
     if disturbed:
-        what = "and used as they are, for too few others are there"
+        was, is_ = ("was", "is") if len(disturbed) == 1 else ("were", "are")
+        what = f"{is_} used all the same, for too few others are there"
         if health["left_out"]:
-            what = f"and are left out, {blocks - len(disturbed)} count"
+            rest = blocks - len(disturbed)
+            what = f"{is_} left out, {rest} {'counts' if rest == 1 else 'count'}"
         found.append(
-            f"{len(disturbed)} of {blocks} blocks were disturbed {what} ({_each(disturbed)})"
+            f"{len(disturbed)} of {counted(blocks, 'block')} {was} disturbed and {what} "
+            f"({_each(disturbed)})"
         )
     return found
 

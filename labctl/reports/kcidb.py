@@ -14,7 +14,8 @@ from statistics import median
 from typing import Any
 
 from labctl.lab_arch import X86_64
-from labctl.reports import words
+from labctl.lab_metrics import MetricKind
+from labctl.reports import failed, words
 from labctl.results.store import Sample
 
 Document = Mapping[str, Any]
@@ -23,7 +24,7 @@ _VERSION = {"major": 5, "minor": 3}
 ORIGIN = "labctl"
 # What a sample's status says of the kernel. ERROR: the test could not tell.
 _STATUS = {
-    **dict.fromkeys(("panic", "splat", "hung", "boot-failed"), "FAIL"),
+    **dict.fromkeys(("panic", "splat", "hung", "boot-failed", "exercised"), "FAIL"),
     **dict.fromkeys(("deadline", "lost", "bad-output", "knob-refused"), "ERROR"),
     "ok": "DONE",
     **dict.fromkeys(("not-exercised", "skipped"), "SKIP"),
@@ -113,6 +114,7 @@ def _visit(
             "repetitions": len(values),
             "disturbed": next((s.disturbed for s in visit if s.disturbed), ""),
             "parameters": first.parameters,
+            "console": next((s.console for s in visit if _STATUS[s.status] != "DONE"), ""),
         },
     }
     if status == "DONE":
@@ -126,9 +128,15 @@ def _verdict(
     document: Document, experiment: Mapping[str, Any], cell: Mapping[str, Any]
 ) -> dict[str, Any]:
     ratio = cell["ratio"]
-    said = f"{cell['verdict']}: ratio {words.ratio(ratio)} to {experiment['baseline']}"
+    verdict = MetricKind.of(experiment).spoken(cell["verdict"])
+    said = f"{verdict}: ratio {words.ratio(ratio)} to {experiment['baseline']}"
     keys = ("ratio", "ci", "p_corrected", "blocks", "verdict", "reason", "failed")
-    status = "FAIL" if cell["failed"] else _VERDICTS[cell["verdict"]]
+    found = {_STATUS[status] for status in cell["failed"]}
+    # A failure of the kernel is one; a workload's says nothing of the kernel.
+    status = next((each for each in ("FAIL", "ERROR") if each in found), _VERDICTS[cell["verdict"]])
+    if cell["verdict"] == "slower":
+        status = "FAIL"
+    reasons = failed.of_cell(experiment, cell["cell"])
     return {
         "id": _id(document["run"], experiment["name"], cell["cell"], "verdict"),
         "build_id": _id("build", document["kernels"][cell["kernel"]]["image"]),
@@ -138,6 +146,7 @@ def _verdict(
         "status": status,
         "environment": _environment(document, document["accel"]),
         **({} if ratio is None else {"number": {"value": ratio}}),
+        **({"log_excerpt": _plain("\n".join(reasons))[:16384]} if reasons else {}),
         "misc": {key: cell[key] for key in keys},
     }
 
@@ -150,7 +159,8 @@ def _environment(document: Document, accel: str) -> dict[str, Any]:
 
 
 def _unit(experiment: Mapping[str, Any]) -> str:
-    return "s" if experiment["better"] == "lower" else str(experiment.get("metric", ""))
+    metric = MetricKind.of(experiment)
+    return "s" if metric.is_time else metric.name
 
 
 def _id(*parts: str) -> str:

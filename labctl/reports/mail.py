@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labctl.reports import health, sentence, words
+from labctl.lab_metrics import MetricKind
+from labctl.reports import failed, health, sentence, words
 
 _COLUMNS = 72
 _NAME_COLUMNS = 10
@@ -29,33 +30,33 @@ def _experiment(experiment: Mapping[str, Any]) -> str:
         {k: v for k, v in experiment.get("set", {}).items() if k not in parameters}
     )
     title = f"{experiment['name']}: {words.parameters(parameters)}"
-    paragraphs = [_fill(title + (f"; {common}" if common else ""))]
+    metric = MetricKind.of(experiment)
+    measured = "" if metric.is_elapsed else f"{metric.name}, {metric.better} is better"
+    paragraphs = [_fill("; ".join(filter(None, [title, common, measured])))]
     if sentence.is_suspect(experiment):
         paragraphs.append(_fill(f"NOT TO BE TRUSTED: {experiment['warnings'][0]}"))
     if said := health.heading(experiment):
-        paragraphs.append(_fill(f"MIND: {said}"))
+        paragraphs.append(_fill(f"WARNING: {said}"))
     paragraphs.append(_table(experiment))
-    said = f"{sentence.control(experiment)}. Ratio: time of {baseline} over time."
-    if experiment.get("better") == "higher":
-        said = f"{sentence.control(experiment)}. Ratio: value over value of {baseline}."
-    return "\n\n".join([*paragraphs, _fill(said)])
+    said = f"{sentence.control(experiment)}. Ratio: {metric.formula(baseline)}."
+    return "\n\n".join([*paragraphs, _fill(said), *map(_fill, failed.lines(experiment))])
 
 
 def _table(experiment: Mapping[str, Any]) -> str:
     from tabulate import tabulate
 
     cells = experiment["cells"]
-    is_time = experiment.get("better") != "higher"
+    metric = MetricKind.of(experiment)
     level = f"({words.level(experiment['confidence'])})"
     rows = [
-        (name, *_value(cell, is_time), *_ratio(cell))
+        (name, *_value(cell, metric), *_ratio(cell, metric))
         for name, cell in zip(words.names(cells), cells, strict=True)
     ]
 
     def lines(name_columns: int | None) -> list[str]:
         text = tabulate(
             rows,
-            headers=["", "time" if is_time else "value", "", "ratio", level, ""],
+            headers=["", "time" if metric.is_time else "value", "", "ratio", level, ""],
             tablefmt="plain",
             disable_numparse=True,
             colalign=("left", "right", "right", "right", "left", "left"),
@@ -70,20 +71,20 @@ def _table(experiment: Mapping[str, Any]) -> str:
     return textwrap.indent("\n".join(found), _INDENT)
 
 
-def _value(cell: Mapping[str, Any], is_time: bool) -> tuple[str, str]:
+def _value(cell: Mapping[str, Any], metric: MetricKind) -> tuple[str, str]:
     value, spread = cell["median_seconds"], cell["spread_percent"]
     if value is None:
-        failed = ", ".join(f"{count} {status}" for status, count in cell["failed"].items())
-        return failed or "-", ""
-    text = words.seconds(value) if is_time else f"{value:.4g}"
+        not_ok = ", ".join(f"{count} {status}" for status, count in cell["failed"].items())
+        return not_ok or "-", ""
+    text = words.value(value, metric)
     return text.replace(" ", ""), "" if spread is None else f"±{spread:.1f}%"
 
 
-def _ratio(cell: Mapping[str, Any]) -> tuple[str, str, str]:
+def _ratio(cell: Mapping[str, Any], metric: MetricKind) -> tuple[str, str, str]:
     if cell["verdict"] == "baseline":
         return "", "", ""
     ci = "" if cell["ci"] is None else f"({words.interval(cell['ci'])})"
-    return words.ratio(cell["ratio"]), ci, cell["verdict"]
+    return words.ratio(cell["ratio"]), ci, metric.spoken(cell["verdict"])
 
 
 def _parameters(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -115,4 +116,10 @@ def _facts(document: Mapping[str, Any]) -> str:
 
 
 def _fill(text: str) -> str:
-    return textwrap.fill(text, _COLUMNS, subsequent_indent=_INDENT, break_long_words=False)
+    return textwrap.fill(
+        text,
+        _COLUMNS,
+        subsequent_indent=_INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,  # paths stay whole
+    )

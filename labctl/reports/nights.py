@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
+from labctl.lab_metrics import MetricKind
 from labctl.reports import words
 from labctl.results.findings import problems
+from labctl.units import counted
 
 Document = Mapping[str, Any]
 _COLUMNS = 72
@@ -96,7 +98,7 @@ def heading(finding: Mapping[str, Any]) -> str:
     title = f"{_TITLES[finding['kind']]}: {_name(finding)}"
     if finding["kind"] == "broken":
         return f"{title}: {finding['why']}"
-    return f"{title}: {_by(finding['change'])} since {finding['since']}"
+    return f"{title}: {_by(finding)} since {finding['since']}"
 
 
 def rows(content: Document) -> list[list[str]]:
@@ -130,10 +132,15 @@ def _of_earlier_nights(content: Document) -> list[Mapping[str, Any]]:
     return [one for one in found if one["run"] != content["run"]]
 
 
-def _by(change: float) -> str:
+def _by(finding: Mapping[str, Any]) -> str:
     """Return a change of the ratio to the baseline as people say it."""
+    change, metric = finding["change"], MetricKind.of(finding)
     percent = 100 * (1 / change - 1) if change < 1 else 100 * (change - 1)
-    return f"{percent:.3g} % {'slower' if change < 1 else 'faster'} against its baseline"
+    if metric.is_elapsed:
+        return f"{percent:.3g} % {'slower' if change < 1 else 'faster'} against its baseline"
+    factor = change if metric.better == "higher" else 1 / change
+    more = "more" if factor > 1 else "less"
+    return f"{abs(100 * (factor - 1)):.3g} % {more} {metric.name} against its baseline"
 
 
 def _name(finding: Mapping[str, Any]) -> str:
@@ -149,10 +156,14 @@ def _details(finding: Mapping[str, Any]) -> list[str]:
     if finding["kind"] == "broken":
         return []
     ratios = f"{words.ratio(finding['before'])} to {words.ratio(finding['after'])}"
+    metric = MetricKind.of(finding)
     said = [f"From {ratios} times as fast as {finding['baseline']}."]
+    if not metric.is_elapsed:
+        said = [f"Its ratio went from {ratios}: {metric.formula(finding['baseline'])}."]
     for trial in finding.get("trials", []):
         said.append(
-            f"Against its own kernel of {trial['against']} it is {trial['verdict']}: ratio "
+            f"Against its own kernel of {trial['against']} it is "
+            f"{metric.spoken(trial['verdict'])}: ratio "
             f"{words.ratio(trial['ratio'])}, {words.interval(trial['ci'])}, run {trial['run']}."
         )
     said += _range(finding.get("between"))
@@ -185,7 +196,7 @@ def _table(content: Document) -> list[str]:
     lines = ["Last night against what is usual, as ratios to the baseline:", ""]
     for name, last, usual, nights in rows(content):
         lines += _wrapped(name, "  ", hanging="    ")
-        lines.append(f"      {last}; usual {usual}, {nights} nights")
+        lines.append(f"      {last}; usual {usual}, {counted(int(nights), 'night')}")
     return lines if content["cells"] else []
 
 

@@ -7,6 +7,7 @@ from html import escape
 from types import MappingProxyType
 from typing import Any
 
+from labctl.lab_metrics import MetricKind, is_freebench
 from labctl.reports import facts, health, plots, sentence, table
 from labctl.results.store import Sample
 
@@ -126,8 +127,10 @@ def _experiment(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> lis
     ]
     if any(cell["ratio"] and cell["ci"] for cell in experiment["cells"]):
         parts.append(figure(plots.intervals(experiment), "Ratios, each with its interval."))
+    metric = MetricKind.of(experiment)
+    with_seed = metric.is_elapsed and is_freebench(metric.command)
     for fitted in experiment.get("curves", []):
-        parts.append(figure(plots.curve(fitted), sentence.curve(fitted)))
+        parts.append(figure(plots.curve(fitted, with_seed=with_seed), sentence.curve(fitted)))
     if any(sample.status == "ok" for sample in samples):
         parts.append(_over_time(experiment, samples))
     return [*parts, *facts.placement(samples)]

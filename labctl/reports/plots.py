@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from labctl.lab_metrics import MetricKind
 from labctl.reports import seed, words
 from labctl.results.store import Sample
 
@@ -89,9 +90,9 @@ def over_time(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> tuple
                 )
             axes.plot([], [], "o", markersize=4, color=colour, label=label)
         axes.set_xlabel("minutes since the first")
-        axes.set_ylabel(
-            "seconds" if experiment.get("better") != "higher" else experiment.get("metric", "value")
-        )
+        metric = MetricKind.of(experiment)
+        unit = "seconds" if metric.is_elapsed else metric.name
+        axes.set_ylabel(f"{unit}, seconds" if metric.is_time and unit != "seconds" else unit)
         axes.set_ylim(bottom=0)
         _legend(axes)
     return image.getvalue(), drawn, len(good)
@@ -117,7 +118,7 @@ def thinned(
     return kept
 
 
-def curve(fitted: Mapping[str, Any]) -> str:
+def curve(fitted: Mapping[str, Any], *, with_seed: bool = True) -> str:
     """Return times over a number of workers with their fit, and the seed's beside them.
 
     The seed's times are of another machine: both are drawn relative to one worker.
@@ -129,7 +130,7 @@ def curve(fitted: Mapping[str, Any]) -> str:
         ticks = set(levels)
         axes.plot(levels, own, "o", color=_COLOURS[0], markersize=4, label=fitted["kernel"])
         axes.plot(levels, fit, "-", color=_COLOURS[0], linewidth=1, label="fitted")
-        if fitted["kernel"] == seed.SERIES and fitted["axis"] == "max_active":
+        if with_seed and fitted["kernel"] == seed.SERIES and fitted["axis"] == "max_active":
             one = seed.MAX_ACTIVE[1].seconds
             ticks |= seed.MAX_ACTIVE.keys()
             axes.plot(

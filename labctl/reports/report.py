@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labctl.errors import UserError
+from labctl.reports import export as exports
 from labctl.reports import mail, page, sentence, table
 from labctl.reports.document import document
 from labctl.reports.export import EXPORTS
@@ -49,8 +50,14 @@ def _read(folder: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
     run = runs.resolve(folder, run_id)
     record, store = run.read(), run.store
     samples = store.samples()
-    content = document(record, results_of(record, samples))
+    content = document(record, results_of(record, samples), folder=_shown(run.path))
     return content | {"notes": [store.torn] if store.torn else []}, samples
+
+
+def _shown(folder: Path) -> str:
+    """Return a folder as it can be opened from where the user is."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def export_of(
@@ -70,7 +77,7 @@ def export_of(
         samples = [sample for sample in samples if sample.kernel == kernel and not sample.control]
         if not samples:
             raise UserError(f"the run has no sample of {kernel}", hint=f"it has: {known}")
-    return EXPORTS[style](content, samples), content["notes"]
+    return EXPORTS[style](content, samples), [*content["notes"], *exports.notes(style, content)]
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labctl.lab_metrics import MetricKind
 from labctl.reports import words
+from labctl.units import counted
 
 Cell = Mapping[str, Any]
 
@@ -21,12 +23,14 @@ def sentence(experiment: Mapping[str, Any]) -> str:
         return "nothing was compared with the baseline"
     if len(cells) == 1:
         return _one(experiment, cells[0])
-    counts = _counts(cells)
+    metric = MetricKind.of(experiment)
+    counts = _counts(metric, cells)
     one_kernel = len({cell["kernel"] for cell in cells}) == 1
     what = f"{len(cells)} {'settings' if one_kernel else 'cells'}"
     faster = [cell for cell in cells if cell["verdict"] == "faster"]
     if not faster:
-        return f"of {what} none is shown to be faster: {counts}"
+        by = "" if metric.is_elapsed else f" by {metric.name}"
+        return f"of {what} none is shown to be {metric.spoken('faster')}{by}: {counts}"
     best = max(faster, key=lambda cell: cell["ratio"])
     return f"{_one(experiment, best)}: the best of {what} ({counts})"
 
@@ -40,7 +44,7 @@ def control(experiment: Mapping[str, Any]) -> str:
         return "A/A control: it has no good block"
     return (
         f"A/A control: {experiment['baseline']} against itself, ratio {words.ratio(aa['ratio'])} "
-        f"({_interval(experiment, aa)}): {aa['verdict']}"
+        f"({_interval(experiment, aa)}): {MetricKind.of(experiment).spoken(aa['verdict'])}"
     )
 
 
@@ -75,21 +79,28 @@ def _one(experiment: Mapping[str, Any], cell: Cell) -> str:
         return f"undecided, {name} against {baseline}: {cell['reason']}"
     ratio = words.ratio(cell["ratio"])
     basis = (
-        f"({_interval(experiment, cell)}, {cell['blocks']} "
-        f"block{'' if cell['blocks'] == 1 else 's'}, p {words.p_value(cell['p_corrected'])})"
+        f"{_interval(experiment, cell)}, {counted(cell['blocks'], 'block')}, "
+        f"p {words.p_value(cell['p_corrected'])}"
     )
-    deed = words.deed(cell["parameters"])
+    metric = MetricKind.of(experiment)
+    deed = words.deed(metric, cell["parameters"])
     if verdict in ("faster", "slower"):
-        if experiment.get("better") == "higher":
-            metric = experiment.get("metric", "metric")
-            return f"{name} has {ratio} times the {metric} of {baseline} {basis}"
-        return f"{name} {deed} {ratio} times as fast as {baseline} {basis}"
+        if deed:
+            return f"{name} {deed} {ratio} times as fast as {baseline} ({basis})"
+        if metric.better == "higher":
+            return f"{name} has {ratio} times the {metric.name} of {baseline} ({basis})"
+        times = words.ratio(1 / cell["ratio"])
+        basis = f"ratio {ratio}, {basis}"
+        return f"{name} has {times} times the {metric.name} of {baseline} ({basis})"
     if verdict == "same":
         margin = f"{100 * experiment['minimum_effect']:.3g} %"
-        return f"{name} {deed} as fast as {baseline}, within {margin}: ratio {ratio} {basis}"
+        alike = f"{deed} as fast as" if deed else f"has as much {metric.name} as"
+        return f"{name} {alike} {baseline}, within {margin}: ratio {ratio} ({basis})"
     more = cell.get("blocks_needed")
-    hint = f"; about {more} more block{'' if more == 1 else 's'} would decide it" if more else ""
-    return f"undecided, {name} against {baseline}: ratio {ratio} {basis}; {cell['reason']}{hint}"
+    hint = f"; about {counted(more, 'more block')} would decide it" if more else ""
+    by = "" if metric.is_elapsed else f" by {metric.name}"
+    said = f"{name} against {baseline}{by}: ratio {ratio} ({basis})"
+    return f"undecided, {said}; {cell['reason']}{hint}"
 
 
 def _interval(experiment: Mapping[str, Any], cell: Cell) -> str:
@@ -98,7 +109,9 @@ def _interval(experiment: Mapping[str, Any], cell: Cell) -> str:
     return f"{words.level(experiment['confidence'])} {words.interval(cell['ci'])}"
 
 
-def _counts(cells: Sequence[Cell]) -> str:
+def _counts(metric: MetricKind, cells: Sequence[Cell]) -> str:
     found = [cell["verdict"] for cell in cells]
     names = ("faster", "slower", "same", "undecided")
-    return ", ".join(f"{found.count(name)} {name}" for name in names if name in found)
+    return ", ".join(
+        f"{found.count(name)} {metric.spoken(name)}" for name in names if name in found
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from labctl.reports import words
+from labctl.lab_metrics import MetricKind
+from labctl.reports import failed, words
 
 
 def render(content: Mapping[str, Any], style: str = "terminal") -> str:
@@ -21,29 +22,41 @@ def render(content: Mapping[str, Any], style: str = "terminal") -> str:
     for experiment in content["experiments"]:
         if experiment["refused"]:
             continue
-        rows = [_row(cell, experiment["confidence"]) for cell in experiment["cells"]]
-        title = f"### {experiment['name']}" if is_markdown else experiment["name"]
+        metric = MetricKind.of(experiment)
+        rows = [_row(cell, experiment["confidence"], metric) for cell in experiment["cells"]]
+        title = experiment["name"] + ("" if metric.is_elapsed else f", {metric.name}")
+        title = f"### {title}" if is_markdown else title
         form = "pipe" if is_markdown else "simple"
         lines += ["", title, "", tabulate(rows, headers="keys", tablefmt=form)]
     mark = "- " if is_markdown else ""
-    notes = [f"{mark or '! '}{note}" for note in content["notes"]]
+    notes = [f"{mark or '! '}{note}" for note in [*content["notes"], *_failures(content)]]
     return "\n".join([*lines, "", *notes, *(mark + line for line in _explained(content))]) + "\n"
 
 
-def _row(cell: Mapping[str, Any], confidence: float) -> dict[str, str]:
+def _row(cell: Mapping[str, Any], confidence: float, metric: MetricKind) -> dict[str, str]:
     before, after = (
         f"{words.ratio(ratio)} ({words.interval(ci)})"
         for ratio, ci in zip(cell["ratio"], cell["ci"], strict=True)
     )
     row = {"cell": words.cell(cell), "first": before, "second": after}
     if cell["median_seconds"]:
-        row["times"] = " and ".join(
-            "-" if value is None else words.seconds(value) for value in cell["median_seconds"]
+        row["times" if metric.is_time else "values"] = " and ".join(
+            "-" if value is None else words.value(value, metric) for value in cell["median_seconds"]
         )
     change = f"{words.ratio(cell['change'])} ({words.interval(cell['change_ci'])})"
     row[f"change ({words.level(confidence)})"] = change
-    row[""] = " ".join(filter(None, [cell["verdict"], cell["reason"] and f"({cell['reason']})"]))
+    verdict = metric.spoken(cell["verdict"])
+    row[""] = " ".join(filter(None, [verdict, cell["reason"] and f"({cell['reason']})"]))
     return row
+
+
+def _failures(content: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{run}: {experiment['name']}: {line}"
+        for experiment in content["experiments"]
+        for run, failures in zip(content["runs"], experiment.get("failures") or (), strict=False)
+        for line in failed.lines({"failures": failures})
+    ]
 
 
 def _explained(content: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from labctl.reports import health, seed, sentence, words
+from labctl.lab_metrics import MetricKind, is_freebench
+from labctl.reports import failed, health, seed, sentence, words
+from labctl.units import counted
 
 Format = Literal["terminal", "markdown"]
 TCG_NOTE = "measured under TCG emulation: ratios only, and only on this host"
@@ -69,7 +71,7 @@ def _experiment(
     experiment: Mapping[str, Any], markdown: bool, seed_figures: bool
 ) -> tuple[str, bool]:
     cells = experiment["cells"]
-    figures = _seed_column(cells) if seed_figures else [None] * len(cells)
+    figures = _seed_column(experiment) if seed_figures else [None] * len(cells)
     columns = _columns(experiment, figures)
     break_line = " " if markdown else "\n"
     from tabulate import tabulate
@@ -82,8 +84,10 @@ def _experiment(
         colalign=["left", *["right"] * (len(columns) - 1)],
     )
     blocks = experiment["blocks"]
+    metric = MetricKind.of(experiment)
     title = f"{experiment['name']}: {_subject(cells)} against {experiment['baseline']}, "
-    title += f"{blocks} block{'' if blocks == 1 else 's'}"
+    title += counted(blocks, "block")
+    title += "" if metric.is_elapsed else f", {metric.name}: {metric.better} is better"
     parts = [f"### {title}" if markdown else title, table, _list(remarks(experiment), markdown)]
     return "\n\n".join(parts), any(figures)
 
@@ -92,7 +96,7 @@ def as_html(experiment: Mapping[str, Any]) -> str:
     """Return the table of an experiment as HTML, its cells escaped."""
     from tabulate import tabulate
 
-    columns = _columns(experiment, _seed_column(experiment["cells"]))
+    columns = _columns(experiment, _seed_column(experiment))
     return tabulate(
         list(zip(*columns.values(), strict=True)),
         headers=[" ".join(name) for name in columns],
@@ -106,6 +110,7 @@ def remarks(experiment: Mapping[str, Any]) -> list[str]:
     cells = experiment["cells"]
     return [
         sentence.control(experiment),
+        *failed.lines(experiment),
         *_ended_early(experiment),
         *_could_see(cells),
         *health.lines(experiment),
@@ -126,16 +131,15 @@ def _columns(
 ) -> dict[tuple[str, ...], list[str]]:
     cells = experiment["cells"]
     level = words.level(experiment["confidence"])
-    is_time = experiment.get("better") != "higher"
+    metric = MetricKind.of(experiment)
+    measured = "time" if metric.is_elapsed else metric.name
     columns = {
         ("cell",): words.names(cells),
-        ("time ± CV" if is_time else "value ± CV", "across", "blocks"): [
-            _value(cell, is_time) for cell in cells
-        ],
+        (f"{measured} ± CV", "across", "blocks"): [_value(cell, metric) for cell in cells],
         ("ratio",): [words.ratio(cell["ratio"]) for cell in cells],
         (level,): [words.interval(cell["ci"]) for cell in cells],
         ("p", "(Holm)"): [words.p_value(cell["p_corrected"]) for cell in cells],
-        ("verdict",): [cell["verdict"] for cell in cells],
+        ("verdict",): [metric.spoken(cell["verdict"]) for cell in cells],
     }
     if any(cell["memory_back"] for cell in cells):
         columns["memory", "back", "(ratio)"] = [
@@ -161,11 +165,11 @@ def _subject(cells: Sequence[Mapping[str, Any]]) -> str:
     return " and ".join(kernels) or "nothing"
 
 
-def _value(cell: Mapping[str, Any], is_time: bool) -> str:
+def _value(cell: Mapping[str, Any], metric: MetricKind) -> str:
     value, spread = cell["median_seconds"], cell["spread_percent"]
     if value is None:
         return "-"
-    text = words.seconds(value) if is_time else f"{value:.4g}"
+    text = words.value(value, metric)
     return text if spread is None else f"{text} ± {spread:.0f} %"
 
 
@@ -173,7 +177,10 @@ def _failed(cell: Mapping[str, Any]) -> str:
     return ", ".join(f"{count} {status}" for status, count in cell["failed"].items())
 
 
-def _seed_column(cells: Sequence[Mapping[str, Any]]) -> list[seed.SeedFigure | None]:
+def _seed_column(experiment: Mapping[str, Any]) -> list[seed.SeedFigure | None]:
+    cells, metric = experiment["cells"], MetricKind.of(experiment)
+    if not (metric.is_elapsed and is_freebench(metric.command)):
+        return [None] * len(cells)  # the seed timed nothing else
     figures = [
         None
         if cell["verdict"] == "baseline"
@@ -223,7 +230,8 @@ def _handovers(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     }
     if not counts:
         return []
-    if len(set(counts.values())) == 1:
+    patched = [cell for cell in cells if cell["verdict"] != "baseline"]
+    if len(set(counts.values())) == 1 and len(counts) == len(patched):
         every = " in every patched cell" if len(counts) > 1 else ""
         return [f"handovers per repetition (median): {next(iter(counts.values())):g}{every}"]
     each = ", ".join(f"{name}: {count:g}" for name, count in counts.items())
@@ -235,12 +243,23 @@ def _notes(document: Document, markdown: bool, shows_seed: bool) -> str:
     if not margins:
         return ""
     percent = " or ".join(f"{100 * margin:.3g}" for margin in margins)
+    metrics = [MetricKind.of(each) for each in document["experiments"]]
+    verdicts = dict.fromkeys(
+        f"{each.spoken('faster')} and {each.spoken('slower')}" for each in metrics
+    )
+    shown = ", ".join(verdicts)
     lines = [
-        f"A ratio above 1 is better than the baseline. Faster and slower: shown to be beyond "
-        f"{percent} %; same: shown to be within.",
-        "Memory back: the time until every node has its memory back, as the same ratio.",
-        "CPU time: of the operation and of all that ran meanwhile, workers above all.",
+        f"A ratio above 1 is better than the baseline. {shown[0].upper()}{shown[1:]}: shown to be "
+        f"beyond {percent} %; same: shown to be within.",
     ]
+    cells = [cell for each in document["experiments"] for cell in each["cells"]]
+    if any(cell["memory_back"] for cell in cells):
+        lines.append(
+            "Memory back: the time until every node has its memory back, the baseline's over "
+            "the cell's."
+        )
+    if any(cell["cpu"] for cell in cells):
+        lines.append("CPU time: of the operation and of all that ran meanwhile, workers above all.")
     if shows_seed:
         lines.append(
             f"The seed's figures are of other hardware ({seed.CONDITIONS}; {seed.SOURCE}): "
@@ -255,6 +274,8 @@ def _list(lines: Sequence[str], markdown: bool) -> str:
     import textwrap
 
     return "\n".join(
-        textwrap.fill(line, width=100, subsequent_indent="  ", break_long_words=False)
+        textwrap.fill(
+            line, width=100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
         for line in lines
     )

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from labctl.reports import nights, page, plots, words
+from labctl.units import counted
 
 _OF_INTEREST = ("regressed", "improved", "alarm")
 
@@ -48,7 +49,7 @@ def _cell(content: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
         for one in cell["segments"]
         if one["why"]
     )
-    caption = f"{len(cell['nights'])} nights; above is better. Crosses did not count."
+    caption = f"{counted(len(cell['nights']), 'night')}; above is better. Crosses did not count."
     name = f"{cell['experiment']}: {words.cell(cell)}"
     return [
         f"<h2>{escape(name)}</h2>",

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labctl.lab_arch import X86_64
+from labctl.lab_metrics import MetricKind, is_freebench
+from labctl.units import counted
 
 _GIB = 2**30
 _DOES = {
-    "free": "frees",
-    "munmap": "unmaps",
-    "dontneed": "drops",
-    "exit": "gives back at exit",
+    "free": "frees {}",
+    "munmap": "unmaps {}",
+    "dontneed": "drops {}",
+    "exit": "gives {} back at exit",
 }
+_DOES_BESIDE = {"populate": "populates {}", "memory_back": "has {} back"}
 
 
 def size(count_bytes: float) -> str:
@@ -114,7 +117,7 @@ def release(kernel: Mapping[str, Any]) -> str:
 
 def placement(found: Mapping[str, Any]) -> str:
     """Return where a guest's vCPUs and memory are on the host, in a sentence."""
-    text = f"{_count(found['vcpus'], 'vCPU')} on {_count(found['cores'], 'core')}"
+    text = f"{counted(found['vcpus'], 'vCPU')} on {counted(found['cores'], 'core')}"
     if found["overcommitted"]:
         text += ", overcommitted"
     cpus = ", ".join(map(str, found["pinned"]))
@@ -126,13 +129,26 @@ def placement(found: Mapping[str, Any]) -> str:
     return text
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def value(number: float, metric: MetricKind) -> str:
+    """Return a value of a metric: a time with its unit, else the number alone."""
+    return seconds(number) if metric.is_time else f"{number:.4g}"
 
 
-def deed(parameters: Mapping[str, Any]) -> str:
-    """Return what a cell does, such as "frees 3 GiB"; "is" for a workload that is not ours."""
-    does, count = _DOES.get(str(parameters.get("op"))), parameters.get("size")
-    if does is None or not isinstance(count, int):
-        return "is"
-    return f"gives {size(count)} back at exit" if "exit" in does else f"{does} {size(count)}"
+def deed(metric: MetricKind, parameters: Mapping[str, Any]) -> str:
+    """Return what a cell does as fast as its time is short, such as "frees 3 GiB".
+
+    "is" for a workload that is not ours; an empty text for a metric that is no
+    time of a deed.
+    """
+    if not metric.is_speed:
+        return ""
+    if not is_freebench(metric.command):
+        return "is" if metric.is_elapsed else ""
+    operation, count = str(parameters.get("op")), parameters.get("size")
+    what = size(count) if isinstance(count, int) else ""
+    if metric.is_elapsed:
+        does = _DOES.get(operation)
+        return does.format(what) if does and what else "is"
+    if does := _DOES_BESIDE.get(metric.root):
+        return does.format(what or "its memory")
+    return ""

@@ -14,6 +14,7 @@ from typing import Any
 from labctl.errors import UserError
 from labctl.results.paired import MINIMUM_BLOCKS, Paired, adjust, t_tests
 from labctl.results.verdict import Rule, word
+from labctl.units import counted
 
 Document = Mapping[str, Any]
 # Of an experiment; where these differ a cell of one is no cell of the other.
@@ -108,9 +109,13 @@ def _experiment(first: Document, second: Document) -> dict[str, Any]:
     refused = ", ".join(told) or ("" if cells else "no cell in common")
     return {
         "name": first["name"],
+        "metric": first.get("metric"),
+        "better": first.get("better"),
+        "command": first.get("command"),
         "baseline": first["baseline"],
         "confidence": _confidence(first, second),
         "refused": refused,
+        "failures": [list(each.get("failures") or []) for each in (first, second)],
         "cells": cells,
     }
 
@@ -159,7 +164,8 @@ def _row(
     if result is None:
         reason = "a run has failures, or too few blocks, of this cell"
     elif result.blocks < MINIMUM_BLOCKS:
-        reason = f"{result.blocks} blocks in one of the runs, at least {MINIMUM_BLOCKS} are needed"
+        blocks = counted(result.blocks, "block")
+        reason = f"{blocks} in one of the runs, at least {MINIMUM_BLOCKS} are needed"
     elif is_suspect:
         reason = "the A/A control of one of the runs differs"
     else:
@@ -195,6 +201,9 @@ def _notes(
         loaded = [e["name"] for e in each["experiments"] if _is_loaded(e)]
         if loaded:
             notes.append(f"in {each['run']} the host stayed loaded ({', '.join(loaded)})")
+        few = [e["name"] for e in each["experiments"] if _uses_disturbed(e) and not _is_loaded(e)]
+        if few:
+            notes.append(f"in {each['run']} disturbed blocks are used ({', '.join(few)})")
     if not same_host:
         notes.append("other host or other QEMU: ratios can be compared, times can not")
     for name in sorted({each["baseline"] for each in experiments if not each["same_baseline"]}):
@@ -215,6 +224,11 @@ def _notes(
 
 def _is_loaded(experiment: Document) -> bool:
     return bool((experiment.get("host_health") or {}).get("stays_loaded"))
+
+
+def _uses_disturbed(experiment: Document) -> bool:
+    health = experiment.get("host_health") or {}
+    return bool(health.get("disturbed")) and not health.get("left_out")
 
 
 def _by_name(document: Document) -> dict[str, Document]:

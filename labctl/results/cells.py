@@ -12,6 +12,7 @@ from operator import attrgetter
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from labctl.results.failures import NOT_FAILURES
 from labctl.results.store import Sample, Scalar
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ OUTLIER_SDS = 4.0  # of normal times one in 16000 is so far out
 _FEWEST_FOR_OUTLIERS = 6
 _IN_TIME = attrgetter("block", "order", "warmup", "repetition")
 _CRASHES = frozenset({"boot-failed", "panic", "splat", "hung", "lost"})
-_NOT_FAILURES = frozenset({"ok", "skipped", "not-exercised"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Cell:
 
     def _count_not_ok(self) -> dict[str, int]:
         counts = Counter(s.status for s in self.samples if s.status != "ok")
-        counts.update(s.status for s in self.warmups if s.status not in _NOT_FAILURES)
+        counts.update(s.status for s in self.warmups if s.status not in NOT_FAILURES)
         unusable = len(self._ok()) - self.count(primary)
         counts.update({"bad-output": unusable} if unusable else {})
         return dict(sorted(counts.items()))
@@ -198,7 +198,7 @@ def crashed_boots(cells: Iterable[Cell]) -> tuple[int, int]:
 
 def failures(not_ok: Mapping[str, int]) -> int:
     """How many samples show that something went wrong, of those that `Cell.not_ok` counts."""
-    return sum(count for status, count in not_ok.items() if status not in _NOT_FAILURES)
+    return sum(count for status, count in not_ok.items() if status not in NOT_FAILURES)
 
 
 def cells_of(samples: Iterable[Sample]) -> list[Cell]:

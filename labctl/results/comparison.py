@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from labctl.results.failures import Failure
 from labctl.results.health import Health
 from labctl.results.store import Scalar
 
@@ -59,7 +60,8 @@ class Comparison:
 class ExperimentResult:
     """All comparisons of one experiment; `cells` begins with the baseline's own.
 
-    `health` tells what the host did meanwhile, None if nobody asked.
+    `health` tells what the host did meanwhile, None if nobody asked; `failures` why
+    samples failed.
     """
 
     name: str
@@ -72,3 +74,4 @@ class ExperimentResult:
     minimum_effect: float
     better: str
     health: Health | None = None
+    failures: tuple[Failure, ...] = ()

@@ -88,6 +88,7 @@ def _finding(cell: Watched, found: int, kind: str, look: Look) -> dict[str, Any]
         "kernel": cell.kernel,
         "setting": dict(cell.setting),
         "baseline": cell.baseline,
+        **{name: cell.rows[found].get(name) for name in ("command", "metric", "better")},
         "before": math.exp(look.before),
         "after": math.exp(look.after),
         "change": math.exp(look.after - look.before),
@@ -123,11 +124,10 @@ def _broken(mains: Sequence[Record]) -> Iterator[dict[str, Any]]:
     failed_before: dict[tuple[str, ...], bool] = {}
     key: tuple[str, ...]
     for main in mains:
-        for row in main["cells"]:
+        for row in (*main["cells"], *main.get("baselines", ())):
             key = ("cell", row["experiment"], row["cell"])
             if has_failed(row) and not failed_before.get(key, False):
-                counts = ", ".join(f"{n} {status}" for status, n in row["failed"].items())
-                yield _failure(main, row["kernel"], counts, row)
+                yield _failure(main, row["kernel"], _why(row, main["run"]), row)
             failed_before[key] = has_failed(row)
         for kernel, checks in main.get("checks", {}).items():
             key = ("checks", kernel)
@@ -135,6 +135,18 @@ def _broken(mains: Sequence[Record]) -> Iterator[dict[str, Any]]:
                 said = "; ".join(f"{name}: {why}" for name, why in checks["failed"].items())
                 yield _failure(main, kernel, said or "no check was made", {})
             failed_before[key] = not checks["passed"]
+
+
+def _why(row: Record, run: str) -> str:
+    """Return how often a cell failed and why; a record of an older labctl has only counts."""
+    told = []
+    for status, count in row["failed"].items():
+        alike = [one for one in row.get("failures", ()) if one["status"] == status]
+        reasons = " or ".join(filter(None, (one["reason"] for one in alike)))
+        console = next((one["console"] for one in alike if one["console"]), "")
+        said = f"{count} {status}" + (f" ({alike[0]['whose']}): {reasons}" if alike else "")
+        told.append(said + (f"; console: {run}/{console}" if console else ""))
+    return ", ".join(told)
 
 
 def _failure(main: Record, kernel: str, why: str, row: Record) -> dict[str, Any]:

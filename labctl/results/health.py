@@ -51,9 +51,9 @@ class Health:
     """What a host did while an experiment was measured.
 
     `blocks` counts all that were measured, `disturbed` says why of each block that
-    was. Those are `left_out` if enough others are there; if not, all are used, and
-    the host `stays_loaded`. `seen` has, for each thing that was looked at, median and
-    worst over the repetitions.
+    was. Those are `left_out` if enough others are there; if not, all are used. The host
+    `stays_loaded` if they are more than a run measures again, or most of the blocks.
+    `seen` has, for each thing that was looked at, median and worst over the repetitions.
     """
 
     blocks: int
@@ -112,7 +112,16 @@ def extra_blocks(disturbed: int, planned: int) -> int:
     """
     if planned < MINIMUM_BLOCKS:
         return 0
-    return min(disturbed, max(_LEAST_EXTRA, planned // _EXTRA_DIVISOR))
+    return min(disturbed, _most_extra(planned))
+
+
+def _most_extra(planned: int) -> int:
+    return max(_LEAST_EXTRA, planned // _EXTRA_DIVISOR)
+
+
+def _stays_loaded(disturbed: int, blocks: int, least_blocks: int) -> bool:
+    is_much = disturbed > _most_extra(least_blocks) or 2 * disturbed > blocks
+    return disturbed > 1 and is_much
 
 
 def usable(samples: Sequence[Sample], least_blocks: int) -> tuple[list[Sample], Health]:
@@ -129,7 +138,7 @@ def usable(samples: Sequence[Sample], least_blocks: int) -> tuple[list[Sample], 
         blocks=len(blocks),
         disturbed=disturbed,
         left_out=left_out,
-        stays_loaded=bool(disturbed) and not has_enough,
+        stays_loaded=not has_enough and _stays_loaded(len(disturbed), len(blocks), least_blocks),
         seen=_seen(samples),
     )
     return [sample for sample in samples if sample.block not in left_out], health

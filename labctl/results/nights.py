@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,10 @@ FEWEST_BLOCKS = 2  # one block has no spread
 Record = Mapping[str, Any]
 Kind = Literal["night", "again", "against"]
 Key = tuple[str, str]  # experiment, cell
-_OF_EXPERIMENT = ("workload", "metric", "better", "baseline", "confidence", "minimum_effect")
+_OF_EXPERIMENT = (
+    *("workload", "command", "metric", "better"),
+    *("baseline", "confidence", "minimum_effect"),
+)
 
 
 @dataclass(slots=True)
@@ -119,11 +122,19 @@ def record_of(
     """
     wanted = None if only is None else set(only)
     known = {each["name"]: each for each in run["experiments"]}
+    found = list(results)
     cells = [
         _row(each, cell, known[each.name], setups[each.name])
-        for each in results
+        for each in found
         for cell in each.cells
         if cell.verdict != "baseline" and (wanted is None or (each.name, cell.cell) in wanted)
+    ]
+    # Without a baseline nothing is compared: that it failed must be on record too.
+    baselines = [
+        _failed_row(each, cell)
+        for each in found
+        for cell in each.cells
+        if cell.verdict == "baseline" and cell.failed
     ]
     return {
         "schema": SCHEMA,
@@ -135,6 +146,7 @@ def record_of(
         "accel": run["accel"],
         "kernels": {name: dict(kernel) for name, kernel in run["kernels"].items()},
         "cells": cells,
+        "baselines": baselines,
         **facts,
     }
 
@@ -145,11 +157,8 @@ def _row(
     control = result.aa_control
     is_suspect = control is not None and control.verdict in ("faster", "slower")
     return {
-        "experiment": result.name,
-        "cell": cell.cell,
-        "kernel": cell.kernel,
-        "setting": dict(cell.setting),
-        **{name: known[name] for name in _OF_EXPERIMENT},
+        **_failed_row(result, cell),
+        **{name: known.get(name) for name in _OF_EXPERIMENT},
         "setup": dict(setup),
         "blocks": cell.blocks,
         "ratio": cell.ratio,
@@ -157,8 +166,19 @@ def _row(
         "sd_log": cell.sd_log,
         "verdict": cell.verdict,
         "reason": cell.reason,
-        "failed": dict(cell.failed),
         "suspect": is_suspect,
+    }
+
+
+def _failed_row(result: ExperimentResult, cell: Comparison) -> dict[str, Any]:
+    """Return which cell it is, and what failed of it."""
+    return {
+        "experiment": result.name,
+        "cell": cell.cell,
+        "kernel": cell.kernel,
+        "setting": dict(cell.setting),
+        "failed": dict(cell.failed),
+        "failures": [asdict(each) for each in result.failures if cell.cell in each.cells],
     }
 
 

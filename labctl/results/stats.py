@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from labctl.errors import UserError
+from labctl.lab_metrics import Better, MetricKind
 from labctl.results.cells import (
     SECONDARY,
     Cell,
@@ -22,6 +23,7 @@ from labctl.results.cells import (
     primary,
 )
 from labctl.results.comparison import Comparison, ExperimentResult
+from labctl.results.failures import failures_of
 from labctl.results.paired import (
     Paired,
     adjust,
@@ -43,7 +45,6 @@ __all__ = [
     "roles",
     "smallest_effect",
 ]
-Better = Literal["lower", "higher"]
 
 
 def compare(
@@ -53,13 +54,14 @@ def compare(
     confidence: float,
     minimum_effect: float,
     better: Better = "lower",
+    metric: MetricKind | None = None,
     name: str = "",
 ) -> ExperimentResult:
     """Compare every cell of one experiment with the baseline, block by block.
 
     `baseline` is a kernel's name, `minimum_effect` the smallest change that
-    matters (0.02 is 2 %); `name` is the experiment's, for when there is no sample
-    yet to tell it. Raises UserError for samples that do not belong into
+    matters (0.02 is 2 %); `metric` is what warnings speak of; `name` is the experiment's,
+    for when there is no sample yet to tell it. Raises UserError for samples that do not belong into
     one table: several experiments, or several accelerators.
     """
     found = list(samples)
@@ -67,7 +69,8 @@ def compare(
     _only(found, "accelerator", lambda s: s.accel)
     cells = cells_of(found)
     baselines, controls, others = roles(cells, baseline)
-    rule = Rule.of(confidence, minimum_effect)
+    kind = metric or MetricKind(better=better)
+    rule = Rule.of(confidence, minimum_effect, kind)
 
     # Failures do not excuse a control that differs: it is judged by its times alone.
     aa = _worst(_family(controls, baselines, rule, better, {}, host_is_trusted=True))
@@ -86,12 +89,13 @@ def compare(
             others=others,
             aa=aa,
             rows=compared,
-            alpha=rule.alpha,
+            rule=rule,
         ),
         blocks=len({block for cell in cells for block in cell.logs(primary)}),
         confidence=confidence,
         minimum_effect=minimum_effect,
         better=better,
+        failures=failures_of(found),
     )
 
 

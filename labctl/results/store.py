@@ -42,7 +42,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `block`, `order` and `repetition` count from 0; warm-ups have their own
     count of repetitions. `value` is in seconds where the metric is a time.
-    `disturbed` says how the host disturbed the repetition (`results.health`).
+    `disturbed` says how the host disturbed the repetition (`results.health`), `console`
+    where its guest's console is, from the run's folder.
     Raises ValueError for a status outside the closed list, and for an `ok`
     without a value.
     """
@@ -75,6 +76,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     load: dict[str, float] = field(default_factory=dict)
     disturbed: str = ""
     message: str = ""
+    console: str = ""
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -103,7 +105,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 _FIELDS = frozenset(Sample.__struct_fields__)
 _TEXTS = (
     "run", "experiment", "workload", "metric", "kernel", "label", "cell", "status", "boot_id",
-    "image", "series", "host", "accel", "disturbed", "message",
+    "image", "series", "host", "accel", "disturbed", "message", "console",
 )  # fmt: skip
 _TEXTS_OF = attrgetter(*_TEXTS)
 _MAPPINGS = ("setting", "parameters", "read_back", "measurements", "counters", "load")

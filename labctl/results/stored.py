@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labctl.errors import UserError
+from labctl.lab_metrics import MetricKind
 from labctl.results.comparison import ExperimentResult
 from labctl.results.health import usable
 from labctl.results.noise import Noise, best_repetitions, estimate
@@ -92,12 +93,14 @@ def _best_repetitions(noise: Noise, timings: Sequence[Mapping[str, float]]) -> i
 def _compare(samples: Sequence[Sample], experiment: Mapping[str, Any]) -> ExperimentResult:
     own = [sample for sample in samples if sample.experiment == experiment["name"]]
     used, health = usable(own, experiment.get("blocks_min", MINIMUM_BLOCKS))
+    metric = MetricKind.of(experiment)
     result = compare(
         used,
         name=experiment["name"],
         baseline=experiment["baseline"],
         confidence=experiment["confidence"],
         minimum_effect=experiment["minimum_effect"],
-        better=experiment["better"],
+        better=metric.better,
+        metric=metric,
     )
     return replace(result, health=health)

@@ -6,22 +6,30 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from labctl.lab_metrics import ELAPSED, MetricKind
 from labctl.results.cells import failures
+from labctl.results.failures import whose_failures
 from labctl.results.paired import MINIMUM_BLOCKS, Paired, more_blocks
+from labctl.units import counted
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a verdict asks for; `margin` is the smallest change that matters, on the log scale."""
+    """What a verdict asks for; `margin` is the smallest change that matters, on the log scale.
+
+    `metric` only chooses the words of reasons.
+    """
 
     alpha: float
     confidence: float
     margin: float
+    metric: MetricKind = ELAPSED
 
     @classmethod
-    def of(cls, confidence: float, minimum_effect: float) -> Rule:
+    def of(cls, confidence: float, minimum_effect: float, metric: MetricKind = ELAPSED) -> Rule:
         """Return the rule of a lab.yaml's `statistics`; 0.02 is an effect of 2 %."""
-        return cls(alpha=1 - confidence, confidence=confidence, margin=math.log1p(minimum_effect))
+        margin = math.log1p(minimum_effect)
+        return cls(alpha=1 - confidence, confidence=confidence, margin=margin, metric=metric)
 
     @property
     def margin_text(self) -> str:
@@ -59,21 +67,22 @@ def conclude(
         return Conclusion("undecided", "the series was never entered, so this measured nothing")
     said = word(result, p_beyond, rule)
     if failures(not_ok) and said != "slower":
-        counts = ", ".join(f"{count} {status}" for status, count in not_ok.items())
-        return Conclusion("undecided", f"its kernel failed ({counts}), which no time outweighs")
+        return Conclusion("undecided", f"{whose_failures(not_ok)}; timings are disregarded")
     if result is None:
         return Conclusion(
             "undecided", "no block has a good value of both it and its baseline", MINIMUM_BLOCKS
         )
     more = more_blocks(result, alpha=rule.alpha, margin=rule.margin, family=family)
     if result.blocks < MINIMUM_BLOCKS:
-        plural = "" if result.blocks == 1 else "s"
-        reason = f"{result.blocks} paired block{plural}, at least {MINIMUM_BLOCKS} are needed"
+        blocks = counted(result.blocks, "paired block")
+        reason = f"{blocks}, at least {MINIMUM_BLOCKS} are needed"
         return Conclusion("undecided", reason, more)
     if said != "undecided":
         if host_is_trusted:
             return Conclusion(said)
-        return Conclusion("undecided", f"would be {said}, but the A/A control differs too")
+        return Conclusion(
+            "undecided", f"would be {rule.metric.spoken(said)}, but the A/A control differs too"
+        )
     if p_corrected is not None and p_corrected <= rule.alpha:
         reason = f"it differs, but not shown to be by more than {rule.margin_text}"
     else:

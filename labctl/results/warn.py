@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from labctl.results.cells import Cell, baseline_for, crashed_boots, crashes, primary
 from labctl.results.comparison import Comparison
+from labctl.results.verdict import Rule
+from labctl.units import counted
 
 _NAMED_OUTLIERS = 4
 
@@ -18,26 +20,30 @@ def warnings_of(
     others: Sequence[Cell],
     aa: Comparison | None,
     rows: Sequence[Comparison],
-    alpha: float,
+    rule: Rule,
 ) -> tuple[str, ...]:
     """Return one line each; `rows` are the verdicts on `others`, in their order."""
-    lines = _on_host(aa)
+    alpha, spoken = rule.alpha, rule.metric.spoken
+    lines = _on_host(aa, spoken)
     for cell in (*baselines, *controls):
         lines += _on_failures(cell)
     for cell, row in zip(others, rows, strict=True):
         lines += _on_failures(cell)
-        if row.verdict in ("faster", "slower") and (row.p_sign_flip or 0) > alpha:
+        # Of few blocks no sign flip is rare enough to contradict.
+        could_flip = 2.0 ** (1 - row.blocks) <= alpha
+        if row.verdict in ("faster", "slower") and could_flip and (row.p_sign_flip or 0) > alpha:
             lines.append(
-                f"{cell.name} is {row.verdict} by the t test, and by the sign-flip test it is "
-                f"not (p {row.p_sign_flip:.2g}): a few blocks carry it"
+                f"{cell.name} is {spoken(row.verdict)} by the t test, and by the sign-flip test it "
+                f"is not (p {row.p_sign_flip:.2g}): driven by a few blocks"
             )
         if row.verdict == "undecided":
-            more = f"; about {row.blocks_needed} more blocks" if row.blocks_needed else ""
+            needed = row.blocks_needed
+            more = f"; about {counted(needed, 'more block')}" if needed else ""
             lines.append(f"{cell.name} is undecided: {row.reason}{more}")
-        if row.verdict == "undecided" and (row.p_wilcoxon or 1) <= alpha / len(rows):
+        if _only_by_ranks(row, alpha, len(rows)):
             lines.append(
-                f"{cell.name} differs by Wilcoxon's signed-rank test (p {row.p_wilcoxon:.2g}): "
-                "a few blocks lie far out, and take the t test its power"
+                f"{cell.name} differs by Wilcoxon's signed-rank test (p {row.p_wilcoxon:.2g}), "
+                "and by the t test it does not: blocks that lie far out reduce its power"
             )
     lines += _on_crashes(baselines, others)
     for cell in (*baselines, *controls, *others):
@@ -47,7 +53,13 @@ def warnings_of(
     return tuple(lines)
 
 
-def _on_host(aa: Comparison | None) -> list[str]:
+def _only_by_ranks(row: Comparison, alpha: float, rows: int) -> bool:
+    """Whether Wilcoxon's test sees a difference and the t test sees none."""
+    t_sees_it = row.p_corrected is not None and row.p_corrected <= alpha
+    return row.verdict == "undecided" and not t_sees_it and (row.p_wilcoxon or 1) <= alpha / rows
+
+
+def _on_host(aa: Comparison | None, spoken: Callable[[str], str]) -> list[str]:
     if aa is None:
         return ["there is no A/A control: nothing shows that this host measures alike twice"]
     if aa.verdict not in ("faster", "slower") or aa.ratio is None or aa.ci is None:
@@ -55,7 +67,7 @@ def _on_host(aa: Comparison | None) -> list[str]:
     low, high = aa.ci
     return [
         "this host cannot be trusted today: the baseline differs from itself, the A/A control "
-        f"came out {aa.verdict} (ratio {aa.ratio:.3g}, interval {low:.3g} to {high:.3g}); "
+        f"came out {spoken(aa.verdict)} (ratio {aa.ratio:.3g}, interval {low:.3g} to {high:.3g}); "
         "no verdict of this experiment stands"
     ]
 
@@ -65,7 +77,9 @@ def _on_failures(cell: Cell) -> list[str]:
     if not not_ok:
         return []
     counts = ", ".join(f"{count} {status}" for status, count in not_ok.items())
-    return [f"{cell.name}: {sum(not_ok.values())} samples were not ok ({counts})"]
+    number = sum(not_ok.values())
+    were = "was" if number == 1 else "were"
+    return [f"{cell.name}: {counted(number, 'sample')} {were} not ok ({counts})"]
 
 
 def _on_crashes(baselines: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
@@ -82,8 +96,8 @@ def _on_crashes(baselines: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
 
         p = fisher_exact([[crashed, boots - crashed], [base, of_base - base]]).pvalue
         lines.append(
-            f"{kernel}: {crashed} of {boots} boots crashed, {base} of {of_base} of the baseline's "
-            f"(Fisher's exact test: p {p:.2g})"
+            f"{kernel}: {crashed} of {counted(boots, 'boot')} crashed, {base} of {of_base} of the "
+            f"baseline's (Fisher's exact test: p {p:.2g})"
         )
     return lines
 
@@ -95,9 +109,11 @@ def _on_outliers(cell: Cell) -> list[str]:
     worst = sorted(found, key=lambda each: -abs(math.log(each[1])))[:_NAMED_OUTLIERS]
     named = ", ".join(f"block {block}: {factor:.2g} times" for block, factor in sorted(worst))
     more = f", and {len(found) - len(worst)} more" if len(found) > len(worst) else ""
+    is_one = len(found) == 1
+    lie, they, their = ("lies", "it counts", "its") if is_one else ("lie", "they count", "their")
     return [
-        f"{cell.name}: {len(found)} of {cell.count(primary)} repetitions lie far from its median "
-        f"({named}{more}); they count, within the median of their block"
+        f"{cell.name}: {len(found)} of {cell.count(primary)} repetitions {lie} far from its median "
+        f"({named}{more}); {they}, within the median of {their} block"
     ]
 
 
@@ -112,6 +128,6 @@ def _on_pairs(cell: Cell, base: Cell | None) -> list[str]:
         return []
     numbers = ", ".join(str(block) for block in dropped)
     return [
-        f"{cell.name}: {len(dropped)} of {len(seen)} blocks dropped, which lack a good value of "
-        f"it or of its baseline (block {numbers})"
+        f"{cell.name}: {len(dropped)} of {counted(len(seen), 'block')} dropped, without a good "
+        f"value of it or of its baseline (block {numbers})"
     ]

@@ -26,7 +26,7 @@ class TargetBoot:
         self._machine = machine
         self._image = image
         self._command_line = command_line
-        self._log = log
+        self.log = log
         self._known: set[str] = set()
         self.boot_id = ""
 
@@ -87,8 +87,8 @@ class TargetBoot:
 
     def _check(self) -> None:
         lines = self._machine.kernel_log()
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._log.write_text("\n".join(lines) + "\n")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.write_text("\n".join(lines) + "\n")
         found = [(kind, line) for line in lines if (kind := scan(line)) is not None]
         new = [(kind, line) for kind, line in found if line not in self._known]
         self._known.update(line for _, line in new)
@@ -97,6 +97,6 @@ class TargetBoot:
             raise GuestSplat(
                 line.strip(),
                 kind=kind,
-                where=f"{self._machine.name}: {self._log}",
+                where=f"{self._machine.name}: {self.log}",
                 console_tail=lines[-_TAIL_LINES:],
             )

@@ -328,7 +328,7 @@ def test_a_repetition_that_lies_far_out_is_named_and_counts():
               for s in new for r in [s.repetition]]  # fmt: skip
     result = judge(cell(STOCK), cell(times(1.0), control=True), spoilt)
     (warning,) = result.warnings
-    assert "new: 1 of 24 repetitions lie far from its median (block 2: 8.5 times)" in warning
+    assert "new: 1 of 24 repetitions lies far from its median (block 2: 8.5 times)" in warning
     assert only(result).n == 24
 
 
@@ -336,8 +336,8 @@ def test_equal_times_have_no_outlier_but_the_one_that_is_not_equal():
     odd = [0.3] * 7 + [0.9]
     warnings = judge(cell([0.3] * 8), cell(odd, kernel="new")).warnings
     assert [w for w in warnings if "far from" in w] == [
-        "new: 1 of 8 repetitions lie far from its median (block 7: 3 times); "
-        "they count, within the median of their block"
+        "new: 1 of 8 repetitions lies far from its median (block 7: 3 times); "
+        "it counts, within the median of its block"
     ]
 
 

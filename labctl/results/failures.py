@@ -1,0 +1,115 @@
+"""Why samples failed: once per kind, whose failure it is, how often, and where to look. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from labctl.results.store import Sample
+
+# What each status says, and of whom: a program that is not there is no kernel's failure.
+_WHOSE: Mapping[str, str] = {
+    **dict.fromkeys(("boot-failed", "panic", "splat", "hung"), "kernel"),
+    "lost": "guest",
+    **dict.fromkeys(("deadline", "bad-output"), "workload"),
+    "knob-refused": "tunable",
+    **dict.fromkeys(("exercised", "not-exercised"), "series"),
+}
+_SAID: Mapping[str, str] = {
+    "kernel": "its kernel failed",
+    "guest": "its guest was lost",
+    "workload": "its workload failed",
+    "tunable": "a tunable was refused",
+    "series": "its series was entered where it should stay out",
+}
+NOT_FAILURES = frozenset({"ok", "skipped", "not-exercised"})
+_REASON_LENGTH = 200
+# What differs between failures of one kind: addresses, process ids, times.
+_VARYING = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\d+", re.ASCII | re.IGNORECASE)
+_BLANKS = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """All samples of an experiment that failed alike.
+
+    `whose` is kernel, guest, workload, tunable or series. `reason` has the first words
+    of what the first one said, `block` is where it was, and `console` the file of its
+    guest's console, from the run's folder; empty if that is not on record.
+    """
+
+    status: str
+    whose: str
+    reason: str
+    count: int
+    cells: tuple[str, ...]
+    block: int
+    console: str
+
+
+def failures_of(samples: Iterable[Sample]) -> tuple[Failure, ...]:
+    """Return why samples of one experiment failed, the most frequent kind first.
+
+    Counted as `Cell.not_ok` counts: of warm-ups only what went wrong, and nothing that
+    was skipped because of a failure.
+    """
+    kinds: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        if not _is_told(sample):
+            continue
+        reason = first_words(sample)
+        kinds.setdefault((sample.status, _VARYING.sub("#", reason)), []).append(sample)
+    found = [_failure(status, alike) for (status, _), alike in kinds.items()]
+    return tuple(sorted(found, key=lambda one: -one.count))
+
+
+def first_words(sample: Sample) -> str:
+    """Return the beginning of what a sample says of its failure, as one printable line.
+
+    What follows the first line is the console, but for what a workload printed.
+    """
+    text = sample.message.strip()
+    if _WHOSE.get(sample.status) != "workload":
+        text = text.partition("\n")[0]
+    line = _BLANKS.sub(" ", text[: 4 * _REASON_LENGTH])
+    line = "".join(each if each.isprintable() else "?" for each in line).strip()
+    return line if len(line) <= _REASON_LENGTH else f"{line[: _REASON_LENGTH - 1]}…"
+
+
+def whose(status: str) -> str:
+    """Return whose failure a status is."""
+    return _WHOSE.get(status, "workload")
+
+
+def whose_failures(not_ok: Mapping[str, int]) -> str:
+    """Return what failed, of the samples that `Cell.not_ok` counts."""
+    parts = []
+    for who, said in _SAID.items():
+        counts = [
+            f"{count} {status}"
+            for status, count in not_ok.items()
+            if status not in NOT_FAILURES and whose(status) == who
+        ]
+        if counts:
+            parts.append(f"{said} ({', '.join(counts)})")
+    return " and ".join(parts)
+
+
+def _is_told(sample: Sample) -> bool:
+    if sample.status in ("ok", "skipped"):
+        return False
+    return not (sample.warmup and sample.status in NOT_FAILURES)
+
+
+def _failure(status: str, alike: Sequence[Sample]) -> Failure:
+    first = alike[0]
+    return Failure(
+        status=status,
+        whose=whose(status),
+        reason=first_words(first),
+        count=len(alike),
+        cells=tuple(dict.fromkeys(sample.cell for sample in alike)),
+        block=first.block,
+        console=first.console,
+    )

@@ -1,0 +1,216 @@
+"""Sentences name what was measured: metrics, their direction, numbers of things."""
+
+import re
+
+import pytest
+from samples import cell, replace, sample
+from test_reports import RUN, STOCK, flat, patched, report, times
+
+from labctl.lab_metrics import MetricKind, better_of, is_time
+from labctl.reports import export, health, kcidb, mail, page, side_by_side, table
+from labctl.reports.sentence import sentence
+from labctl.results.across import across
+from labctl.results.health import usable
+from labctl.results.stats import compare
+
+OP = {"op": "free", "size": 1 << 30}
+
+
+def of(metric, *groups, command="freebench", better="lower", speedup=1.25, **more):
+    """The document of an experiment that compared a metric, better by `speedup`."""
+    own = {"name": "smoke", "workload": "w", "metric": metric, "command": command, "better": better}
+    kind = MetricKind(metric, better, command)
+    factor = speedup if better == "lower" else 1 / speedup
+    groups = groups or (patched(factor, parameters=OP),)
+    base = [replace(s, parameters=OP) for s in cell(times(1.0))]
+    aa = [replace(s, parameters=OP) for s in cell(times(1.0), control=True)]
+    samples = [*base, *aa, *(s for group in groups for s in group)]
+    rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
+    from labctl.reports.document import document
+
+    result = compare(samples, better=better, metric=kind, **rule)
+    return document(RUN | {"experiments": [own]} | more, [result])
+
+
+def said(*args, **more):
+    (experiment,) = of(*args, **more)["experiments"]
+    return sentence(experiment)
+
+
+@pytest.mark.parametrize(
+    ("metric", "command", "time"),
+    [
+        ("elapsed", "freebench", True),
+        ("populate", "freebench", True),
+        ("memory_back", "/bin/freebench --x", True),
+        ("cpu", "freebench", True),
+        ("size_bytes", "freebench", False),
+        ("cpu", "mine", False),
+        ("elapsed", "mine", True),
+        ("elapsed_s", "mine", True),
+        ("build_time", "mine", True),
+        ("p99_us", "mine", True),
+        ("read_latency_ns", "mine", True),
+        ("ops_s", "mine", False),
+        ("requests_per_second", "mine", False),
+        ("bytes_per_ms", "mine", False),
+        ("ms", "mine", False),
+        ("uptime", "mine", False),
+        ("throughput", "mine", False),
+    ],
+)
+def test_a_metric_is_a_time_by_its_name(metric, command, time):
+    assert is_time(metric, command) == time
+    assert better_of(metric, command, None) == ("lower" if time else None)
+    assert better_of(metric, command, "higher") == "higher"
+
+
+@pytest.mark.parametrize(
+    ("metric", "command", "better", "says"),
+    [
+        ("elapsed", "freebench", "lower", "frees 1 GiB 1.25 times as fast as stock"),
+        ("populate", "freebench", "lower", "populates 1 GiB 1.25 times as fast as stock"),
+        ("memory_back", "freebench", "lower", "has 1 GiB back 1.25 times as fast as stock"),
+        ("cpu", "freebench", "lower", "has 0.80 times the cpu of stock (ratio 1.25, 95 % CI"),
+        ("elapsed", "mine", "lower", "is 1.25 times as fast as stock"),
+        ("p99_us", "mine", "lower", "has 0.80 times the p99_us of stock (ratio 1.25,"),
+        ("rss_kib", "mine", "lower", "has 0.80 times the rss_kib of stock (ratio 1.25,"),
+        ("ops_s", "mine", "higher", "has 1.25 times the ops_s of stock (95 % CI"),
+        ("idle_time", "mine", "higher", "has 1.25 times the idle_time of stock (95 % CI"),
+    ],
+)
+def test_a_sentence_names_what_was_measured(metric, command, better, says):
+    assert says in said(metric, command=command, better=better)
+
+
+@pytest.mark.parametrize("metric", ["populate", "cpu", "rss_kib"])
+def test_another_metric_is_never_told_as_the_operation(metric):
+    for speedup in (0.8, 1.0, 1.02, 1.25):
+        assert "frees" not in said(metric, speedup=speedup)
+        assert metric in said(metric, speedup=speedup) or "populates" in said(metric)
+
+
+def test_of_a_matrix_without_a_gain_the_metric_is_named():
+    groups = [patched(r, setting={"n": n}, parameters=OP) for n, r in ((1, 0.8), (4, 0.9))]
+    told = said("rss_kib", *groups, command="mine")
+    assert told == "of 2 settings none is shown to be better by rss_kib: 2 worse"
+
+
+def test_a_metric_that_is_no_time_has_no_seconds_and_no_speed():
+    content = of("rss_kib", command="mine")
+    samples = [*cell(times(1.0)), *patched(1.25)]
+    second = [
+        replace(s, value=(s.value or 0) * (1 + s.block % 3 / 250))
+        for s in patched(1.5, parameters=OP)
+    ]
+    across_runs = across(content, of("rss_kib", second, command="mine", run="other"))
+    texts = [
+        table.render(content),
+        table.render(content, format="markdown"),
+        mail.render(content),
+        page.render(content, []),
+        side_by_side.render(across_runs),
+    ]
+    for text in texts:
+        assert not re.search(r"\d ?m?s\b|faster|slower", text), text
+        assert "better" in text
+    assert "Ratio: rss_kib of stock over rss_kib." in flat(mail.render(content))
+    assert "sec/op" not in export.benchfmt(content, samples)
+    assert '"unit": "second"' not in export.pyperf(content, samples)
+    assert '"unit": "s"' not in kcidb.kcidb(content, samples)
+
+
+def test_a_throughput_fits_no_law_of_times_and_is_explained():
+    groups = [
+        patched(1 / (1 + n / 8), setting={"max_active": n}, parameters=OP) for n in (1, 2, 4, 8)
+    ]
+    content = of("ops_s", *groups, command="mine", better="higher")
+    assert content["experiments"][0]["curves"] == []
+    assert "Ratio: ops_s over ops_s of stock." in flat(mail.render(content))
+    assert "ops_s: higher is better" in flat(table.render(content))
+    assert export.notes("pyperf", content) == [
+        "smoke: of ops_s more is better, and pyperf calls more slower"
+    ]
+
+
+def test_the_seeds_times_stand_beside_the_same_time_only():
+    assert "320 GB" in table.render(of("elapsed", patched(1.25, parameters=OP)))
+    for metric, command in (("populate", "freebench"), ("elapsed", "mine")):
+        assert "320 GB" not in table.render(of(metric, command=command))
+
+
+def test_a_run_of_an_older_labctl_is_told_as_its_time():
+    (experiment,) = report(patched(1.25))["experiments"]
+    old = {k: v for k, v in experiment.items() if k not in ("metric", "better", "failures")}
+    assert "frees 3 GiB 1.25 times as fast" in sentence(old)
+    content = report(patched(1.25)) | {"experiments": [old]}
+    assert "frees 3 GiB" in flat(table.render(content))
+    assert "time of stock over time" in flat(mail.render(content))
+
+
+def test_notes_explain_only_columns_that_are_there():
+    text = table.render(report(patched(1.25)))
+    assert "Memory back" not in text
+    assert "CPU time" not in text
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "loaded", "says"),
+    [
+        (1, False, "1 of 8 blocks was disturbed; it is used all the same"),
+        (2, False, "2 of 8 blocks were disturbed; they are used all the same"),
+        (3, True, "the host stayed loaded: 3 of 8 blocks were disturbed"),
+        (8, True, "the host stayed loaded: 8 of 8 blocks were disturbed"),
+    ],
+)
+def test_a_few_disturbed_blocks_are_no_loaded_host(disturbed, loaded, says):
+    samples = [sample(block=b, disturbed="others" if b < disturbed else "") for b in range(8)]
+    found = usable(samples, 8)[1]
+    assert found.stays_loaded == loaded
+    told = {
+        "host_health": {
+            "disturbed": found.disturbed, "blocks": found.blocks, "left_out": [],
+            "stays_loaded": found.stays_loaded, "seen": {},
+        }
+    }  # fmt: skip
+    heading = health.heading(told)
+    assert heading.startswith(says)
+    assert ("stayed loaded" in heading) == loaded
+    was = "was disturbed and is used" if disturbed == 1 else "were disturbed and are used"
+    assert was in health.lines(told)[0]
+
+
+def test_one_thing_is_told_in_the_singular():
+    group = patched(1.4)
+    group[3] = replace(group[3], status="panic", value=None)
+    text = flat(table.render(report(group)))
+    assert "1 sample was not ok (1 panic)" in text
+
+
+def test_the_sign_flip_test_is_quoted_only_where_it_could_disagree():
+    six = [s for s in (*cell(times(1.0)), *patched(1.4)) if s.block < 6]
+    result = compare(six, baseline="stock", confidence=0.99, minimum_effect=0.02)
+    assert result.cells[1].verdict == "faster"
+    assert not [line for line in result.warnings if "sign-flip" in line]
+
+
+def test_ranks_are_quoted_only_where_the_t_test_sees_nothing():
+    near = times(1.02)
+    samples = [*cell(STOCK), *cell(near, kernel="new")]
+    result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
+    row = result.cells[1]
+    assert row.verdict == "undecided"
+    assert row.p_corrected < 0.05
+    assert row.p_wilcoxon < 0.05
+    assert not [line for line in result.warnings if "Wilcoxon" in line]
+
+
+def test_handovers_of_every_cell_are_claimed_only_if_all_counted():
+    panicked = [
+        replace(s, status="panic", value=None) for s in patched(1.4, setting={"max_active": 8})
+    ]
+    counted = patched(1.4, setting={"max_active": 4}, counters={"handovers": 3})
+    also = patched(1.4, setting={"max_active": 2}, counters={"handovers": 3})
+    text = flat(table.render(report(counted, also, panicked)))
+    assert "in every patched cell" not in text
+    assert "max_active=4: 3" in text
