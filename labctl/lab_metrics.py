@@ -12,10 +12,12 @@ Better = Literal["lower", "higher"]
 DEFAULT = "elapsed"
 # What freebench prints as `<name>_nanoseconds`.
 FREEBENCH_TIMES = frozenset({"elapsed", "cpu", "other_cpu", "populate", "memory_back"})
-_TIME_WORDS = frozenset({"elapsed", "time", "latency", "duration"})
+_TIME_WORDS = frozenset(
+    {"elapsed", "time", "latency", "duration", "wall", "real", "walltime", "runtime"}
+)
 _TIME_UNITS = frozenset(
     {f"{prefix}second{s}" for prefix in ("nano", "micro", "milli", "") for s in ("", "s")}
-    | {"ns", "us", "ms"}
+    | {f"{prefix}{sec}" for prefix in "num" for sec in ("s", "sec", "secs")}
 )
 # After a name these may also be short for "per second": ops_s.
 _SHORT_UNITS = frozenset({"s", "sec", "secs"})
@@ -26,9 +28,9 @@ _WORDS_OF_VERDICTS = {"faster": "better", "slower": "worse"}
 def is_time(metric: str, command: str = "") -> bool:
     """Return whether a metric is a time, so that less of it is better.
 
-    It is if its name ends in `elapsed`, `time`, `latency` or `duration`, perhaps
-    with a unit of time behind it, or in such a unit alone (`_ns`, `_seconds`; not
-    `_s`, nor `per_second`), or if `command` is freebench and prints it as one.
+    It is if its name ends in a word for a time (`elapsed`, `latency`), perhaps with a
+    unit of time behind it, or in such a unit alone (`_ns`, `_seconds`; not `_s`, nor
+    `per_second`), or if `command` is freebench and prints it as one.
     """
     words = _words(metric)
     if "per" in words:

@@ -10,6 +10,7 @@ from typing import Any
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
 from labctl.experiments.quantity import KNOWN_UNITS, TIME_SUFFIXES, Quantity, number, quantity
+from labctl.lab_metrics import is_time
 from labctl.units import quote
 
 _MIB = 2**20
@@ -74,8 +75,9 @@ def _field(measurements: dict[str, Any], metric: str) -> Quantity:
     if not isinstance(value, int | float) or isinstance(value, bool):
         seen = quote(repr(value), _SEEN_CHARACTERS)
         raise BadOutput(f"{key} is not a JSON number, but {seen}")
-    # The metric's own name may end in its unit.
-    suffix = next((s for s in TIME_SUFFIXES if key.endswith(s)), None)
+    # The metric's own name may end in its unit; but `requests_per_second` is no time.
+    is_named = key != metric or is_time(metric)
+    suffix = next((s for s in TIME_SUFFIXES if key.endswith(s)), None) if is_named else None
     factor = TIME_SUFFIXES.get(suffix or "", 1.0)
     return Quantity(float(value) * factor, None if suffix is None else True)
 
@@ -111,10 +113,10 @@ def _plain(text: str, metric: str) -> Quantity:
 def _check_duration(found: Quantity, metric: str, took_seconds: float, cpus: int | None) -> None:
     words = set(metric.lower().split("_"))
     is_cpu_time = bool(words & _CPU_TIMES)
-    is_time = found.is_time
-    if is_time is None:
-        is_time = bool(words & (_TIMES | _CPU_TIMES)) and not words & _NO_TIMES
-    if not is_time or (is_cpu_time and cpus is None):
+    shows_time = found.is_time
+    if shows_time is None:
+        shows_time = bool(words & (_TIMES | _CPU_TIMES)) and not words & _NO_TIMES
+    if not shows_time or (is_cpu_time and cpus is None):
         return
     parallel = cpus if is_cpu_time and cpus is not None else 1
     limit = parallel * took_seconds * (1 + _CLOCKS_DIFFER) + _TICKS_SECONDS

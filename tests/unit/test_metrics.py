@@ -6,6 +6,7 @@ import pytest
 from samples import cell, replace, sample
 from test_reports import RUN, STOCK, flat, patched, report, times
 
+from labctl.experiments.workload import measure
 from labctl.lab_metrics import MetricKind, better_of, is_time
 from labctl.reports import export, health, kcidb, mail, page, side_by_side, table
 from labctl.reports.sentence import sentence
@@ -214,3 +215,13 @@ def test_handovers_of_every_cell_are_claimed_only_if_all_counted():
     text = flat(table.render(report(counted, also, panicked)))
     assert "in every patched cell" not in text
     assert "max_active=4: 3" in text
+
+
+@pytest.mark.parametrize("metric", ["requests_per_second", "bytes_per_ms", "ops_s", "ops_sec"])
+def test_a_rate_is_no_time_that_outlives_its_command(metric):
+    assert measure(f'{{"{metric}": 5000}}', metric, took_seconds=1.0)[0] == 5000
+
+
+def test_a_unit_in_a_metrics_own_name_still_counts():
+    assert measure('{"p99_us": 5000}', "p99_us", took_seconds=1.0)[0] == pytest.approx(5e-3)
+    assert measure('{"populate_s": 0.5}', "populate", took_seconds=1.0)[0] == 0.5
