@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from labctl.lab_arch import ArchName
 from labctl.lab_files import lineage
 from labctl.lab_findings import Findings
 from labctl.lab_models import KernelEntry, LabFile
@@ -26,7 +27,9 @@ def check_arch(file: LabFile, found: Findings) -> None:
             found.add(path, "stands beside `base:`", hint, at_key=True)
     if not found.sound("defaults"):
         return
-    arches = {name: _arch(file, name) for name in file.kernels if found.sound("kernels", name)}
+    arches = {
+        name: arch_of_kernel(file, name) for name in file.kernels if found.sound("kernels", name)
+    }
     _defaults(file, [name for name, arch in arches.items() if arch == "arm64"], found)
     for name, experiment in file.experiments.items():
         path = ("experiments", name, "kernels")
@@ -38,7 +41,7 @@ def check_arch(file: LabFile, found: Findings) -> None:
             found.add(path, f"are not of one architecture: {told}", hint)
 
 
-def _arch(file: LabFile, name: str) -> str | None:
+def arch_of_kernel(file: LabFile, name: str) -> ArchName | None:
     """Return the architecture of a kernel, None if one of its bases is faulty."""
     entries: list[KernelEntry] | None = lineage(file, name)
     return None if entries is None else entries[0].arch or file.defaults.arch

@@ -11,6 +11,7 @@ from labctl import units
 from labctl.lab_arch_checks import check_arch
 from labctl.lab_files import absolute, check_fragments, check_kernels
 from labctl.lab_findings import Findings
+from labctl.lab_guest_checks import check_guests
 from labctl.lab_models import (
     LOCAL_DISTANCE,
     Blocks,
@@ -34,6 +35,7 @@ def check(file: LabFile, found: Findings, root: Path) -> None:
         _distances(guest, ("guests", name), found)
         _memory_kind(guest, ("guests", name), found, file.defaults.launcher)
     _default_guest(file, found)
+    check_guests(file, default_guest(file), found)
     if found.sound_section("kernels"):
         check_kernels(file, found, root)
         check_arch(file, found)

@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from labctl.errors import UserError
-from labctl.lab_findings import suggestion
+from labctl.lab_arch import ArchName
+from labctl.lab_findings import dotted, suggestion
+from labctl.lab_guest_checks import mistakes
 from labctl.lab_models import Lab, Topology
 from labctl.units import Scalar, UnitError, scalar
 
@@ -63,7 +65,7 @@ def cases(lab: Lab, asked: Asked) -> list[Case]:
         varied = [f"{n}={v}" for n, v in shape.items() if _is_list(n, asked.topology[n])]
         mine = {n: v for n, v in asked.tunables.items() if lab.tunables[n].applies_to(kernel)}
         for values in _points(mine):
-            case = _case(kernel, _topology(base, shape), varied, values)
+            case = _case(kernel, _topology(base, shape, lab.kernels[kernel].arch), varied, values)
             found.setdefault(case.id, case)
     return list(found.values())
 
@@ -86,7 +88,7 @@ def _points(values: Setting) -> Iterable[dict[str, Any]]:
         yield dict(zip(values, point, strict=True))
 
 
-def _topology(base: Topology, shape: Setting) -> Topology:
+def _topology(base: Topology, shape: Setting, arch: ArchName) -> Topology:
     given = dict(shape)
     distances = given.get("distances")
     if isinstance(distances, int):
@@ -105,6 +107,9 @@ def _topology(base: Topology, shape: Setting) -> Topology:
     matrix = topology.distances.matrix
     if matrix is not None and {len(matrix), *map(len, matrix)} != {topology.nodes}:
         raise UserError(f"the distances must be {topology.nodes} rows of {topology.nodes}")
+    for mistake in mistakes(topology, [arch], "auto"):
+        where = f"the topology: {dotted(mistake.path)}"
+        raise UserError(mistake.what, where=where, hint=mistake.hint)
     return topology
 
 

@@ -533,6 +533,11 @@ IN_GUESTS = [
     ("{nodes: 2, distances: {matrix: [[10, 20], [20, 11]]}}", "matrix[1][1]", "must be 10"),
     ("{nodes: 2, distances: {matrix: [[10, x], [20, 10]]}}", "matrix[0][1]", "whole number"),
     ("{nodes: 1, distances: {remote: 20, matrix: [[10]]}}", "remote", "beside `matrix:`"),
+    ("{distances: {remote: 10}}", "distances.remote", "at least 11, got 10"),
+    ("{nodes: 2, distances: {matrix: [[10, 20], [10, 10]]}}", "matrix[1][0]", "at least 11"),
+    ("{nodes: 64, cpus_per_node: 4, memory_per_node: 64MiB}", "cpus_per_node", "at most 255"),
+    ("{nodes: 50, cpus_per_node: 5, memory_per_node: 64MiB}", "cpus_per_node", "APIC ID 396"),
+    ("{nodes: 129}", "nodes", "at most 128, and is 129"),
     ("{cpu: 1}", "cpu", "unknown key"),
 ]
 
@@ -544,6 +549,21 @@ def test_a_mistake_in_a_guest(folder: Path, guest: str, key: str, what: str) -> 
     assert problem.line == 3
     assert problem.key.endswith(key)
     assert what in problem.what
+
+
+@pytest.mark.parametrize(
+    ("guest", "defaults"),
+    [
+        ("{nodes: 1, distances: {remote: 10}}", "{}"),
+        ("{nodes: 127, cpus_per_node: 2, memory_per_node: 64MiB}", "{}"),
+        ("{nodes: 1, cpus_per_node: 255}", "{}"),
+        ("{nodes: 50, cpus_per_node: 5, memory_per_node: 64MiB}", "{accel: kvm}"),
+        ("{nodes: 128, cpus_per_node: 4, memory_per_node: 64MiB}", "{arch: arm64}"),
+    ],
+)
+def test_what_qemu_and_linux_take_is_no_mistake(folder: Path, guest: str, defaults: str) -> None:
+    text = HEAD.replace("{nodes: 4, memory_per_node: 1GiB}", guest) + BODY + EXPERIMENT
+    read(folder, f"{text}defaults: {defaults}\n")
 
 
 def test_a_forgotten_unit_is_guessed(folder: Path) -> None:

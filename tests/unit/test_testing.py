@@ -96,6 +96,7 @@ def test_a_topology_is_a_guest_of_the_lab_with_changes(lab):
         ({"topology": {"nodes": 0}}, "topology makes no sense: nodes"),
         ({"topology": {"memory_per_node": "512MB"}}, "memory_per_node"),
         ({"topology": {"distances": [[10]]}}, "4 rows of 4"),
+        ({"topology": {"distances": 10}}, "expected at least 11, got 10"),
     ],
 )
 def test_a_mistake_names_what_there_is(lab, asked, said):
