@@ -211,7 +211,7 @@ class Builder:
             )
         make.configure(request.options)
         if self._guard is not None:
-            config = kconfig.values((tree.build / ".config").read_text())
+            config = kconfig.values((tree.build / ".config").read_text("utf-8", "replace"))
             self._guard.check_config(request.image.kernel, config, request.image.arch)
         make.build()
 

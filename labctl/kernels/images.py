@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Image:
         return tuple(Hashed(path, digest) for path, digest in both if path and digest)
 
 
-def address(image: Image, options: Iterable[Option]) -> str:
+def address(image: Image, options: Sequence[Option]) -> str:
     """Return the hex hash of all that goes into an image."""
     content = {
         "builder": _BUILDER,
@@ -66,6 +66,10 @@ def address(image: Image, options: Iterable[Option]) -> str:
         "kconfig": sorted((o.name, o.value) for o in options),
         "compiler": image.compiler,
     }
+    # Of a choice Kconfig takes the member that is named last.
+    order = [o.name for o in sorted(options, key=lambda o: o.rank) if o.value == "y"]
+    if order != sorted(order):
+        content["order"] = order
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

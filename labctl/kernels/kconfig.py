@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labctl.errors import UserError
+from labctl.kernels import kconfig_source
+from labctl.kernels.kconfig_expression import number
+from labctl.kernels.kconfig_reason import Reasons
 from labctl.lab_arch import X86_64, Architecture
 
 _SET = re.compile(r"^(CONFIG_\w+)=(.*)$")
-_UNSET = re.compile(r"^# (CONFIG_\w+) is not set$")
-_DEFINED = re.compile(r"^[ \t]*(?:menu)?config[ \t]+(\w+)[ \t]*$", re.MULTILINE)
-_DEPENDS = re.compile(r"^[ \t]+depends on[ \t]+(.+)$", re.MULTILINE)
-_PROMPT = re.compile(
-    r'^[ \t]+(?:(?:def_)?(?:bool|tristate|int|hex|string)|prompt)[ \t]+"', re.MULTILINE
-)
+_UNSET = re.compile(r"^#\s*(CONFIG_\w+) is not set$")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_VALUE = re.compile(rf"[ymn]|-?[0-9]+|(?:0[xX])?[0-9a-fA-F]+|{_STRING.pattern}")
+_ESCAPED = re.compile(r"\\(.)")
+# The head of a .config that Kconfig wrote: it names what was computed as well.
+_GENERATED = "# Automatically generated file; DO NOT EDIT."
 _DIGEST_DIGITS = 8
+_MOST_TOLD = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One requested option and where it was requested; `value` is "n" for not set."""
+    """One requested option and where it was requested; `value` is "n" for not set.
+
+    `generated`: in a .config that Kconfig wrote. `rank` is its place among all that is
+    requested: of a choice Kconfig takes the last. `earlier` is what it overrides.
+    """
 
     name: str
     value: str
     file: Path
     line: int
+    generated: bool = field(default=False, compare=False)
+    rank: int = field(default=0, compare=False)
+    earlier: Option | None = field(default=None, compare=False)
 
 
 def of_arch(fragments: Iterable[Path], arch: Architecture) -> list[Path]:
@@ -50,25 +61,38 @@ def parse(text: str, file: Path) -> list[Option]:
     Raises:
         UserError: a line is neither an option, a comment nor empty.
     """
-    options = []
-    for number, line in enumerate(text.splitlines(), 1):
+    options, generated = [], False
+    for count, line in enumerate(text.split("\n"), 1):
         words = line.strip()
+        generated = generated or words == _GENERATED
         found = _SET.match(words) or _UNSET.match(words)
         if found:
-            value = found[2] if found.re is _SET else "n"
-            options.append(Option(found[1], value, file, number))
+            value = found[2].strip() if found.re is _SET else "n"
+            _check_value(found[1], value, f"{file}:{count}")
+            options.append(Option(found[1], value, file, count, generated))
         elif words and not words.startswith("#"):
             raise UserError(
                 f"{words!r} is not a kconfig line",
-                where=f"{file}:{number}",
+                where=f"{file}:{count}",
                 hint="CONFIG_NAME=y, CONFIG_NAME=n or # CONFIG_NAME is not set",
             )
     return options
 
 
+def _check_value(name: str, value: str, where: str) -> None:
+    if _VALUE.fullmatch(value):
+        return
+    comment = "; a comment goes on a line of its own" if "#" in value else ""
+    raise UserError(
+        f"{name} has the invalid value {value!r}",
+        where=where,
+        hint=f'expected y, m, n, a number, or "text" in double quotes{comment}',
+    )
+
+
 def values(config: str) -> dict[str, str]:
     """Return the options of a .config that are on, whatever else stands in it."""
-    found = (_SET.match(line.strip()) for line in config.splitlines())
+    found = (_SET.match(line.strip()) for line in config.split("\n"))
     return {match[1]: match[2] for match in found if match}
 
 
@@ -87,22 +111,39 @@ def merge(fragments: Iterable[Path]) -> list[Option]:
         UserError: a fragment cannot be read or parsed.
     """
     merged: dict[str, Option] = {}
+    ranks = itertools.count()
     for path in fragments:
         try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
+            text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        except OSError as error:
             raise UserError(
-                f"the kconfig fragment cannot be read: {error}", where=str(path)
+                f"the kconfig fragment cannot be read: {error.strerror or error}",
+                where=str(path),
             ) from None
         for option in parse(text, path):
-            merged[option.name] = option
+            earlier = merged.get(option.name)
+            merged[option.name] = replace(option, rank=next(ranks), earlier=earlier)
     return list(merged.values())
 
 
-def render(options: Sequence[Option]) -> str:
-    """Return options as the text that KCONFIG_ALLCONFIG takes."""
+def overridden(options: Iterable[Option]) -> str:
+    """Return a line for each value that a later one replaced, for the build log."""
+    lines = []
+    for option in options:
+        before = option.earlier
+        if before is not None and before.value != option.value:
+            lines.append(
+                f"labctl: {before.file}:{before.line}: {before.name}={before.value} is overridden"
+                f" by {option.file}:{option.line}: {option.name}={option.value}\n"
+            )
+    return "".join(lines)
+
+
+def render(options: Iterable[Option]) -> str:
+    """Return options as the text that KCONFIG_ALLCONFIG takes, in the order of the requests."""
     return "".join(
-        f"# {o.name} is not set\n" if o.value == "n" else f"{o.name}={o.value}\n" for o in options
+        f"# {o.name} is not set\n" if o.value == "n" else f"{o.name}={o.value}\n"
+        for o in sorted(options, key=lambda option: option.rank)
     )
 
 
@@ -112,7 +153,7 @@ def digest(options: Iterable[Option], arch: Architecture = X86_64) -> str:
     It ends in the architecture's name, if that is not x86_64.
     """
     text = "\n".join(sorted(f"{o.name}={o.value}" for o in options))
-    name = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]
+    name = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_DIGITS]
     return name if arch is X86_64 else f"{name}-{arch.name}"
 
 
@@ -124,56 +165,35 @@ def check(
     Raises:
         UserError: names every option that Kconfig dropped or changed, and why it may have.
     """
-    result = {o.name: o.value for o in parse(config, Path(".config"))}
-    lost = [o for o in requested if result.get(o.name, "n") != o.value]
+    result = values(config)
+    lost = [o for o in requested if not _holds(o.value, result.get(o.name))]
     if not lost:
         return
-    known = _definitions(source, arch)
+    bare = {name.removeprefix("CONFIG_"): value for name, value in result.items()}
+    reasons = Reasons(kconfig_source.read(source, arch), bare, requested)
+    lost = [option for option in lost if not reasons.is_expected(option)]
     lines = [
-        f"  {option.file}:{option.line}: {option.name}={option.value}"
-        f" became {result.get(option.name, 'n')}: {_reason(option, known)}"
-        for option in lost
+        f"\n  {option.file}:{option.line}: {option.name}={option.value}"
+        f" became {result.get(option.name, 'n')}: {reasons.of(option)}"
+        for option in lost[:_MOST_TOLD]
     ]
     count = len(lost)
-    raise UserError(
-        f"{count} requested kconfig option{'s' if count > 1 else ''} did not hold:\n"
-        + "\n".join(lines),
-        hint="add what the option depends on to the fragment, or drop the option",
-    )
-
-
-def _reason(option: Option, known: dict[str, list[str]]) -> str:
-    name = option.name.removeprefix("CONFIG_")
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        return "no Kconfig file of this source has it" + (
-            f"; did you mean CONFIG_{near[0]}?" if near else ""
+    if count:
+        more = f"\n  and {count - _MOST_TOLD} more" if count > _MOST_TOLD else ""
+        raise UserError(
+            f"{count} requested kconfig option{'s' if count > 1 else ''} did not hold:"
+            f"{''.join(lines)}{more}",
+            hint="add what the option depends on to the fragment, or drop the option",
         )
-    blocks = known[name]
-    if not any(_PROMPT.search(block) for block in blocks):
-        return "it cannot be asked for: only other options turn it on or off"
-    depends = " or ".join(
-        dict.fromkeys(" && ".join(_DEPENDS.findall(block)) for block in blocks if block)
-    )
-    if option.value == "n":
-        return "something selects it" + (f" (it depends on {depends})" if depends else "")
-    return f"it depends on {depends}" if depends else "what stands around it is off"
 
 
-def _definitions(source: Path, arch: Architecture) -> dict[str, list[str]]:
-    """Return all options of a source, each with the text of its definitions."""
-    found: dict[str, list[str]] = {}
-    for path in _kconfig_files(source, arch):
-        text = path.read_text("utf-8", "replace")
-        for match in _DEFINED.finditer(text):
-            body = re.match(r"(?:\n(?:[ \t].*)?)*", text[match.end() :])
-            found.setdefault(match[1], []).append(body[0] if body else "")
-    return found
-
-
-def _kconfig_files(source: Path, arch: Architecture) -> Iterator[Path]:
-    """Yield the Kconfig files that a kernel of an architecture reads."""
-    for path in source.rglob("Kconfig*"):
-        parts = path.relative_to(source).parts
-        if path.is_file() and not (parts[0] == "arch" and parts[1] not in {arch.kbuild, path.name}):
-            yield path
+def _holds(wanted: str, got: str | None) -> bool:
+    """Return whether two values mean the same; None is an option that is not there."""
+    if got is None or wanted == got:
+        return got is not None or wanted in {"n", '""'}
+    if _STRING.fullmatch(wanted) and _STRING.fullmatch(got):
+        return _ESCAPED.sub(r"\1", wanted) == _ESCAPED.sub(r"\1", got)
+    numbers = number(wanted), number(got)
+    if None not in numbers and numbers[0] == numbers[1]:
+        return True
+    return got.lower() == f"0x{wanted.lower()}"  # of a hex, which may be given without it

@@ -72,21 +72,22 @@ class Make:
         build = self.tree.build
         build.mkdir(parents=True, exist_ok=True)
         wanted, fresh = build / ".labctl-allconfig", build / ".config.new"
-        wanted.write_text(kconfig.render(options))
+        wanted.write_bytes(kconfig.render(options).encode("utf-8", "surrogateescape"))
         fresh.unlink(missing_ok=True)
         more = {"KCONFIG_ALLCONFIG": str(wanted), "KCONFIG_CONFIG": str(fresh)}
         with self.tree.at_work():
             done = proc.run(
                 self._argv("allnoconfig", more=more), timeout_seconds=_CONFIG_SECONDS, check=False
             )
+        told = kconfig.overridden(options).encode("utf-8", "surrogateescape")
         with self.log.open("ab") as log:
-            log.write(done.stdout + done.stderr)
+            log.write(told + done.stdout + done.stderr)
         if done.status != 0:
             raise self._failed("cannot be configured")
-        text = fresh.read_text()
+        text = fresh.read_text("utf-8", "surrogateescape")
         kconfig.check(options, text, self.tree.src, self.arch)
         config = build / ".config"
-        if not config.is_file() or config.read_text() != text:
+        if not config.is_file() or config.read_text("utf-8", "surrogateescape") != text:
             fresh.replace(config)
         else:
             fresh.unlink()

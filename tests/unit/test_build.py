@@ -130,6 +130,18 @@ def test_a_changed_fragment_is_another_image(lab):
     assert first.bzimage.is_file()
 
 
+def test_the_order_of_options_is_in_the_address_since_a_choice_goes_to_the_last(lab, tmp_path):
+    one = faketree.fragment(tmp_path / "one.config", "CONFIG_NUMA=y\n")
+    two = faketree.fragment(tmp_path / "two.config", "CONFIG_KALLSYMS=y\n")
+    assert lab.image(kconfig=(one, two)).hash != lab.image(kconfig=(two, one)).hash
+
+
+def test_what_a_fragment_overrides_is_in_the_build_log(lab, tmp_path):
+    more = faketree.fragment(tmp_path / "more.config", "CONFIG_NUMA=n\n")
+    log = lab.image(kconfig=(lab.config, more)).bzimage.with_name("build.log").read_text()
+    assert "base.config:1: CONFIG_NUMA=y is overridden by" in log
+
+
 def test_a_dropped_option_stops_the_build(lab):
     faketree.fragment(lab.config, "CONFIG_NUMA_BALANCING=y\n")
     with pytest.raises(UserError, match=r"base.config:1: CONFIG_NUMA_BALANCING=y became n"):

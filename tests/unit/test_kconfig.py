@@ -4,7 +4,7 @@ import faketree
 import pytest
 
 from labctl.errors import UserError
-from labctl.kernels import kconfig
+from labctl.kernels import kconfig, kconfig_expression
 
 
 def options(tmp_path, *texts):
@@ -97,3 +97,229 @@ def test_options_of_other_architectures_are_not_known(tmp_path):
 def test_a_config_is_read_by_the_same_rules():
     found = kconfig.parse("#\n# Automatic\n#\nCONFIG_A=y\n# CONFIG_B is not set\n", Path("c"))
     assert [(o.name, o.value) for o in found] == [("CONFIG_A", "y"), ("CONFIG_B", "n")]
+
+
+# What is read of a fragment.
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Y", "yes", "", "console=ttyS0", '"no end', '"a" b', "y # why", '"a\\"', "0x", "1.5"],
+)
+def test_a_value_that_kconfig_would_misread_is_told(tmp_path, value):
+    with pytest.raises(UserError, match="CONFIG_A has the invalid value") as caught:
+        options(tmp_path, f"CONFIG_B=y\nCONFIG_A={value}\n")
+    assert "1.config:2: " in str(caught.value)
+    assert ("a comment goes on a line of its own" in str(caught.value)) == ("#" in value)
+
+
+@pytest.mark.parametrize("value", ["y", "m", "-1", "0x1F", "ff", '""', r'"a#b \" c"', '"a\x0cb"'])
+def test_every_value_of_kconfig_is_one(tmp_path, value):
+    (found,) = options(tmp_path, f"CONFIG_A={value}\n")
+    assert found.value == value
+
+
+def test_fragments_of_other_systems_are_read(tmp_path):
+    path = tmp_path / "dos.config"
+    lines = (b"\xef\xbb\xbfCONFIG_A=y", b"#CONFIG_B is not set", b"# caf\xe9", b'CONFIG_C="\xe9"')
+    path.write_bytes(b"\r\n".join(lines) + b"\r\n")
+    found = kconfig.merge([path])
+    assert [(o.name, o.value) for o in found[:2]] == [("CONFIG_A", "y"), ("CONFIG_B", "n")]
+    assert kconfig.render(found).encode("utf-8", "surrogateescape").endswith(b'CONFIG_C="\xe9"\n')
+    assert kconfig.digest(found)
+
+
+def test_what_a_later_line_overrides_is_told(tmp_path):
+    found = options(
+        tmp_path, "CONFIG_A=y\nCONFIG_B=y\nCONFIG_A=m\n", "CONFIG_B=y\n# CONFIG_A is not set\n"
+    )
+    assert kconfig.overridden(found) == (
+        f"labctl: {tmp_path}/1.config:3: CONFIG_A=m is overridden"
+        f" by {tmp_path}/2.config:2: CONFIG_A=n\n"
+    )
+
+
+# Choices, what Kconfig computes, and reasons.
+
+RICH = """
+config CC_VERSION_TEXT
+\tstring
+\tdefault "$(CC_VERSION_TEXT)"
+\thelp
+\t  Not a definition:
+
+\t  config NOWHERE
+
+config PAHOLE_VERSION
+\tint
+\tdefault $(shell,$(srctree)/scripts/pahole-version.sh $(PAHOLE))
+
+config PAHOLE_HAS_BTF
+\tdef_bool PAHOLE_VERSION >= 119
+
+config MODULES
+\tbool "Modules"
+
+choice
+\tprompt "Preemption"
+\tdefault NONE
+config NONE
+\tbool "None"
+config VOLUNTARY
+\tbool "Voluntary"
+config FULL
+\tbool "Full"
+\tdepends on !NO_PREEMPT
+endchoice
+
+config NO_PREEMPT
+\tbool "No preemption"
+
+config BTF
+\tbool "BTF"
+\tdepends on MODULES && PAHOLE_HAS_BTF
+
+config COUNT
+\tint "Count" if \\
+\t\tMODULES
+\trange 2 8
+
+config START
+\thex "Start"
+
+config TEXT
+\tstring "Text"
+
+config DRIVER
+\ttristate "Driver"
+
+if MODULES
+menu "Inner"
+\tdepends on DRIVER || !TEXT
+source "drivers/$(SRCARCH)/Kconfig"
+endmenu
+endif
+"""
+
+
+@pytest.fixture
+def rich(tmp_path):
+    source = tmp_path / "src"
+    (source / "drivers/x86").mkdir(parents=True)
+    (source / "Kconfig").write_text(RICH)
+    (source / "drivers/x86/Kconfig").write_text('config LEAF\n\tbool "Leaf"\n')
+    return source
+
+
+def outcome(tmp_path, source, config, *texts):
+    """Return what is said of options that did not hold, an empty text if all did."""
+    try:
+        kconfig.check(options(tmp_path, *texts), config, source)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_a_later_fragment_takes_a_choice(tmp_path, rich):
+    config = "# CONFIG_NONE is not set\nCONFIG_VOLUNTARY=y\n# CONFIG_FULL is not set\n"
+    both = "CONFIG_NONE=y\n", "CONFIG_VOLUNTARY=y\n"
+    assert outcome(tmp_path, rich, config, *both) == ""
+    said = outcome(tmp_path, rich, config, *reversed(both))
+    assert "2.config:1: CONFIG_NONE=y became n: of its choice CONFIG_VOLUNTARY is on" in said
+
+
+def test_a_choice_that_needs_one_says_which(tmp_path, rich):
+    said = outcome(tmp_path, rich, "CONFIG_NONE=y\n", "# CONFIG_NONE is not set\n")
+    assert "ask for another one (CONFIG_VOLUNTARY, CONFIG_FULL)" in said
+
+
+def test_a_choice_that_depends_on_something_says_on_what(tmp_path, rich):
+    config = "CONFIG_NONE=y\nCONFIG_NO_PREEMPT=y\n"
+    said = outcome(tmp_path, rich, config, "CONFIG_FULL=y\n")
+    assert "it depends on !NO_PREEMPT (CONFIG_NO_PREEMPT is y)" in said
+
+
+def test_the_member_that_was_asked_for_last_is_rendered_last(tmp_path):
+    found = options(tmp_path, "CONFIG_NONE=y\n", "CONFIG_FULL=y\n", "CONFIG_NONE=y\n")
+    assert kconfig.render(found) == "CONFIG_FULL=y\nCONFIG_NONE=y\n"
+
+
+COMPUTED = 'CONFIG_CC_VERSION_TEXT="gcc-12"\nCONFIG_PAHOLE_VERSION=124\n'
+
+
+def test_what_kconfig_computes_is_taken_as_it_comes(tmp_path, rich):
+    config = 'CONFIG_CC_VERSION_TEXT="gcc-14"\nCONFIG_PAHOLE_VERSION=0\n'
+    assert outcome(tmp_path, rich, config, COMPUTED) == ""
+    has = f"{COMPUTED}CONFIG_PAHOLE_HAS_BTF=y\n"
+    head = "#\n# Automatically generated file; DO NOT EDIT.\n# Linux/x86 6.1 Configuration\n#\n"
+    assert outcome(tmp_path, rich, config, head + has) == ""
+    assert "3: CONFIG_PAHOLE_HAS_BTF=y became n: it cannot" in outcome(tmp_path, rich, config, has)
+
+
+def test_what_the_hosts_tools_keep_off_is_told_with_them(tmp_path, rich):
+    config = "CONFIG_MODULES=y\nCONFIG_PAHOLE_VERSION=0\n"
+    said = outcome(tmp_path, rich, config, "CONFIG_BTF=y\n")
+    assert (
+        "(CONFIG_PAHOLE_HAS_BTF is not set, since PAHOLE_VERSION >= 119 is not so:"
+        " CONFIG_PAHOLE_VERSION is 0)"
+    ) in said
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got"),
+    [
+        ("16", "0x10"),
+        ("0x1F", "0x1f"),
+        ("1f", "0x1f"),
+        ('"a\\b"', '"ab"'),
+        ('""', None),
+        ("n", None),
+    ],
+)
+def test_another_spelling_of_the_same_value_holds(tmp_path, rich, wanted, got):
+    config = "" if got is None else f"CONFIG_START={got}\n"
+    assert outcome(tmp_path, rich, config, f"CONFIG_START={wanted}\n") == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "config", "reason"),
+    [
+        ("DRIVER=m", "CONFIG_DRIVER=y", "without CONFIG_MODULES=y there is no m"),
+        ("MODULES=m", "CONFIG_MODULES=y", "it is a bool: y or n"),
+        ("COUNT=0x4", "CONFIG_MODULES=y\nCONFIG_COUNT=2", "it is an int: a decimal number"),
+        ("COUNT=016", "CONFIG_MODULES=y\nCONFIG_COUNT=2", "it is an int: a decimal number"),
+        ("COUNT=9", "CONFIG_MODULES=y\nCONFIG_COUNT=8", "its range is 2 8"),
+        ("COUNT=4", "CONFIG_COUNT=2", "it depends on MODULES (CONFIG_MODULES is not set)"),
+        ("START=y", "CONFIG_START=0x0", "it is a hex"),
+        ("TEXT=y", 'CONFIG_TEXT=""', "it is a string"),
+        ("LEAF=y", "CONFIG_DRIVER=y", "(CONFIG_MODULES is not set)"),
+        (
+            "LEAF=y",
+            "CONFIG_MODULES=y\nCONFIG_TEXT=y",
+            "DRIVER is not set or CONFIG_TEXT is y",
+        ),
+        ("NOWHERE=y", "", "no Kconfig file of this source has it"),
+    ],
+)
+def test_the_reason_is_the_true_one(tmp_path, rich, asked, config, reason):
+    assert reason in outcome(tmp_path, rich, f"{config}\n", f"CONFIG_{asked}\n")
+
+
+def test_of_very_many_only_the_first_are_told(tmp_path, rich):
+    said = outcome(tmp_path, rich, "", "".join(f"CONFIG_X{n}=y\n" for n in range(300)))
+    assert said.startswith("300 requested kconfig options did not hold:")
+    assert "and 260 more" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("A", 2), ("M", 1), ("!A", 0), ("!M", 1), ("A && M", 1), ("NONE || M", 1),
+        ("A && (NONE || !NONE)", 2), ("V >= 119", 2), ("V < 119", 0), ('T = "x"', 2),
+        ("T != x", 0), ("$(cc-option,-f(x))", 2), ("A && $(success,a && b)", 2), ("A && (", 2),
+        ("", 2),
+    ],
+)  # fmt: skip
+def test_expressions_of_kconfig_are_evaluated(text, level):
+    config = {"A": "y", "M": "m", "V": "124", "T": '"x"'}
+    assert kconfig_expression.parse(text).level(config) == level
