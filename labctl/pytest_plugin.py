@@ -215,11 +215,25 @@ def _watch(config: pytest.Config) -> Watch:
             limit = size(memory) if memory else None
         except UnitError as error:
             raise pytest.UsageError(f"--lab-memory: {error}; {error.hint}") from error
+        _keep_state(config, lab)
         bench = Bench(lab, keep=config.getoption("--lab-keep-failed"), memory_bytes=limit)
         watch = Watch(bench, case_of)
         config.stash[_WATCH] = watch
         config.pluginmanager.register(watch, "labctl-watch")
     return config.stash[_WATCH]
+
+
+def _keep_state(config: pytest.Config, lab: Lab) -> None:
+    """Keep `labctl clean` out of the lab's state folder until this process is done."""
+    from labctl import state
+    from labctl.errors import LabError
+
+    stack = contextlib.ExitStack()
+    try:
+        stack.enter_context(state.used(lab.state))
+    except LabError as error:
+        raise pytest.UsageError(*str(error).splitlines()) from error
+    config.add_cleanup(stack.close)
 
 
 @pytest.fixture(scope="session")

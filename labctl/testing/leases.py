@@ -96,9 +96,11 @@ class Leases:
         deadline = time.monotonic() + deadline_seconds
         while (lease := self.take_now(room)) is None:
             if time.monotonic() > deadline:
+                with locked(self.folder / "ledger.lock"):
+                    held = self.held()
                 raise HostError(
                     f"no room for guests of {room} within {deadline_seconds:g} s: others hold "
-                    f"{self.held()}, {self.available_bytes() / GIB:.1f} GiB are free",
+                    f"{held}, {self.available_bytes() / GIB:.1f} GiB are free",
                     hint="end other guests (`labctl down`), or take fewer processes (-n)",
                 )
             time.sleep(_POLL_SECONDS)
@@ -119,10 +121,13 @@ class Leases:
             return Lease(path, descriptor)
 
     def held(self) -> Room:
-        """Return what is held by all processes together; what dead ones held is cleared away."""
+        """Return what is held by all processes together; what dead ones held is cleared away.
+
+        Under the ledger's lock: a lease that is being made would be taken for a dead one's.
+        """
         total = Room()
         for path in self.folder.glob(f"*{_SUFFIX}"):
-            with contextlib.suppress(FileNotFoundError, ValueError):
+            with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
                 with path.open("rb") as file:
                     if _is_free(file.fileno()):
                         path.unlink(missing_ok=True)

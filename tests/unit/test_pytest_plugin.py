@@ -49,6 +49,21 @@ def collected(project, *words):
     return {line.partition("::")[2] for line in done.outlines if "::" in line}
 
 
+def test_no_clean_while_tests_run(project):
+    project.makepyfile(
+        test_it="""
+        import pytest
+        from labctl.errors import UserError
+        from labctl.guests.prepare import remove_built
+
+        def test_it(lab):
+            with pytest.raises(UserError, match="works here"):
+                remove_built(lab, runs_too=True)
+        """
+    )
+    project.runpytest("-q").assert_outcomes(passed=1)
+
+
 def test_markers_make_the_cases(project):
     assert collected(project) == {
         "test_one[mine-max_active=4]",
