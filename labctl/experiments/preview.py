@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labctl import host
+from labctl.errors import UserError
 from labctl.experiments.plan import Plan, Visit, plan
 from labctl.guests import accelerator, launchers
 from labctl.guests.guest import GuestSpec
@@ -103,7 +104,10 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
     from labctl.results.stored import spread_of
 
     for run in runs.list_runs(lab.state / "runs"):
-        sd = spread_of(run, planned.experiment.workload)
+        try:
+            sd = spread_of(run, planned.experiment.workload)
+        except UserError:  # damaged: `report` says so, and others tell as much
+            continue
         if sd is None:
             continue
         rule = planned.statistics
@@ -123,7 +127,10 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
 def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
     """Return seconds a boot, seconds a visit, and where the figures come from."""
     for run in runs.list_runs(lab.state / "runs"):
-        record = run.read()
+        try:
+            record = run.read()
+        except UserError:
+            continue
         workload = planned.experiment.workload
         same = [e["name"] for e in record["experiments"] if e["workload"] == workload]
         timings = [t for name in same for t in record.get("timing", {}).get(name, [])]

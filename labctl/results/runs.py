@@ -15,6 +15,7 @@ from labctl.files import sync_folder
 from labctl.results.store import Store
 
 _SHOWN = 10
+_PARTS = {"host": dict, "kernels": dict, "experiments": list}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,13 @@ class RunFolder:
             raise UserError("the run has no run.json: it never began", where=where) from None
         except OSError as error:
             raise HostError(f"cannot be read: {error.strerror}", where=where) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"not JSON: {error}", where=where) from error
         if not isinstance(data, dict) or data.get("schema") != 1:
             raise UserError("not a run.json of schema 1", where=where)
+        for key, kind in _PARTS.items():
+            if not isinstance(data.get(key, kind()), kind):
+                raise UserError(f"not a run.json of schema 1: {key} is damaged", where=where)
         return data
 
     def first_guests(self) -> dict[str, str]:

@@ -104,8 +104,29 @@ def test_a_comparison_refuses_a_damaged_run_too(run, labctl):
     assert labctl("compare", run.id, run.id)[0] == 2
 
 
-def test_a_damaged_record_is_refused(run, labctl):
-    (run.path / "run.json").write_text('{"schema": 1, "run"')
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"schema": 1, "run"', "run.json: not JSON"),
+        ("[" * 100_000, "run.json: not JSON"),
+        ('{"schema": 1, "experiments": 3}', "run.json: not a run.json of schema 1"),
+        ("", "run.json: not JSON"),
+    ],
+)
+def test_a_damaged_record_is_refused(run, labctl, content, says):
+    (run.path / "run.json").write_text(content)
     status, _, err = labctl("report")
     assert status == 2
-    assert "run.json: not JSON" in err
+    assert says in err
+
+
+def test_a_plan_does_without_a_damaged_run(run, labctl, tmp_path):
+    (tmp_path / "bzImage").touch()
+    (tmp_path / "lab.yaml").write_text(
+        "version: 1\nkernels: {stock: {source: 'image:bzImage'}, b: {source: 'image:bzImage'}}\n"
+        "workloads: {free: {command: freebench, metric: elapsed}}\n"
+        "experiments: {smoke: {workload: free, kernels: [stock, b]}}\n"
+    )
+    assert run.id in labctl("plan")[1]
+    (run.path / "run.json").write_text("{")
+    assert labctl("plan")[0] == 0
