@@ -15,6 +15,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from labctl.reports import words
+from labctl.units import counted
 
 if TYPE_CHECKING:
     from labctl.checks.programs import Judgement
@@ -226,10 +227,11 @@ def preview(content: dict[str, Any]) -> str:
     """Return what `plan` found as text."""
     least, most = content["expected_seconds"]
     lines = [
-        f"experiment {content['name']}: {len(content['cells'])} cells, "
+        f"experiment {content['name']}: {counted(len(content['cells']), 'cell')}, "
         f"baseline {content['baseline']}, "
         f"{content['blocks']['min']} to {content['blocks']['max']} blocks of "
         f"{len(content['first_block'])} repetitions",
+        f"metric: {content['metric']}, {content['better']} is better",
         f"expected: {duration(least)} to {duration(most)} ({content['expected_from']})",
         *_power(content["power"]),
         *([f"guest: {words.placement(content['placement'])}"] if content["placement"] else []),
@@ -246,7 +248,10 @@ def preview(content: dict[str, Any]) -> str:
 def _power(power: dict[str, Any] | None) -> list[str]:
     if power is None:
         return []
-    each = [f"{p['blocks']} blocks {100 * p['effect']:.2g} %" for p in power["smallest_effect"]]
+    each = [
+        f"{counted(p['blocks'], 'block')} {words.percent(p['effect'])}"
+        for p in power["smallest_effect"]
+    ]
     return [
         f"smallest effect seen four times in five: {', '.join(each)} (spread as in {power['from']})"
     ]

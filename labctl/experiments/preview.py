@@ -36,6 +36,8 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
         "name": name,
         "seed": seed,
         "baseline": planned.baseline,
+        "metric": lab.metric_of(planned.experiment),
+        "better": lab.better_of(planned.experiment),
         "cells": [cell.id for cell in planned.cells],
         "blocks": {"min": statistics.blocks.min, "max": statistics.blocks.max},
         "guests": _guests(lab, planned, placement),

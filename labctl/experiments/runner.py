@@ -367,7 +367,9 @@ class Runner:
     def _tell(
         self, number: int, done: int, visits: Sequence[Visit], status: str, reason: str = ""
     ) -> None:
-        place = visits[min(done, len(visits) - 1)]
+        # A status is that of the visit before, once there is a sample of it.
+        is_past = done > 0 and status not in ("booting", "measuring")
+        place = visits[done - 1 if is_past else min(done, len(visits) - 1)]
         self.progress(
             Progress(
                 experiment=self.plan.experiment.name,

@@ -29,7 +29,7 @@ def heading(experiment: Mapping[str, Any]) -> str:
     was, it = ("was", "it is") if disturbed == 1 else ("were", "they are")
     return (
         f"{busy}{disturbed} of {counted(blocks, 'block')} {was} disturbed; {it} used all the "
-        "same, for too few others are there"
+        f"same{_because(blocks - disturbed)}"
     )
 
 
@@ -42,7 +42,7 @@ def lines(experiment: Mapping[str, Any]) -> list[str]:
     disturbed, blocks = health["disturbed"], health["blocks"]
     if disturbed:
         was, is_ = ("was", "is") if len(disturbed) == 1 else ("were", "are")
-        what = f"{is_} used all the same, for too few others are there"
+        what = f"{is_} used all the same{_because(blocks - len(disturbed))}"
         if health["left_out"]:
             rest = blocks - len(disturbed)
             what = f"{is_} left out, {rest} {'counts' if rest == 1 else 'count'}"
@@ -51,6 +51,10 @@ def lines(experiment: Mapping[str, Any]) -> list[str]:
             f"({_each(disturbed)})"
         )
     return found
+
+
+def _because(others: int) -> str:
+    return ", for too few others are there" if others else ""
 
 
 def _seen(seen: Mapping[str, Mapping[str, float]]) -> str:

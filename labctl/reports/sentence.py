@@ -20,7 +20,11 @@ def sentence(experiment: Mapping[str, Any]) -> str:
     """
     cells = [cell for cell in experiment["cells"] if cell["verdict"] != "baseline"]
     if not cells:
-        return "nothing was compared with the baseline"
+        lost = next((cell for cell in experiment["cells"] if cell["failed"]), None)
+        if lost is None:
+            return "nothing was compared with the baseline"
+        counts = ", ".join(f"{count} {status}" for status, count in lost["failed"].items())
+        return f"nothing was compared with the baseline, since {words.cell(lost)} failed ({counts})"
     if len(cells) == 1:
         return _one(experiment, cells[0])
     metric = MetricKind.of(experiment)

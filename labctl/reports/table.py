@@ -219,9 +219,9 @@ def _could_see(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     effects = [cell["smallest_effect"] for cell in cells if cell.get("smallest_effect")]
     if not effects:
         return []
-    least, most = (f"{100 * effect:.2g}" for effect in (min(effects), max(effects)))
-    span = most if least == most else f"{least} to {most}"
-    return [f"smallest effect that so many blocks see four times in five: {span} %"]
+    least, most = (words.percent(effect) for effect in (min(effects), max(effects)))
+    span = most if least == most else f"{least.removesuffix(' %')} to {most}"
+    return [f"smallest effect that so many blocks see four times in five: {span}"]
 
 
 def _handovers(cells: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from tabulate import tabulate
 
 from labctl.reports import words
+from labctl.units import counted
 
 Document = Mapping[str, Any]
 
@@ -46,7 +47,7 @@ def _table(name: str, kernel: Document) -> str:
     series = f"series {kernel['series'][:12]}" if kernel["series"] else "no series"
     images = ", ".join(f"{variant} {image[:12]}" for variant, image in kernel["images"].items())
     head = (
-        f"{name}: {len(failed)} of {len(checks)} checks failed"
+        f"{name}: {len(failed)} of {counted(len(checks), 'check')} failed"
         f" ({kernel['release']}, {series}, images {images})"
     )
     lines = [head, "", tabulate(rows, headers="keys", tablefmt="simple")]

@@ -53,6 +53,12 @@ def level(confidence: float) -> str:
     return f"{100 * confidence:.3g} % CI"
 
 
+def percent(share: float) -> str:
+    """Return a share as percent with two digits: 4.2 %, 140 %."""
+    number = float(f"{100 * share:.2g}")
+    return f"{number:.15g} %"
+
+
 def p_value(p: float | None) -> str:
     """Return a p value, no more exact than it deserves."""
     if p is None:

@@ -14,6 +14,7 @@ from labctl.experiments.plan import plan
 from labctl.experiments.runner import value_of
 from labctl.lab_models import Lab
 from labctl.reports.document import document
+from labctl.reports.failed import lines as failures
 from labctl.reports.sentence import control, sentence
 from labctl.results.comparison import Comparison, ExperimentResult
 from labctl.results.runs import RunFolder
@@ -72,7 +73,7 @@ class Compared:
 
     def __repr__(self) -> str:
         (content,) = document(self.run.read(), [self.result])["experiments"]
-        lines = [sentence(content), control(content), *content["warnings"]]
+        lines = [sentence(content), control(content), *failures(content), *content["warnings"]]
         return "\n".join([*lines, f"`labctl report {self.run.id}` tells all of it"])
 
 

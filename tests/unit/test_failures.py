@@ -166,6 +166,13 @@ def test_kcidb_charges_the_kernel_only_with_its_own_failures():
         assert {one["status"] for one in own} == {said}
 
 
+def test_an_experiment_of_which_nothing_was_compared_says_what_failed():
+    samples = failed(cell(times(1.0))[:1])
+    result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
+    text = table.render(document(RUN | {"experiments": []}, [result]))
+    assert "nothing was compared with the baseline, since stock failed (1 bad-output)" in flat(text)
+
+
 # The run.
 
 
@@ -236,6 +243,8 @@ def test_the_reason_is_told_while_the_run_goes_on(tmp_path):
     reasons = {one.reason for one in told if one.status == "bad-output"}
     assert reasons == {GONE}
     assert {one.reason for one in told if one.status == "ok"} == {""}
+    assert {one.cell for one in told if one.status == "bad-output"} == {"patched"}
+    assert {one.cell for one in told if one.status == "ok"} == {"stock", "stock (A/A)"}
 
 
 def test_a_workload_that_is_not_there_is_bad_output_with_its_own_words(tmp_path):

@@ -8,7 +8,7 @@ from test_reports import RUN, STOCK, flat, patched, report, times
 
 from labctl.experiments.workload import measure
 from labctl.lab_metrics import MetricKind, better_of, is_time
-from labctl.reports import export, health, kcidb, mail, page, side_by_side, table
+from labctl.reports import export, health, kcidb, mail, page, side_by_side, table, words
 from labctl.reports.sentence import sentence
 from labctl.results.across import across
 from labctl.results.health import usable
@@ -225,3 +225,10 @@ def test_a_rate_is_no_time_that_outlives_its_command(metric):
 def test_a_unit_in_a_metrics_own_name_still_counts():
     assert measure('{"p99_us": 5000}', "p99_us", took_seconds=1.0)[0] == pytest.approx(5e-3)
     assert measure('{"populate_s": 0.5}', "populate", took_seconds=1.0)[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0093, "0.93 %"), (0.042, "4.2 %"), (1.38, "140 %"), (25.0, "2500 %")]
+)
+def test_a_large_effect_has_no_exponent(share, text):
+    assert words.percent(share) == text
