@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -60,6 +61,35 @@ def test_what_the_kernel_complains_of_is_a_typed_error(shared_guest, text, kind)
     assert caught.value.kind == kind
     assert text in caught.value.what
     assert shared_guest.run("echo goes on", timeout_seconds=60).text == "goes on\n"
+
+
+def test_what_a_program_does_is_not_the_kernels(shared_guest, tmp_path):
+    """A program faults, and prints on the console what a kernel would say."""
+    source = tmp_path / "fault.c"
+    source.write_text("void _start(void) { *(volatile int *)8 = 1; }\n")
+    fault = tmp_path / "fault"
+    subprocess.run(["gcc", "-static", "-nostdlib", "-o", fault, source], check=True)
+    shared_guest.put(fault, "/tmp/BUG: x")
+    said = "Internal error: test 3 of 7 failed"
+    words = f"chmod +x '/tmp/BUG: x'; '/tmp/BUG: x'; echo {said} > /dev/console; sleep 1"
+    assert shared_guest.run(words, timeout_seconds=60).status == 0
+    console = "\n".join(shared_guest.console_tail())
+    assert "] BUG: x[" in console
+    assert said in console
+
+
+def test_a_warning_is_seen_however_quiet_the_console_is(shared_guest):
+    text = "WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x0/0x1"
+    with pytest.raises(GuestSplat):
+        shared_guest.run(f"dmesg -n 1; echo '<4>{text}' > /dev/kmsg; sleep 3", timeout_seconds=60)
+
+
+def test_what_a_program_leaves_on_a_line_hides_no_report(shared_guest):
+    text = "BUG: Bad page state in process x  pfn:1"
+    words = f"printf '12 %%' > /dev/console; sleep 1; echo '<1>{text}' > /dev/kmsg; sleep 3"
+    with pytest.raises(GuestSplat) as caught:
+        shared_guest.run(words, timeout_seconds=60)
+    assert caught.value.kind == "bad-page"
 
 
 def test_running_out_of_memory_is_a_splat(guest):
