@@ -1,10 +1,11 @@
 """`labctl up` against the same two QEMUs started by hand: the ratio of their times.
 
 Both boot the same images, side by side, until both inits are reached; the two
-ways alternate, so that the host's drift meets them alike. Target: at most 1.3.
+ways alternate, so that the host's drift meets them alike. Target: at most 1.25.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from labctl.transports.console import Console
 
 ROOT = Path(__file__).parent.parent
 KERNELS = ("stock", "parallel-free")
-TARGET = 1.3
+TARGET = 1.25
 
 
 def by_hand(prepared, folder):
@@ -52,12 +53,17 @@ def by_hand(prepared, folder):
 def by_labctl():
     """Return the seconds that the whole command takes."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "labctl.cli", "up", *KERNELS], cwd=ROOT, check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
+    _labctl("up", *KERNELS)
     seconds = time.monotonic() - began
-    subprocess.run([sys.executable, "-m", "labctl.cli", "down"], cwd=ROOT, check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
+    _labctl("down")
     return seconds
+
+
+def _labctl(*words):
+    # With byte code, as an installed labctl has it: compiling its modules is no part of `up`.
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    argv = [sys.executable, "-m", "labctl.cli", *words]
+    subprocess.run(argv, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
 
 
 def main():
@@ -65,6 +71,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     prepared = prepare(load(ROOT / "lab.yaml"), KERNELS, lambda _: None)
+    by_labctl()  # the first one writes the byte code
     hand, lab = [], []
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as folder:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from labctl import proc
@@ -17,6 +19,7 @@ from labctl.host_lock import measuring as measuring
 from labctl.lab_arch import X86_64, Architecture
 
 _CPUS_ASKED = 8
+_VERSION_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,35 @@ def available_bytes() -> int:
 def qemu_version(arch: Architecture = X86_64) -> str:
     """Return QEMU's version, or an empty text if it is not installed."""
     try:
-        done = proc.run([arch.qemu, "--version"], timeout_seconds=20)
+        said = version_text(arch.qemu)
     except (HostError, CommandError):
         return ""
-    found = re.search(r"version (\S+)", done.text)
+    found = re.search(r"version (\S+)", said)
     return found[1] if found else ""
+
+
+def version_text(program: str) -> str:
+    """Return what `--version` prints; a program is asked again only when its files changed.
+
+    Raises:
+        HostError: it is not installed.
+        CommandError: it does not run.
+    """
+    return _version_text(program, tuple(_files_of(program)))
+
+
+@lru_cache(maxsize=32)
+def _version_text(program: str, _: tuple[object, ...]) -> str:
+    return proc.run([program, "--version"], timeout_seconds=_VERSION_SECONDS).text
+
+
+def _files_of(program: str) -> Iterator[tuple[str, int, int, int]]:
+    # All of that name: the first may be a wrapper of the next, as ccache's gcc is.
+    for folder in os.get_exec_path():
+        with contextlib.suppress(OSError):
+            path = os.path.realpath(Path(folder, program))
+            info = Path(path).stat()
+            yield path, info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def check_installed(programs: Iterable[str], arch: Architecture = X86_64) -> None:

@@ -155,7 +155,7 @@ NodeMemory = Annotated[Bytes, Field(ge=64 * units.MIB, multiple_of=units.MIB)]
 class Model(BaseModel):
     """A frozen part of a lab; unknown keys are mistakes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Defaults(Model):

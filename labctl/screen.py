@@ -9,15 +9,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-from tabulate import tabulate
-
 from labctl.reports import words
 from labctl.units import counted
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
     from labctl.checks.programs import Judgement
     from labctl.checks.series import Step
     from labctl.doctor.diagnosis import Diagnosis
@@ -30,17 +29,19 @@ _SUBJECT_COLUMNS = 44
 
 
 class _Line:
-    """One line that is rewritten on a terminal, and told now and then in a log."""
+    """One line that is rewritten on a terminal, and told now and then in a log.
+
+    It is there from the first text on: a command with nothing to show does without rich.
+    """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console: Console | None = None
         self._live: Live | None = None
         self._told = -_PLAIN_EVERY_SECONDS
+        self._entered = False
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, transient=True, refresh_per_second=8)
-            self._live.__enter__()
+        self._entered = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,15 +51,45 @@ class _Line:
 
     def show(self, text: str) -> None:
         """Replace the live line; in a log, print it if the last one is old."""
+        self._begin()
         if self._live is not None:
-            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
+            self._live.update(_one_line(text))
         elif time.monotonic() - self._told >= _PLAIN_EVERY_SECONDS:
             self.say(text)
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self._told = time.monotonic()
-        self._console.print(text, markup=False)
+        self._begin().print(text, markup=False)
+
+    def _begin(self) -> Console:
+        if self._console is None:
+            self._console = _console(stderr=True)
+            if self._entered and self._console.is_terminal:
+                from rich.live import Live
+
+                self._live = Live(console=self._console, transient=True, refresh_per_second=8)
+                self._live.__enter__()
+        return self._console
+
+
+# Late, as tabulate: they are a tenth of the time that `up` spends on itself.
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _one_line(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _tabulated(rows: Sequence[dict[str, Any]], **options: Any) -> str:  # noqa: ANN401
+    from tabulate import tabulate
+
+    return tabulate(rows, headers="keys", tablefmt="simple", **options)
 
 
 class Building(_Line):
@@ -135,12 +166,14 @@ class Watching:
     """A text that is drawn again in the same place; in a log, printed when it changed."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = _console(stderr=False)
         self._live: Live | None = None
         self._shown = ""
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
+            from rich.live import Live
+
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.__enter__()
         return self
@@ -153,7 +186,7 @@ class Watching:
     def show(self, text: str) -> None:
         """Show a text in place of the last one."""
         if self._live is not None:
-            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+            self._live.update(_one_line(text), refresh=True)
         elif text != self._shown:
             self._console.print(text, markup=False)
         self._shown = text
@@ -190,7 +223,7 @@ def table(rows: Sequence[dict[str, Any]], shorten: Sequence[str] = ()) -> str:
         {k: v[:_HASH_DIGITS] if k in shorten and isinstance(v, str) else v for k, v in row.items()}
         for row in rows
     ]
-    return tabulate(shown, headers="keys", tablefmt="simple", missingval="-")
+    return _tabulated(shown, missingval="-")
 
 
 def series_steps(name: str, steps: Sequence[Step]) -> str:
@@ -204,7 +237,7 @@ def series_steps(name: str, steps: Sequence[Step]) -> str:
         for check, said in step.checks.items():
             if said:
                 objections += ["", f"{step.patch}: {check}:", *(f"  | {line}" for line in said)]
-    text = tabulate(rows, headers="keys", tablefmt="simple", maxcolwidths=[None, _SUBJECT_COLUMNS])
+    text = _tabulated(rows, maxcolwidths=[None, _SUBJECT_COLUMNS])
     return "\n".join([f"series of {name}", "", text, *objections])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     `exec` runs commands in them, `status` shows them, `down` ends them. While a
     run measures they are paused.
     """
+    from labctl.guests.fleet import UNCHANGED
     from labctl.guests.limits import Limits
     from labctl.guests.prepare import prepare
 
@@ -60,9 +61,10 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
         prepared.spec(name, name=name, folder=fleet.spec_folder(name), topology=topology)
         for name in names
     ]
-    for name, done in fleet.up(specs, timeout).items():
-        click.echo(f"{name}: {done}", err=True)
-    _show_status(fleet, as_json)
+    done = fleet.up(specs, timeout)
+    for name, what in done.items():
+        click.echo(f"{name}: {what}", err=True)
+    _show_status(fleet, as_json, [name for name, what in done.items() if what != UNCHANGED])
 
 
 @click.command()
@@ -132,8 +134,8 @@ def down(lab_path: Path | None, guests: Sequence[str]) -> None:
         click.echo(f"{name} is down")
 
 
-def _show_status(fleet: Fleet, as_json: bool) -> None:
-    rows = fleet.status()
+def _show_status(fleet: Fleet, as_json: bool, ready: Collection[str] = ()) -> None:
+    rows = fleet.status(ready)
     if as_json:
         print_json({"schema": 1, "guests": rows})
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from labctl.guests.guest import Guest, GuestSpec, State, prepare_folder
 from labctl.guests.records import Record
 from labctl.transports.console import Console
 
-_UNCHANGED = "unchanged"
+UNCHANGED = "unchanged"
 _LOCK = "fleet.lock"
 _LOCK_SECONDS = 120.0
 _TALK_SECONDS = 1.0
@@ -60,10 +60,10 @@ class Fleet:
         try:
             with self._alone():
                 done = {spec.name: self._to_do(spec) for spec in specs}
-                self._begin([spec for spec in specs if done[spec.name] != _UNCHANGED], begun)
+                self._begin([spec for spec in specs if done[spec.name] != UNCHANGED], begun)
                 ours = {guest.name: records.read(guest.spec.folder) for guest in begun}
                 for spec in specs:
-                    if done[spec.name] == _UNCHANGED:
+                    if done[spec.name] == UNCHANGED:
                         attached += self._booting(spec)  # another labctl has just started it
             for guest in (*begun, *attached):
                 guest.wait_ready(deadline_seconds)
@@ -117,7 +117,7 @@ class Fleet:
         # Where it is on the host is not on record; what asks for it is the topology.
         before = replace(record.spec, placement=spec.placement)
         if before == spec:
-            return _UNCHANGED
+            return UNCHANGED
         if before.image.hash != spec.image.hash:
             return "restarted: its kernel changed"
         names = (each.name for each in fields(spec))
@@ -236,22 +236,24 @@ class Fleet:
         status = guest.qmp_status()
         return State.PAUSED if status == "paused" else State.READY
 
-    def status(self) -> list[dict[str, Any]]:
+    def status(self, ready: Collection[str] = ()) -> list[dict[str, Any]]:
         """Return one row a guest: name, state, pid, kernel, image, accelerator, complaints.
 
         Of a guest whose record is damaged the state is `unknown`, and the rest empty.
+        The QEMU of those in `ready` is not asked: they have just said so.
         """
-        return [self._row(name) for name in self.names()]
+        return [self._row(name, is_ready=name in ready) for name in self.names()]
 
-    def _row(self, name: str) -> dict[str, Any]:
+    def _row(self, name: str, *, is_ready: bool) -> dict[str, Any]:
         folder = self.spec_folder(name)
         record = records.read(folder) or Record()
         spec, machines = record.spec, self._machines(name)
         console = Console(folder / qemu.CONSOLE_LOG)
         console.poll()
+        state = State.READY if is_ready and machines else self._state_of(name, spec, machines)
         return {
             "name": name,
-            "state": self._state_of(name, spec, machines).value,
+            "state": state.value,
             "pid": machines[0].pid if machines else record.pid,
             "kernel": spec.image.kernel if spec else "",
             "release": spec.image.release if spec else "",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from labctl import proc
 from labctl.errors import (
@@ -27,10 +27,7 @@ from labctl.guests import launchers, pinning, qemu, shape
 from labctl.guests.qemu import GuestSpec
 from labctl.transports import Outcome, Output, Stdin, Transport, exchange
 from labctl.transports.console import Console
-from labctl.transports.serial import SerialTransport
-
-if TYPE_CHECKING:
-    from labctl.transports.ssh import SshAddress
+from labctl.transports.ssh import SshAddress
 
 __all__ = ["Guest", "GuestSpec", "State", "boot_all"]
 
@@ -310,7 +307,7 @@ class Guest:
     def _open_line(self) -> Transport:
         if self.spec.transport == "ssh":
             # Late: it brings fabric with it.
-            from labctl.transports.ssh import SshTransport
+            from labctl.transports.ssh.transport import SshTransport
 
             return SshTransport(
                 self.ssh_address(),
@@ -318,6 +315,8 @@ class Guest:
                 owner=str(self.spec.folder),
                 silence_seconds=self.silence_seconds,
             )
+        from labctl.transports.serial import SerialTransport  # it brings pexpect with it
+
         return SerialTransport(
             self._socket(qemu.LINE_SOCKET),
             alive=self.check,
@@ -331,8 +330,6 @@ class Guest:
             UserError: it has none.
             GuestLost: it should have one, and did not say so.
         """
-        from labctl.transports.ssh import SshAddress
-
         if self.spec.ssh_key is None:
             raise UserError(
                 f"the guest {self.name} has no SSH server: its transport is {self.spec.transport}",

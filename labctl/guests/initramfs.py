@@ -148,8 +148,7 @@ class _Compiler:
     def of(cls, arch: Architecture) -> _Compiler:
         name = f"{arch.cross_compile}gcc"
         host.check_installed([name], arch)
-        said = proc.run([name, "--version"], timeout_seconds=20).text
-        return cls(name, said.splitlines()[0])
+        return cls(name, host.version_text(name).partition("\n")[0])
 
 
 def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labctl import host, proc
+from labctl import host
 from labctl.errors import GuestHung, GuestLost
 from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
@@ -30,7 +30,6 @@ CONSOLE_LOG = "console.log"
 QEMU_LOG = "qemu.log"
 
 PATIENCE_SECONDS = 10.0
-_VERSION_SECONDS = 30.0
 # QEMU's own network: it gives the guest this address, and takes a free port of the
 # host's loopback itself, so that nobody can take it in between.
 _GUEST_ADDRESS = "10.0.2.15"
@@ -114,7 +113,7 @@ def check(arch: Architecture) -> None:
         HostError: it is not installed; says what installs it.
     """
     host.check_installed([arch.qemu], arch)
-    proc.run([arch.qemu, "--version"], timeout_seconds=_VERSION_SECONDS)
+    host.version_text(arch.qemu)
 
 
 def accelerator(accel: str, emulated_cpu: str = MACHINES[X86_64.name].emulated_cpu) -> list[str]:

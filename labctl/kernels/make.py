@@ -220,10 +220,7 @@ def compiler(arch: Architecture = X86_64) -> str:
         HostError: they are not installed.
     """
     host.check_installed(_compiler(arch), arch)
-    versions = [
-        proc.run([tool, "--version"], timeout_seconds=30).text.partition("\n")[0]
-        for tool in _compiler(arch)
-    ]
+    versions = [host.version_text(tool).partition("\n")[0] for tool in _compiler(arch)]
     return ", ".join(versions)
 
 

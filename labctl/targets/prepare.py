@@ -12,7 +12,8 @@ from labctl.kernels.build import BuildProgress
 from labctl.lab_arch import X86_64
 from labctl.lab_models import Lab, Target
 from labctl.targets.machine import Connect, TargetMachine, Tools
-from labctl.transports.ssh import SshAddress, SshTransport
+from labctl.transports.ssh import SshAddress
+from labctl.transports.ssh.transport import SshTransport
 
 # Not an accelerator: nothing stands between the kernel and the machine.
 NATIVE = "native"

@@ -58,6 +58,23 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
     assert done.stderr.strip() == ""
 
 
+def test_up_brings_in_only_what_it_needs(lab):
+    program = """
+import sys
+from pathlib import Path
+from labctl import cli, lab, screen
+from labctl.guests import fleet, prepare
+lab.load(Path(sys.argv[1]))
+with screen.Building():
+    pass
+heavy = {'numpy', 'scipy', 'fabric', 'paramiko', 'pexpect', 'asyncio', 'rich', 'tabulate'}
+sys.exit(str(heavy & set(sys.modules) or ''))
+"""
+    words = [sys.executable, "-c", program, lab / "lab.yaml"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
 def test_init_writes_a_lab_that_is_valid(lab):
     done = run("plan", "smoke", "--json", cwd=lab)
     assert done.returncode == 0, done.stderr

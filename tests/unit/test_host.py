@@ -262,3 +262,18 @@ def test_what_another_says_of_itself_cannot_steer_a_terminal(tmp_path):
     with host.measuring("mine", waiting=waiting, folder=tmp_path):
         assert holder.wait(10) == 0
     assert told == [f"process {holder.pid}: a?[2Jb"]
+
+
+def test_a_program_is_asked_for_its_version_again_when_it_changed(tmp_path, monkeypatch):
+    program, asked = tmp_path / "tool", tmp_path / "asked"
+
+    def install(version):
+        program.write_text(f"#!/bin/sh\necho >>{asked}\necho tool {version}\n")
+        program.chmod(0o755)
+
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    install("1.0")
+    assert [host.version_text("tool") for _ in range(3)] == ["tool 1.0\n"] * 3
+    assert asked.read_text() == "\n"
+    install("1.0.1")
+    assert host.version_text("tool") == "tool 1.0.1\n"

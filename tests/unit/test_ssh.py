@@ -23,7 +23,8 @@ from labctl.errors import (
     UserError,
 )
 from labctl.transports.shell import Reply, Request
-from labctl.transports.ssh import SshAddress, SshTransport
+from labctl.transports.ssh import SshAddress
+from labctl.transports.ssh.transport import SshTransport
 
 SECONDS = 60.0  # a deadline that no healthy test reaches
 

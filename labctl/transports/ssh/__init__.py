@@ -1,6 +1,8 @@
-"""Commands over SSH: to a guest's own server, or to any machine that can be reached."""
+"""Commands over SSH: to a guest's own server, or to any machine that can be reached.
+
+An address costs nothing to import; `transport` brings fabric with it.
+"""
 
 from labctl.transports.ssh.address import SshAddress
-from labctl.transports.ssh.transport import SshTransport
 
-__all__ = ["SshAddress", "SshTransport"]
+__all__ = ["SshAddress"]
