@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from labctl.errors import HostError, LabError, UserError
-from labctl.kernels import images, kconfig, series
+from labctl.kernels import images, kconfig, named_files, series
 from labctl.kernels.images import Image
 from labctl.kernels.kconfig import Option
-from labctl.kernels.make import Make, check_tools, compiler, remaining_seconds
+from labctl.kernels.make import Make, check_tools, compiler, remaining_seconds, tools_hash
 from labctl.kernels.series import Series
 from labctl.kernels.sources import Source, open_source
 from labctl.kernels.tree import Tree
@@ -25,6 +25,7 @@ __all__ = ["BuildProgress", "Builder", "Image"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FOLDER_DIGITS = 32
+_FILES_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,8 @@ class Builder:
             release="",
             compiler=compiler(arch),
             arch=arch.name,
+            tools_hash=tools_hash(arch, self._root),
+            files_hash=named_files.digest(options),
         )
         image = replace(image, hash=images.address(image, options))
         folder = self._root / "images" / image.hash[:_FOLDER_DIGITS]
@@ -210,15 +213,24 @@ class Builder:
                 hint="run the command again",
             )
         make.configure(request.options)
+        named_files.check(request.options, tree.src, tree.build)
         if self._guard is not None:
             config = kconfig.values((tree.build / ".config").read_text("utf-8", "replace"))
             self._guard.check_config(request.image.kernel, config, request.image.arch)
         make.build()
+        if named_files.digest(request.options) != request.image.files_hash:
+            raise UserError(
+                f"files that options of kernel {request.image.kernel} name changed meanwhile",
+                hint="run the command again",
+            )
 
     @contextlib.contextmanager
     def _tree(self, request: _Request, tell: Callable[..., None]) -> Iterator[Tree]:
         place = self._root / "trees" / request.source.key
-        tree = Tree(place, request.source, kconfig.digest(request.options, request.arch))
+        # make goes by the times of files that options name, which may be old ones.
+        files = request.image.files_hash[:_FILES_DIGITS]
+        configuration = kconfig.digest(request.options, request.arch) + (files and f"-{files}")
+        tree = Tree(place, request.source, configuration)
         with tree.locked(lambda: tell("waiting for another labctl's build", 0, None)):
             yield tree
 

@@ -34,7 +34,8 @@ class Image:
     """A built or given kernel; `hash` addresses all that went in.
 
     `bzimage` is what boots: of arm64 the file Image of a build. The SHA-256 of it and of
-    the config are empty where the files are not there yet.
+    the config are empty where the files are not there yet. `tools_hash` is of the compiler's
+    programs, `files_hash` of files that options name.
     """
 
     kernel: str
@@ -49,6 +50,8 @@ class Image:
     arch: ArchName = X86_64.name
     bzimage_sha256: str = field(default="", compare=False)
     config_sha256: str = field(default="", compare=False)
+    tools_hash: str = field(default="", compare=False)
+    files_hash: str = field(default="", compare=False)
 
     def files(self) -> tuple[Hashed, ...]:
         """Return the files of which the hash is known."""
@@ -58,7 +61,7 @@ class Image:
 
 def address(image: Image, options: Sequence[Option]) -> str:
     """Return the hex hash of all that goes into an image."""
-    content = {
+    content: dict[str, object] = {
         "builder": _BUILDER,
         "architecture": ARCHITECTURES[image.arch].kbuild,
         "source": image.source_hash,
@@ -70,6 +73,8 @@ def address(image: Image, options: Sequence[Option]) -> str:
     order = [o.name for o in sorted(options, key=lambda o: o.rank) if o.value == "y"]
     if order != sorted(order):
         content["order"] = order
+    content |= {"tools": image.tools_hash} if image.tools_hash else {}
+    content |= {"files": image.files_hash} if image.files_hash else {}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

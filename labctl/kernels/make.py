@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from labctl import git, host, proc
 from labctl.errors import BuildError, HostError
 from labctl.files import read_json, write_json
 from labctl.kernels import kconfig, symbols
+from labctl.kernels.hashed import Hashed
 from labctl.kernels.kconfig import Option
 from labctl.kernels.tree import Tree
 from labctl.lab_arch import X86_64, Architecture
@@ -26,6 +29,8 @@ _USUAL_STEPS = 1500
 _TOOLS = ("make", "flock", "gcc", "ld", "flex", "bison", "bc")
 # Of another architecture there is a second one: gcc also compiles what make itself runs.
 _COMPILER = ("gcc", "ld")
+# Their versions are in every .config, if they are there.
+_IN_CONFIG = ("pahole", "rustc", "bindgen")
 _WHOLE = "/whole"  # no kernel has a name like this
 _FEW_STEPS = 50  # below this, a rate says nothing yet
 _STEP = re.compile(rb"^  [A-Z][A-Z0-9_]+ +\S", re.MULTILINE)
@@ -222,6 +227,41 @@ def compiler(arch: Architecture = X86_64) -> str:
     host.check_installed(_compiler(arch), arch)
     versions = [host.version_text(tool).partition("\n")[0] for tool in _compiler(arch)]
     return ", ".join(versions)
+
+
+def tools_hash(arch: Architecture, state: Path) -> str:
+    """Return the hash of the programs that compile; one that is replaced may keep its version.
+
+    What was read is remembered in `state`, the `.labctl` folder.
+
+    Raises:
+        HostError: the compiler is not installed.
+    """
+    host.check_installed(_compiler(arch), arch)
+    memory = state / "sources.json"
+    gcc, *others = (f"{arch.cross_compile}{tool}" for tool in (*_COMPILER, "as"))
+    found = [_found(name) for name in (gcc, *others, *_IN_CONFIG)]
+    named = {Hashed.remembered(path, memory).sha256: path for path in found if path}
+    digest = hashlib.sha256("\0".join(named).encode())
+    core = _core_of(gcc, next(iter(named)), state / "sources" / "compilers.json")
+    if core is not None:
+        digest.update(Hashed.remembered(core, memory).sha256.encode())
+    return digest.hexdigest()
+
+
+def _core_of(gcc: str, version: str, memory: Path) -> Path | None:
+    """Return gcc's own compiler, which the driver calls; it is asked once for a `version`."""
+    known = read_json(memory)
+    if version not in known:
+        done = proc.run([gcc, "-print-prog-name=cc1"], timeout_seconds=30, check=False)
+        write_json(memory, known | {version: done.text.strip()})
+    path = Path(str(read_json(memory).get(version)))
+    return path if path.is_absolute() and path.is_file() else None
+
+
+def _found(name: str) -> Path | None:
+    where = shutil.which(name)
+    return None if where is None else Path(where).resolve()
 
 
 def _compiler(arch: Architecture) -> list[str]:

@@ -5,7 +5,6 @@ A source knows its content's hash, and how to fill a work tree with it.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -15,7 +14,7 @@ from typing import Protocol
 
 from labctl import files, proc
 from labctl.errors import CommandError, HostError, UserError
-from labctl.files import read_json, write_json
+from labctl.kernels.hashed import Hashed
 
 DEBIAN_FOLDER = Path("/usr/src")
 _UNPACK_SECONDS = 1200.0
@@ -94,18 +93,7 @@ class Archive:
 
     def hash(self) -> str:
         """Return the archive's hash, remembered by its place, size and times."""
-        info = self.archive.stat()
-        stamp = f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
-        memory = self.state / "sources.json"
-        known = read_json(memory)
-        entry = known.get(str(self.archive))
-        if isinstance(entry, dict) and entry.get("stamp") == stamp:
-            return str(entry["hash"])
-        with self.archive.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        known[str(self.archive)] = {"stamp": stamp, "hash": found}
-        write_json(memory, known)
-        return found
+        return Hashed.remembered(self.archive, self.state / "sources.json").sha256
 
     def fill(self, folder: Path, leave: Collection[str]) -> str:
         """Unpack once: a folder that exists was unpacked whole."""
