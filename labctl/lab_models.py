@@ -319,7 +319,7 @@ class Workload(WorkloadEntry):
         """Return the command with the workload's own parameters, overridden by `parameters`."""
         words = shlex.split(self.command)
         for name, value in {**self.parameters, **(parameters or {})}.items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words += [f"--{name.replace('_', '-')}", units.text(value)]
         return words
 
 

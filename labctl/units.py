@@ -148,6 +148,11 @@ def scalar(text: str) -> Scalar:
     return text
 
 
+def text(value: Scalar) -> str:
+    """Return a value as it is given to a kernel or a program: 0.00001, never 1e-05."""
+    return f"{Decimal(repr(value)):f}" if isinstance(value, float) else str(value)
+
+
 def _text(value: object, noun: str, example: str) -> str:
     if isinstance(value, str):
         return value

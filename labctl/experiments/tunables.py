@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
 
+from labctl import units
 from labctl.errors import KnobRefused
+from labctl.experiments.same_value import holds
 from labctl.lab_models import Tunable
-from labctl.units import Scalar
+from labctl.units import Scalar, quote
 
 COUNTERS = ("handovers", "pages_handed")
+_COUNTER = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
 class Files(Protocol):
@@ -34,15 +37,15 @@ def apply(
     """
     paths = {name: str(tunables[name].file) for name in values}
     found = guest.exchange(
-        {paths[name]: str(value) for name, value in values.items()},
+        {paths[name]: units.text(value) for name, value in values.items()},
         [*paths.values(), *counters.values()],
     )
     read_back = {}
     for name, value in values.items():
         text = found.get(paths[name], "").strip()
-        if not holds(text, str(value)):
+        if not holds(text, units.text(value)):
             raise KnobRefused(
-                f"{name} was set to {value} and reads back as {text!r}",
+                f"{name} was set to {units.text(value)} and reads back as {quote(text, 80)}",
                 hint=f"the kernel's own limits for {paths[name]} decide what it takes",
             )
         read_back[name] = text
@@ -58,7 +61,7 @@ def _numbers(found: Mapping[str, str], counters: Mapping[str, str]) -> dict[str,
     return {
         name: int(found[path])
         for name, path in counters.items()
-        if found.get(path, "").strip().isdecimal()
+        if _COUNTER.fullmatch(found.get(path, "").strip())
     }
 
 
@@ -69,21 +72,3 @@ def counter_files(tunables: Mapping[str, Tunable], kernel: str) -> dict[str, str
             folder = PurePosixPath(tunable.file).parent
             return {name: str(folder / name) for name in COUNTERS}
     return {}
-
-
-def holds(text: str, value: str) -> bool:
-    """Return whether a knob's text says that `value` is in force.
-
-    A choice such as `always madvise [never]` holds the bracketed word; numbers
-    compare as numbers (`0x10`, `16`), Y and N as the kernel's 1 and 0.
-    """
-    chosen = re.search(r"\[([^\]]+)\]", text)
-    if chosen:
-        return chosen[1] == value
-    if text == value:
-        return True
-    switches = {"Y": "1", "N": "0", "y": "1", "n": "0"}
-    try:
-        return int(switches.get(text, text), 0) == int(switches.get(value, value), 0)
-    except ValueError:
-        return False

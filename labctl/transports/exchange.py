@@ -16,7 +16,7 @@ w() {
   [ -e "$1" ] || { echo "$1: there is no such file" >&2; exit 9; }
   printf '%s\n' "$2" > "$1" || { echo "$1 does not take '$2'" >&2; exit 9; }
 }
-r() { [ -r "$1" ] && printf '\0%s\0' "$1" && cat "$1"; }
+r() { [ -r "$1" ] && printf '\0%s\0' "$1" && tr '\0' ' ' < "$1"; }
 """
 
 

@@ -1,8 +1,13 @@
+import subprocess
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labctl.errors import KnobRefused
 from labctl.experiments import tunables
 from labctl.lab_models import Tunable
+from labctl.transports import Outcome, exchange
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 DEBUG = "/sys/kernel/debug/parallel_free"
@@ -56,18 +61,113 @@ def test_counters_stand_beside_knobs_of_a_series_only():
 
 
 @pytest.mark.parametrize(
-    ("text", "value", "expected"),
+    ("text", "value"),
     [
-        ("always madvise [never]", "never", True),
-        ("always madvise [never]", "always", False),
-        ("16", "16", True),
-        ("0x10", "16", True),
-        ("Y", "1", True),
-        ("N", "1", False),
-        ("8", "16", False),
-        ("", "16", False),
-        ("a b", "a b", True),
+        ("always madvise [never]", "never"),
+        ("[none] integrity confidentiality", "none"),
+        ("0 [0x10] 32", "16"),
+        ("16", "16"),
+        ("0x10", "16"),
+        ("16", "0x0010"),
+        ("4\t4\t1\t7", "4 4 1 7"),
+        ("4096   131072\t6291456", "4096 0x20000 6291456"),
+        ("0007", "7"),
+        ("7", "007"),
+        ("8", "010"),
+        ("10", "010"),
+        ("0644", "420"),
+        ("644", "0644"),
+        ("1.500", "1.5"),
+        ("1", "1.0"),
+        ("-5", "-05"),
+        ("Y", "1"),
+        ("N", "off"),
+        ("1", "Y"),
+        ("on", "1"),
+        ("0000000f", "f"),
+        ("00000000,0000000f", "f"),
+        ("f", "00000000,0000000F"),
+        ("ff,ffffffff", "000000ff,ffffffff"),
+        ("0-3", "0,1,2,3"),
+        ("0-3", "2-3,0-1"),
+        ("0,2,4", "0-5:1/2"),
+        ("0-1,4", "0-1,4-4"),
+        ("65536", "64K"),
+        ("64k", "65536"),
+        ("a b", "a  b"),
+        ("foo[0]", "foo[0]"),
+        ("always [madvise] never", "always [madvise] never"),
+        ("", ""),
     ],
 )
-def test_what_a_knob_holds(text, value, expected):
-    assert tunables.holds(text, value) is expected
+def test_a_knob_holds_a_value_however_it_spells_it(text, value):
+    assert tunables.holds(text, value)
+    assert tunables.holds(text + "\n", value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("always madvise [never]", "always"),
+        ("[a] b\n[c] d", "a"),
+        ("N", "1"),
+        ("8", "16"),
+        ("", "16"),
+        ("4 4 1 7", "4"),
+        ("4 4 1 7", "4 4 7 1"),
+        ("10", "0x10"),
+        ("16", "10"),
+        ("0", "f"),
+        ("1", "t"),
+        ("1000", "1_000"),
+        ("0-3", "0-4"),
+        ("0-3", "3-0"),
+        ("0-999999", "0-999998"),
+        ("1-2:0/0", "1"),
+        ("f", "0000000f,00000000"),
+        ("1.500", "1.51"),
+        ("1e3", "1000"),
+        ("\u0661", "1"),
+        ("1" * 9999, "2" * 9999),
+        ("0x" + "f" * 999, "f" * 998),
+        ("abc", "abd"),
+    ],
+)
+def test_a_knob_does_not_hold_another_value(text, value):
+    assert not tunables.holds(text, value)
+
+
+@given(st.text(alphabet="0123456789abfxKY,-:/[] \t.", max_size=30), st.text(max_size=30))
+def test_any_two_texts_can_be_compared(text, value):
+    assert tunables.holds(text, text)
+    assert tunables.holds(text, value) in (True, False)
+
+
+@pytest.mark.parametrize(("value", "written"), [(0.00001, "0.00001"), (1.5, "1.5"), (4, "4")])
+def test_a_value_is_written_as_a_kernel_reads_it(value, written):
+    guest = Files({THP: ""})
+    read_back, _ = tunables.apply(guest, TUNABLES, {"thp": value}, {})
+    assert read_back == {"thp": written}
+
+
+def test_a_counter_of_thousands_of_digits_is_none():
+    guest = Files({"/c": "9" * 5000, "/d": "7"})
+    assert tunables.read_counters(guest, {"c": "/c", "d": "/d"}) == {"d": 7}
+
+
+def test_what_reads_back_is_told_shortly_and_printably():
+    guest = Files({f"{DEBUG}/max_active": "\x1b" + "x" * 9999}, deaf=(f"{DEBUG}/max_active",))
+    with pytest.raises(KnobRefused) as caught:
+        tunables.apply(guest, TUNABLES, {"max_active": 16}, {})
+    assert caught.value.what.isprintable()
+    assert len(caught.value.what) < 200
+
+
+def test_a_file_with_nul_bytes_is_read(tmp_path):
+    one, two = tmp_path / "a b", tmp_path / "two"
+    one.write_bytes(b"x\0y\0")
+    two.write_text("8\n")
+    argv = ["/bin/sh", "-c", exchange.script({}, [str(one), str(two)])]
+    done = subprocess.run(argv, capture_output=True, check=True)
+    outcome = Outcome("sh", 0, done.stdout, done.stderr, 0.1)
+    assert exchange.answer(outcome, "here") == {str(one): "x y ", str(two): "8\n"}

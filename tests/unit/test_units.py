@@ -199,6 +199,15 @@ def test_quoted_text_stays_on_one_short_line() -> None:
     assert len(units.quote("x" * 500)) == 42
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.00001, "0.00001"), (1.5, "1.5"), (1.0, "1.0"), (123456789012345.5, "123456789012345.5"),
+     (7, "7"), ("1e-05", "1e-05")],
+)  # fmt: skip
+def test_a_value_is_given_on_without_an_exponent(value, text):
+    assert units.text(value) == text
+
+
 def test_what_is_quoted_is_short_and_does_nothing_to_a_terminal():
     assert units.quote("a\x1b[1m\tb\x07") == "'a?[1m b?'"
     assert units.quote("5" + " " * 9999 + "x") == "'5 x'"
