@@ -9,6 +9,7 @@ from pathlib import Path
 
 from labctl import units
 from labctl.lab_arch_checks import check_arch
+from labctl.lab_command_line_checks import check_command_lines
 from labctl.lab_files import absolute, check_fragments, check_kernels
 from labctl.lab_findings import Findings
 from labctl.lab_guest_checks import check_guests
@@ -39,6 +40,7 @@ def check(file: LabFile, found: Findings, root: Path) -> None:
     if found.sound_section("kernels"):
         check_kernels(file, found, root)
         check_arch(file, found)
+    check_command_lines(file, found)
     for name, target in file.targets.items():
         _target(target, ("targets", name), found, root)
     for name, tunable in file.tunables.items():

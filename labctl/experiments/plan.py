@@ -7,7 +7,9 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from labctl.lab_command_line import parameters
 from labctl.lab_models import Experiment, Lab, Statistics
+from labctl.lab_names import safe_name
 from labctl.units import Scalar
 
 
@@ -50,13 +52,14 @@ class BootGroup:
 
     @property
     def name(self) -> str:
-        """A name that can be a folder's."""
+        """A name that can be a folder's and a guest's; a value like `1,3-5` becomes a hash too."""
         words = [self.kernel, *(["aa"] if self.control else [])]
-        return "-".join([*words, *(f"{k}.{v}" for k, v in self.kernel_parameters)])
+        text = "-".join([*words, *(f"{k}.{v}" for k, v in self.kernel_parameters)])
+        return safe_name(text, is_unique=not any("-" in str(v) for _, v in self.kernel_parameters))
 
     def command_line(self) -> str:
         """The kernel parameters as text."""
-        return " ".join(f"{name}={value}" for name, value in self.kernel_parameters)
+        return parameters(self.kernel_parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ def _cell(
     own = {n: v for n, v in chosen.items() if n not in lab.tunables}
     label = f"{kernel}+aa" if control else kernel
     return Cell(
-        id="/".join([label, *(f"{n}={v}" for n, v in setting.items())]),
+        id="/".join([label, *(f"{n}={_in_id(v)}" for n, v in setting.items())]),
         kernel=kernel,
         control=control,
         setting=setting,
@@ -165,3 +168,8 @@ def _cell(
         kernel_parameters={str(lab.tunables[n].parameter): v for n, v in boot.items()},
         parameters=dict(workload.parameters) | own,
     )
+
+
+def _in_id(value: Scalar) -> str:
+    """Return a value as a part of a cell's id, whose parts are set apart by slashes."""
+    return str(value).replace("%", "%25").replace("/", "%2F")

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from labctl import host
-from labctl.errors import GuestHung, GuestLost
+from labctl.errors import GuestHung, GuestLost, UserError
 from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import qemu_arguments
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
+from labctl.lab_command_line import LONGEST_BYTES
 from labctl.lab_models import Topology
 from labctl.transports import sockets
 
@@ -74,10 +75,20 @@ class GuestSpec:
 
 
 def command(spec: GuestSpec) -> list[str]:
-    """Return QEMU's argument vector; sockets and logs are relative to the guest's folder."""
+    """Return QEMU's argument vector; sockets and logs are relative to the guest's folder.
+
+    Raises:
+        UserError: the kernel's command line is longer than what Linux reads of it.
+    """
     machine = MACHINES[spec.image.arch]
     program = ARCHITECTURES[spec.image.arch].qemu
-    words = [program, "-name", f"labctl-{spec.name}", "-no-user-config", "-nodefaults"]
+    words = [
+        program,
+        "-name",
+        f"labctl-{option_value(spec.name)}",
+        "-no-user-config",
+        "-nodefaults",
+    ]
     words += ["-display", "none", "-no-reboot", "-machine", machine.type]
     words += ["-nic", "none"] if spec.ssh_key is None else network()
     words += accelerator(spec.accel, machine.emulated_cpu)
@@ -85,10 +96,25 @@ def command(spec: GuestSpec) -> list[str]:
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
     delay_loop = machine.delay_loop(spec.image.config) if spec.accel == "tcg" else ""
     parts = (machine.command_line, delay_loop, spec.command_line)
-    words += ["-append", " ".join(filter(None, parts))]
+    words += ["-append", checked(" ".join(filter(None, parts)))]
     words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
     words += serial("line", LINE_SOCKET, device=machine.line_device)
     return [*words, *monitor()]
+
+
+def checked(command_line: str) -> str:
+    """Return a kernel's command line.
+
+    Raises:
+        UserError: it is longer than what Linux reads of it.
+    """
+    size = len(command_line.encode())
+    if size > LONGEST_BYTES:
+        raise UserError(
+            f"the kernel's command line has {size} bytes; Linux reads {LONGEST_BYTES} of them",
+            hint="use shorter values of `command_line:` and of tunables with `parameter:`",
+        )
+    return command_line
 
 
 def argv(spec: GuestSpec) -> list[str]:
@@ -121,6 +147,11 @@ def accelerator(accel: str, emulated_cpu: str = MACHINES[X86_64.name].emulated_c
     if accel != "tcg":
         return ["-accel", "kvm", "-cpu", "host"]
     return ["-accel", "tcg,thread=multi", "-cpu", emulated_cpu]
+
+
+def option_value(text: str) -> str:
+    """Return a text as a value among QEMU's comma-separated options."""
+    return text.replace(",", ",,")
 
 
 def network() -> list[str]:

@@ -9,11 +9,13 @@ the lab's own programs.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
+from labctl import lab_command_line as command_line
 from labctl import proc
 from labctl.errors import CommandError, HostError
 from labctl.guests import qemu
@@ -25,6 +27,8 @@ from labctl.lab_models import Topology
 PROGRAM = "vng"
 # A folder of the guest's own: what is under the host's /tmp or /run is hidden there.
 PROGRAMS_FOLDER = "/run/labctl"
+_LINK = "programs"
+_SHARED = re.compile(r"[a-zA-Z0-9_+ /.-]+")  # what vng takes in a path that it shares
 LIMITS = (
     "the host's files are the guest's root, so what runs there is the host's own userland",
     "the root is 9p, also where virtiofsd is installed: a program takes longer to start",
@@ -50,9 +54,9 @@ def command(spec: GuestSpec) -> list[str]:
     words += ["--cpus", sockets(spec.topology)]
     words += _numa(spec.topology)
     more = "" if spec.ssh_key is None else " net.ifnames=0"  # udev would rename eth0
-    words += ["--append", f"{_COMMAND_LINE}{more} {spec.command_line}".strip()]
+    words += ["--append", _append(f"{_COMMAND_LINE}{more} {spec.command_line}")]
     if spec.programs is not None:
-        words += [f"--rodir={PROGRAMS_FOLDER}={_quoted(spec.programs)}"]
+        words += [f"--rodir={PROGRAMS_FOLDER}={_quoted(_share(spec.programs))}"]
     words += ["--exec", f"exec {PROGRAMS_FOLDER}/init"]
     return [*words, f"--qemu-opts={shlex.join(_more_of_qemu(spec))}"]
 
@@ -63,6 +67,10 @@ def argv(spec: GuestSpec) -> list[str]:
     Raises:
         HostError: virtme-ng is not installed, or refused.
     """
+    if spec.programs is not None and _share(spec.programs) != spec.programs:
+        link = spec.folder / _LINK
+        link.unlink(missing_ok=True)
+        link.symlink_to(spec.programs)
     words = [find(), *command(spec)[1:], "--dry-run"]
     env = {
         # vng calls other programs of its package by their names, and makes a file
@@ -81,6 +89,8 @@ def argv(spec: GuestSpec) -> list[str]:
     qemu_words = shlex.split(lines[-1]) if lines else []
     if not qemu_words or not Path(qemu_words[0]).name.startswith("qemu"):
         raise HostError("vng printed no command line of QEMU", hint=f"try: {shlex.join(words)}")
+    if "-append" in qemu_words[:-1]:
+        qemu.checked(qemu_words[qemu_words.index("-append") + 1])
     return qemu_words
 
 
@@ -129,6 +139,20 @@ def _more_of_qemu(spec: GuestSpec) -> list[str]:
     words += qemu.serial("line", qemu.LINE_SOCKET)
     words += [] if spec.ssh_key is None else qemu.network()
     return [*words, *qemu.monitor()]
+
+
+def _share(programs: Path) -> Path:
+    """Return how vng is told a folder: one whose path it refuses, by a link in the guest's."""
+    return programs if _SHARED.fullmatch(str(programs)) else Path(_LINK)
+
+
+def _append(line: str) -> str:
+    """Return the kernel's words as vng takes them: quoted as for a shell.
+
+    It quotes those with blanks for the kernel itself.
+    """
+    kernel_words = (word.replace('"', "") for word in command_line.words(line))
+    return shlex.join(kernel_words)
 
 
 def _quoted(path: Path) -> str:

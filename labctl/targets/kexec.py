@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from labctl.lab_command_line import words
+
 PARAMETER = "labctl.image"
 # A kernel that oopsed measures nothing more that could be believed, and one that
 # panicked must give the machine back: its firmware boots what it always boots.
@@ -35,8 +37,8 @@ class Boot:
     @property
     def own_command_line(self) -> str:
         """The machine's own command line, whichever kernel runs."""
-        words = re.split(rf"(?:^|\s){re.escape(PARAMETER)}=", self.command_line)[0].split()
-        return " ".join(word for word in words if not _NOT_INHERITED.fullmatch(word))
+        own = re.split(rf"(?:^|\s){re.escape(PARAMETER)}=", self.command_line)[0]
+        return " ".join(word for word in words(own) if not _NOT_INHERITED.fullmatch(word))
 
 
 def token_of(image_hash: str) -> str:
@@ -46,8 +48,8 @@ def token_of(image_hash: str) -> str:
 
 def command_line(boot: Boot, image_hash: str, more: str) -> str:
     """Return the command line of the next kernel: the machine's own, the token, and `more`."""
-    words = (boot.own_command_line, f"{PARAMETER}={token_of(image_hash)}", _FALL_BACK, more)
-    return " ".join(word for word in words if word)
+    parts = (boot.own_command_line, f"{PARAMETER}={token_of(image_hash)}", _FALL_BACK, more)
+    return " ".join(word for word in parts if word)
 
 
 def fault(before: Boot, after: Boot, image_hash: str, release: str) -> str | None:

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from labctl.errors import UserError
 from labctl.lab_arch import ArchName
+from labctl.lab_command_line import parameters as command_line
+from labctl.lab_command_line import value_fault
 from labctl.lab_findings import dotted, suggestion
 from labctl.lab_guest_checks import mistakes
 from labctl.lab_models import Lab, Topology
@@ -35,7 +37,7 @@ class Case:
     def command_line(self, lab: Lab) -> str:
         """Return the tunables that are parameters of the kernel's command line."""
         parameters = ((lab.tunables[name].parameter, value) for name, value in self.tunables)
-        return " ".join(f"{name}={value}" for name, value in parameters if name)
+        return command_line((name, value) for name, value in parameters if name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +67,21 @@ def cases(lab: Lab, asked: Asked) -> list[Case]:
         varied = [f"{n}={v}" for n, v in shape.items() if _is_list(n, asked.topology[n])]
         mine = {n: v for n, v in asked.tunables.items() if lab.tunables[n].applies_to(kernel)}
         for values in _points(mine):
-            case = _case(kernel, _topology(base, shape, lab.kernels[kernel].arch), varied, values)
+            shaped = _topology(base, shape, lab.kernels[kernel].arch)
+            case = _case(lab, kernel, shaped, varied, values)
             found.setdefault(case.id, case)
     return list(found.values())
 
 
-def _case(kernel: str, topology: Topology, varied: Iterable[str], values: Setting) -> Case:
+def _case(
+    lab: Lab, kernel: str, topology: Topology, varied: Iterable[str], values: Setting
+) -> Case:
     words = [kernel, *varied, *(f"{name}={value}" for name, value in values.items())]
     settings = tuple((name, as_scalar(name, value)) for name, value in values.items())
+    for name, value in settings:
+        fault = value_fault(value) if lab.tunables[name].parameter else None
+        if fault is not None:
+            raise UserError(f"{name}: {fault[0]}", hint=fault[1])
     return Case("-".join(words), kernel, topology, settings)
 
 

@@ -1019,3 +1019,36 @@ def test_which_way_is_better_is_asked_where_nothing_says_it(
     (problem,) = caught.value.problems
     assert f"{path}:{place}: nothing says whether less or more" in str(problem)
     assert "add `better: lower` or `better: higher`" in str(problem.hint)
+
+
+def in_experiment(settings: str) -> str:
+    return f"experiments:\n  e: {{workload: free, kernels: [stock], {settings}}}\n"
+
+
+LINES = [
+    (in_experiment("set: {dyn: 'a \"b\"'}"), "e.set.dyn", "a double quote", "quotes blanks itself"),
+    (in_experiment('matrix: {dyn: [1, "a\\tb"]}'), "e.matrix.dyn[1]", "control character", "line"),
+    ("verify: {matrix: {dyn: [1, 'a\"b']}}\n", "verify.matrix.dyn[1]", "double quote", ""),
+    ("verify: {variants: {v: {command_line: 'a=\"b c'}}}\n", "v.command_line", "not closed", "+p"),
+    ("targets: {t: {kind: ssh, host: h, command_line: 'a=\"b c'}}\n", "t.command_line",
+     "not closed", "+p"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "key", "what", "hint"), LINES, ids=[key for _, key, *_ in LINES])
+def test_a_command_line_that_linux_would_read_otherwise(
+    folder: Path, text: str, key: str, what: str, hint: str
+) -> None:
+    body = BODY.replace("workloads:", "  dyn: {parameter: dyndbg}\nworkloads:")
+    problem = mistake(folder, HEAD + body + text)
+    assert problem.key.endswith(key)
+    assert what in problem.what
+    assert hint in (problem.hint or "")
+    assert read(folder, HEAD + body + in_experiment("set: {dyn: 'file a.c +p'}")).experiments
+
+
+def test_a_kernels_command_line_with_an_open_quote(folder: Path) -> None:
+    head = HEAD.replace("linux-source-6.1}", "linux-source-6.1, command_line: 'dyndbg=\"file a.c'}")
+    problem = mistake(folder, head + BODY)
+    assert (problem.line, problem.key) == (5, "kernels.stock.command_line")
+    assert read(folder, head.replace("a.c'", "a.c\"'") + BODY).kernels

@@ -1,6 +1,8 @@
+import re
+
 from synthetic import lab
 
-from labctl.experiments.plan import plan
+from labctl.experiments.plan import BootGroup, plan
 
 
 def cells(planned):
@@ -44,6 +46,34 @@ def test_a_kernel_parameter_needs_a_boot_of_its_own():
         "patched-numa_balancing.1",
     ]
     assert planned.groups()[1].command_line() == "numa_balancing=1"
+
+
+VALUES = ("1,3-5", "1,3_5", "file a.c +p", "file_a.c_+p", "../../x", "a/b", "x" * 300, "\u00e9", "")
+
+
+def test_any_value_of_a_parameter_makes_a_name_of_its_own_that_is_safe():
+    planned = plan(lab(matrix={"numa_balancing": VALUES}), "e", 1)
+    names = [group.name for group in planned.groups()]
+    assert len(set(names)) == 3 * len(VALUES)
+    for name in names:
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{1,120}", name)
+    lines = [group.command_line() for group in planned.groups()]
+    assert lines[:3] == [
+        "numa_balancing=1,3-5", "numa_balancing=1,3_5", 'numa_balancing="file a.c +p"',
+    ]  # fmt: skip
+
+
+def test_parameters_that_read_alike_have_different_names():
+    one = BootGroup("stock", False, (("a", "1-b.2"),))
+    other = BootGroup("stock", False, (("a", 1), ("b", 2)))
+    assert one.name != other.name
+
+
+def test_values_with_slashes_make_different_cells():
+    values = {"size": ("1", "1/op=2"), "op": ("2/op=3", "3")}
+    planned = plan(lab(matrix=values), "e", 1)
+    assert len(set(cells(planned))) == 3 * 4
+    assert "stock/size=1/op=3" in cells(planned)
 
 
 def test_file_tunables_share_a_boot():

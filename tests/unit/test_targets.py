@@ -311,4 +311,6 @@ def test_a_token_is_a_word_of_its_own():
     assert Boot("b", "r", "a labctl.image=ff b").token == "ff"
     assert Boot("b", "r", "xlabctl.image=ff").token is None
     assert Boot("b", "r", "initrd=/x a=b").own_command_line == "a=b"
+    quoted = 'a="b  panic=3" "c=d  e"'
+    assert Boot("b", "r", f"panic=1 {quoted}").own_command_line == quoted
     assert kexec.command_line(Boot("b", "r", ""), "f" * 64, "").startswith("labctl.image=ffff")

@@ -1,5 +1,6 @@
 """The virtme-ng launcher, with a vng of a few lines on PATH."""
 
+import dataclasses
 import itertools
 import shlex
 from pathlib import Path
@@ -84,6 +85,22 @@ def test_vng_is_asked_for_qemus_command_line(tmp_path, vng):
     assert "--dry-run" in asked
     # vng hands the path to a shell.
     assert "'/k/a b/bzImage'" in asked
+
+
+def test_the_kernels_words_keep_their_blanks_and_backslashes(tmp_path):
+    line = "dyndbg=\"file a.c +p\" a=b\\c q='z'"
+    (append,) = values(launchers.command(spec(tmp_path, command_line=line)), "--append")
+    # vng splits it as a shell does, and quotes what has blanks for the kernel.
+    assert shlex.split(append)[-3:] == ["dyndbg=file a.c +p", "a=b\\c", "q='z'"]
+
+
+def test_a_folder_that_vng_would_refuse_is_shared_by_a_link(tmp_path, vng):
+    programs = tmp_path / "a,b=c"
+    programs.mkdir()
+    for _ in range(2):
+        launchers.argv(dataclasses.replace(spec(tmp_path), programs=programs))
+    assert "--rodir=/run/labctl=programs" in (tmp_path / "asked").read_text().split("\0")
+    assert (tmp_path / "programs").resolve() == programs
 
 
 @pytest.mark.parametrize(
