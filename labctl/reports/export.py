@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from labctl.lab_metrics import MetricKind
@@ -190,10 +191,11 @@ def _unit(experiment: Mapping[str, Any]) -> str:
 def _go_name(sample: Sample) -> str:
     """Return a name that Go's format takes: no blank, settings as /name=value.
 
+    A value with blanks or slashes has them in percent encoding, so that two values stay two.
     What ends in a hyphen and a number would be taken for a number of processors.
     """
     parts = [sample.experiment, *(f"{name}={value}" for name, value in sample.setting.items())]
-    name = "/".join(re.sub(r"[\s/]+", "_", part) for part in parts)
+    name = "/".join(re.sub(r"[\s/%]", lambda c: quote(c[0], safe=""), part) for part in parts)
     name = re.sub(r"-(\d+)$", r"_\1", name)
     return name[:1].upper() + name[1:]
 

@@ -8,13 +8,13 @@ each comparison is a test of its own, failed if the cell is slower.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from labctl.lab_arch import X86_64
 from labctl.lab_metrics import MetricKind
+from labctl.lab_names import safe_name
 from labctl.reports import failed, words
 from labctl.results.store import Sample
 
@@ -168,9 +168,12 @@ def _id(*parts: str) -> str:
 
 
 def _path(experiment: str, setting: Mapping[str, Any]) -> str:
-    """Return a place in the tree of tests; a name there has letters, digits, _ and - only."""
+    """Return a place in the tree of tests; a name there has letters, digits, _ and - only.
+
+    A value with more than a point among them brings a hash, so that two values stay two.
+    """
     names = ["labctl", experiment, *(f"{name}_{value}" for name, value in setting.items())]
-    return ".".join(re.sub(r"[^a-zA-Z0-9_-]", "_", name) for name in names)
+    return ".".join(safe_name(name).replace(".", "_").replace("+", "_") for name in names)
 
 
 def _plain(text: str) -> str:

@@ -226,6 +226,23 @@ def test_kcidb_tells_a_crash_from_what_the_lab_could_not_do():
     assert verdict["status"] == "FAIL"
 
 
+@pytest.mark.parametrize("style", ["benchfmt", "kcidb"])
+def test_two_values_keep_two_names(style):
+    values = ("a b", "a_b", "a/b", "a,b", "a  b")
+    samples = [replace(s, setting={"thp": v}, cell=v) for v in values for s in MATRIX if s.setting]
+    if style == "benchfmt":
+        results, _ = benchformat.read(export("benchfmt", samples))
+        names = {r.settings["thp"] for r in results}
+    else:
+        content = kcidb([*MATRIX, *samples])
+        names = {
+            t["path"]
+            for t in content["tests"]
+            if "thp_" in t["path"] and "against" not in t["path"]
+        }
+    assert len(names) == len(values)
+
+
 def test_kcidb_of_one_kernel_names_no_other():
     content = kcidb(kernel="patched")
     assert [build["comment"] for build in content["builds"]] == ["patched"]
