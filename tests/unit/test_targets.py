@@ -268,6 +268,8 @@ def test_one_kernel_at_a_time_in_an_order_of_its_own(tmp_path):
         boot=world.boot,
         facts=FACTS,
         together=False,
+        clock=world.clock,
+        load=world.load,
     ).run()
     assert set(alive) == {1}
     samples = Store(tmp_path).samples()
