@@ -16,11 +16,6 @@ from labctl.units import quote
 _MIB = 2**20
 _LONGEST_OUTPUT = 8 * _MIB
 _SEEN_CHARACTERS = 60
-# A time without a unit is known by its name.
-_TIMES = frozenset(
-    ["elapsed", "time", "duration", "latency", "wall", "real", "walltime", "runtime"]
-)
-_NO_TIMES = frozenset(["percent", "ratio", "count", "share", "rate", "per", "ops"])
 # What several CPUs spend at once adds up to more than the clock on the wall shows.
 _CPU_TIMES = frozenset(["cpu", "user", "sys", "system", "utime", "stime", "cputime"])
 # The guest's agent takes a command's time by the same clock, CLOCK_MONOTONIC of the same
@@ -79,7 +74,8 @@ def _field(measurements: dict[str, Any], metric: str) -> Quantity:
     is_named = key != metric or is_time(metric)
     suffix = next((s for s in TIME_SUFFIXES if key.endswith(s)), None) if is_named else None
     factor = TIME_SUFFIXES.get(suffix or "", 1.0)
-    return Quantity(float(value) * factor, None if suffix is None else True)
+    # A second's may also mean "per second": ops_s.
+    return Quantity(float(value) * factor, True if factor != 1.0 else None)
 
 
 def _plain(text: str, metric: str) -> Quantity:
@@ -113,9 +109,7 @@ def _plain(text: str, metric: str) -> Quantity:
 def _check_duration(found: Quantity, metric: str, took_seconds: float, cpus: int | None) -> None:
     words = set(metric.lower().split("_"))
     is_cpu_time = bool(words & _CPU_TIMES)
-    shows_time = found.is_time
-    if shows_time is None:
-        shows_time = bool(words & (_TIMES | _CPU_TIMES)) and not words & _NO_TIMES
+    shows_time = is_time(metric) if found.is_time is None else found.is_time
     if not shows_time or (is_cpu_time and cpus is None):
         return
     parallel = cpus if is_cpu_time and cpus is not None else 1

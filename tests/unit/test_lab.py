@@ -1025,7 +1025,7 @@ def in_experiment(settings: str) -> str:
     return f"experiments:\n  e: {{workload: free, kernels: [stock], {settings}}}\n"
 
 
-LINES = [
+COMMAND_LINES = [
     (in_experiment("set: {dyn: 'a \"b\"'}"), "e.set.dyn", "a double quote", "quotes blanks itself"),
     (in_experiment('matrix: {dyn: [1, "a\\tb"]}'), "e.matrix.dyn[1]", "control character", "line"),
     ("verify: {matrix: {dyn: [1, 'a\"b']}}\n", "verify.matrix.dyn[1]", "double quote", ""),
@@ -1035,7 +1035,9 @@ LINES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "key", "what", "hint"), LINES, ids=[key for _, key, *_ in LINES])
+@pytest.mark.parametrize(
+    ("text", "key", "what", "hint"), COMMAND_LINES, ids=[key for _, key, *_ in COMMAND_LINES]
+)
 def test_a_command_line_that_linux_would_read_otherwise(
     folder: Path, text: str, key: str, what: str, hint: str
 ) -> None:

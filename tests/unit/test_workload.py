@@ -181,6 +181,8 @@ def test_a_time_above_the_command_s_own_is_refused_with_both(text, metric, cpus)
         ('{"cpu_ms": 7000}', "cpu", 4, 1.8),
         ('{"cpu_ms": 70000}', "cpu", None, 1.8),
         ("throughput: 812", "throughput", 4, 1.8),
+        ('{"ops_s": 812}', "ops", 4, 1.8),
+        ('{"ops_s": 812}', "ops_s", 4, 1.8),
         ("time_percent: 55", "time_percent", 4, 1.8),
         ("elapsed: 55 %", "elapsed", 4, 1.8),
         ("score\n980", "score", 4, 1.8),
