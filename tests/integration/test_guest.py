@@ -9,6 +9,7 @@ import time
 import pytest
 
 from labctl.errors import (
+    GuestHung,
     GuestLost,
     GuestPanic,
     GuestSplat,
@@ -105,6 +106,16 @@ def test_the_death_of_qemu_is_told_at_once(guest):
     with pytest.raises(GuestLost):
         guest.run("sleep 1000", timeout_seconds=100)
     assert time.monotonic() - began < 20
+
+
+def test_a_stopped_qemu_is_hung_at_every_line(guest):
+    guest.be_patient(3.0)
+    os.kill(guest._machine.pid, signal.SIGSTOP)
+    with pytest.raises(GuestHung, match="monitor did not answer"):
+        guest.qmp_status()
+    with pytest.raises(GuestHung, match="said nothing"):
+        guest.run("true", timeout_seconds=60)
+    os.kill(guest._machine.pid, signal.SIGCONT)
 
 
 def test_two_guests_share_nothing(shared_guest, guest):
