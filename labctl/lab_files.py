@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from labctl import lab_series
 from labctl.lab_findings import Findings, suggestion
 from labctl.lab_models import Kernel, KernelEntry, LabFile
+from labctl.lab_series import SeriesFault
 from labctl.lab_shipped import BASE_CONFIG, shipped
 from labctl.lab_yaml import KeyPath
 from labctl.units import quote
@@ -183,9 +185,11 @@ def _series_fault(folder: Path) -> tuple[str, str] | None:
         hint = "it lists the patches in their order, one file name a line"
         return f"there is no file `{_SERIES_FILE}` in the folder", hint
     try:
-        patches = patch_names(listing.read_text("utf-8", errors="replace"))
+        patches = [entry.name for entry in lab_series.entries(listing.read_bytes())]
     except OSError as error:
         return f"its file `{_SERIES_FILE}` cannot be read: {error.strerror}", "check its mode"
+    except SeriesFault as fault:
+        return f"{listing}:{fault.line}: {fault.what}", fault.hint
     if not patches:
         return f"its file `{_SERIES_FILE}` names no patch", "one file name a line"
     missing = [name for name in patches if not _is_file(folder / name)]
@@ -196,9 +200,3 @@ def _series_fault(folder: Path) -> tuple[str, str] | None:
         what = f"its file `{_SERIES_FILE}` names {names}{more}, which {verb} not there"
         return what, "add the patch, or take its line out"
     return None
-
-
-def patch_names(series: str) -> list[str]:
-    """Return the patches of a quilt `series` file, without comments and options (`-p1`)."""
-    lines = (re.split(r"(?:^|\s)#", line, maxsplit=1)[0].split() for line in series.splitlines())
-    return [words[0] for words in lines if words]

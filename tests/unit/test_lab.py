@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from labctl import lab_template
 from labctl.errors import ConfigError, Problem, UserError
 from labctl.lab import Experiment, Lab, Topology, check_host, load
-from labctl.lab_files import patch_names
 from labctl.units import GIB, MIB
 
 CHECKOUT = Path(__file__).parents[2]
@@ -56,6 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "patches/torn/series": "a.patch\nlost.patch\n",
         "patches/torn/a.patch": "",
         "patches/empty/series": "# nothing yet\n",
+        "patches/fuzzy/series": "# why\na.patch -F3\n",
         "patches/unlisted/a.patch": "",
         "tree/Makefile": "",
         "bzImage": "",
@@ -447,6 +447,7 @@ IN_KERNELS = [
     ("{source: debian:linux, series: patches/unlisted}", "k.series", "no file `series`"),
     ("{source: debian:linux, series: patches/torn}", "k.series", "'lost.patch'"),
     ("{source: debian:linux, series: patches/empty}", "k.series", "names no patch"),
+    ("{source: debian:linux, series: patches/fuzzy}", "k.series", "series:2: the option -F3"),
     ("{source: debian:linux, series: " + "x" * 5000 + "}", "k.series", "does not exist"),
     ('{source: debian:linux, series: "a\\0b"}', "k.series", "does not exist"),
     ("{base: patched, series: patches/good}", "k.series", "has a series itself"),
@@ -925,10 +926,6 @@ def test_the_schema_refuses_mistakes(old: str, new: str) -> None:
     assert old in lab_template.text()
     text = lab_template.text().replace(old, new, 1)
     assert not _Schema(lab_template.json_schema()).accepts(yaml.safe_load(text))
-
-
-def test_patch_names_of_a_quilt_series() -> None:
-    assert patch_names("# all\n\n a.patch -p1\nb#c.patch # why\n#d\n") == ["a.patch", "b#c.patch"]
 
 
 def test_a_missing_line_with_a_name_is_one_mistake(folder: Path) -> None:
