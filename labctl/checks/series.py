@@ -94,7 +94,7 @@ def examine_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> li
     `others` are the configurations in which the steps will be compiled besides.
     """
     wanted = (*CHECKS[:-1], *others, CHECKS[-1])
-    steps = [Step(i, p.path.name, p.subject, wanted) for i, p in enumerate(whole.patches, 1)]
+    steps = [Step(i, p.name, p.subject, wanted) for i, p in enumerate(whole.patches, 1)]
     mails = examine.git_am(whole, make.tree.originals(whole.touches()))
     for step, said in zip(steps, mails, strict=False):
         step.note("git am", () if said is None else said.splitlines())

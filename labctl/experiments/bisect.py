@@ -80,7 +80,7 @@ class Answer:
             "of": self.what,
             "step": self.step,
             "candidates": [
-                {"step": step, "patch": patch.path.name, "subject": patch.subject}
+                {"step": step, "patch": patch.name, "subject": patch.subject}
                 for step in self.search.candidates
                 for patch in [self.patches.patches[step - 1]]
             ],

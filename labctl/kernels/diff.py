@@ -1,49 +1,209 @@
-"""What a patch says it touches, read from its text."""
+"""What a patch says it changes, read from its text as patch(1) reads it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
+PLAIN, PROGRAM, LINK = "100644", "100755", "120000"
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
-_FILE = re.compile(r"(?:---|\+\+\+) ([^\t]+)")
-_GIT = re.compile(r"diff --git a/(.+) b/(.+)$")
-_MOVED = re.compile(r"(?:rename|copy) (?:from|to) (.+)")
-_BINARY = ("GIT binary patch", "Binary files ")
+_GIT = "diff --git "
+_MODE = re.compile(r"(old mode|new mode|new file mode|deleted file mode|index \S+) (\d{6})")
+_MOVED = re.compile(r"(rename|copy) (from|to) (.+)")
+_BINARY = re.compile(r"GIT binary patch|Binary files .+ and .+ differ")
+_CONTEXT = "*" * 15
+# Of a mail, behind its last hunk: the signature's line, also where blanks were cut off.
+_SIGNATURE = ("-- ", "--", "---")
+_ESCAPES = dict(zip(map(bytes, zip(b"abtnvfr")), map(bytes, zip(b"\a\b\t\n\v\f\r")), strict=True))
 
 
-class BinaryDiff(Exception):
-    """The patch holds a binary change, which only git can apply."""
+class Unfit(Exception):
+    """A patch that patch(1) would apply wrongly, or in part; `line` counts from 1."""
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line = line
+        self.what = what
 
 
-def touched(text: str, strip: int) -> set[str]:
-    """Return the files that a patch reads or writes, relative to the tree.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is done to one file: its name and git's mode before and after.
+
+    A name is None where there is no file; a mode where the patch leaves it as it is.
+    `told` is whether a git header names both, so that nothing is left to be guessed.
+    """
+
+    line: int
+    old: str | None = None
+    new: str | None = None
+    old_mode: str | None = None
+    new_mode: str | None = None
+    copied: bool = False
+    told: bool = False
+
+    def reverse(self) -> Change:
+        """Return what takes the change back; of a copy, its removal."""
+        old, before, after = self.old, self.old_mode, self.new_mode
+        if self.copied:
+            old = before = None
+        return replace(self, old=self.new, new=old, old_mode=after, new_mode=before, copied=False)
+
+    def after(self) -> dict[str, str | None]:
+        """Return the modes that files must have behind the change; "" is any, None no file."""
+        wanted: dict[str, str | None] = {}
+        if self.old is not None and self.old != self.new and not self.copied:
+            wanted[self.old] = None
+        if self.new is not None and self.told:
+            wanted[self.new] = self.new_mode or ""
+        return wanted
+
+    def names(self) -> set[str]:
+        """Return the files that it reads or writes."""
+        return {name for name in (self.old, self.new) if name is not None}
+
+
+def changes(text: str, strip: int) -> list[Change]:
+    """Return the changes of a patch in their order; `strip` is the N of -pN.
 
     Raises:
-        BinaryDiff: it holds a binary change.
+        Unfit: it holds what patch(1) cannot apply, or would leave out without a word.
     """
-    found: set[str] = set()
-    for line in _headers(text.splitlines()):
-        if line.startswith(_BINARY):
-            raise BinaryDiff
-        if file := _FILE.match(line):
-            if file[1].strip() != "/dev/null":
-                found.add("/".join(file[1].strip().split("/")[strip:]))
-        elif git := _GIT.match(line):
-            found |= {git[1], git[2]} if git[1] == git[2] else set()
-        elif moved := _MOVED.match(line):
-            found.add(moved[1].strip())
-    return {name for name in found if name}
+    found: list[Change] = []
+    header: _Header | None = None
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    for index in _outside_hunks(lines):
+        number, line = index + 1, lines[index]
+        if line.startswith(_GIT):
+            found += [] if header is None else header.changes()
+            header = _Header(number, line.removeprefix(_GIT), strip)
+        elif _BINARY.fullmatch(line):
+            raise Unfit(number, "holds a binary change, which only git can apply")
+        elif line == _CONTEXT and lines[index - 1].startswith("--- "):
+            raise Unfit(number, "is a context diff: expected a unified one (diff -u)")
+        elif line.startswith("--- ") and _is_header(lines, index):
+            old, new = (_name(each[4:], strip, number) for each in lines[index : index + 2])
+            if header is None:
+                found.append(Change(number, old, new))
+            else:
+                found += header.changes(old, new)
+                header = None
+        elif header is not None:
+            header.read(line, number)
+    return found + ([] if header is None else header.changes())
 
 
-def _headers(lines: list[str]) -> Iterator[str]:
+@dataclass(slots=True)
+class _Header:
+    """The lines behind a `diff --git`, up to the hunks if there are any."""
+
+    line: int
+    both: str
+    strip: int
+    modes: dict[str, str] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    copied: bool = False
+
+    def read(self, line: str, number: int) -> None:
+        if mode := _MODE.fullmatch(line):
+            if mode[2] not in {PLAIN, PROGRAM, LINK} and not mode[2].startswith("100"):
+                what = "a submodule" if mode[2] == "160000" else f"a file of mode {mode[2]}"
+                raise Unfit(number, f"changes {what}, which a source tree here cannot have")
+            self.modes[mode[1].split(" ")[0] if mode[1][:5] == "index" else mode[1]] = mode[2]
+        elif moved := _MOVED.fullmatch(line):
+            # Without the prefix a/ or b/, which is the first component to strip.
+            self.moved[moved[2]] = _stripped(_unquoted(moved[3]), max(0, self.strip - 1))
+            self.copied = moved[1] == "copy"
+
+    def changes(self, old: str | None = None, new: str | None = None) -> list[Change]:
+        """Return the change, with the names of a `---` and a `+++` line if there are."""
+        if self.moved:
+            old, new = self.moved.get("from"), self.moved.get("to")
+        elif old is None and new is None:
+            old = new = _same(self.both, self.strip)
+            if old is None:
+                return []
+        kept = self.modes.get("index")
+        kept = kept if kept == LINK else None  # a program of the tree's stays one
+        before = self.modes.get("deleted file mode", self.modes.get("old mode", kept))
+        after = self.modes.get("new file mode", self.modes.get("new mode", kept))
+        old = None if "new file mode" in self.modes else old
+        new = None if "deleted file mode" in self.modes else new
+        return [Change(self.line, old, new, before, after, self.copied, told=True)]
+
+
+def _outside_hunks(lines: list[str]) -> Iterator[int]:
     """Yield the lines outside of hunks: a removed line `-- x` looks like a file's header."""
     old = new = 0
-    for line in lines:
+    began = 0
+    for index, line in enumerate(lines):
         if old > 0 or new > 0:
-            old -= line[:1] in {"-", " ", ""}
-            new -= line[:1] in {"+", " ", ""}
+            sign = line[:1]
+            if sign in {"-", "+", " ", "", "\t"}:
+                old -= sign != "+"
+                new -= sign != "-"
+            elif sign != "\\":
+                old = new = 0  # malformed: patch(1) says so
+            began = index
         elif hunk := _HUNK.match(line):
             old, new = (1 if count is None else int(count) for count in hunk.groups())
+        elif began and began == index - 1 and line.startswith("\\"):
+            began = index
         else:
-            yield line
+            if began and began == index - 1 and _is_lost(lines, index):
+                raise Unfit(index + 1, "goes on behind its hunk: the counts in @@ are too small")
+            yield index
+
+
+def _is_lost(lines: list[str], index: int) -> bool:
+    """Whether a line would be taken for garbage, though it looks like one of a hunk."""
+    line = lines[index]
+    return line[:1] in {"+", "-"} and line not in _SIGNATURE and not _is_header(lines, index)
+
+
+def _is_header(lines: list[str], index: int) -> bool:
+    return lines[index].startswith("--- ") and any(
+        line.startswith("+++ ") for line in lines[index + 1 : index + 2]
+    )
+
+
+def _name(text: str, strip: int, line: int) -> str | None:
+    name = _unquoted(text)
+    if name == "/dev/null":
+        return None
+    short = _stripped(name, strip)
+    if not short:
+        raise Unfit(line, f"names {name}, of which -p{strip} leaves nothing")
+    return short
+
+
+def _stripped(name: str, strip: int) -> str:
+    return "/".join(name.split("/")[strip:])
+
+
+def _same(both: str, strip: int) -> str | None:
+    """Return the file of `a/NAME b/NAME`, None if these are two."""
+    if both.startswith('"'):
+        quoted = re.findall(r'"(?:[^"\\]|\\.)*"', both)
+        one, other = quoted if len(quoted) == 2 else ("", "")
+    else:
+        one, other = both[: len(both) // 2], both[len(both) // 2 + 1 :]
+    names = {_stripped(_unquoted(name), strip) for name in (one, other)}
+    return names.pop() or None if len(names) == 1 else None
+
+
+def _unquoted(text: str) -> str:
+    """Return a name without a time stamp, or without git's quotes and escapes."""
+    if not text.startswith('"'):
+        return text.partition("\t")[0].strip()
+    inner = re.match(r'"((?:[^"\\]|\\.)*)"', text)
+    if inner is None:
+        return text
+    octets = re.sub(rb"\\([0-7]{3}|.)", _unescaped, inner[1].encode("utf-8", "surrogateescape"))
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    what = found[1]
+    return bytes([int(what, 8) & 255]) if len(what) == 3 else _ESCAPES.get(what, what)

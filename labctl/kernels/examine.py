@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from pathlib import Path
 
 from labctl import git, proc
 from labctl.errors import HostError
+from labctl.kernels import treefiles
 from labctl.kernels.make import Make
 from labctl.kernels.series import Patch, Series
-from labctl.kernels.sources import File
+from labctl.kernels.treefiles import File
 
 _COMPLAINT = re.compile(r"^(\S+?):\d+(?::\d+)?: ((?:warning|error): .*)$", re.IGNORECASE)
 _GIT_SECONDS = 60.0
@@ -98,7 +98,7 @@ def checkpatch(source: Path, patch: Patch) -> list[str]:
         timeout_seconds=_CHECKPATCH_SECONDS,
         check=False,
     )
-    name = f"{patch.path.name}:"  # checkpatch read it from "-"
+    name = f"{patch.name}:"  # checkpatch read it from "-"
     lines = [re.sub(r"^-:", name, line) for line in done.text.splitlines() if line.strip()]
     if done.status == 0:
         return []
@@ -115,18 +115,17 @@ def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None
         HostError: git is not installed.
     """
     outcome: list[str | None] = []
-    with tempfile.TemporaryDirectory(prefix="labctl-am-") as scratch:
-        root = Path(scratch)
+    with treefiles.scratch("am") as root:
         for name, file in originals.items():
-            if file is not None:
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                (root / name).write_bytes(file.data)
-                (root / name).chmod(0o755 if file.executable else 0o644)
+            treefiles.write(root, name, file)
         git.run(root, "init", "-q", "--template=", timeout_seconds=_GIT_SECONDS)
         git.run(root, "add", "-A", "-f", timeout_seconds=_GIT_SECONDS)
         base = ["commit", "-q", "--allow-empty", "-m", "base"]
         git.run(root, *base, timeout_seconds=_GIT_SECONDS)
         for patch in series.patches:
+            if patch.reverse:
+                outcome.append("git am cannot take a patch back (-R in the series file)")
+                break
             done = git.run(
                 root,
                 *["am", "-q", f"-p{patch.strip}"],
@@ -135,6 +134,8 @@ def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None
                 check=False,
             )
             said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+            if treefiles.FULL.search(said):
+                raise treefiles.full(root, said.splitlines()[-1])
             outcome.append(None if done.status == 0 else said or "git am failed")
             if done.status != 0:
                 break

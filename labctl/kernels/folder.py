@@ -15,7 +15,7 @@ from pathlib import Path
 from labctl.errors import UserError
 from labctl.files import read_json, write_json
 from labctl.kernels import listing
-from labctl.kernels.sources import File
+from labctl.kernels.treefiles import File
 
 # A file that was written so shortly before it was hashed may change again within the
 # same tick of the file system's clock: its hash is not remembered.
@@ -92,13 +92,15 @@ class Folder:
         """Return the user's file."""
         if not self._hashes:
             self._look()
+        for parent in map(str, Path(name).parents):
+            if parent in self._hashes:
+                hint = "name the file by its path without links"
+                what = f"{name} lies behind {parent}, which is a link or a file"
+                raise UserError(what, where=str(self.folder), hint=hint)
         if name not in self._hashes:
             return None
-        path = Path(self._places[name])
-        if path.is_symlink():
-            return _file(path) if path.is_file() else None
         kind, _, data = self._content(name).partition(b" ")
-        return File(data, kind + b" " == _PROGRAM)
+        return File(data, kind + b" " == _PROGRAM, kind + b" " == _LINK)
 
     def _look(self) -> None:
         """List and hash all files; contents are remembered by their stamps."""
@@ -124,10 +126,6 @@ class Folder:
         if hashlib.sha256(content).hexdigest() != self._hashes[name]:
             raise _changed(self._places[name])
         return content
-
-
-def _file(path: Path) -> File:
-    return File(path.read_bytes(), bool(path.stat().st_mode & stat.S_IXUSR))
 
 
 def _stamp(path: Path | str) -> list[int] | None:

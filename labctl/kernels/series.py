@@ -4,60 +4,92 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from email.parser import BytesHeaderParser
 from email.policy import default as mail_policy
 from pathlib import Path
 
-from labctl import files, proc
+from labctl import files, lab_series, proc
 from labctl.errors import UserError
-from labctl.kernels import diff
-from labctl.kernels.sources import File
+from labctl.kernels import diff, treefiles
+from labctl.kernels.diff import Change, Unfit
+from labctl.kernels.treefiles import File
+from labctl.lab_series import Entry, SeriesFault
 
 _PATCH_SECONDS = 120.0
 _REJECT_LINES = 24
-_REBASE = "rebase the series onto this source, or give it the source it was made for"
+_REBASE = (
+    "rebase the series onto this source, or give it the source it was made for; "
+    "what applies with fuzz only must be refreshed"
+)
+
+_MALFORMED = re.compile(r"malformed patch at line (\d+)")
+_COMPRESSED = {
+    b"\x1f\x8b": "gunzip",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ": "unxz",
+    b"(\xb5/\xfd": "unzstd",
+}
+_KINDS = {diff.PLAIN: "a plain file", diff.PROGRAM: "an executable file", diff.LINK: "a link"}
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One patch: its file, the path components to strip (`-pN`), its content."""
+    """One patch: its file, the path components to strip (`-pN`), its content.
+
+    `name` is what the `series` file calls it; `reverse`, whether it is taken back (`-R`).
+    """
 
     path: Path
     strip: int
     content: bytes
+    name: str
+    reverse: bool = False
+
+    @property
+    def options(self) -> str:
+        """The options of patch(1) that the `series` file gives it."""
+        return f"-p{self.strip}{' -R' if self.reverse else ''}"
 
     @property
     def hash(self) -> str:
         """Hex content address."""
-        return hashlib.sha256(f"-p{self.strip}\n".encode() + self.content).hexdigest()
+        return hashlib.sha256(f"{self.options}\n".encode() + self.content).hexdigest()
 
     @property
     def subject(self) -> str:
         """The mail's subject without its brackets, or the file's name."""
         found = BytesHeaderParser(policy=mail_policy).parsebytes(self.content)["subject"]
         words = " ".join(str(found or "").split())
-        return re.sub(r"^(?:\[[^\]]*\] *)+", "", words) or self.path.name
+        return re.sub(r"^(?:\[[^\]]*\] *)+", "", words) or Path(self.name).name
 
-    def touches(self) -> set[str]:
-        """Return the files that the patch reads or writes, relative to the tree.
+    def changes(self) -> list[Change]:
+        """Return what the patch does to the files of a tree.
 
         Raises:
             UserError: it cannot be applied by `patch`, or leaves the tree.
         """
-        where = str(self.path)
         try:
-            names = diff.touched(self.content.decode("utf-8", "surrogateescape"), self.strip)
-        except diff.BinaryDiff as error:
-            raise UserError("holds a binary change, which a series cannot", where=where) from error
-        if not names:
-            raise UserError("changes no file: it holds no diff", where=where)
-        for name in sorted(names):
-            if name.startswith("/") or ".." in name.split("/"):
-                raise UserError(f"touches {name}, outside of the tree", where=where)
-        return names
+            found = diff.changes(self.content.decode("utf-8", "surrogateescape"), self.strip)
+        except Unfit as error:
+            raise UserError(error.what, where=f"{self.path}:{error.line}") from error
+        if not found:
+            raise UserError("changes no file: it holds no diff", where=str(self.path))
+        for change in found:
+            for name in sorted(change.names()):
+                parts = name.lower().split("/")
+                if name.startswith("/") or ".." in parts:
+                    what = f"touches {_shown(name)}, outside of the tree"
+                    raise UserError(what, where=f"{self.path}:{change.line}")
+                if ".git" in parts:
+                    what = f"touches {_shown(name)}, which git keeps for itself"
+                    raise UserError(what, where=f"{self.path}:{change.line}")
+        return [change.reverse() if self.reverse else change for change in found]
+
+    def touches(self) -> set[str]:
+        """Return the files that the patch reads or writes; raises as `changes` does."""
+        return {name for change in self.changes() for name in change.names()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +109,18 @@ class Series:
         return replace(self, patches=self.patches[:count])
 
     def write(self, folder: Path) -> None:
-        """Write the patches and their `series` file into a folder in place of what is in it."""
+        """Write the patches and their `series` file into a folder in place of what is in it.
+
+        Each patch has a folder of its own: two may have the same name.
+        """
         files.remove(folder)
         folder.mkdir(parents=True)
-        for patch in self.patches:
-            (folder / patch.path.name).write_bytes(patch.content)
-        lines = [f"{patch.path.name} -p{patch.strip}\n" for patch in self.patches]
+        lines = []
+        for number, patch in enumerate(self.patches, 1):
+            name = f"{number:04}/{patch.path.name}"
+            (folder / name).parent.mkdir()
+            (folder / name).write_bytes(patch.content)
+            lines.append(f"{name} {patch.options}\n")
         (folder / "series").write_text("".join(lines))
 
     def touches(self) -> set[str]:
@@ -97,39 +135,97 @@ class Series:
 
         Raises:
             UserError: a patch does not apply; names its file, the target and the hunk.
+            HostError: there is no room for copies of the files.
         """
-        names = sorted(self.touches())
-        with tempfile.TemporaryDirectory(prefix="labctl-series-") as scratch:
-            root = Path(scratch)
-            for name in names:
-                file = original(name)
+        before: dict[str, File | None] = {}
+        for name, patch in self._names().items():
+            try:
+                before[name] = original(name)
+            except UserError as error:
+                raise UserError(error.what, where=str(patch.path), hint=error.hint) from error
+        with treefiles.scratch("series") as root:
+            for name, file in before.items():
                 if file is not None:
-                    (root / name).parent.mkdir(parents=True, exist_ok=True)
-                    (root / name).write_bytes(file.data)
-                    (root / name).chmod(0o755 if file.executable else 0o644)
+                    treefiles.write(root, name, file)
             for number, patch in enumerate(self.patches, 1):
                 self._apply_one(patch, number, root)
-            return {name: _read(root / name) for name in names}
+            _check_names(before, root)
+            return {name: treefiles.read(root, name) for name in before}
+
+    def _names(self) -> dict[str, Patch]:
+        """Return the files that are touched, each with the first patch that does."""
+        names: dict[str, Patch] = {}
+        for patch in self.patches:
+            for name in patch.touches():
+                names.setdefault(name, patch)
+        for name, patch in names.items():
+            for parent in map(str, Path(name).parents):
+                if parent in names:
+                    what = f"touches {_shown(name)}, and the series touches a file {_shown(parent)}"
+                    hint = "a file or a link cannot become a folder within a series"
+                    raise UserError(what, where=str(patch.path), hint=hint)
+        return dict(sorted(names.items()))
 
     def _apply_one(self, patch: Patch, number: int, root: Path) -> None:
-        argv = ["patch", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch"]
+        # Unified diffs only: of others, `patch` would run ed(1).
+        argv = ["patch", "--unified", "--batch", "--forward", "--fuzz=0", "--get=0"]
         done = proc.run(
-            [*argv, f"-p{patch.strip}"],
+            [*argv, "--no-backup-if-mismatch", *patch.options.split()],
             cwd=root,
             stdin=patch.content,
             timeout_seconds=_PATCH_SECONDS,
             check=False,
         )
+        said = f"{done.text}{done.stderr.decode('utf-8', 'replace')}"
         if done.status != 0:
+            if full := treefiles.FULL.search(said):
+                raise treefiles.full(root, full[0])
+            line = _MALFORMED.search(said)
             raise UserError(
-                f"patch {number} of {len(self.patches)} does not apply: {_why(done.text, root)}",
-                where=str(patch.path),
-                hint=_REBASE,
+                f"patch {number} of {len(self.patches)} does not apply: {_why(said, root)}",
+                where=f"{patch.path}:{line[1]}" if line else str(patch.path),
+                hint="write the patch anew" if line else _REBASE,
+            )
+        _check_modes(patch, root)
+
+
+def _check_names(expected: Collection[str], root: Path) -> None:
+    """Raise if `patch` wrote a file that was not read from the patches: it would be lost."""
+    for path in root.rglob("*"):
+        name = str(path.relative_to(root))
+        if name not in expected and (path.is_symlink() or not path.is_dir()):
+            raise UserError(
+                f"`patch` wrote {_shown(name)}, which the patches do not name",
+                hint="write the patches anew with git format-patch",
             )
 
 
-def _read(path: Path) -> File | None:
-    return File(path.read_bytes(), bool(path.stat().st_mode & 0o100)) if path.is_file() else None
+def _check_modes(patch: Patch, root: Path) -> None:
+    """Raise if a file is not what the patch's git headers say: `patch` may skip what it cannot."""
+    wanted: dict[str, str | None] = {}
+    for change in patch.changes():
+        wanted |= change.after()
+    for name, mode in wanted.items():
+        file = treefiles.read(root, name)
+        is_plain = mode not in {"", None, diff.LINK} and not int(mode or "0", 8) & 0o100
+        expected = diff.PLAIN if is_plain else mode
+        if (expected == "" and file is not None) or expected == _mode(file):
+            continue
+        raise UserError(
+            f"`patch` left {_KINDS.get(_mode(file) or '', 'no file')} at {_shown(name)}, "
+            f"where the patch has {_KINDS.get(expected or '', 'no file')}",
+            where=str(patch.path),
+        )
+
+
+def _mode(file: File | None) -> str | None:
+    if file is None:
+        return None
+    return diff.LINK if file.link else diff.PROGRAM if file.executable else diff.PLAIN
+
+
+def _shown(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _why(output: str, root: Path) -> str:
@@ -155,31 +251,38 @@ def read(folder: Path) -> Series:
     """Read a folder's `series` file and its patches.
 
     Raises:
-        UserError: the file or one of its patches is missing, or it names none.
+        UserError: the file or one of its patches is missing, it names none, or it asks
+            for what labctl cannot honour.
     """
     listing = folder / "series"
     try:
-        lines = listing.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        entries = lab_series.entries(listing.read_bytes())
+    except OSError as error:
         raise UserError(
-            f"cannot be read: {getattr(error, 'strerror', None) or error}",
+            f"cannot be read: {error.strerror}",
             where=str(listing),
             hint="a series is a folder with a `series` file that names its patches in order",
         ) from error
-    patches = []
-    for number, line in enumerate(lines, 1):
-        words = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].split()
-        if not words:
-            continue
-        option = next((w for w in words[1:] if re.fullmatch(r"-p\d+", w)), "-p1")
-        path = folder / words[0]
-        try:
-            patches.append(Patch(path, int(option[2:]), path.read_bytes()))
-        except OSError as error:
-            raise UserError(
-                f"the patch {words[0]} cannot be read: {error.strerror}",
-                where=f"{listing}:{number}",
-            ) from error
-    if not patches:
+    except SeriesFault as error:
+        raise UserError(error.what, where=f"{listing}:{error.line}", hint=error.hint) from error
+    if not entries:
         raise UserError("names no patch", where=str(listing))
-    return Series(folder, tuple(patches))
+    return Series(folder, tuple(_patch(listing, entry) for entry in entries))
+
+
+def _patch(listing: Path, entry: Entry) -> Patch:
+    path, where = listing.parent / entry.name, f"{listing}:{entry.line}"
+    try:
+        if not path.is_file():  # a pipe would be read for ever
+            path.stat()
+            raise UserError(f"the patch {entry.name} is not a regular file", where=where)
+        content = path.read_bytes()
+    except OSError as error:
+        what = f"the patch {entry.name} cannot be read: {error.strerror}"
+        raise UserError(what, where=where) from error
+    if not content:
+        raise UserError("is empty", where=str(path), hint=f"remove it, and {where}")
+    for magic, program in _COMPRESSED.items():
+        if content.startswith(magic):
+            raise UserError("is compressed", where=str(path), hint=f"`{program} {entry.name}`")
+    return Patch(path, entry.strip, content, entry.name, entry.reverse)

@@ -15,17 +15,10 @@ from typing import Protocol
 from labctl import files, proc
 from labctl.errors import CommandError, HostError, UserError
 from labctl.kernels.hashed import Hashed
+from labctl.kernels.treefiles import File
 
 DEBIAN_FOLDER = Path("/usr/src")
 _UNPACK_SECONDS = 1200.0
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A plain file's content, and whether it may be executed."""
-
-    data: bytes
-    executable: bool = False
 
 
 class Source(Protocol):

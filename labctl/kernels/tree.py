@@ -12,14 +12,15 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl.errors import HostError, UserError
-from labctl.kernels import remains
+from labctl.errors import HostError
+from labctl.kernels import remains, treefiles
 from labctl.kernels.series import Series
-from labctl.kernels.sources import File, Source
+from labctl.kernels.sources import Source
+from labctl.kernels.treefiles import File
 
 LOCK_SECONDS = 4 * 3600.0
 _POLL_SECONDS = 0.5
@@ -133,55 +134,41 @@ class Tree:
             UserError: a patch does not apply.
         """
         wanted = series.apply(self._original) if series else {}
-        for name in self._changed() - wanted.keys():
-            wanted[name] = self._original(name)
+        self._write({n: self._original(n) for n in self._changed() - wanted.keys()})
         for name in wanted:
             self._keep(name)
-        for name, file in wanted.items():
-            _write(self.src / name, file)
+        self._write(wanted)
+
+    def _write(self, wanted: Mapping[str, File | None]) -> None:
+        # What goes first makes room: a file for the folder that another series had there.
+        for name, file in sorted(wanted.items(), key=lambda each: each[1] is not None):
+            treefiles.write(self.src, name, file)
 
     def _changed(self) -> set[str]:
         """Return the files that a series has ever changed."""
         if not self._orig.is_dir():
             return set()
-        kept = (p for p in self._orig.rglob("*") if p.is_file() and not p.name.endswith(".tmp"))
+        every = (p for p in self._orig.rglob("*") if p.is_symlink() or p.is_file())
+        kept = (p for p in every if not p.name.endswith(".tmp"))
         return {str(p.relative_to(self._orig)).removesuffix(_ABSENT) for p in kept}
 
     def _original(self, name: str) -> File | None:
         with contextlib.suppress(KeyError):
             return self.source.original(name)
-        if (self._orig / f"{name}{_ABSENT}").is_file():
-            return None
-        kept = _read(self._orig / name)
-        return _read(self.src / name) if kept is None else kept
+        # A folder that another series has put a file or a link in the place of is none.
+        for each in (Path(name), *Path(name).parents):
+            if (self._orig / f"{each}{_ABSENT}").is_file():
+                return None
+        kept = treefiles.read(self._orig, name)
+        return treefiles.read(self.src, name) if kept is None else kept
 
     def _keep(self, name: str) -> None:
-        target = self._orig / name
-        absent = target.with_name(target.name + _ABSENT)
-        if target.is_file() or absent.is_file():
+        absent = f"{name}{_ABSENT}"
+        if any(treefiles.read(self._orig, kept) is not None for kept in (name, absent)):
             return
         original = self._original(name)
         if original is None:
-            _write(absent, File(b""))
+            if not (self.src / name).is_dir():  # else `treefiles.write` says so
+                treefiles.write(self._orig, absent, File(b""))
         else:
-            _write(target, original)
-
-
-def _read(path: Path) -> File | None:
-    return File(path.read_bytes(), os.access(path, os.X_OK)) if path.is_file() else None
-
-
-def _write(path: Path, file: File | None) -> None:
-    """Replace a file if it differs; None removes it."""
-    if path.is_symlink() or path.is_dir():
-        raise UserError(f"a patch touches {path.name}, which is not a plain file", where=str(path))
-    if file is None:
-        path.unlink(missing_ok=True)
-        return
-    if _read(path) == file:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(file.data)
-    temporary.chmod(0o755 if file.executable else 0o644)
-    temporary.replace(path)
+            treefiles.write(self._orig, name, original)

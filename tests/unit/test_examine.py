@@ -4,7 +4,7 @@ import pytest
 from labctl.errors import HostError, UserError
 from labctl.kernels import examine, series
 from labctl.kernels.build import Builder
-from labctl.kernels.sources import File
+from labctl.kernels.treefiles import File
 
 GCC = "/a/lab/.labctl/trees/1/src/mm/memory.c:12:3: warning: unused variable 'x' [-Wunused]\n"
 

@@ -16,7 +16,8 @@ from labctl.errors import UserError
 from labctl.experiments import provenance
 from labctl.kernels import examine, series
 from labctl.kernels.build import Builder
-from labctl.kernels.sources import File, open_source
+from labctl.kernels.sources import open_source
+from labctl.kernels.treefiles import File
 
 MAIL = faketree.changed().replace("Subject", "From: A <a@example.org>\nSubject")
 ORIGINALS = {"mm/mmu_gather.c": File(faketree.FILES["mm/mmu_gather.c"].encode())}
@@ -161,7 +162,7 @@ def test_git_am_within_rebase_of_a_linked_work_tree(mine, tmp_path, ran):
     folder = faketree.series(tmp_path / "series", MAIL)
     (tmp_path / "check.py").write_text(
         "from labctl.kernels import examine, series\n"
-        "from labctl.kernels.sources import File\n"
+        "from labctl.kernels.treefiles import File\n"
         f"whole = series.read(__import__('pathlib').Path({str(folder)!r}))\n"
         f"assert examine.git_am(whole, {ORIGINALS!r}) == [None]\n"
     )

@@ -3,7 +3,7 @@ import pytest
 
 from labctl.errors import UserError
 from labctl.kernels import series
-from labctl.kernels.sources import File
+from labctl.kernels.treefiles import File
 
 
 def original(name):

@@ -10,7 +10,8 @@ from labctl import proc
 from labctl.errors import HostError, UserError
 from labctl.experiments import provenance
 from labctl.kernels import folder
-from labctl.kernels.sources import File, open_source
+from labctl.kernels.sources import open_source
+from labctl.kernels.treefiles import File
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+"""Files of a source tree as git knows them: plain, executable, or a symbolic link.
+
+A link is never followed: what it names may lie outside of the tree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl.errors import HostError, UserError
+
+# What tools say of a folder that cannot take more.
+FULL = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file's content, and whether it may be executed; of a link, where it points."""
+
+    data: bytes
+    executable: bool = False
+    link: bool = False
+
+
+def read(root: Path, name: str) -> File | None:
+    """Return a file of a tree, None if there is none of this name.
+
+    Raises:
+        UserError: the name leads through a symbolic link or a file.
+    """
+    path = _inside(root, name)
+    if path.is_symlink():
+        return File(os.fsencode(path.readlink()), link=True)
+    if not path.is_file():
+        return None
+    return File(path.read_bytes(), bool(path.stat().st_mode & 0o100))
+
+
+def write(root: Path, name: str, file: File | None) -> None:
+    """Replace a file of a tree as a whole if it differs; None removes it if it is there.
+
+    Raises:
+        UserError: the name leads through a symbolic link or a file, or is that of a folder.
+    """
+    try:
+        path = _inside(root, name)
+    except UserError:
+        if file is None:
+            return
+        raise
+    if read(root, name) == file:
+        return
+    if path.is_dir() and not path.is_symlink():
+        raise UserError(f"a patch makes a file of {name}, which is a folder", where=str(path))
+    if file is None:
+        path.unlink()
+        with contextlib.suppress(OSError):  # as git and patch do: no empty folder stays
+            for parent in path.parents:
+                if parent == root:
+                    break
+                parent.rmdir()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # perhaps a link, of one who was killed
+    if file.link:
+        temporary.symlink_to(os.fsdecode(file.data))
+    else:
+        temporary.write_bytes(file.data)
+        temporary.chmod(0o755 if file.executable else 0o644)
+    temporary.replace(path)
+
+
+def _inside(root: Path, name: str) -> Path:
+    path = root / name
+    for parent in path.parents:
+        if parent == root:
+            break
+        above = parent.relative_to(root)
+        if parent.is_symlink():
+            what, hint = f"the symbolic link {above}", "name the file by its path without links"
+            raise UserError(f"{name} lies behind {what}", where=str(root), hint=hint)
+        if parent.exists() and not parent.is_dir():
+            raise UserError(f"{name} lies below {above}, which is a file", where=str(root))
+    return path
+
+
+@contextlib.contextmanager
+def scratch(purpose: str) -> Iterator[Path]:
+    """Yield a folder for what is needed only now.
+
+    Raises:
+        HostError: it cannot be made or written, as on a full disk.
+    """
+    folder = None
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"labctl-{purpose}-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise full(folder or "TMPDIR", error.strerror or str(error)) from error
+
+
+def full(folder: str | Path, why: str) -> HostError:
+    """Return the error of a scratch folder that cannot be written."""
+    hint = "free space there, or set TMPDIR to another folder"
+    return HostError(f"the scratch folder cannot be written: {why}", where=str(folder), hint=hint)
