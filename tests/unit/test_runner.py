@@ -5,7 +5,7 @@ import pytest
 import synthetic
 from synthetic import FACTS, World, lab, panic
 
-from labctl.errors import BootFailed, DeadlineExceeded
+from labctl.errors import BootFailed, DeadlineExceeded, GuestHung
 from labctl.experiments.plan import plan
 from labctl.experiments.runner import Runner
 from labctl.results.stats import compare
@@ -263,3 +263,27 @@ def test_output_that_is_no_number_is_a_sample_and_no_end_of_the_run(tmp_path, mo
     bad = [s for s in samples if s.kernel == "patched"]
     assert {s.status for s in bad} == {"bad-output"}
     assert all("elapsed" in s.message and s.value is None for s in bad)
+
+
+@pytest.mark.parametrize("pauses", [0, 1], ids=["after its boot", "after its command"])
+def test_a_guest_that_cannot_be_paused_is_hung_and_the_others_go_on(tmp_path, pauses):
+    world = World()
+
+    def stop(guest):
+        if guest.group.kernel == "patched":
+            calls, pause = itertools.count(), guest.pause
+
+            def fail():
+                pause()
+                if next(calls) >= pauses:
+                    raise GuestHung("QEMU's monitor did not answer")
+
+            guest.pause = fail
+
+    world.on_boot = stop
+    runner(tmp_path, world, lab(blocks=2, repetitions=1)).run()
+    samples = Store(tmp_path).samples()
+    hung = {s.kernel for s in samples if s.status == "hung"}
+    assert hung == {"patched"}
+    assert {s.status for s in samples if s.kernel == "stock"} == {"ok"}
+    assert not [s for s in samples if s.kernel == "patched" and s.status == "ok"]
