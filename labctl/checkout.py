@@ -46,9 +46,31 @@ def changed(folder: Path, *, unknown: bool) -> list[str]:
     """Return the files that differ from the commit; `unknown`: also those git does not know.
 
     Names are relative to the work tree's top. A file that is staged and then put
-    back counts as changed. Errors are those of `look`.
+    back counts as changed, and so does one that git was told to take as unchanged.
+    Errors are those of `look`.
     """
     asked = ["--no-renames", "--ignore-submodules=dirty"]
     asked += [f"--untracked-files={'all' if unknown else 'no'}"]
     lines = look(folder, "status", "--porcelain", "-z", *asked).split(b"\0")[:-1]
-    return sorted(os.fsdecode(line[3:]) for line in lines)
+    return sorted({os.fsdecode(line[3:]) for line in lines} | _overlooked(folder))
+
+
+def _overlooked(folder: Path) -> set[str]:
+    """Return the changed files among those marked assume-unchanged or skip-worktree."""
+    top = git.top(folder) or folder
+    found, there = set(), {}
+    for line in look(top, "ls-files", "-v", "-s", "-z").split(b"\0")[:-1]:
+        facts, _, name = line.partition(b"\t")
+        tag, _, digest, _ = facts.split(b" ")
+        skipped, path = tag.upper() == b"S", top / os.fsdecode(name)
+        if not skipped and not tag.islower():
+            continue
+        if path.is_file() and not path.is_symlink() and b"\n" not in name:
+            there[name] = digest
+        elif not skipped and not os.path.lexists(path):  # skipped: of a sparse work tree
+            found.add(name)
+    names = b"".join(name + b"\n" for name in there)
+    settings = git.without_filters(top)
+    done = git.run(top, "hash-object", "--stdin-paths", stdin=names, settings=settings)
+    now = zip(there, done.stdout.split(), strict=True)
+    return {os.fsdecode(name) for name in found | {n for n, d in now if d != there[n]}}

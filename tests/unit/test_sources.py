@@ -427,3 +427,12 @@ def test_an_edited_copy_is_put_right(mine, state, tmp_path):
     _, before = copied(mine, state, tmp_path)
     (tmp_path / "copied/src/mm/memory.c").write_text("debugging\n")
     assert copied(mine, state, tmp_path)[1] == before
+
+
+@pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
+def test_a_commit_with_edits_that_git_overlooks_is_dirty(tree, flag):
+    git(tree, "update-index", flag, "mm/memory.c", "Kbuild")
+    clean = provenance.describe(tree)
+    assert not clean.endswith("-dirty")
+    edit(tree)
+    assert provenance.describe(tree) == f"{clean}-dirty"
