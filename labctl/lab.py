@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
-from labctl import lab_tabs
+from labctl import lab_tabs, units
 from labctl.errors import ConfigError, UserError
 from labctl.lab_checks import check, check_memory, default_guest
 from labctl.lab_files import absolute, resolve
@@ -51,6 +53,8 @@ __all__ = [
     "check_host",
     "load",
 ]
+
+_LARGEST_BYTES = 4 * units.MIB
 
 
 def load(path: Path, host_memory_bytes: int | None = None) -> Lab:
@@ -104,7 +108,8 @@ def check_host(lab: Lab, memory_bytes: int) -> None:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        content = _content(path)
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
         hint = "`labctl init` writes one; `--lab FILE` names another"
         raise UserError("there is no such file", where=str(path), hint=hint) from error
@@ -113,6 +118,20 @@ def _read_text(path: Path) -> str:
         raise UserError(what, where=str(path), hint="save it as UTF-8") from error
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _content(path: Path) -> bytes:
+    # Without waiting: to open a FIFO would wait for its writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+        kind = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(kind):
+            what = "is a folder" if stat.S_ISDIR(kind) else "is not a regular file"
+            raise UserError(what, where=str(path), hint="`--lab FILE` names a lab.yaml")
+        content = file.read(_LARGEST_BYTES + 1)
+    if len(content) > _LARGEST_BYTES:
+        what = f"is larger than {_LARGEST_BYTES // units.MIB} MiB: it is not a lab.yaml"
+        raise UserError(what, where=str(path))
+    return content
 
 
 def _examine(

@@ -5,6 +5,8 @@ Everything here goes to stderr; stdout belongs to results.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -77,7 +79,11 @@ class _Line:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # not rich's status 1
+
+    return Plain(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def _one_line(text: str) -> Text:

@@ -15,6 +15,7 @@ from types import FrameType
 DETACH_KEYS = b"\x1d\x03"
 _LOCAL_FLAGS = 3
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
+_came: list[int] = []  # those that have begun to end this process
 
 
 @contextlib.contextmanager
@@ -33,7 +34,13 @@ def unwound() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ended_by() -> int:
+    """Return the exit status that such a signal has asked for, 0 if none came."""
+    return 128 + _came[0] if _came else 0
+
+
 def _end(number: int, _: FrameType | None) -> None:
+    _came.append(number)
     raise SystemExit(128 + number)
 
 

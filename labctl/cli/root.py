@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labctl import __version__
+from labctl.cli.ending import pipes_told
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,6 +65,16 @@ def format_option(*others: str, about: str) -> Callable[[Callable[..., None]], C
 class Group(click.Group):
     """A group whose help lists commands in the order in which they were added."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:  # noqa: ANN401
+        """Return a context; `--help` prints while it is made."""
+        with pipes_told():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        """Run the command that was asked for."""
+        with pipes_told():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the commands in that order."""
         return list(self.commands)
@@ -73,7 +84,8 @@ class Group(click.Group):
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 done; 1 the lab found a problem (a regression, a crashed guest, a "
-    "failed build); 2 the input is wrong; 3 the host cannot do it; 130 interrupted.",
+    "failed build); 2 the input is wrong; 3 the host cannot do it; 70 a fault of labctl itself; "
+    "129, 130, 143 ended by a hang-up, by Ctrl-C, by SIGTERM.",
 )
 @click.version_option(__version__)
 def labctl() -> None:
