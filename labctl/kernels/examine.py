@@ -134,6 +134,8 @@ def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None
                 check=False,
             )
             said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+            if done.status != 0:
+                treefiles.probe(root)
             if treefiles.FULL.search(said):
                 raise treefiles.full(root, said.splitlines()[-1])
             outcome.append(None if done.status == 0 else said or "git am failed")

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl.errors import HostError, UserError
+from labctl.errors import HostError, LabError, UserError
 
 # What tools say of a folder that cannot take more.
 FULL = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
+
+_PROBE_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +103,20 @@ def scratch(purpose: str) -> Iterator[Path]:
     folder = None
     try:
         with tempfile.TemporaryDirectory(prefix=f"labctl-{purpose}-") as folder:
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            except LabError:
+                probe(Path(folder))
+                raise
     except OSError as error:
         raise full(folder or "TMPDIR", error.strerror or str(error)) from error
+
+
+def probe(folder: Path) -> None:
+    """Raise OSError if a folder is full: git does not always say that this made it fail."""
+    path = folder / ".labctl-probe"
+    path.write_bytes(bytes(_PROBE_BYTES))
+    path.unlink()
 
 
 def full(folder: str | Path, why: str) -> HostError:

@@ -307,6 +307,11 @@ def test_make_finds_no_repository_of_the_users(tmp_path, monkeypatch):
     assert done.text.strip() == "none"
 
 
+def test_the_tests_own_git_is_nobody_elses():
+    names = {name for name in os.environ if name.startswith("GIT_")}
+    assert names == {"GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM"}
+
+
 def test_only_one_module_starts_git():
     root = Path(labctl.__file__).parent
     for path in root.rglob("*.py"):

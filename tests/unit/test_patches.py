@@ -1,5 +1,6 @@
 """Patches in git's form: links, modes, renames; nothing read or written out of the tree."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -312,6 +313,21 @@ def test_a_full_scratch_folder_is_the_hosts_fault(tmp_path, monkeypatch, tool):
         call()
     assert "labctl-" in caught.value.where
     assert "TMPDIR" in caught.value.hint
+
+
+def test_a_full_disk_is_found_where_git_says_nothing_of_it(tmp_path, monkeypatch):
+    def probe(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    monkeypatch.setattr("labctl.kernels.treefiles.probe", probe)
+    fake = tmp_path / "bin/git"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'failed to write new configuration file' >&2\nexit 128\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    whole = read(tmp_path, faketree.changed())
+    with pytest.raises(HostError, match="scratch folder cannot be written: No space left"):
+        examine.git_am(whole, {})
 
 
 def test_a_scratch_folder_that_cannot_be_made_is_the_hosts_fault(tmp_path, monkeypatch):
