@@ -16,6 +16,7 @@ from labctl.cli.root import (
     JSON,
     LAB,
     SECONDS,
+    check_awake,
     fleet_of,
     kernels_of,
     lab_to_work,
@@ -107,6 +108,7 @@ def exec_(
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
     output = None if as_json else _pass_on
     with fleet.guest(guest, patience_seconds=timeout) as running:
+        check_awake(running)
         outcome = running.run(argv, timeout_seconds=timeout, stdin=stdin, output=output)
     if as_json:
         print_json(

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from labctl import host, proc, terminal
-from labctl.cli.root import LAB, fleet_of, load_lab
+from labctl.cli.root import LAB, check_awake, fleet_of, load_lab
 from labctl.errors import UserError
 from labctl.lab_arch import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
-    from labctl.guests.guest import Guest
 
 _KEYBOARD = 0
 _FOLLOW_SECONDS = 0.1
@@ -93,7 +92,7 @@ def ssh(lab_path: Path | None, guest: str, command: Sequence[str]) -> None:
     fleet = fleet_of(load_lab(lab_path))
     with fleet.guest(guest) as running:
         address = running.ssh_address()
-        _check_awake(running)
+        check_awake(running)
     on_terminal = os.isatty(_KEYBOARD) and sys.stdout.isatty()
     known_hosts = fleet.spec_folder(guest) / _KNOWN_HOSTS
     argv = login.client(address, known_hosts, command, terminal=on_terminal)
@@ -130,7 +129,7 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
                 "lab.yaml; `labctl up` then builds and boots it",
             )
         program = _gdb_for(ARCHITECTURES[running.spec.image.arch])
-        _check_awake(running)
+        check_awake(running)
         running.serve_gdb(_GDB_SOCKET)
     words = [program, "-q", "-iex", f"add-auto-load-safe-path {vmlinux.parent}", str(vmlinux)]
     with fleet.held(kernel):
@@ -146,16 +145,6 @@ def _gdb_for(arch: Architecture) -> str:
         return "gdb"
     host.check_installed(["gdb-multiarch"], arch)
     return "gdb-multiarch"
-
-
-def _check_awake(guest: Guest) -> None:
-    from labctl.guests.guest import State
-
-    if guest.state is State.PAUSED:
-        raise UserError(
-            f"the guest {guest.name} is paused: a run measures, or gdb has it",
-            hint="wait for the end of the other",
-        )
 
 
 COMMANDS = (console, ssh, gdb)

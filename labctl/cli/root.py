@@ -16,6 +16,7 @@ from labctl.errors import UserError
 
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
+    from labctl.guests.guest import Guest
     from labctl.lab_models import Lab
 
 # Modules that bring numpy, pydantic or fabric with them are imported by the
@@ -147,6 +148,21 @@ def fleet_of(lab: Lab) -> Fleet:
     from labctl.guests.fleet import Fleet
 
     return Fleet(lab.state / "guests")
+
+
+def check_awake(guest: Guest) -> None:
+    """Refuse to talk to a guest that another labctl has paused: to do so would resume it.
+
+    Raises:
+        UserError: it is paused.
+    """
+    from labctl.guests.guest import State
+
+    if guest.state is State.PAUSED:
+        raise UserError(
+            f"the guest {guest.name} is paused: a run is measuring or gdb is attached",
+            hint="wait until it finishes",
+        )
 
 
 def chosen(lab: Lab, experiments: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from labctl import proc
+from labctl.cli import labctl
 from labctl.errors import GuestError, HostError, UserError
 from labctl.guests import processes, records
 from labctl.guests.fleet import Fleet
@@ -316,6 +317,21 @@ def test_what_a_living_run_has_paused_stays_so(fleet, told):
         assert told == ["stop"]
     assert told == ["stop", "cont"]
     Fleet(fleet.folder).recover()
+    assert told == ["stop", "cont"]
+
+
+def test_exec_does_not_resume_what_a_living_run_has_paused(fleet, told, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    fleet.folder = tmp_path / ".labctl" / "guests"
+    (tmp_path / "lab.yaml").write_text(
+        "version: 1\nkernels: {stock: {source: debian:linux-source-6.1}}\n"
+    )
+    fleet.up([spec(fleet)], SECONDS)
+    with fleet.paused():
+        words = ["exec", "--lab", str(tmp_path / "lab.yaml"), "stock", "true"]
+        with pytest.raises(UserError, match="a run is measuring"):
+            labctl.main(words, standalone_mode=False)
+        assert told == ["stop"]
     assert told == ["stop", "cont"]
 
 
