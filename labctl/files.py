@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from labctl.errors import HostError
@@ -23,7 +25,7 @@ def replace(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123 - a descriptor
+        with naming(path), open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123 - a descriptor
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -32,6 +34,22 @@ def replace(path: Path, content: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError of the block name the file: that of a write does not say which it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the space that this user has left on a folder's disk."""
+    info = os.statvfs(folder)
+    return info.f_bavail * info.f_frsize
 
 
 def sync_folder(folder: Path) -> None:

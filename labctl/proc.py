@@ -262,11 +262,24 @@ def run(
     if check and done.status != 0:
         output = _tail(done.stderr or done.stdout)
         raise CommandError(
-            f"`{shlex.join(done.argv)}` ended with status {done.status}: {output}",
+            f"`{shlex.join(done.argv)}` {ending(done.status)}: {output}",
             status=done.status,
             output=output,
         )
     return done
+
+
+def ending(status: int) -> str:
+    """Return how a program ended, in words; `status` is negative for a signal, or a shell's."""
+    number = -status if status < 0 else status - 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"ended with status {status}"
+    told = f"was killed by {name}" if status < 0 else f"ended with status {status} ({name})"
+    if number == signal.SIGKILL:
+        return f"{told}, perhaps by the kernel's OOM killer (`dmesg` tells)"
+    return told
 
 
 def _tail(data: bytes, lines: int = 20) -> str:

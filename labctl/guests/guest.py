@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from labctl import proc
+from labctl import files, proc
 from labctl.errors import (
     BadOutput,
     BootFailed,
@@ -32,6 +32,7 @@ from labctl.transports.ssh import SshAddress
 __all__ = ["Guest", "GuestSpec", "State", "boot_all"]
 
 _POLL_SECONDS = 0.02
+_CONSOLE_BYTES = 64 * 1024  # about what a boot writes
 _LAST_WORDS_SECONDS = 2.0
 _FOLDER_SECONDS = 10.0
 # Without a heartbeat of the agent, which sends one each second while it works.
@@ -171,6 +172,7 @@ class Guest:
             self._check_booting()
             if time.monotonic() > deadline:
                 self.state = State.HUNG
+                self._check_disk()
                 raise BootFailed(
                     f"did not reach its init within {deadline_seconds:g} s",
                     where=self.name,
@@ -195,6 +197,15 @@ class Guest:
                 hint="look at CONFIG_NUMA, CONFIG_ACPI_NUMA, CONFIG_NODES_SHIFT and CONFIG_NR_CPUS "
                 "in its .config, at mem=, maxcpus=, nr_cpus= and numa= on its command line, and "
                 "at the console for SRAT and SLIT",
+            )
+
+    def _check_disk(self) -> None:
+        """Raise HostError if the console cannot be read for want of space: QEMU says nothing."""
+        if files.free_bytes(self.spec.folder) < _CONSOLE_BYTES:
+            raise HostError(
+                "the disk is full: the guest's console is not written",
+                where=str(self.spec.folder),
+                hint="make room; `labctl clean` removes what can be built again",
             )
 
     def vcpu_threads(self) -> dict[int, int]:
@@ -232,7 +243,7 @@ class Guest:
         if status is not None:
             self.state = State.GONE
             raise GuestLost(
-                f"QEMU ended with status {status}: {self._last_words()}",
+                f"QEMU {proc.ending(status)}: {self._last_words()}",
                 where=self.name,
                 console_tail=self.console_tail(),
             )

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import labctl
-from labctl import host, proc
+from labctl import files, host, proc
 from labctl.errors import BuildError, CommandError, HostError, UserError
 from labctl.guests import busybox, cpio
 from labctl.guests.cpio import Entry
+from labctl.kernels import faults
 from labctl.kernels.hashed import Hashed
 from labctl.lab_arch import X86_64, Architecture
 
@@ -192,11 +193,14 @@ def _compile(compiler: str, folder: Path, units: Sequence[str], program: Path) -
         partial.replace(program)
         _write(_note(program), f"{digest}\n".encode(), 0o644)
     except CommandError as error:
+        what = f"the guest's {folder.name} does not compile"
+        if fault := faults.of_host(f"{error.output}\n{error}", what, str(log), str(program.parent)):
+            raise fault from error
         log.write_text(error.output + "\n")
         lines = error.output.splitlines()
         told = [line for line in lines if "error:" in line] or lines
         raise BuildError(
-            f"the guest's {folder.name} does not compile",
+            what,
             log=str(log),
             errors=told[:_LARGEST_ERRORS],
         ) from error
@@ -238,6 +242,10 @@ def _extra(files: Mapping[str, Path]) -> list[Entry]:
 
 def _write(path: Path, content: bytes, mode: int) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.chmod(mode)
-    partial.replace(path)
+    try:
+        with files.naming(partial):
+            partial.write_bytes(content)
+        partial.chmod(mode)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

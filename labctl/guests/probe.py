@@ -67,8 +67,7 @@ def failure(
         return ""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     words = lines[-1].removeprefix(f"{qemu.PROGRAM}: ") if lines else "it said nothing"
-    ended = f"signal {-done.status}" if done.status < 0 else f"status {done.status}"
-    return f"QEMU ended with {ended}: {words}"
+    return f"QEMU {proc.ending(done.status)}: {words}"
 
 
 def _command(accel: str, image: Path, backend: str | None) -> Sequence[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from labctl import git, host, proc
 from labctl.errors import BuildError, HostError
 from labctl.files import read_json, write_json
-from labctl.kernels import kconfig, symbols
+from labctl.kernels import faults, kconfig, symbols
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.kconfig import Option
 from labctl.kernels.tree import Tree
@@ -102,7 +102,7 @@ class Make:
 
         Raises:
             BuildError: the compiler failed; carries its last errors.
-            HostError: the disk is full.
+            HostError: the disk is full, or a compiler was killed.
         """
         jobs = len(os.sched_getaffinity(0))
         began, deadline = self.log.stat().st_size, time.monotonic() + _BUILD_SECONDS
@@ -119,7 +119,7 @@ class Make:
                 if time.monotonic() > deadline:
                     raise self._failed(f"did not build within {_BUILD_SECONDS:g} s")
         if status != 0:
-            raise self._failed(f"does not build (make ended with status {status})")
+            raise self._failed(f"does not build (make {proc.ending(status)})")
         self._remember(scope, self._steps_since(began)[1])
 
     def compile(self, objects: Sequence[str], *options: str) -> str:
@@ -195,8 +195,9 @@ class Make:
     def _failed(self, what: str) -> BuildError | HostError:
         text = self.log.read_text("utf-8", "replace")
         what = f"kernel {self.kernel} {what}"
-        if "No space left on device" in text or "Disk quota exceeded" in text:
-            return HostError(f"{what}: the disk is full", where=str(self.tree.folder))
+        fault = faults.of_host(text, what, str(self.log), str(self.tree.folder))
+        if fault is not None:
+            return fault
         lines = text.splitlines()
         errors = [line for line in lines if _WRONG.search(line)][-_ERROR_LINES:]
         return BuildError(what, log=str(self.log), errors=errors or lines[-_ERROR_LINES:])

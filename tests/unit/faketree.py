@@ -79,6 +79,7 @@ words=$(sed -n 's/^#warning //p' "$source")
 [ -z "$words" ] || echo "$PWD/$source:$(at '^#warning'):2: warning: $words"
 words=$(sed -n 's/^#error //p' "$source")
 [ -z "$words" ] || { echo "$PWD/$source:$(at '^#error'):2: error: $words"; exit 1; }
+grep -q '^// killed' "$source" && kill -KILL $$
 released=$(sed -n 's,^// wait ,,p' "$source")
 if [ -n "$released" ] && [ ! -e "$released" ]; then
     echo "half of" > "$object"

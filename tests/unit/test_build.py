@@ -253,6 +253,14 @@ def test_a_missing_tool_is_told_before_the_build(lab, monkeypatch):
     assert lab.records() == []
 
 
+def test_a_killed_compiler_is_the_hosts_fault(lab):
+    with pytest.raises(
+        HostError, match="a compiler was killed, perhaps by the kernel's OOM"
+    ) as told:
+        lab.image("patched", faketree.changed(new="// killed"))
+    assert told.value.where.endswith("build.log")
+
+
 def test_a_full_disk_is_the_hosts_fault(lab):
     words = "cannot write: No space left on device"
     with pytest.raises(HostError, match="the disk is full") as caught:

@@ -159,7 +159,7 @@ def test_kvm_that_kills_qemu_tells_its_last_words(examine, monkeypatch):
     monkeypatch.setenv("FAKE_KVM", "echo 'Assertion x failed.' >&2; kill -ABRT $$")
     kvm = examine(accel="kvm")["kvm"]
     assert kvm.status == "fail"
-    assert kvm.what.endswith("QEMU ended with signal 6: Assertion x failed.")
+    assert kvm.what.endswith("QEMU was killed by SIGABRT: Assertion x failed.")
 
 
 @pytest.mark.parametrize(

@@ -55,3 +55,13 @@ def test_a_guest_of_a_damaged_file_is_never_started(
     )()
     with pytest.raises(HostError, match=f"{name}: the file (changed|cannot be read)"), Guest(spec):
         pass
+
+
+def test_a_console_that_the_disk_has_no_room_for_is_no_kernel_that_hangs(
+    spec: GuestSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Guest(spec) as running:
+        monkeypatch.setattr("labctl.files.free_bytes", lambda _: 0)
+        with pytest.raises(HostError, match="the disk is full") as caught:
+            running.wait_ready(0.1)
+    assert caught.value.where == str(spec.folder)

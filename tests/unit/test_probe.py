@@ -78,7 +78,7 @@ def test_the_last_words_of_qemu_are_told(fake_qemu, device):
     words = "kvm.c:1: kvm_buf_set_msrs: Assertion failed."
     fake_qemu(kvm=f'echo noise >&2; echo "qemu-system-x86_64: {words}" >&2; kill -ABRT $$')
     told = accelerator.kvm_failure(device)
-    assert told.endswith(f"QEMU ended with signal 6: {words}")
+    assert told.endswith(f"QEMU was killed by SIGABRT: {words}")
 
 
 def test_a_status_without_the_token_is_a_failure(fake_qemu, device):

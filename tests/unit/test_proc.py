@@ -233,3 +233,26 @@ def test_the_cpu_time_of_what_was_started_is_ones_own(tmp_path):
         living = proc.cpu_seconds()
         assert living - before >= 0.25
     assert proc.cpu_seconds() >= living - 0.05, "what ended is not forgotten"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (2, "ended with status 2"),
+        (-11, "was killed by SIGSEGV"),
+        (-9, "was killed by SIGKILL, perhaps by the kernel's OOM killer (`dmesg` tells)"),
+        (
+            137,
+            "ended with status 137 (SIGKILL), perhaps by the kernel's OOM killer (`dmesg` tells)",
+        ),
+        (-99, "ended with status -99"),
+        (255, "ended with status 255"),
+    ],
+)
+def test_an_end_is_told_in_words(status, told):
+    assert proc.ending(status) == told
+
+
+def test_a_program_that_was_killed_is_not_one_that_failed():
+    with pytest.raises(CommandError, match="was killed by SIGKILL, perhaps by the kernel's OOM"):
+        proc.run(["sh", "-c", "kill -KILL $$"], timeout_seconds=10)
