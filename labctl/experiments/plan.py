@@ -54,8 +54,9 @@ class BootGroup:
     def name(self) -> str:
         """A name that can be a folder's and a guest's; a value like `1,3-5` becomes a hash too."""
         words = [self.kernel, *(["aa"] if self.control else [])]
-        text = "-".join([*words, *(f"{k}.{v}" for k, v in self.kernel_parameters)])
-        return safe_name(text, is_unique=not any("-" in str(v) for _, v in self.kernel_parameters))
+        # A kernel may be called `stock-aa` or `stock-p.1`, but no name in lab.yaml has a +.
+        text = "+".join([*words, *(f"{k}.{v}" for k, v in self.kernel_parameters)])
+        return safe_name(text, is_unique=not any("+" in str(v) for _, v in self.kernel_parameters))
 
     def command_line(self) -> str:
         """The kernel parameters as text."""

@@ -51,7 +51,7 @@ def benchfmt(document: Document, samples: Sequence[Sample]) -> str:
     kernel = ""
     for boot in _boots(document, samples):
         first = boot[0]
-        own = f"{first.kernel}-aa" if first.control else first.kernel
+        own = f"{first.kernel}+aa" if first.control else first.kernel
         if own != kernel:
             lines.append(f"kernel: {own}")
             kernel = own

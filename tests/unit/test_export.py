@@ -46,7 +46,7 @@ def test_benchfmt_has_a_line_a_boot():
     lines = export("benchfmt").splitlines()
     assert "Unit sec/op better=lower assume=nothing" in lines
     kernels = [line.split()[1] for line in lines if line.startswith("kernel: ")]
-    assert kernels == ["patched", "stock", "stock-aa"]
+    assert kernels == ["patched", "stock", "stock+aa"]
     measured = [line.split() for line in lines if line.startswith("Benchmark")]
     assert len(measured) == 3 * len(STOCK)
     names = {name for name, *_ in measured}

@@ -38,12 +38,12 @@ def test_a_workload_parameter_is_the_baselines_too():
 def test_a_kernel_parameter_needs_a_boot_of_its_own():
     planned = plan(lab(matrix={"numa_balancing": (0, 1)}), "e", 1)
     assert [group.name for group in planned.groups()] == [
-        "stock-numa_balancing.0",
-        "stock-numa_balancing.1",
-        "stock-aa-numa_balancing.0",
-        "stock-aa-numa_balancing.1",
-        "patched-numa_balancing.0",
-        "patched-numa_balancing.1",
+        "stock+numa_balancing.0",
+        "stock+numa_balancing.1",
+        "stock+aa+numa_balancing.0",
+        "stock+aa+numa_balancing.1",
+        "patched+numa_balancing.0",
+        "patched+numa_balancing.1",
     ]
     assert planned.groups()[1].command_line() == "numa_balancing=1"
 
@@ -64,9 +64,21 @@ def test_any_value_of_a_parameter_makes_a_name_of_its_own_that_is_safe():
 
 
 def test_parameters_that_read_alike_have_different_names():
-    one = BootGroup("stock", False, (("a", "1-b.2"),))
+    one = BootGroup("stock", False, (("a", "1+b.2"),))
     other = BootGroup("stock", False, (("a", 1), ("b", 2)))
     assert one.name != other.name
+
+
+def test_a_kernel_named_like_the_control_has_a_guest_of_its_own():
+    groups = [
+        BootGroup("stock", True, ()),
+        BootGroup("stock-aa", False, ()),
+        BootGroup("stock", True, (("p", 1),)),
+        BootGroup("stock-aa", False, (("p", 1),)),
+        BootGroup("stock-aa-p.1", False, ()),
+        BootGroup("stock", False, (("p", "aa+p.1"),)),
+    ]
+    assert len({group.name for group in groups}) == len(groups)
 
 
 def test_values_with_slashes_make_different_cells():
@@ -78,7 +90,7 @@ def test_values_with_slashes_make_different_cells():
 
 def test_file_tunables_share_a_boot():
     planned = plan(lab(matrix={"max_active": (1, 2, 4)}), "e", 1)
-    assert [group.name for group in planned.groups()] == ["stock", "stock-aa", "patched"]
+    assert [group.name for group in planned.groups()] == ["stock", "stock+aa", "patched"]
 
 
 def test_every_round_visits_every_cell_once():
@@ -92,7 +104,7 @@ def test_every_round_visits_every_cell_once():
 def test_each_guest_is_warmed_up_once():
     visits = plan(lab(matrix={"max_active": (1, 2, 4)}), "e", 1).block(0)
     warmups = [visit.cell.group.name for visit in visits if visit.warmup]
-    assert sorted(warmups) == ["patched", "stock", "stock-aa"]
+    assert sorted(warmups) == ["patched", "stock", "stock+aa"]
     assert all(visit.warmup for visit in visits[:3])
 
 
