@@ -29,6 +29,8 @@ from labctl.units import Scalar
 
 LOCAL_DISTANCE = 10
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+# An experiment's and a guest's name are in one name of a folder, which may have 255 bytes.
+LONGEST_NAME = 100
 WORD_PATTERN = r"^[A-Za-z][A-Za-z0-9_]*$"
 
 
@@ -116,7 +118,7 @@ def _choice_schema(description: str) -> WithJsonSchema:
 
 
 Version = Annotated[Literal[1], BeforeValidator(_version), WithJsonSchema({"const": 1})]
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
 # A name like 6.1 is a number to an editor, and text here.
 Reference = Annotated[str, WithJsonSchema({"type": ["string", "number"]})]
 Word = Annotated[str, Field(pattern=WORD_PATTERN)]

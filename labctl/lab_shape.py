@@ -211,6 +211,9 @@ def _report(one: Any, plain: dict[str, Plain], found: Findings) -> None:  # noqa
     elif kind == "missing":
         what = f"the key `{path[-1]}` is missing"
         found.add(path, what, _missing_hint(path), mark=found.document.key_mark(path[:-1]))
+    elif one["loc"][-1:] == ("[key]",) and kind == "string_too_long":
+        what = f"the name {units.quote(str(path[-1]))} has {len(str(path[-1]))} characters"
+        found.add(path, what, f"at most {one['ctx']['max_length']} are allowed", at_key=True)
     elif one["loc"][-1:] == ("[key]",):
         what = f"{units.quote(str(path[-1]))} is not a name"
         found.add(path, what, "a name has letters, digits, and _ . - after the first", at_key=True)

@@ -343,6 +343,7 @@ ONE = [
     ("tunables: {a: {file: /a, kernels: stock}}", 7, "kernels", "a list", "[stock]"),
     ("tunables: {a: {fil: /a}}", 7, "tunables.a.fil", "unknown", "file?"),
     ("tunables: {a b: {file: /a}}", 7, "tunables.a b", "not a name", "letters"),
+    (f"tunables: {{{'k' * 300}: {{file: /a}}}}", 7, f"tunables.{'k' * 300}", "300 char", "100"),
     ("workloads: {w: {}}", 7, "workloads.w.command", "missing", "freebench"),
     ("workloads: {w: {comand: x}}", 7, "workloads.w.comand", "unknown", "command?"),
     ("workloads: {w: {command: ''}}", 7, "workloads.w.command", "empty", ""),
@@ -850,6 +851,12 @@ class _Schema:
         if isinstance(value, bool):
             return "boolean" in names
         return any(isinstance(value, kinds[name]) for name in names)
+
+    def _propertyNames(self, value: Any, limits: dict[str, Any], _: Any) -> bool:  # noqa: N802
+        return all(self.accepts(key, limits) for key in value)
+
+    def _maxLength(self, value: Any, most: int, _: Any) -> bool:  # noqa: N802
+        return len(value) <= most
 
     def _properties(self, value: Any, parts: dict[str, Any], _: Any) -> bool:
         return all(self.accepts(value[key], parts[key]) for key in value if key in parts)
