@@ -44,7 +44,8 @@ TIME_SUFFIXES = {f"_{unit}": f for unit, f in _TIMES.items() if unit not in _NO_
 
 _COUNTED = (
     "op ops operation operations iter iters iteration iterations call calls req reqs request "
-    "requests transaction transactions event events page pages fault faults cycle cycles"
+    "requests transaction transactions event events page pages fault faults cycle cycles "
+    "instruction instructions loop loops message messages msg msgs packet packets pkt pkts"
 )
 _PLAIN = {
     **_spellings(1e-6, "B byte bytes Byte Bytes"),
@@ -63,7 +64,12 @@ _PLAIN = {
         for word in _COUNTED.split()
     },
 }
-_RATES = {"%": 1.0, "tps": 1.0, "qps": 1.0, "iops": 1.0, "IOPS": 1.0}
+_RATES = {
+    **_spellings(1.0, "% tps qps rps lps pps iops IOPS"),
+    **{f"{p}bps": f for p, f in (("", 1e-6), ("k", 1e-3), ("K", 1e-3), ("M", 1.0), ("G", 1e3))},
+    **_spellings(1.0, "MBps"),
+    **_spellings(1e3, "GBps"),
+}
 _A_SECOND = ("s", "sec", "second")
 
 NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
@@ -127,10 +133,12 @@ def _factor(unit: str) -> tuple[float, bool | None] | None:
     top, slash, bottom = unit.partition("/")
     if slash and bottom in _A_SECOND and (not top or top in _PLAIN):
         return _PLAIN.get(top, 1.0), False
+    if not slash or bottom not in _COUNTED.split():
+        return None
     time = _time(top)
-    if slash and time is not None and bottom in _COUNTED.split():
+    if time is not None:
         return time, True
-    return None
+    return (_PLAIN[top], False) if top in _PLAIN else None  # cycles/op
 
 
 def _time(unit: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import deque
@@ -18,6 +19,7 @@ _LONGEST_OUTPUT = 8 * _MIB
 _SEEN_CHARACTERS = 60
 # What several CPUs spend at once adds up to more than the clock on the wall shows.
 _CPU_TIMES = frozenset(["cpu", "user", "sys", "system", "utime", "stime", "cputime"])
+_TASK_CLOCK = {"task", "clock"}  # perf's
 # The guest's agent takes a command's time by the same clock, CLOCK_MONOTONIC of the same
 # kernel, around the workload's own; by SSH it comes in ticks of 10 ms, one at each end.
 # Other clocks of a kernel (REALTIME slewed by NTP, the bare time-stamp counter as calibrated
@@ -64,12 +66,16 @@ def measure(
 def _field(measurements: dict[str, Any], metric: str) -> Quantity:
     key = next((k for k in (metric + s for s in ("", *TIME_SUFFIXES)) if k in measurements), None)
     if key is None:
-        names = ", ".join(sorted(measurements)) or "an empty JSON object"
-        raise BadOutput(f"the workload did not print {metric!r} (it printed: {quote(names, 200)})")
+        names = ", ".join(sorted(measurements))
+        has = f"it has {quote(names, 100)}" if names else "it is empty"
+        raise BadOutput(
+            f"the workload's last JSON object has no top-level key {quote(metric)} ({has})"
+        )
     value = measurements[key]
     if not isinstance(value, int | float) or isinstance(value, bool):
-        seen = quote(repr(value), _SEEN_CHARACTERS)
-        raise BadOutput(f"{key} is not a JSON number, but {seen}")
+        raise BadOutput(
+            f"{key} is {quote(json.dumps(value), _SEEN_CHARACTERS)}; expected a JSON number"
+        )
     # The metric's own name may end in its unit; but `requests_per_second` is no time.
     is_named = key != metric or is_time(metric)
     suffix = next((s for s in TIME_SUFFIXES if key.endswith(s)), None) if is_named else None
@@ -108,7 +114,7 @@ def _plain(text: str, metric: str) -> Quantity:
 
 def _check_duration(found: Quantity, metric: str, took_seconds: float, cpus: int | None) -> None:
     words = set(metric.lower().split("_"))
-    is_cpu_time = bool(words & _CPU_TIMES)
+    is_cpu_time = bool(words & _CPU_TIMES) or words >= _TASK_CLOCK
     shows_time = is_time(metric) if found.is_time is None else found.is_time
     if not shows_time or (is_cpu_time and cpus is None):
         return
@@ -118,5 +124,6 @@ def _check_duration(found: Quantity, metric: str, took_seconds: float, cpus: int
         whole = "the command itself" + (f", on {parallel} CPUs," if is_cpu_time else "")
         raise BadOutput(
             f"{metric} is {found.value:.6g} s, longer than {whole} took ({took_seconds:.6g} s): "
-            "is its unit right? A time without a unit is in seconds"
+            "check its unit (none means seconds). Give another time, such as a sum over threads, "
+            "a name that is no time, and no unit"
         )

@@ -59,6 +59,11 @@ def test_a_number_is_found(text, metric, value):
         ("9.4 Gbits/sec", 9400.0),
         ("12.5 kops/s", 12500.0),
         ("7 /s", 7.0),
+        ("9.4 Gbps", 9400.0),
+        ("940 MBps", 940.0),
+        ("12345678.9 lps (10.0 s, 7 samples)", 12345678.9),
+        ("12.5 kmsgs/s", 12500.0),
+        ("35 cycles/op", 35.0),
         ("55 %", 55.0),
         ("55%", 55.0),
     ],
@@ -84,6 +89,32 @@ def test_anything_else_is_refused_with_what_was_seen(said):
     assert str(caught.value).isprintable()
     seen = " ".join(said.split())[:20].replace("\x1b", "?")
     assert seen in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '{"level": "info", "msg": "x"}\nelapsed: 12.5 ms',
+            "no top-level key 'elapsed' (it has 'lev",
+        ),
+        ('{"results": {"elapsed": 1}}', "no top-level key 'elapsed' (it has 'results')"),
+        ("{}\nelapsed: 5", "no top-level key 'elapsed' (it is empty)"),
+        ('{"elapsed": "1.5"}', """elapsed is '"1.5"'; expected a JSON number"""),
+        ('{"elapsed": null}', "elapsed is 'null'; expected a JSON number"),
+    ],
+)
+def test_what_an_object_lacks_is_said_of_the_object(text, said):
+    """The text may well have printed it elsewhere."""
+    with pytest.raises(BadOutput) as caught:
+        measure(text, "elapsed")
+    assert said in str(caught.value)
+
+
+def test_a_sum_over_threads_may_have_a_name_that_is_no_time():
+    with pytest.raises(BadOutput, match="a sum over threads, a name that is no time, and no unit"):
+        measure("wait_time: 7 s", "wait_time", took_seconds=1.8, cpus=4)
+    assert measure("wait_total: 7", "wait_total", took_seconds=1.8, cpus=4)[0] == 7
 
 
 def test_a_throughput_is_not_read_up_to_its_comma():
@@ -180,6 +211,7 @@ def test_a_time_above_the_command_s_own_is_refused_with_both(text, metric, cpus)
         ("elapsed: 10 ms", "elapsed", 4, 0.0),  # by ticks of 10 ms
         ('{"cpu_ms": 7000}', "cpu", 4, 1.8),
         ('{"cpu_ms": 70000}', "cpu", None, 1.8),
+        ('{"task_clock_ms": 7000}', "task_clock", 4, 1.8),
         ("throughput: 812", "throughput", 4, 1.8),
         ('{"ops_s": 812}', "ops", 4, 1.8),
         ('{"ops_s": 812}', "ops_s", 4, 1.8),
