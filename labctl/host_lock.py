@@ -19,6 +19,7 @@ from pathlib import Path
 
 from labctl import flock
 from labctl.errors import HostError
+from labctl.printable import printable
 
 _OF_ROOT = Path("/run")  # only root may write to it
 _OF_ALL = (Path("/run/lock"), Path("/tmp"))  # noqa: S108 - the files are checked
@@ -44,7 +45,7 @@ class _File:
             flock.give_back(self.descriptor)
             return ""
         said = os.pread(self.descriptor, _TEXT_BYTES, 0).decode("utf-8", "replace").strip()
-        return "".join(c if c.isprintable() else "?" for c in said)
+        return printable(said)
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # of a full disk: the lock holds without it

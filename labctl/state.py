@@ -9,6 +9,7 @@ from pathlib import Path
 
 from labctl import files, flock, lab_state
 from labctl.errors import HostError, UserError
+from labctl.printable import printable
 
 _CLEAN_SECONDS = 600.0  # how long a clean of many trees may take
 _POLITE_SECONDS = 2.0
@@ -115,5 +116,5 @@ def _command(pid: int) -> str:
         return "ended just now"
     names = [Path(os.fsdecode(word)).name if i < 2 else os.fsdecode(word) for i, word in
              enumerate(words)]  # fmt: skip
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(names))
+    text = printable(" ".join(names))
     return text if len(text) <= _COLUMNS else f"{text[: _COLUMNS - 1]}…"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from labctl.printable import printable
+
 Scalar = int | float | str
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
@@ -63,7 +65,7 @@ def quote(text: str, limit: int = 40) -> str:
     What a terminal would act on is a `?`.
     """
     line = " ".join(text.split(maxsplit=limit))[: limit + 1].rstrip()
-    line = "".join(c if c.isprintable() else "?" for c in line)
+    line = printable(line)
     return f"'{line if len(line) <= limit else line[: limit - 1] + '…'}'"
 
 

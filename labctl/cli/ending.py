@@ -19,6 +19,7 @@ import click
 
 from labctl import terminal
 from labctl.errors import HostError, LabError
+from labctl.printable import layout
 
 _INTERRUPTED = 130
 _HUNG_UP = 128 + signal.SIGHUP
@@ -95,8 +96,13 @@ def _status(error: BaseException) -> int:
     if told is None:
         click.echo(f"labctl: {_internal(error)}", err=True)
         return _INTERNAL
-    click.echo(f"labctl: {told}", err=True)
+    click.echo(f"labctl: {_shown(told)}", err=True)
     return told.exit_status
+
+
+def _shown(error: LabError) -> str:
+    """Return a message for the terminal: it may quote a guest's console or a compiler."""
+    return layout(str(error).encode("utf-8", "backslashreplace").decode())
 
 
 def _told(error: BaseException) -> LabError | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from labctl import host, proc, terminal
 from labctl.cli.root import LAB, check_awake, fleet_of, load_lab
 from labctl.errors import UserError
 from labctl.lab_arch import ARCHITECTURES, Architecture
+from labctl.printable import COLOURS_OFF, Coloured, coloured
 
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
@@ -39,7 +41,8 @@ def console(lab_path: Path | None, lines: int | None, follow: bool, guest: str) 
 
     With -n, or if the output goes elsewhere, print its end. The console is only
     watched: the kernel writes it, nothing is typed into it. `exec` and `ssh` run
-    commands.
+    commands. Of the guest's escape sequences only colours reach the terminal; the log
+    file has all of them.
     """
     from labctl.guests import qemu
     from labctl.transports.console import Console
@@ -51,25 +54,34 @@ def console(lab_path: Path | None, lines: int | None, follow: bool, guest: str) 
     if follow or (lines is None and sys.stdout.isatty()):
         _follow(fleet, guest, path, 20 if lines is None else lines)
     else:
-        click.echo("\n".join(Console(path).tail(100 if lines is None else lines)))
+        tail = Console(path).tail(100 if lines is None else lines)
+        click.echo(coloured("\n".join(tail)))
 
 
 def _follow(fleet: Fleet, guest: str, path: Path, lines: int) -> None:
     from labctl.transports.console import Follower
 
-    follower = Follower(path, lines)
-    with terminal.keys(_KEYBOARD):
+    follower, shown = Follower(path, lines), Coloured()
+    with terminal.keys(_KEYBOARD), _colours_ended():
         if os.isatty(_KEYBOARD):
             click.echo(f"console of {guest}: Ctrl-] or Ctrl-C leaves it", err=True)
         while True:
             runs = fleet.running(guest)  # asked first: its last words are then there
-            sys.stdout.buffer.write(follower.read())
-            sys.stdout.buffer.flush()
+            click.echo(shown.feed(follower.read()), nl=False)
             if not runs:
                 click.echo(f"{guest} has ended", err=True)
                 return
             if terminal.detached(_KEYBOARD, _FOLLOW_SECONDS):
                 return
+
+
+@contextlib.contextmanager
+def _colours_ended() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if sys.stdout.isatty():
+            click.echo(COLOURS_OFF, nl=False)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

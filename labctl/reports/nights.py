@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from labctl.lab_metrics import MetricKind
+from labctl.printable import layout
 from labctl.reports import words
 from labctl.results.findings import problems
 from labctl.units import counted
@@ -227,8 +228,8 @@ def _case(
 ) -> None:
     case = ElementTree.SubElement(suite, "testcase", name=name, classname=of)
     for one in wrong:
-        failure = ElementTree.SubElement(case, "failure", message=_plain(heading(one)))
-        failure.text = _plain("\n".join(line.strip() for line in _details(one)))
+        failure = ElementTree.SubElement(case, "failure", message=layout(heading(one)))
+        failure.text = layout("\n".join(line.strip() for line in _details(one)))
     if not wrong and not is_measured:
         ElementTree.SubElement(case, "skipped", message="not measured last night")
 
@@ -237,8 +238,3 @@ def _counts(suite: ElementTree.Element) -> None:
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("*/failure"))))
     suite.set("skipped", str(len(suite.findall("*/skipped"))))
-
-
-def _plain(text: str) -> str:
-    """Return text without what XML cannot hold."""
-    return "".join(c if c in "\t\n" or c.isprintable() else "?" for c in text)

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from tabulate import tabulate
 
+from labctl.printable import layout
 from labctl.reports import words
 from labctl.units import counted
 
@@ -98,19 +99,14 @@ def junit(document: Document) -> str:
                 suite, "testcase", name=_title(check), classname=name, time=str(check["seconds"])
             )
             if check["status"] == "failed":
-                failure = ElementTree.SubElement(case, "failure", message=_plain(check["why"]))
-                failure.text = _plain("\n".join(check["details"]))
+                failure = ElementTree.SubElement(case, "failure", message=layout(check["why"]))
+                failure.text = layout("\n".join(check["details"]))
             elif check["status"] != "passed":
-                ElementTree.SubElement(case, "skipped", message=_plain(check["why"]))
+                ElementTree.SubElement(case, "skipped", message=layout(check["why"]))
         suite.set("failures", str(len(suite.findall("*/failure"))))
         suite.set("skipped", str(len(suite.findall("*/skipped"))))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Return text without what XML cannot hold, such as a console's escapes."""
-    return "".join(c if c in "\t\n" or c.isprintable() else "?" for c in text)
 
 
 def _title(check: Document) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from labctl.printable import printable
 from labctl.results.store import Sample
 
 # What each status says, and of whom: a program that is not there is no kernel's failure.
@@ -73,7 +74,7 @@ def first_words(sample: Sample) -> str:
     if _WHOSE.get(sample.status) != "workload":
         text = text.partition("\n")[0]
     line = _BLANKS.sub(" ", text[: 4 * _REASON_LENGTH])
-    line = "".join(each if each.isprintable() else "?" for each in line).strip()
+    line = printable(line).strip()
     return line if len(line) <= _REASON_LENGTH else f"{line[: _REASON_LENGTH - 1]}…"
 
 

@@ -11,6 +11,7 @@ ROOT = Path(labctl.__file__).parent
 # Lower may not import higher; siblings of one number may import each other.
 LAYERS = {
     "errors": 0,
+    "printable": 0,
     "units": 0,
     "files": 1,
     "flock": 1,
