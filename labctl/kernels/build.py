@@ -99,7 +99,8 @@ class Builder:
         begins. Raises as `image` does.
         """
         with self._told_if_full():
-            asked = [self._ask(kernel) for kernel in kernels]
+            sources: dict[str, tuple[Source, str]] = {}
+            asked = [self._ask(kernel, sources) for kernel in kernels]
             for each in asked:
                 self._check_known(each)
             missing = [r for r in asked if isinstance(r, _Request) and not r.built()]
@@ -120,7 +121,7 @@ class Builder:
         Raises:
             UserError: the kernel is a ready image, or an option does not hold.
         """
-        request = self._ask(kernel)
+        request = self._ask(kernel, {})
         if isinstance(request, Image):
             raise UserError(f"kernel {kernel.name} is a ready image: it has no source to check")
         check_tools(request.arch)
@@ -134,10 +135,14 @@ class Builder:
             make.configure(request.options)
             yield make
 
-    def _ask(self, kernel: Kernel) -> _Request | Image:
+    def _ask(self, kernel: Kernel, sources: dict[str, tuple[Source, str]]) -> _Request | Image:
+        """Return what a kernel asks for; `sources` are those known by now, with their hashes."""
         if kernel.source.startswith("image:"):
             return images.given(kernel)
-        source = open_source(kernel.source, self._root)
+        if kernel.source not in sources:  # kernels of one source: it is read once, for all
+            opened = open_source(kernel.source, self._root)
+            sources[kernel.source] = opened, opened.hash()
+        source, source_hash = sources[kernel.source]
         patches = series.read(kernel.series) if kernel.series else None
         arch = ARCHITECTURES[kernel.arch]
         options = kconfig.merge(kconfig.of_arch(kernel.kconfig, arch))
@@ -145,7 +150,7 @@ class Builder:
             kernel=kernel.name,
             bzimage=Path(),
             hash="",
-            source_hash=source.hash(),
+            source_hash=source_hash,
             series_hash=patches.hash if patches else None,
             patch_hashes=tuple(p.hash for p in patches.patches) if patches else (),
             config=None,

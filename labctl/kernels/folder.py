@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl.errors import UserError
-from labctl.files import read_json, write_json
-from labctl.kernels import listing
+from labctl.kernels import listing, stamps
+from labctl.kernels.listing import Place
 from labctl.kernels.treefiles import File
 
 # A file that was written so shortly before it was hashed may change again within the
@@ -32,7 +32,7 @@ class Folder:
 
     folder: Path
     state: Path
-    _places: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _places: dict[str, Place] = field(default_factory=dict, compare=False, repr=False)
     _hashes: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -54,10 +54,8 @@ class Folder:
         return self._digest()
 
     def _digest(self) -> str:
-        digest = hashlib.sha256()
-        for name, each in self._hashes.items():
-            digest.update(f"{name}\0{each}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        text = "".join([f"{name}\0{each}\n" for name, each in self._hashes.items()])
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def fill(self, folder: Path, leave: Collection[str]) -> str:
         """Copy what differs in content, remove what is gone; `leave` stays as it is.
@@ -71,21 +69,22 @@ class Folder:
             UserError: as `hash`, or a file changed meanwhile.
         """
         record = folder.with_name("copied.json")
-        known = read_json(record)
+        known = stamps.read(record)
         self._look()
         wanted = self._hashes
         if folder.is_dir():
             for name in {*known, *listing.walk(folder)} - wanted.keys() - set(leave):
                 _remove(folder / name)
         folder.mkdir(parents=True, exist_ok=True)
-        copied: dict[str, object] = {}
+        copied: stamps.Stamped = {}
         for name in wanted.keys() - set(leave):
-            target = folder / name
-            if known.get(name) != [_stamp(target), wanted[name]]:
-                _write(target, self._content(name))
-            copied[name] = [_stamp(target), wanted[name]]
+            target, entry = f"{folder}/{name}", known.get(name)
+            if entry is None or entry != (_stamp(target), wanted[name]):
+                _write(Path(target), self._content(name))
+                entry = (stamps.of(os.lstat(target)), wanted[name])
+            copied[name] = entry
         if copied != known:
-            write_json(record, copied)
+            stamps.write(record, copied)
         return self._digest()
 
     def original(self, name: str) -> File | None:
@@ -105,37 +104,35 @@ class Folder:
     def _look(self) -> None:
         """List and hash all files; contents are remembered by their stamps."""
         memory = self.state / "sources" / f"{self.key}.json"
-        known, began = read_json(memory), time.time_ns()
-        remembered: dict[str, object] = {}
+        known, began = stamps.read(memory), time.time_ns()
+        remembered: stamps.Stamped = {}
         self._places.clear()
         self._hashes.clear()
         self._places.update(listing.files(self.folder))
         for name, place in self._places.items():
-            stamp, entry = _stamp(place), known.get(name)
-            if not isinstance(entry, list) or entry[0] != stamp:
-                entry = [stamp, hashlib.sha256(_read(place)).hexdigest()]
-            if stamp is not None and max(stamp[1:3]) < began - _RACY_NANOSECONDS:
+            stamp, entry = stamps.of(place.info), known.get(name)
+            if entry is None or entry[0] != stamp:
+                entry = (stamp, hashlib.sha256(_read(place.path)).hexdigest())
+            if max(stamp[1:3]) < began - _RACY_NANOSECONDS:
                 remembered[name] = entry
-            self._hashes[name] = str(entry[1])
+            self._hashes[name] = entry[1]
         if remembered != known:
-            write_json(memory, remembered)
+            stamps.write(memory, remembered)
 
     def _content(self, name: str) -> bytes:
         """Return a file's content as it was hashed."""
-        content = _read(self._places[name])
+        place = self._places[name].path
+        content = _read(place)
         if hashlib.sha256(content).hexdigest() != self._hashes[name]:
-            raise _changed(self._places[name])
+            raise _changed(place)
         return content
 
 
-def _stamp(path: Path | str) -> list[int] | None:
-    """Return what changes with a file's content, None if there is no file."""
+def _stamp(path: str) -> stamps.Stamp | None:
     try:
-        info = os.lstat(path)
+        return stamps.of(os.lstat(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    times = [info.st_mtime_ns, info.st_ctime_ns]  # of a clock that can be set, and one that cannot
-    return [info.st_size, *times, info.st_mode, info.st_ino, info.st_dev]
 
 
 def _read(place: str) -> bytes:

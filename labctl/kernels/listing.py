@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from labctl import checkout
 from labctl.errors import CommandError, UserError
@@ -23,7 +24,14 @@ _GENERATED = "include/generated"
 _MOST_LINKED = 20_000
 
 
-def files(folder: Path) -> dict[str, str]:
+class Place(NamedTuple):
+    """Where a file is read, and what lstat(2) says of it."""
+
+    path: str
+    info: os.stat_result
+
+
+def files(folder: Path) -> dict[str, Place]:
     """Return the source files of a tree by their names, sorted.
 
     With git: what it tracks and what it does not ignore, in submodules and other
@@ -35,9 +43,9 @@ def files(folder: Path) -> dict[str, str]:
         UserError: git cannot read a repository, or a link leads to too much.
     """
     listing = _Listing(folder)
-    for name in _names(folder):
+    for name, info in _names(folder):
         if not listing.is_behind_a_link(name) and not _keeps_make_out(name):
-            listing.add(name, follow=True)
+            listing.add(name, info, follow=True)
     return dict(sorted(listing.found.items()))
 
 
@@ -55,17 +63,29 @@ def walk(folder: Path) -> Iterator[str]:
                 yield name
 
 
-def _names(folder: Path) -> Iterator[str]:
+def _names(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the names of files and links, each with what lstat(2) says of it."""
     if not has_commit(folder):
-        yield from walk(folder)
+        for name in walk(folder):
+            if info := _info(f"{folder}/{name}"):
+                yield name, info
         return
     asked = ["--cached", "--others", "--exclude-standard"]
-    listed = checkout.look(folder, "ls-files", "-z", *asked).split(b"\0")[:-1]
-    for name in dict.fromkeys(os.fsdecode(each).rstrip("/") for each in listed):
-        if stat.S_ISDIR(_mode(f"{folder}/{name}")):  # a submodule or another repository
-            yield from (f"{name}/{inner}" for inner in _names(folder / name))
-        else:
-            yield name
+    listed = os.fsdecode(checkout.look(folder, "ls-files", "-z", *asked)).split("\0")[:-1]
+    for name in dict.fromkeys(listed):
+        info = _info(f"{folder}/{name}")
+        if info and stat.S_ISDIR(info.st_mode):  # a submodule or another repository
+            within = name.rstrip("/")
+            yield from ((f"{within}/{inner}", i) for inner, i in _names(folder / within))
+        elif info:  # else deleted, and git still lists it
+            yield name, info
+
+
+def _info(place: str) -> os.stat_result | None:
+    try:
+        return os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def has_commit(folder: Path) -> bool:
@@ -91,15 +111,14 @@ def _keeps_make_out(name: str) -> bool:
     It then refuses to build elsewhere ("The source tree is not clean"); some trees
     track their .config.
     """
-    folder = f"{_parent(name)}/"
-    made = folder.startswith(("include/config/", f"{_GENERATED}/"))
-    return name == ".config" or made or (name.startswith("arch/") and f"/{_GENERATED}/" in folder)
+    made = name.startswith(("include/config/", f"{_GENERATED}/"))
+    return name == ".config" or made or (name.startswith("arch/") and f"/{_GENERATED}/" in name)
 
 
 @dataclass(slots=True)
 class _Listing:
     folder: Path
-    found: dict[str, str] = field(default_factory=dict)
+    found: dict[str, Place] = field(default_factory=dict)
     real: dict[str, bool] = field(default_factory=lambda: {"": True})
 
     def is_behind_a_link(self, name: str) -> bool:
@@ -112,30 +131,29 @@ class _Listing:
             self.real[folder] = not linked and self._is_real(_parent(folder))
         return self.real[folder]
 
-    def add(self, name: str, *, follow: bool) -> None:
+    def add(self, name: str, info: os.stat_result, *, follow: bool) -> None:
         """Add a file; of a link that leads out what is there, but for folders only with `follow`.
 
         A folder outside is not left again: it may have a link back to the tree.
         """
-        place = f"{self.folder}/{name}"
-        mode = _mode(place)
-        if stat.S_ISREG(mode):
-            self.found[name] = place
-        elif stat.S_ISLNK(mode):
-            self._add_link(name, Path(place), follow=follow)
+        if stat.S_ISREG(info.st_mode):
+            self.found[name] = Place(f"{self.folder}/{name}", info)
+        elif stat.S_ISLNK(info.st_mode):
+            self._add_link(name, info, follow=follow)
 
-    def _add_link(self, name: str, link: Path, *, follow: bool) -> None:
+    def _add_link(self, name: str, info: os.stat_result, *, follow: bool) -> None:
+        link = self.folder / name
         real = link.resolve() if _leads_out(name, link) and link.exists() else None
         if real is None:
-            self.found[name] = str(link)
+            self.found[name] = Place(str(link), info)
         elif real.is_file():
-            self.found[name] = str(real)
+            self.found[name] = Place(str(real), real.lstat())
         elif follow and real.is_dir():
             self._add_folder(name, real, link)
 
     def _add_folder(self, name: str, real: Path, link: Path) -> None:
         within = _Listing(real)
-        for number, inner in enumerate(_names(real)):
+        for number, (inner, info) in enumerate(_names(real)):
             if number == _MOST_LINKED:
                 raise UserError(
                     f"the link leads to a folder with more than {_MOST_LINKED} files, {real}",
@@ -143,15 +161,8 @@ class _Listing:
                     hint="remove the link, or name it in .git/info/exclude",
                 )
             if not within.is_behind_a_link(inner):
-                within.add(inner, follow=False)
+                within.add(inner, info, follow=False)
         self.found |= {f"{name}/{inner}": place for inner, place in within.found.items()}
-
-
-def _mode(place: str) -> int:
-    try:
-        return os.lstat(place).st_mode
-    except (FileNotFoundError, NotADirectoryError):  # deleted, and git still lists it
-        return 0
 
 
 def _leads_out(name: str, link: Path) -> bool:

@@ -9,7 +9,7 @@ import faketree
 import pytest
 
 from labctl.errors import BuildError, HostError, UserError
-from labctl.kernels import remains
+from labctl.kernels import listing, remains
 from labctl.kernels.build import Builder
 
 EVERYTHING = ["init/main.o", "mm/memory.o", "mm/mmu_gather.o"]
@@ -380,6 +380,19 @@ def test_a_folder_is_built_with_its_edits_and_never_touched(lab, mine):
     assert again.hash != patched.hash
     assert "zap_faster" in text(again)
     assert faketree.compiled(again) == ["mm/memory.o"]
+
+
+def test_a_folder_is_read_once_for_all_kernels_of_it(lab, mine, monkeypatch):
+    kernels = [
+        lab.kernel(name, *patches, source=f"dir:{mine}")
+        for name, patches in {"stock": [], "patched": [faketree.changed()]}.items()
+    ]
+    lab.builder.images(kernels)
+    looks = []
+    files = listing.files
+    monkeypatch.setattr(listing, "files", lambda folder: looks.append(folder) or files(folder))
+    lab.builder.images(kernels)
+    assert len(looks) == 1
 
 
 def test_an_edit_of_a_patched_file_in_the_folder_is_seen(lab, mine):

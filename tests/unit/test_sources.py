@@ -417,6 +417,27 @@ def test_a_file_of_this_moment_is_hashed_again_next_time(mine, state, monkeypatc
     assert remembered()
 
 
+def test_each_file_is_looked_at_once(tree, state, monkeypatch):
+    monkeypatch.setattr(folder, "_RACY_NANOSECONDS", -(10**15))
+    source = open_source(f"dir:{tree}", state)
+    source.hash()
+    looks = []
+    lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path: looks.append(str(path)) or lstat(path))
+    source.hash()
+    assert looks.count(f"{tree}/mm/memory.c") == 1
+
+
+def test_a_name_that_is_not_utf_8_is_copied_and_hides_no_edit(tree, state, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "_RACY_NANOSECONDS", -(10**15))
+    odd = tree / os.fsdecode(b"mm/odd\xe9.c")
+    odd.write_text("one\n")
+    first, files = copied(tree, state, tmp_path)
+    assert files[os.fsdecode(b"mm/odd\xe9.c")] == "one\n"
+    odd.write_text("two\n")
+    assert copied(tree, state, tmp_path)[0] != first
+
+
 def test_what_is_no_file_is_no_source(mine, state, tmp_path):
     before, _ = copied(mine, state, tmp_path)
     os.mkfifo(mine / "mm/pipe")
