@@ -33,6 +33,7 @@ from labctl.lab_models import (
 )
 from labctl.lab_shape import read
 from labctl.lab_state import check_state
+from labctl.lab_use import Use
 from labctl.lab_yaml import Document, parse
 from labctl.units import Scalar
 
@@ -57,10 +58,11 @@ __all__ = [
 _LARGEST_BYTES = 4 * units.MIB
 
 
-def load(path: Path, host_memory_bytes: int | None = None) -> Lab:
+def load(path: Path, host_memory_bytes: int | None = None, *, use: Use = Use.WORKS) -> Lab:
     """Read a lab.yaml.
 
-    With `host_memory_bytes`, guests that do not fit into it are mistakes too.
+    With `host_memory_bytes`, guests that do not fit into it are mistakes too. `use` is
+    what the state folder must be fit for.
 
     Raises:
         ConfigError: the file has mistakes; all of them, in the order of their lines.
@@ -76,12 +78,12 @@ def load(path: Path, host_memory_bytes: int | None = None) -> Lab:
             tried = parse(candidate)
             if tried.broken:
                 return 1, -tried.problems[0].mark.line
-            return 0, len(_examine(tried, path, root, None)[1].problems)
+            return 0, len(_examine(tried, path, root, None, use)[1].problems)
 
         repair = lab_tabs.repair(text, cost)
         document = repair.restore(parse(repair.text))
         tabs = repair.tabs
-    file, found = _examine(document, path, root, host_memory_bytes)
+    file, found = _examine(document, path, root, host_memory_bytes, use)
     problems = found.problems
     if tabs:
         problems = lab_tabs.with_tabs(str(path), tabs, problems, broken=document.broken)
@@ -135,7 +137,11 @@ def _content(path: Path) -> bytes:
 
 
 def _examine(
-    document: Document, path: Path, root: Path, host_memory_bytes: int | None
+    document: Document,
+    path: Path,
+    root: Path,
+    host_memory_bytes: int | None,
+    use: Use,
 ) -> tuple[LabFile | None, Findings]:
     found = Findings(str(path), document)
     for problem in document.problems:
@@ -148,7 +154,7 @@ def _examine(
     if file is None:
         return None, found
     check(file, found, root)
-    check_state(file.state, found, root, path)
+    check_state(file.state, found, root, path, use)
     if host_memory_bytes is not None:
         guests, experiments = file.guests, file.experiments
         check_memory(guests, experiments, default_guest(file), host_memory_bytes, found)

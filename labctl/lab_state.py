@@ -15,6 +15,7 @@ from pathlib import Path
 
 from labctl.lab_files import absolute
 from labctl.lab_findings import Findings
+from labctl.lab_use import Use
 from labctl.units import quote
 
 MARKER = ".labctl-state"
@@ -39,8 +40,18 @@ BUILT = (
 )
 _FOLDERS = {GUESTS, *MEASURED, *BUILT}
 _FILES = {MARKER, LOCK, "accelerator.json", "sources.json"}
-# Of others, and at home in such a folder: left alone.
-_HARMLESS = re.compile(r"\.gitignore|CACHEDIR\.TAG|\.nfs[0-9a-f]+")
+# Of others, and at home in any folder: left alone. File systems, desktops, tools that
+# synchronise or save, and editors make them unasked.
+_HARMLESS_FILES = re.compile(
+    r"\.git(ignore|keep|attributes)|\.keep|\.(ignore|rgignore|fdignore|dockerignore|stignore)"
+    r"|CACHEDIR\.TAG|\.nobackup|\.nomedia|\.metadata_never_index|\.nfs[0-9a-f]+"
+    r"|\.fuse_hidden[0-9a-f]+|\.DS_Store|\._.+|\.localized|Thumbs\.db|desktop\.ini|\.directory"
+    r"|\..+\.sw[a-p]|.+~|#.+#"
+)
+_HARMLESS_FOLDERS = re.compile(
+    r"lost\+found|\.Trash(-\d+|es)?|\.snapshots?|\.st(folder|versions)|\.fseventsd"
+    r"|\.Spotlight-V100|\.TemporaryItems|@eaDir"
+)
 # What a kill leaves of a file that was being written, or of a folder being removed.
 _LEFT = re.compile(r"(?P<file>.+?)\.[\w-]+\.tmp|(?P<folder>.+)\.removed")
 # By these a folder of a version without the marker is known, whatever its name.
@@ -51,23 +62,27 @@ _TRACES = (
     "runs/*/run.json",
     "guests/*/guest.json",
     "guest/initramfs-*.cpio",
+    "trees/*/make.lock",
 )
 _USUAL_NAME = ".labctl"
 _SHOWN = 3
+_STRAY = "move it elsewhere; only labctl may write to its state folder"
+_NEW_FOLDER = "name a new or empty folder that only labctl writes to, such as `state: .labctl`"
 
 
-def check_state(text: str, found: Findings, root: Path, lab: Path) -> None:
-    """Record what is wrong with the state folder of a lab file."""
+def check_state(text: str, found: Findings, root: Path, lab: Path, use: Use) -> None:
+    """Record what is wrong with the state folder of a lab file, for such a use of it."""
     if not found.sound("state"):
         return
     try:
         folder = absolute(root, text).resolve()
-        what = _place_fault(folder, lab) or content_fault(folder)
+        folder.exists()
+        fault = None if use is Use.ENDS else _fault(folder, lab, use)
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a NUL
-        what = f"cannot be looked at: {getattr(error, 'strerror', None) or error}"
-        folder = root
-    if what:
-        hint = "name a new or empty folder that only labctl writes to, such as `state: .labctl`"
+        folder = root / text.replace("\0", "?")
+        fault = f"cannot be read: {getattr(error, 'strerror', None) or error}", _NEW_FOLDER
+    if fault:
+        what, hint = fault
         found.add(("state",), f"the state folder {quote(str(folder), 200)} {what}", hint)
 
 
@@ -80,15 +95,35 @@ def is_marked(folder: Path) -> bool:
     return False
 
 
+def is_fit(folder: Path) -> bool:
+    """Return whether what lies in a state folder under labctl's names was made by labctl."""
+    return is_marked(folder) or content_fault(folder) is None
+
+
+def _fault(folder: Path, lab: Path, use: Use) -> tuple[str, str] | None:
+    """Return what is wrong with a folder, and what to do."""
+    if fault := _place_fault(folder, lab):
+        return fault
+    is_ours = is_marked(folder)
+    if is_ours and use is Use.READS:
+        return None
+    what = content_fault(folder)
+    if what is None:
+        return None
+    is_stray = is_ours or folder.name == _USUAL_NAME
+    return what, _STRAY if is_stray else _NEW_FOLDER
+
+
 def content_fault(folder: Path) -> str | None:
     """Return what is wrong with what a folder is or holds, None if it may be a state folder.
 
     A folder that is not there, or is empty, may be one. So may one of a version of labctl
-    that wrote no marker, if all in it has names that labctl gives.
+    that wrote no marker, if all in it has names that labctl gives. What file systems,
+    desktops and editors make in any folder does not count.
     """
     try:
         with os.scandir(folder) as entries:
-            known = {entry.name: _is_known(entry) for entry in entries}
+            known = {entry.name: _is_known(entry) for entry in entries if not _is_harmless(entry)}
     except FileNotFoundError:
         return None
     except NotADirectoryError:
@@ -105,13 +140,17 @@ def content_fault(folder: Path) -> str | None:
     return None
 
 
+def _is_harmless(entry: os.DirEntry[str]) -> bool:
+    if entry.is_dir(follow_symlinks=False):
+        return bool(_HARMLESS_FOLDERS.fullmatch(entry.name))
+    return entry.is_file(follow_symlinks=False) and bool(_HARMLESS_FILES.fullmatch(entry.name))
+
+
 def _is_known(entry: os.DirEntry[str]) -> bool:
     """Say whether labctl gives this name to a thing of this kind; links are judged by the name."""
     name, of_folder = entry.name, entry.is_dir(follow_symlinks=False)
     if not of_folder and not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
         return False  # a device, a socket, a pipe
-    if not of_folder and _HARMLESS.fullmatch(name):
-        return True
     left = _LEFT.fullmatch(name)
     if left:
         return left["folder"] in _FOLDERS if of_folder else left["file"] in _FILES
@@ -127,18 +166,21 @@ def _is_of_before(folder: Path) -> bool:
     )
 
 
-def _place_fault(folder: Path, lab: Path) -> str | None:
+def _place_fault(folder: Path, lab: Path) -> tuple[str, str] | None:
+    inside = f"name a folder in it, such as `state: {folder / 'labctl'}`"
     for path in (lab.absolute(), lab.resolve()):
         if path.is_relative_to(folder):
-            return "holds the lab itself"
+            return "holds the lab itself", _NEW_FOLDER
     for home in _homes():
+        if home == folder:
+            return "is a home folder", inside
         if home.is_relative_to(folder):
-            return f"is a home folder, or holds one: {home}"
+            return f"holds a home folder: {home}", _NEW_FOLDER
     for point in mount_points():
         if point == folder:
-            return "is a mount point"
+            return "is a mount point", inside
         if point.is_relative_to(folder):
-            return f"holds a mount point: {point}"
+            return f"holds a mount point: {point}", f"unmount it, or {_NEW_FOLDER}"
     return None
 
 

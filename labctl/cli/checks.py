@@ -22,6 +22,7 @@ from labctl.cli.root import (
     named,
     print_json,
 )
+from labctl.lab_use import Use
 
 if TYPE_CHECKING:
     from labctl.results.stored import ExperimentNoise
@@ -183,7 +184,7 @@ def _noises(lab_path: Path | None, run_id: str) -> list[ExperimentNoise]:
     from labctl.results import runs
     from labctl.results.stored import noises_of
 
-    return noises_of(runs.resolve(load_lab(lab_path).state / "runs", run_id))
+    return noises_of(runs.resolve(load_lab(lab_path, Use.READS).state / "runs", run_id))
 
 
 @click.group("series", cls=Group)

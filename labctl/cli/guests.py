@@ -24,6 +24,7 @@ from labctl.cli.root import (
     print_json,
 )
 from labctl.errors import UserError
+from labctl.lab_use import Use
 
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
@@ -74,7 +75,7 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
 @click.option("-w", "--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
 def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
     """Show the guests of `up`: state, process, kernel, and what the kernel complained of."""
-    fleet = fleet_of(load_lab(lab_path))
+    fleet = fleet_of(load_lab(lab_path, Use.READS))
     if not watch:
         _show_status(fleet, as_json)
         return
@@ -103,7 +104,7 @@ def exec_(
     Standard input and output are streamed. One word is given to the guest's shell,
     several are run as they are.
     """
-    fleet = fleet_of(load_lab(lab_path))
+    fleet = fleet_of(load_lab(lab_path, Use.READS))
     argv = command[0] if len(command) == 1 else list(command)
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
     output = None if as_json else _pass_on
@@ -129,11 +130,21 @@ def _pass_on(number: int, data: bytes) -> None:
 @LAB
 @click.argument("guests", nargs=-1)
 def down(lab_path: Path | None, guests: Sequence[str]) -> None:
-    """End GUESTS of `up` (all, if none is named)."""
-    fleet = fleet_of(load_lab(lab_path))
+    """End GUESTS of `up` (all, if none is named).
+
+    In a state folder that labctl did not make, their folders are left.
+    """
+    from labctl.lab_state import is_fit
+
+    lab = load_lab(lab_path, Use.ENDS)
+    fleet = fleet_of(lab)
     for name in guests or fleet.names():
-        fleet.down(name)
-        click.echo(f"{name} is down")
+        if is_fit(lab.state):
+            fleet.down(name)
+            click.echo(f"{name} is down")
+        else:
+            fleet.end(name)
+            click.echo(f"{name} is down; its folder is left: {fleet.spec_folder(name)}")
 
 
 def _show_status(fleet: Fleet, as_json: bool, ready: Collection[str] = ()) -> None:

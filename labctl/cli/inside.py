@@ -15,6 +15,7 @@ from labctl import host, proc, terminal
 from labctl.cli.root import LAB, check_awake, fleet_of, load_lab
 from labctl.errors import UserError
 from labctl.lab_arch import ARCHITECTURES, Architecture
+from labctl.lab_use import Use
 from labctl.printable import COLOURS_OFF, Coloured, coloured
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def console(lab_path: Path | None, lines: int | None, follow: bool, guest: str) 
     from labctl.guests import qemu
     from labctl.transports.console import Console
 
-    fleet = fleet_of(load_lab(lab_path))
+    fleet = fleet_of(load_lab(lab_path, Use.READS))
     path = fleet.spec_folder(guest) / qemu.CONSOLE_LOG
     if not path.exists():
         raise UserError(f"no guest {guest} has a console", hint="`labctl status` lists the guests")
@@ -101,7 +102,7 @@ def ssh(lab_path: Path | None, guest: str, command: Sequence[str]) -> None:
     """  # noqa: D301 - click wants the character itself
     from labctl.guests import login
 
-    fleet = fleet_of(load_lab(lab_path))
+    fleet = fleet_of(load_lab(lab_path, Use.READS))
     with fleet.guest(guest) as running:
         address = running.ssh_address()
         check_awake(running)
@@ -130,7 +131,7 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
     from labctl.guests.initramfs import source_folder
     from labctl.kernels import symbols
 
-    fleet = fleet_of(load_lab(lab_path))
+    fleet = fleet_of(load_lab(lab_path, Use.READS))
     folder = fleet.spec_folder(kernel)
     with fleet.guest(kernel) as running:
         vmlinux = symbols.of(running.spec.image.bzimage)

@@ -13,6 +13,7 @@ import click
 from labctl import __version__
 from labctl.cli.ending import pipes_told
 from labctl.errors import UserError
+from labctl.lab_use import Use
 
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
@@ -122,14 +123,18 @@ def _found_lab() -> Path:
     return path
 
 
-def load_lab(path: Path | None) -> Lab:
-    """Read the lab of `--lab`, or the lab.yaml here or in a folder above."""
+def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
+    """Read the lab of `--lab`, or the lab.yaml here or in a folder above.
+
+    Guests that do not fit into this host's memory matter only to a command that works.
+    """
     from labctl import host
     from labctl.lab import load
-    from labctl.lab_state import GUESTS, PAUSED
+    from labctl.lab_state import GUESTS, PAUSED, is_fit
 
-    lab = load(path or _found_lab(), host_memory_bytes=host.memory_bytes())
-    if next(lab.state.glob(f"{GUESTS}/*/{PAUSED}"), None):
+    memory_bytes = host.memory_bytes() if use is Use.WORKS else None
+    lab = load(path or _found_lab(), host_memory_bytes=memory_bytes, use=use)
+    if next(lab.state.glob(f"{GUESTS}/*/{PAUSED}"), None) and is_fit(lab.state):
         fleet_of(lab).recover()  # of a labctl that was killed
     return lab
 

@@ -12,6 +12,7 @@ import click
 from labctl import screen
 from labctl.cli.root import JSON, LAB, chosen, format_option, lab_to_work, load_lab, print_json
 from labctl.errors import UserError
+from labctl.lab_use import Use
 
 if TYPE_CHECKING:
     from labctl.lab_models import Lab
@@ -72,7 +73,7 @@ def run(
 @click.argument("run_id", metavar="[RUN]", default="latest")
 def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> None:
     """Report a RUN (the latest, if none is named). Needs no QEMU."""
-    _show_report(load_lab(lab_path), run_id, as_json=as_json, style=style)
+    _show_report(load_lab(lab_path, Use.READS), run_id, as_json=as_json, style=style)
 
 
 @click.command()
@@ -103,7 +104,7 @@ def export(
     from labctl.reports import report as reports
 
     content, notes = reports.export_of(
-        load_lab(lab_path).state / "runs", run_id, style, kernel=kernel
+        load_lab(lab_path, Use.READS).state / "runs", run_id, style, kernel=kernel
     )
     for note in notes:
         click.echo(f"labctl: {note}", err=True)
@@ -136,7 +137,7 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
     from labctl.reports import side_by_side
     from labctl.results.across import across
 
-    folder = load_lab(lab_path).state / "runs"
+    folder = load_lab(lab_path, Use.READS).state / "runs"
     content = across(*(reports.document_of(folder, name) for name in (first, second)))
     if as_json:
         print_json(content)

@@ -277,6 +277,19 @@ class Fleet:
         except UserError:
             return State.BUSY
 
+    def end(self, name: str) -> None:
+        """End what runs as a guest, and remove nothing.
+
+        Raises:
+            UserError: there is none.
+        """
+        self._end_machines(name, self._recorded(name))
+
+    def _end_machines(self, name: str, record: Record | None) -> None:
+        machine = record.machine() if record else None
+        for found in ([machine] if machine else []) + processes.of(self.folder).get(name, []):
+            found.end()
+
     def down(self, name: str, *, keep_logs: bool = False) -> None:
         """End a guest and clear its record away; its folder too unless `keep_logs`.
 
@@ -291,10 +304,7 @@ class Fleet:
     def _end(self, name: str, *, keep_logs: bool = False) -> None:
         """End whatever runs as this guest."""
         folder = self.spec_folder(name)
-        record = records.read(folder)
-        machine = record.machine() if record else None
-        for found in ([machine] if machine else []) + processes.of(self.folder).get(name, []):
-            found.end()
+        self._end_machines(name, records.read(folder))
         if keep_logs:
             records.remove(folder)
         else:

@@ -8,13 +8,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from labctl import files, lab_state, lab_template, state
+from labctl import files, lab_state, lab_template, proc, state
+from labctl.cli import labctl
 from labctl.errors import ConfigError, HostError, UserError
 from labctl.experiments import kept_images
 from labctl.guests.prepare import remove_built
 from labctl.kernels.series import Series
 from labctl.lab import load
+from labctl.lab_use import Use
+
+HARMLESS = (
+    ".DS_Store", "._x", ".stignore", ".gitkeep", "Thumbs.db", "notes~", ".notes.swp", "#notes#",
+    "lost+found/x", ".Trash-1000/files/x", ".stfolder/x", ".snapshot/x",
+)  # fmt: skip
+READING = (["status"], ["console", "none"], ["exec", "none", "true"], ["report"], ["down"])
 
 HOLDER = """
 import sys
@@ -277,3 +286,90 @@ def test_the_lock_of_a_state_follows_no_link(tmp_path):
     with pytest.raises(HostError), state.used(tmp_path / "x"):
         pass
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_systems_and_editors_leave_in_any_folder_is_no_fault(tmp_path, name):
+    folder = fill(tmp_path / "new", name)
+    lab = lab_of(tmp_path / "lab", f"{folder}")
+    with state.used(lab.state):
+        fill(folder, "images/1/bzImage")
+    assert remove_built(load(lab.path), runs_too=True) == [folder / "images"]
+    assert (folder / name).exists()
+
+
+@pytest.mark.parametrize("name", [".DS_Store/x", "lost+found", "notes~/x"])
+def test_of_another_kind_they_are_foreign(tmp_path, name):
+    fill(tmp_path / "new", name)
+    assert "did not make" in refusal(tmp_path / "lab", "../new")
+
+
+def test_a_state_on_another_disk_behind_a_link_is_one(tmp_path):
+    disk = fill(tmp_path / "disk" / "of-before", "trees/1/make.lock")
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / ".labctl").symlink_to(disk)
+    lab = lab_of(tmp_path / "lab")
+    assert lab.state == disk
+    assert remove_built(lab, runs_too=False) == [disk / "trees"]
+    (tmp_path / "lab" / ".labctl").unlink()
+    (tmp_path / "lab" / ".labctl").symlink_to(tmp_path / "disk" / "new")  # not there yet
+    with state.used(lab_of(tmp_path / "lab").state):
+        assert lab_state.is_marked(tmp_path / "disk" / "new")
+
+
+def test_the_hint_of_a_refused_place_names_one_that_is_not(tmp_path, monkeypatch):
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    monkeypatch.setattr(lab_state, "mount_points", lambda: [volume])
+    with pytest.raises(ConfigError) as caught:
+        lab_of(tmp_path / "lab", f"{volume}")
+    assert f"`state: {volume}/labctl`" in caught.value.problems[0].hint
+    assert lab_of(tmp_path / "lab", f"{volume}/labctl")
+
+
+@pytest.mark.parametrize("words", READING, ids=lambda words: words[0])
+def test_a_stray_file_keeps_nobody_from_reading_or_ending(tmp_path, monkeypatch, words):
+    lab = lab_of(tmp_path / "lab")
+    state.claim(lab.state)
+    monkeypatch.chdir(tmp_path / "lab")
+    without = CliRunner().invoke(labctl, words)
+    fill(lab.state, "notes")
+    beside = CliRunner().invoke(labctl, words)
+    assert (beside.exit_code, beside.output) == (without.exit_code, without.output)
+    assert str(beside.exception) == str(without.exception)
+    with pytest.raises(ConfigError, match="move it elsewhere"):
+        load(lab.path)
+    assert load(lab.path, use=Use.READS)
+
+
+@pytest.mark.parametrize("words", READING[:-1], ids=lambda words: words[0])
+def test_what_others_made_is_not_read_either(tmp_path, monkeypatch, words):
+    lab_of(tmp_path / "lab")
+    fill(tmp_path / "lab" / ".labctl", "runs/1/run.json", "notes")
+    monkeypatch.chdir(tmp_path / "lab")
+    assert isinstance(CliRunner().invoke(labctl, words).exception, ConfigError)
+
+
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_guests_can_be_ended_wherever_they_are(tmp_path, monkeypatch, is_marked):
+    lab = lab_of(tmp_path / "lab")
+    folder = fill(lab.state / "guests" / "stock", "disk")
+    if is_marked:
+        state.claim(lab.state)
+    fill(lab.state, "notes")
+    with proc.spawn(["sleep", "60"], cwd=folder, env={"LABCTL_GUEST": "stock"}) as machine:
+        monkeypatch.setattr(lab_state, "mount_points", lambda: [lab.state])
+        monkeypatch.chdir(tmp_path / "lab")
+        done = CliRunner().invoke(labctl, ["down"])
+        assert (done.exit_code, machine.poll() is None) == (0, False)
+        assert done.stdout.startswith("stock is down")
+    assert (folder / "disk").exists() is not is_marked
+    assert (lab.state / "notes").exists()
+
+
+@pytest.mark.parametrize("use", Use)
+def test_a_state_that_cannot_be_looked_at_is_refused_for_every_use(tmp_path, use):
+    lab = lab_of(tmp_path / "lab")
+    lab.state.symlink_to(".labctl")
+    with pytest.raises(ConfigError, match=r"\.labctl' cannot be read"):
+        load(lab.path, use=use)
