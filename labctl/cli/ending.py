@@ -125,7 +125,7 @@ def _is_path(name: object) -> bool:
 
 
 def _internal(error: BaseException) -> str:
-    kept = _keep_traceback(error)
+    kept = None if os.environ.get(_SHOWN) else _keep_traceback(error)
     where = f"the traceback is in {kept}" if kept else f"{_SHOWN}=1 shows the traceback"
     return f"internal error: {_one_line(error)}\n  hint: this is a fault of labctl; {where}"
 

@@ -211,10 +211,11 @@ def test_what_nobody_foresaw_is_one_line_and_a_status(tmp_path, error, status, t
         assert "Traceback" in kept.read_text()
 
 
-def test_a_traceback_is_shown_to_who_asks_for_it():
-    done = acting("{}['x']", env={"LABCTL_TRACEBACK": "1"})
+def test_a_traceback_is_shown_to_who_asks_for_it(tmp_path):
+    done = acting("{}['x']", env={"LABCTL_TRACEBACK": "1", "TMPDIR": str(tmp_path)})
     assert done.returncode == 70
     assert "Traceback" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- lab.yaml ------------------------------------------------------------------------------
