@@ -398,7 +398,7 @@ def _exercised(handed: Mapping[str, int], handovers: str) -> tuple[str, str]:
     if "handovers" not in handed or (handed["handovers"] > 0) == (handovers == "required"):
         return "ok", ""
     if handovers == "required":
-        return "not-exercised", "the series' code was not entered: handovers stayed"
+        return "not-exercised", "the series was not exercised: handovers unchanged"
     return "exercised", f"{handed['handovers']} handovers, where the series should stay out"
 
 

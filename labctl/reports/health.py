@@ -9,8 +9,8 @@ from labctl.units import counted
 
 _SHOWN = 6
 _SEEN = {
-    "others_percent": "others took {} of its CPU time",
-    "steal_percent": "the hypervisor {}",
+    "others_percent": "other processes used {} of the CPU time",
+    "steal_percent": "the hypervisor took {}",
     "cpu_pressure_percent": "a task waited for a CPU {} of the time",
     "memory_pressure_percent": "for memory {}",
 }
@@ -25,11 +25,11 @@ def heading(experiment: Mapping[str, Any]) -> str:
     if not health or health.get("left_out") or not health["disturbed"]:
         return ""
     disturbed, blocks = len(health["disturbed"]), health["blocks"]
-    busy = "the host stayed loaded: " if health["stays_loaded"] else ""
+    busy = "the host was busy during the run: " if health["stays_loaded"] else ""
     was, it = ("was", "it is") if disturbed == 1 else ("were", "they are")
     return (
-        f"{busy}{disturbed} of {counted(blocks, 'block')} {was} disturbed; {it} used all the "
-        f"same{_because(blocks - disturbed)}"
+        f"{busy}{disturbed} of {counted(blocks, 'block')} {was} disturbed; {it} used, "
+        f"{_because(blocks - disturbed)}"
     )
 
 
@@ -42,7 +42,7 @@ def lines(experiment: Mapping[str, Any]) -> list[str]:
     disturbed, blocks = health["disturbed"], health["blocks"]
     if disturbed:
         was, is_ = ("was", "is") if len(disturbed) == 1 else ("were", "are")
-        what = f"{is_} used all the same{_because(blocks - len(disturbed))}"
+        what = f"{is_} used, {_because(blocks - len(disturbed))}"
         if health["left_out"]:
             rest = blocks - len(disturbed)
             what = f"{is_} left out, {rest} {'counts' if rest == 1 else 'count'}"
@@ -54,7 +54,7 @@ def lines(experiment: Mapping[str, Any]) -> list[str]:
 
 
 def _because(others: int) -> str:
-    return ", for too few others are there" if others else ""
+    return "because too few others remain" if others else "because no others remain"
 
 
 def _seen(seen: Mapping[str, Mapping[str, float]]) -> str:
@@ -68,11 +68,11 @@ def _seen(seen: Mapping[str, Mapping[str, float]]) -> str:
         least = frequency["worst"] / 1e9
         parts.append(f"CPUs at {frequency['median'] / 1e9:.2f} GHz (least {least:.2f})")
     else:
-        parts.append("the CPUs' frequency is not shown here")
+        parts.append("the CPU frequency is not known")
     if throttled:
         slowed = "" if throttled["worst"] else "not "
         parts.append(f"{slowed}slowed for heat")
-    return "host meanwhile (median over repetitions): " + ", ".join(parts)
+    return "host load (median over repetitions): " + ", ".join(parts)
 
 
 def _percent(value: float) -> str:

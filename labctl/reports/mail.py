@@ -18,7 +18,10 @@ _TCG = "QEMU TCG emulation, where only ratios mean anything"
 
 def render(document: Mapping[str, Any]) -> str:
     """Return setting, time, spread and ratio of every cell, as mails to linux-mm show them."""
-    parts = [_experiment(each) for each in document["experiments"]]
+    parts = [
+        _experiment(each) if each["cells"] else _fill(f"{each['name']}: {sentence.sentence(each)}")
+        for each in document["experiments"]
+    ]
     return "\n\n".join([*parts, _facts(document)]) + "\n"
 
 
@@ -29,10 +32,10 @@ def _experiment(experiment: Mapping[str, Any]) -> str:
     common = words.setting(
         {k: v for k, v in experiment.get("set", {}).items() if k not in parameters}
     )
-    title = f"{experiment['name']}: {words.parameters(parameters)}"
     metric = MetricKind.of(experiment)
     measured = "" if metric.is_elapsed else f"{metric.name}, {metric.better} is better"
-    paragraphs = [_fill("; ".join(filter(None, [title, common, measured])))]
+    said = "; ".join(filter(None, [words.parameters(parameters), common, measured]))
+    paragraphs = [_fill(f"{experiment['name']}: {said}" if said else experiment["name"])]
     if sentence.is_suspect(experiment):
         paragraphs.append(_fill(f"NOT TO BE TRUSTED: {experiment['warnings'][0]}"))
     if said := health.heading(experiment):
@@ -102,8 +105,8 @@ def _facts(document: Mapping[str, Any]) -> str:
     lines = [
         f"Host: {words.host(document['host'])}; "
         f"{_TCG if accel == 'tcg' else accel.upper()}. "
-        f"Each row is the median over blocks of a fresh boot each, ± its coefficient of variation; "
-        f"all kernels are measured in turn within a block. "
+        f"Each row is the geometric mean over blocks (a fresh boot each) of the median repetition, "
+        f"± the coefficient of variation over blocks; all kernels take turns within a block. "
         f"labctl run {document['run']}, seed {document.get('seed')}."
     ]
     for name, kernel in document["kernels"].items():

@@ -140,8 +140,8 @@ def _by(finding: Mapping[str, Any]) -> str:
     if metric.is_elapsed:
         return f"{percent:.3g} % {'slower' if change < 1 else 'faster'} against its baseline"
     factor = change if metric.better == "higher" else 1 / change
-    more = "more" if factor > 1 else "less"
-    return f"{abs(100 * (factor - 1)):.3g} % {more} {metric.name} against its baseline"
+    way = "higher" if factor > 1 else "lower"
+    return f"{words.noun(metric)} {abs(100 * (factor - 1)):.3g} % {way} against its baseline"
 
 
 def _name(finding: Mapping[str, Any]) -> str:
@@ -158,7 +158,7 @@ def _details(finding: Mapping[str, Any]) -> list[str]:
         return []
     ratios = f"{words.ratio(finding['before'])} to {words.ratio(finding['after'])}"
     metric = MetricKind.of(finding)
-    said = [f"From {ratios} times as fast as {finding['baseline']}."]
+    said = [f"It went from {ratios} times as fast as {finding['baseline']}."]
     if not metric.is_elapsed:
         said = [f"Its ratio went from {ratios}: {metric.formula(finding['baseline'])}."]
     for trial in finding.get("trials", []):

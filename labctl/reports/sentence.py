@@ -21,6 +21,8 @@ def sentence(experiment: Mapping[str, Any]) -> str:
     cells = [cell for cell in experiment["cells"] if cell["verdict"] != "baseline"]
     if not cells:
         lost = next((cell for cell in experiment["cells"] if cell["failed"]), None)
+        if not experiment["cells"]:
+            return "nothing was measured"
         if lost is None:
             return "nothing was compared with the baseline"
         counts = ", ".join(f"{count} {status}" for status, count in lost["failed"].items())
@@ -33,8 +35,8 @@ def sentence(experiment: Mapping[str, Any]) -> str:
     what = f"{len(cells)} {'settings' if one_kernel else 'cells'}"
     faster = [cell for cell in cells if cell["verdict"] == "faster"]
     if not faster:
-        by = "" if metric.is_elapsed else f" by {metric.name}"
-        return f"of {what} none is shown to be {metric.spoken('faster')}{by}: {counts}"
+        by = "" if metric.is_elapsed else f" in {words.noun(metric)}"
+        return f"none of {what} is shown to be {metric.spoken('faster')}{by}: {counts}"
     best = max(faster, key=lambda cell: cell["ratio"])
     return f"{_one(experiment, best)}: the best of {what} ({counts})"
 
@@ -45,7 +47,7 @@ def control(experiment: Mapping[str, Any]) -> str:
     if aa is None:
         return "A/A control: there is none"
     if aa["ratio"] is None:
-        return "A/A control: it has no good block"
+        return "A/A control: no block has a good value of it"
     return (
         f"A/A control: {experiment['baseline']} against itself, ratio {words.ratio(aa['ratio'])} "
         f"({_interval(experiment, aa)}): {MetricKind.of(experiment).spoken(aa['verdict'])}"
@@ -87,22 +89,22 @@ def _one(experiment: Mapping[str, Any], cell: Cell) -> str:
         f"p {words.p_value(cell['p_corrected'])}"
     )
     metric = MetricKind.of(experiment)
-    deed = words.deed(metric, cell["parameters"])
+    deed, what = words.deed(metric, cell["parameters"]), words.noun(metric)
     if verdict in ("faster", "slower"):
         if deed:
             return f"{name} {deed} {ratio} times as fast as {baseline} ({basis})"
         if metric.better == "higher":
-            return f"{name} has {ratio} times the {metric.name} of {baseline} ({basis})"
+            return f"{name} has {ratio} times the {what} of {baseline} ({basis})"
         times = words.ratio(1 / cell["ratio"])
         basis = f"ratio {ratio}, {basis}"
-        return f"{name} has {times} times the {metric.name} of {baseline} ({basis})"
+        return f"{name} has {times} times the {what} of {baseline} ({basis})"
     if verdict == "same":
         margin = f"{100 * experiment['minimum_effect']:.3g} %"
-        alike = f"{deed} as fast as" if deed else f"has as much {metric.name} as"
+        alike = f"{deed} as fast as" if deed else f"has the same {what} as"
         return f"{name} {alike} {baseline}, within {margin}: ratio {ratio} ({basis})"
     more = cell.get("blocks_needed")
     hint = f"; about {counted(more, 'more block')} would decide it" if more else ""
-    by = "" if metric.is_elapsed else f" by {metric.name}"
+    by = "" if metric.is_elapsed else f" in {what}"
     said = f"{name} against {baseline}{by}: ratio {ratio} ({basis})"
     return f"undecided, {said}; {cell['reason']}{hint}"
 

@@ -221,7 +221,7 @@ def _could_see(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     least, most = (words.percent(effect) for effect in (min(effects), max(effects)))
     span = most if least == most else f"{least.removesuffix(' %')} to {most}"
-    return [f"smallest effect that so many blocks see four times in five: {span}"]
+    return [f"minimum detectable effect (80 % power): {span}"]
 
 
 def _handovers(cells: Sequence[Mapping[str, Any]]) -> list[str]:

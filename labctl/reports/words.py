@@ -140,6 +140,12 @@ def value(number: float, metric: MetricKind) -> str:
     return seconds(number) if metric.is_time else f"{number:.4g}"
 
 
+def noun(metric: MetricKind) -> str:
+    """Return what a sentence calls a metric: its name, but for freebench's CPU time."""
+    is_cpu_time = is_freebench(metric.command) and metric.root == "cpu"
+    return "CPU time" if is_cpu_time else metric.name
+
+
 def deed(metric: MetricKind, parameters: Mapping[str, Any]) -> str:
     """Return what a cell does as fast as its time is short, such as "frees 3 GiB".
 

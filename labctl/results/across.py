@@ -200,7 +200,7 @@ def _notes(
             notes.append(f"{each['run']} is not finished")
         loaded = [e["name"] for e in each["experiments"] if _is_loaded(e)]
         if loaded:
-            notes.append(f"in {each['run']} the host stayed loaded ({', '.join(loaded)})")
+            notes.append(f"in {each['run']} the host was busy ({', '.join(loaded)})")
         few = [e["name"] for e in each["experiments"] if _uses_disturbed(e) and not _is_loaded(e)]
         if few:
             notes.append(f"in {each['run']} disturbed blocks are used ({', '.join(few)})")

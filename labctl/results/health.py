@@ -69,7 +69,7 @@ def disturbance(load: Mapping[str, float], rule: HealthRule) -> str:
     A load without `own_seconds`, as of an older run, tells nothing.
     """
     shares = _shares(load)
-    said = {"others_percent": "others took", "steal_percent": "the hypervisor took"}
+    said = {"others_percent": "other processes used", "steal_percent": "the hypervisor took"}
     found = [
         f"{text} {shares[name]:.0f} % of the CPU time"
         for name, text in said.items()

@@ -60,14 +60,16 @@ def conclude(
 
     `not_ok` counts the cell's samples that were not ok, and the crashes of its
     kernel in other cells. A cell that failed can be slower, never faster or the
-    same; one whose series was never entered, or on a host whose A/A control
+    same; one whose series was not exercised, or on a host whose A/A control
     differs, is undecided.
     """
-    if not_ok.get("not-exercised"):
-        return Conclusion("undecided", "the series was never entered, so this measured nothing")
+    if missed := not_ok.get("not-exercised"):
+        reason = f"the series was not exercised in {counted(missed, 'sample')}"
+        return Conclusion("undecided", reason)
     said = word(result, p_beyond, rule)
     if failures(not_ok) and said != "slower":
-        return Conclusion("undecided", f"{whose_failures(not_ok)}; timings are disregarded")
+        what = "timings" if rule.metric.is_time else "values"
+        return Conclusion("undecided", f"{whose_failures(not_ok)}; {what} are disregarded")
     if result is None:
         return Conclusion(
             "undecided", "no block has a good value of both it and its baseline", MINIMUM_BLOCKS

@@ -38,7 +38,7 @@ def warnings_of(
             )
         if row.verdict == "undecided":
             needed = row.blocks_needed
-            more = f"; about {counted(needed, 'more block')}" if needed else ""
+            more = f"; about {counted(needed, 'more block')} would decide it" if needed else ""
             lines.append(f"{cell.name} is undecided: {row.reason}{more}")
         if _only_by_ranks(row, alpha, len(rows)):
             lines.append(
@@ -61,14 +61,14 @@ def _only_by_ranks(row: Comparison, alpha: float, rows: int) -> bool:
 
 def _on_host(aa: Comparison | None, spoken: Callable[[str], str]) -> list[str]:
     if aa is None:
-        return ["there is no A/A control: nothing shows that this host measures alike twice"]
+        return ["there is no A/A control: nothing shows that this host measures the same twice"]
     if aa.verdict not in ("faster", "slower") or aa.ratio is None or aa.ci is None:
         return []
     low, high = aa.ci
     return [
-        "this host cannot be trusted today: the baseline differs from itself, the A/A control "
-        f"came out {spoken(aa.verdict)} (ratio {aa.ratio:.3g}, interval {low:.3g} to {high:.3g}); "
-        "no verdict of this experiment stands"
+        "this host cannot be trusted today: the baseline differs from itself (A/A control "
+        f"{spoken(aa.verdict)}, ratio {aa.ratio:.3g}, interval {low:.3g} to {high:.3g}); "
+        "no verdict of this experiment is valid"
     ]
 
 
@@ -127,7 +127,8 @@ def _on_pairs(cell: Cell, base: Cell | None) -> list[str]:
     if not dropped:
         return []
     numbers = ", ".join(str(block) for block in dropped)
+    blocks = "block" if len(dropped) == 1 else "blocks"
     return [
         f"{cell.name}: {len(dropped)} of {counted(len(seen), 'block')} dropped, without a good "
-        f"value of it or of its baseline (block {numbers})"
+        f"value of it or of its baseline ({blocks} {numbers})"
     ]

@@ -194,7 +194,7 @@ def test_what_a_reader_must_mind_of_each_run_is_told():
     content = across(told(1.4) | {"finished": False, "notes": ["a line is torn"]}, loaded)
     assert content["notes"][0] == "a line is torn"
     assert "first is not finished" in content["notes"]
-    assert "in second the host stayed loaded (e)" in content["notes"]
+    assert "in second the host was busy (e)" in content["notes"]
 
 
 def test_markdown_is_a_table_and_a_list():

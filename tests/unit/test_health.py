@@ -39,8 +39,8 @@ CALM = {
     [
         ({}, ""),
         ({"busy_seconds": 7.54}, ""),
-        ({"busy_seconds": 7.56}, "others took 5 % of the CPU time"),
-        ({"busy_seconds": 9.05}, "others took 20 % of the CPU time"),
+        ({"busy_seconds": 7.56}, "other processes used 5 % of the CPU time"),
+        ({"busy_seconds": 9.05}, "other processes used 20 % of the CPU time"),
         ({"steal_seconds": 1.05}, "the hypervisor took 10 % of the CPU time"),
         ({"memory_pressure_seconds": 0.5}, "tasks waited for memory 10 % of the time"),
         ({"throttled_count": 1.0}, "a core was slowed because it was hot"),
@@ -118,7 +118,7 @@ def test_a_disturbed_block_is_kept_marked_and_measured_again(tmp_path):
     samples, result = run_under(tmp_path, lambda guest: 0.3 if guest.block == 2 else 0.01)
     assert blocks_of(samples) == list(range(7))
     marks = {s.disturbed for s in samples if s.block == 2 and not s.warmup}
-    assert marks == {"others took 28 % of the CPU time"}
+    assert marks == {"other processes used 28 % of the CPU time"}
     assert not any(s.disturbed for s in samples if s.block != 2)
     assert result.health.left_out == (2,)
     assert (result.health.blocks, result.blocks) == (7, 6)
@@ -186,7 +186,7 @@ def test_the_screen_is_told_when_a_block_was_disturbed(tmp_path):
     world.others = lambda guest: 0.3 if guest.block == 2 else 0.0
     runner(tmp_path, world, progress=said.append).run()
     statuses = {(p.block, p.status) for p in said if p.status.startswith("block disturbed")}
-    assert statuses == {(2, "block disturbed: others took 28 % of the CPU time")}
+    assert statuses == {(2, "block disturbed: other processes used 28 % of the CPU time")}
     assert {p.blocks_max for p in said} == {6, 7}
 
 
@@ -215,7 +215,7 @@ def under_load(*blocks):
         replace(
             s,
             load=CALM | {"busy_seconds": 9.05 if s.block in blocks else 7.1, "frequency_hz": 2.6e9},
-            disturbed="others took 20 % of the CPU time" if s.block in blocks else "",
+            disturbed="other processes used 20 % of the CPU time" if s.block in blocks else "",
         )
         for group in groups
         for s in group
@@ -226,23 +226,23 @@ def test_below_a_table_stands_what_the_host_did_and_what_was_left_out():
     content = experiment_of(under_load(2, 5))
     json.dumps(content, allow_nan=False)
     seen, left_out = told.lines(content["experiments"][0])
-    assert "others took 0.5 % (worst 20 %) of its CPU time" in seen
-    assert "the hypervisor 0 % (worst 0 %)" in seen
+    assert "other processes used 0.5 % (worst 20 %) of the CPU time" in seen
+    assert "the hypervisor took 0 % (worst 0 %)" in seen
     assert "for memory 0 % (worst 0 %)" in seen
     assert "CPUs at 2.60 GHz (least 2.60)" in seen
     assert left_out.startswith("2 of 8 blocks were disturbed and are left out, 6 count (block 2: ")
     assert content["experiments"][0]["cells"][1]["blocks"] == 6
     for text in (table.render(content), table.render(content, format="markdown")):
-        assert "host meanwhile" in text
+        assert "host load (median" in text
         assert "left out" in text
-    assert "stayed loaded" not in table.render(content)
+    assert "was busy" not in table.render(content)
 
 
 def test_a_host_that_stayed_loaded_heads_every_report():
     samples = under_load(2, 5, 6)
     content = experiment_of(samples)
     assert content["experiments"][0]["cells"][1]["blocks"] == 8
-    said = "the host stayed loaded: 3 of 8 blocks were disturbed"
+    said = "the host was busy during the run: 3 of 8 blocks were disturbed"
     assert said in table.render(content).splitlines()[0]
     assert said in " ".join(mail.render(content).split())
     text = page.render(content, samples)

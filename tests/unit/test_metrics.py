@@ -72,7 +72,7 @@ def test_a_metric_is_a_time_by_its_name(metric, command, time):
         ("elapsed", "freebench", "lower", "frees 1 GiB 1.25 times as fast as stock"),
         ("populate", "freebench", "lower", "populates 1 GiB 1.25 times as fast as stock"),
         ("memory_back", "freebench", "lower", "has 1 GiB back 1.25 times as fast as stock"),
-        ("cpu", "freebench", "lower", "has 0.80 times the cpu of stock (ratio 1.25, 95 % CI"),
+        ("cpu", "freebench", "lower", "has 0.80 times the CPU time of stock (ratio 1.25, 95 % CI"),
         ("elapsed", "mine", "lower", "is 1.25 times as fast as stock"),
         ("p99_us", "mine", "lower", "has 0.80 times the p99_us of stock (ratio 1.25,"),
         ("rss_kib", "mine", "lower", "has 0.80 times the rss_kib of stock (ratio 1.25,"),
@@ -88,13 +88,49 @@ def test_a_sentence_names_what_was_measured(metric, command, better, says):
 def test_another_metric_is_never_told_as_the_operation(metric):
     for speedup in (0.8, 1.0, 1.02, 1.25):
         assert "frees" not in said(metric, speedup=speedup)
-        assert metric in said(metric, speedup=speedup) or "populates" in said(metric)
+        names = {"populate": "populates", "cpu": "CPU time"}
+        assert names.get(metric, metric) in said(metric, speedup=speedup)
+
+
+@pytest.mark.parametrize("metric", ["errors", "ops_s", "p99_us"])
+def test_what_is_the_same_may_be_one_or_many(metric):
+    assert f"has the same {metric} as stock, within 2 %" in said(metric, speedup=1.0)
+
+
+def test_values_that_are_no_times_are_not_called_timings():
+    failed = [
+        replace(s, status="bad-output", value=None) if s.block == 1 else s
+        for s in patched(1.25, parameters=OP)
+    ]
+    assert said("rss_kib", failed).endswith("(1 bad-output); values are disregarded")
+    assert said("p99_us", failed).endswith("(1 bad-output); timings are disregarded")
+
+
+def test_a_cover_letter_has_no_empty_part():
+    content = of("rss_kib", command="mine")
+    (experiment,) = content["experiments"]
+    cells = [cell | {"parameters": {}} for cell in experiment["cells"]]
+    text = mail.render(content | {"experiments": [experiment | {"cells": cells}]})
+    assert text.startswith("smoke: rss_kib, lower is better\n")
+
+
+def test_of_an_experiment_that_was_not_reached_nothing_was_measured():
+    """As after a baseline that failed in the experiment before it."""
+    (experiment,) = of("elapsed")["experiments"]
+    empty = experiment | {"name": "later", "cells": [], "aa_control": None, "blocks": 0}
+    content = of("elapsed") | {"experiments": [experiment, empty]}
+    texts = [table.render(content), mail.render(content), page.render(content, [])]
+    assert all("nothing was measured" in text for text in texts)
+
+
+def test_a_cover_letter_says_which_mean_its_rows_are():
+    assert "Each row is the geometric mean over blocks" in flat(mail.render(of("elapsed")))
 
 
 def test_of_a_matrix_without_a_gain_the_metric_is_named():
     groups = [patched(r, setting={"n": n}, parameters=OP) for n, r in ((1, 0.8), (4, 0.9))]
     told = said("rss_kib", *groups, command="mine")
-    assert told == "of 2 settings none is shown to be better by rss_kib: 2 worse"
+    assert told == "none of 2 settings is shown to be better in rss_kib: 2 worse"
 
 
 def test_a_metric_that_is_no_time_has_no_seconds_and_no_speed():
@@ -158,10 +194,10 @@ def test_notes_explain_only_columns_that_are_there():
 @pytest.mark.parametrize(
     ("disturbed", "loaded", "says"),
     [
-        (1, False, "1 of 8 blocks was disturbed; it is used all the same"),
-        (2, False, "2 of 8 blocks were disturbed; they are used all the same"),
-        (3, True, "the host stayed loaded: 3 of 8 blocks were disturbed"),
-        (8, True, "the host stayed loaded: 8 of 8 blocks were disturbed"),
+        (1, False, "1 of 8 blocks was disturbed; it is used, because too few others remain"),
+        (2, False, "2 of 8 blocks were disturbed; they are used, because too few others remain"),
+        (3, True, "the host was busy during the run: 3 of 8 blocks were disturbed"),
+        (8, True, "the host was busy during the run: 8 of 8 blocks were disturbed"),
     ],
 )
 def test_a_few_disturbed_blocks_are_no_loaded_host(disturbed, loaded, says):
@@ -176,7 +212,7 @@ def test_a_few_disturbed_blocks_are_no_loaded_host(disturbed, loaded, says):
     }  # fmt: skip
     heading = health.heading(told)
     assert heading.startswith(says)
-    assert ("stayed loaded" in heading) == loaded
+    assert ("was busy" in heading) == loaded
     was = "was disturbed and is used" if disturbed == 1 else "were disturbed and are used"
     assert was in health.lines(told)[0]
 
