@@ -101,7 +101,7 @@ def has_commit(folder: Path) -> bool:
         raise UserError(
             f"git cannot read the source: {error.output}",
             where=str(folder),
-            hint="repair the repository, or remove .git to take the files as they are",
+            hint="see `git status` there, or name a copy without its .git to take all files",
         ) from error
 
 

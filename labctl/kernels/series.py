@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import hashlib
 import re
 from collections.abc import Callable, Collection
@@ -25,6 +26,7 @@ _REBASE = (
 )
 
 _MALFORMED = re.compile(r"malformed patch at line (\d+)")
+_ENCODED = re.compile(r"=[0-9A-F]{2}|=\r?$", re.MULTILINE)
 _COMPRESSED = {
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
@@ -285,4 +287,19 @@ def _patch(listing: Path, entry: Entry) -> Patch:
     for magic, program in _COMPRESSED.items():
         if content.startswith(magic):
             raise UserError("is compressed", where=str(path), hint=f"`{program} {entry.name}`")
+    if encoding := _encoding(content):
+        hint = "decode it as `git mailinfo` or `b4 am` does"
+        raise UserError(f"is a mail in {encoding}, not a patch", where=str(path), hint=hint)
     return Patch(path, entry.strip, content, entry.name, entry.reverse)
+
+
+def _encoding(content: bytes) -> str:
+    """Return how a mail encodes its diff, an empty text if patch(1) reads it as it is."""
+    for part in email.message_from_bytes(content).walk():
+        name = str(part["content-transfer-encoding"]).strip().lower()
+        if name in {"quoted-printable", "base64"} and not part.is_multipart():
+            text = part.get_payload(decode=True)
+            is_diff = isinstance(text, bytes) and re.search(rb"^\+\+\+ ", text, re.MULTILINE)
+            if is_diff and (name == "base64" or _ENCODED.search(str(part.get_payload()))):
+                return name
+    return ""

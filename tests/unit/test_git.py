@@ -247,6 +247,7 @@ def test_a_repository_that_git_cannot_read_is_told(mine, tmp_path, broken):
     with pytest.raises(UserError, match=r"git cannot read .*not a git repository") as caught:
         open_source(f"dir:{mine}", tmp_path / "state").hash()
     assert caught.value.where == str(mine)
+    assert "remove" not in str(caught.value)  # who follows a hint must not lose their work
 
 
 def test_a_repository_without_a_commit_is_read_as_files(tmp_path):

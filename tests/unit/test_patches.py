@@ -1,7 +1,9 @@
 """Patches in git's form: links, modes, renames; nothing read or written out of the tree."""
 
+import base64
 import errno
 import os
+import quopri
 import shutil
 import subprocess
 
@@ -407,3 +409,27 @@ def test_an_option_is_never_dropped(tmp_path, line):
 def test_a_patch_with_carriage_returns_names_the_same_files():
     text = faketree.changed().replace("\n", "\r\n")
     assert [change.names() for change in diff.changes(text, 1)] == [{"mm/mmu_gather.c"}]
+
+
+ENCODINGS = {"quoted-printable": quopri.encodestring, "base64": base64.encodebytes}
+
+
+def encoded(tree, encoding, line):
+    """Return a mail that adds a line, encoded; `patch` would apply some with `=3D` in them."""
+    head, _, body = mail(tree, {"mm/b.c": File(line)}).partition(b"\n\n")
+    encode = ENCODINGS.get(encoding, bytes)
+    body = body.removesuffix(b"-- \n2.39.5\n\n")  # its blank would be encoded
+    return head + f"\nContent-Transfer-Encoding: {encoding}\n\n".encode() + encode(body)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_mail_whose_diff_is_encoded_is_refused(tree, tmp_path, encoding):
+    with pytest.raises(UserError, match=f"1.patch: is a mail in {encoding}"):
+        read(tmp_path, encoded(tree, encoding, b"x = 1;\n"))
+
+
+@pytest.mark.parametrize("encoding", ["7bit", "8bit", "quoted-printable"])
+def test_a_mail_whose_diff_is_readable_is_applied(tree, tmp_path, encoding):
+    line = b"x;\n" if encoding in ENCODINGS else b"x = 1;\n"
+    files = read(tmp_path, encoded(tree, encoding, line)).apply(FILES.get)
+    assert files["mm/b.c"] == File(line)
