@@ -21,8 +21,10 @@ def test_two_nights_make_a_history(labctl):
     assert len({night["image"] for night in cell["nights"]}) == 1
     assert len(cell["segments"]) == 1
     assert labctl.guests_running() == []
-    kept = list((labctl.folder / ".labctl/nightly/images").iterdir())
-    assert {len(path.name) for path in kept} == {64}
+    kept = {path.name for path in (labctl.folder / ".labctl/nightly/images").iterdir()}
+    images = {name for name in kept if len(name) == 64}
+    assert len(images) == 2
+    assert kept - images == {f"{name}.sha256" for name in images}
     assert "<svg" in (labctl.folder / "out/index.html").read_text()
     replayed = labctl.json("nightly", "--replay", "--json")
     assert replayed["cells"] == content["cells"]
