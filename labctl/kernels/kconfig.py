@@ -16,12 +16,16 @@ from labctl.kernels.kconfig_reason import Reasons
 from labctl.lab_arch import X86_64, Architecture
 
 _SET = re.compile(r"^(CONFIG_\w+)=(.*)$")
-_UNSET = re.compile(r"^#\s*(CONFIG_\w+) is not set$")
+_UNSET = re.compile(r"^#\s*(CONFIG_\w+) is not set(?:\s+#.*)?$")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _VALUE = re.compile(rf"[ymn]|-?[0-9]+|(?:0[xX])?[0-9a-fA-F]+|{_STRING.pattern}")
+_COMMENTED = re.compile(rf"({_VALUE.pattern})\s+#.*")
 _ESCAPED = re.compile(r"\\(.)")
 # The head of a .config that Kconfig wrote: it names what was computed as well.
 _GENERATED = "# Automatically generated file; DO NOT EDIT."
+_LOST = "add what the option depends on to a fragment, or drop the option or override it"
+# All that a fragment does not name is off; a defconfig leaves out what is on by default.
+_DEFCONFIG = "in place of a defconfig name the whole .config that `make NAME_defconfig` makes"
 _DIGEST_DIGITS = 8
 _MOST_TOLD = 40
 
@@ -68,6 +72,8 @@ def parse(text: str, file: Path) -> list[Option]:
         found = _SET.match(words) or _UNSET.match(words)
         if found:
             value = found[2].strip() if found.re is _SET else "n"
+            if commented := _COMMENTED.fullmatch(value):  # Kconfig takes some of these
+                value = commented[1]
             _check_value(found[1], value, f"{file}:{count}")
             options.append(Option(found[1], value, file, count, generated))
         elif words and not words.startswith("#"):
@@ -82,11 +88,10 @@ def parse(text: str, file: Path) -> list[Option]:
 def _check_value(name: str, value: str, where: str) -> None:
     if _VALUE.fullmatch(value):
         return
-    comment = "; a comment goes on a line of its own" if "#" in value else ""
     raise UserError(
         f"{name} has the invalid value {value!r}",
         where=where,
-        hint=f'expected y, m, n, a number, or "text" in double quotes{comment}',
+        hint='expected y, m, n, a number, or "text" in double quotes',
     )
 
 
@@ -179,11 +184,12 @@ def check(
     ]
     count = len(lost)
     if count:
+        is_defconfig = any("defconfig" in option.file.name for option in lost)
         more = f"\n  and {count - _MOST_TOLD} more" if count > _MOST_TOLD else ""
         raise UserError(
             f"{count} requested kconfig option{'s' if count > 1 else ''} did not hold:"
             f"{''.join(lines)}{more}",
-            hint="add what the option depends on to the fragment, or drop the option",
+            hint=_DEFCONFIG if is_defconfig else _LOST,
         )
 
 

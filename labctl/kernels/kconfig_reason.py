@@ -81,7 +81,7 @@ class Reasons:
         """Return what may be the reason where none was found."""
         if option.value == "n":
             return "something selects it"
-        own = dict.fromkeys(" && ".join(block.conditions) for block in blocks if block.conditions)
+        own = dict.fromkeys(_all_of(block.conditions) for block in blocks if block.conditions)
         return f"it depends on {' or '.join(own)}" if own else "what stands around it is off"
 
     def _wrong_type(self, option: Option, blocks: Sequence[Definition]) -> str:
@@ -140,7 +140,7 @@ class Reasons:
                 found = [word for each in conditions for word in self._missing(each, level)]
                 if not found:
                     return ""
-                asked.append(" && ".join(conditions))
+                asked.append(_all_of(conditions))
                 missing.append(", ".join(dict.fromkeys(found)))
         depends = " or ".join(dict.fromkeys(asked))
         return f"it depends on {depends} ({'; or '.join(dict.fromkeys(missing))})"
@@ -156,7 +156,7 @@ class Reasons:
             return words
         if any(block.computed for block in blocks):
             return f"{words}, which the tools of this host decide"
-        defaults = [block.default for block in blocks if block.default]
+        defaults = [block.default for block in blocks if block.default not in {"", *LEVELS}]
         why = [w for d in defaults for w in kconfig_expression.parse(d).missing(self.config, 1)]
         return f"{words}, since {why[0]}" if why else words
 
@@ -166,6 +166,12 @@ class Reasons:
             return ""
         told = (" ".join(self.config.get(w, w) for w in each.split()) for each in ranges)
         return f"its range is {' or '.join(dict.fromkeys(told))}"
+
+
+def _all_of(conditions: Sequence[str]) -> str:
+    if len(conditions) == 1:
+        return conditions[0]
+    return " && ".join(f"({each})" if "||" in each else each for each in conditions)
 
 
 def _bare(name: str) -> str:

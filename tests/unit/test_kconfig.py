@@ -104,13 +104,38 @@ def test_a_config_is_read_by_the_same_rules():
 
 @pytest.mark.parametrize(
     "value",
-    ["Y", "yes", "", "console=ttyS0", '"no end', '"a" b', "y # why", '"a\\"', "0x", "1.5"],
+    [
+        "Y",
+        "yes",
+        "",
+        "console=ttyS0",
+        '"no end',
+        '"a" b',
+        "y#why",
+        "yes # why",
+        '"a\\"',
+        "0x",
+        "1.5",
+    ],
 )
 def test_a_value_that_kconfig_would_misread_is_told(tmp_path, value):
     with pytest.raises(UserError, match="CONFIG_A has the invalid value") as caught:
         options(tmp_path, f"CONFIG_B=y\nCONFIG_A={value}\n")
     assert "1.config:2: " in str(caught.value)
-    assert ("a comment goes on a line of its own" in str(caught.value)) == ("#" in value)
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("CONFIG_A=y # why", "y"),
+        ("CONFIG_A=0x10\t#why", "0x10"),
+        ('CONFIG_A="a # b" # "c"', '"a # b"'),
+        ("# CONFIG_A is not set # why", "n"),
+    ],
+)
+def test_a_comment_may_follow_an_option(tmp_path, line, value):
+    (found,) = options(tmp_path, f"{line}\n")
+    assert (found.name, found.value) == ("CONFIG_A", value)
 
 
 @pytest.mark.parametrize("value", ["y", "m", "-1", "0x1F", "ff", '""', r'"a#b \" c"', '"a\x0cb"'])
@@ -178,6 +203,13 @@ config NO_PREEMPT
 config BTF
 \tbool "BTF"
 \tdepends on MODULES && PAHOLE_HAS_BTF
+
+config NEVER
+\tdef_bool n
+
+config OFF
+\tbool "Off"
+\tdepends on NEVER
 
 config COUNT
 \tint "Count" if \\
@@ -298,11 +330,21 @@ def test_another_spelling_of_the_same_value_holds(tmp_path, rich, wanted, got):
             "CONFIG_MODULES=y\nCONFIG_TEXT=y",
             "DRIVER is not set or CONFIG_TEXT is y",
         ),
+        ("LEAF=y", "", "it depends on MODULES && (DRIVER || !TEXT) ("),
+        ("OFF=y", "", "it depends on NEVER (CONFIG_NEVER is not set)"),
         ("NOWHERE=y", "", "no Kconfig file of this source has it"),
     ],
 )
 def test_the_reason_is_the_true_one(tmp_path, rich, asked, config, reason):
     assert reason in outcome(tmp_path, rich, f"{config}\n", f"CONFIG_{asked}\n")
+
+
+@pytest.mark.parametrize("name", ["x86_64_defconfig", "own.config"])
+def test_a_defconfig_is_named_as_what_does_not_do(tmp_path, rich, name):
+    (tmp_path / name).write_text("CONFIG_LEAF=y\n")
+    with pytest.raises(UserError) as caught:
+        kconfig.check(kconfig.merge([tmp_path / name]), "", rich)
+    assert ("`make NAME_defconfig`" in str(caught.value)) == (name == "x86_64_defconfig")
 
 
 def test_of_very_many_only_the_first_are_told(tmp_path, rich):
