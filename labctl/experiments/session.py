@@ -32,6 +32,8 @@ from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
 from labctl.targets.prepare import prepare_target
 
+_RESUMED = ("seed", "initramfs", "guests", "kernels", "host")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
@@ -67,6 +69,13 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     """
     folder = runs.resolve(lab.state / "runs", run_id)
     record = folder.read()
+    missing = [what for what in _RESUMED if what not in record]
+    if missing:
+        raise UserError(
+            f"{', '.join(missing)} missing: the run cannot go on",
+            where=str(folder.path / "run.json"),
+            hint="start a new run",
+        )
     names = [experiment["name"] for experiment in record["experiments"]]
     lab = on_target.as_recorded(lab, record)
     plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
@@ -74,12 +83,20 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
         now = _record(lab, folder.id, plans, prepared, record["seed"])
         now["experiments"] = _as_recorded(now["experiments"], record["experiments"])
         # With the keys that an older labctl did not know at what they mean if left out.
-        record["guests"] = {n: _shape(Topology(**g)) for n, g in record["guests"].items()}
+        record["guests"] = _completed(folder, record["guests"])
         for kernel in record["kernels"].values():
             kernel.setdefault("arch", X86_64.name)
         _check_unchanged(folder, record, now)
         _carry_out(folder, plans, prepared, machine, events)
     return folder
+
+
+def _completed(folder: RunFolder, guests: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {name: _shape(Topology(**guest)) for name, guest in guests.items()}
+    except ValueError as error:  # pydantic's, of several lines
+        where = str(folder.path / "run.json")
+        raise UserError("guests are not what labctl wrote", where=where) from error
 
 
 def _check_unchanged(folder: RunFolder, record: dict[str, Any], now: dict[str, Any]) -> None:
@@ -90,7 +107,7 @@ def _check_unchanged(folder: RunFolder, record: dict[str, Any], now: dict[str, A
                 where=str(folder.path / "run.json"),
                 hint="samples of different things are not mixed: start a new run",
             )
-    if now["host"]["id"] != record["host"]["id"]:
+    if now["host"]["id"] != record["host"].get("id"):
         raise UserError(
             f"the run {folder.id} was begun on another host", hint="start a new run here"
         )

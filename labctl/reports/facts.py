@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from statistics import median
-from typing import Any
+from typing import Any, TypeGuard
 
 from labctl.reports import words
 from labctl.results.store import Sample
 
 Document = Mapping[str, Any]
+_MOST_PAGES = 2**64
 
 
 def placement(samples: Sequence[Sample]) -> list[str]:
@@ -21,7 +22,7 @@ def placement(samples: Sequence[Sample]) -> list[str]:
     cells: dict[str, list[list[int]]] = {}
     for sample in samples:
         pages = sample.measurements.get("pages_per_node")
-        if sample.status == "ok" and not sample.warmup and isinstance(pages, list) and pages:
+        if sample.status == "ok" and not sample.warmup and _are_counts(pages):
             name = " ".join(filter(None, [sample.label, words.setting(sample.setting)]))
             cells.setdefault(name, []).append(pages)
     rows = {}
@@ -36,6 +37,14 @@ def placement(samples: Sequence[Sample]) -> list[str]:
         "<h3>Pages on each node</h3>",
         f'<div class="wide">{_placement_table(shown)}</div>',
     ]
+
+
+def _are_counts(pages: Any) -> TypeGuard[list[int]]:  # noqa: ANN401 - of any workload
+    return (
+        isinstance(pages, list)
+        and bool(pages)
+        and all(type(count) is int and 0 <= count < _MOST_PAGES for count in pages)
+    )
 
 
 def _placement_table(rows: Mapping[str, Sequence[float]]) -> str:

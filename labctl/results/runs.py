@@ -12,10 +12,10 @@ from typing import Any
 from labctl import files
 from labctl.errors import HostError, UserError
 from labctl.files import sync_folder
+from labctl.results import record
 from labctl.results.store import Store
 
 _SHOWN = 10
-_PARTS = {"host": dict, "kernels": dict, "experiments": list}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,10 @@ class RunFolder:
             raise UserError(f"not JSON: {error}", where=where) from error
         if not isinstance(data, dict) or data.get("schema") != 1:
             raise UserError("not a run.json of schema 1", where=where)
-        for key, kind in _PARTS.items():
-            if not isinstance(data.get(key, kind()), kind):
-                raise UserError(f"not a run.json of schema 1: {key} is damaged", where=where)
+        fault = record.fault(data)
+        if fault is not None:
+            hint = "restore it from a copy, or remove the run's folder"
+            raise UserError(f"not a run.json of schema 1: {fault}", where=where, hint=hint)
         return data
 
     def first_guests(self) -> dict[str, str]:

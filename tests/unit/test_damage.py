@@ -120,6 +120,47 @@ def test_a_damaged_record_is_refused(run, labctl, content, says):
     assert says in err
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("run", ...), ("accel", ...), ("experiments", ...), ("experiments", [1]),
+        ("experiments.name", ...), ("experiments.name", [1]), ("experiments.baseline", ...),
+        ("experiments.confidence", "x"), ("experiments.confidence", 1.5),
+        ("experiments.metric", 5), ("experiments.set", [1]), ("experiments.better", "up"),
+        ("host.memory_bytes", None), ("kernels", {"stock": 1}), ("guests", None),
+        ("guests", {"g": {"memory_per_node": "x"}}), ("health", {"disturbed_share": "x"}),
+        ("health", {"other": 1}), ("timing", {"smoke": [{}]}), ("host.cores", 2**70),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("words", [("report",), ("methodology", "noise")])
+def test_a_record_of_other_types_is_refused_by_its_key(run, labctl, key, value, words):
+    record = run.read()
+    *place, last = key.split(".")
+    at = record
+    for name in place:
+        at = at[name][0] if name == "experiments" else at[name]
+    if value is ...:
+        del at[last]
+    else:
+        at[last] = value
+    (run.path / "run.json").write_text(json.dumps(record))
+    status, _, err = labctl(*words)
+    assert status == 2, err
+    assert "run.json: not a run.json of schema 1: " in err
+    assert last in err
+    assert "internal error" not in err
+
+
+@pytest.mark.parametrize("pages", [["a"], [[1]], [None], [10**400], [1.5], [True], [-1], "x"])
+def test_a_page_is_made_whatever_a_workload_said_of_its_pages(run, labctl, pages):
+    lines = run.store.path.read_text().splitlines()
+    changed = [edit(line, measurements={"pages_per_node": pages}) for line in lines]
+    run.store.path.write_text("\n".join(changed) + "\n")
+    status, out, err = labctl("report", "--format", "html")
+    assert (status, err) == (0, "")
+    assert "Pages on each node" not in out
+
+
 def test_a_plan_does_without_a_damaged_run(run, labctl, tmp_path):
     (tmp_path / "bzImage").touch()
     (tmp_path / "lab.yaml").write_text(

@@ -100,9 +100,10 @@ def folder(tmp_path, monkeypatch):
     run = runs.create(tmp_path / ".labctl" / "runs")
     for each in made_up(Noise(name="x", boot_sd=0.03), blocks=6):
         run.store.append(each)
-    experiment = {"name": "smoke", "workload": "free", "repetitions": 3}
+    rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
+    experiment = {"name": "smoke", "workload": "free", "repetitions": 3, **rule}
     timing = {"boots": 6, "visits": 60, "boot_seconds": 60.0, "workload_seconds": 150.0}
-    record = {"schema": 1, "run": run.id, "experiments": [experiment]}
+    record = {"schema": 1, "run": run.id, "accel": "tcg", "experiments": [experiment]}
     run.write(record | {"timing": {"smoke": [timing]}})
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(labctl, ["init"]).exit_code == 0

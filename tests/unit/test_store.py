@@ -236,7 +236,7 @@ def test_two_writers_do_not_mix_their_lines(tmp_path):
     assert len(Store(tmp_path).samples()) == 80
 
 
-RECORD = {"schema": 1, "run": "x", "seed": 3}
+RECORD = {"schema": 1, "run": "x", "accel": "tcg", "seed": 3, "experiments": []}
 NOON = datetime(2026, 11, 24, 1, 55, 1, tzinfo=UTC)
 
 

@@ -14,6 +14,7 @@ BLOCKS = 8
 RECORD = {
     "schema": 1,
     "run": "r",
+    "accel": "tcg",
     "experiments": [
         {
             "name": "smoke",

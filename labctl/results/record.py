@@ -1,0 +1,92 @@
+"""The types of what is read from a run.json, so that damage is found at once. Pure.
+
+Keys that an older labctl did not write may be missing; others than these are not looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class _Host(msgspec.Struct):
+    id: str | UnsetType = UNSET
+    cores: Count | UnsetType = UNSET
+    memory_bytes: Count | UnsetType = UNSET
+
+
+class _Kernel(msgspec.Struct):
+    image: str | None = None
+    series: str | None = None
+    patches: list[str] | None = None
+    arch: str | UnsetType = UNSET
+
+
+class _Guest(msgspec.Struct):
+    memory_per_node: Count | UnsetType = UNSET
+
+
+class _Placement(msgspec.Struct):
+    vcpus: Count
+    cores: Count
+    overcommitted: bool
+    pinned: list[int]
+    emulator: list[int]
+    host_nodes: list[int]
+
+
+class _Experiment(msgspec.Struct):
+    name: str
+    workload: str
+    baseline: str
+    confidence: Share
+    minimum_effect: Share
+    better: Literal["lower", "higher"] | None = None
+    metric: str | None = None
+    command: str | None = None
+    guest: str | None = None
+    target: str | None = None
+    blocks_min: Count | UnsetType = UNSET
+    repetitions: Count | UnsetType = UNSET
+    set: dict[str, int | float | str] | UnsetType = UNSET
+    cells: list[str] | UnsetType = UNSET
+    placement: _Placement | None = None
+
+
+class _Timing(msgspec.Struct):
+    boots: Count
+    visits: Count
+    boot_seconds: float
+    workload_seconds: float
+
+
+class _Health(msgspec.Struct, forbid_unknown_fields=True):
+    disturbed_share: float | UnsetType = UNSET
+
+
+class _Record(msgspec.Struct):
+    run: str
+    accel: str
+    experiments: list[_Experiment]
+    seed: int | UnsetType = UNSET
+    lab: str | UnsetType = UNSET
+    initramfs: str | UnsetType = UNSET
+    host: _Host | UnsetType = UNSET
+    kernels: dict[str, _Kernel] | UnsetType = UNSET
+    guests: dict[str, _Guest] | UnsetType = UNSET
+    timing: dict[str, list[_Timing]] | UnsetType = UNSET
+    health: _Health | UnsetType = UNSET
+
+
+def fault(data: object) -> str | None:
+    """Return what of a record has not the type or the key that is needed, None if all is well."""
+    try:
+        msgspec.convert(data, _Record)
+    except (msgspec.ValidationError, OverflowError) as error:
+        return str(error)
+    return None
