@@ -23,7 +23,22 @@ def look(folder: Path, *words: str) -> bytes:
     top = git.top(folder)
     if top is None:
         raise CommandError(f"{folder} is in no git work tree", status=128, output="")
-    return git.run(top, *words, settings=git.without_filters(top)).stdout
+    return git.run(top, *words, settings=_settings(top)).stdout
+
+
+def _settings(top: Path) -> dict[str, str]:
+    """Return settings that fit a work tree.
+
+    Where each file is executable, as on a disk of Windows, git is told so when the
+    repository is made. A repository says it also elsewhere, and is not believed there.
+    """
+    settings = git.without_filters(top)
+    dot = top / ".git"
+    always = dot if dot.is_file() else dot / "HEAD"  # git never makes a program of these
+    if os.access(always, os.F_OK) and always.stat().st_mode & 0o100:
+        told = git.run(top, "config", "--local", "--type=bool", "core.fileMode", check=False)
+        settings |= {"core.fileMode": "false"} if told.text.strip() == "false" else {}
+    return settings
 
 
 def has_commit(folder: Path) -> bool:

@@ -457,3 +457,16 @@ def test_a_commit_with_edits_that_git_overlooks_is_dirty(tree, flag):
     assert not clean.endswith("-dirty")
     edit(tree)
     assert provenance.describe(tree) == f"{clean}-dirty"
+
+
+@pytest.mark.parametrize("where", ["on a disk without modes", "elsewhere"])
+def test_a_mode_is_an_edit_where_files_have_one(tree, where):
+    """On a disk without modes each file is executable, and git tells so in the config."""
+    clean = provenance.describe(tree)
+    git(tree, "config", "core.fileMode", "false")
+    (tree / "mm/memory.c").chmod(0o755)
+    if where == "elsewhere":
+        assert provenance.describe(tree) == f"{clean}-dirty"
+    else:
+        (tree / ".git/HEAD").chmod(0o755)
+        assert provenance.describe(tree) == clean
