@@ -19,6 +19,7 @@ _DECIMAL = re.compile(r"[-+]?[0-9]{1,40}(?:\.[0-9]{1,40})?", re.ASCII)
 _OCTAL = re.compile(r"0[0-7]{1,40}", re.ASCII)
 _HEX = re.compile(r"0[xX]([0-9a-fA-F]{1,32})", re.ASCII)
 _MASK = re.compile(r"[0-9a-fA-F]{1,8}(?:,[0-9a-fA-F]{8})*", re.ASCII)
+_HEX_LOOKS = re.compile(r"[a-fA-F]|^0[0-9]{7}(?:,|$)|,[0-9]{8}", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,20})([kKmMgGtT])", re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6})(?::([0-9]{1,6})/([0-9]{1,6}))?)?", re.ASCII)
 # memparse() of lib/cmdline.c
@@ -56,6 +57,7 @@ def _same_word(read: str, written: str) -> bool:
         or bool(_numbers(read) & _numbers(written))
         or _is_same(_switch(read), _switch(written))
         or _is_same(_mask(read), _mask(written))
+        or _is_same(_unmistakable(read), _unmistakable(written))
         or _is_same(_cpus(read), _cpus(written))
     )
 
@@ -86,6 +88,13 @@ def _switch(word: str) -> bool | None:
 def _mask(word: str) -> int | None:
     """Return a mask in hexadecimal digits, in groups of 32 bits: `00000000,0000000f`."""
     return int(word.replace(",", ""), 16) if _MASK.fullmatch(word) else None
+
+
+def _unmistakable(word: str) -> int | None:
+    """Return a number that is hexadecimal by its looks: `0x33` to `00000033` or `ff`."""
+    if hexadecimal := _HEX.fullmatch(word):
+        return int(hexadecimal[1], 16)
+    return _mask(word) if _HEX_LOOKS.search(word) else None
 
 
 def _cpus(word: str) -> set[int] | None:

@@ -85,6 +85,9 @@ def test_counters_stand_beside_knobs_of_a_series_only():
         ("1", "Y"),
         ("on", "1"),
         ("0000000f", "f"),
+        ("00000033", "0x33"),  # coredump_filter
+        ("0xff", "ff"),
+        ("ffffffff,ffffffff", "0xffffffffffffffff"),
         ("00000000,0000000f", "f"),
         ("f", "00000000,0000000F"),
         ("ff,ffffffff", "000000ff,ffffffff"),
@@ -120,6 +123,8 @@ def test_a_knob_holds_a_value_however_it_spells_it(text, value):
         ("0", "f"),
         ("1", "t"),
         ("1000", "1_000"),
+        ("33", "0x33"),
+        ("12345678", "0x12345678"),
         ("0-3", "0-4"),
         ("0-3", "3-0"),
         ("0-999999", "0-999998"),
