@@ -174,13 +174,13 @@ def _details(finding: Mapping[str, Any]) -> list[str]:
 def _range(between: Mapping[str, Any] | None) -> list[str]:
     if between is None:
         return []
-    said = [f"It came between {' and '.join(between['nights'])}."]
+    said = [f"The change came between {' and '.join(between['nights'])}."]
     if between["series"][0] != between["series"][1]:
         old, new = (_hash(each) for each in between["series"])
         numbers = ", ".join(map(str, between["patches_changed"])) or "none"
         said.append(
-            f"Series {old} became {new}: of {between['patches'][1]} patches changed or new: "
-            f"{numbers}."
+            f"Series {old} became {new}; patches changed or added: {numbers} (of "
+            f"{between['patches'][1]})."
         )
     for name, (first, second) in between["commits"].items():
         if first != second:

@@ -8,7 +8,7 @@ from test_reports import RUN, STOCK, flat, patched, report, times
 
 from labctl.experiments.workload import measure
 from labctl.lab_metrics import MetricKind, better_of, is_time
-from labctl.reports import export, health, kcidb, mail, page, side_by_side, table, words
+from labctl.reports import export, health, kcidb, mail, nights, page, side_by_side, table, words
 from labctl.reports.sentence import sentence
 from labctl.results.across import across
 from labctl.results.health import usable
@@ -268,3 +268,19 @@ def test_a_unit_in_a_metrics_own_name_still_counts():
 )
 def test_a_large_effect_has_no_exponent(share, text):
     assert words.percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "better", "change", "says"),
+    [
+        ("errors", "lower", 0.8, "errors 25 % higher against its baseline"),
+        ("ops_s", "higher", 0.8, "ops_s 20 % lower against its baseline"),
+        ("cpu", "lower", 1.25, "CPU time 20 % lower against its baseline"),
+    ],
+)
+def test_a_nightly_finding_is_higher_or_lower(metric, better, change, says):
+    finding = {
+        "kind": "regressed", "experiment": "e", "kernel": "mine", "setting": {}, "since": "x",
+        "command": "freebench", "metric": metric, "better": better, "change": change,
+    }  # fmt: skip
+    assert says in nights.heading(finding)
