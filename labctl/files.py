@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from labctl.errors import HostError
 
@@ -34,6 +35,19 @@ def replace(path: Path, content: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def reading(path: Path) -> BinaryIO:
+    """Open a file to be read. A FIFO that nobody writes to is empty: it is not waited for.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    return open(path, "rb", opener=_without_waiting)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager
@@ -69,7 +83,8 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> dict[str, object]:
     """Return a JSON object; an empty one if the file is missing, torn or holds something else."""
     try:
-        content = json.loads(path.read_bytes())
+        with reading(path) as file:
+            content = json.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from labctl.printable import layout
 from labctl.reports import words
 from labctl.units import counted
 
@@ -95,7 +96,7 @@ def _one_line(text: str) -> Text:
 def _tabulated(rows: Sequence[dict[str, Any]], **options: Any) -> str:  # noqa: ANN401
     from tabulate import tabulate
 
-    return tabulate(rows, headers="keys", tablefmt="simple", **options)
+    return layout(tabulate(rows, headers="keys", tablefmt="simple", **options))
 
 
 class Building(_Line):

@@ -25,6 +25,7 @@ from labctl.cli.root import (
 )
 from labctl.errors import UserError
 from labctl.lab_use import Use
+from labctl.printable import layout
 
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
@@ -141,10 +142,10 @@ def down(lab_path: Path | None, guests: Sequence[str]) -> None:
     for name in guests or fleet.names():
         if is_fit(lab.state):
             fleet.down(name)
-            click.echo(f"{name} is down")
+            click.echo(layout(f"{name} is down"))
         else:
             fleet.end(name)
-            click.echo(f"{name} is down; its folder is left: {fleet.spec_folder(name)}")
+            click.echo(layout(f"{name} is down; its folder is left: {fleet.spec_folder(name)}"))
 
 
 def _show_status(fleet: Fleet, as_json: bool, ready: Collection[str] = ()) -> None:

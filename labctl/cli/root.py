@@ -134,7 +134,8 @@ def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
 
     memory_bytes = host.memory_bytes() if use is Use.WORKS else None
     lab = load(path or _found_lab(), host_memory_bytes=memory_bytes, use=use)
-    if next(lab.state.glob(f"{GUESTS}/*/{PAUSED}"), None) and is_fit(lab.state):
+    is_paused = use is not Use.ENDS and next(lab.state.glob(f"{GUESTS}/*/{PAUSED}"), None)
+    if is_paused and is_fit(lab.state):
         fleet_of(lab).recover()  # of a labctl that was killed
     return lab
 

@@ -53,6 +53,7 @@ class Fleet:
         Raises:
             GuestError: a guest did not come up.
             HostError: an image or the initramfs is damaged, or another labctl does not end.
+            UserError: the folder of a guest holds what labctl did not make.
         """
         begun: list[Guest] = []
         attached: list[Guest] = []
@@ -79,6 +80,7 @@ class Fleet:
         """Start guests, all or none; those that were started are appended to `begun`."""
         for spec in specs:
             spec.check_files()  # before one that runs is ended for it
+            records.check_own(spec.folder)
         try:
             for spec in specs:
                 self._end(spec.name)
@@ -130,6 +132,7 @@ class Fleet:
         What runs there under this name is ended.
         """
         with self._alone():
+            records.check_own(guest.spec.folder)
             self._end(guest.name)
             self._start(guest)
 

@@ -488,7 +488,7 @@ def prepare_folder(spec: GuestSpec) -> None:
     # An earlier boot in this folder would be taken for this one, as long as QEMU
     # has not yet emptied its log.
     (spec.folder / qemu.CONSOLE_LOG).unlink(missing_ok=True)
-    (spec.folder / "command.txt").write_text(shlex.join(launchers.command(spec)) + "\n")
+    (spec.folder / qemu.COMMAND).write_text(shlex.join(launchers.command(spec)) + "\n")
 
 
 @contextlib.contextmanager

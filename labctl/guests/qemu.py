@@ -29,6 +29,7 @@ LINE_SOCKET = "line.sock"
 MONITOR_SOCKET = "monitor.sock"
 CONSOLE_LOG = "console.log"
 QEMU_LOG = "qemu.log"
+COMMAND = "command.txt"
 
 PATIENCE_SECONDS = 10.0
 # QEMU's own network: it gives the guest this address, and takes a free port of the

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from labctl import files, proc
+from labctl.errors import UserError
+from labctl.guests import qemu
 from labctl.guests.qemu import GuestSpec
 from labctl.kernels.build import Image
 from labctl.lab_models import Topology
 from labctl.lab_state import PAUSED
 
 RECORD = "guest.json"
+_TRACES = {RECORD, qemu.CONSOLE_LOG, qemu.QEMU_LOG, qemu.COMMAND}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,24 @@ def read(folder: Path) -> Record | None:
     except (KeyError, TypeError, ValueError, AttributeError):
         return Record(pid, ticks)
     return Record(pid, ticks, spec)
+
+
+def check_own(folder: Path) -> None:
+    """Check that a guest may have a folder, and all in it be removed for that.
+
+    Raises:
+        UserError: it holds something, and nothing by which a guest's folder is known.
+    """
+    try:
+        names = set(os.listdir(folder))  # noqa: PTH208 - the names only
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        names = {""}
+    if names and names.isdisjoint(_TRACES):
+        raise UserError(
+            "holds what labctl did not make", where=str(folder), hint="move it elsewhere"
+        )
 
 
 def _number(value: object) -> int | None:

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labctl import files
 from labctl.transports import splats
 from labctl.transports.splats import PREFIX, scan
 
@@ -50,7 +51,7 @@ class Follower:
     def read(self) -> bytes:
         """Return what is new; a log that was replaced, by a new boot, is read from its start."""
         try:
-            with self.path.open("rb") as log:
+            with files.reading(self.path) as log:
                 facts = os.fstat(log.fileno())
                 file = (facts.st_dev, facts.st_ino)
                 begins = self._file is None
@@ -59,7 +60,7 @@ class Follower:
                 if begins:
                     self._offset = max(0, facts.st_size - (self.lines + 1) * LINE_BYTES)
                 log.seek(self._offset)
-                data = log.read(None if begins else _CHUNK_BYTES)
+                data = log.read(-1 if begins else _CHUNK_BYTES)
         except FileNotFoundError:
             return b""
         self._offset += len(data)
@@ -87,7 +88,7 @@ class Console:
         """Read what was written since the last call; return whether there was anything."""
         began = self._offset
         try:
-            with self.path.open("rb") as log:
+            with files.reading(self.path) as log:
                 size = os.fstat(log.fileno()).st_size  # a guest may write on meanwhile
                 log.seek(began)
                 while self._offset < size and (data := log.read(_CHUNK_BYTES)):
@@ -147,7 +148,7 @@ class Console:
     def tail(self, lines: int = 100) -> list[str]:
         """Return the last `lines` lines of the log; of one that is too long, its end."""
         try:
-            with self.path.open("rb") as log:
+            with files.reading(self.path) as log:
                 size = os.fstat(log.fileno()).st_size
                 log.seek(max(0, size - (lines + 1) * LINE_BYTES))
                 data = log.read()

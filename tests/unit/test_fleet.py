@@ -357,3 +357,29 @@ def test_what_a_killed_gdb_had_paused_goes_on(fleet, told):
     killed(gdb)
     fleet.recover()
     assert told == ["cont"]
+
+
+@pytest.mark.parametrize(
+    "start", [lambda f: f.up([spec(f)], SECONDS), lambda f: f.start(Guest(spec(f)))]
+)
+def test_a_folder_that_is_no_guests_is_not_removed_for_one(fleet, tmp_path, start):
+    theirs = tmp_path / "vms"
+    (theirs / "stock").mkdir(parents=True)
+    (theirs / "stock" / "disk.img").write_text("x")
+    fleet.folder.symlink_to(theirs)
+    with pytest.raises(UserError, match="did not make"):
+        start(fleet)
+    assert (theirs / "stock" / "disk.img").exists()
+    assert not qemus(fleet)
+
+
+def test_nothing_waits_for_a_pipe_in_a_guests_folder(fleet):
+    folder = fleet.spec_folder("stock")
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "guest.json")
+    assert [row["state"] for row in fleet.status()] == ["gone"]
+    os.mkfifo(folder / "console.log")
+    with contextlib.suppress(OSError):
+        fleet.status()
+    fleet.down("stock")
+    assert not folder.exists()
