@@ -163,9 +163,9 @@ def _is_lost(lines: list[str], index: int) -> bool:
 
 
 def _is_header(lines: list[str], index: int) -> bool:
-    return lines[index].startswith("--- ") and any(
-        line.startswith("+++ ") for line in lines[index + 1 : index + 2]
-    )
+    """Whether a line begins a file's part: a message may hold the first two lines of one."""
+    starts = zip(("--- ", "+++ ", "@@"), lines[index : index + 3], strict=False)
+    return index + 2 < len(lines) and all(line.startswith(start) for start, line in starts)
 
 
 def _name(text: str, strip: int, line: int) -> str | None:

@@ -50,17 +50,29 @@ def files(folder: Path) -> dict[str, Place]:
 
 
 def walk(folder: Path) -> Iterator[str]:
-    """Yield the names of all files and links below a folder but what a build leaves."""
+    """Yield the names of all files and links below a folder but what a build leaves.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     inside = [""]
     while inside:
         prefix = inside.pop()
-        for entry in os.scandir(f"{folder}/{prefix}"):
+        for entry in _entries(f"{folder}/{prefix}"):
             name = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
                 if name not in _MADE_FOLDERS and not name.endswith(f"/{_GENERATED}"):
                     inside.append(f"{name}/")
             elif name not in _MADE_FILES and not name.endswith(_MADE_ENDINGS):
                 yield name
+
+
+def _entries(place: str) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(place))
+    except OSError as error:
+        what = f"the source folder cannot be read: {error.strerror or error}"
+        raise UserError(what, where=place) from error
 
 
 def _names(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -433,3 +433,8 @@ def test_a_mail_whose_diff_is_readable_is_applied(tree, tmp_path, encoding):
     line = b"x;\n" if encoding in ENCODINGS else b"x = 1;\n"
     files = read(tmp_path, encoded(tree, encoding, line)).apply(FILES.get)
     assert files["mm/b.c"] == File(line)
+
+
+def test_lines_of_a_message_that_look_like_a_header_are_none(tree, tmp_path):
+    patch = mail(tree, {"mm/a.c": File(b"x\n")}).replace(b"---\n", b"--- old\n+++ new\n\n---\n", 1)
+    assert read(tmp_path, patch).apply(FILES.get) == {"mm/a.c": File(b"x\n")}

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import subprocess
@@ -470,3 +471,17 @@ def test_a_mode_is_an_edit_where_files_have_one(tree, where):
     else:
         (tree / ".git/HEAD").chmod(0o755)
         assert provenance.describe(tree) == clean
+
+
+def test_a_folder_that_cannot_be_read_is_named(state, tmp_path, monkeypatch):
+    plain = faketree.write(tmp_path / "plain")
+    scandir = os.scandir
+
+    def refuse(place):
+        if place.endswith("/mm/"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"plain/mm/: the source folder cannot be read: Permission"):
+        open_source(f"dir:{plain}", state).hash()
