@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 
 from labctl import terminal
-from labctl.errors import HostError, LabError
+from labctl.errors import HostError, LabError, UserError
 from labctl.printable import layout
 
 _INTERRUPTED = 130
@@ -66,8 +66,9 @@ def run(action: Callable[[], object]) -> NoReturn:
         except BaseException as error:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already
             status = _status(error)
-    except OSError:  # there is nobody to tell it to
-        status = terminal.ended_by() or _HUNG_UP
+    except OSError as error:  # there is nobody to tell it to
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        status = terminal.ended_by() or (HostError.exit_status if full else _HUNG_UP)
     _drop_output()
     sys.exit(status)
 
@@ -113,11 +114,21 @@ def _told(error: BaseException) -> LabError | None:
         hint = "see how much the host has left: `free -h`, and this shell: `ulimit -v`"
         return HostError("out of memory", hint=hint)
     if isinstance(error, OSError):
+        if error.errno == errno.ENOENT and not error.filename and _folder_gone():
+            return UserError("the current folder was removed", hint="change to another one")
         names = [os.fsdecode(n) for n in (error.filename, error.filename2) if _is_path(n)]
         what = error.strerror or _one_line(error)
         hint = _HINTS.get(error.errno or 0, _OTHER_HINT)
         return HostError(what, where=" -> ".join(names) or None, hint=hint)
     return None
+
+
+def _folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _is_path(name: object) -> bool:

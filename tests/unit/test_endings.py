@@ -95,6 +95,27 @@ def test_a_full_disk_behind_stdout_is_told():
     assert b"No space left on device" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["schema"], ["plan", "--lab", "/no/such/lab.yaml"]])
+def test_a_full_disk_behind_all_output_is_no_hang_up(words):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*LABCTL, *words], stdout=full, stderr=full, timeout=SECONDS)
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize("command", ["plan", "report", "status"])
+def test_a_current_folder_that_was_removed_is_named(tmp_path, command):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    line = 'rmdir "$PWD" && exec "$@"'
+    words = ["sh", "-c", line, "sh", *LABCTL, command]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, timeout=SECONDS, env=env
+    )
+    assert done.returncode == 2
+    assert "the current folder was removed" in done.stderr
+
+
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("command", ["schema", "plan"])
 def test_a_closed_stream_reads_as_an_empty_one(lab, closed, command):
