@@ -83,6 +83,6 @@ def _whole(content: bytes) -> int:
     start = content.rfind(b"\n", 0, end - 1) + 1
     try:
         json.loads(content[start:end])
-    except ValueError:
+    except (ValueError, RecursionError):
         return start
     return end

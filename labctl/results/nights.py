@@ -100,7 +100,10 @@ def _parse(line: bytes, where: str) -> Record:
         missing = [name for name in ("kind", "night", "run", "cells") if name not in data]
         if missing:
             raise ValueError(f"it has no {', '.join(missing)}")
-    except ValueError as error:
+        cells = data["cells"]
+        if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+            raise ValueError("its cells are damaged")
+    except (ValueError, RecursionError) as error:
         raise UserError(f"this line is no night: {error}", where=where) from error
     return data
 
