@@ -64,13 +64,19 @@ def run(action: Callable[[], object]) -> NoReturn:
         except PipeBroken as error:
             status = _status(error.__cause__ or error)
         except BaseException as error:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already
+            _ignore_signals()  # it ends already
             status = _status(error)
     except OSError as error:  # there is nobody to tell it to
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         status = terminal.ended_by() or (HostError.exit_status if full else _HUNG_UP)
+    _ignore_signals()
     _drop_output()
     sys.exit(status)
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _status(error: BaseException) -> int:

@@ -156,6 +156,19 @@ def test_a_second_ctrl_c_ends_it_as_the_first(body):
     assert (done.returncode, done.stderr.strip()) == (130, "labctl: interrupted")
 
 
+@pytest.mark.parametrize(
+    ("number", "body", "status"),
+    [
+        ("SIGHUP", "os.kill(os.getpid(), signal.SIGHUP); time.sleep(1)", 129),
+        ("SIGTERM", "os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)", 143),
+        ("SIGINT", "pass", 0),
+    ],
+)
+def test_a_signal_at_the_very_end_does_not_change_its_status(number, body, status):
+    done = acting(f"atexit.register(os.kill, os.getpid(), signal.{number})\n{body}")
+    assert done.returncode == status
+
+
 @pytest.mark.parametrize("error", ["OSError(errno.EIO, 'Input/output error')", "KeyError('x')"])
 def test_what_fails_after_a_hang_up_does_not_hide_it(error):
     body = (
