@@ -122,7 +122,7 @@ class Fleet:
             return UNCHANGED
         if before.image.hash != spec.image.hash:
             return "restarted: its kernel changed"
-        names = (each.name for each in fields(spec))
+        names = (each.name for each in fields(spec) if each.compare)
         changed = [name for name in names if getattr(before, name) != getattr(spec, name)]
         return f"restarted: {', '.join(changed)} changed"
 

@@ -88,9 +88,11 @@ def test_a_kernel_that_changed_is_rebooted_and_the_others_are_not(fleet):
     assert not Path(f"/proc/{old}").exists() or "Z" in Path(f"/proc/{old}/stat").read_text()
 
 
-def test_what_else_changed_is_named(fleet):
-    fleet.up([spec(fleet)], SECONDS)
-    (done,) = fleet.up([spec(fleet, topology=Topology(nodes=2))], SECONDS).values()
+def test_what_else_changed_is_named(fleet, tmp_path):
+    (tmp_path / "file").write_text("of an image")
+    files = (Hashed.of(tmp_path / "file"),)  # of which the record says nothing
+    fleet.up([spec(fleet, files=files)], SECONDS)
+    (done,) = fleet.up([spec(fleet, files=files, topology=Topology(nodes=2))], SECONDS).values()
     assert done == "restarted: topology changed"
 
 
