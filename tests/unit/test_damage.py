@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 
 import pytest
@@ -15,6 +16,7 @@ EXPERIMENT = {
     "name": "smoke", "workload": "free", "metric": "elapsed", "set": {}, "baseline": "stock",
     "confidence": 0.95, "minimum_effect": 0.02, "better": "lower", "blocks_min": 6,
 }  # fmt: skip
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture
@@ -40,7 +42,11 @@ def labctl(monkeypatch, capsys):
         out, err = capsys.readouterr()
         return ended.value.code, out, err
 
-    return call
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    yield call
+    # A command that ends ignores them, and so would all that the next tests start.
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def edit(line, **changes):
