@@ -17,6 +17,8 @@ from labctl.kernels.hashed import Hashed
 from labctl.kernels.images import Image
 from labctl.lab_models import Topology
 
+TINY = Topology(nodes=1, cpus_per_node=1)  # which asks nothing of the .config
+
 
 @pytest.fixture
 def prepared(tmp_path):
@@ -44,7 +46,7 @@ def prepared(tmp_path):
 
 def guest(prepared, tmp_path):
     name = next(iter(prepared.images))
-    return Guest(prepared.spec(name, name="g", folder=tmp_path / "g", topology=Topology()))
+    return Guest(prepared.spec(name, name="g", folder=tmp_path / "g", topology=TINY))
 
 
 @pytest.mark.parametrize("name", ["bzImage", "config", "initramfs"])
