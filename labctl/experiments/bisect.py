@@ -155,7 +155,7 @@ class Bisect:
             if decision.verdict == "undecided":
                 self.answer.problem = (
                     f"{counted(decision.blocks, 'block')} did not decide on which side of the "
-                    f"ends' middle step {step} is: it is too near, or the host too loud"
+                    f"ends' middle step {step} is: difference too small or host too noisy"
                 )
                 if decision.why:
                     self.answer.problem = f"step {step}: {decision.why}"
