@@ -27,7 +27,7 @@ class Text(str):
     __slots__ = ("quoted",)
     quoted: bool
 
-    def __new__(cls, text: str, *, quoted: bool = False) -> Text:  # noqa: D102
+    def __new__(cls, text: str, *, quoted: bool = False) -> Text:
         new = super().__new__(cls, text)
         new.quoted = quoted
         return new
