@@ -4,7 +4,6 @@ Every time comes from `random.Random`, so that a run is the same on every machin
 `python tests/unit/golden_runs.py` in the root of the checkout writes the files anew.
 """
 
-import json
 import math
 import os
 import random
@@ -68,7 +67,7 @@ class Times:
                         repetition=max(repetition, 0),
                         value=value,
                         **common,
-                    )  # fmt: skip
+                    )
                 )
         return found
 
@@ -225,9 +224,8 @@ def store(folder, record, samples):
     path = folder / ".labctl" / "runs" / record["run"]
     path.mkdir(parents=True)
     run = RunFolder(path)
-    for each in samples:
-        run.store.append(each)
     run.write(record)
+    (path / "samples.jsonl").write_text("".join(f"{each.to_json()}\n" for each in samples))
     return path
 
 
@@ -293,11 +291,11 @@ def store_nights(folder):
 
 
 def printed(*words):
-    """Return what a command prints, in the current folder."""
+    """Return what a command prints about the lab in the current folder."""
     done = CliRunner().invoke(labctl, list(words))
     assert done.exit_code in (0, 1), done.output
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.stdout
+    return done.stdout.replace(str(Path.cwd()), "LAB")
 
 
 DOCUMENTS = {
@@ -316,7 +314,6 @@ def main():
         store_nights(Path(folder) / "history")
         for name, words in DOCUMENTS.items():
             (GOLDEN / name).write_text(printed(*words))
-        print(json.dumps(list(DOCUMENTS)))
 
 
 if __name__ == "__main__":
