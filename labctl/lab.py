@@ -9,30 +9,14 @@ from pathlib import Path
 from labctl import lab_tabs, units
 from labctl.errors import ConfigError, UserError
 from labctl.lab_checks import check, check_memory, default_guest
+from labctl.lab_entries import Defaults, ExperimentEntry, LabFile, TargetEntry, VerifyEntry
 from labctl.lab_files import absolute, resolve
 from labctl.lab_findings import Findings
-from labctl.lab_models import (
-    Blocks,
-    Defaults,
-    Distances,
-    Experiment,
-    ExperimentEntry,
-    Kernel,
-    Lab,
-    LabFile,
-    Statistics,
-    StatisticsOverride,
-    Target,
-    TargetEntry,
-    Topology,
-    Tunable,
-    Variant,
-    Verify,
-    VerifyEntry,
-    Workload,
-)
+from labctl.lab_models import Experiment, Kernel, Lab, Target, Tunable, Variant, Verify, Workload
 from labctl.lab_shape import read
 from labctl.lab_state import check_state
+from labctl.lab_statistics import Blocks, Statistics, StatisticsOverride
+from labctl.lab_topology import Distances, Topology
 from labctl.lab_use import Use
 from labctl.lab_yaml import Document, parse
 from labctl.units import Scalar

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from labctl.lab_arch import ArchName
+from labctl.lab_entries import KernelEntry, LabFile
 from labctl.lab_files import lineage
 from labctl.lab_findings import Findings
-from labctl.lab_models import KernelEntry, LabFile
 from labctl.lab_yaml import KeyPath
 
 # What of `defaults:` is there for x86_64 only, and what to write in its place.

@@ -10,22 +10,21 @@ from pathlib import Path
 from labctl import units
 from labctl.lab_arch_checks import check_arch
 from labctl.lab_command_line_checks import check_command_lines
-from labctl.lab_files import absolute, check_fragments, check_kernels
-from labctl.lab_findings import Findings
-from labctl.lab_guest_checks import check_guests
-from labctl.lab_models import (
-    LOCAL_DISTANCE,
-    Blocks,
+from labctl.lab_entries import (
     ExperimentEntry,
     LabFile,
-    Statistics,
     TargetEntry,
-    Topology,
     TunableEntry,
     VerifyEntry,
     WorkloadEntry,
     better_of,
 )
+from labctl.lab_files import absolute, check_fragments, check_kernels
+from labctl.lab_findings import Findings
+from labctl.lab_guest_checks import check_guests
+from labctl.lab_statistics import Blocks, Statistics
+from labctl.lab_topology import Topology
+from labctl.lab_types import LOCAL_DISTANCE
 from labctl.lab_yaml import KeyPath
 from labctl.units import Scalar, quote
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from labctl.lab_command_line import line_fault, value_fault
+from labctl.lab_entries import LabFile
 from labctl.lab_findings import Findings
-from labctl.lab_models import LabFile
 from labctl.lab_yaml import KeyPath
 from labctl.units import Scalar
 

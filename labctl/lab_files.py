@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labctl import lab_series
+from labctl.lab_entries import KernelEntry, LabFile
 from labctl.lab_findings import Findings, suggestion
-from labctl.lab_models import Kernel, KernelEntry, LabFile
+from labctl.lab_models import Kernel
 from labctl.lab_series import SeriesFault
 from labctl.lab_shipped import BASE_CONFIG, shipped
 from labctl.lab_yaml import KeyPath

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from labctl.lab_arch import ArchName
 from labctl.lab_arch_checks import arch_of_kernel
+from labctl.lab_entries import LabFile
 from labctl.lab_findings import Findings
-from labctl.lab_models import LOCAL_DISTANCE, LabFile, Topology
+from labctl.lab_topology import Topology
+from labctl.lab_types import LOCAL_DISTANCE
 from labctl.lab_yaml import KeyPath
 
 # Of the machines `pc` and `virt`.

@@ -11,17 +11,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from labctl import units
-from labctl.lab_findings import Findings, nearest, suggestion
-from labctl.lab_models import (
+from labctl.lab_entries import (
     ExperimentEntry,
     KernelEntry,
     LabFile,
-    Model,
     TargetEntry,
-    Topology,
     TunableEntry,
     WorkloadEntry,
 )
+from labctl.lab_findings import Findings, nearest, suggestion
+from labctl.lab_topology import Topology
+from labctl.lab_types import Model
 from labctl.lab_yaml import Document, KeyPath, Plain, Text
 
 _NAMED: dict[str, type[Model]] = {
@@ -195,7 +195,9 @@ def _target(schema: dict[str, Any]) -> dict[str, Any]:
 def _example(path: KeyPath) -> str | None:
     schema = file_schema() if not path else _schema_at(path[:-1])
     described = schema.get("properties", {}).get(path[-1], {}).get("description")
-    return f"it takes {described}" if described else "give it one, or remove the key"
+    if not described:
+        return "add a value, or remove the key"
+    return re.split(r"\.(?: |$)", described, maxsplit=1)[0]  # the first sentence
 
 
 def _report(one: Any, plain: dict[str, Plain], found: Findings) -> None:  # noqa: ANN401

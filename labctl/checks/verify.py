@@ -20,7 +20,8 @@ from labctl.guests.limits import Limits
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import Builder, BuildProgress
 from labctl.lab_arch import X86_64
-from labctl.lab_models import Kernel, Lab, Topology, Variant
+from labctl.lab_models import Kernel, Lab, Variant
+from labctl.lab_topology import Topology
 
 __all__ = ["Events", "Options", "Verified", "verify"]
 

@@ -81,7 +81,7 @@ def methodology_simulate(
     in at most 5 % of the runs in which nothing changed may any cell be said to
     differ. Exit status 1 if it is not so. Needs no QEMU, and a lab only for --noise.
     """
-    from labctl.lab_models import Statistics
+    from labctl.lab_statistics import Statistics
     from labctl.reports import promises
     from labctl.results.noise import NOISES
     from labctl.results.simulation import DESIGNS, simulate
@@ -132,7 +132,7 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
     of 10 % must be within 6 nights in at least 90 %. Exit status 1 if it is not so.
     Needs no lab and no QEMU.
     """
-    from labctl.lab_models import Statistics
+    from labctl.lab_statistics import Statistics
     from labctl.reports import promises
     from labctl.results.night_simulation import simulate
     from labctl.results.verdict import Rule

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from labctl.experiments.plan import Plan, plan
 from labctl.host_facts import HostFacts
-from labctl.lab_models import Lab, Topology
+from labctl.lab_models import Lab
+from labctl.lab_topology import Topology
 from labctl.units import GIB, format_size
 
 

@@ -23,7 +23,8 @@ from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import BuildProgress
 from labctl.lab_arch import X86_64
-from labctl.lab_models import Lab, Topology
+from labctl.lab_models import Lab
+from labctl.lab_topology import Topology
 from labctl.results import runs, stopping
 from labctl.results.health import HealthRule
 from labctl.results.runs import RunFolder

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from labctl.errors import UserError
 from labctl.kernels.kconfig import Option
-from labctl.lab_models import Topology
+from labctl.lab_topology import Topology
 
 _LONGEST = 6
 

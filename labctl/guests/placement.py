@@ -12,7 +12,7 @@ from typing import Any
 
 from labctl.errors import UserError
 from labctl.host_facts import HostCpu, HostFacts
-from labctl.lab_models import Topology
+from labctl.lab_topology import Topology
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from labctl.host_facts import HostFacts, read_facts
 from labctl.kernels import kconfig, remains
 from labctl.kernels.build import Builder, BuildProgress, Image
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
-from labctl.lab_models import Kernel, Lab, Topology
+from labctl.lab_models import Kernel, Lab
 from labctl.lab_state import BUILT, GUESTS, MEASURED
+from labctl.lab_topology import Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

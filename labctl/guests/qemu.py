@@ -20,7 +20,7 @@ from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
 from labctl.lab_command_line import LONGEST_BYTES
-from labctl.lab_models import Topology
+from labctl.lab_topology import Topology
 from labctl.transports import sockets
 
 PROGRAM = X86_64.qemu

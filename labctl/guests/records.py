@@ -16,8 +16,8 @@ from labctl.errors import UserError
 from labctl.guests import qemu
 from labctl.guests.qemu import GuestSpec
 from labctl.kernels.build import Image
-from labctl.lab_models import Topology
 from labctl.lab_state import PAUSED
+from labctl.lab_topology import Topology
 
 RECORD = "guest.json"
 _TRACES = {RECORD, qemu.CONSOLE_LOG, qemu.QEMU_LOG, qemu.COMMAND}

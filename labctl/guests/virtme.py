@@ -22,7 +22,7 @@ from labctl.guests import qemu
 from labctl.guests.machines import FULL_CONSOLE
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.topology import sockets
-from labctl.lab_models import Topology
+from labctl.lab_topology import Topology
 
 PROGRAM = "vng"
 # A folder of the guest's own: what is under the host's /tmp or /run is hidden there.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from labctl.lab_models import Statistics
+from labctl.lab_statistics import Statistics
 from labctl.results.noise import NOISES, Noise, times
 from labctl.results.paired import t_tests
 from labctl.results.stopping import is_narrow

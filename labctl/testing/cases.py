@@ -15,7 +15,8 @@ from labctl.lab_command_line import parameters as command_line
 from labctl.lab_command_line import value_fault
 from labctl.lab_findings import dotted, suggestion
 from labctl.lab_guest_checks import mistakes
-from labctl.lab_models import Lab, Topology
+from labctl.lab_models import Lab
+from labctl.lab_topology import Topology
 from labctl.units import Scalar, UnitError, scalar
 
 Setting = Mapping[str, Any]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from labctl import flock
 from labctl.errors import HostError
-from labctl.lab_models import Topology
+from labctl.lab_topology import Topology
 from labctl.units import GIB, MIB
 
 # QEMU beside the guest's memory, translated code above all.

@@ -7,17 +7,10 @@ from pathlib import Path
 
 from labctl.errors import GuestPanic, KnobRefused
 from labctl.experiments.runner import Facts
-from labctl.lab_models import (
-    Blocks,
-    Defaults,
-    Experiment,
-    Kernel,
-    Lab,
-    Statistics,
-    Topology,
-    Tunable,
-    Workload,
-)
+from labctl.lab_entries import Defaults
+from labctl.lab_models import Experiment, Kernel, Lab, Tunable, Workload
+from labctl.lab_statistics import Blocks, Statistics
+from labctl.lab_topology import Topology
 from labctl.transports import Outcome
 
 CORES = 2.0

@@ -20,7 +20,8 @@ from labctl.kernels.build import Builder, Image
 from labctl.kernels.kconfig import Option
 from labctl.lab import load
 from labctl.lab_arch import ARCHITECTURES, ARM64, X86_64
-from labctl.lab_models import Kernel, Topology
+from labctl.lab_models import Kernel
+from labctl.lab_topology import Topology
 from labctl.reports import kcidb, words
 from labctl.targets.prepare import prepare_target
 from labctl.transports.console import scan

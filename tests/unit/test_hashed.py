@@ -15,7 +15,7 @@ from labctl.guests.initramfs import Initramfs
 from labctl.guests.prepare import Prepared
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.images import Image
-from labctl.lab_models import Topology
+from labctl.lab_topology import Topology
 
 TINY = Topology(nodes=1, cpus_per_node=1)  # which asks nothing of the .config
 

@@ -382,15 +382,15 @@ def test_one_mistake(folder: Path, text: str, line: int, key: str, what: str, hi
 
 
 IN_GUESTS = [
-    ("prealloc: maybe", "prealloc", "must be true or false", ""),
-    ("hugepages: 4MiB", "hugepages", "2MiB, 1GiB or none, and is 4MiB", ""),
+    ("prealloc: maybe", "prealloc", "expected true or false", ""),
+    ("hugepages: 4MiB", "hugepages", "2MiB, 1GiB or none, got 4MiB", ""),
     ("hugepages: big", "hugepages", "not a size", ""),
     ("hugepages: 1GiB, memory_per_node: 1536MiB", "hugepages", "not a multiple", "2GiB"),
-    ("host_nodes: all", "host_nodes", "a list of numbers, and is the text 'all'", "[0, 1]"),
+    ("host_nodes: all", "host_nodes", "a list of numbers, got the text 'all'", "[0, 1]"),
     ("host_nodes: [-1]", "host_nodes", "counted from 0", "[0, 1]"),
     ("pin: 3", "pin", "a list of numbers", "[0, 1]"),
     ("pin: [a]", "pin", "'a' is not a whole number", ""),
-    ("pin: [4, 5, 4]", "pin", "4 stands twice", "remove"),
+    ("pin: [4, 5, 4]", "pin", "duplicate value 4", "remove"),
     ("pin: []", "pin", "at least one", "[0, 1]"),
     ("pined: auto", "pined", "unknown key", "pin?"),
 ]
@@ -910,6 +910,15 @@ def test_the_schema_accepts_the_template_as_an_editor_reads_it() -> None:
     schema = _Schema(lab_template.json_schema())
     assert schema.accepts(yaml.safe_load(lab_template.text()))
     assert schema.accepts({"kernels": {"6.1": {"base": 6.1}}})
+
+
+def test_every_key_of_the_schema_has_a_description() -> None:
+    schema = lab_template.json_schema()
+    for name, part in [("lab.yaml", schema), *schema["$defs"].items()]:
+        for key, value in part["properties"].items():
+            description = value.get("description", "")
+            assert description.endswith("."), f"{name}.{key}: {description!r}"
+            assert description[:1].isupper() or description[:1] == "`", f"{name}.{key}"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ ONLY_IN = {
     "pytest": {"pytest_plugin", "testing.watch"},
 }
 PURE = (
+    "lab_types",
+    "lab_topology",
+    "lab_statistics",
+    "lab_entries",
     "lab_models",
     "units",
     "guests.topology",

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from samples import cell
 
 from labctl.cli import labctl
-from labctl.lab_models import Statistics
+from labctl.lab_statistics import Statistics
 from labctl.results.noise import NOISES, Noise, times
 from labctl.results.paired import adjust, paired
 from labctl.results.simulation import (
