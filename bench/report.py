@@ -16,12 +16,12 @@ LEVELS = (1, 2, 4, 8, 16, 32)
 BLOCKS = 1000
 
 
-def write(folder):
-    """Write a run of 1000 blocks: stock, its twin and six settings of a series."""
+def write(folder, blocks=BLOCKS, samples=SAMPLES):
+    """Write a run: stock, its A/A control and six settings of a series."""
     draw = random.Random(1)
     cells = [("stock", False, {}), ("stock", True, {})]
     cells += [("parallel-free", False, {"max_active": level}) for level in LEVELS]
-    repetitions = SAMPLES // BLOCKS // len(cells)
+    repetitions = samples // blocks // len(cells)
     experiment = {
         "name": "many", "workload": "free", "metric": "elapsed", "set": {}, "baseline": "stock",
         "better": "lower", "confidence": 0.95, "minimum_effect": 0.02,
@@ -32,7 +32,7 @@ def write(folder):
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
     with (folder / "samples.jsonl").open("w") as file:
-        for block in range(BLOCKS):
+        for block in range(blocks):
             for order, (kernel, control, setting) in enumerate(cells):
                 boot = draw.gauss(0, 0.02) - 0.3 * bool(setting)
                 label = f"{kernel} (A/A)" if control else kernel
