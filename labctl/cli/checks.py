@@ -36,7 +36,7 @@ def methodology() -> None:
 @methodology.command("simulate")
 @JSON
 @LAB
-@format_option("markdown", about="markdown is that of docs/methodology.md.")
+@format_option("markdown", about="markdown is that of docs/explanation/methodology.md.")
 @click.option(
     "--runs",
     type=click.IntRange(min=2),
@@ -115,7 +115,7 @@ def methodology_simulate(
 
 @methodology.command("nights")
 @JSON
-@format_option("markdown", about="markdown is that of docs/nightly.md.")
+@format_option("markdown", about="markdown is that of docs/explanation/nightly.md.")
 @click.option(
     "--histories",
     type=click.IntRange(min=1),

@@ -80,7 +80,7 @@ def nightly(
 
     \b
     Exit status 1 if this night found a regression or a failure; with --replay, if any
-    night of the history did. docs/nightly.md has a timer, a crontab line, and how
+    night of the history did. docs/howto/nightly.md has a timer, a crontab line, and how
     often it is wrong.
     """  # noqa: D301 - click wants the character itself
     from labctl.results import nights

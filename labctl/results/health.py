@@ -15,7 +15,7 @@ from typing import Any
 from labctl.results.paired import MINIMUM_BLOCKS
 from labctl.results.store import Sample
 
-# Repetitions of one boot differ by about 4 % (docs/methodology.md), and an idle
+# Repetitions of one boot differ by about 4 % (docs/explanation/methodology.md), and an idle
 # host's daemons take less than 1 % of its CPU time. What lost 5 % of it may be longer
 # by as much, so that the host would show more than the kernel does.
 DISTURBED_SHARE = 0.05

@@ -1,6 +1,7 @@
-"""docs/tutorial.md as it stands: in a project outside the checkout, with the wheel only."""
+"""docs/tutorials as written: in a project outside the checkout, with the wheel only."""
 
 import difflib
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, link_state
 from program import Labctl
 
@@ -56,7 +58,7 @@ def python(tmp_path_factory):
 @pytest.fixture
 def project(tmp_path, prepared):
     """A project with the tutorial's files; `mine` is a series of ours."""
-    text = (ROOT / "docs/tutorial.md").read_text()
+    text = (ROOT / "docs/tutorials/pytest.md").read_text()
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
     assert blocks["yaml"].count("\n") == 15
     (tmp_path / "lab.yaml").write_text(blocks["yaml"])
@@ -88,7 +90,7 @@ def test_the_tutorials_tests_pass(project, python):
     assert done.returncode == 0, done.stdout
     promised, passed = (
         re.findall(r"^ *test_exit.py::(\S+) PASSED", text, re.MULTILINE)
-        for text in ((ROOT / "docs/tutorial.md").read_text(), done.stdout)
+        for text in ((ROOT / "docs/tutorials/pytest.md").read_text(), done.stdout)
     )
     assert len(promised) == 3
     assert sorted(passed) == sorted(promised)
@@ -111,3 +113,35 @@ def test_a_patch_that_oopses_fails_them_with_the_oops(project, python, long):
     assert "BUG: kernel NULL pointer dereference" in told
     assert re.search(r"RIP: 0010:(?:do_exit|exit_mm)", told)
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def first_lab(tmp_path, prepared, python):
+    """The lab that `labctl init` writes, with `smoke` as small as it gets."""
+    labctl = Labctl(tmp_path, python)
+    labctl("init")
+    path = tmp_path / "lab.yaml"
+    lab = yaml.safe_load(path.read_text())
+    smoke = lab["experiments"]["smoke"]
+    lab["experiments"] = {"smoke": smoke}
+    lab["guests"]["numa4"]["memory_per_node"] = "512MiB"
+    # 256 MiB are below the series' default threshold of 1 GiB.
+    smoke["set"] |= {"size": "256MiB", "batch_pages": "8Ki"}
+    smoke["statistics"] = {"blocks": {"min": 2, "max": 2}, "repetitions": 1}
+    path.write_text(yaml.safe_dump(lab))
+    link_state(tmp_path)
+    yield labctl
+    labctl.end()
+
+
+def test_the_commands_of_the_first_run_work(first_lab):
+    text = (ROOT / "docs/tutorials/first-run.md").read_text()
+    commands = [line.split()[2:] for line in text.splitlines() if line.startswith("$ labctl ")]
+    assert [words[0] for words in commands] == ["doctor", "plan", "run", *["report"] * 3]
+    printed = {" ".join(words): first_lab(*words).stdout for words in commands}
+    assert "stock+aa" in printed["plan smoke"]
+    for style in ("run smoke", "report", "report --format markdown"):
+        assert "A/A control:" in printed[style]
+    (smoke,) = json.loads(printed["report --json"])["experiments"]
+    assert {cell["kernel"] for cell in smoke["cells"]} >= {"parallel-free"}
+    assert "aa_control" in smoke

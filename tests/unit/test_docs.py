@@ -1,0 +1,78 @@
+"""README, CONTRIBUTING and docs: links lead somewhere, commands exist, the site builds."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from labctl.cli import labctl
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+SOURCES = sorted([*ROOT.glob("labctl/**/*.py"), *ROOT.glob("bench/*")])
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def commands(text):
+    """Return the words of each labctl command in code: `labctl run smoke`, `$ labctl plan`."""
+    inline = re.findall(r"`labctl ([^`]+)`", text.replace("\n", " "))
+    lines = re.findall(r"^(?:\$ |    )labctl ([^#\n]*)", text, re.MULTILINE)
+    found = []
+    for command in [*inline, *lines]:
+        words = shlex.split(re.sub(r"[\[\]]| …|[>|].*", " ", command))
+        found += [words] if words else []
+    return found
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_files(page):
+    text = FENCED.sub("", page.read_text())
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_and_their_options_exist(page):
+    for words in commands(page.read_text()):
+        command, rest = labctl, list(words)
+        while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+            name = rest.pop(0).rstrip(",.")
+            assert name in command.commands, f"labctl {' '.join(words)}"
+            command = command.commands[name]
+        known = {opt for param in command.params for opt in param.opts} | {"--help", "-h"}
+        if command.name in ("exec", "ssh"):  # what follows the guest is its command
+            continue
+        unknown = [w for w in rest if w.startswith("-") and w.split("=")[0] not in known]
+        assert not unknown, f"labctl {' '.join(words)}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_pages_that_the_code_names_exist(path):
+    if path.is_file():
+        named = re.findall(r"\bdocs/[\w/.-]+\.md\b", path.read_text())
+        assert all((ROOT / page).is_file() for page in named)
+
+
+def test_the_site_builds_without_a_broken_link(tmp_path):
+    pytest.importorskip("material")
+    argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 20
+    # What a page fetches comes from the site itself.
+    fetched = re.compile(r'<(?:script|img|link rel="stylesheet")[^>]+(?:src|href)="https?:')
+    assert not any(fetched.search(page.read_text()) for page in pages)
