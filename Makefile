@@ -20,7 +20,7 @@ PACKAGES := bc bison build-essential busybox-static ccache chromium cpio dropbea
 # For `arch: arm64`: the cross compiler with its C library, QEMU, and a gdb that knows it.
 ARM64_PACKAGES := gcc-aarch64-linux-gnu gdb-multiarch libc6-dev-arm64-cross qemu-system-arm
 
-.PHONY: help setup packages lab arm64 test verify lint workflows bench docs clean
+.PHONY: help setup packages lab arm64 test verify lint workflows bench docs reference clean
 
 help: ## Show what there is to make.
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -81,6 +81,9 @@ bench: setup ## Measure the lab's own speed, as ratios.
 
 docs: setup ## Build the documentation as a site in build/site; a broken link is an error.
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
+reference: setup ## Write docs/reference again from the code.
+	$(VENV)/bin/python docs/generate
 
 clean: ## Remove what the lab built and measured; the virtual environment stays.
 	if [[ -x $(LABCTL) ]]; then $(LABCTL) down; fi

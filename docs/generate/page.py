@@ -1,0 +1,35 @@
+"""What every generated page is made of."""
+
+from __future__ import annotations
+
+import inspect
+
+
+def cell(text: str) -> str:
+    """Return text for a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines) + "\n"
+
+
+def paragraphs(doc: str | None) -> str:
+    """Return the help of a command as Markdown: columns that click keeps become code."""
+    parts = []
+    for part in inspect.cleandoc(doc or "").split("\n\n"):
+        lines = part.splitlines()
+        if lines[:1] == ["\b"]:
+            code = [line for line in lines if "  " in line or line.startswith("labctl ")]
+            text = [line for line in lines[1:] if line not in code]
+            parts += ["\n".join(text), "\n".join(f"    {line.strip()}" for line in code)]
+        else:
+            parts.append("\n".join(lines))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def first_line(doc: str | None) -> str:
+    """Return the first paragraph of a docstring on one line."""
+    return " ".join(inspect.cleandoc(doc or "").split("\n\n")[0].split())
