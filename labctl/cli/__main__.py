@@ -1,4 +1,4 @@
-"""`python -m labctl.cli`."""
+"""Entry point of `python -m labctl.cli`."""
 
 from labctl.cli import main
 

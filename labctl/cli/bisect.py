@@ -1,4 +1,4 @@
-"""The command that finds the guilty step."""
+"""`labctl bisect`: find the first bad step of a series."""
 
 from __future__ import annotations
 
@@ -27,47 +27,48 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="The last step known to be good; 0 is the kernel without its series.",
+    help="Last step known to be good; 0 is the kernel without its series.",
 )
 @click.option(
     "--bad",
     type=click.IntRange(min=1),
-    help="A step known to be bad [default: the whole series].",
+    help="Step known to be bad [default: the whole series].",
 )
 @click.option(
     "--risk",
     type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
-    help="How likely the answer may be wrong.",
+    help="Maximum probability of a wrong answer.",
 )
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Which cell of the experiment's matrix (again for more).",
+    help="Setting that selects the cell of the experiment's matrix (repeatable).",
 )
 @click.option(
     "--blocks",
     type=click.IntRange(min=4),
     default=36,
     show_default=True,
-    help="Of a decision, at most.",
+    help="Maximum blocks per decision.",
 )
 @click.option(
     "--check",
     "patterns",
     multiple=True,
     metavar="PATTERN",
-    help="Find what broke such a check of `labctl verify`, in place of an EXPERIMENT.",
+    help="Search with checks of `labctl verify` matching PATTERN, not with an EXPERIMENT "
+    "(repeatable).",
 )
 @click.option(
     "--seconds",
     type=click.IntRange(min=1),
     default=60,
     show_default=True,
-    help="How long each program of --check works.",
+    help="Seconds that each program of --check runs.",
 )
 @click.argument("kernel")
 @click.argument("experiment", required=False)
@@ -86,21 +87,22 @@ def bisect(
 ) -> None:
     """Find the first step of KERNEL's series that changed EXPERIMENT's metric.
 
-    A step is measured beside the good and the bad end, in blocks of one run, for as
-    long as it takes to say on which side of their middle it is. All decisions together
-    are wrong with at most the chance --risk. The first of them is whether the ends
-    differ at all. A step that does not build or run is passed over.
+    First decides whether the good and the bad end differ. Each further step is then
+    measured together with both ends, in blocks of one run, until it is clear whether it
+    is closer to the good or to the bad end. --risk limits the probability that any
+    decision is wrong. Steps that do not build or run are skipped.
 
     \b
-    labctl bisect parallel-free exit               which patch changed exit?
-    labctl bisect parallel-free --check 'integrity/*'    which one broke a check?
+    Examples:
+      labctl bisect parallel-free exit
+      labctl bisect parallel-free --check 'integrity/*'
 
     Exit status 1 if the step was not found.
     """  # noqa: D301 - click wants the character itself
     from labctl.reports import bisected
 
     if bool(patterns) == bool(experiment):
-        raise click.UsageError("an EXPERIMENT or --check, one of them")
+        raise click.UsageError("expected either an EXPERIMENT or --check")
     lab = lab_to_work(lab_path)
     named("kernel", [kernel], lab.kernels)
     if experiment:
@@ -176,7 +178,7 @@ def _setting(text: str) -> tuple[str, Scalar]:
 
     name, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"--set {text} is no NAME=VALUE")
+        raise UserError(f"--set: expected NAME=VALUE, got {text!r}")
     return name, units.scalar(value)
 
 

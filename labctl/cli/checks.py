@@ -1,4 +1,4 @@
-"""Commands that check: a series, its correctness, the method itself."""
+"""Commands that check a series, its correctness and the statistical method."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 @click.group("methodology", cls=Group)
 def methodology() -> None:
-    """Look into the method itself."""
+    """Validate the statistical method."""
 
 
 @methodology.command("simulate")
 @JSON
 @LAB
-@format_option("markdown", about="markdown is that of docs/explanation/methodology.md.")
+@format_option("markdown", about="markdown is the form in docs/explanation/methodology.md.")
 @click.option(
     "--runs",
     type=click.IntRange(min=2),
     default=2000,
     show_default=True,
-    help="Simulated runs of each kind; 2000 take a minute or two.",
+    help="Number of simulated runs of each kind; 2000 take 1 to 2 minutes.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
 @click.option(
@@ -50,19 +50,19 @@ def methodology() -> None:
     type=click.IntRange(1, 100),
     default=12,
     show_default=True,
-    help="How many cells are compared with the baseline.",
+    help="Number of cells compared with the baseline.",
 )
 @click.option(
     "--noise",
     "noise_of",
     metavar="RUN",
-    help="Scatter as this run's experiments do (`labctl methodology noise`), not as built in.",
+    help="Simulate the noise of RUN (see `labctl methodology noise`) [default: built-in noise].",
 )
 @click.option(
     "--plots",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Write plots there too, as SVG.",
+    help="Also write SVG plots to FOLDER.",
 )
 def methodology_simulate(
     lab_path: Path | None,
@@ -74,12 +74,12 @@ def methodology_simulate(
     noise_of: str | None,
     plots: Path | None,
 ) -> None:
-    """Count how often the statistics are wrong, where the truth is known.
+    """Measure the error rates of the statistics on simulated runs.
 
-    Runs of 12 cells are simulated, with noise as in real guests and with worse, and
-    judged as real ones are. Of intervals of 95 %, 93 to 97 % must hold the truth, and
-    in at most 5 % of the runs in which nothing changed may any cell be said to
-    differ. Exit status 1 if it is not so. Needs no QEMU, and a lab only for --noise.
+    Simulates runs of 12 cells with the noise of real guests and with worse noise, and
+    analyses them like real runs. 93 to 97 % of the 95 % intervals must contain the true
+    value, and at most 5 % of the runs without any change may report a difference. Exit
+    status 1 if either fails. Does not need QEMU; only --noise needs a lab.
     """
     from labctl.lab_statistics import Statistics
     from labctl.reports import promises
@@ -115,22 +115,22 @@ def methodology_simulate(
 
 @methodology.command("nights")
 @JSON
-@format_option("markdown", about="markdown is that of docs/explanation/nightly.md.")
+@format_option("markdown", about="markdown is the form in docs/explanation/nightly.md.")
 @click.option(
     "--histories",
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
-    help="Simulated histories of each kind; 200 take a minute or two.",
+    help="Number of simulated histories of each kind; 200 take 1 to 2 minutes.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
 def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> None:
-    """Count how often `labctl nightly` is wrong, where the truth is known.
+    """Measure the error rates of `labctl nightly` on simulated histories.
 
-    Histories are simulated: a night's ratio spreads by 3 %, and 3 nights in 100 are off
-    by 50 %. In at most 5 % of 90 quiet nights may a change be reported, and a regression
-    of 10 % must be within 6 nights in at least 90 %. Exit status 1 if it is not so.
-    Needs no lab and no QEMU.
+    The ratio of a nightly run has a spread of 3 %, and 3 of 100 nightly runs are off by
+    50 %. At most 5 % of the histories of 90 nightly runs without a change may report one,
+    and at least 90 % must report a regression of 10 % within 6 nightly runs. Exit status
+    1 if either fails. Needs neither a lab nor QEMU.
     """
     from labctl.lab_statistics import Statistics
     from labctl.reports import promises
@@ -165,11 +165,11 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
 @JSON
 @click.argument("run_id", metavar="[RUN]", default="latest")
 def methodology_noise(lab_path: Path | None, as_json: bool, run_id: str) -> None:
-    """Say how the times of a RUN (the latest, if none is named) scatter, and where.
+    """Show the noise of RUN (default: latest) and where it comes from.
 
-    Within boots, between them, by a drift of the host; how far a boot's first
-    repetition is from its others; how many repetitions are outliers. Needs no QEMU.
-    `labctl methodology simulate --noise RUN` tries the statistics on such noise.
+    Reports the spread within boots, between boots and by drift of the host, the offset
+    of a boot's first repetition, and the share of outliers. Does not need QEMU.
+    `labctl methodology simulate --noise RUN` tests the statistics with this noise.
     """
     from labctl.reports import promises
 
@@ -189,7 +189,7 @@ def _noises(lab_path: Path | None, run_id: str) -> list[ExperimentNoise]:
 
 @click.group("series", cls=Group)
 def series_() -> None:
-    """Look after patch series."""
+    """Check patch series."""
 
 
 @series_.command("check")
@@ -197,11 +197,12 @@ def series_() -> None:
 @JSON
 @click.argument("kernels", nargs=-1)
 def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
-    """Try each step of the series of KERNELS (all, if none is named) as a reviewer will.
+    """Check each patch of the series of KERNELS (default: all) before a reviewer does.
 
-    It must apply, by patch and by `git am`, build and boot; W=1 and sparse must
-    find nothing new in the files that the series touches, and the source's own
-    checkpatch --strict nothing in the patch. Exit status 1 if anything failed.
+    Each patch must apply with patch and with `git am`, and the result must build and
+    boot. W=1 and sparse must report nothing new in the files that the series changes,
+    and `checkpatch --strict` of the kernel source must report nothing. Exit status 1 if
+    a check failed.
     """
     from labctl.checks import series
 
@@ -227,24 +228,24 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
     type=click.IntRange(min=1),
     default=60,
     show_default=True,
-    help="How long each program of the guest works.",
+    help="Seconds that each program runs in the guest.",
 )
 @click.option(
     "--check",
     "patterns",
     multiple=True,
     metavar="PATTERN",
-    help="Only checks of such names, as in 'integrity/*' (again for more).",
+    help="Only checks matching PATTERN, for example 'integrity/*' (repeatable).",
 )
 @click.option(
     "--variant",
     "variants",
     multiple=True,
     metavar="NAME",
-    help="Only kernels of this variant of `verify:` (again for more).",
+    help="Only kernels of this variant of `verify:` (repeatable).",
 )
-@click.option("-x", "--stop-at-first", is_flag=True, help="End a kernel's checks with a failure.")
-@click.option("--without-base", is_flag=True, help="Do not check the kernels' bases beside them.")
+@click.option("-x", "--stop-at-first", is_flag=True, help="Stop at a kernel's first failure.")
+@click.option("--without-base", is_flag=True, help="Do not check the base kernels.")
 @click.argument("kernels", nargs=-1)
 def verify(
     lab_path: Path | None,
@@ -257,14 +258,14 @@ def verify(
     without_base: bool,
     kernels: Sequence[str],
 ) -> None:
-    """Say whether KERNELS (all, if none is named) are as correct as their bases.
+    """Check that KERNELS (default: all) are as correct as their base kernels.
 
-    Builds debug kernels (the fragments of `verify:` in lab.yaml), turns the tunables
-    as it says there, and runs programs that find wrong memory: the lab's own
-    integrity scenarios, stress-ng, the kernel tree's selftests of mm. A splat, a
-    foreign byte, a hung task, memory that does not come back within 1 %, and a
-    series that was never entered are failures. Exit status 1 if there is one; a
-    selftest that fails on the base as well is none.
+    Builds debug kernels with the fragments of `verify:` in lab.yaml, sets the tunables
+    listed there and runs programs that detect memory corruption: the lab's integrity
+    scenarios, stress-ng and the mm selftests of the kernel tree. A splat, a foreign
+    byte, a hung task, memory that is not returned to within 1 %, and a series that was
+    not exercised are failures. Exit status 1 on failure; selftests that also fail on
+    the base are ignored.
     """
     from labctl.checks.verify import Events, Options, verify
     from labctl.reports.verified import FORMATS

@@ -1,4 +1,4 @@
-"""The command that examines the host."""
+"""`labctl doctor`: test the host."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _HOST_CANNOT = 3
 @LAB
 @JSON
 def doctor(lab_path: Path | None, as_json: bool) -> None:
-    """Try what the lab needs of this host, and say what mends the rest.
+    """Test this host's requirements and suggest fixes.
 
-    Boots probe guests that need no kernel, compiles a program, writes to the
-    state folder, and counts memory for the guests of each experiment. Without a
-    lab.yaml it examines the host alone. Nothing is changed.
+    Boots probe guests without a kernel, compiles a program, writes to the state
+    folder and adds up the memory for the guests of each experiment. Without a
+    lab.yaml, checks only the host. Changes nothing.
 
     \b
-    ok    it was tried and works
-    warn  the lab works; its figures are worth less, or builds take longer
-    fail  the lab needs it: exit status 3
+    ok    tested and works
+    warn  the lab works, but results are less reliable or builds take longer
+    fail  the lab cannot work without it (exit status 3)
     """  # noqa: D301 - click wants the character itself
     from labctl import host, lab
     from labctl.doctor.diagnosis import worst
@@ -34,7 +34,7 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     from labctl.host_facts import read_facts
 
     path = lab_path or find_lab()
-    # Not against this host's memory: that is a line of its own here.
+    # Without the check against this host's memory: the doctor reports that itself.
     loaded = lab.load(path) if path else None
     state = loaded.state if loaded else Path.cwd() / ".labctl"
     with screen.Examining() as examining:
@@ -51,7 +51,7 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     else:
         click.echo(screen.diagnoses(found))
         if loaded is None:
-            click.echo("\nno lab.yaml here: memory, vCPUs and sources of a lab were not looked at")
+            click.echo("\nno lab.yaml found: memory, vCPUs and sources of a lab were not checked")
     if status == "fail":
         sys.exit(_HOST_CANNOT)
 

@@ -1,4 +1,4 @@
-"""However a command ends: one message and an exit status, the only place where both are made."""
+"""Turn the end of a command into one message and an exit status; nothing else does."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _HUNG_UP = 128 + signal.SIGHUP
 _INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 _SHOWN = "LABCTL_TRACEBACK"
 _HINTS = {
-    errno.ENOSPC: "make room on the disk; `labctl clean` removes what can be built again",
-    errno.EDQUOT: "make room within your quota; `labctl clean` removes what can be built again",
-    errno.EACCES: "see who owns it with `ls -ld`; labctl needs no root",
-    errno.EPERM: "see who owns it with `ls -ld`; labctl needs no root",
-    errno.EROFS: "`state:` in lab.yaml names a folder that can be written",
+    errno.ENOSPC: "free disk space, for example with `labctl clean`, which deletes builds",
+    errno.EDQUOT: "free space in your quota, for example with `labctl clean`, which deletes builds",
+    errno.EACCES: "check the owner with `ls -ld`; labctl does not need root",
+    errno.EPERM: "check the owner with `ls -ld`; labctl does not need root",
+    errno.EROFS: "set `state:` in lab.yaml to a writable folder",
     errno.EMFILE: "raise the limit of open files: `ulimit -n`",
-    errno.ENFILE: "end other programs, or raise fs.file-max",
-    errno.ENOMEM: "end other programs, or give the guests less memory",
+    errno.ENFILE: "stop other programs, or raise fs.file-max",
+    errno.ENOMEM: "stop other programs, or reduce the memory of the guests",
 }
-_OTHER_HINT = f"{_SHOWN}=1 in the environment shows where it happened"
+_OTHER_HINT = f"set {_SHOWN}=1 to see the traceback"
 
 
 class PipeBroken(Exception):
-    """A BrokenPipeError on its way through click, which would make a status 1 of it."""
+    """Wraps a BrokenPipeError, which click would turn into exit status 1."""
 
 
 @contextlib.contextmanager
-def pipes_told() -> Iterator[None]:
-    """Let a BrokenPipeError pass as a PipeBroken."""
+def broken_pipes_wrapped() -> Iterator[None]:
+    """Raise a BrokenPipeError of the block as a PipeBroken."""
     try:
         yield
     except BrokenPipeError as error:
@@ -52,7 +52,7 @@ def pipes_told() -> Iterator[None]:
 
 
 def run(action: Callable[[], object]) -> NoReturn:
-    """Run a command to whatever end it comes; turn that into a message and an exit status."""
+    """Run a command, print its error if it fails, and exit with its status."""
     _open_streams()
     status = _INTERNAL
     try:
@@ -64,9 +64,9 @@ def run(action: Callable[[], object]) -> NoReturn:
         except PipeBroken as error:
             status = _status(error.__cause__ or error)
         except BaseException as error:
-            _ignore_signals()  # it ends already
+            _ignore_signals()  # already ending
             status = _status(error)
-    except OSError as error:  # there is nobody to tell it to
+    except OSError as error:  # neither stdout nor stderr can be written
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         status = terminal.ended_by() or (HostError.exit_status if full else _HUNG_UP)
     _ignore_signals()
@@ -80,10 +80,10 @@ def _ignore_signals() -> None:
 
 
 def _status(error: BaseException) -> int:
-    """Say why a command ended; return its exit status. Raises OSError if it cannot be said."""
+    """Print why a command ended; return its exit status. Raises OSError if stderr fails."""
     signalled = terminal.ended_by()
     if signalled:
-        return signalled  # whatever failed on the way out
+        return signalled  # errors after the signal are its consequence
     if isinstance(error, SystemExit):
         sys.stdout.flush()
         return error.code if isinstance(error.code, int) else 0
@@ -108,20 +108,20 @@ def _status(error: BaseException) -> int:
 
 
 def _shown(error: LabError) -> str:
-    """Return a message for the terminal: it may quote a guest's console or a compiler."""
+    """Return a message made printable: it may quote a guest's console or a compiler."""
     return layout(str(error).encode("utf-8", "backslashreplace").decode())
 
 
 def _told(error: BaseException) -> LabError | None:
-    """Return what the host or the user has to do with it, None if it is labctl's own fault."""
+    """Return the error as a LabError, None if it is an internal error of labctl."""
     if isinstance(error, LabError):
         return error
     if isinstance(error, MemoryError):
-        hint = "see how much the host has left: `free -h`, and this shell: `ulimit -v`"
+        hint = "check the free memory with `free -h` and the shell's limit with `ulimit -v`"
         return HostError("out of memory", hint=hint)
     if isinstance(error, OSError):
         if error.errno == errno.ENOENT and not error.filename and _folder_gone():
-            return UserError("the current folder was removed", hint="change to another one")
+            return UserError("the current directory was removed", hint="change to another one")
         names = [os.fsdecode(n) for n in (error.filename, error.filename2) if _is_path(n)]
         what = error.strerror or _one_line(error)
         hint = _HINTS.get(error.errno or 0, _OTHER_HINT)
@@ -143,8 +143,8 @@ def _is_path(name: object) -> bool:
 
 def _internal(error: BaseException) -> str:
     kept = None if os.environ.get(_SHOWN) else _keep_traceback(error)
-    where = f"the traceback is in {kept}" if kept else f"{_SHOWN}=1 shows the traceback"
-    return f"internal error: {_one_line(error)}\n  hint: this is a fault of labctl; {where}"
+    where = f"the traceback is in {kept}" if kept else f"set {_SHOWN}=1 to see the traceback"
+    return f"internal error: {_one_line(error)}\n  hint: this is a bug in labctl; {where}"
 
 
 def _one_line(error: BaseException) -> str:
@@ -166,16 +166,16 @@ def _keep_traceback(error: BaseException) -> Path | None:
 
 
 def _open_streams() -> None:
-    """Have stdin, stdout and stderr, and text that always can be written.
+    """Open closed standard streams and let them write any text.
 
-    A descriptor below three that is closed would be given to the next file that is
-    opened, and then to the programs that labctl starts.
+    The next file that labctl opens would otherwise get the free descriptor, and the
+    programs that labctl starts would use it as their standard stream.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, "w" if descriptor else "r"))  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
@@ -184,7 +184,7 @@ def _open_streams() -> None:
 
 
 def _seen_enough() -> bool:
-    """Return whether whoever read our output has gone."""
+    """Return whether the reader of stdout has closed its end."""
     poll = select.poll()
     poll.register(1, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
@@ -201,7 +201,7 @@ def _terminal_gone() -> bool:
 
 
 def _drop_output() -> None:
-    """Have what cannot be written be forgotten; Python would complain of it at its end."""
+    """Discard unwritable output: Python would report it at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

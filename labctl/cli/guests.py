@@ -1,4 +1,4 @@
-"""Commands for guests that stay: to look around in."""
+"""Commands for guests kept by `labctl up`."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from labctl.printable import layout
 if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
 
-_WATCH_STEPS = 2  # of a second each: a signal is heard between them
+_WATCH_STEPS = 2  # sleeps of one second each, so that signals are handled in between
 
 
 @click.command()
 @LAB
 @JSON
 @click.option(
-    "--timeout", type=SECONDS, default=180.0, show_default=True, help="Seconds a guest may boot."
+    "--timeout", type=SECONDS, default=180.0, show_default=True, help="Boot deadline in seconds."
 )
 @click.argument("kernels", nargs=-1)
 def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[str]) -> None:
-    """Build and boot KERNELS (all, if none is named) and leave them running.
+    """Build and boot KERNELS (default: all) and keep the guests running.
 
-    What runs already and is still what lab.yaml says is left alone; a guest whose
-    kernel or shape changed is started again.
+    Running guests that match lab.yaml are left alone; a guest whose kernel or
+    topology changed is restarted.
 
-    `exec` runs commands in them, `status` shows them, `down` ends them. While a
-    run measures they are paused.
+    Use `exec` to run commands in the guests, `status` to list them and `down` to stop
+    them. They are paused during a run.
     """
     from labctl.guests.fleet import UNCHANGED
     from labctl.guests.limits import Limits
@@ -73,15 +73,17 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
 @click.command()
 @LAB
 @JSON
-@click.option("-w", "--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
+@click.option("-w", "--watch", is_flag=True, help="Refresh every 2 s until Ctrl-C.")
 def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
-    """Show the guests of `up`: state, process, kernel, and what the kernel complained of."""
+    """Show the guests of `up`: state, process, kernel, and the kernel's warnings."""
     fleet = fleet_of(load_lab(lab_path, Use.READS))
     if not watch:
         _show_status(fleet, as_json)
         return
     if as_json:
-        raise UserError("--watch shows a table: it cannot be JSON", hint="call it repeatedly")
+        raise UserError(
+            "--watch conflicts with --json", hint="call `labctl status --json` repeatedly"
+        )
     with contextlib.suppress(KeyboardInterrupt), screen.Watching() as watching:
         while True:
             watching.show(_as_table(fleet.status()))
@@ -93,17 +95,17 @@ def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
 @LAB
 @JSON
 @click.option(
-    "--timeout", type=SECONDS, default=600.0, show_default=True, help="Seconds it may take."
+    "--timeout", type=SECONDS, default=600.0, show_default=True, help="Time limit in seconds."
 )
 @click.argument("guest")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
     lab_path: Path | None, as_json: bool, timeout: float, guest: str, command: Sequence[str]
 ) -> None:
-    """Run COMMAND in a GUEST of `up`; its output and exit status become ours.
+    """Run COMMAND in a GUEST of `up` and return its exit status.
 
-    Standard input and output are streamed. One word is given to the guest's shell,
-    several are run as they are.
+    Standard input and output are streamed. A single word is run by the guest's shell;
+    several words are run without a shell.
     """
     fleet = fleet_of(load_lab(lab_path, Use.READS))
     argv = command[0] if len(command) == 1 else list(command)
@@ -131,9 +133,9 @@ def _pass_on(number: int, data: bytes) -> None:
 @LAB
 @click.argument("guests", nargs=-1)
 def down(lab_path: Path | None, guests: Sequence[str]) -> None:
-    """End GUESTS of `up` (all, if none is named).
+    """Stop GUESTS of `up` (default: all).
 
-    In a state folder that labctl did not make, their folders are left.
+    In a state folder that labctl did not create, the folders of the guests are kept.
     """
     from labctl.lab_state import is_fit
 
@@ -145,7 +147,7 @@ def down(lab_path: Path | None, guests: Sequence[str]) -> None:
             click.echo(layout(f"{name} is down"))
         else:
             fleet.end(name)
-            click.echo(layout(f"{name} is down; its folder is left: {fleet.spec_folder(name)}"))
+            click.echo(layout(f"{name} is down; its folder is kept: {fleet.spec_folder(name)}"))
 
 
 def _show_status(fleet: Fleet, as_json: bool, ready: Collection[str] = ()) -> None:
@@ -163,7 +165,7 @@ def _as_table(rows: Sequence[dict[str, Any]]) -> str:
         for r in rows
     ]  # fmt: skip
     if not shown:
-        return "no guest is up; `labctl up` starts the lab's kernels"
+        return "no guests running; start them with `labctl up`"
     return screen.table(shown, shorten=("image",))
 
 

@@ -1,4 +1,4 @@
-"""Commands that look into one guest of `up`: its console, a session in it, its kernel."""
+"""Commands for one guest of `up`: its console, an SSH session, gdb on its kernel."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _KNOWN_HOSTS = "known_hosts"
     "-n",
     "--lines",
     type=click.IntRange(min=0),
-    help="Print this many of the last lines and end [default: 100, if it does not follow].",
+    help="Print the last N lines and exit [default: 100 without --follow].",
+    metavar="N",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, on no terminal too.")
+@click.option("-f", "--follow", is_flag=True, help="Follow even without a terminal.")
 @click.argument("guest")
 def console(lab_path: Path | None, lines: int | None, follow: bool, guest: str) -> None:
-    """Show a GUEST's console: on a terminal, follow it until Ctrl-] or Ctrl-C.
+    """Show a GUEST's console; on a terminal, follow it until Ctrl-] or Ctrl-C.
 
-    With -n, or if the output goes elsewhere, print its end. The console is only
-    watched: the kernel writes it, nothing is typed into it. `exec` and `ssh` run
-    commands. Of the guest's escape sequences only colours reach the terminal; the log
-    file has all of them.
+    With -n, or if stdout is not a terminal, print the last lines. The console is
+    read-only; use `exec` or `ssh` to run commands. Only colour escape sequences are
+    passed to the terminal; the log file keeps all of them.
     """
     from labctl.guests import qemu
     from labctl.transports.console import Console
@@ -51,7 +51,7 @@ def console(lab_path: Path | None, lines: int | None, follow: bool, guest: str) 
     fleet = fleet_of(load_lab(lab_path, Use.READS))
     path = fleet.spec_folder(guest) / qemu.CONSOLE_LOG
     if not path.exists():
-        raise UserError(f"no guest {guest} has a console", hint="`labctl status` lists the guests")
+        raise UserError(f"no console of guest {guest}", hint="list guests with `labctl status`")
     if follow or (lines is None and sys.stdout.isatty()):
         _follow(fleet, guest, path, 20 if lines is None else lines)
     else:
@@ -65,9 +65,9 @@ def _follow(fleet: Fleet, guest: str, path: Path, lines: int) -> None:
     follower, shown = Follower(path, lines), Coloured()
     with terminal.keys(_KEYBOARD), _colours_ended():
         if os.isatty(_KEYBOARD):
-            click.echo(f"console of {guest}: Ctrl-] or Ctrl-C leaves it", err=True)
+            click.echo(f"console of {guest}: press Ctrl-] or Ctrl-C to leave", err=True)
         while True:
-            runs = fleet.running(guest)  # asked first: its last words are then there
+            runs = fleet.running(guest)  # before the read, which then gets the last output too
             click.echo(shown.feed(follower.read()), nl=False)
             if not runs:
                 click.echo(f"{guest} has ended", err=True)
@@ -92,13 +92,13 @@ def _colours_ended() -> Iterator[None]:
 def ssh(lab_path: Path | None, guest: str, command: Sequence[str]) -> None:
     """Log in to a GUEST of `up`, or run COMMAND there on this terminal.
 
-    Needs `transport: ssh` in lab.yaml; `exec` runs commands whatever the transport.
-    One word of COMMAND is given to the guest's shell, several are run as they are.
+    Needs `transport: ssh` in lab.yaml; `exec` works with every transport. A single
+    word is run by the guest's shell; several words are run without a shell.
 
     \b
     Examples:
       labctl ssh stock                 a shell
-      labctl ssh stock -- top          a program that draws on the terminal
+      labctl ssh stock -- top          a full-screen program
     """  # noqa: D301 - click wants the character itself
     from labctl.guests import login
 
@@ -119,9 +119,9 @@ def ssh(lab_path: Path | None, guest: str, command: Sequence[str]) -> None:
 def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
     """Attach gdb to the guest of KERNEL, with symbols and the lx- commands.
 
-    The guest stands still while gdb has it, and goes on when gdb leaves. The
-    kernel needs the options of guest/kconfig/gdb.config. What follows KERNEL is
-    given to gdb.
+    The guest is paused while gdb is attached and resumes when gdb detaches. The kernel
+    needs the options of guest/kconfig/gdb.config. Arguments after KERNEL are passed to
+    gdb.
 
     \b
     Examples:
@@ -137,7 +137,7 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
         vmlinux = symbols.of(running.spec.image.bzimage)
         if vmlinux is None:
             raise UserError(
-                f"the image of kernel {kernel} was built without what gdb needs",
+                f"the image of kernel {kernel} has no debug information for gdb",
                 hint=f"add {source_folder()}/kconfig/gdb.config to the kernel's `kconfig:` in "
                 "lab.yaml; `labctl up` then builds and boots it",
             )
@@ -146,14 +146,14 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
         running.serve_gdb(_GDB_SOCKET)
     words = [program, "-q", "-iex", f"add-auto-load-safe-path {vmlinux.parent}", str(vmlinux)]
     with fleet.held(kernel):
-        # A socket's path may be 107 bytes long; the folder's may be longer.
+        # A socket path is limited to 107 bytes; the folder's path can be longer.
         words += ["-ex", f"target remote ./{_GDB_SOCKET}", *gdb_options]
         status = proc.foreground(words, cwd=folder)
     sys.exit(status)
 
 
 def _gdb_for(arch: Architecture) -> str:
-    """Return the gdb for guests of an architecture."""
+    """Return the name of the gdb program for guests of `arch`."""
     if not arch.is_foreign:
         return "gdb"
     host.check_installed(["gdb-multiarch"], arch)

@@ -1,4 +1,4 @@
-"""Commands that describe a lab, build it and clear it away."""
+"""Commands that create a lab.yaml, show the plan, build kernels and remove builds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from labctl.cli.root import JSON, LAB, chosen, kernels_of, lab_to_work, load_lab
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Replace a lab.yaml that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing lab.yaml.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 def init(folder: Path, force: bool) -> None:
-    """Write a commented lab.yaml into FOLDER, with what it refers to."""
+    """Write a commented lab.yaml and the files that it refers to into FOLDER."""
     from labctl import lab_template
 
     for path in lab_template.write(folder, force=force):
@@ -25,7 +25,7 @@ def init(folder: Path, force: bool) -> None:
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of lab.yaml, for editors that complete and check it."""
+    """Print the JSON Schema of lab.yaml, for completion and checks in an editor."""
     from labctl import lab_template
 
     click.echo(json.dumps(lab_template.json_schema(), indent=2))
@@ -34,10 +34,10 @@ def schema() -> None:
 @click.command()
 @LAB
 @JSON
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides the order.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @click.argument("experiments", nargs=-1)
 def plan(lab_path: Path | None, as_json: bool, seed: int, experiments: Sequence[str]) -> None:
-    """Show what `run` would do: guests, command lines, order, expected time. Runs nothing."""
+    """Show what `run` would do: guests, command lines, order, expected time."""
     from labctl.experiments import preview
 
     lab = load_lab(lab_path)
@@ -53,7 +53,7 @@ def plan(lab_path: Path | None, as_json: bool, seed: int, experiments: Sequence[
 @JSON
 @click.argument("kernels", nargs=-1)
 def build(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
-    """Build KERNELS (all, if none is named). What is built already is not built again."""
+    """Build KERNELS (default: all) that are not up to date."""
     from labctl.guests.prepare import build_images
 
     lab = lab_to_work(lab_path)
@@ -72,12 +72,12 @@ def build(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
 
 @click.command()
 @LAB
-@click.option("--runs", "runs_too", is_flag=True, help="Also what was measured.")
+@click.option("--runs", "runs_too", is_flag=True, help="Also delete results.")
 def clean(lab_path: Path | None, runs_too: bool) -> None:
-    """Remove what was built, to make room; what was measured stays.
+    """Delete builds to free disk space; keep results.
 
-    Only folders that labctl made in the state folder are removed. Guests of `up` run
-    from images, so they must be down, and no other labctl may work there.
+    Only folders that labctl created in the state folder are deleted. Fails while
+    guests of `up` or another labctl use the state folder.
     """
     from labctl.guests.prepare import remove_built
 

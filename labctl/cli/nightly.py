@@ -1,4 +1,4 @@
-"""The command of the night."""
+"""`labctl nightly`: measure once a night and find regressions."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ def _seconds(_: click.Context, param: click.Parameter, value: str) -> float:
 @click.command()
 @LAB
 @JSON
-@format_option("markdown", "junit", "html", about="terminal is fit for a mail.")
+@format_option("markdown", "junit", "html", about="terminal suits a mail.")
 @click.option(
     "--budget",
     callback=_seconds,
     metavar="DURATION",
     default="60min",
     show_default=True,
-    help="How long it may take, builds and all.",
+    help="Time limit, including builds.",
 )
 @click.option(
     "--history",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder of the nights [default: nightly in the lab's state folder].",
+    help="Folder of the nightly records [default: nightly in the lab's state folder].",
 )
 @click.option("--verify", "seconds", type=click.IntRange(min=1), metavar="SECONDS",
-              help="Before measuring, give each check of --check so many seconds.")  # fmt: skip
+              help="Before measuring, run each check for SECONDS.")  # fmt: skip
 @click.option("--check", "patterns", multiple=True, default=("integrity/*",), show_default=True,
-              metavar="PATTERN", help="Which checks --verify makes (again for more).")  # fmt: skip
+              metavar="PATTERN", help="Checks that --verify runs (repeatable).")  # fmt: skip
 @click.option("--replay", is_flag=True,
-              help="Measure nothing: judge the stored nights again, and report.")  # fmt: skip
+              help="Analyse the stored nightly runs again; measure nothing.")  # fmt: skip
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Also write the page, JUnit, mail, Markdown and JSON as files.")  # fmt: skip
+              help="Also write HTML, JUnit, mail, Markdown and JSON files to FOLDER.")  # fmt: skip
 @click.argument("experiments", nargs=-1)
 def nightly(
     lab_path: Path | None,
@@ -69,34 +69,33 @@ def nightly(
     output: Path | None,
     experiments: Sequence[str],
 ) -> None:
-    """Measure EXPERIMENTS (all, if none is named) for one night, and find regressions.
+    """Measure EXPERIMENTS (default: all) within a time budget and find regressions.
 
-    Two thirds of the budget go into the experiments: first all reach their minimum of
-    blocks, then the one with the widest interval gets the next. Each night is
-    appended to the history. A ratio that stands out is measured again at once; if it
-    stays, tonight's kernel is measured against that of the last night before, and only
-    a change that two such runs confirm is reported. Another host, another base, a
-    missing night begin a new segment.
+    Two thirds of the budget are for the experiments: first all reach their minimum
+    number of blocks, then the experiment with the widest interval gets the next block.
+    Each nightly run is appended to the history. An outlying ratio is measured again
+    at once. If it persists, the new kernel is measured against the kernel of the
+    previous nightly run, and only a change that two such runs confirm is reported.
+    A different host, a different base or a missing nightly run starts a new segment.
 
-    \b
-    Exit status 1 if this night found a regression or a failure; with --replay, if any
-    night of the history did. docs/howto/nightly.md has a timer, a crontab line, and how
-    often it is wrong.
-    """  # noqa: D301 - click wants the character itself
+    Exit status 1 if this nightly run found a regression or a failure; with --replay, if
+    any nightly run of the history did. See docs/howto/nightly.md for a systemd timer,
+    a crontab line and the error rates.
+    """
     from labctl.results import nights
     from labctl.results.findings import document, problems
 
-    # A stored history can be judged where there is no lab.
+    # --replay with --history works without a lab.
     read = load_lab if replay else lab_to_work
     lab = None if replay and history else read(lab_path)
     state = lab.state if lab else None
     folder = history or Path(state or "", "nightly")
     if replay or lab is None:
         if experiments or seconds:
-            raise click.UsageError("--replay measures nothing: no EXPERIMENT, no --verify")
+            raise click.UsageError("--replay conflicts with EXPERIMENTS and --verify")
         if not nights.path_of(folder).is_file():
             raise UserError(
-                "there is no history", where=str(folder), hint="labctl nightly makes one"
+                "no history", where=str(folder), hint="run `labctl nightly` to create one"
             )
     else:
         _measure(lab, chosen(lab, experiments), budget, folder, seconds, patterns)

@@ -1,4 +1,4 @@
-"""Commands that measure, and tell what was measured."""
+"""Commands that measure, report, export and compare runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @click.command()
 @LAB
 @JSON
-@click.option("--seed", type=int, help="What the order of the cells is drawn from [default: new].")
-@click.option("--target", metavar="NAME", help="Measure on this machine of the lab, not in guests.")
-@click.option("--resume", "resumed", metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--seed", type=int, help="Seed of the order of cells [default: random].")
+@click.option("--target", metavar="NAME", help="Measure on this target of lab.yaml, not in guests.")
+@click.option("--resume", "resumed", metavar="RUN", help="Continue an interrupted run.")
 @click.argument("experiments", nargs=-1)
 def run(
     lab_path: Path | None,
@@ -33,17 +33,18 @@ def run(
     resumed: str | None,
     experiments: Sequence[str],
 ) -> None:
-    """Measure EXPERIMENTS (all, if none is named) and report what differs.
+    """Measure EXPERIMENTS (default: all) and report the differences.
 
-    Each block boots every kernel afresh and visits its cells in a random order;
-    while one guest is measured the others stand still. On a target, which runs one
-    kernel at a time, a block starts kernel after kernel by kexec. Every sample is on the
-    disk before the next begins: after Ctrl-C, `--resume` goes on.
+    Each block boots every kernel afresh and measures the cells in random order.
+    While one guest is measured, the others are paused. A target runs one kernel at a
+    time, so there a block starts the kernels one after the other by kexec. Each sample
+    is written to disk before the next one starts; `--resume` continues an interrupted
+    run.
     """
     from labctl.experiments import on_target, session
 
     if resumed and (experiments or seed is not None or target):
-        raise click.UsageError("--resume goes on as the run began: no EXPERIMENT, --seed, --target")
+        raise click.UsageError("--resume conflicts with EXPERIMENTS, --seed and --target")
     lab = lab_to_work(lab_path)
     with screen.Measuring() as shown:
         events = session.Events(
@@ -68,11 +69,11 @@ def run(
     "markdown",
     "cover-letter",
     "html",
-    about="cover-letter is plain text of 72 columns, html one page with plots.",
+    about="cover-letter is plain text in 72 columns, html is one page with plots.",
 )
 @click.argument("run_id", metavar="[RUN]", default="latest")
 def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> None:
-    """Report a RUN (the latest, if none is named). Needs no QEMU."""
+    """Report the results of RUN (default: latest). Does not need QEMU."""
     _show_report(load_lab(lab_path, Use.READS), run_id, as_json=as_json, style=style)
 
 
@@ -83,23 +84,23 @@ def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> Non
     "style",
     type=click.Choice(["benchfmt", "pyperf", "junit", "kcidb", "csv", "parquet"]),
     required=True,
-    help="benchfmt for benchstat, pyperf JSON, junit for CI, kcidb JSON, csv or parquet of "
-    "all samples.",
+    help="Output format: benchfmt for benchstat, JSON for pyperf or kcidb, junit for CI, csv or "
+    "parquet with all samples.",
 )
-@click.option("--kernel", help="Only this kernel's samples, say for `pyperf compare_to`.")
+@click.option("--kernel", help="Only samples of this kernel, for example for `pyperf compare_to`.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write [default: stdout].",
+    help="Output file [default: stdout].",
 )
 @click.argument("run_id", metavar="[RUN]", default="latest")
 def export(
     lab_path: Path | None, style: str, kernel: str | None, output: Path | None, run_id: str
 ) -> None:
-    """Print a RUN (the latest, if none is named) in another tool's format.
+    """Print RUN (default: latest) in another tool's format.
 
-    Those tools take boots or repetitions as independent of each other, and know
-    no blocks: they are witnesses, `labctl report` has the verdict.
+    These tools treat boots or repetitions as independent and ignore blocks. Their
+    results are for reference only; `labctl report` has the verdict.
     """
     from labctl.reports import report as reports
 
@@ -111,7 +112,7 @@ def export(
     if output is not None:
         reports.write(output, content)
     elif isinstance(content, bytes) and sys.stdout.isatty():
-        raise UserError(f"{style} is no text", hint="name a file: --output FILE")
+        raise UserError(f"{style} is a binary format", hint="write a file: --output FILE")
     else:
         click.echo(content, nl=False)
 
@@ -119,19 +120,20 @@ def export(
 @click.command()
 @LAB
 @JSON
-@format_option("markdown", about="markdown for a mail or an issue.")
+@format_option("markdown", about="markdown suits a mail or an issue.")
 @click.argument("first")
 @click.argument("second", default="latest")
 def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second: str) -> None:
-    """Set two stored runs side by side, of other days, hosts or versions of a series.
+    """Compare two stored runs, also of different days, hosts or versions of a series.
 
-    FIRST is the older run's name, SECOND (the latest, if none is named) the newer
-    one's. Compared are ratios against the baseline, which each run has measured
-    beside it; times only stand beside them if host, QEMU and baseline are the same.
-    Not compared are runs under another accelerator, and experiments with another
-    workload, guest, baseline or setting; the rest of the runs is.
-    Exit status 1 if a cell has become slower against its baseline, 2 if nothing of
-    the runs can be compared.
+    FIRST is the older run, SECOND (default: latest) the newer one. The ratios of the
+    runs are compared, each measured against the baseline of its own run. Times are
+    shown only if host, QEMU and baseline are the same. Runs with different
+    accelerators are rejected. Experiments whose workload, guest, baseline or setting
+    differ are skipped.
+
+    Exit status 1 if a cell became slower relative to its baseline, 2 if nothing
+    can be compared.
     """
     from labctl.reports import report as reports
     from labctl.reports import side_by_side

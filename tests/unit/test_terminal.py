@@ -175,7 +175,7 @@ def test_status_is_watched_until_ctrl_c(tmp_path, tty):
     (tmp_path / "bz").write_bytes(b"")
     master, slave = tty
     process = start(tmp_path, slave, "status", "--watch")
-    read_until(master, "no guest is up")
+    read_until(master, "no guests running")
     process.send_signal(signal.SIGINT)
     assert process.wait(SECONDS) == 0
 
