@@ -1,4 +1,4 @@
-"""lab.yaml read, validated and resolved: `load` returns a `Lab` or every mistake at once."""
+"""Load a lab.yaml: `load` returns a valid `Lab`, or raises all errors at once."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _LARGEST_BYTES = 4 * units.MIB
 
 
 def load(path: Path, host_memory_bytes: int | None = None, *, use: Use = Use.WORKS) -> Lab:
-    """Read a lab.yaml.
+    """Return the lab of a lab.yaml.
 
-    With `host_memory_bytes`, guests that do not fit into it are mistakes too. `use` is
-    what the state folder must be fit for.
+    With `host_memory_bytes`, guests that need more memory are errors too. `use` is
+    what the state folder will be used for.
 
     Raises:
-        ConfigError: the file has mistakes; all of them, in the order of their lines.
+        ConfigError: the file has errors; carries all of them, in the order of their lines.
         UserError: the file cannot be read.
     """
     text = _read_text(path)
@@ -77,10 +77,10 @@ def load(path: Path, host_memory_bytes: int | None = None, *, use: Use = Use.WOR
 
 
 def check_host(lab: Lab, memory_bytes: int) -> None:
-    """Check that the guests of every experiment fit into a host's memory at the same time.
+    """Check that the guests of each experiment fit into a host's memory at the same time.
 
     Raises:
-        ConfigError: they do not; names `memory_per_node` of each guest concerned.
+        ConfigError: they do not; names `memory_per_node` of each guest that does not fit.
     """
     document = Document(
         plain={"kernels": dict.fromkeys(lab.kernels), "guests": dict.fromkeys(lab.guests)},
@@ -97,25 +97,29 @@ def _read_text(path: Path) -> str:
         content = _content(path)
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
-        hint = "`labctl init` writes one; `--lab FILE` names another"
-        raise UserError("there is no such file", where=str(path), hint=hint) from error
+        hint = "`labctl init` writes one, `--lab FILE` selects another"
+        raise UserError("no such file", where=str(path), hint=hint) from error
     except UnicodeDecodeError as error:
-        what = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
+        what = f"file is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
         raise UserError(what, where=str(path), hint="save it as UTF-8") from error
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise UserError(f"file cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def _content(path: Path) -> bytes:
-    # Without waiting: to open a FIFO would wait for its writer.
+    # O_NONBLOCK, as the open of a FIFO would wait for a writer.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
         kind = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(kind):
-            what = "is a folder" if stat.S_ISDIR(kind) else "is not a regular file"
-            raise UserError(what, where=str(path), hint="`--lab FILE` names a lab.yaml")
+            got = "a folder" if stat.S_ISDIR(kind) else "a special file"
+            raise UserError(
+                f"expected a file, got {got}",
+                where=str(path),
+                hint="`--lab FILE` selects a lab.yaml",
+            )
         content = file.read(_LARGEST_BYTES + 1)
     if len(content) > _LARGEST_BYTES:
-        what = f"is larger than {_LARGEST_BYTES // units.MIB} MiB: it is not a lab.yaml"
+        what = f"file is larger than {_LARGEST_BYTES // units.MIB} MiB: not a lab.yaml"
         raise UserError(what, where=str(path))
     return content
 

@@ -1,7 +1,7 @@
-"""The architectures of guests, by their names in lab.yaml, and what the host's tools for them are.
+"""The architectures of guests, by their names in lab.yaml, with the host's tools for them.
 
-A host compiles for its own architecture by gcc, for another one by the cross compiler
-of the Debian package gcc-TRIPLET.
+The host's gcc compiles for its own architecture, the cross compiler of the Debian
+package gcc-TRIPLET for another one.
 """
 
 from __future__ import annotations
@@ -16,30 +16,33 @@ ArchName = Literal["x86_64", "arm64"]
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One of them; `kbuild` is its name in the kernel's source, `image` relative to a build."""
+    """An architecture; `kbuild` is its name in the kernel source.
+
+    `image` is the path of the bootable image in a build folder.
+    """
 
     name: ArchName
     kbuild: str
-    machine: str  # as uname(2) says it
+    machine: str  # as in uname(2)
     triplet: str
     image: Path
     qemu: str
-    setup: str  # what of the Makefile installs its tools
+    setup: str  # the make command that installs its tools
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the host is of another architecture."""
+        """Whether the host has another architecture."""
         return platform.machine() != self.machine
 
     @property
     def cross_compile(self) -> str:
-        """What stands before the names of the tools: nothing on a host of the same kind."""
+        """Prefix of the tools' names, empty on a host of the same architecture."""
         return f"{self.triplet}-" if self.is_foreign else ""
 
     @property
     def hint(self) -> str:
-        """What to do where one of its tools is missing."""
-        return f"`{self.setup}` installs what {self.name} kernels and guests need"
+        """The hint of an error about a missing tool."""
+        return f"`{self.setup}` installs the tools for {self.name} kernels and guests"
 
 
 X86_64 = Architecture(

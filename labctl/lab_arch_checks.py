@@ -1,4 +1,4 @@
-"""What the kernels of a lab.yaml say about their architectures, and what does not go with them."""
+"""Check the architectures of a lab.yaml's kernels against its defaults and experiments."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from labctl.lab_files import lineage
 from labctl.lab_findings import Findings
 from labctl.lab_yaml import KeyPath
 
-# What of `defaults:` is there for x86_64 only, and what to write in its place.
+# Values of `defaults:` that only x86_64 supports: the value, the reason, the replacement.
 _X86_ONLY = {
-    "launcher": ("virtme-ng", "its guests have the host's files as their root", "launcher: qemu"),
-    "transport": ("ssh", "its guests are reached by their serial port", "transport: serial"),
-    "accel": ("kvm", "its guests run under TCG", "accel: auto"),
+    "launcher": ("virtme-ng", "its guests use the host's files as root", "launcher: qemu"),
+    "transport": ("ssh", "arm64 guests have a serial port only", "transport: serial"),
+    "accel": ("kvm", "arm64 guests run under TCG", "accel: auto"),
 }
 
 
 def check_arch(file: LabFile, found: Findings) -> None:
-    """Record kernels and experiments of which an architecture does not fit."""
+    """Record conflicts of architectures in kernels, defaults and experiments."""
     for name, entry in file.kernels.items():
         path: KeyPath = ("kernels", name, "arch")
         if entry.arch is not None and entry.base is not None and found.sound(*path):
-            hint = "a base brings its architecture along: remove one of the two"
-            found.add(path, "stands beside `base:`", hint, at_key=True)
+            hint = "a kernel has the architecture of its base: remove one of the two"
+            found.add(path, "conflicts with `base:`", hint, at_key=True)
     if not found.sound("defaults"):
         return
     arches = {
@@ -36,13 +36,13 @@ def check_arch(file: LabFile, found: Findings) -> None:
         kernels = [*experiment.kernels, *([experiment.baseline] if experiment.baseline else [])]
         known = {kernel: arches[kernel] for kernel in kernels if arches.get(kernel)}
         if len(set(known.values())) > 1 and found.sound(*path):
-            told = ", ".join(f"{kernel} is {arch}" for kernel, arch in known.items())
-            hint = "times of two architectures are not compared: make it two experiments"
-            found.add(path, f"are not of one architecture: {told}", hint)
+            each = ", ".join(f"{kernel} is {arch}" for kernel, arch in known.items())
+            hint = "times of different architectures cannot be compared: write two experiments"
+            found.add(path, f"kernels have different architectures: {each}", hint)
 
 
 def arch_of_kernel(file: LabFile, name: str) -> ArchName | None:
-    """Return the architecture of a kernel, None if one of its bases is faulty."""
+    """Return the architecture of a kernel, None if one of its bases is invalid."""
     entries: list[KernelEntry] | None = lineage(file, name)
     return None if entries is None else entries[0].arch or file.defaults.arch
 
@@ -53,5 +53,5 @@ def _defaults(file: LabFile, arm64: Iterable[str], found: Findings) -> None:
         return
     for key, (value, why, instead) in _X86_ONLY.items():
         if getattr(file.defaults, key) == value:
-            what = f"{value} is not there for arm64, and the kernel {first} is: {why}"
+            what = f"{value} is not supported on arm64, the architecture of kernel {first}: {why}"
             found.add(("defaults", key), what, instead)

@@ -1,7 +1,7 @@
-"""The kernel's command line: words, with double quotes around blanks and no escapes. Pure.
+"""Quote and split kernel command lines. Pure.
 
-As lib/cmdline.c and kernel/params.c of Linux read it: a double quote begins or ends a
-stretch in which blanks do not end the word; there is no way to write a double quote itself.
+Linux (lib/cmdline.c, kernel/params.c) lets double quotes protect blanks and has no escape
+for a double quote itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from labctl import units
 from labctl.units import Scalar
 
-# COMMAND_LINE_SIZE of x86 and of arm64, less the final NUL. The rest is cut off in silence.
+# COMMAND_LINE_SIZE of x86 and arm64, less the final NUL. Linux silently drops the rest.
 LONGEST_BYTES = 2047
 _WORD = re.compile(r'(?:"[^"]*"?|[^\s"])+')
 _PLAIN = re.compile(r"[!-~]*", re.ASCII)
@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[!-~]*", re.ASCII)
 def parameter(name: str, value: Scalar) -> str:
     """Return a parameter as one word of the command line: `dyndbg="file a.c +p"`."""
     text = units.text(value)
-    # In UTF-8 a letter may have a byte that Linux takes for a blank.
+    # A letter in UTF-8 may contain a byte that Linux treats as a blank.
     return f"{name}={text}" if _PLAIN.fullmatch(text) else f'{name}="{text}"'
 
 
@@ -31,33 +31,33 @@ def parameters(values: Iterable[tuple[str, Scalar]]) -> str:
 
 
 def words(line: str) -> list[str]:
-    """Return the words of a command line, with their quotes."""
+    """Return the words of a command line, including their quotes."""
     return _WORD.findall(line)
 
 
 def value_fault(value: Scalar) -> tuple[str, str] | None:
-    """Return why a value cannot be a parameter's, and a hint; None if it can."""
+    """Return (error, hint) if a value cannot be a parameter's, else None."""
     text = units.text(value)
     if '"' in text:
         return (
-            f"{units.quote(text)} holds a double quote, which Linux cannot read in a parameter",
-            "labctl quotes blanks itself: write the value as it is meant",
+            f"double quote in parameter value {units.quote(text)}: Linux has no escape for it",
+            "remove the quotes: labctl adds them around blanks",
         )
     if not text.isprintable():
         return (
-            f"{units.quote(text)} holds a control character",
-            "a parameter's value is one line, without tabs",
+            f"control character in parameter value {units.quote(text)}",
+            "write the value in one line, without tabs",
         )
     return None
 
 
 def line_fault(line: str) -> tuple[str, str] | None:
-    """Return why a text cannot be a part of a command line, and a hint; None if it can."""
+    """Return (error, hint) if a text cannot be part of a command line, else None."""
     if line.count('"') % 2:
         return (
-            "a double quote is not closed: it would swallow the parameters behind it",
-            'quote a value with blanks as Linux reads it: dyndbg="file a.c +p"',
+            "unclosed double quote: Linux would read all that follows as one parameter",
+            'example of a value with blanks: dyndbg="file a.c +p"',
         )
     if not line.replace("\n", " ").replace("\t", " ").isprintable():
-        return "it holds a control character", "parameters are set apart by blanks"
+        return "control character in a command line", "separate parameters by blanks"
     return None

@@ -1,4 +1,4 @@
-"""What of a lab.yaml goes on a kernel's command line, and whether Linux can read it there."""
+"""Check the parts of a lab.yaml that go on a kernel's command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labctl.units import Scalar
 
 
 def check_command_lines(file: LabFile, found: Findings) -> None:
-    """Record command lines that Linux reads otherwise, and values that no parameter can have."""
+    """Record command lines that Linux would misread, and invalid values of parameters."""
     for path, line in _lines(file):
         fault = line_fault(line)
         if fault is not None and found.sound(*path):

@@ -1,4 +1,4 @@
-"""Kernels of lab.yaml against the disk: sources, series, kconfig fragments, bases."""
+"""Check the kernels of lab.yaml against the disk: sources, series, kconfig fragments, bases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SERIES_FILE = "series"
 
 
 def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
-    """Record what is wrong with each kernel; a faulty base is reported once, where it stands."""
+    """Record the errors of each kernel; an invalid base is reported once, at the base."""
     reported: set[str] = set()
     for name, entry in file.kernels.items():
         path: KeyPath = ("kernels", name)
@@ -35,15 +35,15 @@ def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
 
 
 def check_fragments(fragments: Sequence[str], path: KeyPath, found: Findings, root: Path) -> None:
-    """Record the kconfig fragments that are not there."""
+    """Record the kconfig fragments that do not exist."""
     for index, fragment in enumerate(fragments):
         if not _is_file(absolute(root, fragment)):
-            what = f"the file {quote(fragment)} does not exist"
+            what = f"file {quote(fragment)} does not exist"
             found.add((*path, index), what, _relative_hint(root))
 
 
 def lineage(file: LabFile, name: str) -> list[KernelEntry] | None:
-    """Return a kernel's entries from its first base to itself, None if a base is faulty."""
+    """Return a kernel's entries from its first base to itself, None if a base is invalid."""
     entries: list[KernelEntry] = []
     seen: set[str] = set()
     current: str | None = name
@@ -57,14 +57,14 @@ def lineage(file: LabFile, name: str) -> list[KernelEntry] | None:
 
 
 def resolve(file: LabFile, name: str, root: Path) -> Kernel:
-    """Return a sound kernel with everything of its bases filled in."""
+    """Return a valid kernel with the values of its bases filled in."""
     entries = lineage(file, name) or [file.kernels[name]]
     source = next((e.source for e in entries if e.source), "")
     kind, _, place = source.partition(":")
     series = next((e.series for e in reversed(entries) if e.series), None)
     lines = [e.command_line for e in entries if e.command_line is not None]
     fragments = [absolute(root, text) for entry in entries for text in entry.kconfig]
-    if not fragments and kind != "image":  # without any, no kernel boots here
+    if not fragments and kind != "image":  # without fragments no kernel boots
         fragments = [shipped(BASE_CONFIG)]
     return Kernel(
         name=name,
@@ -78,7 +78,7 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
 
 
 def absolute(root: Path, text: str) -> Path:
-    """Return a path of the file as an absolute one; `~` is the user's home."""
+    """Return a path in the file as an absolute path; `~` is the user's home."""
     try:
         path = Path(text).expanduser()
     except RuntimeError:  # a user that does not exist
@@ -87,7 +87,7 @@ def absolute(root: Path, text: str) -> Path:
 
 
 def _relative_hint(root: Path) -> str:
-    return f"paths start from the folder of the lab file, {root}"
+    return f"paths are relative to the folder of the lab file, {root}"
 
 
 def _is_file(path: Path) -> bool:
@@ -109,12 +109,13 @@ def _origin(entry: KernelEntry, path: KeyPath, found: Findings) -> None:
     if not all(found.sound(*one) for one in both):
         return
     if entry.source is None and entry.base is None:
-        hint = "give it `source: debian:linux-source-6.1`, or `base:` and another kernel's name"
-        found.note(path, "has neither `source:` nor `base:`", hint, found.document.key_mark(path))
+        what = "expected `source:` or `base:`, got neither"
+        hint = "example: `source: debian:linux-source-6.1`, or `base:` with a kernel's name"
+        found.note(path, what, hint, found.document.key_mark(path))
         found.silence((*path, "source"))
     elif entry.source is not None and entry.base is not None:
-        hint = "a base brings its source along: remove one of the two"
-        found.add(both[1], "stands beside `source:`", hint, at_key=True)
+        hint = "a kernel has the source of its base: remove one of the two"
+        found.add(both[1], "conflicts with `source:`", hint, at_key=True)
 
 
 def _source(source: str, path: KeyPath, found: Findings, root: Path) -> None:
@@ -127,14 +128,14 @@ def _source(source: str, path: KeyPath, found: Findings, root: Path) -> None:
         found.add(path, f"{quote(source)} is not a source", f"{hint}known sources: {forms}")
     elif kind == "debian":
         if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", place):
-            what = f"{quote(place)} is not a package's name"
-            found.add(path, what, "write it like debian:linux-source-6.1")
+            what = f"{quote(place)} is not a package name"
+            found.add(path, what, "example: debian:linux-source-6.1")
     elif not place:
-        found.add(path, "names no path", f"write it like {SOURCE_KINDS[kind]}")
+        found.add(path, "path is missing", f"expected {SOURCE_KINDS[kind]}")
     elif kind == "dir" and not _is_folder(absolute(root, place)):
-        found.add(path, f"the folder {quote(place)} does not exist", _relative_hint(root))
+        found.add(path, f"folder {quote(place)} does not exist", _relative_hint(root))
     elif kind == "image" and not _is_file(absolute(root, place)):
-        found.add(path, f"the file {quote(place)} does not exist", _relative_hint(root))
+        found.add(path, f"file {quote(place)} does not exist", _relative_hint(root))
 
 
 def _base(file: LabFile, name: str, found: Findings, reported: set[str]) -> None:
@@ -148,14 +149,14 @@ def _base(file: LabFile, name: str, found: Findings, reported: set[str]) -> None
     while True:
         entry = file.kernels.get(circle[-1])
         if entry is None or entry.base is None or entry.base in circle[1:]:
-            return  # it ends, or runs into a circle of others
+            return  # no cycle, or one without this kernel
         circle.append(entry.base)
         if entry.base == name:
             break
     if not reported.intersection(circle):
         reported.update(circle)
-        what = f"the bases go round in a circle: {' -> '.join(circle)}"
-        found.add(path, what, "one kernel of them needs a `source:` in place of its `base:`")
+        what = f"cycle of bases: {' -> '.join(circle)}"
+        found.add(path, what, "replace `base:` by `source:` in one of these kernels")
 
 
 def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:
@@ -164,15 +165,15 @@ def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:
     for entry in (entries or [])[:-1]:
         if entry.series is not None:
             hint = "put the patches of both in one series"
-            found.add(path, "stands on a base that has a series itself", hint, at_key=True)
+            found.add(path, "conflicts with a base that has a series itself", hint, at_key=True)
             return
     if entries and str(entries[0].source).startswith("image:"):
-        hint = "build it from debian:NAME or dir:PATH, or remove `series:`"
-        found.add(path, "an image is built already and takes no patches", hint, at_key=True)
+        hint = "use a source debian:NAME or dir:PATH, or remove `series:`"
+        found.add(path, "patches cannot be applied to a built image", hint, at_key=True)
         return
     folder = absolute(root, str(file.kernels[name].series))
     if not _is_folder(folder):
-        what = f"the folder {quote(str(file.kernels[name].series), 60)} does not exist"
+        what = f"folder {quote(str(file.kernels[name].series), 60)} does not exist"
         found.add(path, what, _relative_hint(root))
         return
     what_hint = _series_fault(folder)
@@ -183,21 +184,21 @@ def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:
 def _series_fault(folder: Path) -> tuple[str, str] | None:
     listing = folder / _SERIES_FILE
     if not _is_file(listing):
-        hint = "it lists the patches in their order, one file name a line"
-        return f"there is no file `{_SERIES_FILE}` in the folder", hint
+        hint = "list the patches in it in order, one file name per line"
+        return f"no file `{_SERIES_FILE}` in the folder", hint
     try:
         patches = [entry.name for entry in lab_series.entries(listing.read_bytes())]
     except OSError as error:
-        return f"its file `{_SERIES_FILE}` cannot be read: {error.strerror}", "check its mode"
+        return f"file `{_SERIES_FILE}` cannot be read: {error.strerror}", "check its permissions"
     except SeriesFault as fault:
         return f"{listing}:{fault.line}: {fault.what}", fault.hint
     if not patches:
-        return f"its file `{_SERIES_FILE}` names no patch", "one file name a line"
+        hint = "list the patches in it in order, one file name per line"
+        return f"file `{_SERIES_FILE}` names no patch", hint
     missing = [name for name in patches if not _is_file(folder / name)]
     if missing:
         names = ", ".join(quote(name, 80) for name in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        verb = "is" if len(missing) == 1 else "are"
-        what = f"its file `{_SERIES_FILE}` names {names}{more}, which {verb} not there"
-        return what, "add the patch, or take its line out"
+        what = f"patch in file `{_SERIES_FILE}` does not exist: {names}{more}"
+        return what, "add the patch, or remove its line"
     return None

@@ -1,4 +1,4 @@
-"""The mistakes found in one lab.yaml, each once, each at its place."""
+"""The errors in one lab.yaml, each reported once, with its position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labctl.units import quote
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that `name` was probably meant to be."""
+    """Return the known name closest to `name`, None if none is close."""
     by_shape = {_shape(other): other for other in known}
     close = difflib.get_close_matches(_shape(name), by_shape, n=1, cutoff=0.6)
     return by_shape[close[0]] if close else None
@@ -22,7 +22,7 @@ def _shape(name: str) -> str:
 
 
 def suggestion(name: str, known: Sequence[str], noun: str) -> str:
-    """Return "did you mean X?", or the list of what is known."""
+    """Return "did you mean X?", or the list of known names."""
     near = nearest(name, known)
     if near is not None:
         return f"did you mean {near}?"
@@ -30,7 +30,7 @@ def suggestion(name: str, known: Sequence[str], noun: str) -> str:
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a key path as people write it: `experiments.smoke.kernels[1]`."""
+    """Return a key path as text: `experiments.smoke.kernels[1]`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -38,7 +38,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def _parameters(workloads: Plain) -> dict[str, tuple[str, ...]]:
-    """Return the parameter names of each workload, the faulty ones too."""
+    """Return the parameter names of each workload, including invalid parameters."""
     result = {}
     for name, workload in workloads.items() if isinstance(workloads, dict) else ():
         parameters = workload.get("parameters") if isinstance(workload, dict) else None
@@ -47,7 +47,7 @@ def _parameters(workloads: Plain) -> dict[str, tuple[str, ...]]:
 
 
 class Findings:
-    """Collects problems; a path that has one is faulty, and what depends on it is not judged."""
+    """Collects errors; values that depend on a path with an error are not checked."""
 
     def __init__(self, file: str, document: Document) -> None:
         self.file = file
@@ -61,7 +61,7 @@ class Findings:
 
     @property
     def problems(self) -> list[Problem]:
-        """All problems so far; the same unknown name used in many places is one of them."""
+        """All errors so far; an unknown name is one error, however often it is used."""
         grouped = [self._no_such(*key, uses) for key, uses in self._unknown.items()]
         return [*self._problems.values(), *grouped]
 
@@ -74,7 +74,7 @@ class Findings:
         at_key: bool = False,
         mark: Mark | None = None,
     ) -> None:
-        """Record a mistake unless its path has one; it stands at the value, or at the key."""
+        """Record an error at the value, or at the key, unless the path already has one."""
         if path and path in self._faulty:
             return
         self._faulty.add(path)
@@ -82,41 +82,41 @@ class Findings:
         self.note(path, what, hint, place)
 
     def note(self, path: KeyPath, what: str, hint: str | None, mark: Mark) -> None:
-        """Record a mistake that leaves the value at its path fit for use."""
+        """Record an error that does not make the value at its path invalid."""
         problem = Problem(self.file, mark.line, mark.column, dotted(path), what, hint)
         self._problems.setdefault((mark, what), problem)
 
     def silence(self, path: KeyPath) -> None:
-        """Take a path for faulty: its mistake has been reported under another name."""
+        """Mark a path as invalid: its error has been reported at another path."""
         self._faulty.add(path)
 
     def unknown(
         self, noun: str, name: str, path: KeyPath, known: Sequence[str], *, at_key: bool = False
     ) -> None:
-        """Record the use of a name that is not defined."""
+        """Record the use of an undefined name."""
         if path not in self._faulty:
             self._faulty.add(path)
             mark = (self.document.key_mark if at_key else self.document.mark)(path)
             self._unknown.setdefault((noun, name), []).append((mark, path, known))
 
     def sound(self, *path: str | int) -> bool:
-        """Say whether nothing is wrong at a path, below it, or with its whole section."""
+        """Return whether a path, all below it, and its section are free of errors."""
         return path[:1] not in self._faulty and not any(
             fault[: len(path)] == path for fault in self._faulty
         )
 
     def sound_section(self, section: str) -> bool:
-        """Say whether a top-level section is there to be looked into."""
+        """Return whether a top-level section can be checked."""
         return (section,) not in self._faulty
 
     def names(self, section: str) -> tuple[str, ...]:
-        """Return the names a section defines, the faulty ones too."""
+        """Return the names that a section defines, including invalid entries."""
         if section == "guests" and section not in self._names:
             return ("numa4",)
         return self._names.get(section, ())
 
     def settings_known(self, workload: str) -> bool:
-        """Say whether all tunables and all parameter names of a workload are known."""
+        """Return whether all tunables and all parameters of a workload are known."""
         path: KeyPath = ("workloads", workload)
         parts = ("tunables",), ("workloads",), path, (*path, "parameters")
         return self._faulty.isdisjoint(parts)

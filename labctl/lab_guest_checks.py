@@ -1,4 +1,4 @@
-"""What QEMU's machines and Linux take of a guest's topology, checked before anything starts."""
+"""Check a guest's topology against the limits of QEMU's machines and of Linux."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from labctl.lab_topology import Topology
 from labctl.lab_types import LOCAL_DISTANCE
 from labctl.lab_yaml import KeyPath
 
-# Of the machines `pc` and `virt`.
+# Limits of QEMU's machines `pc` and `virt`.
 _MOST_VCPUS: dict[ArchName, int] = {"x86_64": 255, "arm64": 512}
-# Above, a PC's interrupt controller needs KVM.
+# A higher ID needs KVM's interrupt controller.
 _HIGHEST_APIC_ID = 254
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What cannot be had of a topology; `path` starts at the guest."""
+    """An unsupported property of a topology; `path` is relative to the guest."""
 
     path: KeyPath
     what: str
@@ -29,7 +29,7 @@ class Mistake:
 
 
 def check_guests(file: LabFile, default_guest: str, found: Findings) -> None:
-    """Record the guests that QEMU would refuse, or that Linux would make something else of."""
+    """Record guests that QEMU would reject, or whose distances Linux would ignore."""
     for name, guest in file.guests.items():
         for mistake in mistakes(guest, _arches(file, name, default_guest), file.defaults.accel):
             path = ("guests", name, *mistake.path)
@@ -38,7 +38,7 @@ def check_guests(file: LabFile, default_guest: str, found: Findings) -> None:
 
 
 def mistakes(guest: Topology, arches: Collection[ArchName], accel: str) -> Iterator[Mistake]:
-    """Yield what is wrong with the topology of guests of some architectures."""
+    """Yield the unsupported properties of a topology on these architectures."""
     yield from _vcpus(guest, arches, accel)
     yield from _distances(guest)
 
@@ -47,30 +47,30 @@ def _vcpus(guest: Topology, arches: Collection[ArchName], accel: str) -> Iterato
     key = "cpus_per_node" if guest.cpus_per_node > 1 else "nodes"
     most, arch = min(((_MOST_VCPUS[arch], arch) for arch in arches), default=(None, ""))
     if most is not None and guest.vcpus > most:
-        told = f"{guest.nodes} x {guest.cpus_per_node} CPUs are {guest.vcpus}"
+        asked = f"{guest.nodes} x {guest.cpus_per_node} CPUs are {guest.vcpus}"
         each = most // guest.nodes
         hint = f"cpus_per_node: {each}" if each else f"nodes: {most}"
-        yield Mistake((key,), f"{told}, and QEMU's {arch} machine has at most {most}", hint)
+        yield Mistake((key,), f"{asked}, but QEMU's {arch} machine has at most {most}", hint)
     elif "x86_64" in arches and accel != "kvm":
         highest = _highest_apic_id(guest)
         if highest > _HIGHEST_APIC_ID:
             what = (
-                f"{guest.nodes} nodes of {guest.cpus_per_node} CPUs need APIC ID {highest}, and"
-                f" QEMU has {_HIGHEST_APIC_ID} at most without KVM"
+                f"{guest.nodes} nodes of {guest.cpus_per_node} CPUs need APIC ID {highest}, but"
+                f" QEMU without KVM has at most {_HIGHEST_APIC_ID}"
             )
             fewer = 2 ** (guest.cpus_per_node.bit_length() - 1)
-            hint = f"IDs have a gap up to the next power of two: cpus_per_node: {fewer}"
+            hint = f"cpus_per_node: {fewer} (IDs of a node are rounded up to a power of two)"
             yield Mistake((key,), what, hint)
 
 
 def _highest_apic_id(guest: Topology) -> int:
-    """Return the ID of the last vCPU: its socket, above the bits for a socket's CPUs."""
+    """Return the APIC ID of the last vCPU: the socket's number, then the CPU's within it."""
     bits = (guest.cpus_per_node - 1).bit_length()
     return (guest.nodes - 1 << bits) + guest.cpus_per_node - 1
 
 
 def _distances(guest: Topology) -> Iterator[Mistake]:
-    hint = f"Linux ignores all distances if {LOCAL_DISTANCE} is not a node to itself only"
+    hint = f"Linux ignores all distances if a remote one is {LOCAL_DISTANCE}"
     for source, target in _remote_pairs(guest):
         value = guest.distances.distance(source, target)
         if value <= LOCAL_DISTANCE:
@@ -91,7 +91,7 @@ def _remote_pairs(guest: Topology) -> Iterator[tuple[int, int]]:
 
 
 def _arches(file: LabFile, guest: str, default_guest: str) -> set[ArchName]:
-    """Return the architectures of a guest's kernels: its experiments', or all of them."""
+    """Return the architectures of the kernels that may boot on a guest."""
     kernels: set[str] = set()
     if guest in (default_guest, file.verify.guest):  # `up` and `verify` take any kernel
         kernels.update(file.kernels)

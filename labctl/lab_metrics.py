@@ -1,4 +1,4 @@
-"""What the name of a metric says: whether it is a time, and so which way is better. Pure."""
+"""Derive from a metric's name whether it is a time, of which less is better. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 Better = Literal["lower", "higher"]
 DEFAULT = "elapsed"
-# What freebench prints as `<name>_nanoseconds`.
+# Printed by freebench as `<name>_nanoseconds`.
 FREEBENCH_TIMES = frozenset({"elapsed", "cpu", "other_cpu", "populate", "memory_back"})
 _TIME_WORDS = frozenset(
     {"elapsed", "time", "latency", "duration", "wall", "real", "walltime", "runtime"}
@@ -19,7 +19,7 @@ _TIME_UNITS = frozenset(
     {f"{prefix}second{s}" for prefix in ("nano", "micro", "milli", "") for s in ("", "s")}
     | {f"{prefix}{sec}" for prefix in "num" for sec in ("s", "sec", "secs")}
 )
-# After a name these may also be short for "per second": ops_s.
+# As a suffix these may also mean "per second": ops_s.
 _SHORT_UNITS = frozenset({"s", "sec", "secs"})
 _NOT_SPEED = frozenset({"cpu", "latency"})
 _WORDS_OF_VERDICTS = {"faster": "better", "slower": "worse"}
@@ -28,9 +28,9 @@ _WORDS_OF_VERDICTS = {"faster": "better", "slower": "worse"}
 def is_time(metric: str, command: str = "") -> bool:
     """Return whether a metric is a time, so that less of it is better.
 
-    It is if its name ends in a word for a time (`elapsed`, `latency`), perhaps with a
-    unit of time behind it, or in such a unit alone (`_ns`, `_seconds`; not `_s`, nor
-    `per_second`), or if `command` is freebench and prints it as one.
+    A metric is a time if its name ends in a word for a time (`elapsed`, `latency`),
+    optionally followed by a unit of time, or in a unit of time (`_ns`, `_seconds`; not `_s`
+    or `per_second`), or if `command` is freebench and prints it as a time.
     """
     words = _words(metric)
     if "per" in words:
@@ -44,18 +44,18 @@ def is_time(metric: str, command: str = "") -> bool:
 
 
 def is_freebench(command: str) -> bool:
-    """Return whether a workload's command is the lab's own program."""
+    """Return whether a workload's command is freebench."""
     return PurePosixPath((command.split() or [""])[0]).name == "freebench"
 
 
 def better_of(metric: str, command: str, said: Better | None) -> Better | None:
-    """Return which way is better: as it is said, by the metric's name, or None if nothing tells."""
+    """Return the direction: as given, or derived from the metric's name; None if unknown."""
     return said or ("lower" if is_time(metric, command) else None)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricKind:
-    """A metric with what reports must know to speak of it."""
+    """A metric with the properties that its wording in reports depends on."""
 
     name: str = DEFAULT
     better: Better = "lower"
@@ -63,9 +63,9 @@ class MetricKind:
 
     @classmethod
     def of(cls, experiment: Mapping[str, Any]) -> MetricKind:
-        """Return that of an experiment in a run's record or document.
+        """Return the metric of an experiment in a run's record or document.
 
-        What an older labctl did not record was freebench's time.
+        Records of older versions lack these fields; they measured freebench's time.
         """
         return cls(
             name=experiment.get("metric") or DEFAULT,
@@ -75,7 +75,7 @@ class MetricKind:
 
     @property
     def root(self) -> str:
-        """The name without its unit."""
+        """The name without a unit."""
         return _without_unit(self.name)
 
     @property
@@ -85,21 +85,21 @@ class MetricKind:
 
     @property
     def is_elapsed(self) -> bool:
-        """Whether it is the time of the operation, of which less is better."""
+        """Whether it is the elapsed time of the operation, of which less is better."""
         return self.root == DEFAULT and self.better == "lower"
 
     @property
     def is_speed(self) -> bool:
-        """Whether less of it means that something ran faster."""
+        """Whether less of it means faster."""
         words = _NOT_SPEED.intersection(_words(self.name))
         return self.is_time and self.better == "lower" and not words
 
     def spoken(self, verdict: str) -> str:
-        """Return a verdict as a reader is told it: of what is no speed, better or worse."""
+        """Return a verdict in words: better or worse if the metric is not a speed."""
         return verdict if self.is_speed else _WORDS_OF_VERDICTS.get(verdict, verdict)
 
     def formula(self, baseline: str) -> str:
-        """Return what a ratio is made of."""
+        """Return the formula of a ratio, in words."""
         what = "time" if self.is_elapsed else self.name
         if self.better == "higher":
             return f"{what} over {what} of {baseline}"

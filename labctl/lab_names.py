@@ -1,4 +1,4 @@
-"""Names that can be a folder's, a guest's, and a part of QEMU's comma-separated options. Pure."""
+"""Names that are safe for folders, guests and QEMU's comma-separated options. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 
 def safe_name(text: str, *, is_unique: bool = True, longest: int = _LONGEST) -> str:
-    """Return a text as a safe name; two texts never have the same one.
+    """Return a text as a safe name; different texts have different names.
 
-    What is safe stays as it is. Otherwise, or if the caller knows that another one may
-    read alike (not `is_unique`), a hash of the text follows.
+    A safe text is returned unchanged. Otherwise, or if another text may give the same
+    name (not `is_unique`), a hash of the text is appended.
     """
     name = _UNSAFE.sub("_", text)
     if is_unique and name == text and len(name) <= longest:

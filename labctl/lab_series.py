@@ -1,4 +1,4 @@
-"""A `series` file as quilt reads it: patches in their order, with options for patch(1)."""
+"""Parse a quilt `series` file: patches in order, with options for patch(1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HINT = "known options: -pN (components to strip, 1 by default), -R (apply in re
 class Entry:
     """A line that names a patch, relative to the file's folder; `line` counts from 1.
 
-    `strip` is the N of -pN, `reverse` whether the patch is taken back (-R).
+    `strip` is the N of -pN, `reverse` whether the patch is applied in reverse (-R).
     """
 
     line: int
@@ -24,7 +24,7 @@ class Entry:
 
 
 class SeriesFault(Exception):
-    """A line that quilt would not read, or that labctl cannot honour."""
+    """A line that is invalid, or not supported by labctl."""
 
     def __init__(self, line: int, what: str, hint: str) -> None:
         super().__init__(what)
@@ -34,17 +34,17 @@ class SeriesFault(Exception):
 
 
 def entries(content: bytes) -> list[Entry]:
-    """Return what a `series` file names.
+    """Return the patches in a `series` file.
 
     Raises:
-        SeriesFault: a line is not understood, or names a patch for the second time.
+        SeriesFault: a line is invalid, or names a patch for the second time.
     """
     found: list[Entry] = []
     for number, raw in enumerate(content.split(b"\n"), 1):
         try:
             text = raw.decode()
         except UnicodeDecodeError as error:
-            raise SeriesFault(number, "is not UTF-8 text", "rename the patch") from error
+            raise SeriesFault(number, "line is not UTF-8 text", "rename the patch") from error
         words = re.split(r"(?:^|\s)#", text, maxsplit=1)[0].split()
         if words:
             found.append(_entry(number, words))
@@ -52,7 +52,7 @@ def entries(content: bytes) -> list[Entry]:
     for entry in found:
         first = seen.setdefault(os.path.normpath(entry.name), entry.line)
         if first != entry.line:
-            what = f"names {entry.name} again, after line {first}"
+            what = f"duplicate patch {entry.name}, first in line {first}"
             raise SeriesFault(entry.line, what, "remove one of the two lines")
     return found
 
@@ -60,9 +60,9 @@ def entries(content: bytes) -> list[Entry]:
 def _entry(number: int, words: list[str]) -> Entry:
     name, *options = words
     if name.startswith("-"):
-        raise SeriesFault(number, f"names no patch before {name}", "write it like fix.patch -p1")
+        raise SeriesFault(number, f"expected a patch before {name}", "example: fix.patch -p1")
     if not name.isprintable():
-        raise SeriesFault(number, f"{name!a} is not the name of a file", "rename the patch")
+        raise SeriesFault(number, f"invalid file name {name!a}", "rename the patch")
     strip, reverse = "1", False
     while options:
         word = options.pop(0)
@@ -75,8 +75,8 @@ def _entry(number: int, words: list[str]) -> Entry:
         elif given := _STRIP.fullmatch(word):
             strip = given[1]
         elif word.startswith("-"):
-            raise SeriesFault(number, f"the option {word} is not supported", _HINT)
+            raise SeriesFault(number, f"unsupported option {word}", _HINT)
         else:
-            hint = f"the name of a patch cannot hold blanks; {_HINT}"
+            hint = f"names of patches cannot contain blanks; {_HINT}"
             raise SeriesFault(number, f"expected an option, got {word!r}", hint)
     return Entry(number, name, 1 if strip == "ab" else int(strip), reverse)

@@ -1,4 +1,4 @@
-"""What came with labctl: the lab.yaml of `labctl init`, its patches, the guest's kconfig."""
+"""Files installed with labctl: the lab.yaml of `labctl init`, its patches and kconfig fragments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ BASE_CONFIG = "guest/kconfig/base.config"
 
 
 def shipped(name: str) -> Path:
-    """Return a file or folder of the installed package, or of the checkout it runs from."""
+    """Return a file or folder of the installed package, or of the checkout."""
     package = Path(__file__).resolve().parent
     top, _, rest = name.partition("/")
     installed = package / f"_{top}" / rest

@@ -1,8 +1,8 @@
-"""Tabs in a YAML file: each reported, and read as spaces so that the rest is still judged.
+"""Report tabs in a YAML file, and replace them by spaces so that the rest is checked too.
 
-YAML forbids tabs where indentation is meant, and a parser stops at the first.
-How many spaces a tab stood for cannot be known, so the likely widths are tried
-and the one that leaves the fewest other mistakes is taken.
+YAML forbids tabs in indentation, and a parser stops at the first one. The number of spaces
+that a tab stands for is unknown, so likely widths are tried, and the one with the fewest
+other errors is used.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _OPENS = re.compile(r"(?::|-|[|>][+-]?[1-9]?[+-]?)\s*(?:#.*)?$")
 
 @dataclass(slots=True)
 class Repair:
-    """A text without tabs; `tabs` are the places of those that were a mistake."""
+    """A text without tabs; `tabs` are the (line, column) of those that were errors."""
 
     text: str
     tabs: list[tuple[int, int]]
     shifts: dict[int, int] = field(default_factory=dict)
 
     def restore(self, document: Document) -> Document:
-        """Return the parsed text with the columns of the file as written."""
+        """Return the parsed text with the columns of the original file."""
         return replace(
             document,
             keys={path: self._original(mark) for path, mark in document.keys.items()},
@@ -47,20 +47,20 @@ class Repair:
 def with_tabs(
     file: str, tabs: Sequence[tuple[int, int]], problems: Sequence[Problem], *, broken: bool
 ) -> list[Problem]:
-    """Return the problems with one for each line that has a tab.
+    """Return the problems with one added for each line that has a tab.
 
-    If the text did not parse even so, what the parser says after the first tab may
-    come from a tab read wrongly and is left out.
+    If the text does not parse even without tabs, errors after the first tab are left out:
+    they may be due to a wrong width.
     """
-    hint = "use spaces; most editors can do so for YAML files"
-    what = "a tab stands here, and YAML is indented by spaces"
+    hint = "indent by spaces; most editors can do so for YAML files"
+    what = "tab in indentation"
     mine = [Problem(file, line, column, "", what, hint) for line, column in tabs]
     first = min(line for line, _ in tabs) if tabs else 0
     return mine + [one for one in problems if not broken or one.line < first]
 
 
 def repair(text: str, cost: Callable[[str], Cost]) -> Repair:
-    """Replace the tabs of a YAML text that did not parse; `cost` judges a candidate."""
+    """Replace the tabs of a YAML text that did not parse; `cost` rates a candidate."""
     lines = text.split("\n")
     widths = dict.fromkeys(_tab_lines(lines))
     runs = _runs(sorted(widths), lines)
@@ -94,7 +94,7 @@ def _leading(line: str) -> str:
 
 
 def _tab_lines(lines: Sequence[str]) -> Iterator[int]:
-    """Yield the lines that have a tab in their indentation, outside of block scalars."""
+    """Yield the indices of lines with a tab in their indentation, outside block scalars."""
     block: int | None = None
     for i, line in enumerate(lines):
         spaces = len(line) - len(line.lstrip(" "))
@@ -109,7 +109,7 @@ def _tab_lines(lines: Sequence[str]) -> Iterator[int]:
 
 
 def _runs(numbers: Sequence[int], lines: Sequence[str]) -> list[list[int]]:
-    """Group lines that follow each other; blank lines in between belong to the run."""
+    """Group consecutive lines; blank lines between them belong to the run."""
     runs: list[list[int]] = []
     for i in numbers:
         if runs and all(_is_silent(lines[j]) for j in range(runs[-1][-1] + 1, i)):
@@ -120,7 +120,7 @@ def _runs(numbers: Sequence[int], lines: Sequence[str]) -> list[list[int]]:
 
 
 def _candidates(lines: Sequence[str], done: Sequence[str], run: Sequence[int]) -> list[list[str]]:
-    """Return the ways to read a run of lines, the likeliest first."""
+    """Return the possible indentations of a run of lines, the likeliest first."""
     before = [line for line in done[: run[0]] if not _is_silent(line)]
     after = next((line for line in lines[run[-1] + 1 :] if not _is_silent(line)), "")
     previous = len(_leading(before[-1])) if before else 0
@@ -153,7 +153,7 @@ def _spaced(line: str, width: int) -> str:
 
 
 def _inline(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """Replace tabs at which the scanner stops behind a dash, a colon or a value by one space."""
+    """Replace each tab at which the scanner stops, after a dash, colon or value, by a space."""
     places: list[tuple[int, int]] = []
     for _ in range(_MAX_INLINE):
         try:

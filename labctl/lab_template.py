@@ -12,7 +12,7 @@ from labctl.errors import HostError, UserError
 from labctl.lab_shape import file_schema
 from labctl.lab_shipped import BASE_CONFIG, shipped
 
-# What it refers to.
+# Files that lab.yaml refers to.
 _COMPANIONS = (
     BASE_CONFIG,
     "guest/kconfig/base.arm64.config",
@@ -26,32 +26,32 @@ _COMPANIONS = (
 
 
 def text() -> str:
-    """Return the lab's own commented lab.yaml."""
+    """Return labctl's own commented lab.yaml."""
     return shipped("lab.yaml").read_text(encoding="utf-8")
 
 
 def write(folder: Path, *, force: bool = False) -> list[Path]:
-    """Write a lab.yaml into a folder with the files it refers to, and return what was written.
+    """Write a lab.yaml and the files it refers to, and return the paths written.
 
-    Fragments and patches that are there already stay as they are.
+    Existing fragments and patches are kept.
 
     Raises:
-        UserError: there is a lab.yaml and `force` is not set.
+        UserError: a lab.yaml exists and `force` is not set.
         HostError: the folder cannot be written.
     """
     lab = folder / "lab.yaml"
     if not force and (lab.exists() or lab.is_symlink()):
         hint = "`labctl init --force` replaces it"
-        raise UserError("there is a lab.yaml already", where=str(lab), hint=hint)
+        raise UserError("file already exists", where=str(lab), hint=hint)
     written = []
     try:
         for source, target in _companions(folder):
             if not os.path.lexists(target):
                 files.replace(target, source.read_bytes())
                 written.append(target)
-        files.replace(lab, text())  # of a link, the link: what it points to is another lab
+        files.replace(lab, text())  # replaces a link itself: its target is another lab
     except OSError as error:
-        raise HostError(f"cannot be written: {error.strerror}", where=str(folder)) from error
+        raise HostError(f"folder cannot be written: {error.strerror}", where=str(folder)) from error
     return [lab, *written]
 
 
@@ -62,22 +62,22 @@ def _companions(folder: Path) -> list[tuple[Path, Path]]:
         source = shipped(name)
         if source.is_file():
             pairs.append((source, folder / name))
-        elif not (folder / name).exists():  # a series of the user's own stays whole
+        elif not (folder / name).exists():  # never add patches to the user's series
             files = sorted(one for one in source.iterdir() if one.is_file())
             pairs += [(one, folder / name / one.name) for one in files]
     return pairs
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of lab.yaml as it is written, sizes as text with units."""
+    """Return the JSON Schema of lab.yaml; sizes are numbers, or text with units."""
     schema = copy.deepcopy(file_schema())
     for part in [schema, *schema["$defs"].values()]:
         for value in part.get("properties", {}).values():
-            if "patternProperties" in value:  # only names of this pattern
+            if "patternProperties" in value:  # other names are invalid
                 value["additionalProperties"] = False
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "lab.yaml",
-        "description": "A lab for Linux mm developers: kernels, guests, experiments",
+        "description": "A labctl lab: kernels, guests and experiments.",
     }

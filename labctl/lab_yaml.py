@@ -1,8 +1,7 @@
-"""YAML as a tree that keeps what the writer wrote: raw text, quotes and places.
+"""Parse YAML to a tree that keeps each value's raw text, quoting and position.
 
-Nothing is guessed from the looks of a value: `6.10`, `off` and `1:30` stay
-text, and the declared type of their key decides later. A key that stands twice
-is a mistake here, not a silent win of the last one.
+Values are not typed by their form: `6.10`, `off` and `1:30` stay text, and the
+declared type of their key converts them later. A duplicate key is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ KeyPath = tuple[str | int, ...]
 
 
 class Text(str):
-    """A scalar's raw text; `quoted` if it stood in quotes or in a block."""
+    """A scalar's raw text; `quoted` is true for quoted and block scalars."""
 
     __slots__ = ("quoted",)
     quoted: bool
@@ -35,7 +34,7 @@ class Text(str):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
-    """A place in a file; both count from 1."""
+    """A position in a file; line and column count from 1."""
 
     line: int
     column: int
@@ -43,7 +42,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class YamlProblem:
-    """A mistake of form; `path` is the key's, () where there is none."""
+    """A syntax or structure error; `path` is that of the key, () if there is none."""
 
     mark: Mark
     what: str
@@ -57,10 +56,10 @@ Plain = dict[str, "Plain"] | list["Plain"] | Text | None
 
 @dataclass(slots=True)
 class Document:
-    """A file's content as dicts, lists and `Text`, and where each key path stands.
+    """A file as dicts, lists and `Text`, with the position of each key path.
 
-    `keys` holds the place of a key or list item's first character, `values` that
-    of the value when it stands beside its key.
+    `keys` has the position of a key or list item, `values` that of a value on the
+    same line as its key. A `broken` document has no values.
     """
 
     plain: Plain = None
@@ -70,20 +69,20 @@ class Document:
     broken: bool = False
 
     def key_mark(self, path: KeyPath) -> Mark:
-        """Return the place of the key itself, or of the nearest one around it."""
+        """Return the position of the key, or of the nearest enclosing key."""
         while path and path not in self.keys:
             path = path[:-1]
         return self.keys.get(path, Mark(1, 1))
 
     def mark(self, path: KeyPath) -> Mark:
-        """Return the place of the value, or of the nearest key around it."""
+        """Return the position of the value, or of the nearest enclosing key."""
         return self.values.get(path) or self.key_mark(path)
 
 
 def parse(text: str) -> Document:
-    """Read one YAML document; mistakes are in the result, nothing is raised.
+    """Return the parsed document, with its errors in `problems`; nothing is raised.
 
-    After a mistake of syntax the result is `broken`: it says where, and holds nothing.
+    After a syntax error the result is `broken` and has no values.
     """
     try:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
@@ -95,9 +94,9 @@ def parse(text: str) -> Document:
         what = f"the character U+{_code(error.character):04X} is not allowed in YAML"
         return _broken(YamlProblem(mark, what))
     except RecursionError:
-        return _broken(YamlProblem(Mark(1, 1), "is nested too deeply"))
+        return _broken(YamlProblem(Mark(1, 1), "nesting is too deep"))
     except (ValueError, OverflowError):  # an escape like "\U99999999"
-        return _broken(YamlProblem(Mark(1, 1), "holds an escape that is no character"))
+        return _broken(YamlProblem(Mark(1, 1), "invalid character escape"))
     builder = _Builder()
     if root is not None:
         builder.build(root)
@@ -115,27 +114,27 @@ def _code(character: object) -> int:
 _OPENED = re.compile("flow (?:sequence|mapping)|quoted scalar")
 _ADVICE = (
     ("expected a single document", "a lab.yaml is one document: remove the `---`"),
-    ("found duplicate anchor", "give each anchor a name of its own"),
-    ("mapping values are not allowed", "check the indentation, and put text with ': ' in quotes"),
-    ("expected <block end>", "check the indentation: keys of one mapping start in one column"),
-    ("could not find expected ':'", "each key is followed by a colon and a space"),
-    ("expected ',' or", "a `[` or `{` is not closed, or a comma is missing"),
-    ("cannot start any token", "put text that begins with this character in quotes"),
-    ("found unexpected end of stream", "a quote is not closed"),
+    ("found duplicate anchor", "use a different name for each anchor"),
+    ("mapping values are not allowed", "check the indentation, and quote text with ': '"),
+    ("expected <block end>", "check the indentation: keys of a mapping start in the same column"),
+    ("could not find expected ':'", "add a colon and a space after the key"),
+    ("expected ',' or", "close the `[` or `{`, or add the missing comma"),
+    ("cannot start any token", "quote text that starts with this character"),
+    ("found unexpected end of stream", "add the missing closing quote"),
 )
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> YamlProblem:
     place = error.problem_mark or error.context_mark
-    problem = error.problem or "is not YAML"
+    problem = error.problem or "syntax error"
     context = f"{error.context}: " if error.context else ""
     opening = error.context_mark
     if place and opening and opening.line < place.line and _OPENED.search(context):
-        # what is not closed is found missing lines below the place to mend
+        # The parser reports an unclosed bracket or quote lines below its start.
         problem, place = f"{problem} in line {place.line + 1}", opening
     mark = Mark(place.line + 1, place.column + 1) if place else Mark(1, 1)
     hint = next((text for sign, text in _ADVICE if sign in f"{context}{problem}"), None)
-    return YamlProblem(mark, f"this is not YAML: {context}{problem}", hint)
+    return YamlProblem(mark, f"invalid YAML: {context}{problem}", hint)
 
 
 class _TooMuch(Exception):
@@ -143,7 +142,7 @@ class _TooMuch(Exception):
 
 
 class _Builder:
-    """Turns nodes into plain values; counts what it makes, so aliases cannot explode."""
+    """Converts nodes to plain values, with a limit on their number because of aliases."""
 
     def __init__(self) -> None:
         self.document = Document()
@@ -163,19 +162,19 @@ class _Builder:
     def _value(self, node: yaml.Node, path: KeyPath) -> Plain:
         self._count += 1
         if self._count > _MAX_NODES:
-            raise _TooMuch(f"holds more than {_MAX_NODES} values once its aliases are filled in")
+            raise _TooMuch(f"more than {_MAX_NODES} values after expansion of aliases")
         if len(path) > _MAX_DEPTH:
-            raise _TooMuch(f"is nested more than {_MAX_DEPTH} deep")
+            raise _TooMuch(f"nesting is deeper than {_MAX_DEPTH} levels")
         if any(node is other for other in self._open):
-            what = "this anchor contains itself"
+            what = "anchor contains itself"
             problem = YamlProblem(_place(node), what, "remove the alias inside it", path, True)
             self.document.problems.append(problem)
             return None
         if node.tag not in _CORE_TAGS:
             name = node.tag.replace("tag:yaml.org,2002:", "!!")
-            self._problem(node, f"the tag {name} means nothing here", path, "remove it")
+            self._problem(node, f"unsupported tag {name}", path, "remove it")
         if not isinstance(node, yaml.CollectionNode) or node.flow_style:
-            self.document.values[path] = _place(node)  # a block starts lines below its key
+            self.document.values[path] = _place(node)  # a block starts below its key
         self._open.append(node)
         try:
             if isinstance(node, yaml.MappingNode):
@@ -198,10 +197,10 @@ class _Builder:
         result: dict[str, Plain] = {}
         first: dict[str, Mark] = {}
         merged: list[tuple[yaml.Node, yaml.Node]] = []
-        again: list[yaml.Node] = []  # keys in a row that stand twice
+        again: list[yaml.Node] = []  # consecutive duplicate keys
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self._problem(key, "a key must be one word", path)
+                self._problem(key, "expected one word as key", path)
             elif key.value == "<<" and key.style is None:
                 merged += self._merged(value, path)
             elif key.value in first:
@@ -213,20 +212,20 @@ class _Builder:
             self._twice(again, first, path)
             again = []
         self._twice(again, first, path)
-        for key, value in merged:  # what stands here wins over what is merged in
+        for key, value in merged:  # a mapping's own keys win over merged ones
             if key.value not in result:
                 result[key.value] = self._entry(key, value, path)
         return result
 
     def _twice(self, keys: list[yaml.Node], first: dict[str, Mark], path: KeyPath) -> None:
-        if len(keys) >= _ENTRY_KEYS:  # so many in a row are another entry, its name is missing
+        if len(keys) >= _ENTRY_KEYS:  # a whole second entry, whose name is missing
             names = ", ".join(key.value for key in keys)
-            what = f"the keys {names} stand twice in one mapping"
-            self._problem(keys[0], what, path, "is the line with a name missing above?")
+            what = f"duplicate keys {names}"
+            self._problem(keys[0], what, path, "is a line `NAME:` missing above?")
             return
         for key in keys:
             line = first[key.value].line
-            what = f"the key '{key.value}' stands twice: it is already in line {line}"
+            what = f"duplicate key '{key.value}', first in line {line}"
             self._problem(key, what, (*path, key.value), "remove or rename one of them")
 
     def _entry(self, key: yaml.Node, value: yaml.Node, path: KeyPath) -> Plain:
@@ -238,20 +237,20 @@ class _Builder:
         for source in sources:
             self._count += 1
             if self._count > _MAX_NODES:
-                raise _TooMuch("merges too much into one mapping")
+                raise _TooMuch("too many merged mappings")
             if not isinstance(source, yaml.MappingNode) or any(source is o for o in self._open):
-                what = "`<<` takes another mapping or a list of mappings"
+                what = "`<<`: expected a mapping or a list of mappings"
                 self._problem(source, what, path, "write `<<: *anchor`")
                 continue
             nested = []
             for key, value in source.value:
                 if not isinstance(key, yaml.ScalarNode):
-                    continue  # reported where the source itself stands
+                    continue  # reported at the merged mapping itself
                 if key.value == "<<":
                     nested.append(value)
                 else:
                     yield key, value
-            # The first of a name wins: a mapping's own keys before what it merges itself.
+            # The first value of a key wins, so own keys come before merged ones.
             for value in nested:
                 self._open.append(source)
                 yield from self._merged(value, path)

@@ -1,7 +1,7 @@
-"""Sizes, counts, shares and durations as people write them, and back.
+"""Parse and format sizes, counts, shares and durations.
 
-Every parser takes the raw text of a lab.yaml value (or a number, for callers
-that already have one) and raises `UnitError`, whose text shows a right example.
+Every parser takes the raw text of a lab.yaml value, or a number, and raises `UnitError`,
+whose hint is an example.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECONDS = {
     "d": Decimal(86400),
 }
 
-# Digits are bounded: nothing here is that large, and int() refuses thousands of digits.
+# The number of digits is limited, as int() rejects thousands of digits.
 _NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,12})?"
 SIZE_PATTERN = rf"^{_NUMBER} ?(?:[KMGT]iB?|B)?$"
 COUNT_PATTERN = rf"^{_NUMBER}(?:[KMGT]i)?$"
@@ -38,7 +38,7 @@ _SIZE_LIKE = re.compile(r"-?[0-9][0-9._]* ?(?:[kmgt]i?b?|b)", re.ASCII | re.IGNO
 
 
 class UnitError(ValueError):
-    """A value that is not what its key asks for; the text is one sentence, `hint` an example."""
+    """An invalid value; the text is one sentence, `hint` shows an example."""
 
     def __init__(self, what: str, hint: str | None = None) -> None:
         super().__init__(what)
@@ -48,21 +48,21 @@ class UnitError(ValueError):
 def _split(text: str, noun: str, example: str) -> tuple[Decimal, str]:
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
-        raise UnitError(f"{quote(text)} is not {noun}", f"write it like {example}")
+        raise UnitError(f"{quote(text)} is not {noun}", f"example: {example}")
     sign, number, unit = match.groups()
     return Decimal(sign + number), unit
 
 
 def _whole(value: Decimal, text: str, noun: str, example: str) -> int:
     if value != value.to_integral_value():
-        raise UnitError(f"{quote(text)} is not a whole {noun}", f"write it like {example}")
+        raise UnitError(f"{quote(text)} is not a whole {noun}", f"example: {example}")
     return int(value)
 
 
 def quote(text: str, limit: int = 40) -> str:
-    """Return `text` in quotes, on one line and not longer than a line of a message allows.
+    """Return `text` in quotes, on one line, cut to `limit` characters.
 
-    What a terminal would act on is a `?`.
+    Control characters become `?`.
     """
     line = " ".join(text.split(maxsplit=limit))[: limit + 1].rstrip()
     line = printable(line)
@@ -88,7 +88,7 @@ def _size_hint(number: Decimal, unit: str, example: str) -> str:
     letter = unit[:1].upper()
     if letter in "KMGT" and unit.lower().removesuffix("b").removesuffix("i") == letter.lower():
         return f"units are powers of 1024: did you mean {number}{letter}iB?"
-    return f"write it like {example}"
+    return f"example: {example}"
 
 
 def count(value: object) -> int:
@@ -99,7 +99,7 @@ def count(value: object) -> int:
     text = _text(value, noun, example)
     number, unit = _split(text, noun, example)
     if unit and unit not in _BINARY:
-        raise UnitError(f"{quote(text)} is not {noun}", f"write it like {example}")
+        raise UnitError(f"{quote(text)} is not {noun}", f"example: {example}")
     return _whole(number * _BINARY.get(unit, 1), text, "number", example)
 
 
@@ -111,7 +111,7 @@ def share(value: object) -> float:
     text = _text(value, noun, example)
     number, unit = _split(text, noun, example)
     if unit not in ("", "%"):
-        raise UnitError(f"{quote(text)} is not {noun}", f"write it like {example}")
+        raise UnitError(f"{quote(text)} is not {noun}", f"example: {example}")
     return float(number / 100 if unit else number)
 
 
@@ -123,18 +123,18 @@ def duration(value: object) -> float:
     text = _text(value, noun, example)
     number, unit = _split(text, noun, example)
     if unit and unit not in _SECONDS:
-        raise UnitError(f"{quote(text)} is not {noun}", f"write it like {example}")
+        raise UnitError(f"{quote(text)} is not {noun}", f"example: {example}")
     return float(number * _SECONDS.get(unit, Decimal(1)))
 
 
 def scalar(text: str) -> Scalar:
-    """Return the value of a setting or parameter by its looks.
+    """Return the value of a setting or parameter, typed by its form.
 
     `16Ki` and `3GiB` are ints, `4` is an int, `0.5` a float; everything else
-    (`never`, `off`, `1:30`, `0x10`, `007`) stays the text it is.
+    (`never`, `off`, `1:30`, `0x10`, `007`) stays text.
 
     Raises:
-        UnitError: it looks like a size and is none (`3GB`), which would
+        UnitError: the text resembles a size but is invalid (`3GB`); it would
             otherwise reach the guest as text.
     """
     if _INTEGER.fullmatch(text):
@@ -145,24 +145,24 @@ def scalar(text: str) -> Scalar:
         try:
             return size(text)
         except UnitError as error:
-            hint = f"{error.hint}; put it in quotes if it is meant as text"
+            hint = f"{error.hint}; put it in quotes if it is text"
             raise UnitError(str(error), hint) from error
     return text
 
 
 def text(value: Scalar) -> str:
-    """Return a value as it is given to a kernel or a program: 0.00001, never 1e-05."""
+    """Return a value as text for a kernel or a program: 0.00001, never 1e-05."""
     return f"{Decimal(repr(value)):f}" if isinstance(value, float) else str(value)
 
 
 def _text(value: object, noun: str, example: str) -> str:
     if isinstance(value, str):
         return value
-    raise UnitError(f"must be {noun}, and is {kind(value)}", f"write it like {example}")
+    raise UnitError(f"expected {noun}, got {kind(value)}", f"example: {example}")
 
 
 def kind(value: object) -> str:
-    """Return what a value of a file is, for "…, and is a list"."""
+    """Return the kind of a value from a file, for "expected …, got a list"."""
     if isinstance(value, dict):
         return "a mapping (keys and values)"
     if isinstance(value, list | tuple):

@@ -120,8 +120,8 @@ def test_an_architecture_beside_a_base_is_a_mistake(lab_of):
     text = LAB.replace("base: stock,", "base: stock, arch: arm64,")
     ((key, what, hint),) = mistakes(lab_of, "", text)
     assert key == "kernels.mine.arch"
-    assert "beside `base:`" in what
-    assert "brings its architecture along" in hint
+    assert "conflicts with `base:`" in what
+    assert "architecture of its base" in hint
 
 
 def test_an_unknown_architecture_is_told(lab_of):
@@ -139,7 +139,7 @@ def test_what_arm64_does_not_have_is_told_before_anything_is_built(lab_of, key, 
     lab_of(f"defaults: {{{key}: {value}}}")
     ((path, what, hint),) = mistakes(lab_of, f"defaults: {{arch: arm64, {key}: {value}}}")
     assert path == f"defaults.{key}"
-    assert f"{value} is not there for arm64" in what
+    assert f"{value} is not supported on arm64" in what
     assert hint == f"{key}: {instead}"
 
 

@@ -86,7 +86,7 @@ def test_a_value_that_linux_cannot_read_is_refused(value):
 def test_an_open_quote_would_swallow_what_follows():
     assert line_fault('a="b c" d') is None
     assert line_fault("a\nb\n") is None
-    assert "not closed" in line_fault('a="b c')[0]
+    assert "unclosed" in line_fault('a="b c')[0]
 
 
 def test_a_line_is_cut_into_words_as_linux_does():

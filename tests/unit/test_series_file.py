@@ -44,11 +44,11 @@ def test_names_keep_their_folders_and_signs():
         (b"a.patch -pone\n", 1, "-pone"),
         (b"a.patch -l -p1\n", 1, "-l"),
         (b"a.patch b.patch\n", 1, "b.patch"),
-        (b"a.patch\n-p1 b.patch\n", 2, "no patch before -p1"),
-        (b"a.patch\nb.patch\n./a.patch\n", 3, "again, after line 1"),
-        (b"a.patch\nmm/../a.patch -R\n", 2, "again, after line 1"),
+        (b"a.patch\n-p1 b.patch\n", 2, "expected a patch before -p1"),
+        (b"a.patch\nb.patch\n./a.patch\n", 3, "first in line 1"),
+        (b"a.patch\nmm/../a.patch -R\n", 2, "first in line 1"),
         (b"a.patch\nb\xff.patch\n", 2, "UTF-8"),
-        (b"a\0b.patch\n", 1, "not the name of a file"),
+        (b"a\0b.patch\n", 1, "invalid file name"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_with_its_line(text, line, what):
