@@ -20,7 +20,7 @@ PACKAGES := bc bison build-essential busybox-static ccache chromium cpio dropbea
 # For `arch: arm64`: the cross compiler with its C library, QEMU, and a gdb that knows it.
 ARM64_PACKAGES := gcc-aarch64-linux-gnu gdb-multiarch libc6-dev-arm64-cross qemu-system-arm
 
-.PHONY: help setup packages lab arm64 test verify lint workflows bench docs reference clean
+.PHONY: help setup packages lab arm64 test verify lint workflows bench docs reference man clean
 
 help: ## Show what there is to make.
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -84,6 +84,9 @@ docs: setup ## Build the documentation as a site in build/site; a broken link is
 
 reference: setup ## Write docs/reference again from the code.
 	$(VENV)/bin/python docs/generate
+
+man: setup ## Write man pages: man -M build/man labctl-run
+	$(VENV)/bin/python docs/generate/man.py build/man/man1
 
 clean: ## Remove what the lab built and measured; the virtual environment stays.
 	if [[ -x $(LABCTL) ]]; then $(LABCTL) down; fi

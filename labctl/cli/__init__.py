@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
-from labctl.cli import bisect, checks, doctor, ending, guests, inside, lab, nightly, runs
+from labctl.cli import (
+    bisect,
+    checks,
+    completion,
+    doctor,
+    ending,
+    guests,
+    inside,
+    lab,
+    nightly,
+    runs,
+)
 from labctl.cli.root import labctl
 
 # The order in which `labctl --help` lists the commands.
-for _module in (lab, doctor, guests, inside, runs, checks, nightly, bisect):
+for _module in (lab, doctor, guests, inside, runs, checks, nightly, bisect, completion):
     for _command in _module.COMMANDS:
         labctl.add_command(_command)
 
