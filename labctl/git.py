@@ -45,7 +45,7 @@ _NO_FILTER = {"clean": "", "smudge": "", "process": "", "required": "false"}
 
 
 def environment(ceiling: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what git, or a program that runs git, is given beside `proc.environment`.
+    """Return what git, or a program that runs git, is given beside `environment.of_child`.
 
     No repository is found in the folder `ceiling` or above; `more` are further settings.
     """

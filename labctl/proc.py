@@ -1,22 +1,18 @@
 """The only place that starts a process.
 
-`run` waits for a program, `spawn` owns one for the length of a `with` block,
-`launch` starts one that is meant to outlive labctl (a guest of `labctl up`).
-What `run` and `spawn` began dies with labctl, even by SIGKILL: every child asks
-the kernel for a parent-death signal.
+`run` runs a program to its end, `spawn` runs one during a `with` block, `foreground` gives
+one the terminal, `launch` starts one that outlives labctl (a guest of `labctl up`). The
+kernel kills all but the last when labctl dies or the thread that started them ends: see
+`parent_death`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import re
 import resource
-import select
 import shlex
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,36 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from labctl import environment, parent_death, process_table, signals
 from labctl.errors import CommandError, HostError
 
 Argument = str | Path
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 _TERMINATE_SECONDS = 3.0
-# A signal that comes right before a system call is heard when the call returns.
+# A signal that arrives just before a system call is handled only after the call returns.
 _STEP_SECONDS = 1.0
-# What was killed gives its memory back first: a large guest's takes a while.
+# A killed process first frees its memory, which takes long for a large guest.
 _REAP_SECONDS = 300.0
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-# Variables that steer the tools that labctl runs: another repository, other flags, files
-# read besides. By tool: locale, git, patch, tar and xz, make, compilers, shells.
-_STEERING = re.compile(
-    r"LANGUAGE|LC_\w+"
-    r"|GIT_\w+"
-    r"|POSIXLY_CORRECT|PATCH_\w+|VERSION_CONTROL|SIMPLE_BACKUP_SUFFIX|QUOTING_STYLE"
-    r"|TAR_OPTIONS|XZ_OPT|XZ_DEFAULTS"
-    r"|(GNU)?MAKE(FILES|FLAGS|LEVEL|OVERRIDES)|MFLAGS"
-    r"|CPATH|C_INCLUDE_PATH|LIBRARY_PATH|COMPILER_PATH|GCC_\w+|LD_RUN_PATH|SOURCE_DATE_EPOCH"
-    r"|DEPENDENCIES_OUTPUT|SUNPRO_DEPENDENCIES"
-    r"|BASH_ENV|ENV|CDPATH|GREP_OPTIONS"
-)
-_running: set[int] = set()  # what `spawn` owns now
+_running: set[int] = set()  # pids of the programs of `spawn`
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A program that ended; `status` is negative for the signal that ended it."""
+    """A program that ended; `status` is -N if signal N killed it."""
 
     argv: tuple[str, ...]
     status: int
@@ -65,24 +46,6 @@ class Completed:
     def text(self) -> str:
         """Standard output as text, undecodable bytes replaced."""
         return self.stdout.decode("utf-8", "replace")
-
-
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of every child: this process's, in the C locale, plus `extra`.
-
-    What would change the result of a tool behind labctl's back is left out.
-    """
-    env = {k: v for k, v in os.environ.items() if not _STEERING.fullmatch(k)}
-    return env | {"LC_ALL": "C"} | dict(extra or {})
-
-
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    def prepare() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before the request was in place
-            os._exit(127)
-
-    return prepare
 
 
 def _start(
@@ -97,19 +60,22 @@ def _start(
     foreground: bool = False,
 ) -> subprocess.Popen[bytes]:
     words = [str(word) for word in argv]
+    variables = None if foreground else environment.of_child(env)
     try:
+        if bound:
+            parent_death.check(words[0], cwd, os.environ if variables is None else variables)
         return subprocess.Popen(
-            words,
+            parent_death.command(words) if bound else words,
             cwd=cwd,
-            env=None if foreground else environment(env),
+            env=variables,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            # A group of its own keeps the terminal's Ctrl-C and hang-up from it. A
-            # session of its own would too, and cost 20 % of the time that two
-            # guests need to boot: the scheduler balances sessions (autogroup).
+            # In its own process group, the program does not receive Ctrl-C and the hang-up
+            # of the terminal. A session would also do, but the boot of two guests then
+            # takes 20 % longer: the scheduler balances sessions (autogroup).
+            # No other option that has subprocess use fork instead of vfork.
             process_group=None if foreground else 0,
-            preexec_fn=_die_with_parent(os.getpid()) if bound else None,
         )
     except FileNotFoundError as error:
         if cwd is not None and not cwd.is_dir():
@@ -122,32 +88,8 @@ def _start(
         raise HostError(f"{words[0]} cannot be started: {error.strerror}") from error
 
 
-@contextmanager
-def _deferred_signals() -> Iterator[None]:
-    """Have the handlers of signals that end labctl run after the block, not within it.
-
-    What a handler raises while a program is being started would leave the program without
-    an owner. Handlers are exchanged, since a mask would leave the signal to another thread.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python runs handlers in the main thread only
-        return
-    came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in _ENDING}
-    theirs = {number: each for number, each in handlers.items() if callable(each)}
-    for number in theirs:
-        signal.signal(number, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in theirs.items():
-            signal.signal(number, handler)
-    for late in came:
-        theirs[signal.Signals(late)](late, None)
-
-
 def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    # The child leads its own group, so its pid is the group's id until it is reaped.
+    # The child's pid is its group's id, and is not reused before the child is reaped.
     if process.poll() is None:
         try:
             os.killpg(process.pid, number)
@@ -164,10 +106,10 @@ def _owned(
     stdout: int | IO[bytes],
     stderr: int | IO[bytes],
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program; kill what is left of it and its group, and reap it, at the block's end."""
+    """Start a program; at the block's end, kill its process group and reap it."""
     popen = None
     try:
-        with _deferred_signals():
+        with signals.deferred():
             popen = _start(
                 argv, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, bound=True
             )
@@ -180,22 +122,22 @@ def _owned(
 
 def _wait(popen: subprocess.Popen[bytes], timeout_seconds: float) -> int | None:
     try:
-        return popen.wait(timeout_seconds)  # which sleeps 50 ms at most at a time
+        return popen.wait(timeout_seconds)  # sleeps at most 50 ms at a time
     except subprocess.TimeoutExpired:
         return None
 
 
 def _reap(popen: subprocess.Popen[bytes]) -> int:
-    """Wait for what was killed; return its status.
+    """Wait for a killed program and return its status.
 
     Raises:
-        HostError: it is still there, in a system call that does not end.
+        HostError: it does not end: it hangs in a system call.
     """
     status = _wait(popen, _REAP_SECONDS)
     if status is None:
         raise HostError(
             f"process {popen.pid} was killed and does not end",
-            hint="`dmesg` may say what it awaits",
+            hint="`dmesg` may show the system call it hangs in",
         )
     return status
 
@@ -203,7 +145,10 @@ def _reap(popen: subprocess.Popen[bytes]) -> int:
 def _communicate(
     popen: subprocess.Popen[bytes], stdin: bytes, timeout_seconds: float
 ) -> tuple[bytes, bytes]:
-    """Feed a program and return its outputs, in steps; raises TimeoutExpired."""
+    """Write stdin to a program and return stdout and stderr; raise TimeoutExpired.
+
+    Waits in steps, so that signals are handled in time.
+    """
     deadline = time.monotonic() + timeout_seconds
     given: bytes | None = stdin
     while True:
@@ -211,15 +156,15 @@ def _communicate(
         try:
             return popen.communicate(given, timeout=min(_STEP_SECONDS, left))
         except subprocess.TimeoutExpired:
-            given = None  # it is kept for the next step
+            given = None  # `communicate` keeps its input for the next call
             if left <= _STEP_SECONDS:
                 raise
 
 
 def _outputs(popen: subprocess.Popen[bytes]) -> bytes:
-    """Return what a killed program had said.
+    """Return stdout and stderr of a killed program.
 
-    A child of it in another session may live on and hold its outputs open.
+    A child of it in another session may still run and keep both open.
     """
     try:
         stdout, stderr = _communicate(popen, b"", _TERMINATE_SECONDS)
@@ -237,11 +182,11 @@ def run(
     timeout_seconds: float,
     check: bool = True,
 ) -> Completed:
-    """Run a program to its end and return what it printed.
+    """Run a program to its end and return its output.
 
     Raises:
-        CommandError: it failed and `check` is set, or it outlived its deadline.
-        HostError: it could not be started.
+        CommandError: its status is not 0 and `check` is set, or the deadline expired.
+        HostError: it cannot be started.
     """
     began = time.monotonic()
     with _owned(
@@ -270,16 +215,19 @@ def run(
 
 
 def ending(status: int) -> str:
-    """Return how a program ended, in words; `status` is negative for a signal, or a shell's."""
+    """Return how a program ended, in words.
+
+    `status` is -N for signal N, or 128 + N if a shell reported it.
+    """
     number = -status if status < 0 else status - 128
     try:
         name = signal.Signals(number).name
     except ValueError:
         return f"ended with status {status}"
-    told = f"was killed by {name}" if status < 0 else f"ended with status {status} ({name})"
+    text = f"was killed by {name}" if status < 0 else f"ended with status {status} ({name})"
     if number == signal.SIGKILL:
-        return f"{told}, perhaps by the kernel's OOM killer (`dmesg` tells)"
-    return told
+        return f"{text}, perhaps by the kernel's OOM killer (see `dmesg`)"
+    return text
 
 
 def _tail(data: bytes, lines: int = 20) -> str:
@@ -287,84 +235,30 @@ def _tail(data: bytes, lines: int = 20) -> str:
 
 
 class Process:
-    """A running program and the right to end it."""
+    """A running program that the caller may end."""
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self._popen = popen
 
     @property
     def pid(self) -> int:
-        """The process id, which is also its process group."""
+        """The process id, also the id of its process group."""
         return self._popen.pid
 
     def poll(self) -> int | None:
-        """Return the exit status, or None while it runs."""
+        """Return the exit status, None while it runs."""
         return self._popen.poll()
 
     def wait(self, timeout_seconds: float) -> int | None:
-        """Return the exit status, or None if it still runs after `timeout_seconds`."""
+        """Return the exit status, None if it still runs after `timeout_seconds`."""
         return _wait(self._popen, timeout_seconds)
 
     def end(self) -> int:
-        """End it and all of its group: terminate, then kill. Always reaps; safe to call twice."""
+        """Send its process group SIGTERM, then SIGKILL; reap it. May be called again."""
         _kill_group(self._popen, signal.SIGTERM)
         if self.wait(_TERMINATE_SECONDS) is None:
             _kill_group(self._popen, signal.SIGKILL)
         return _reap(self._popen)
-
-
-def started_ticks(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot: with its pid, its identity."""
-    fields = _stat(pid)
-    return None if not fields or fields[0] == "Z" else int(fields[19])
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the state on, none if there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return []
-    # The program's name stands in parentheses and may itself hold some.
-    return stat.rpartition(")")[2].split()
-
-
-class Found:
-    """A process that an earlier labctl launched, found again by pid and start time."""
-
-    def __init__(self, pid: int, ticks: int | None) -> None:
-        self.pid = pid
-        self._ticks = ticks
-
-    def poll(self) -> int | None:
-        """Return None while it runs, 0 when it is gone: its status was its parent's to know."""
-        return None if self._ticks is not None and started_ticks(self.pid) == self._ticks else 0
-
-    def end(self) -> int:
-        """End it: terminate, then kill. Safe if it is gone, or its pid is somebody else's now."""
-        try:
-            descriptor = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return 0
-        try:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                # After the descriptor is held, the pid cannot come to mean another process.
-                if self.poll() is not None:
-                    return 0
-                signal.pidfd_send_signal(descriptor, number)
-                _await_end(descriptor, _TERMINATE_SECONDS)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(descriptor)
-        return 0
-
-
-def _await_end(descriptor: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        if select.select([descriptor], [], [], min(_STEP_SECONDS, left))[0]:
-            return
 
 
 @contextmanager
@@ -375,7 +269,10 @@ def spawn(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
 ) -> Iterator[Process]:
-    """Own a running program for the length of the block; its output is appended to `log`."""
+    """Run a program during the block; append its output to `log`.
+
+    The program is killed when the thread that started it ends.
+    """
     with (
         _output(log) as out,
         _owned(
@@ -391,33 +288,27 @@ def spawn(
 
 
 def cpu_seconds() -> float:
-    """Return the CPU time of this process and of all it began by `run` or `spawn`, cumulative.
+    """Return the total CPU time of this process and of all programs of `run` and `spawn`.
 
-    Of those that still run it counts in ticks of the kernel (10 ms); a child's own
-    children count once it has waited for them.
+    The resolution for running programs is one tick of the kernel (10 ms). The children of
+    a program count after it has waited for them.
     """
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    living = sum(_ticks_of(pid) for pid in _running) / _TICKS_PER_SECOND
+    living = sum(map(process_table.cpu_seconds, _running))
     return living + sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def _ticks_of(pid: int) -> int:
-    # utime, stime, cutime, cstime; what was reaped meanwhile is among this process's children
-    fields = _stat(pid)
-    return sum(map(int, fields[11:15])) if fields else 0
-
-
 def foreground(argv: Sequence[Argument], *, cwd: Path | None = None) -> int:
-    """Run a program that has the terminal to itself; return its status as a shell tells it.
+    """Run a program that uses the terminal; return its status as a shell does: 128 + signal.
 
-    It runs in the user's own locale, and Ctrl-C is the program's to handle.
+    It runs in the user's locale and handles Ctrl-C itself.
 
     Raises:
-        HostError: it could not be started.
+        HostError: it cannot be started.
     """
     before = signal.getsignal(signal.SIGINT)
     if before != signal.SIG_IGN:
-        # A handler, for the program would inherit that it is ignored.
+        # A handler that does nothing: the program would inherit SIG_IGN.
         signal.signal(signal.SIGINT, lambda *_: None)
     try:
         popen = _start(
@@ -452,10 +343,10 @@ def launch(
 ) -> Process:
     """Start a program that outlives labctl.
 
-    `record` is given its pid, to end it later, before any signal can end labctl; if it
-    fails, the program is ended at once.
+    `record` stores the pid. No signal ends labctl before it returns; if it fails, the
+    program is ended.
     """
-    with _output(log) as out, _deferred_signals():
+    with _output(log) as out, signals.deferred():
         process = Process(
             _start(
                 argv,

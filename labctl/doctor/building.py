@@ -18,6 +18,7 @@ PACKAGES = {
     "patch": "patch",
     "xz": "xz-utils",
     "flock": "util-linux",
+    "setpriv": "util-linux",
     "busybox": "busybox-static",
 }
 # An unpacked source has 1.5 to 1.7 GiB, a build of it 0.2 GiB, a debug build more.

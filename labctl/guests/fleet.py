@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from labctl import files, flock, proc
+from labctl import files, flock, proc, process_table
 from labctl.errors import GuestError, HostError, LabError, UserError
 from labctl.guests import launchers, processes, qemu, records
 from labctl.guests.guest import Guest, GuestSpec, State, prepare_folder
@@ -145,7 +145,7 @@ class Fleet:
         records.write(spec.folder, Record(spec=spec))
 
         def record(pid: int) -> None:
-            records.write(spec.folder, Record(pid, proc.started_ticks(pid), spec))
+            records.write(spec.folder, Record(pid, process_table.started_ticks(pid), spec))
 
         mark = {processes.MARK: spec.name}
         try:
@@ -188,7 +188,7 @@ class Fleet:
             f"no guest {name} is up (up: {known})", hint="`labctl up` starts the lab's guests"
         )
 
-    def _machines(self, name: str) -> list[proc.Found]:
+    def _machines(self, name: str) -> list[process_table.Found]:
         """Return the QEMU of a guest if it runs; without a good record, all there are."""
         record = records.read(self.spec_folder(name))
         machine = record.machine() if record else None
@@ -267,7 +267,9 @@ class Fleet:
             "console": str(console.path),
         }
 
-    def _state_of(self, name: str, spec: GuestSpec | None, machines: Sequence[proc.Found]) -> State:
+    def _state_of(
+        self, name: str, spec: GuestSpec | None, machines: Sequence[process_table.Found]
+    ) -> State:
         if not machines:
             return State.GONE
         if spec is None:

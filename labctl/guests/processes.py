@@ -9,22 +9,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labctl import proc
+from labctl import process_table
 
 MARK = "LABCTL_GUEST"
 _GONE = " (deleted)"  # proc(5) of a folder that was removed
 
 
-def of(guests: Path) -> dict[str, list[proc.Found]]:
+def of(guests: Path) -> dict[str, list[process_table.Found]]:
     """Return the running QEMUs of the guests whose folders lie in `guests`, by their names."""
     root = os.path.realpath(guests)
-    found: dict[str, list[proc.Found]] = {}
+    found: dict[str, list[process_table.Found]] = {}
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208
-        ticks = proc.started_ticks(pid)
+        ticks = process_table.started_ticks(pid)
         name = _guest(pid, root)
         # Looked at twice: the pid means the same process still.
-        if name and ticks is not None and proc.started_ticks(pid) == ticks:
-            found.setdefault(name, []).append(proc.Found(pid, ticks))
+        if name and ticks is not None and process_table.started_ticks(pid) == ticks:
+            found.setdefault(name, []).append(process_table.Found(pid, ticks))
     return found
 
 

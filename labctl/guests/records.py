@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labctl import files, proc
+from labctl import files, process_table
 from labctl.errors import UserError
 from labctl.guests import qemu
 from labctl.guests.qemu import GuestSpec
@@ -34,11 +34,11 @@ class Record:
     started_ticks: int | None = None
     spec: GuestSpec | None = None
 
-    def machine(self) -> proc.Found | None:
+    def machine(self) -> process_table.Found | None:
         """Return the QEMU on record, if it runs."""
         if self.pid is None or self.started_ticks is None:
             return None
-        found = proc.Found(self.pid, self.started_ticks)
+        found = process_table.Found(self.pid, self.started_ticks)
         return found if found.poll() is None else None
 
 
@@ -99,7 +99,9 @@ def remove(folder: Path) -> None:
 def note_paused(folder: Path) -> None:
     """Note, before a guest is paused, that this process will resume it."""
     mine = os.getpid()
-    files.write_json(folder / PAUSED, {"pid": mine, "started_ticks": proc.started_ticks(mine)})
+    files.write_json(
+        folder / PAUSED, {"pid": mine, "started_ticks": process_table.started_ticks(mine)}
+    )
 
 
 def note_resumed(folder: Path) -> None:
@@ -115,7 +117,7 @@ def is_forsaken(folder: Path) -> bool:
     by = files.read_json(path)
     pid, ticks = by.get("pid"), by.get("started_ticks")
     return not (isinstance(pid, int) and isinstance(ticks, int)) or (
-        proc.started_ticks(pid) != ticks
+        process_table.started_ticks(pid) != ticks
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from labctl import proc
+from labctl import process_table
 from labctl.cli import labctl
 from labctl.errors import GuestError, HostError, UserError
 from labctl.guests import processes, records
@@ -226,7 +226,7 @@ def test_a_starter_that_is_killed_before_the_pid_is_on_record_leaves_a_known_gue
     assert (row["name"], row["pid"]) == ("stock", orphan)
     assert fleet.up([spec(fleet)], SECONDS) == {"stock": "unchanged"}
     fleet.down("stock")
-    assert proc.started_ticks(orphan) is None
+    assert process_table.started_ticks(orphan) is None
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_guest_without_a_record_is_found_and_ended(fleet, lost):
     assert fleet.names() == ["stock"]
     assert [row["pid"] for row in fleet.status()] == [old]
     fleet.down("stock")
-    assert proc.started_ticks(old) is None
+    assert process_table.started_ticks(old) is None
     assert fleet.names() == []
 
 

@@ -11,7 +11,7 @@ import faketree
 import pytest
 
 import labctl
-from labctl import checkout, proc
+from labctl import checkout, environment, proc
 from labctl.errors import UserError
 from labctl.experiments import provenance
 from labctl.kernels import examine, series
@@ -129,7 +129,7 @@ def test_every_variable_that_git_calls_its_own_is_kept_from_it(monkeypatch):
     ).stdout.split()
     assert "GIT_DIR" in names
     enter(monkeypatch, dict.fromkeys(names, "x"))
-    assert not set(names) & proc.environment().keys()
+    assert not set(names) & environment.of_child().keys()
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_every_variable_that_git_calls_its_own_is_kept_from_it(monkeypatch):
 )  # fmt: skip
 def test_what_steers_a_tool_is_kept_from_it(monkeypatch, name):
     monkeypatch.setenv(name, "x")
-    assert name not in proc.environment()
+    assert name not in environment.of_child()
 
 
 @pytest.mark.parametrize("variables", ENVIRONMENTS)

@@ -15,7 +15,11 @@ LAYERS = {
     "units": 0,
     "files": 1,
     "flock": 1,
+    "environment": 1,
+    "parent_death": 1,
+    "process_table": 1,
     "proc": 1,
+    "signals": 1,
     "git": 2,
     "checkout": 2,
     "lab": 2,  # and lab_*.py

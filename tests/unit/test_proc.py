@@ -2,18 +2,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from labctl import proc
+from labctl import parent_death, proc, process_table
 from labctl.errors import CommandError, HostError
 
 
 def wait_until_gone(pid, seconds=5.0):
     deadline = time.monotonic() + seconds
-    while proc.started_ticks(pid) is not None:
+    while process_table.started_ticks(pid) is not None:
         assert time.monotonic() < deadline, f"process {pid} is still there"
         time.sleep(0.01)
 
@@ -47,6 +49,97 @@ def test_a_missing_folder_is_named(tmp_path):
         proc.run(["true"], cwd=tmp_path / "nowhere", timeout_seconds=10)
 
 
+def test_a_file_that_is_not_executable_cannot_be_started(tmp_path):
+    notes = tmp_path / "notes"
+    notes.write_text("text")
+    for program in (notes, tmp_path):
+        with pytest.raises(HostError, match="cannot be started: Permission denied"):
+            proc.run([program], timeout_seconds=10)
+
+
+def test_an_executable_file_further_back_in_path_is_started(monkeypatch, tmp_path):
+    for folder, mode in (("first", 0o600), ("second", 0o700)):
+        program = tmp_path / folder / "tool"
+        program.parent.mkdir()
+        program.write_text("#!/bin/sh\necho $0")
+        program.chmod(mode)
+    monkeypatch.setenv("PATH", f"{tmp_path}/none:{tmp_path}/first:{tmp_path}/second")
+    assert proc.run(["tool"], timeout_seconds=10).text == f"{tmp_path}/second/tool\n"
+    done = proc.run(["./tool"], cwd=tmp_path / "second", timeout_seconds=10)
+    assert (done.argv, done.text) == (("./tool",), "./tool\n")
+
+
+def test_setpriv_and_the_shell_leave_words_and_pid_as_they_are(tmp_path):
+    words = ["sh", "-c", 'echo $$; printf "%s\\n" "$0" "$@"', "-x", "a b", "", "*", "$HOME", "--"]
+    log = tmp_path / "log"
+    with proc.spawn(words, log=log) as process:
+        assert process.wait(60) == 0
+    assert log.read_text().splitlines() == [str(process.pid), *words[3:]]
+
+
+def test_a_program_is_not_executed_if_its_starter_died_before_setpriv_ran(tmp_path, monkeypatch):
+    orphan = tmp_path / "orphan"
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # any other than the parent
+    command = parent_death.command(["touch", str(orphan)])
+    assert subprocess.run(command, check=False).returncode != 0
+    assert not orphan.exists()
+
+
+@pytest.mark.timeout(120)
+def test_a_thousand_programs_start_beside_eight_busy_threads():
+    stop = threading.Event()
+    shared = threading.Lock()
+
+    def work():
+        while not stop.is_set():
+            with shared:  # locks of Python and of malloc are what a fork copies while held
+                bytearray(100_000)
+            time.sleep(0.0005)  # else the starts wait for the interpreter, not for the kernel
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(1000):
+            proc.run(["true"], timeout_seconds=60)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+
+
+def test_a_program_is_killed_when_the_thread_that_started_it_ends(tmp_path):
+    log = tmp_path / "log"
+    started = []
+    with ExitStack() as stack:
+
+        def start():
+            words = ["sh", "-c", "echo begun; exec sleep 1000"]
+            started.append(stack.enter_context(proc.spawn(words, log=log)))
+            wait_until_told(log)
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        thread.join(60)
+        assert started[0].wait(60) == -signal.SIGKILL
+
+
+def test_a_launched_program_outlives_the_thread_that_started_it(tmp_path):
+    started = []
+    words = ["sh", "-c", "echo begun; exec sleep 1000"]
+
+    def start():
+        log = tmp_path / "log"
+        started.append(proc.launch(words, log=log, record=lambda _: None))
+        wait_until_told(log)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join(60)
+    assert started[0].wait(0.5) is None
+    started[0].end()
+
+
 def test_a_deadline_ends_the_whole_group():
     with pytest.raises(CommandError, match="did not end within"):
         proc.run(["sh", "-c", "sleep 1000 & echo $!; wait"], timeout_seconds=0.3)
@@ -57,7 +150,7 @@ def test_a_deadline_holds_where_a_child_in_another_session_keeps_the_output_open
     with pytest.raises(CommandError, match="did not end within") as caught:
         proc.run(["sh", "-c", "setsid sleep 1000 & echo $!; wait"], timeout_seconds=0.5)
     child = int(caught.value.output)
-    assert proc.started_ticks(child) is not None
+    assert process_table.started_ticks(child) is not None
     os.kill(child, signal.SIGKILL)
 
 
@@ -104,7 +197,7 @@ def test_what_was_spawned_dies_with_its_owner(tmp_path, ending):
     )
     owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     pid = int(owner.stdout.readline())
-    assert proc.started_ticks(pid) is not None
+    assert process_table.started_ticks(pid) is not None
     owner.send_signal(ending)
     owner.wait(60)
     wait_until_gone(pid)
@@ -115,7 +208,7 @@ def test_a_command_that_is_ended_takes_its_childrens_children_along(ending):
     program = (
         # whatever the tests were started with, nohup say
         f"import signal; signal.signal({int(ending)}, signal.SIG_DFL)\n"
-        "import time; from pathlib import Path; from labctl import cli, proc\n"
+        "import time; from pathlib import Path; from labctl import cli, proc, process_table\n"
         "def action():\n"
         "    with proc.spawn(['sh', '-c', 'sleep 999 & echo $!; wait'], log=Path('/dev/stderr')):\n"
         "        while True: time.sleep(0.2)\n"
@@ -123,7 +216,7 @@ def test_a_command_that_is_ended_takes_its_childrens_children_along(ending):
     )
     owner = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
     pid = int(owner.stderr.readline())
-    assert proc.started_ticks(pid) is not None
+    assert process_table.started_ticks(pid) is not None
     owner.send_signal(ending)
     assert owner.wait(60) == 128 + ending
     wait_until_gone(pid)
@@ -154,7 +247,8 @@ def test_a_signal_that_comes_while_a_program_starts_ends_the_program_too(tmp_pat
 def test_what_was_launched_outlives_its_starter_and_is_known_before_a_signal_ends_that(tmp_path):
     said = tmp_path / "said"
     program = (
-        "import os, signal, sys, time; from pathlib import Path; from labctl import cli, proc\n"
+        "import os, signal, sys, time; from pathlib import Path\n"
+        "from labctl import cli, proc, process_table\n"
         "said, start = Path(sys.argv[1]), proc._start\n"
         "def started_and_told_to_end(*args, **options):\n"
         "    popen = start(*args, **options)\n"
@@ -162,7 +256,7 @@ def test_what_was_launched_outlives_its_starter_and_is_known_before_a_signal_end
         "    return popen\n"
         "proc._start = started_and_told_to_end\n"
         "def record(pid):\n"
-        "    said.write_text(f'{pid} {proc.started_ticks(pid)}')\n"
+        "    said.write_text(f'{pid} {process_table.started_ticks(pid)}')\n"
         "def action():\n"
         "    proc.launch(['sleep', '1000'], log=said.with_name('log'), record=record)\n"
         "cli._quietly(action)\n"
@@ -170,7 +264,7 @@ def test_what_was_launched_outlives_its_starter_and_is_known_before_a_signal_end
     owner = subprocess.run([sys.executable, "-c", program, said], timeout=30, check=False)
     assert owner.returncode == 128 + signal.SIGTERM
     pid, ticks = map(int, said.read_text().split())
-    found = proc.Found(pid, ticks)
+    found = process_table.Found(pid, ticks)
     assert found.poll() is None
     found.end()
     assert found.poll() == 0
@@ -193,7 +287,7 @@ def test_what_cannot_be_recorded_is_not_left_running(tmp_path):
 def test_another_process_of_the_same_pid_is_not_ours():
     process = subprocess.Popen(["sleep", "1000"])
     try:
-        stranger = proc.Found(process.pid, proc.started_ticks(process.pid) + 1)
+        stranger = process_table.Found(process.pid, process_table.started_ticks(process.pid) + 1)
         assert stranger.poll() == 0
         stranger.end()
         assert process.poll() is None
@@ -207,11 +301,11 @@ def test_a_program_with_parentheses_in_its_name_is_found(tmp_path):
     odd.symlink_to(Path("/bin/sleep"))
     process = subprocess.Popen([odd, "1000"])
     try:
-        assert proc.started_ticks(process.pid) > 0
+        assert process_table.started_ticks(process.pid) > 0
     finally:
         process.kill()
         process.wait(60)
-    assert proc.started_ticks(process.pid) is None
+    assert process_table.started_ticks(process.pid) is None
 
 
 BUSY = """
@@ -240,10 +334,10 @@ def test_the_cpu_time_of_what_was_started_is_ones_own(tmp_path):
     [
         (2, "ended with status 2"),
         (-11, "was killed by SIGSEGV"),
-        (-9, "was killed by SIGKILL, perhaps by the kernel's OOM killer (`dmesg` tells)"),
+        (-9, "was killed by SIGKILL, perhaps by the kernel's OOM killer (see `dmesg`)"),
         (
             137,
-            "ended with status 137 (SIGKILL), perhaps by the kernel's OOM killer (`dmesg` tells)",
+            "ended with status 137 (SIGKILL), perhaps by the kernel's OOM killer (see `dmesg`)",
         ),
         (-99, "ended with status -99"),
         (255, "ended with status 255"),

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from labctl import proc, terminal
+from labctl import proc, process_table, terminal
 from labctl.transports.console import Follower
 
 SECONDS = 60.0
@@ -79,7 +79,7 @@ def lab(tmp_path):
     folder = tmp_path / ".labctl" / "guests" / "stock"
     folder.mkdir(parents=True)
     guest = subprocess.Popen(["sleep", "1000"])
-    record = {"pid": guest.pid, "started_ticks": proc.started_ticks(guest.pid), "spec": {}}
+    record = {"pid": guest.pid, "started_ticks": process_table.started_ticks(guest.pid), "spec": {}}
     (folder / "guest.json").write_text(json.dumps(record))
     (folder / "console.log").write_text("".join(f"line {n}\n" for n in range(200)))
     yield tmp_path
