@@ -63,15 +63,17 @@ class MetricKind:
 
     @classmethod
     def of(cls, experiment: Mapping[str, Any]) -> MetricKind:
-        """Return the metric of an experiment in a run's record or document.
+        """Return the metric of an experiment in a run's record."""
+        get = experiment.get
+        return cls.known(get("metric"), get("better"), get("command"))
+
+    @classmethod
+    def known(cls, name: str | None, better: Better | None, command: str | None) -> MetricKind:
+        """Return the metric that a record names.
 
         Records of older versions lack these fields; they measured freebench's time.
         """
-        return cls(
-            name=experiment.get("metric") or DEFAULT,
-            better=experiment.get("better") or "lower",
-            command=experiment.get("command") or "freebench",
-        )
+        return cls(name or DEFAULT, better or "lower", command or "freebench")
 
     @property
     def root(self) -> str:

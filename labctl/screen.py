@@ -265,6 +265,9 @@ def diagnoses(found: Sequence[Diagnosis]) -> str:
 
 def preview(content: dict[str, Any]) -> str:
     """Return what `plan` found as text."""
+    from labctl.results.report_types import Placement
+
+    placement = content["placement"]
     least, most = content["expected_seconds"]
     lines = [
         f"experiment {content['name']}: {counted(len(content['cells']), 'cell')}, "
@@ -274,7 +277,7 @@ def preview(content: dict[str, Any]) -> str:
         f"metric: {content['metric']}, {content['better']} is better",
         f"expected: {duration(least)} to {duration(most)} ({content['expected_from']})",
         *_power(content["power"]),
-        *([f"guest: {words.placement(content['placement'])}"] if content["placement"] else []),
+        *([f"guest: {words.placement(Placement(**placement))}"] if placement else []),
         "",
         "guests of a block:",
         *(f"  {guest['name']}: {guest['command']}" for guest in content["guests"]),

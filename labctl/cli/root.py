@@ -16,6 +16,8 @@ from labctl.errors import UserError
 from labctl.lab_use import Use
 
 if TYPE_CHECKING:
+    from msgspec import Struct
+
     from labctl.guests.fleet import Fleet
     from labctl.guests.guest import Guest
     from labctl.lab_models import Lab
@@ -196,6 +198,8 @@ def named(what: str, asked: Sequence[str], known: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(asked)) or names
 
 
-def print_json(document: dict[str, Any]) -> None:
+def print_json(document: Struct | dict[str, Any]) -> None:
     """Print one JSON object."""
-    click.echo(json.dumps(document, indent=2))
+    from msgspec import to_builtins
+
+    click.echo(json.dumps(to_builtins(document), indent=2))

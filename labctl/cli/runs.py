@@ -138,15 +138,16 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
     from labctl.reports import report as reports
     from labctl.reports import side_by_side
     from labctl.results.across import across
+    from labctl.results.kinds import Verdict
 
     folder = load_lab(lab_path, Use.READS).state / "runs"
-    content = across(*(reports.document_of(folder, name) for name in (first, second)))
+    content = across(reports.document_of(folder, first), reports.document_of(folder, second))
     if as_json:
         print_json(content)
     else:
         click.echo(side_by_side.render(content, style), nl=False)
-    cells = [cell for each in content["experiments"] for cell in each["cells"]]
-    if any(cell["verdict"] == "slower" for cell in cells):
+    cells = [cell for each in content.experiments for cell in each.cells]
+    if any(cell.verdict is Verdict.SLOWER for cell in cells):
         sys.exit(1)
 
 

@@ -1,142 +1,155 @@
-"""The one JSON object of `labctl run --json` and `labctl report --json`."""
+"""From a run's record and its comparisons to the document of `labctl report --json`. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from labctl.lab_metrics import MetricKind
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from labctl.results.comparison import Comparison, ExperimentResult
 from labctl.results.failures import Failure
 from labctl.results.health import Health
+from labctl.results.report_types import (
+    Cell,
+    Experiment,
+    Host,
+    HostHealth,
+    Kernel,
+    Placement,
+    Report,
+    Seen,
+)
 from labctl.results.scaling import curves
 
 _DIGITS = 6
-_OF_EXPERIMENT = (
-    *("workload", "command", "guest", "metric", "set"),
-    *("better", "confidence", "minimum_effect", "placement"),
-)
+Value = TypeVar("Value")
 
 
 def document(
     run_json: Mapping[str, Any], results: Sequence[ExperimentResult], *, folder: str = ""
-) -> dict[str, Any]:
-    """Return the report of a run as JSON values: no NaN, six significant digits.
+) -> Report:
+    """Return the report of a run: no NaN, six significant digits.
 
-    `run_json` is the run's own record; what it knows of an experiment beyond the
-    comparisons (metric, workload, confidence) is taken over. `folder` is the run's, for
-    the paths of consoles.
+    `run_json` is the run's record, which adds what the comparisons do not know of an
+    experiment (workload, guest). `folder` is the run's, for the paths of console logs.
     """
     guests = run_json.get("guests", {})
     known = {
         each["name"]: {**each, "guest": guests.get(each.get("guest"))}
         for each in run_json.get("experiments", [])
     }
-    return {
-        "schema": 1,
-        "run": run_json["run"],
-        "created_at": run_json.get("created_at"),
-        "seed": run_json.get("seed"),
-        "finished": bool(run_json.get("finished", False)),
-        "host": dict(run_json.get("host", {})),
-        "accel": run_json["accel"],
-        "kernels": {name: dict(kernel) for name, kernel in run_json.get("kernels", {}).items()},
-        "notes": [],
-        "experiments": [
-            _plain(_experiment(known.get(each.name, {}), each, folder)) for each in results
-        ],
-    }
+    return Report(
+        run=run_json["run"],
+        created_at=run_json.get("created_at"),
+        seed=run_json.get("seed"),
+        finished=bool(run_json.get("finished", False)),
+        host=msgspec.convert(run_json.get("host", {}), Host),
+        accel=run_json["accel"],
+        kernels=msgspec.convert(run_json.get("kernels", {}), dict[str, Kernel]),
+        notes=(),
+        experiments=tuple(
+            _rounded(_experiment(known.get(each.name, {}), each, folder)) for each in results
+        ),
+    )
 
 
-def _experiment(known: Mapping[str, Any], result: ExperimentResult, folder: str) -> dict[str, Any]:
-    own = {
-        "better": result.better,
-        "confidence": result.confidence,
-        "minimum_effect": result.minimum_effect,
-    }
-    taken = {name: known[name] for name in _OF_EXPERIMENT if name in known}
-    # The scalability law is one of times: of a throughput it would call the worst the best.
-    fitted = curves(result.cells) if MetricKind.of({**taken, **own}).is_speed else []
-    return {
-        "name": result.name,
-        **taken,
-        **own,
-        "baseline": result.baseline,
-        "blocks": result.blocks,
-        "aa_control": _control(result.aa_control),
-        "cells": [_cell(cell) for cell in result.cells],
-        "curves": [asdict(curve) for curve in fitted],
-        "host_health": _health(result.health),
-        "failures": [_failure(each, folder) for each in result.failures],
-        "warnings": list(result.warnings),
-    }
+def _experiment(known: Mapping[str, Any], result: ExperimentResult, folder: str) -> Experiment:
+    found = Experiment(
+        name=result.name,
+        workload=known.get("workload", UNSET),
+        command=known.get("command", UNSET),
+        guest=known.get("guest", UNSET),
+        metric=known.get("metric", UNSET),
+        set=known.get("set", UNSET),
+        better=result.better,
+        confidence=result.confidence,
+        minimum_effect=result.minimum_effect,
+        placement=msgspec.convert(known["placement"], Placement | None)
+        if "placement" in known
+        else UNSET,
+        baseline=result.baseline,
+        blocks=result.blocks,
+        aa_control=None if result.aa_control is None else _cell(result.aa_control),
+        cells=tuple(map(_cell, result.cells)),
+        curves=(),
+        host_health=_health(result.health),
+        failures=tuple(_failure(each, folder) for each in result.failures),
+        warnings=result.warnings,
+    )
+    # The scalability law is about times: for a throughput it would recommend the worst level.
+    fitted = curves(result.cells) if found.kind.is_speed else []
+    return replace(found, curves=tuple(fitted))
 
 
-def _health(health: Health | None) -> dict[str, Any] | None:
+def _health(health: Health | None) -> HostHealth | None:
     """Return what the host did; None if the samples are too old to tell."""
     if health is None or not (health.seen or health.disturbed):
         return None
-    return {
-        "blocks": health.blocks,
-        "disturbed": {str(block): why for block, why in health.disturbed.items()},
-        "left_out": list(health.left_out),
-        "stays_loaded": health.stays_loaded,
-        "seen": {
-            name: {"median": middle, "worst": worst}
-            for name, (middle, worst) in health.seen.items()
+    return HostHealth(
+        blocks=health.blocks,
+        disturbed={str(block): why for block, why in health.disturbed.items()},
+        left_out=health.left_out,
+        stays_loaded=health.stays_loaded,
+        seen={
+            name: Seen(median=middle, worst=worst) for name, (middle, worst) in health.seen.items()
         },
-    }
+    )
 
 
-def _failure(failure: Failure, folder: str) -> dict[str, Any]:
+def _failure(failure: Failure, folder: str) -> Failure:
     console = failure.console and "/".join(filter(None, [folder, failure.console]))
-    return {**asdict(failure), "console": console}
+    return replace(failure, console=console)
 
 
-def _control(control: Comparison | None) -> dict[str, Any] | None:
-    return None if control is None else _cell(control)
+def _cell(cell: Comparison) -> Cell:
+    return Cell(
+        cell=cell.cell,
+        kernel=cell.kernel,
+        label=cell.label,
+        setting=dict(cell.setting),
+        parameters=dict(cell.parameters),
+        n=cell.n,
+        blocks=cell.blocks,
+        blocks_visited=cell.blocks_visited,
+        median_seconds=cell.median_seconds,
+        spread_percent=cell.spread_percent,
+        ratio=cell.ratio,
+        ci=cell.ci,
+        p=cell.p,
+        p_corrected=cell.p_corrected,
+        p_beyond=cell.p_beyond,
+        p_sign_flip=cell.p_sign_flip,
+        p_wilcoxon=cell.p_wilcoxon,
+        sd_log=cell.sd_log,
+        smallest_effect=cell.smallest_effect,
+        verdict=cell.verdict,
+        reason=cell.reason,
+        blocks_needed=cell.blocks_needed,
+        failed=dict(cell.failed),
+        handovers=cell.counters.get("handovers"),
+        counters=dict(cell.counters),
+        memory_back=cell.secondary.get("memory_back"),
+        cpu=cell.secondary.get("cpu"),
+    )
 
 
-def _cell(cell: Comparison) -> dict[str, Any]:
-    return {
-        "cell": cell.cell,
-        "kernel": cell.kernel,
-        "label": cell.label,
-        "setting": dict(cell.setting),
-        "parameters": dict(cell.parameters),
-        "n": cell.n,
-        "blocks": cell.blocks,
-        "blocks_visited": cell.blocks_visited,
-        "median_seconds": cell.median_seconds,
-        "spread_percent": cell.spread_percent,
-        "ratio": cell.ratio,
-        "ci": cell.ci,
-        "p": cell.p,
-        "p_corrected": cell.p_corrected,
-        "p_beyond": cell.p_beyond,
-        "p_sign_flip": cell.p_sign_flip,
-        "p_wilcoxon": cell.p_wilcoxon,
-        "sd_log": cell.sd_log,
-        "smallest_effect": cell.smallest_effect,
-        "verdict": cell.verdict,
-        "reason": cell.reason,
-        "blocks_needed": cell.blocks_needed,
-        "failed": dict(cell.failed),
-        "handovers": cell.counters.get("handovers"),
-        "counters": dict(cell.counters),
-        "memory_back": cell.secondary.get("memory_back"),
-        "cpu": cell.secondary.get("cpu"),
-    }
+def _rounded(value: Value) -> Value:
+    """Return a tree of structs with its floats rounded; a float that JSON lacks is None."""
+    return cast(Value, _plain(value))
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Return the value as JSON can hold it."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, msgspec.Struct):
+        fields = {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+        return type(value)(**fields)
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return tuple(map(_plain, value))
     return value

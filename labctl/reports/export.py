@@ -22,32 +22,31 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from labctl.lab_metrics import MetricKind
 from labctl.reports import failed, words
 from labctl.reports.kcidb import kcidb
 from labctl.reports.parquet import parquet
+from labctl.results.kinds import Verdict
+from labctl.results.report_types import Cell, Experiment, Report
 from labctl.results.store import Sample
 
-Document = Mapping[str, Any]
 
-
-def benchfmt(document: Document, samples: Sequence[Sample]) -> str:
+def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
     """Return a line a boot: the median of its good repetitions, and how many they were.
 
     The format: golang.org/design/14313-benchmark-format.
     """
     lines = [
-        f"run: {document['run']}",
-        f"host: {words.host(document['host'])}",
-        f"accel: {document['accel']}",
+        f"run: {document.run}",
+        f"host: {words.host(document.host)}",
+        f"accel: {document.accel}",
     ]
     units: dict[str, set[str]] = {}
-    for each in document["experiments"]:
-        units.setdefault(_unit(each), set()).add(each["better"])
+    for each in document.experiments:
+        units.setdefault(_unit(each), set()).add(each.better)
     for unit, better in units.items():  # of one that experiments disagree on, nothing is said
         says = f"better={next(iter(better))} " if len(better) == 1 else ""
         lines.append(f"Unit {unit} {says}assume=nothing")
-    of_experiment = {each["name"]: each for each in document["experiments"]}
+    of_experiment = {each.name: each for each in document.experiments}
     kernel = ""
     for boot in _boots(document, samples):
         first = boot[0]
@@ -61,7 +60,7 @@ def benchfmt(document: Document, samples: Sequence[Sample]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pyperf(document: Document, samples: Sequence[Sample]) -> str:
+def pyperf(document: Report, samples: Sequence[Sample]) -> str:
     """Return a suite of pyperf: one benchmark a cell, one run a boot, with its warm-up.
 
     The kernel is no part of a benchmark's name where there is but one, so that
@@ -72,7 +71,7 @@ def pyperf(document: Document, samples: Sequence[Sample]) -> str:
         (s.experiment, s.block, s.boot_id): s for s in samples if s.warmup and s.status == "ok"
     }
     benchmarks: dict[str, list[dict[str, Any]]] = {}
-    kinds = {each["name"]: MetricKind.of(each) for each in document["experiments"]}
+    kinds = {each.name: each.kind for each in document.experiments}
     units: dict[str, str] = {}
     for boot in _boots(document, samples):
         first = boot[0]
@@ -93,8 +92,8 @@ def pyperf(document: Document, samples: Sequence[Sample]) -> str:
         "version": "1.0",
         "metadata": {
             "loops": 1,
-            "labctl_run": document["run"],
-            "labctl_accel": document["accel"],
+            "labctl_run": document.run,
+            "labctl_accel": document.accel,
         },
         "benchmarks": [
             {"metadata": {"name": name, "unit": units[name]}, "runs": runs}
@@ -104,13 +103,13 @@ def pyperf(document: Document, samples: Sequence[Sample]) -> str:
     return json.dumps(suite, indent=1) + "\n"
 
 
-def junit(document: Document, _: Sequence[Sample]) -> str:
+def junit(document: Report, _: Sequence[Sample]) -> str:
     """Return a test case for each cell that was compared, and one for each A/A control."""
-    root = ElementTree.Element("testsuites", name=f"labctl {document['run']}")
-    for experiment in document["experiments"]:
-        cases = [c for c in experiment["cells"] if c["verdict"] != "baseline" or c["failed"]]
-        control = experiment["aa_control"]
-        suite = ElementTree.SubElement(root, "testsuite", name=experiment["name"])
+    root = ElementTree.Element("testsuites", name=f"labctl {document.run}")
+    for experiment in document.experiments:
+        cases = [c for c in experiment.cells if not c.is_baseline or c.failed]
+        control = experiment.aa_control
+        suite = ElementTree.SubElement(root, "testsuite", name=experiment.name)
         for cell in [*([control] if control else []), *cases]:
             _case(suite, experiment, cell, is_control=cell is control)
         suite.set("tests", str(len(suite)))
@@ -120,7 +119,7 @@ def junit(document: Document, _: Sequence[Sample]) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def to_csv(_: Document, samples: Sequence[Sample]) -> str:
+def to_csv(_: Report, samples: Sequence[Sample]) -> str:
     """Return a row a sample; what is itself an object is JSON in its column."""
     out = io.StringIO()
     names = Sample.__struct_fields__
@@ -132,7 +131,7 @@ def to_csv(_: Document, samples: Sequence[Sample]) -> str:
     return out.getvalue()
 
 
-EXPORTS: Mapping[str, Callable[[Document, Sequence[Sample]], str | bytes]] = {
+EXPORTS: Mapping[str, Callable[[Report, Sequence[Sample]], str | bytes]] = {
     "benchfmt": benchfmt,
     "pyperf": pyperf,
     "junit": junit,
@@ -142,28 +141,30 @@ EXPORTS: Mapping[str, Callable[[Document, Sequence[Sample]], str | bytes]] = {
 }
 
 
-def notes(style: str, document: Document) -> list[str]:
+def notes(style: str, document: Report) -> list[str]:
     """Return what the reader of an export must know that its format cannot say."""
     if style not in ("benchfmt", "pyperf"):
         return []
     told = [
-        f"{each['name']}: {line}" for each in document["experiments"] for line in failed.lines(each)
+        f"{each.name}: {line}"
+        for each in document.experiments
+        for line in failed.lines(each.failures)
     ]
     if style == "pyperf":
         told += [
-            f"{each['name']}: of {each['metric']} more is better, and pyperf calls more slower"
-            for each in document["experiments"]
-            if each["better"] == "higher"
+            f"{each.name}: of {each.metric} more is better, and pyperf calls more slower"
+            for each in document.experiments
+            if each.better == "higher"
         ]
     return told
 
 
-def _boots(document: Document, samples: Sequence[Sample]) -> list[list[Sample]]:
+def _boots(document: Report, samples: Sequence[Sample]) -> list[list[Sample]]:
     """Return the good repetitions of each cell's visits in a block, by experiment and cell."""
     left_out = {
-        (each["name"], block)
-        for each in document["experiments"]
-        for block in (each["host_health"] or {}).get("left_out", [])
+        (each.name, block)
+        for each in document.experiments
+        for block in (each.host_health.left_out if each.host_health else ())
     }
     groups: dict[tuple[str, str, int], list[Sample]] = {}
     for sample in samples:
@@ -181,8 +182,8 @@ def _values(boot: Sequence[Sample]) -> list[float]:
     return [sample.value for sample in boot if sample.value is not None]
 
 
-def _unit(experiment: Mapping[str, Any]) -> str:
-    metric = MetricKind.of(experiment)
+def _unit(experiment: Experiment) -> str:
+    metric = experiment.kind
     if metric.is_elapsed:
         return "sec/op"
     return f"{metric.root}-sec/op" if metric.is_time else metric.name
@@ -202,26 +203,27 @@ def _go_name(sample: Sample) -> str:
 
 def _case(
     suite: ElementTree.Element,
-    experiment: Mapping[str, Any],
-    cell: Mapping[str, Any],
+    experiment: Experiment,
+    cell: Cell,
     *,
     is_control: bool,
 ) -> None:
     name = "A/A control" if is_control else words.cell(cell)
-    case = ElementTree.SubElement(suite, "testcase", name=name, classname=experiment["name"])
+    case = ElementTree.SubElement(suite, "testcase", name=name, classname=experiment.name)
     properties = ElementTree.SubElement(case, "properties")
     for key in ("ratio", "ci", "p_corrected", "blocks", "median_seconds", "spread_percent"):
-        if cell[key] is not None:
-            value = cell[key] if key != "ci" else words.interval(cell[key])
+        value = getattr(cell, key)
+        if value is not None:
+            value = words.interval(value) if key == "ci" else value
             ElementTree.SubElement(properties, "property", name=key, value=str(value))
-    verdict, not_ok = cell["verdict"], cell["failed"]
-    is_bad = verdict in ("faster", "slower") if is_control else verdict == "slower"
+    verdict, not_ok = cell.verdict, cell.failed
+    is_bad = verdict.is_difference if is_control else verdict is Verdict.SLOWER
     if is_bad or not_ok:
-        spoken = MetricKind.of(experiment).spoken(verdict)
-        said = f"{spoken}: ratio {words.ratio(cell['ratio'])}, {words.interval(cell['ci'])}"
+        spoken = experiment.kind.spoken(verdict)
+        said = f"{spoken}: ratio {words.ratio(cell.ratio)}, {words.interval(cell.ci)}"
         more = ", ".join(f"{count} {status}" for status, count in not_ok.items())
         failure = ElementTree.SubElement(case, "failure")
         failure.set("message", "; ".join(filter(None, [said, more])))
-        failure.text = "\n".join(failed.of_cell(experiment, cell["cell"]))
-    elif verdict == "undecided" and not is_control:
-        ElementTree.SubElement(case, "skipped", message=cell["reason"])
+        failure.text = "\n".join(failed.of_cell(experiment.failures, cell.cell))
+    elif verdict is Verdict.UNDECIDED and not is_control:
+        ElementTree.SubElement(case, "skipped", message=cell.reason)

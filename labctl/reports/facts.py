@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from statistics import median
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 from labctl.reports import words
+from labctl.results.report_types import Experiment, Kernel, Report
 from labctl.results.store import Sample
 
-Document = Mapping[str, Any]
 _MOST_PAGES = 2**64
 
 
@@ -60,28 +60,28 @@ def _placement_table(rows: Mapping[str, Sequence[float]]) -> str:
     return tabulate(table, headers=headers, tablefmt="html", disable_numparse=True)
 
 
-def measured_on(document: Document) -> list[str]:
+def measured_on(document: Report) -> list[str]:
     """Return host, guests and images in full."""
-    host = document["host"]
+    host = document.host
     rows = [
         ("host", words.host(host)),
-        ("host's kernel", str(host.get("kernel", "unknown"))),
-        ("accelerator", document["accel"]),
-        ("begun", str(document.get("created_at"))),
-        ("seed", str(document.get("seed"))),
+        ("host's kernel", host.kernel or "unknown"),
+        ("accelerator", document.accel),
+        ("begun", str(document.created_at)),
+        ("seed", str(document.seed)),
         *((f"guest of {name}", said) for name, said in _guests(document)),
-        *((f"kernel {name}", _image(kernel)) for name, kernel in document["kernels"].items()),
+        *((f"kernel {name}", _image(kernel)) for name, kernel in document.kernels.items()),
     ]
     facts = "".join(f"<dt>{escape(what)}</dt><dd>{escape(said)}</dd>" for what, said in rows)
     return ["<h2>Measured on</h2>", f"<dl>{facts}</dl>"]
 
 
-def _guests(document: Document) -> Iterable[tuple[str, str]]:
+def _guests(document: Report) -> Iterable[tuple[str, str]]:
     told: dict[str, list[str]] = {}
-    for experiment in document["experiments"]:
-        guest = experiment.get("guest")
+    for experiment in document.experiments:
+        guest = experiment.guest
         if guest:
-            told.setdefault(_guest(guest), []).append(experiment["name"])
+            told.setdefault(_guest(guest), []).append(experiment.name)
     return ((", ".join(names), said) for said, names in told.items())
 
 
@@ -89,7 +89,7 @@ def _guest(topology: Mapping[str, Any]) -> str:
     said = {}
     for name, value in topology.items():
         if name == "memory_per_node":
-            said[name] = words.size(value)
+            said[name] = words.size(cast(int, value))
         elif isinstance(value, Mapping):
             said[name] = words.setting({k: v for k, v in value.items() if v is not None})
         elif value is not None:
@@ -97,32 +97,32 @@ def _guest(topology: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in said.items())
 
 
-def _image(kernel: Mapping[str, Any]) -> str:
-    series, patches = kernel.get("series"), kernel.get("patches") or ()
+def _image(kernel: Kernel) -> str:
+    series, patches = kernel.series, kernel.patches or ()
     what = [
         words.release(kernel),
-        f"image {kernel.get('image')}",
+        f"image {kernel.image or None}",
         f"series {series}" + (f" of {len(patches)} patches" if patches else "")
         if series
         else "no series",
-        kernel.get("compiler"),
+        kernel.compiler,
     ]
     return ", ".join(str(each) for each in what if each)
 
 
-def commands(document: Document, lab: str, guests: Mapping[str, str]) -> list[str]:
+def commands(document: Report, lab: str, guests: Mapping[str, str]) -> list[str]:
     """Return what to type to measure it again, and what labctl ran for it.
 
     `lab` is the text of lab.yaml; `guests` are QEMU's command lines by the guest's name.
     """
-    names = " ".join(each["name"] for each in document["experiments"])
+    names = " ".join(each.name for each in document.experiments)
     lines = [
-        f"labctl run {names} --seed {document.get('seed')}",
-        f"labctl report {document['run']} --format html",
-        f"labctl export {document['run']} --format csv",
+        f"labctl run {names} --seed {document.seed}",
+        f"labctl report {document.run} --format html",
+        f"labctl export {document.run} --format csv",
     ]
     parts = ["<h2>To repeat it</h2>", _pre("\n".join(lines))]
-    workloads = [said for each in document["experiments"] for said in _workload(each)]
+    workloads = [said for each in document.experiments for said in _workload(each)]
     if workloads:
         parts.append(_details("What ran in the guests", "\n".join(dict.fromkeys(workloads))))
     if guests:
@@ -133,14 +133,14 @@ def commands(document: Document, lab: str, guests: Mapping[str, str]) -> list[st
     return parts
 
 
-def _workload(experiment: Mapping[str, Any]) -> Iterable[str]:
-    command = experiment.get("command")
+def _workload(experiment: Experiment) -> Iterable[str]:
+    command = experiment.command
     if not command:
         return
-    setting = words.setting(experiment.get("set", {}))
-    for cell in experiment["cells"]:
-        options = " ".join(f"--{name} {value}" for name, value in cell["parameters"].items())
-        tuned = ", ".join(filter(None, [setting, words.setting(cell["setting"])]))
+    setting = words.setting(experiment.set or {})
+    for cell in experiment.cells:
+        options = " ".join(f"--{name} {value}" for name, value in cell.parameters.items())
+        tuned = ", ".join(filter(None, [setting, words.setting(cell.setting)]))
         yield f"{command} {options}".strip() + (
             f"    # {words.cell(cell)}: {tuned}" if tuned else ""
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from labctl.results.report_types import Experiment, Seen
 from labctl.units import counted
 
 _SHOWN = 6
@@ -16,16 +16,16 @@ _SEEN = {
 }
 
 
-def heading(experiment: Mapping[str, Any]) -> str:
+def heading(experiment: Experiment) -> str:
     """Return what stands above everything if disturbed blocks are used, else an empty text.
 
     That the host was busy all along is said only where more than a few blocks show it.
     """
-    health = experiment.get("host_health")
-    if not health or health.get("left_out") or not health["disturbed"]:
+    health = experiment.host_health
+    if not health or health.left_out or not health.disturbed:
         return ""
-    disturbed, blocks = len(health["disturbed"]), health["blocks"]
-    busy = "the host was busy during the run: " if health["stays_loaded"] else ""
+    disturbed, blocks = len(health.disturbed), health.blocks
+    busy = "the host was busy during the run: " if health.stays_loaded else ""
     was, it = ("was", "it is") if disturbed == 1 else ("were", "they are")
     return (
         f"{busy}{disturbed} of {counted(blocks, 'block')} {was} disturbed; {it} used, "
@@ -33,17 +33,17 @@ def heading(experiment: Mapping[str, Any]) -> str:
     )
 
 
-def lines(experiment: Mapping[str, Any]) -> list[str]:
+def lines(experiment: Experiment) -> list[str]:
     """Return what stands below an experiment's table: what was seen, what was left out."""
-    health = experiment.get("host_health")
+    health = experiment.host_health
     if not health:
         return []
-    found = [_seen(health["seen"])] if health["seen"] else []
-    disturbed, blocks = health["disturbed"], health["blocks"]
+    found = [_seen(health.seen)] if health.seen else []
+    disturbed, blocks = health.disturbed, health.blocks
     if disturbed:
         was, is_ = ("was", "is") if len(disturbed) == 1 else ("were", "are")
         what = f"{is_} used, {_because(blocks - len(disturbed))}"
-        if health["left_out"]:
+        if health.left_out:
             rest = blocks - len(disturbed)
             what = f"{is_} left out, {rest} {'counts' if rest == 1 else 'count'}"
         found.append(
@@ -57,20 +57,20 @@ def _because(others: int) -> str:
     return "because too few others remain" if others else "because no others remain"
 
 
-def _seen(seen: Mapping[str, Mapping[str, float]]) -> str:
+def _seen(seen: Mapping[str, Seen]) -> str:
     parts = [
-        form.format(f"{_percent(seen[name]['median'])} (worst {_percent(seen[name]['worst'])})")
+        form.format(f"{_percent(seen[name].median)} (worst {_percent(seen[name].worst)})")
         for name, form in _SEEN.items()
         if name in seen
     ]
     frequency, throttled = seen.get("frequency_hz"), seen.get("throttled_count")
     if frequency:
-        least = frequency["worst"] / 1e9
-        parts.append(f"CPUs at {frequency['median'] / 1e9:.2f} GHz (least {least:.2f})")
+        least = frequency.worst / 1e9
+        parts.append(f"CPUs at {frequency.median / 1e9:.2f} GHz (least {least:.2f})")
     else:
         parts.append("the CPU frequency is not known")
     if throttled:
-        slowed = "" if throttled["worst"] else "not "
+        slowed = "" if throttled.worst else "not "
         parts.append(f"{slowed}slowed for heat")
     return "host load (median over repetitions): " + ", ".join(parts)
 

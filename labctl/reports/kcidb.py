@@ -13,12 +13,12 @@ from statistics import median
 from typing import Any
 
 from labctl.lab_arch import X86_64
-from labctl.lab_metrics import MetricKind
 from labctl.lab_names import safe_name
 from labctl.reports import failed, words
+from labctl.results.kinds import Verdict
+from labctl.results.report_types import Cell, Experiment, Kernel, Report
 from labctl.results.store import Sample
 
-Document = Mapping[str, Any]
 _VERSION = {"major": 5, "minor": 3}
 # Whoever submits puts the name there that KCIDB knows the CI system by.
 ORIGIN = "labctl"
@@ -29,22 +29,27 @@ _STATUS = {
     "ok": "DONE",
     **dict.fromkeys(("not-exercised", "skipped"), "SKIP"),
 }
-_VERDICTS = {"faster": "PASS", "same": "PASS", "slower": "FAIL", "undecided": "SKIP"}
+_VERDICTS = {
+    Verdict.FASTER: "PASS",
+    Verdict.SAME: "PASS",
+    Verdict.SLOWER: "FAIL",
+    Verdict.UNDECIDED: "SKIP",
+}
 
 
-def kcidb(document: Document, samples: Sequence[Sample]) -> str:
+def kcidb(document: Report, samples: Sequence[Sample]) -> str:
     """Return checkouts, builds and tests as one JSON object."""
     kernels = {sample.kernel for sample in samples}
-    shown = {name: each for name, each in document["kernels"].items() if name in kernels}
-    of_experiment = {each["name"]: each for each in document["experiments"]}
+    shown = {name: each for name, each in document.kernels.items() if name in kernels}
+    of_experiment = {each.name: each for each in document.experiments}
     tests = [
         _visit(document, of_experiment[visit[0].experiment], visit) for visit in _visits(samples)
     ]
     tests += [
         _verdict(document, experiment, cell)
-        for experiment in document["experiments"]
-        for cell in experiment["cells"]
-        if cell["verdict"] in _VERDICTS and cell["kernel"] in shown
+        for experiment in document.experiments
+        for cell in experiment.cells
+        if cell.verdict in _VERDICTS and cell.kernel in shown
     ]
     content = {
         "version": _VERSION,
@@ -55,31 +60,31 @@ def kcidb(document: Document, samples: Sequence[Sample]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def _checkout(name: str, kernel: Mapping[str, Any]) -> dict[str, Any]:
+def _checkout(name: str, kernel: Kernel) -> dict[str, Any]:
     # KCIDB's hash of a patch set is over the patches as they are; the lab's covers how
     # they are applied too, so that only their absence is told there.
-    patches = {} if kernel.get("series") else {"patchset_hash": ""}
+    patches = {} if kernel.series else {"patchset_hash": ""}
     return {
-        "id": _id("checkout", kernel["image"]),
+        "id": _id("checkout", kernel.image or ""),
         "origin": ORIGIN,
-        "comment": f"{name}, {kernel.get('release')}",
+        "comment": f"{name}, {kernel.release or None}",
         "valid": True,
         **patches,
-        "misc": {"series": kernel.get("series"), "patches": list(kernel.get("patches", []))},
+        "misc": {"series": kernel.series or None, "patches": list(kernel.patches or ())},
     }
 
 
-def _build(name: str, kernel: Mapping[str, Any]) -> dict[str, Any]:
-    compiler = kernel.get("compiler")
+def _build(name: str, kernel: Kernel) -> dict[str, Any]:
+    compiler = kernel.compiler
     return {
-        "id": _id("build", kernel["image"]),
-        "checkout_id": _id("checkout", kernel["image"]),
+        "id": _id("build", kernel.image or ""),
+        "checkout_id": _id("checkout", kernel.image or ""),
         "origin": ORIGIN,
         "comment": name,
-        "architecture": kernel.get("arch", X86_64.name),
+        "architecture": kernel.arch or X86_64.name,
         **({"compiler": compiler} if compiler else {}),
         "status": "PASS",
-        "misc": {"image": kernel["image"], "release": kernel.get("release")},
+        "misc": {"image": kernel.image or None, "release": kernel.release or None},
     }
 
 
@@ -91,9 +96,7 @@ def _visits(samples: Sequence[Sample]) -> list[list[Sample]]:
     return [groups[key] for key in sorted(groups)]
 
 
-def _visit(
-    document: Document, experiment: Mapping[str, Any], visit: Sequence[Sample]
-) -> dict[str, Any]:
+def _visit(document: Report, experiment: Experiment, visit: Sequence[Sample]) -> dict[str, Any]:
     first = visit[0]
     found = [_STATUS[sample.status] for sample in visit]
     status = next(each for each in ("FAIL", "ERROR", "DONE", "SKIP") if each in found)
@@ -101,7 +104,7 @@ def _visit(
     messages = dict.fromkeys(s.message for s in visit if s.message)
     test: dict[str, Any] = {
         "id": _id(first.run, first.experiment, first.cell, str(first.block)),
-        "build_id": _id("build", document["kernels"][first.kernel]["image"]),
+        "build_id": _id("build", document.kernels[first.kernel].image or ""),
         "origin": ORIGIN,
         "path": _path(first.experiment, first.setting),
         "status": status,
@@ -124,42 +127,40 @@ def _visit(
     return test
 
 
-def _verdict(
-    document: Document, experiment: Mapping[str, Any], cell: Mapping[str, Any]
-) -> dict[str, Any]:
-    ratio = cell["ratio"]
-    verdict = MetricKind.of(experiment).spoken(cell["verdict"])
-    said = f"{verdict}: ratio {words.ratio(ratio)} to {experiment['baseline']}"
+def _verdict(document: Report, experiment: Experiment, cell: Cell) -> dict[str, Any]:
+    ratio = cell.ratio
+    verdict = experiment.kind.spoken(cell.verdict)
+    said = f"{verdict}: ratio {words.ratio(ratio)} to {experiment.baseline}"
     keys = ("ratio", "ci", "p_corrected", "blocks", "verdict", "reason", "failed")
-    found = {_STATUS[status] for status in cell["failed"]}
+    found = {_STATUS[status] for status in cell.failed}
     # A failure of the kernel is one; a workload's says nothing of the kernel.
-    status = next((each for each in ("FAIL", "ERROR") if each in found), _VERDICTS[cell["verdict"]])
-    if cell["verdict"] == "slower":
+    status = next((each for each in ("FAIL", "ERROR") if each in found), _VERDICTS[cell.verdict])
+    if cell.verdict is Verdict.SLOWER:
         status = "FAIL"
-    reasons = failed.of_cell(experiment, cell["cell"])
+    reasons = failed.of_cell(experiment.failures, cell.cell)
     return {
-        "id": _id(document["run"], experiment["name"], cell["cell"], "verdict"),
-        "build_id": _id("build", document["kernels"][cell["kernel"]]["image"]),
+        "id": _id(document.run, experiment.name, cell.cell, "verdict"),
+        "build_id": _id("build", document.kernels[cell.kernel].image or ""),
         "origin": ORIGIN,
-        "path": f"{_path(experiment['name'], cell['setting'])}.against_baseline",
-        "comment": f"{said}, {words.interval(cell['ci'])}",
+        "path": f"{_path(experiment.name, cell.setting)}.against_baseline",
+        "comment": f"{said}, {words.interval(cell.ci)}",
         "status": status,
-        "environment": _environment(document, document["accel"]),
+        "environment": _environment(document, document.accel),
         **({} if ratio is None else {"number": {"value": ratio}}),
         **({"log_excerpt": _plain("\n".join(reasons))[:16384]} if reasons else {}),
-        "misc": {key: cell[key] for key in keys},
+        "misc": {key: getattr(cell, key) for key in keys},
     }
 
 
-def _environment(document: Document, accel: str) -> dict[str, Any]:
+def _environment(document: Report, accel: str) -> dict[str, Any]:
     return {
-        "comment": f"{words.host(document['host'])}, {accel}",
-        "misc": {"accel": accel, "host": document["host"].get("id")},
+        "comment": f"{words.host(document.host)}, {accel}",
+        "misc": {"accel": accel, "host": document.host.id or None},
     }
 
 
-def _unit(experiment: Mapping[str, Any]) -> str:
-    metric = MetricKind.of(experiment)
+def _unit(experiment: Experiment) -> str:
+    metric = experiment.kind
     return "s" if metric.is_time else metric.name
 
 

@@ -64,7 +64,13 @@ def junit(content: Document) -> str:
         for cell in cells:
             wrong = [one for one in found if one["cell"] == cell["cell"]
                      and one["experiment"] == experiment]  # fmt: skip
-            _case(suite, words.cell(cell), experiment, wrong, cell["measured_last_night"])
+            _case(
+                suite,
+                words.named(cell["kernel"], cell["setting"]),
+                experiment,
+                wrong,
+                cell["measured_last_night"],
+            )
         _counts(suite)
     rest = [one for one in found if one["experiment"] is None or not _is_known(content, one)]
     if rest:
@@ -111,7 +117,7 @@ def rows(content: Document) -> list[list[str]]:
         usual = sorted(night["ratio"] for night in nights[:-1])
         table.append(
             [
-                f"{cell['experiment']}: {words.cell(cell)}",
+                f"{cell['experiment']}: {words.named(cell['kernel'], cell['setting'])}",
                 f"{words.ratio(last['ratio'])} ({words.interval(last['ci'])})"
                 if cell["measured_last_night"]
                 else "-",

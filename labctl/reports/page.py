@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from types import MappingProxyType
-from typing import Any
 
-from labctl.lab_metrics import MetricKind, is_freebench
+from labctl.lab_metrics import is_freebench
 from labctl.reports import facts, health, plots, sentence, table
+from labctl.results.report_types import Experiment, Report
 from labctl.results.store import Sample
 
 _STYLE = """
@@ -49,7 +49,7 @@ summary { cursor: pointer; margin: .5rem 0; }
 
 
 def render(
-    document: Mapping[str, Any],
+    document: Report,
     samples: Sequence[Sample],
     *,
     lab: str = "",
@@ -59,15 +59,15 @@ def render(
 
     `lab` is the text of the lab.yaml, `guests` are QEMU's command lines by the guest's name.
     """
-    title = f"labctl {document['run']}"
+    title = f"labctl {document.run}"
     body = [
         f"<h1>{escape(title)}</h1>",
         *_found(document),
         *(
             part
-            for each in document["experiments"]
+            for each in document.experiments
             for part in _experiment(
-                each, [sample for sample in samples if sample.experiment == each["name"]]
+                each, [sample for sample in samples if sample.experiment == each.name]
             )
         ),
         *facts.measured_on(document),
@@ -94,49 +94,49 @@ def whole(title: str, body: Sequence[str]) -> str:
     )
 
 
-def _found(document: Mapping[str, Any]) -> list[str]:
-    basis = f"{document['accel'].upper()}, {document['host'].get('cores', '?')} cores"
+def _found(document: Report) -> list[str]:
+    basis = f"{document.accel.upper()}, {document.host.cores or '?'} cores"
     lines = []
-    for each in document["experiments"]:
-        if sentence.is_suspect(each):
-            lines.append(f'<p class="suspect">{escape(each["name"])}: {escape(_first(each))}</p>')
+    for each in document.experiments:
+        if each.control_differs:
+            lines.append(f'<p class="suspect">{escape(each.name)}: {escape(_first(each))}</p>')
         if loaded := health.heading(each):
-            lines.append(f'<p class="suspect">{escape(each["name"])}: {escape(loaded)}</p>')
+            lines.append(f'<p class="suspect">{escape(each.name)}: {escape(loaded)}</p>')
         said = f"{sentence.sentence(each)}. {basis}."
-        lines.append(f'<p class="found"><b>{escape(each["name"])}</b>: {escape(said)}</p>')
-    if document["accel"] == "tcg":
+        lines.append(f'<p class="found"><b>{escape(each.name)}</b>: {escape(said)}</p>')
+    if document.accel == "tcg":
         lines.append(f"<p>{escape(table.TCG_NOTE[0].upper() + table.TCG_NOTE[1:])}.</p>")
-    if not document.get("finished", True):
+    if not document.finished:
         lines.append(
-            f"<p>The run is not finished: <code>labctl run --resume {document['run']}</code></p>"
+            f"<p>The run is not finished: <code>labctl run --resume {document.run}</code></p>"
         )
-    lines += [f"<p>{escape(note)}</p>" for note in document["notes"]]
+    lines += [f"<p>{escape(note)}</p>" for note in document.notes]
     return lines
 
 
-def _first(experiment: Mapping[str, Any]) -> str:
-    return str(next(iter(experiment["warnings"]), "the baseline differs from itself"))
+def _first(experiment: Experiment) -> str:
+    return str(next(iter(experiment.warnings), "the baseline differs from itself"))
 
 
-def _experiment(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> list[str]:
+def _experiment(experiment: Experiment, samples: Sequence[Sample]) -> list[str]:
     notes = "".join(f"<li>{escape(line)}</li>" for line in table.remarks(experiment))
     parts = [
-        f"<h2>{escape(experiment['name'])}</h2>",
+        f"<h2>{escape(experiment.name)}</h2>",
         f'<div class="wide">{table.as_html(experiment)}</div>',
         f"<ul>{notes}</ul>",
     ]
-    if any(cell["ratio"] and cell["ci"] for cell in experiment["cells"]):
+    if any(cell.ratio and cell.ci for cell in experiment.cells):
         parts.append(figure(plots.intervals(experiment), "Ratios, each with its interval."))
-    metric = MetricKind.of(experiment)
+    metric = experiment.kind
     with_seed = metric.is_elapsed and is_freebench(metric.command)
-    for fitted in experiment.get("curves", []):
+    for fitted in experiment.curves:
         parts.append(figure(plots.curve(fitted, with_seed=with_seed), sentence.curve(fitted)))
     if any(sample.status == "ok" for sample in samples):
         parts.append(_over_time(experiment, samples))
     return [*parts, *facts.placement(samples)]
 
 
-def _over_time(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> str:
+def _over_time(experiment: Experiment, samples: Sequence[Sample]) -> str:
     svg, drawn, count = plots.over_time(experiment, samples)
     caption = "Every repetition when it was made: a drift of the host would be seen here."
     if drawn < count:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from labctl.errors import HostError
+from labctl.results.report_types import Report
 from labctl.results.store import Sample
 
 _WHOLE = ("block", "order", "repetition", "schema")
 _TRUTH = ("warmup", "control")
 
 
-def parquet(document: Mapping[str, Any], samples: Sequence[Sample]) -> bytes:
+def parquet(document: Report, samples: Sequence[Sample]) -> bytes:
     """Return a row a sample, with the columns of the CSV; what is an object there is JSON here too.
 
     The schema does not depend on the samples, so that files of several runs can be
@@ -41,7 +42,7 @@ def parquet(document: Mapping[str, Any], samples: Sequence[Sample]) -> bytes:
     names = list(Sample.__struct_fields__)
     schema = pa.schema(
         [(name, types.get(name, pa.string())) for name in names],
-        metadata={"labctl_run": document["run"], "labctl_accel": document["accel"]},
+        metadata={"labctl_run": document.run, "labctl_accel": document.accel},
     )
     columns = {name: [_plain(name, getattr(s, name)) for s in samples] for name in names}
     out = io.BytesIO()

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from labctl.lab_metrics import MetricKind
 from labctl.reports import seed, words
+from labctl.results.report_types import Experiment
+from labctl.results.scaling import Curve
 from labctl.results.store import Sample
 
 if TYPE_CHECKING:
@@ -25,38 +26,40 @@ _OF_CONTROL = "#b5a642"
 _MOST_POINTS = 3000  # of one plot: a page of a million would be one of 100 MB
 
 
-def intervals(experiment: Mapping[str, Any]) -> str:
+def intervals(experiment: Experiment) -> str:
     """Return the ratios of an experiment's cells as dots with their intervals.
 
     The baseline's second self is among them: what it shows is noise.
     """
-    every = [*filter(None, [experiment["aa_control"]]), *experiment["cells"]]
-    cells = [cell for cell in every if cell["ratio"] and cell["ci"]]
+    every = [*filter(None, [experiment.aa_control]), *experiment.cells]
+    cells = [cell for cell in every if cell.ratio and cell.interval]
     names = {id(cell): words.cell(cell) for cell in cells}
-    own = zip(experiment["cells"], words.names(experiment["cells"]), strict=True)
+    own = zip(experiment.cells, words.names(experiment.cells), strict=True)
     names |= {id(cell): name for cell, name in own}
     with _figure(_ROW_INCHES * len(cells) + 0.8) as (axes, image):
         colours = _colours(experiment)
         for row, cell in enumerate(cells):
-            low, high = cell["ci"]
+            if cell.ratio is None or cell.interval is None:
+                continue
+            low, high = cell.interval
             axes.errorbar(
-                [cell["ratio"]],
+                [cell.ratio],
                 [row],
-                xerr=[[cell["ratio"] - low], [high - cell["ratio"]]],
+                xerr=[[cell.ratio - low], [high - cell.ratio]],
                 fmt="o",
                 markersize=4,
                 capsize=3,
-                color=_OF_CONTROL if cell is experiment["aa_control"] else colours[cell["kernel"]],
+                color=_OF_CONTROL if cell is experiment.aa_control else colours[cell.kernel],
             )
         axes.axvline(1.0, color=_BASELINE, linewidth=1, linestyle=":")
         axes.set_yticks(range(len(cells)), [names[id(cell)] for cell in cells])
         axes.set_ylim(len(cells) - 0.5, -0.5)
-        level = words.level(experiment["confidence"])
-        axes.set_xlabel(f"ratio to {experiment['baseline']} ({level}); right is better")
+        level = words.level(experiment.confidence)
+        axes.set_xlabel(f"ratio to {experiment.baseline} ({level}); right is better")
     return image.getvalue()
 
 
-def over_time(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> tuple[str, int, int]:
+def over_time(experiment: Experiment, samples: Sequence[Sample]) -> tuple[str, int, int]:
     """Return each good repetition at the time when it was made, coloured by kernel.
 
     A cross is one that the host disturbed. With the plot come how many are drawn, and
@@ -90,7 +93,7 @@ def over_time(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> tuple
                 )
             axes.plot([], [], "o", markersize=4, color=colour, label=label)
         axes.set_xlabel("minutes since the first")
-        metric = MetricKind.of(experiment)
+        metric = experiment.kind
         unit = "seconds" if metric.is_elapsed else metric.name
         axes.set_ylabel(f"{unit}, seconds" if metric.is_time and unit != "seconds" else unit)
         axes.set_ylim(bottom=0)
@@ -118,19 +121,19 @@ def thinned(
     return kept
 
 
-def curve(fitted: Mapping[str, Any], *, with_seed: bool = True) -> str:
+def curve(fitted: Curve, *, with_seed: bool = True) -> str:
     """Return times over a number of workers with their fit, and the seed's beside them.
 
     The seed's times are of another machine: both are drawn relative to one worker.
     """
-    levels = fitted["levels"]
+    levels = fitted.levels
     with _figure(2.6) as (axes, image):
-        own = [one / fitted["seconds"][0] for one in fitted["seconds"]]
-        fit = [one / fitted["seconds"][0] for one in fitted["fitted_seconds"]]
+        own = [one / fitted.seconds[0] for one in fitted.seconds]
+        fit = [one / fitted.seconds[0] for one in fitted.fitted_seconds]
         ticks = set(levels)
-        axes.plot(levels, own, "o", color=_COLOURS[0], markersize=4, label=fitted["kernel"])
+        axes.plot(levels, own, "o", color=_COLOURS[0], markersize=4, label=fitted.kernel)
         axes.plot(levels, fit, "-", color=_COLOURS[0], linewidth=1, label="fitted")
-        if with_seed and fitted["kernel"] == seed.SERIES and fitted["axis"] == "max_active":
+        if with_seed and fitted.kernel == seed.SERIES and fitted.axis == "max_active":
             one = seed.MAX_ACTIVE[1].seconds
             ticks |= seed.MAX_ACTIVE.keys()
             axes.plot(
@@ -145,7 +148,7 @@ def curve(fitted: Mapping[str, Any], *, with_seed: bool = True) -> str:
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted(ticks), [str(level) for level in sorted(ticks)])
         axes.minorticks_off()
-        axes.set_xlabel(fitted["axis"])
+        axes.set_xlabel(fitted.axis)
         axes.set_ylabel(f"time over that at {levels[0]}")
         axes.set_ylim(bottom=0)
         _legend(axes)
@@ -228,12 +231,12 @@ def _legend(axes: Axes) -> None:
     axes.legend(loc="lower left", fontsize=8, frameon=False, labelcolor=_INK, ncols=2)
 
 
-def _colours(experiment: Mapping[str, Any]) -> dict[str, str]:
+def _colours(experiment: Experiment) -> dict[str, str]:
     """Return each kernel's colour in all plots of an experiment; the baseline is grey."""
-    others = dict.fromkeys(cell["kernel"] for cell in experiment["cells"])
-    others.pop(experiment["baseline"], None)
+    others = dict.fromkeys(cell.kernel for cell in experiment.cells)
+    others.pop(experiment.baseline, None)
     own = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(others)}
-    return {experiment["baseline"]: _BASELINE, **own}
+    return {experiment.baseline: _BASELINE, **own}
 
 
 @contextmanager

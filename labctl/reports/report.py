@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from labctl.errors import UserError
 from labctl.reports import export as exports
-from labctl.reports import mail, page, sentence, table
+from labctl.reports import mail, page, table
 from labctl.reports.document import document
 from labctl.reports.export import EXPORTS
 from labctl.results import runs
+from labctl.results.kinds import Verdict
+from labctl.results.report_types import Report
 from labctl.results.runs import RunFolder
 from labctl.results.store import Sample
 from labctl.results.stored import results_of
 
-Render = Callable[[Mapping[str, Any], Sequence[Sample], RunFolder], str]
+Render = Callable[[Report, Sequence[Sample], RunFolder], str]
 FORMATS: Mapping[str, Render] = {
     "terminal": lambda content, *_: table.render(content),
     "markdown": lambda content, *_: table.render(content, format="markdown"),
@@ -27,8 +30,8 @@ FORMATS: Mapping[str, Render] = {
 }
 
 
-def document_of(folder: Path, run_id: str) -> dict[str, Any]:
-    """Return the report of a run in `folder` as one JSON object.
+def document_of(folder: Path, run_id: str) -> Report:
+    """Return the report of a run in `folder`.
 
     Raises:
         UserError: there is no such run, or its files are damaged.
@@ -36,8 +39,8 @@ def document_of(folder: Path, run_id: str) -> dict[str, Any]:
     return _read(folder, run_id)[0]
 
 
-def report_of(folder: Path, run_id: str, style: str) -> tuple[dict[str, Any], str]:
-    """Return the report of a run in `folder` as JSON has it, and as text of a style.
+def report_of(folder: Path, run_id: str, style: str) -> tuple[Report, str]:
+    """Return the report of a run in `folder` as a document and as text of a style.
 
     Raises:
         UserError: there is no such run, or its files are damaged.
@@ -46,12 +49,12 @@ def report_of(folder: Path, run_id: str, style: str) -> tuple[dict[str, Any], st
     return content, FORMATS[style](content, samples, runs.resolve(folder, run_id))
 
 
-def _read(folder: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
+def _read(folder: Path, run_id: str) -> tuple[Report, list[Sample]]:
     run = runs.resolve(folder, run_id)
     record, store = run.read(), run.store
     samples = store.samples()
     content = document(record, results_of(record, samples), folder=_shown(run.path))
-    return content | {"notes": [store.torn] if store.torn else []}, samples
+    return replace(content, notes=(store.torn,) if store.torn else ()), samples
 
 
 def _shown(folder: Path) -> str:
@@ -77,7 +80,7 @@ def export_of(
         samples = [sample for sample in samples if sample.kernel == kernel and not sample.control]
         if not samples:
             raise UserError(f"the run has no sample of {kernel}", hint=f"it has: {known}")
-    return EXPORTS[style](content, samples), [*content["notes"], *exports.notes(style, content)]
+    return EXPORTS[style](content, samples), [*content.notes, *exports.notes(style, content)]
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -92,12 +95,12 @@ def write(path: Path, content: str | bytes) -> None:
         raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
-def found_a_problem(content: dict[str, Any]) -> bool:
+def found_a_problem(content: Report) -> bool:
     """Return whether a script should stop at this report.
 
     Something slower, a failure, or a host on which the baseline differs from itself.
     """
-    if any(sentence.is_suspect(experiment) for experiment in content["experiments"]):
+    if any(experiment.control_differs for experiment in content.experiments):
         return True
-    cells = [cell for experiment in content["experiments"] for cell in experiment["cells"]]
-    return any(cell["verdict"] == "slower" or cell["failed"] for cell in cells)
+    cells = [cell for experiment in content.experiments for cell in experiment.cells]
+    return any(cell.verdict is Verdict.SLOWER or cell.failed for cell in cells)

@@ -2,122 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from labctl.lab_metrics import MetricKind
 from labctl.reports import words
+from labctl.results.kinds import Verdict
+from labctl.results.report_types import Cell, Experiment
+from labctl.results.scaling import Curve
 from labctl.units import counted
 
-Cell = Mapping[str, Any]
 
-
-def sentence(experiment: Mapping[str, Any]) -> str:
+def sentence(experiment: Experiment) -> str:
     """Return the verdict of an experiment of a document.
 
     Of several cells the best of the faster ones is told and how many were tried,
     for the best of many looks better than it is.
     """
-    cells = [cell for cell in experiment["cells"] if cell["verdict"] != "baseline"]
+    cells = experiment.compared
     if not cells:
-        lost = next((cell for cell in experiment["cells"] if cell["failed"]), None)
-        if not experiment["cells"]:
+        lost = next((cell for cell in experiment.cells if cell.failed), None)
+        if not experiment.cells:
             return "nothing was measured"
         if lost is None:
             return "nothing was compared with the baseline"
-        counts = ", ".join(f"{count} {status}" for status, count in lost["failed"].items())
+        counts = ", ".join(f"{count} {status}" for status, count in lost.failed.items())
         return f"nothing was compared with the baseline, since {words.cell(lost)} failed ({counts})"
     if len(cells) == 1:
         return _one(experiment, cells[0])
-    metric = MetricKind.of(experiment)
+    metric = experiment.kind
     counts = _counts(metric, cells)
-    one_kernel = len({cell["kernel"] for cell in cells}) == 1
+    one_kernel = len({cell.kernel for cell in cells}) == 1
     what = f"{len(cells)} {'settings' if one_kernel else 'cells'}"
-    faster = [cell for cell in cells if cell["verdict"] == "faster"]
+    faster = [cell for cell in cells if cell.verdict is Verdict.FASTER]
     if not faster:
         by = "" if metric.is_elapsed else f" in {words.noun(metric)}"
         return f"none of {what} is shown to be {metric.spoken('faster')}{by}: {counts}"
-    best = max(faster, key=lambda cell: cell["ratio"])
+    best = max(faster, key=lambda cell: cell.ratio or 0.0)
     return f"{_one(experiment, best)}: the best of {what} ({counts})"
 
 
-def control(experiment: Mapping[str, Any]) -> str:
+def control(experiment: Experiment) -> str:
     """Return what the A/A control says of the host."""
-    aa = experiment["aa_control"]
+    aa = experiment.aa_control
     if aa is None:
         return "A/A control: there is none"
-    if aa["ratio"] is None:
+    if aa.ratio is None:
         return "A/A control: no block has a good value of it"
     return (
-        f"A/A control: {experiment['baseline']} against itself, ratio {words.ratio(aa['ratio'])} "
-        f"({_interval(experiment, aa)}): {MetricKind.of(experiment).spoken(aa['verdict'])}"
+        f"A/A control: {experiment.baseline} against itself, ratio {words.ratio(aa.ratio)} "
+        f"({_interval(experiment, aa)}): {experiment.kind.spoken(aa.verdict)}"
     )
 
 
-def curve(fitted: Mapping[str, Any]) -> str:
+def curve(fitted: Curve) -> str:
     """Return what a curve over a number of workers says."""
-    kernel, axis = fitted["kernel"], fitted["axis"]
-    if fitted["best"] == fitted["levels"][0]:
-        advice = f"no {axis} above {fitted['best']} is faster"
+    kernel, axis = fitted.kernel, fitted.axis
+    if fitted.best == fitted.levels[0]:
+        advice = f"no {axis} above {fitted.best} is faster"
     else:
         advice = (
-            f"{axis}={fitted['recommended']} is recommended, the smallest measured within 10 % of "
-            f"the best; fitted, the shortest time is at {fitted['best']} and the knee at "
-            f"{fitted['knee']}"
+            f"{axis}={fitted.recommended} is recommended, the smallest measured within 10 % of "
+            f"the best; fitted, the shortest time is at {fitted.best} and the knee at "
+            f"{fitted.knee}"
         )
     terms = [
-        f"{name} {round(fitted[name], 6):.2g} ({words.interval(fitted[f'{name}_ci'])})"
-        for name in ("contention", "coherency")
+        f"{name} {round(value, 6):.2g} ({words.interval(ci)})"
+        for name, value, ci in (
+            ("contention", fitted.contention, fitted.contention_ci),
+            ("coherency", fitted.coherency, fitted.coherency_ci),
+        )
     ]
-    amdahl = "; cannot be told from Amdahl's law" if fitted["is_amdahl"] else ""
+    amdahl = "; cannot be told from Amdahl's law" if fitted.is_amdahl else ""
     return f"{kernel} over {axis}: {advice}; scalability law: {', '.join(terms)}{amdahl}"
 
 
-def is_suspect(experiment: Mapping[str, Any]) -> bool:
-    """Tell whether the baseline differs from itself."""
-    aa = experiment["aa_control"]
-    return aa is not None and aa["verdict"] in ("faster", "slower")
-
-
-def _one(experiment: Mapping[str, Any], cell: Cell) -> str:
-    baseline, name, verdict = experiment["baseline"], words.cell(cell), cell["verdict"]
-    if cell["ratio"] is None:
-        return f"undecided, {name} against {baseline}: {cell['reason']}"
-    ratio = words.ratio(cell["ratio"])
+def _one(experiment: Experiment, cell: Cell) -> str:
+    baseline, name, verdict = experiment.baseline, words.cell(cell), cell.verdict
+    if cell.ratio is None:
+        return f"undecided, {name} against {baseline}: {cell.reason}"
+    ratio = words.ratio(cell.ratio)
     basis = (
-        f"{_interval(experiment, cell)}, {counted(cell['blocks'], 'block')}, "
-        f"p {words.p_value(cell['p_corrected'])}"
+        f"{_interval(experiment, cell)}, {counted(cell.blocks, 'block')}, "
+        f"p {words.p_value(cell.p_corrected)}"
     )
-    metric = MetricKind.of(experiment)
-    deed, what = words.deed(metric, cell["parameters"]), words.noun(metric)
-    if verdict in ("faster", "slower"):
+    metric = experiment.kind
+    deed, what = words.deed(metric, cell.parameters), words.noun(metric)
+    if verdict.is_difference:
         if deed:
             return f"{name} {deed} {ratio} times as fast as {baseline} ({basis})"
         if metric.better == "higher":
             return f"{name} has {ratio} times the {what} of {baseline} ({basis})"
-        times = words.ratio(1 / cell["ratio"])
+        times = words.ratio(1 / cell.ratio)
         basis = f"ratio {ratio}, {basis}"
         return f"{name} has {times} times the {what} of {baseline} ({basis})"
-    if verdict == "same":
-        margin = f"{100 * experiment['minimum_effect']:.3g} %"
+    if verdict is Verdict.SAME:
+        margin = f"{100 * experiment.minimum_effect:.3g} %"
         alike = f"{deed} as fast as" if deed else f"has the same {what} as"
         return f"{name} {alike} {baseline}, within {margin}: ratio {ratio} ({basis})"
-    more = cell.get("blocks_needed")
+    more = cell.blocks_needed
     hint = f"; about {counted(more, 'more block')} would decide it" if more else ""
     by = "" if metric.is_elapsed else f" in {what}"
     said = f"{name} against {baseline}{by}: ratio {ratio} ({basis})"
-    return f"undecided, {said}; {cell['reason']}{hint}"
+    return f"undecided, {said}; {cell.reason}{hint}"
 
 
-def _interval(experiment: Mapping[str, Any], cell: Cell) -> str:
-    if cell["ci"] is None:
+def _interval(experiment: Experiment, cell: Cell) -> str:
+    if cell.ci is None:
         return "no interval"
-    return f"{words.level(experiment['confidence'])} {words.interval(cell['ci'])}"
+    return f"{words.level(experiment.confidence)} {words.interval(cell.ci)}"
 
 
 def _counts(metric: MetricKind, cells: Sequence[Cell]) -> str:
-    found = [cell["verdict"] for cell in cells]
-    names = ("faster", "slower", "same", "undecided")
+    found = [cell.verdict for cell in cells]
+    names = (Verdict.FASTER, Verdict.SLOWER, Verdict.SAME, Verdict.UNDECIDED)
     return ", ".join(
         f"{found.count(name)} {metric.spoken(name)}" for name in names if name in found
     )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from labctl.lab_metrics import MetricKind, is_freebench
 from labctl.reports import failed, health, seed, sentence, words
+from labctl.results.report_types import Cell, Experiment, Report, Second
 from labctl.units import counted
 
 Format = Literal["terminal", "markdown"]
 TCG_NOTE = "measured under TCG emulation: ratios only, and only on this host"
 _HASH_DIGITS = 12
 _FEWEST_BLOCKS = 8  # before which no cell ends; what was interrupted may have fewer
-Document = Mapping[str, Any]
 
 
-def render(document: Document, format: Format = "terminal", seed_figures: bool = True) -> str:  # noqa: A002
+def render(document: Report, format: Format = "terminal", seed_figures: bool = True) -> str:  # noqa: A002
     """Return the report as text that ends in a newline.
 
     First what was found, in a sentence an experiment, and a control that failed
@@ -26,7 +26,7 @@ def render(document: Document, format: Format = "terminal", seed_figures: bool =
     markdown = format == "markdown"
     parts = [_findings(document, markdown), _facts(document, markdown)]
     shown = False
-    for experiment in document["experiments"]:
+    for experiment in document.experiments:
         text, has_seed = _experiment(experiment, markdown, seed_figures)
         parts.append(text)
         shown = shown or has_seed
@@ -34,43 +34,37 @@ def render(document: Document, format: Format = "terminal", seed_figures: bool =
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _findings(document: Document, markdown: bool) -> str:
-    experiments = document["experiments"]
-    lines = [
-        f"{each['name']}: {each['warnings'][0]}"
-        for each in experiments
-        if sentence.is_suspect(each)
-    ]
-    lines += [f"{each['name']}: {said}" for each in experiments if (said := health.heading(each))]
-    lines += [f"{each['name']}: {sentence.sentence(each)}" for each in experiments]
-    if not document.get("finished", True):
-        lines.append(f"the run is not finished: labctl run --resume {document['run']}")
-    lines += document["notes"]
+def _findings(document: Report, markdown: bool) -> str:
+    experiments = document.experiments
+    lines = [f"{each.name}: {each.warnings[0]}" for each in experiments if each.control_differs]
+    lines += [f"{each.name}: {said}" for each in experiments if (said := health.heading(each))]
+    lines += [f"{each.name}: {sentence.sentence(each)}" for each in experiments]
+    if not document.finished:
+        lines.append(f"the run is not finished: labctl run --resume {document.run}")
+    lines += document.notes
     return _list(lines, markdown)
 
 
-def _facts(document: Document, markdown: bool) -> str:
-    accel = document["accel"]
+def _facts(document: Report, markdown: bool) -> str:
+    accel = document.accel
     lines = [
-        f"run: {document['run']}, seed {document.get('seed')}",
-        f"host: {words.host(document['host'])}",
+        f"run: {document.run}, seed {document.seed}",
+        f"host: {words.host(document.host)}",
         f"accelerator: {accel}" + (f", {TCG_NOTE}" if accel == "tcg" else ""),
     ]
-    for name, kernel in document["kernels"].items():
-        series = kernel.get("series")
+    for name, kernel in document.kernels.items():
+        series = kernel.series
         what = [
             words.release(kernel),
-            f"image {str(kernel.get('image'))[:_HASH_DIGITS]}",
+            f"image {str(kernel.image or None)[:_HASH_DIGITS]}",
             f"series {series[:_HASH_DIGITS]}" if series else "no series",
         ]
         lines.append(f"kernel {name}: {', '.join(filter(None, what))}")
     return _list(lines, markdown)
 
 
-def _experiment(
-    experiment: Mapping[str, Any], markdown: bool, seed_figures: bool
-) -> tuple[str, bool]:
-    cells = experiment["cells"]
+def _experiment(experiment: Experiment, markdown: bool, seed_figures: bool) -> tuple[str, bool]:
+    cells = experiment.cells
     figures = _seed_column(experiment) if seed_figures else [None] * len(cells)
     columns = _columns(experiment, figures)
     break_line = " " if markdown else "\n"
@@ -83,16 +77,16 @@ def _experiment(
         disable_numparse=True,
         colalign=["left", *["right"] * (len(columns) - 1)],
     )
-    blocks = experiment["blocks"]
-    metric = MetricKind.of(experiment)
-    title = f"{experiment['name']}: {_subject(cells)} against {experiment['baseline']}, "
+    blocks = experiment.blocks
+    metric = experiment.kind
+    title = f"{experiment.name}: {_subject(cells)} against {experiment.baseline}, "
     title += counted(blocks, "block")
     title += "" if metric.is_elapsed else f", {metric.name}: {metric.better} is better"
     parts = [f"### {title}" if markdown else title, table, _list(remarks(experiment), markdown)]
     return "\n\n".join(parts), any(figures)
 
 
-def as_html(experiment: Mapping[str, Any]) -> str:
+def as_html(experiment: Experiment) -> str:
     """Return the table of an experiment as HTML, its cells escaped."""
     from tabulate import tabulate
 
@@ -105,92 +99,89 @@ def as_html(experiment: Mapping[str, Any]) -> str:
     )
 
 
-def remarks(experiment: Mapping[str, Any]) -> list[str]:
+def remarks(experiment: Experiment) -> list[str]:
     """Return what stands below an experiment's table, the A/A control first."""
-    cells = experiment["cells"]
+    cells = experiment.cells
     return [
         sentence.control(experiment),
-        *failed.lines(experiment),
+        *failed.lines(experiment.failures),
         *_ended_early(experiment),
         *_could_see(cells),
         *health.lines(experiment),
-        *map(sentence.curve, experiment.get("curves", [])),
+        *map(sentence.curve, experiment.curves),
         *_handovers(cells),
         *_placement(experiment),
-        *experiment["warnings"],
+        *experiment.warnings,
     ]
 
 
-def _placement(experiment: Mapping[str, Any]) -> list[str]:
-    known = experiment.get("placement")  # a run of an older labctl has none
+def _placement(experiment: Experiment) -> list[str]:
+    known = experiment.placement  # a run of an older labctl has none
     return [f"guest: {words.placement(known)}"] if known else []
 
 
 def _columns(
-    experiment: Mapping[str, Any], figures: Sequence[seed.SeedFigure | None]
+    experiment: Experiment, figures: Sequence[seed.SeedFigure | None]
 ) -> dict[tuple[str, ...], list[str]]:
-    cells = experiment["cells"]
-    level = words.level(experiment["confidence"])
-    metric = MetricKind.of(experiment)
+    cells = experiment.cells
+    level = words.level(experiment.confidence)
+    metric = experiment.kind
     measured = "time" if metric.is_elapsed else metric.name
     columns = {
         ("cell",): words.names(cells),
         (f"{measured} ± CV", "across", "blocks"): [_value(cell, metric) for cell in cells],
-        ("ratio",): [words.ratio(cell["ratio"]) for cell in cells],
-        (level,): [words.interval(cell["ci"]) for cell in cells],
-        ("p", "(Holm)"): [words.p_value(cell["p_corrected"]) for cell in cells],
-        ("verdict",): [metric.spoken(cell["verdict"]) for cell in cells],
+        ("ratio",): [words.ratio(cell.ratio) for cell in cells],
+        (level,): [words.interval(cell.ci) for cell in cells],
+        ("p", "(Holm)"): [words.p_value(cell.p_corrected) for cell in cells],
+        ("verdict",): [metric.spoken(cell.verdict) for cell in cells],
     }
-    if any(cell["memory_back"] for cell in cells):
+    if any(cell.memory_back for cell in cells):
         columns["memory", "back", "(ratio)"] = [
-            words.ratio((cell["memory_back"] or {}).get("ratio")) for cell in cells
+            words.ratio(cell.memory_back.ratio if cell.memory_back else None) for cell in cells
         ]
-    if any(cell["cpu"] for cell in cells):
-        columns["CPU time", "of", "baseline"] = [_of_baseline(cell["cpu"]) for cell in cells]
-    if any(cell["failed"] for cell in cells):
+    if any(cell.cpu for cell in cells):
+        columns["CPU time", "of", "baseline"] = [_of_baseline(cell.cpu) for cell in cells]
+    if any(cell.failed for cell in cells):
         columns[("not ok",)] = [_failed(cell) for cell in cells]
     if any(figures):
         columns["seed (144", "threads,", "320 GB)"] = [_seed(figure) for figure in figures]
     return columns
 
 
-def _of_baseline(second: Mapping[str, Any] | None) -> str:
+def _of_baseline(second: Second | None) -> str:
     """Return a secondary time as a multiple of the baseline's."""
-    found = (second or {}).get("ratio")
-    return "-" if not found else words.ratio(1 / found)
+    return words.ratio(1 / second.ratio) if second and second.ratio else "-"
 
 
-def _subject(cells: Sequence[Mapping[str, Any]]) -> str:
-    kernels = dict.fromkeys(cell["kernel"] for cell in cells if cell["verdict"] != "baseline")
+def _subject(cells: Sequence[Cell]) -> str:
+    kernels = dict.fromkeys(cell.kernel for cell in cells if not cell.is_baseline)
     return " and ".join(kernels) or "nothing"
 
 
-def _value(cell: Mapping[str, Any], metric: MetricKind) -> str:
-    value, spread = cell["median_seconds"], cell["spread_percent"]
+def _value(cell: Cell, metric: MetricKind) -> str:
+    value, spread = cell.median_seconds, cell.spread_percent
     if value is None:
         return "-"
     text = words.value(value, metric)
     return text if spread is None else f"{text} ± {spread:.0f} %"
 
 
-def _failed(cell: Mapping[str, Any]) -> str:
-    return ", ".join(f"{count} {status}" for status, count in cell["failed"].items())
+def _failed(cell: Cell) -> str:
+    return ", ".join(f"{count} {status}" for status, count in cell.failed.items())
 
 
-def _seed_column(experiment: Mapping[str, Any]) -> list[seed.SeedFigure | None]:
-    cells, metric = experiment["cells"], MetricKind.of(experiment)
+def _seed_column(experiment: Experiment) -> list[seed.SeedFigure | None]:
+    cells, metric = experiment.cells, experiment.kind
     if not (metric.is_elapsed and is_freebench(metric.command)):
         return [None] * len(cells)  # the seed timed nothing else
     figures = [
-        None
-        if cell["verdict"] == "baseline"
-        else seed.figure(cell["kernel"], cell["setting"], cell["parameters"])
+        None if cell.is_baseline else seed.figure(cell.kernel, cell.setting, cell.parameters)
         for cell in cells
     ]
     if not any(figures):
         return figures
     return [
-        seed.STOCK if cell["verdict"] == "baseline" else figure
+        seed.STOCK if cell.is_baseline else figure
         for cell, figure in zip(cells, figures, strict=True)
     ]
 
@@ -199,13 +190,13 @@ def _seed(figure: seed.SeedFigure | None) -> str:
     return "" if figure is None else f"{figure.ratio:.2f} ({figure.seconds:.4g} s)"
 
 
-def _ended_early(experiment: Mapping[str, Any]) -> list[str]:
+def _ended_early(experiment: Experiment) -> list[str]:
     """Tell which cells ended before the others."""
-    most = max((cell["blocks_visited"] for cell in experiment["cells"]), default=0)
+    most = max((cell.blocks_visited for cell in experiment.cells), default=0)
     ended = [
-        f"{words.cell(cell)} in {cell['blocks_visited']}"
-        for cell in experiment["cells"]
-        if _FEWEST_BLOCKS <= cell["blocks_visited"] < most
+        f"{words.cell(cell)} in {cell.blocks_visited}"
+        for cell in experiment.cells
+        if _FEWEST_BLOCKS <= cell.blocks_visited < most
     ]
     if not ended:
         return []
@@ -215,8 +206,8 @@ def _ended_early(experiment: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _could_see(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    effects = [cell["smallest_effect"] for cell in cells if cell.get("smallest_effect")]
+def _could_see(cells: Sequence[Cell]) -> list[str]:
+    effects = [cell.smallest_effect for cell in cells if cell.smallest_effect]
     if not effects:
         return []
     least, most = (words.percent(effect) for effect in (min(effects), max(effects)))
@@ -224,13 +215,11 @@ def _could_see(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"minimum detectable effect (80 % power): {span}"]
 
 
-def _handovers(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    counts = {
-        words.cell(cell): cell["handovers"] for cell in cells if cell["handovers"] is not None
-    }
+def _handovers(cells: Sequence[Cell]) -> list[str]:
+    counts = {words.cell(cell): cell.handovers for cell in cells if cell.handovers is not None}
     if not counts:
         return []
-    patched = [cell for cell in cells if cell["verdict"] != "baseline"]
+    patched = [cell for cell in cells if not cell.is_baseline]
     if len(set(counts.values())) == 1 and len(counts) == len(patched):
         every = " in every patched cell" if len(counts) > 1 else ""
         return [f"handovers per repetition (median): {next(iter(counts.values())):g}{every}"]
@@ -238,12 +227,12 @@ def _handovers(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"handovers per repetition (median): {each}"]
 
 
-def _notes(document: Document, markdown: bool, shows_seed: bool) -> str:
-    margins = sorted({each["minimum_effect"] for each in document["experiments"]})
+def _notes(document: Report, markdown: bool, shows_seed: bool) -> str:
+    margins = sorted({each.minimum_effect for each in document.experiments})
     if not margins:
         return ""
     percent = " or ".join(f"{100 * margin:.3g}" for margin in margins)
-    metrics = [MetricKind.of(each) for each in document["experiments"]]
+    metrics = [each.kind for each in document.experiments]
     verdicts = dict.fromkeys(
         f"{each.spoken('faster')} and {each.spoken('slower')}" for each in metrics
     )
@@ -252,13 +241,13 @@ def _notes(document: Document, markdown: bool, shows_seed: bool) -> str:
         f"A ratio above 1 is better than the baseline. {shown[0].upper()}{shown[1:]}: shown to be "
         f"beyond {percent} %; same: shown to be within.",
     ]
-    cells = [cell for each in document["experiments"] for cell in each["cells"]]
-    if any(cell["memory_back"] for cell in cells):
+    cells = [cell for each in document.experiments for cell in each.cells]
+    if any(cell.memory_back for cell in cells):
         lines.append(
             "Memory back: the time until every node has its memory back, the baseline's over "
             "the cell's."
         )
-    if any(cell["cpu"] for cell in cells):
+    if any(cell.cpu for cell in cells):
         lines.append("CPU time: of the operation and of all that ran meanwhile, workers above all.")
     if shows_seed:
         lines.append(

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from msgspec import convert
+
 from labctl.reports import nights, page, plots, words
+from labctl.results.report_types import Host
 from labctl.units import counted
 
 _OF_INTEREST = ("regressed", "improved", "alarm")
@@ -15,13 +18,14 @@ _OF_INTEREST = ("regressed", "improved", "alarm")
 def render(content: Mapping[str, Any]) -> str:
     """Return the page: what was found, what of earlier nights, a trend for each cell."""
     title = nights.subject(content)
+    host = convert(content["host"], Host)
     body = [
         f"<h1>{escape(title)}</h1>",
         *(f'<p class="suspect">{escape(warning)}</p>' for warning in content["warnings"]),
         *_findings(content),
         *(part for cell in content["cells"] for part in _cell(content, cell)),
         "<h2>Measured on</h2>",
-        f"<p>{escape(words.host(content['host']))}; {escape(str(content['accel']))}</p>",
+        f"<p>{escape(words.host(host))}; {escape(str(content['accel']))}</p>",
         *_commits(content),
     ]
     return page.whole(title, body)
@@ -50,7 +54,7 @@ def _cell(content: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
         if one["why"]
     )
     caption = f"{counted(len(cell['nights']), 'night')}; above is better. Crosses did not count."
-    name = f"{cell['experiment']}: {words.cell(cell)}"
+    name = f"{cell['experiment']}: {words.named(cell['kernel'], cell['setting'])}"
     return [
         f"<h2>{escape(name)}</h2>",
         page.figure(plots.trend(cell, own), caption),

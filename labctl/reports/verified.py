@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
+from msgspec import convert
 from tabulate import tabulate
 
 from labctl.printable import layout
 from labctl.reports import words
+from labctl.results.report_types import Host
 from labctl.units import counted
 
 Document = Mapping[str, Any]
@@ -26,7 +28,7 @@ _SHOWN = {
 def terminal(document: Document) -> str:
     """Return a table a kernel, one line a check, and below what the failures are."""
     parts = [_table(name, kernel) for name, kernel in document["kernels"].items()]
-    parts.append(f"{words.host(document['host'])}; {document['accel'].upper()}")
+    parts.append(f"{words.host(convert(document['host'], Host))}; {document['accel'].upper()}")
     return "\n\n".join(parts) + "\n"
 
 

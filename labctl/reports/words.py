@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labctl.lab_arch import X86_64
 from labctl.lab_metrics import MetricKind, is_freebench
 from labctl.units import counted
+
+if TYPE_CHECKING:
+    from labctl.results.report_types import Cell, Host, Kernel, Placement
 
 _GIB = 2**30
 _DOES = {
@@ -43,7 +46,7 @@ def ratio(value: float | None) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def interval(ci: Sequence[float] | None) -> str:
+def interval(ci: Sequence[float | None] | None) -> str:
     """Return a confidence interval in words."""
     return "-" if ci is None else f"{ratio(ci[0])} to {ratio(ci[1])}"
 
@@ -85,53 +88,56 @@ def parameters(values: Mapping[str, Any]) -> str:
     )
 
 
-def cell(each: Mapping[str, Any]) -> str:
+def cell(each: Cell) -> str:
     """Return a cell's name: its label and its setting."""
-    return " ".join(filter(None, [each.get("label") or each["kernel"], setting(each["setting"])]))
+    return named(each.label or each.kernel, each.setting)
 
 
-def names(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def named(kernel: str, values: Mapping[str, Any]) -> str:
+    """Return the name of a cell from its kernel and its setting."""
+    return " ".join(filter(None, [kernel, setting(values)]))
+
+
+def names(cells: Sequence[Cell]) -> list[str]:
     """Return the cells' names; a matrix of one kernel is told apart by its settings alone."""
-    compared = [each for each in cells if each["verdict"] != "baseline"]
-    is_matrix = len(compared) > 1 and len({each["kernel"] for each in compared}) == 1
+    compared = [each for each in cells if not each.is_baseline]
+    is_matrix = len(compared) > 1 and len({each.kernel for each in compared}) == 1
     return [
-        setting(each["setting"]) or cell(each)
-        if is_matrix and each["verdict"] != "baseline"
-        else cell(each)
+        setting(each.setting) or cell(each) if is_matrix and not each.is_baseline else cell(each)
         for each in cells
     ]
 
 
-def host(facts: Mapping[str, Any]) -> str:
-    """Return what a run's record knows of the host, in one line."""
+def host(facts: Host) -> str:
+    """Return the host's facts as one line."""
     known = [
-        str(facts.get("cpu_model", "")),
-        f"{facts['cores']} cores" if "cores" in facts else "",
-        size(facts["memory_bytes"]) if "memory_bytes" in facts else "",
-        f"QEMU {facts['qemu']}" if facts.get("qemu") else "",
-        f"id {facts['id']}" if "id" in facts else "",
+        facts.cpu_model or "",
+        f"{facts.cores} cores" if facts.cores else "",
+        size(facts.memory_bytes) if facts.memory_bytes else "",
+        f"QEMU {facts.qemu}" if facts.qemu else "",
+        f"id {facts.id}" if facts.id else "",
     ]
     return ", ".join(filter(None, known)) or "unknown"
 
 
-def release(kernel: Mapping[str, Any]) -> str:
-    """Return a kernel's release, and its architecture unless it is the usual one."""
-    arch = kernel.get("arch", X86_64.name)
-    names = [str(kernel.get("release") or ""), "" if arch == X86_64.name else str(arch)]
+def release(kernel: Kernel) -> str:
+    """Return a kernel's release, and its architecture if it is not x86_64."""
+    arch = kernel.arch or X86_64.name
+    names = [kernel.release or "", "" if arch == X86_64.name else arch]
     return " ".join(filter(None, names))
 
 
-def placement(found: Mapping[str, Any]) -> str:
+def placement(found: Placement) -> str:
     """Return where a guest's vCPUs and memory are on the host, in a sentence."""
-    text = f"{counted(found['vcpus'], 'vCPU')} on {counted(found['cores'], 'core')}"
-    if found["overcommitted"]:
+    text = f"{counted(found.vcpus, 'vCPU')} on {counted(found.cores, 'core')}"
+    if found.overcommitted:
         text += ", overcommitted"
-    cpus = ", ".join(map(str, found["pinned"]))
+    cpus = ", ".join(map(str, found.pinned))
     text += f", pinned to CPUs {cpus}" if cpus else ", not pinned"
-    if found["emulator"]:
-        text += f", QEMU's other threads on {', '.join(map(str, found['emulator']))}"
-    if found["host_nodes"]:
-        text += f"; memory on host nodes {', '.join(map(str, found['host_nodes']))}"
+    if found.emulator:
+        text += f", QEMU's other threads on {', '.join(map(str, found.emulator))}"
+    if found.host_nodes:
+        text += f"; memory on host nodes {', '.join(map(str, found.host_nodes))}"
     return text
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from labctl.lab_metrics import Better
 from labctl.results.failures import Failure
 from labctl.results.health import Health
+from labctl.results.kinds import Verdict
+from labctl.results.report_types import Second
 from labctl.results.store import Scalar
 
 
@@ -44,7 +46,7 @@ class Comparison:
     p: float | None
     p_corrected: float | None
     p_beyond: float | None
-    verdict: str
+    verdict: Verdict
     blocks_needed: int | None = None
     p_sign_flip: float | None = None
     p_wilcoxon: float | None = None
@@ -53,7 +55,7 @@ class Comparison:
     smallest_effect: float | None = None
     reason: str = ""
     counters: Mapping[str, float] = field(default_factory=dict)
-    secondary: Mapping[str, Any] = field(default_factory=dict)
+    secondary: Mapping[str, Second] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class ExperimentResult:
     blocks: int
     confidence: float
     minimum_effect: float
-    better: str
+    better: Better
     health: Health | None = None
     failures: tuple[Failure, ...] = ()
+
+    @property
+    def control_differs(self) -> bool:
+        """Whether the baseline differs from itself, so that no verdict is valid."""
+        return self.aa_control is not None and self.aa_control.verdict.is_difference

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
 
 from labctl.printable import printable
+from labctl.results.kinds import Whose
 from labctl.results.store import Sample
 
 # What each status says, and of whom: a program that is not there is no kernel's failure.
-_WHOSE: Mapping[str, str] = {
-    **dict.fromkeys(("boot-failed", "panic", "splat", "hung"), "kernel"),
-    "lost": "guest",
-    **dict.fromkeys(("deadline", "bad-output"), "workload"),
-    "knob-refused": "tunable",
-    **dict.fromkeys(("exercised", "not-exercised"), "series"),
+_WHOSE: Mapping[str, Whose] = {
+    **dict.fromkeys(("boot-failed", "panic", "splat", "hung"), Whose.KERNEL),
+    "lost": Whose.GUEST,
+    **dict.fromkeys(("deadline", "bad-output"), Whose.WORKLOAD),
+    "knob-refused": Whose.TUNABLE,
+    **dict.fromkeys(("exercised", "not-exercised"), Whose.SERIES),
 }
-_SAID: Mapping[str, str] = {
-    "kernel": "its kernel failed",
-    "guest": "its guest was lost",
-    "workload": "its workload failed",
-    "tunable": "a tunable was refused",
-    "series": "its series was entered where it should stay out",
+_SAID: Mapping[Whose, str] = {
+    Whose.KERNEL: "its kernel failed",
+    Whose.GUEST: "its guest was lost",
+    Whose.WORKLOAD: "its workload failed",
+    Whose.TUNABLE: "a tunable was refused",
+    Whose.SERIES: "its series was entered where it should stay out",
 }
 NOT_FAILURES = frozenset({"ok", "skipped", "not-exercised"})
 _REASON_LENGTH = 200
@@ -31,22 +35,16 @@ _VARYING = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\d+", re.ASCII | re.IGNOREC
 _BLANKS = re.compile(r"\s+")
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """All samples of an experiment that failed alike.
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples of an experiment that failed in the same way."""
 
-    `whose` is kernel, guest, workload, tunable or series. `reason` has the first words
-    of what the first one said, `block` is where it was, and `console` the file of its
-    guest's console, from the run's folder; empty if that is not on record.
-    """
-
-    status: str
-    whose: str
-    reason: str
-    count: int
-    cells: tuple[str, ...]
-    block: int
-    console: str
+    status: Annotated[str, Meta(description="Status of the samples.")]
+    whose: Annotated[Whose, Meta(description="What the failure is blamed on.")]
+    reason: Annotated[str, Meta(description="First words of the first sample's message.")]
+    count: Annotated[int, Meta(description="Samples that failed in this way.")]
+    cells: Annotated[tuple[str, ...], Meta(description="Ids of their cells.")]
+    block: Annotated[int, Meta(description="Block of the first one.")]
+    console: Annotated[str, Meta(description="Console log of its guest; empty if not on record.")]
 
 
 def failures_of(samples: Iterable[Sample]) -> tuple[Failure, ...]:
@@ -71,16 +69,16 @@ def first_words(sample: Sample) -> str:
     What follows the first line is the console, but for what a workload printed.
     """
     text = sample.message.strip()
-    if _WHOSE.get(sample.status) != "workload":
+    if _WHOSE.get(sample.status) is not Whose.WORKLOAD:
         text = text.partition("\n")[0]
     line = _BLANKS.sub(" ", text[: 4 * _REASON_LENGTH])
     line = printable(line).strip()
     return line if len(line) <= _REASON_LENGTH else f"{line[: _REASON_LENGTH - 1]}…"
 
 
-def whose(status: str) -> str:
+def whose(status: str) -> Whose:
     """Return whose failure a status is."""
-    return _WHOSE.get(status, "workload")
+    return _WHOSE.get(status, Whose.WORKLOAD)
 
 
 def whose_failures(not_ok: Mapping[str, int]) -> str:

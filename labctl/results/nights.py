@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from labctl.errors import HostError, UserError
 from labctl.results import lines
@@ -181,7 +183,9 @@ def _failed_row(result: ExperimentResult, cell: Comparison) -> dict[str, Any]:
         "kernel": cell.kernel,
         "setting": dict(cell.setting),
         "failed": dict(cell.failed),
-        "failures": [asdict(each) for each in result.failures if cell.cell in each.cells],
+        "failures": [
+            msgspec.to_builtins(each) for each in result.failures if cell.cell in each.cells
+        ],
     }
 
 

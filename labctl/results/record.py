@@ -5,39 +5,16 @@ Keys that an older labctl did not write may be missing; others than these are no
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-Share = Annotated[float, Meta(gt=0, lt=1)]
-Count = Annotated[int, Meta(ge=0, le=2**62)]
-
-
-class _Host(msgspec.Struct):
-    id: str | UnsetType = UNSET
-    cores: Count | UnsetType = UNSET
-    memory_bytes: Count | UnsetType = UNSET
-
-
-class _Kernel(msgspec.Struct):
-    image: str | None = None
-    series: str | None = None
-    patches: list[str] | None = None
-    arch: str | UnsetType = UNSET
+from labctl.results.report_types import Count, Host, Kernel, Placement, Settings, Share
 
 
 class _Guest(msgspec.Struct):
     memory_per_node: Count | UnsetType = UNSET
-
-
-class _Placement(msgspec.Struct):
-    vcpus: Count
-    cores: Count
-    overcommitted: bool
-    pinned: list[int]
-    emulator: list[int]
-    host_nodes: list[int]
 
 
 class _Experiment(msgspec.Struct):
@@ -53,9 +30,9 @@ class _Experiment(msgspec.Struct):
     target: str | None = None
     blocks_min: Count | UnsetType = UNSET
     repetitions: Count | UnsetType = UNSET
-    set: dict[str, int | float | str] | UnsetType = UNSET
+    set: Settings | UnsetType = UNSET
     cells: list[str] | UnsetType = UNSET
-    placement: _Placement | None = None
+    placement: Placement | None = None
 
 
 class _Timing(msgspec.Struct):
@@ -76,8 +53,8 @@ class _Record(msgspec.Struct):
     seed: int | UnsetType = UNSET
     lab: str | UnsetType = UNSET
     initramfs: str | UnsetType = UNSET
-    host: _Host | UnsetType = UNSET
-    kernels: dict[str, _Kernel] | UnsetType = UNSET
+    host: Host | UnsetType = UNSET
+    kernels: dict[str, Kernel] | UnsetType = UNSET
     guests: dict[str, _Guest] | UnsetType = UNSET
     timing: dict[str, list[_Timing]] | UnsetType = UNSET
     health: _Health | UnsetType = UNSET

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from msgspec import Meta
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,34 +31,38 @@ _LARGEST_CONTENTION = 100.0
 Interval = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A fitted curve over `levels` (numbers of workers) and `seconds`.
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """The scalability law, fitted to a kernel's times over a number of workers."""
 
-    `contention` is the share of the work that waits for its turn (above 1, each
-    worker costs the others more than it does), `coherency` what each pair of
-    workers costs; both with intervals. `p_coherency` tests Amdahl's law against
-    the full one (F test of nested models), `is_amdahl` says that at 5 % the data
-    cannot tell them apart. `best` is the number of workers, in the
-    range measured, with the shortest fitted time, `knee` the smallest that comes
-    within 10 % of it, and `recommended` the same among the levels that were measured.
-    """
-
-    axis: str
-    kernel: str
-    levels: tuple[int, ...]
-    seconds: tuple[float, ...]
-    fitted_seconds: tuple[float, ...]
-    contention: float
-    contention_ci: Interval
-    coherency: float
-    coherency_ci: Interval
-    p_coherency: float
-    is_amdahl: bool
-    residual_percent: float
-    best: int
-    knee: int
-    recommended: int
+    axis: Annotated[str, Meta(description="Tunable or parameter that sets the number of workers.")]
+    kernel: Annotated[str, Meta(description="Name of the kernel.")]
+    levels: Annotated[tuple[int, ...], Meta(description="Measured numbers of workers.")]
+    seconds: Annotated[tuple[float, ...], Meta(description="Measured time at each level.")]
+    fitted_seconds: Annotated[tuple[float, ...], Meta(description="Fitted time at each level.")]
+    contention: Annotated[
+        float,
+        Meta(
+            description="Share of the work that waits for its turn; above 1, each worker costs "
+            "the others more than it does."
+        ),
+    ]
+    contention_ci: Annotated[Interval, Meta(description="95 % confidence interval of it.")]
+    coherency: Annotated[float, Meta(description="What each pair of workers costs.")]
+    coherency_ci: Annotated[Interval, Meta(description="95 % confidence interval of it.")]
+    p_coherency: Annotated[
+        float, Meta(description="p of Amdahl's law against the full law, by the F test.")
+    ]
+    is_amdahl: Annotated[
+        bool, Meta(description="Whether Amdahl's law is not rejected at the 5 % level.")
+    ]
+    residual_percent: Annotated[
+        float, Meta(description="Residual standard deviation of the log times, in percent.")
+    ]
+    best: Annotated[
+        int, Meta(description="Workers with the shortest fitted time in the measured range.")
+    ]
+    knee: Annotated[int, Meta(description="Fewest workers within 10 % of the best fitted time.")]
+    recommended: Annotated[int, Meta(description="The same among the measured levels.")]
 
 
 def curves(cells: Sequence[Comparison]) -> list[Curve]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+
+import msgspec
 
 from labctl.errors import UserError
 from labctl.lab_metrics import Better, MetricKind
@@ -24,6 +25,7 @@ from labctl.results.cells import (
 )
 from labctl.results.comparison import Comparison, ExperimentResult
 from labctl.results.failures import failures_of
+from labctl.results.kinds import Verdict
 from labctl.results.paired import (
     Paired,
     adjust,
@@ -32,6 +34,7 @@ from labctl.results.paired import (
     signed_ranks,
     smallest_effect,
 )
+from labctl.results.report_types import Second
 from labctl.results.store import Sample
 from labctl.results.verdict import Rule, conclude
 from labctl.results.warn import warnings_of
@@ -74,7 +77,7 @@ def compare(
 
     # Failures do not excuse a control that differs: it is judged by its times alone.
     aa = _worst(_family(controls, baselines, rule, better, {}, host_is_trusted=True))
-    trusted = aa is None or aa.verdict not in ("faster", "slower")
+    trusted = aa is None or not aa.verdict.is_difference
     failed = {cell.id: {**crashes(others)[cell.kernel], **cell.not_ok()} for cell in others}
     compared = _family(others, baselines, rule, better, failed, host_is_trusted=trusted)
     rows = tuple(_baseline_row(cell) for cell in baselines) + tuple(compared)
@@ -212,31 +215,24 @@ def _with_secondary(
     for row, cell, result, p_corrected in zip(comparisons, cells, results, corrected, strict=True):
         second = _second(cell, metric)
         if second and result:
-            second |= {
-                "blocks": result.blocks,
-                "ratio": result.ratio,
-                "ci": result.ci,
-                "p": result.p,
-                "p_corrected": p_corrected,
-            }
+            second = msgspec.structs.replace(
+                second,
+                blocks=result.blocks,
+                ratio=result.ratio,
+                ci=result.ci,
+                p=result.p,
+                p_corrected=p_corrected,
+            )
         rows.append(replace(row, secondary={**row.secondary, name: second}) if second else row)
     return rows
 
 
-def _second(cell: Cell, metric: Metric) -> dict[str, Any]:
+def _second(cell: Cell, metric: Metric) -> Second | None:
     logs = cell.logs(metric)
     seconds, spread = mean_and_spread(list(logs.values()))
     if seconds is None:
-        return {}
-    return {
-        "median_seconds": seconds,
-        "spread_percent": spread,
-        "blocks": len(logs),
-        "ratio": None,
-        "ci": None,
-        "p": None,
-        "p_corrected": None,
-    }
+        return None
+    return Second(median_seconds=seconds, spread_percent=spread, blocks=len(logs))
 
 
 def _paired_all(
@@ -266,18 +262,22 @@ def _row(cell: Cell, metric: Metric) -> Comparison:
         p=None,
         p_corrected=None,
         p_beyond=None,
-        verdict="undecided",
+        verdict=Verdict.UNDECIDED,
         counters=cell.counters(),
     )
 
 
 def _baseline_row(cell: Cell) -> Comparison:
-    found = {name: _second(cell, metric) for name, metric in SECONDARY.items()}
+    found = {
+        name: msgspec.structs.replace(second, ratio=1.0)
+        for name, metric in SECONDARY.items()
+        if (second := _second(cell, metric))
+    }
     return replace(
         _row(cell, primary),
         ratio=1.0,
-        verdict="baseline",
-        secondary={name: second | {"ratio": 1.0} for name, second in found.items() if second},
+        verdict=Verdict.BASELINE,
+        secondary=found,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from labctl.lab_metrics import ELAPSED, MetricKind
 from labctl.results.cells import failures
 from labctl.results.failures import whose_failures
+from labctl.results.kinds import Verdict
 from labctl.results.paired import MINIMUM_BLOCKS, Paired, more_blocks
 from labctl.units import counted
 
@@ -41,7 +42,7 @@ class Rule:
 class Conclusion:
     """A verdict; an undecided one has its reason and, where it helps, how many more blocks."""
 
-    verdict: str
+    verdict: Verdict
     reason: str = ""
     blocks_needed: int | None = None
 
@@ -65,25 +66,28 @@ def conclude(
     """
     if missed := not_ok.get("not-exercised"):
         reason = f"the series was not exercised in {counted(missed, 'sample')}"
-        return Conclusion("undecided", reason)
+        return Conclusion(Verdict.UNDECIDED, reason)
     said = word(result, p_beyond, rule)
-    if failures(not_ok) and said != "slower":
+    if failures(not_ok) and said is not Verdict.SLOWER:
         what = "timings" if rule.metric.is_time else "values"
-        return Conclusion("undecided", f"{whose_failures(not_ok)}; {what} are disregarded")
+        return Conclusion(Verdict.UNDECIDED, f"{whose_failures(not_ok)}; {what} are disregarded")
     if result is None:
         return Conclusion(
-            "undecided", "no block has a good value of both it and its baseline", MINIMUM_BLOCKS
+            Verdict.UNDECIDED,
+            "no block has a good value of both it and its baseline",
+            MINIMUM_BLOCKS,
         )
     more = more_blocks(result, alpha=rule.alpha, margin=rule.margin, family=family)
     if result.blocks < MINIMUM_BLOCKS:
         blocks = counted(result.blocks, "paired block")
         reason = f"{blocks}, at least {MINIMUM_BLOCKS} are needed"
-        return Conclusion("undecided", reason, more)
-    if said != "undecided":
+        return Conclusion(Verdict.UNDECIDED, reason, more)
+    if said is not Verdict.UNDECIDED:
         if host_is_trusted:
             return Conclusion(said)
         return Conclusion(
-            "undecided", f"would be {rule.metric.spoken(said)}, but the A/A control differs too"
+            Verdict.UNDECIDED,
+            f"would be {rule.metric.spoken(said)}, but the A/A control differs too",
         )
     if p_corrected is not None and p_corrected <= rule.alpha:
         reason = f"it differs, but not shown to be by more than {rule.margin_text}"
@@ -91,15 +95,15 @@ def conclude(
         reason = "the interval is too wide for a verdict"
     if more is None:
         reason += f"; the effect is too near {rule.margin_text} to be decided by more blocks"
-    return Conclusion("undecided", reason, more)
+    return Conclusion(Verdict.UNDECIDED, reason, more)
 
 
-def word(result: Paired | None, p_beyond: float | None, rule: Rule) -> str:
+def word(result: Paired | None, p_beyond: float | None, rule: Rule) -> Verdict:
     """Return what the tests say of a cell that did not fail."""
     if result is None:
-        return "undecided"
+        return Verdict.UNDECIDED
     if p_beyond is not None and p_beyond <= rule.alpha:
-        return "faster" if result.mean > 0 else "slower"
+        return Verdict.FASTER if result.mean > 0 else Verdict.SLOWER
     if result.p_same is not None and result.p_same <= rule.alpha:
-        return "same"
-    return "undecided"
+        return Verdict.SAME
+    return Verdict.UNDECIDED

@@ -31,7 +31,7 @@ def warnings_of(
         lines += _on_failures(cell)
         # Of few blocks no sign flip is rare enough to contradict.
         could_flip = 2.0 ** (1 - row.blocks) <= alpha
-        if row.verdict in ("faster", "slower") and could_flip and (row.p_sign_flip or 0) > alpha:
+        if row.verdict.is_difference and could_flip and (row.p_sign_flip or 0) > alpha:
             lines.append(
                 f"{cell.name} is {spoken(row.verdict)} by the t test, and by the sign-flip test it "
                 f"is not (p {row.p_sign_flip:.2g}): driven by a few blocks"
@@ -62,7 +62,7 @@ def _only_by_ranks(row: Comparison, alpha: float, rows: int) -> bool:
 def _on_host(aa: Comparison | None, spoken: Callable[[str], str]) -> list[str]:
     if aa is None:
         return ["there is no A/A control: nothing shows that this host measures the same twice"]
-    if aa.verdict not in ("faster", "slower") or aa.ratio is None or aa.ci is None:
+    if not aa.verdict.is_difference or aa.ratio is None or aa.ci is None:
         return []
     low, high = aa.ci
     return [

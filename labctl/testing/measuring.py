@@ -72,8 +72,13 @@ class Compared:
         return found[0]
 
     def __repr__(self) -> str:
-        (content,) = document(self.run.read(), [self.result])["experiments"]
-        lines = [sentence(content), control(content), *failures(content), *content["warnings"]]
+        (content,) = document(self.run.read(), [self.result]).experiments
+        lines = [
+            sentence(content),
+            control(content),
+            *failures(content.failures),
+            *content.warnings,
+        ]
         return "\n".join([*lines, f"`labctl report {self.run.id}` tells all of it"])
 
 

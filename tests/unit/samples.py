@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,11 @@ def replace(record: Any, **changes: Any) -> Any:
     """A record with some fields changed: samples are msgspec's, all others dataclasses."""
     of = msgspec.structs if isinstance(record, msgspec.Struct) else dataclasses
     return of.replace(record, **changes)
+
+
+def as_json(document: msgspec.Struct) -> str:
+    """A document as JSON; raises ValueError for NaN."""
+    return json.dumps(msgspec.to_builtins(document), allow_nan=False)
 
 
 def cell(

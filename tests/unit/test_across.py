@@ -1,6 +1,5 @@
 """Two stored runs: what may be compared, what may not, and what changed."""
 
-import copy
 import json
 import re
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from samples import cell
+from samples import cell, replace
 
 from labctl.cli import labctl
 from labctl.errors import UserError
@@ -16,6 +15,7 @@ from labctl.reports import side_by_side
 from labctl.reports.document import document
 from labctl.results import runs
 from labctl.results.across import Summary, across, difference
+from labctl.results.report_types import HostHealth
 from labctl.results.stats import compare
 from labctl.results.verdict import Rule
 
@@ -71,8 +71,8 @@ def told(speedup, run="first", experiment=EXPERIMENT, seed=1, blocks=12, spread=
 
 
 def only(content):
-    (experiment,) = content["experiments"]
-    (row,) = experiment["cells"]
+    (experiment,) = content.experiments
+    (row,) = experiment.cells
     return row
 
 
@@ -93,42 +93,42 @@ def test_welch_agrees_with_r():
 def test_a_change_is_found(speedups, verdict):
     content = across(told(speedups[0]), told(speedups[1], "second", seed=2))
     row = only(content)
-    assert row["verdict"] == verdict
-    assert row["change"] == pytest.approx(speedups[1] / speedups[0], rel=0.02)
-    assert row["change_ci"][0] < row["change"] < row["change_ci"][1]
-    assert content["notes"] == []
-    assert row["median_seconds"][0] == pytest.approx(1 / speedups[0], rel=0.05)
+    assert row.verdict == verdict
+    assert row.change == pytest.approx(speedups[1] / speedups[0], rel=0.02)
+    assert row.change_ci[0] < row.change < row.change_ci[1]
+    assert content.notes == ()
+    assert row.median_seconds[0] == pytest.approx(1 / speedups[0], rel=0.05)
 
 
 def test_wide_intervals_and_few_blocks_decide_nothing():
     row = only(across(told(1.4, spread=0.2), told(1.5, "second", spread=0.2, seed=2)))
-    assert (row["verdict"], row["reason"]) == (
+    assert (row.verdict, row.reason) == (
         "undecided",
         "the interval is too wide for a verdict",
     )
     row = only(across(told(1.4, blocks=4), told(1.9, "second", seed=2)))
-    assert row["verdict"] == "undecided"
-    assert "4 blocks" in row["reason"]
+    assert row.verdict == "undecided"
+    assert "4 blocks" in row.reason
     row = only(across(told(1.4, blocks=1), told(1.9, "second", seed=2)))
-    assert row["verdict"] == "undecided"
-    assert row["change_ci"] is None
+    assert row.verdict == "undecided"
+    assert row.change_ci is None
 
 
 def test_a_run_whose_control_differs_decides_nothing():
     row = only(across(told(1.4, twin=1.5), told(1.9, "second", seed=2)))
-    assert row["verdict"] == "undecided"
-    assert "A/A" in row["reason"]
+    assert row.verdict == "undecided"
+    assert "A/A" in row.reason
 
 
 def test_times_of_another_host_or_baseline_are_not_set_side_by_side():
     elsewhere = told(1.4, "second", host={"id": "other", "qemu": "7.2"}, seed=2)
     content = across(told(1.4), elsewhere)
-    assert only(content)["median_seconds"] is None
-    assert "times can not" in content["notes"][0]
+    assert only(content).median_seconds is None
+    assert "times can not" in content.notes[0]
     kernels = {"stock": {"image": "new"}, "patched": {"image": "p2"}}
     content = across(told(1.4), told(1.4, "second", kernels=kernels, seed=2))
-    assert only(content)["median_seconds"] is None
-    assert [note.split(" is ")[0] for note in content["notes"]] == ["the baseline stock", "patched"]
+    assert only(content).median_seconds is None
+    assert [note.split(" is ")[0] for note in content.notes] == ["the baseline stock", "patched"]
 
 
 def test_what_cannot_be_compared_is_refused():
@@ -140,9 +140,10 @@ def test_what_cannot_be_compared_is_refused():
         across(told(1.4), told(1.4, "second", experiment=EXPERIMENT | {"name": "f"}))
     with pytest.raises(UserError, match="workload free and exit"):
         across(told(1.4), told(1.4, "second", experiment=EXPERIMENT | {"workload": "exit"}))
-    other = copy.deepcopy(told(1.4, "second"))
-    for each in other["experiments"][0]["cells"]:
-        each["parameters"] = {"size": 12345}
+    other = told(1.4, "second")
+    (experiment,) = other.experiments
+    cells = tuple(replace(each, parameters={"size": 12345}) for each in experiment.cells)
+    other = replace(other, experiments=(replace(experiment, cells=cells),))
     with pytest.raises(UserError, match="no cell in common"):
         across(told(1.4), other)
 
@@ -153,21 +154,19 @@ def test_other_guests_are_not_compared_and_what_is_not_recorded_is_not_known_to_
 
     with pytest.raises(UserError, match="nodes 4 and 2"):
         across(on(4, "first"), on(2, "second"))
-    assert only(across(on(4, "first"), on(4, "second")))["verdict"] == "same"
-    assert only(across(told(1.4), on(4, "second")))["verdict"] == "same"
+    assert only(across(on(4, "first"), on(4, "second"))).verdict == "same"
+    assert only(across(told(1.4), on(4, "second"))).verdict == "same"
 
 
 def test_one_experiment_that_cannot_be_compared_spares_the_others():
     def both(run, workload):
         other = EXPERIMENT | {"name": "f", "workload": workload}
         content = told(1.4, run)
-        return content | {
-            "experiments": content["experiments"] + told(1.4, run, other)["experiments"]
-        }
+        return replace(content, experiments=content.experiments + told(1.4, run, other).experiments)
 
     content = across(both("first", "free"), both("second", "exit"))
-    assert [bool(each["refused"]) for each in content["experiments"]] == [False, True]
-    assert "f is not compared: workload free and exit" in content["notes"]
+    assert [bool(each.refused) for each in content.experiments] == [False, True]
+    assert "f is not compared: workload free and exit" in content.notes
     assert "\nf\n" not in side_by_side.render(content)
 
 
@@ -175,26 +174,29 @@ def test_on_another_host_only_ratios_stand_side_by_side():
     here = told(1.4)
     elsewhere = told(1.6, "second", seed=2, host={"id": "other", "qemu": "7.2", "cores": 144})
     content = across(here, elsewhere)
-    assert content["same_host"] is False
+    assert content.same_host is False
     row = only(content)
-    assert (row["verdict"], row["median_seconds"]) == ("faster", None)
-    assert [round(ratio, 1) for ratio in row["ratio"]] == [1.4, 1.6]
+    assert (row.verdict, row.median_seconds) == ("faster", None)
+    assert [round(ratio, 1) for ratio in row.ratio] == [1.4, 1.6]
     for style in ("terminal", "markdown"):
         text = side_by_side.render(content, style)
         assert "times can not" in text
         assert "144 cores" in text
         assert not re.search(r"\d m?s\b", text), "a time of another host"
     newer = told(1.6, "second", seed=2, host={"id": "h", "qemu": "8.0"})
-    assert only(across(here, newer))["median_seconds"] is None
+    assert only(across(here, newer)).median_seconds is None
 
 
 def test_what_a_reader_must_mind_of_each_run_is_told():
-    loaded = copy.deepcopy(told(1.4, "second", seed=2))
-    loaded["experiments"][0]["host_health"] = {"stays_loaded": True}
-    content = across(told(1.4) | {"finished": False, "notes": ["a line is torn"]}, loaded)
-    assert content["notes"][0] == "a line is torn"
-    assert "first is not finished" in content["notes"]
-    assert "in second the host was busy (e)" in content["notes"]
+    calm = told(1.4, "second", seed=2)
+    health = HostHealth(blocks=12, disturbed={"1": "load"}, left_out=(), stays_loaded=True, seen={})
+    loaded = replace(
+        calm, experiments=tuple(replace(each, host_health=health) for each in calm.experiments)
+    )
+    content = across(replace(told(1.4), finished=False, notes=("a line is torn",)), loaded)
+    assert content.notes[0] == "a line is torn"
+    assert "first is not finished" in content.notes
+    assert "in second the host was busy (e)" in content.notes
 
 
 def test_markdown_is_a_table_and_a_list():

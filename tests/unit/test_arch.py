@@ -23,6 +23,7 @@ from labctl.lab_arch import ARCHITECTURES, ARM64, X86_64
 from labctl.lab_models import Kernel
 from labctl.lab_topology import Topology
 from labctl.reports import kcidb, words
+from labctl.results import report_types
 from labctl.targets.prepare import prepare_target
 from labctl.transports.console import scan
 
@@ -429,10 +430,12 @@ def test_an_oops_of_arm64_is_known(line):
 
 
 def test_a_report_names_an_architecture_that_is_not_the_usual_one():
-    assert words.release({"release": "6.1.192"}) == "6.1.192"
-    assert words.release({"release": "6.1.192", "arch": "x86_64"}) == "6.1.192"
-    assert words.release({"release": "6.1.192", "arch": "arm64"}) == "6.1.192 arm64"
-    assert kcidb._build("k", {"image": "1", "arch": "arm64"})["architecture"] == "arm64"
+    assert words.release(report_types.Kernel(release="6.1.192")) == "6.1.192"
+    assert words.release(report_types.Kernel(release="6.1.192", arch="x86_64")) == "6.1.192"
+    assert words.release(report_types.Kernel(release="6.1.192", arch="arm64")) == "6.1.192 arm64"
+    assert (
+        kcidb._build("k", report_types.Kernel(image="1", arch="arm64"))["architecture"] == "arm64"
+    )
 
 
 def test_the_doctor_judges_the_tools_by_what_failed():

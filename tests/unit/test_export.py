@@ -101,7 +101,7 @@ def test_other_judges_get_the_blocks_that_the_report_counts(style):
     samples = disturbed(MATRIX)
     record = RUN | {"experiments": [RULE | {"name": "smoke", "blocks_min": 6}]}
     content = document(record, results_of(record, samples))
-    assert content["experiments"][0]["host_health"]["left_out"] == [1]
+    assert content.experiments[0].host_health.left_out == (1,)
     text = EXPORTS[style](content, samples)
     whole = export(style)
     mark = "Benchmark" if style == "benchfmt" else '"boot_id"'

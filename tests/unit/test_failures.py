@@ -3,8 +3,9 @@
 import json
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
-from samples import cell, replace
+from samples import as_json, cell, replace
 from synthetic import World, panic
 from test_nightly import FakeNights
 from test_reports import RUN, flat, patched, times
@@ -39,13 +40,13 @@ def of(*groups, folder="", **more):
 
 def test_a_kind_is_told_once_with_whose_it_is_how_often_and_where():
     content, _ = of(failed(patched(1.4)), folder=".labctl/runs/r")
-    (found,) = content["experiments"][0]["failures"]
-    assert found == {
+    (found,) = content.experiments[0].failures
+    assert msgspec.to_builtins(found) == {
         "status": "bad-output",
         "whose": "workload",
         "reason": GONE,
         "count": 8,
-        "cells": ["parallel-free"],
+        "cells": ("parallel-free",),
         "block": 0,
         "console": f".labctl/runs/r/{WHERE}",
     }
@@ -65,14 +66,14 @@ def test_a_kind_is_told_once_with_whose_it_is_how_often_and_where():
 )
 def test_a_failure_is_charged_to_who_failed(status, whose):
     content, _ = of(failed(patched(1.4), status=status))
-    reason = content["experiments"][0]["cells"][1]["reason"]
+    reason = content.experiments[0].cells[1].reason
     assert reason == f"{whose}; timings are disregarded"
 
 
 def test_failures_of_two_are_charged_to_both():
     some = patched(1.4)
     content, _ = of([*failed(some[:2], status="panic"), *failed(some[2:4]), *some[4:]])
-    reason = content["experiments"][0]["cells"][1]["reason"]
+    reason = content.experiments[0].cells[1].reason
     assert "its kernel failed (2 panic) and its workload failed (2 bad-output)" in reason
 
 
@@ -84,10 +85,10 @@ def test_every_form_of_a_report_has_the_reason_and_the_console():
         "markdown": table.render(content, format="markdown"),
         "cover-letter": mail.render(content),
         "html": page.render(content, samples),
-        "json": json.dumps(content),
+        "json": as_json(content),
         "junit": export.junit(content, samples),
         "kcidb": kcidb.kcidb(content, samples),
-        "compare": side_by_side.render(across(second, content | {"run": "first"})),
+        "compare": side_by_side.render(across(second, replace(content, run="first"))),
         "notes of benchfmt": "\n".join(export.notes("benchfmt", content)),
     }
     for form, text in texts.items():

@@ -1,9 +1,7 @@
 """Blocks that the host disturbed: found by a rule, measured again, told, never just gone."""
 
-import json
-
 import pytest
-from samples import cell, replace, sample
+from samples import as_json, cell, replace, sample
 from synthetic import World, lab
 from test_reports import RUN, STOCK, times
 from test_runner import runner
@@ -224,14 +222,14 @@ def under_load(*blocks):
 
 def test_below_a_table_stands_what_the_host_did_and_what_was_left_out():
     content = experiment_of(under_load(2, 5))
-    json.dumps(content, allow_nan=False)
-    seen, left_out = told.lines(content["experiments"][0])
+    as_json(content)
+    seen, left_out = told.lines(content.experiments[0])
     assert "other processes used 0.5 % (worst 20 %) of the CPU time" in seen
     assert "the hypervisor took 0 % (worst 0 %)" in seen
     assert "for memory 0 % (worst 0 %)" in seen
     assert "CPUs at 2.60 GHz (least 2.60)" in seen
     assert left_out.startswith("2 of 8 blocks were disturbed and are left out, 6 count (block 2: ")
-    assert content["experiments"][0]["cells"][1]["blocks"] == 6
+    assert content.experiments[0].cells[1].blocks == 6
     for text in (table.render(content), table.render(content, format="markdown")):
         assert "host load (median" in text
         assert "left out" in text
@@ -241,7 +239,7 @@ def test_below_a_table_stands_what_the_host_did_and_what_was_left_out():
 def test_a_host_that_stayed_loaded_heads_every_report():
     samples = under_load(2, 5, 6)
     content = experiment_of(samples)
-    assert content["experiments"][0]["cells"][1]["blocks"] == 8
+    assert content.experiments[0].cells[1].blocks == 8
     said = "the host was busy during the run: 3 of 8 blocks were disturbed"
     assert said in table.render(content).splitlines()[0]
     assert said in " ".join(mail.render(content).split())
@@ -251,5 +249,5 @@ def test_a_host_that_stayed_loaded_heads_every_report():
 
 def test_a_host_that_tells_nothing_has_no_line():
     content = experiment_of(cell(STOCK) + cell(times(1.4), kernel="parallel-free"))
-    assert content["experiments"][0]["host_health"] is None
-    assert told.lines(content["experiments"][0]) == []
+    assert content.experiments[0].host_health is None
+    assert told.lines(content.experiments[0]) == []

@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import pytest
 from samples import cell, replace, sample
 from test_reports import RUN, STOCK, flat, patched, report, times
@@ -12,6 +13,7 @@ from labctl.reports import export, health, kcidb, mail, nights, page, side_by_si
 from labctl.reports.sentence import sentence
 from labctl.results.across import across
 from labctl.results.health import usable
+from labctl.results.report_types import HostHealth
 from labctl.results.stats import compare
 
 OP = {"op": "free", "size": 1 << 30}
@@ -34,7 +36,7 @@ def of(metric, *groups, command="freebench", better="lower", speedup=1.25, **mor
 
 
 def said(*args, **more):
-    (experiment,) = of(*args, **more)["experiments"]
+    (experiment,) = of(*args, **more).experiments
     return sentence(experiment)
 
 
@@ -108,17 +110,17 @@ def test_values_that_are_no_times_are_not_called_timings():
 
 def test_a_cover_letter_has_no_empty_part():
     content = of("rss_kib", command="mine")
-    (experiment,) = content["experiments"]
-    cells = [cell | {"parameters": {}} for cell in experiment["cells"]]
-    text = mail.render(content | {"experiments": [experiment | {"cells": cells}]})
+    (experiment,) = content.experiments
+    cells = tuple(replace(cell, parameters={}) for cell in experiment.cells)
+    text = mail.render(replace(content, experiments=(replace(experiment, cells=cells),)))
     assert text.startswith("smoke: rss_kib, lower is better\n")
 
 
 def test_of_an_experiment_that_was_not_reached_nothing_was_measured():
     """As after a baseline that failed in the experiment before it."""
-    (experiment,) = of("elapsed")["experiments"]
-    empty = experiment | {"name": "later", "cells": [], "aa_control": None, "blocks": 0}
-    content = of("elapsed") | {"experiments": [experiment, empty]}
+    (experiment,) = of("elapsed").experiments
+    empty = replace(experiment, name="later", cells=(), aa_control=None, blocks=0)
+    content = replace(of("elapsed"), experiments=(experiment, empty))
     texts = [table.render(content), mail.render(content), page.render(content, [])]
     assert all("nothing was measured" in text for text in texts)
 
@@ -162,7 +164,7 @@ def test_a_throughput_fits_no_law_of_times_and_is_explained():
         patched(1 / (1 + n / 8), setting={"max_active": n}, parameters=OP) for n in (1, 2, 4, 8)
     ]
     content = of("ops_s", *groups, command="mine", better="higher")
-    assert content["experiments"][0]["curves"] == []
+    assert content.experiments[0].curves == ()
     assert "Ratio: ops_s over ops_s of stock." in flat(mail.render(content))
     assert "ops_s: higher is better" in flat(table.render(content))
     assert export.notes("pyperf", content) == [
@@ -177,10 +179,10 @@ def test_the_seeds_times_stand_beside_the_same_time_only():
 
 
 def test_a_run_of_an_older_labctl_is_told_as_its_time():
-    (experiment,) = report(patched(1.25))["experiments"]
-    old = {k: v for k, v in experiment.items() if k not in ("metric", "better", "failures")}
+    (experiment,) = report(patched(1.25)).experiments
+    old = replace(experiment, metric=msgspec.UNSET, command=msgspec.UNSET)
     assert "frees 3 GiB 1.25 times as fast" in sentence(old)
-    content = report(patched(1.25)) | {"experiments": [old]}
+    content = replace(report(patched(1.25)), experiments=(old,))
     assert "frees 3 GiB" in flat(table.render(content))
     assert "time of stock over time" in flat(mail.render(content))
 
@@ -204,12 +206,17 @@ def test_a_few_disturbed_blocks_are_no_loaded_host(disturbed, loaded, says):
     samples = [sample(block=b, disturbed="others" if b < disturbed else "") for b in range(8)]
     found = usable(samples, 8)[1]
     assert found.stays_loaded == loaded
-    told = {
-        "host_health": {
-            "disturbed": found.disturbed, "blocks": found.blocks, "left_out": [],
-            "stays_loaded": found.stays_loaded, "seen": {},
-        }
-    }  # fmt: skip
+    (experiment,) = of("elapsed").experiments
+    told = replace(
+        experiment,
+        host_health=HostHealth(
+            disturbed={str(block): why for block, why in found.disturbed.items()},
+            blocks=found.blocks,
+            left_out=(),
+            stays_loaded=found.stays_loaded,
+            seen={},
+        ),
+    )
     heading = health.heading(told)
     assert heading.startswith(says)
     assert ("was busy" in heading) == loaded

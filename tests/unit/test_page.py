@@ -19,7 +19,7 @@ def everything(*groups):
 
 def rendered(samples, run=RUN, **changes):
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
-    content = document(run, [compare(samples, **rule)]) | changes
+    content = replace(document(run, [compare(samples, **rule)]), **changes)
     return page.render(content, samples)
 
 

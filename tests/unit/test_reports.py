@@ -2,14 +2,16 @@ import json
 import math
 import re
 
+import msgspec
 import pytest
-from samples import cell, replace
+from samples import as_json, cell, replace
 
 from labctl import cli
 from labctl.reports import mail, seed, words
 from labctl.reports.document import document
 from labctl.reports.report import FORMATS, found_a_problem
 from labctl.reports.table import render
+from labctl.results.report_types import Placement, Report
 from labctl.results.stats import compare
 
 STOCK = [1.00, 1.10, 0.95, 1.05, 1.02, 0.98, 1.07, 1.01]
@@ -70,49 +72,51 @@ def row_of(text, name):
 
 def test_the_document_is_the_one_that_scripts_rely_on():
     content = report(patched(1.4))
-    assert content["schema"] == 1
-    assert content["run"] == RUN["run"]
-    assert content["host"] == RUN["host"]
-    assert content["accel"] == "tcg"
-    assert content["kernels"]["stock"]["series"] is None
-    assert content["kernels"]["parallel-free"]["image"] == "cd" * 32
-    (experiment,) = content["experiments"]
-    assert (experiment["name"], experiment["baseline"]) == ("smoke", "stock")
-    assert {"ratio", "ci", "verdict"} <= set(experiment["aa_control"])
-    assert experiment["aa_control"]["verdict"] == "same"
-    base, new = experiment["cells"]
+    assert content.schema == 1
+    assert content.run == RUN["run"]
+    assert json.loads(as_json(content.host)) == RUN["host"]
+    assert content.accel == "tcg"
+    assert content.kernels["stock"].series is None
+    assert content.kernels["parallel-free"].image == "cd" * 32
+    (experiment,) = content.experiments
+    assert (experiment.name, experiment.baseline) == ("smoke", "stock")
+    assert {"ratio", "ci", "verdict"} <= set(experiment.aa_control.__struct_fields__)
+    assert experiment.aa_control.verdict == "same"
+    base, new = experiment.cells
     names = "kernel setting n blocks median_seconds spread_percent ratio ci p p_corrected verdict"
     for each in (base, new):
-        assert set(names.split()) <= set(each)
-    assert (base["kernel"], base["verdict"], base["ratio"], base["ci"]) == (
+        assert set(names.split()) <= set(each.__struct_fields__)
+    assert (base.kernel, base.verdict, base.ratio, base.ci) == (
         "stock",
         "baseline",
         1.0,
         None,
     )
-    assert new["verdict"] == "faster"
-    low, high = new["ci"]
-    assert low < new["ratio"] < high
+    assert new.verdict == "faster"
+    low, high = new.ci
+    assert low < new.ratio < high
 
 
 def test_the_document_survives_json_and_is_rounded():
     content = report(patched(1.4, measurements={"memory_back_nanoseconds": 12345678901}))
-    assert json.loads(json.dumps(content, allow_nan=False)) == content
-    new = content["experiments"][0]["cells"][1]
-    for number in (new["ratio"], new["p"], new["median_seconds"], new["spread_percent"]):
+    assert msgspec.json.decode(as_json(content), type=Report) == content
+    new = content.experiments[0].cells[1]
+    for number in (new.ratio, new.p, new.median_seconds, new.spread_percent):
         assert number == float(f"{number:.6g}")
-    assert new["memory_back"]["median_seconds"] == pytest.approx(12.3457)
+    assert new.memory_back.median_seconds == pytest.approx(12.3457)
 
 
 def test_whatever_is_unknown_is_null():
     failed = [replace(s, status="panic", value=None) for s in patched(1.4)]
     content = report(failed, control=None)
-    json.dumps(content, allow_nan=False)
-    experiment = content["experiments"][0]
-    assert experiment["aa_control"] is None
-    new = experiment["cells"][1]
-    assert new["failed"] == {"panic": 8}
-    assert [new[n] for n in ("ratio", "ci", "p", "median_seconds", "handovers")] == [None] * 5
+    as_json(content)
+    experiment = content.experiments[0]
+    assert experiment.aa_control is None
+    new = experiment.cells[1]
+    assert new.failed == {"panic": 8}
+    assert [getattr(new, n) for n in ("ratio", "ci", "p", "median_seconds", "handovers")] == [
+        None
+    ] * 5
     render(content)
     render(content, format="markdown")
 
@@ -122,13 +126,13 @@ def test_a_number_that_json_lacks_is_null():
     result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
     base, new = result.cells
     strange = replace(new, ratio=float("nan"), ci=(0.0, float("inf")))
-    content = document(RUN, [replace(result, cells=(base, strange))])["experiments"][0]
-    assert (content["cells"][1]["ratio"], content["cells"][1]["ci"]) == (None, [0.0, None])
+    content = document(RUN, [replace(result, cells=(base, strange))]).experiments[0]
+    assert (content.cells[1].ratio, content.cells[1].ci) == (None, (0.0, None))
 
 
 def test_one_block_is_a_document_too():
     content = report([s for s in patched(1.4) if s.block == 0])
-    json.dumps(content, allow_nan=False)
+    as_json(content)
     assert "undecided" in render(content)
 
 
@@ -142,9 +146,9 @@ def test_memory_back_and_handovers_are_in_the_document():
     group = back(patched(1.4, counters={"handovers": 12, "pages_handed": 3}), 2)
     samples = back(cell(STOCK), 1) + group
     result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
-    new = document(RUN, [result])["experiments"][0]["cells"][1]
-    assert new["handovers"] == 12
-    assert new["memory_back"]["ratio"] == pytest.approx(new["ratio"] / 2, rel=1e-4)
+    new = document(RUN, [result]).experiments[0].cells[1]
+    assert new.handovers == 12
+    assert new.memory_back.ratio == pytest.approx(new.ratio / 2, rel=1e-4)
 
 
 # The text.
@@ -153,11 +157,11 @@ def test_memory_back_and_handovers_are_in_the_document():
 @pytest.mark.parametrize("form", ["terminal", "markdown"])
 def test_the_first_line_says_what_was_found(form):
     content = report(patched(1.4))
-    new = content["experiments"][0]["cells"][1]
+    new = content.experiments[0].cells[1]
     first = flat(render(content, format=form).split("\n\n")[0])
-    low, high = new["ci"]
+    low, high = new.ci
     assert (
-        f"parallel-free frees 3 GiB {new['ratio']:.2f} times as fast as stock "
+        f"parallel-free frees 3 GiB {new.ratio:.2f} times as fast as stock "
         f"(95 % CI {low:.2f} to {high:.2f}, 8 blocks, p <0.001)"
     ) in first
 
@@ -237,13 +241,13 @@ def test_an_unfinished_run_says_so():
 @pytest.mark.parametrize("form", ["terminal", "markdown"])
 def test_a_row_has_time_spread_ratio_interval_p_and_verdict(form):
     content = report(patched(1.4))
-    new = content["experiments"][0]["cells"][1]
+    new = content.experiments[0].cells[1]
     text = render(content, format=form, seed_figures=False)
-    low, high = new["ci"]
+    low, high = new.ci
     assert row_of(text, "parallel-free") == [
         "parallel-free",
-        f"{new['median_seconds']:.3f} s ± {new['spread_percent']:.0f} %",
-        f"{new['ratio']:.2f}",
+        f"{new.median_seconds:.3f} s ± {new.spread_percent:.0f} %",
+        f"{new.ratio:.2f}",
         f"{low:.2f} to {high:.2f}",
         "<0.001",
         "faster",
@@ -389,7 +393,7 @@ def test_where_the_guests_were_is_said():
     text = render(report(patched(1.5), run=run))
     assert "guest: 4 vCPUs on 2 cores, overcommitted, not pinned" in text
     pinned = {"cores": 4, "overcommitted": False, "pinned": [2, 4], "emulator": [0]}
-    told = words.placement(where | pinned | {"host_nodes": [0, 1]})
+    told = words.placement(Placement(**where | pinned | {"host_nodes": [0, 1]}))
     assert told == (
         "4 vCPUs on 4 cores, pinned to CPUs 2, 4, QEMU's other threads on 0; "
         "memory on host nodes 0, 1"
@@ -440,18 +444,18 @@ def test_every_table_says_what_it_could_see():
 def test_a_verdict_that_the_sign_flip_test_does_not_share_is_marked():
     d = [0.062, 0.081, 0.055, 0.09, 0.071, -0.004]  # golden case signflip_floor_n6, other way
     times = [t / math.exp(x) for t, x in zip(STOCK, d, strict=False)]
-    experiment = report(cell(times, kernel="parallel-free"))["experiments"][0]
-    assert experiment["cells"][1]["verdict"] == "faster"
-    assert any("by the sign-flip test it is not" in line for line in experiment["warnings"])
-    clear = report(patched(1.4))["experiments"][0]
-    assert not any("sign-flip" in line for line in clear["warnings"])
+    experiment = report(cell(times, kernel="parallel-free")).experiments[0]
+    assert experiment.cells[1].verdict == "faster"
+    assert any("by the sign-flip test it is not" in line for line in experiment.warnings)
+    clear = report(patched(1.4)).experiments[0]
+    assert not any("sign-flip" in line for line in clear.warnings)
 
 
 def test_a_cell_has_the_p_of_the_sign_flip_test():
     d = [1.25] * 7 + [0.99]
     samples = cell([t / r for t, r in zip(STOCK, d, strict=True)], kernel="parallel-free")
-    (row,) = [c for c in report(samples)["experiments"][0]["cells"] if c["verdict"] != "baseline"]
-    assert row["p_sign_flip"] == pytest.approx(4 / 2**8)
+    (row,) = [c for c in report(samples).experiments[0].cells if c.verdict != "baseline"]
+    assert row.p_sign_flip == pytest.approx(4 / 2**8)
 
 
 def test_long_names_stay_within_the_columns_of_a_mail():

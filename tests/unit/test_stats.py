@@ -472,11 +472,11 @@ def test_memory_back_is_compared_by_the_same_method():
         )
     )
     second = row.secondary["memory_back"]
-    assert second["ratio"] == pytest.approx(row.ratio * 2 / 3, rel=1e-6)
-    assert second["median_seconds"] == pytest.approx(row.median_seconds * 3, rel=1e-6)
-    low, high = second["ci"]
-    assert low < second["ratio"] < high
-    assert second["p"] == second["p_corrected"] < 0.05
+    assert second.ratio == pytest.approx(row.ratio * 2 / 3, rel=1e-6)
+    assert second.median_seconds == pytest.approx(row.median_seconds * 3, rel=1e-6)
+    low, high = second.ci
+    assert low < second.ratio < high
+    assert second.p == second.p_corrected < 0.05
 
 
 def test_without_memory_back_there_is_none():

@@ -1,0 +1,30 @@
+"""The words that documents use for verdicts, causes of failures and findings. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What the statistics say of a cell; `BASELINE` marks the cell that others are compared to."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    SAME = "same"
+    UNDECIDED = "undecided"
+    BASELINE = "baseline"
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether the cell was shown to differ by more than the minimum effect."""
+        return self in (Verdict.FASTER, Verdict.SLOWER)
+
+
+class Whose(StrEnum):
+    """What a failure is blamed on."""
+
+    KERNEL = "kernel"
+    GUEST = "guest"
+    WORKLOAD = "workload"
+    TUNABLE = "tunable"
+    SERIES = "series"
