@@ -1,5 +1,6 @@
 """README, CONTRIBUTING and docs: links lead somewhere, commands exist, the site builds."""
 
+import configparser
 import re
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from labctl.cli import labctl
 
@@ -65,6 +67,37 @@ def test_pages_that_the_code_names_exist(path):
     if path.is_file():
         named = re.findall(r"\bdocs/[\w/.-]+\.md\b", path.read_text())
         assert all((ROOT / page).is_file() for page in named)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_targets_of_make_and_paths_exist(page):
+    text = page.read_text()
+    targets = set(re.findall(r"\bmake ([a-z0-9]+)", text))
+    known = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets <= known
+    paths = re.findall(
+        r"`(?:\.venv/bin/pytest )?((?:labctl|guest|patches|tests|bench|docs|contrib|\.github)"
+        r"/[\w./-]*)`",
+        text,
+    )
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_pre_commit_runs_what_lint_runs():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    (repo,) = config["repos"]
+    assert repo["repo"] == "local"  # needs no network
+    hooks = {hook["id"]: hook["entry"].removeprefix(".venv/bin/") for hook in repo["hooks"]}
+    subject = re.compile(hooks.pop("subject"), re.MULTILINE | re.DOTALL)
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    commands = tox["testenv:lint"]["commands"]
+    assert len(commands.strip().splitlines()) == len(hooks)
+    for entry in hooks.values():
+        assert entry.replace(" --force-exclude", "") in commands
+    assert subject.search("kernels: read the work tree with git status only\n\nWhy.\n")
+    assert not subject.search("Read the work tree\n")
+    assert not subject.search(f"docs: {'x' * 70}\n")
 
 
 def test_the_reference_is_what_the_code_says():
