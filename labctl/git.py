@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from labctl import proc
+from labctl import completed, proc
 from labctl.errors import CommandError
 
 _SECONDS = 300.0
@@ -83,7 +83,7 @@ def run(
     check: bool = True,
     settings: Mapping[str, str] | None = None,
     timeout_seconds: float = _SECONDS,
-) -> proc.Completed:
+) -> completed.Completed:
     """Run a git command on a work tree, given by its top folder, whoever owns it.
 
     The repository is named, not searched for: git then neither takes one above it, nor

@@ -16,11 +16,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from labctl import environment, parent_death, process_table, signals
+from labctl import command_log, environment, parent_death, process_table, signals
+from labctl.completed import Completed, ending, tail
 from labctl.errors import CommandError, HostError
 
 Argument = str | Path
@@ -30,22 +30,6 @@ _STEP_SECONDS = 1.0
 # A killed process first frees its memory, which takes long for a large guest.
 _REAP_SECONDS = 300.0
 _running: set[int] = set()  # pids of the programs of `spawn`
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A program that ended; `status` is -N if signal N killed it."""
-
-    argv: tuple[str, ...]
-    status: int
-    stdout: bytes
-    stderr: bytes
-    seconds: float
-
-    @property
-    def text(self) -> str:
-        """Standard output as text, undecodable bytes replaced."""
-        return self.stdout.decode("utf-8", "replace")
 
 
 def _start(
@@ -61,6 +45,8 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     words = [str(word) for word in argv]
     variables = None if foreground else environment.of_child(env)
+    log = None if stdout is None or isinstance(stdout, int) else Path(stdout.name)
+    command_log.command(words, cwd, log)
     try:
         if bound:
             parent_death.check(words[0], cwd, os.environ if variables is None else variables)
@@ -74,7 +60,7 @@ def _start(
             # In its own process group, the program does not receive Ctrl-C and the hang-up
             # of the terminal. A session would also do, but the boot of two guests then
             # takes 20 % longer: the scheduler balances sessions (autogroup).
-            # No other option that has subprocess use fork instead of vfork.
+            # With preexec_fn, user or group, subprocess would use fork instead of vfork.
             process_group=None if foreground else 0,
         )
     except FileNotFoundError as error:
@@ -199,39 +185,20 @@ def run(
             raise CommandError(
                 f"`{shlex.join(map(str, argv))}` did not end within {timeout_seconds:g} s",
                 status=_reap(popen),
-                output=_tail(_outputs(popen)),
+                output=tail(_outputs(popen)),
             ) from error
+    command_log.output(stdout + stderr)
     done = Completed(
         tuple(map(str, argv)), popen.returncode, stdout, stderr, time.monotonic() - began
     )
     if check and done.status != 0:
-        output = _tail(done.stderr or done.stdout)
+        output = tail(done.stderr or done.stdout)
         raise CommandError(
             f"`{shlex.join(done.argv)}` {ending(done.status)}: {output}",
             status=done.status,
             output=output,
         )
     return done
-
-
-def ending(status: int) -> str:
-    """Return how a program ended, in words.
-
-    `status` is -N for signal N, or 128 + N if a shell reported it.
-    """
-    number = -status if status < 0 else status - 128
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return f"ended with status {status}"
-    text = f"was killed by {name}" if status < 0 else f"ended with status {status} ({name})"
-    if number == signal.SIGKILL:
-        return f"{text}, perhaps by the kernel's OOM killer (see `dmesg`)"
-    return text
-
-
-def _tail(data: bytes, lines: int = 20) -> str:
-    return "\n".join(data.decode("utf-8", "replace").strip().splitlines()[-lines:])
 
 
 class Process:
@@ -368,8 +335,14 @@ def launch(
 
 @contextmanager
 def _output(log: Path | None) -> Iterator[int | IO[bytes]]:
+    """Open the log of a program; at the block's end, log what the program appended to it."""
     if log is None:
         yield subprocess.DEVNULL
-    else:
-        with log.open("ab") as file:
+        return
+    with log.open("ab") as file:
+        start = file.tell() if file.seekable() else None
+        try:
             yield file
+        finally:
+            if start is not None:
+                command_log.appended(log, start)

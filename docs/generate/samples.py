@@ -79,7 +79,8 @@ def samples() -> str:
     ]
     text = (
         "# JSON of samples\n\nA run is a folder `.labctl/runs/RUN` with `run.json`, "
-        "`samples.jsonl` and the logs of its guests. `samples.jsonl` has one JSON object per "
+        "`samples.jsonl`, the logs of its guests, and `commands.log`: each command that labctl "
+        "started for the run, with its output. `samples.jsonl` has one JSON object per "
         "line, appended and synced one by one. [Recover a damaged run](../howto/damaged-files.md) "
         "lists what labctl rejects.\n\n"
     )

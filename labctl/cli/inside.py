@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labctl import host, proc, terminal
+from labctl import terminal
 from labctl.cli.root import LAB, check_awake, fleet_of, load_lab
 from labctl.errors import UserError
 from labctl.lab_arch import ARCHITECTURES, Architecture
@@ -100,6 +100,7 @@ def ssh(lab_path: Path | None, guest: str, command: Sequence[str]) -> None:
       labctl ssh stock                 a shell
       labctl ssh stock -- top          a full-screen program
     """  # noqa: D301 - click wants the character itself
+    from labctl import proc
     from labctl.guests import login
 
     fleet = fleet_of(load_lab(lab_path, Use.READS))
@@ -128,6 +129,7 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
       labctl gdb stock
       labctl gdb stock -- -batch -ex lx-version -ex 'info threads'
     """  # noqa: D301 - click wants the character itself
+    from labctl import proc
     from labctl.guests.initramfs import source_folder
     from labctl.kernels import symbols
 
@@ -156,6 +158,8 @@ def _gdb_for(arch: Architecture) -> str:
     """Return the name of the gdb program for guests of `arch`."""
     if not arch.is_foreign:
         return "gdb"
+    from labctl import host
+
     host.check_installed(["gdb-multiarch"], arch)
     return "gdb-multiarch"
 

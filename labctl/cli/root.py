@@ -92,7 +92,14 @@ class Group(click.Group):
     "129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM.",
 )
 @click.version_option(__version__)
-def labctl() -> None:
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="Print each command that labctl starts; -vv also its output.",
+)
+@click.pass_context
+def labctl(ctx: click.Context, verbose: int) -> None:
     """Measure what a Linux kernel patch series changes.
 
     labctl builds stock and patched kernels, boots them as NUMA guests, sets
@@ -106,6 +113,10 @@ def labctl() -> None:
       labctl plan smoke      show what `run` would do and how long it takes
       labctl run smoke       build, boot, measure, report
     """  # noqa: D301 - click wants the character itself
+    if verbose:
+        from labctl.cli import verbose as log
+
+        ctx.with_resource(log.shown(verbose))
 
 
 def find_lab() -> Path | None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from labctl import host
+from labctl import command_log, host
 from labctl.errors import BaselineFailed, HostError, UserError
 from labctl.experiments import on_target
 from labctl.experiments.needs import need_of, shortage
@@ -55,11 +55,10 @@ def run(lab: Lab, names: Sequence[str], *, seed: int | None, events: Events) -> 
     """
     chosen = secrets.randbelow(2**31) if seed is None else seed
     plans = [plan(lab, name, chosen) for name in _known(lab, names)]
-    with _prepared(lab, plans, events) as (prepared, machine):
-        folder = runs.create(lab.state / "runs")
-        folder.write(_record(lab, folder.id, plans, prepared, chosen))
-        _carry_out(folder, plans, prepared, machine, events)
-    return folder
+    with opened(lab, plans, seed=chosen, events=events) as open_run:
+        for each in plans:
+            open_run.measure(each)
+    return open_run.folder
 
 
 def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
@@ -80,7 +79,8 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     names = [experiment["name"] for experiment in record["experiments"]]
     lab = on_target.as_recorded(lab, record)
     plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
-    with _prepared(lab, plans, events) as (prepared, machine):
+    with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
+        log.use(folder.path)
         now = _record(lab, folder.id, plans, prepared, record["seed"])
         now["experiments"] = _as_recorded(now["experiments"], record["experiments"])
         # With the keys that an older labctl did not know at what they mean if left out.
@@ -88,7 +88,9 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
         for kernel in record["kernels"].values():
             kernel.setdefault("arch", X86_64.name)
         _check_unchanged(folder, record, now)
-        _carry_out(folder, plans, prepared, machine, events)
+        with _under_way(folder, prepared, machine, events) as open_run:
+            for each in plans:
+                open_run.measure(each)
     return folder
 
 
@@ -228,18 +230,6 @@ def _experiment(prepared: Prepared, each: Plan) -> dict[str, Any]:
     }
 
 
-def _carry_out(
-    folder: RunFolder,
-    plans: Sequence[Plan],
-    prepared: Prepared,
-    machine: TargetMachine | None,
-    events: Events,
-) -> None:
-    with _under_way(folder, prepared, machine, events) as run:
-        for each in plans:
-            run.measure(each)
-
-
 @dataclass(slots=True)
 class OpenRun:
     """A run under way, for which the host is held; without a `machine` it is on guests."""
@@ -296,8 +286,9 @@ class OpenRun:
 @contextlib.contextmanager
 def opened(lab: Lab, plans: Sequence[Plan], *, seed: int, events: Events) -> Iterator[OpenRun]:
     """Begin a run whose blocks the caller asks for one by one; raises as `run` does."""
-    with _prepared(lab, plans, events) as (prepared, machine):
+    with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
         folder = runs.create(lab.state / "runs")
+        log.use(folder.path)
         folder.write(_record(lab, folder.id, plans, prepared, seed))
         with _under_way(folder, prepared, machine, events) as run:
             yield run

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from labctl import files, proc
+from labctl import completed, files, proc
 from labctl.errors import (
     BadOutput,
     BootFailed,
@@ -243,7 +243,7 @@ class Guest:
         if status is not None:
             self.state = State.GONE
             raise GuestLost(
-                f"QEMU {proc.ending(status)}: {self._last_words()}",
+                f"QEMU {completed.ending(status)}: {self._last_words()}",
                 where=self.name,
                 console_tail=self.console_tail(),
             )

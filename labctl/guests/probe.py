@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from labctl import proc
+from labctl import completed, proc
 from labctl.errors import CommandError
 from labctl.guests import qemu
 
@@ -67,7 +67,7 @@ def failure(
         return ""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     words = lines[-1].removeprefix(f"{qemu.PROGRAM}: ") if lines else "it said nothing"
-    return f"QEMU {proc.ending(done.status)}: {words}"
+    return f"QEMU {completed.ending(done.status)}: {words}"
 
 
 def _command(accel: str, image: Path, backend: str | None) -> Sequence[str]:

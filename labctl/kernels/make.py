@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import git, host, proc
+from labctl import completed, git, host, proc
 from labctl.errors import BuildError, HostError
 from labctl.files import read_json, write_json
 from labctl.kernels import faults, kconfig, symbols
@@ -119,7 +119,7 @@ class Make:
                 if time.monotonic() > deadline:
                     raise self._failed(f"did not build within {_BUILD_SECONDS:g} s")
         if status != 0:
-            raise self._failed(f"does not build (make {proc.ending(status)})")
+            raise self._failed(f"does not build (make {completed.ending(status)})")
         self._remember(scope, self._steps_since(began)[1])
 
     def compile(self, objects: Sequence[str], *options: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labctl import proc
+from labctl import completed, proc
 from labctl.guests import initramfs
 
 SIZE = 32 << 20
@@ -39,7 +39,7 @@ def no_huge_pages() -> Iterator[None]:
     assert libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0) == 0
 
 
-def run(freebench: Path, *arguments: str) -> proc.Completed:
+def run(freebench: Path, *arguments: str) -> completed.Completed:
     return proc.run([freebench, *arguments], timeout_seconds=60, check=False)
 
 

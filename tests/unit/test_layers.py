@@ -15,6 +15,8 @@ LAYERS = {
     "units": 0,
     "files": 1,
     "flock": 1,
+    "command_log": 1,
+    "completed": 1,
     "environment": 1,
     "parent_death": 1,
     "process_table": 1,

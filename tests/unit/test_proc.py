@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labctl import parent_death, proc, process_table
+from labctl import completed, parent_death, proc, process_table
 from labctl.errors import CommandError, HostError
 
 
@@ -344,7 +344,7 @@ def test_the_cpu_time_of_what_was_started_is_ones_own(tmp_path):
     ],
 )
 def test_an_end_is_told_in_words(status, told):
-    assert proc.ending(status) == told
+    assert completed.ending(status) == told
 
 
 def test_a_program_that_was_killed_is_not_one_that_failed():

@@ -1,0 +1,43 @@
+"""Programs that ended: their status and output."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ended; `status` is -N if signal N killed it."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, undecodable bytes replaced."""
+        return self.stdout.decode("utf-8", "replace")
+
+
+def ending(status: int) -> str:
+    """Return how a program ended, in words.
+
+    `status` is -N for signal N, or 128 + N if a shell reported it.
+    """
+    number = -status if status < 0 else status - 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"ended with status {status}"
+    text = f"was killed by {name}" if status < 0 else f"ended with status {status} ({name})"
+    if number == signal.SIGKILL:
+        return f"{text}, perhaps by the kernel's OOM killer (see `dmesg`)"
+    return text
+
+
+def tail(data: bytes, lines: int = 20) -> str:
+    """Return the last lines of an output as text."""
+    return "\n".join(data.decode("utf-8", "replace").strip().splitlines()[-lines:])
