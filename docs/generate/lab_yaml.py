@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from click.testing import CliRunner
-from page import first_line, table
+from page import anchor, first_line, table
 
 from labctl import units
 from labctl.cli import labctl
@@ -37,11 +36,6 @@ SECTIONS = {
     "VerifyEntry": "verify",
     "VariantEntry": "verify: variants: NAME",
 }
-
-
-def anchor(title: str) -> str:
-    """Return the anchor that the site gives a heading."""
-    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
 
 
 def kind(schema: Schema) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 
 def cell(text: str) -> str:
@@ -33,3 +34,8 @@ def paragraphs(doc: str | None) -> str:
 def first_line(doc: str | None) -> str:
     """Return the first paragraph of a docstring on one line."""
     return " ".join(inspect.cleandoc(doc or "").split("\n\n")[0].split())
+
+
+def anchor(title: str) -> str:
+    """Return the anchor that the site gives a heading."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())

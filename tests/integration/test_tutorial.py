@@ -145,3 +145,6 @@ def test_the_commands_of_the_first_run_work(first_lab):
     (smoke,) = json.loads(printed["report --json"])["experiments"]
     assert {cell["kernel"] for cell in smoke["cells"]} >= {"parallel-free"}
     assert "aa_control" in smoke
+    (record,) = first_lab.folder.glob(".labctl/runs/*/run.json")
+    described = (ROOT / "docs/reference/run.md").read_text()
+    assert all(f"| `{key}` |" in described for key in json.loads(record.read_text()))

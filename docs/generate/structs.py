@@ -1,0 +1,148 @@
+"""The JSON of reports, comparisons and runs, from structs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from page import anchor, first_line, table
+
+from labctl.results.across_types import Across
+from labctl.results.record import _Experiment, _Record
+from labctl.results.report_types import Report
+
+Schema = dict[str, Any]
+
+RUN = {
+    "schema": ("integer", "Version of this format: 1."),
+    "run": ("string", "Id of the run, the name of its folder."),
+    "created_at": ("string", "Begin of the run: UTC, ISO 8601."),
+    "finished": ("boolean", "Whether the run measured all planned blocks."),
+    "seed": ("integer", "Seed of the order of cells."),
+    "lab": ("string", "Text of lab.yaml."),
+    "host": ("object", "Facts about the host; see [Host](report.md#host)."),
+    "accel": ("string", "Accelerator: kvm, tcg, or native on a target."),
+    "launcher": ("string", "Launcher of the guests."),
+    "transport": ("string", "Transport of the guests."),
+    "initramfs": ("string", "Hash of the guests' initramfs."),
+    "guests": ("object of object", "Guests by name, each with its topology as in lab.yaml."),
+    "kernels": ("object of object", "Kernels by name; see [Kernel](report.md#kernel)."),
+    "experiments": ("array of object", "Experiments in their order; see below."),
+    "health": ("object", "`disturbed_share`: share of a repetition from which on it is disturbed."),
+    "timing": (
+        "object of array",
+        "By experiment, for each time it was measured: `boots`, `visits`, `boot_seconds`, "
+        "`workload_seconds`; `labctl plan` estimates by them.",
+    ),
+}
+RUN_EXPERIMENT = {
+    "name": ("string", "Name of the experiment."),
+    "workload": ("string", "Name of the workload."),
+    "guest": ("string", "Name of the guest."),
+    "target": ("string or null", "Name of the target; null for guests."),
+    "command": ("string", "Command of the workload."),
+    "metric": ("string", "Name of the metric."),
+    "better": ("string", "Which values are better: lower or higher."),
+    "baseline": ("string", "Kernel that the cells are compared with."),
+    "confidence": ("number", "Confidence level of the intervals."),
+    "minimum_effect": ("number", "Smallest change that matters; 0.02 is 2 %."),
+    "blocks_min": ("integer", "Minimum number of blocks."),
+    "blocks_max": ("integer", "Maximum number of blocks."),
+    "repetitions": ("integer", "Measured repetitions of each cell in each block."),
+    "warmup": ("integer", "Repetitions before the measured ones."),
+    "set": ("object", "Tunables and parameters that hold for all cells."),
+    "cells": ("array of string", "Ids of the cells."),
+    "placement": (
+        "object or null",
+        "Placement of a guest, null on a target; see [Placement](report.md#placement).",
+    ),
+}
+
+
+def kind(schema: Schema) -> str:
+    """Return the type of a JSON value in words, with a link to its section."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{anchor(name)})"
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(kind(one) for one in schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(f"`{one}`" for one in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "prefixItems" in schema:
+        kinds = [kind(one) for one in schema["prefixItems"]]
+        if len(set(kinds)) == 1:
+            return f"array of {len(kinds)} {grouped(kinds[0])}"
+        return f"array of {', '.join(kinds)}"
+    found = schema.get("type", "any")
+    if found == "array":
+        return f"array of {grouped(kind(schema['items']))}" if schema.get("items") else "array"
+    if found == "object" and schema.get("additionalProperties"):
+        return f"object of {grouped(kind(schema['additionalProperties']))}"
+    return " or ".join(found) if isinstance(found, list) else str(found)
+
+
+def grouped(words: str) -> str:
+    """Return an alternative in brackets."""
+    return f"({words})" if " or " in words else words
+
+
+def sections(schema: Schema) -> str:
+    """Return a section for each struct of a schema, the document itself first."""
+    top = schema["$ref"].rpartition("/")[2]
+    names = [top, *(name for name in schema["$defs"] if name != top)]
+    parts = []
+    for name in names:
+        part = schema["$defs"][name]
+        head = f"## {name}\n\n{first_line(part.get('description'))}\n\n"
+        if "enum" in part:
+            values = ", ".join(f"`{one}`" for one in part["enum"])
+            parts.append(f"{head}One of {values}.\n")
+            continue
+        rows = [
+            (f"`{key}`", kind(one), one.get("description", ""))
+            for key, one in part["properties"].items()
+        ]
+        parts.append(head + table(("field", "type", "meaning"), rows))
+    return "\n".join(parts)
+
+
+def report() -> str:
+    """Return the page on `labctl report --json`."""
+    return (
+        "# JSON of reports\n\n`labctl run --json` and `labctl report --json` print one object. A "
+        "field that an older labctl did not record is missing. [What a verdict "
+        "means](../explanation/verdicts.md) explains the statistics.\n\n"
+        + sections(msgspec.json.schema(Report))
+    )
+
+
+def compare() -> str:
+    """Return the page on `labctl compare --json`."""
+    return (
+        "# JSON of comparisons\n\n`labctl compare --json` prints one object. Pairs have the "
+        "value of the first run, then of the second.\n\n" + sections(msgspec.json.schema(Across))
+    )
+
+
+def run() -> str:
+    """Return the page on run.json."""
+    known: tuple[tuple[Mapping[str, Any], type[msgspec.Struct]], ...] = (
+        (RUN, _Record),
+        (RUN_EXPERIMENT, _Experiment),
+    )
+    for described, struct in known:
+        missing = set(struct.__struct_fields__) - set(described)
+        if missing:
+            raise SystemExit(f"docs/generate: describe {', '.join(sorted(missing))}")
+    head = ("field", "type", "meaning")
+    return (
+        "# JSON of a run\n\n`.labctl/runs/RUN/run.json` describes a run; its "
+        "[samples](samples.md) are beside it. Keys that an older labctl did not record may be "
+        "missing.\n\n"
+        + table(head, [(f"`{key}`", *one) for key, one in RUN.items()])
+        + "\n## Experiments\n\n"
+        + table(head, [(f"`{key}`", *one) for key, one in RUN_EXPERIMENT.items()])
+    )
