@@ -1,1 +1,1 @@
-"""Whether kernels and series are what they should be, apart from how fast they are."""
+"""Correctness checks of kernels and patch series: verify, series check, bisect --check."""

@@ -1,4 +1,4 @@
-"""Which step of a series broke a check: steps are verified until each is sure to be good or bad."""
+"""Find the step of a series that breaks a check; passes are repeated until they are certain."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from labctl.experiments.bisect import Answer, Decision, step_of
 from labctl.lab_models import Kernel, Lab
 from labctl.results.bisection import BAD, GOOD, SKIPPED, passes_needed
 
-TRIES = 3  # of the bad end, to learn how often the check fails there
-# Returns whether the checks of a kernel failed; raises BuildError if it cannot be made.
+TRIES = 3  # runs at the bad end, to estimate how often the check fails
+# Returns whether a kernel's checks failed; raises BuildError if it cannot be built.
 Failed = Callable[[Kernel], bool]
 
 
 def by_verify(lab: Lab, only: Sequence[str], seconds: int, events: Events) -> Failed:
-    """Return how a step is checked: by those of `labctl verify` that `only` names."""
+    """Return a function that runs the checks of `labctl verify` that match `only`."""
 
     def failed(kernel: Kernel) -> bool:
         changed = lab.model_copy(update={"kernels": {**lab.kernels, kernel.name: kernel}})
@@ -34,8 +34,8 @@ def by_verify(lab: Lab, only: Sequence[str], seconds: int, events: Events) -> Fa
 class BisectCheck:
     """Finds the first step at which a check fails; call `run`.
 
-    A step at which it fails once is bad. One at which it passes may have been lucky: it
-    is tried again, as often as the failures at the bad end ask for.
+    A step at which the check fails once is bad. A pass may be luck, so it is repeated;
+    the number of repetitions depends on the failure rate at the bad end.
     """
 
     lab: Lab
@@ -44,19 +44,20 @@ class BisectCheck:
     tell: Callable[[str], None] = lambda _: None
 
     def run(self) -> Answer:
-        """Check until the step is found, or as far as it can be.
+        """Search for the step; return the answer, which may be incomplete.
 
         Raises:
-            LabError: an end does not build, or preparing or the disk failed.
+            LabError: the good or bad end does not build, preparation failed, or the
+                disk is full.
         """
         search = self.answer.search
         failures = sum(self._failed(search.bad) for _ in range(TRIES))
         if not failures:
-            self.answer.problem = f"the check passed {TRIES} times at step {search.bad} too"
+            self.answer.problem = f"check passed {TRIES} times at the bad step {search.bad}"
             return self.answer
         tries = passes_needed(failures, TRIES, search.allowance(ends=True))
         if self._any_failed(search.good, tries):
-            self.answer.problem = f"the check fails at step {search.good} too"
+            self.answer.problem = f"check fails at the good step {search.good}"
             return self.answer
         search.spend(search.allowance(ends=True))
         while (step := search.next_step()) is not None:
@@ -74,7 +75,7 @@ class BisectCheck:
             self.tell(f"step {step}: {decision.verdict} {decision.why}".rstrip())
             search.tell(step, decision.verdict)
         if len(search.candidates) > 1:
-            self.answer.problem = "the steps between them could not be tested"
+            self.answer.problem = "steps between them could not be tested"
         return self.answer
 
     def _any_failed(self, step: int, tries: int) -> bool:

@@ -1,4 +1,4 @@
-"""What a night has time to verify: a few minutes of each kernel, without its base."""
+"""The short `labctl verify` of a nightly run: some checks of each kernel, without its base."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from labctl.lab_models import Lab
 def briefly(
     lab: Lab, kernels: Sequence[str], *, seconds: int, only: Sequence[str], events: Events
 ) -> dict[str, Any]:
-    """Return for each kernel which of the checks named by `only` failed, as a night records it.
+    """Return each kernel's failed checks among those matching `only`, for a nightly record.
 
-    Raises as `verify` does.
+    Raise as `verify` does.
     """
     if not kernels:
         return {}

@@ -1,8 +1,8 @@
-"""Is a patched kernel as correct as the one that it is based on? All checks of one kernel.
+"""Run all checks of one variant of a kernel: is it as correct as its base?
 
-A debug kernel is booted and put under programs that notice wrong memory, with
-the tunables at the settings of lab.yaml. What it prints, what its programs find,
-and memory that does not come back are failures.
+A debug kernel boots and runs programs that detect wrong memory contents, at the settings
+of lab.yaml's `verify:`. Kernel splats, errors of these programs and memory that is
+not freed are failures.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Setting = Mapping[str, Scalar]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of a variant of a kernel at one setting, and how it ended."""
+    """One check of a variant of a kernel at one setting, with its verdict."""
 
     variant: str
     name: str
@@ -54,7 +54,7 @@ class Check:
         )
 
     def document(self, on_base: str | None) -> dict[str, Any]:
-        """Return the check as JSON has it."""
+        """Return the check as a JSON document."""
         return {
             "variant": self.variant,
             "name": self.name,
@@ -69,9 +69,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How much is checked: patterns of check names, and whether the first failure ends it.
+    """Which checks to run, by name patterns, and whether to stop at the first failure.
 
-    Of the variants, those that are named; all, if none is.
+    Only the named variants are checked, all of them if none is named.
     """
 
     only: tuple[str, ...] = ("*",)
@@ -79,7 +79,7 @@ class Options:
     variants: tuple[str, ...] = ()
 
     def takes(self, variant: Variant, name: str) -> bool:
-        """Say whether a check is wanted and made on this variant."""
+        """Return whether a check is selected for this variant."""
         is_chosen = not self.variants or variant.name in self.variants
         return is_chosen and _matches(name, self.only) and _matches(name, variant.checks)
 
@@ -89,7 +89,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def settings(lab: Lab, kernel: Kernel) -> list[Setting]:
-    """Return the settings of `verify:` that a kernel is checked at, as far as it has the knobs."""
+    """Return the settings of `verify:` for a kernel, limited to tunables that it has."""
 
     def mine(names: Mapping[str, Any]) -> list[str]:
         return [name for name in names if lab.tunables[name].applies_to(kernel.name)]
@@ -102,9 +102,9 @@ def settings(lab: Lab, kernel: Kernel) -> list[Setting]:
 
 @dataclass(slots=True)
 class Examination:
-    """All checks of one variant of a kernel; `boot` starts a fresh guest of it.
+    """All checks of one variant of a kernel; `boot` starts a new guest with it.
 
-    `tell` is called with a check's title before it begins, and again with how it ended.
+    `tell` is called with a check's title before the check, and again with its verdict.
     """
 
     lab: Lab
@@ -119,7 +119,7 @@ class Examination:
     _guest: Guest | None = None
 
     def run(self) -> list[Check]:
-        """Make the checks. What a guest does wrong is a result, not an error."""
+        """Run the checks and return them; a guest's failure is a result, not an error."""
         with self._stack:
             for number, setting in enumerate(settings(self.lab, self.kernel)):
                 for step in self._steps(setting, is_first=number == 0):
@@ -135,7 +135,7 @@ class Examination:
         counted = self._counters()
         exercised = 0
         for program in wanted:
-            # The kernel's own tests know nothing of the tunables: once is enough.
+            # The kernel's own selftests do not depend on the tunables: run them once.
             if program.kind == "selftests" and not is_first:
                 continue
             check, handovers = self._step(program, setting)
@@ -147,7 +147,7 @@ class Examination:
             yield self._timed("kmemleak", setting, self._kmemleak)
 
     def _step(self, program: Program, setting: Setting) -> tuple[Check, int]:
-        """Run one program; return its check and how many hand-overs it brought about."""
+        """Run one program; return its check and the number of handovers it caused."""
         handovers = 0
 
         def work(guest: Guest) -> Judgement:
@@ -165,7 +165,7 @@ class Examination:
         return check, max(handovers, 0)
 
     def _timed(self, name: str, setting: Setting, work: Callable[[Guest], Judgement]) -> Check:
-        """Make a check in the guest, which is booted if there is none, and judge its end."""
+        """Run a check in the guest, which is booted if there is none."""
         began = time.monotonic()
         check = Check(self.variant.name, name, setting, Judgement("passed"), 0.0)
         self.tell(check.title, None)
@@ -175,14 +175,14 @@ class Examination:
             tail = error.console_tail[-_TAIL_LINES:]
             judgement = Judgement("failed", f"{error.status}: {error.what}", tuple(tail))
         if judgement.status == "failed" and not judgement.failed_parts:
-            self._give_up_guest()  # what it left behind is no matter of the next check
+            self._give_up_guest()  # the next check must not see the effects of a failure
         return replace(check, judgement=judgement, seconds=time.monotonic() - began)
 
     def _ready(self, setting: Setting) -> Guest:
-        """Return a guest with the tunables set, a fresh one if the last one was given up.
+        """Return the current guest, or boot one and set its tunables.
 
         Raises:
-            GuestError: it does not boot, or refuses a tunable.
+            GuestError: the guest does not boot, or rejects a tunable.
         """
         if self._guest is None:
             guest = self._stack.enter_context(self.boot())
@@ -204,40 +204,40 @@ class Examination:
         return tunables.read_counters(guest, self._counters()).get("handovers", 0)
 
     def _kmemleak(self, guest: Guest) -> Judgement:
-        """Scan twice: what was just about to be linked somewhere is no leak."""
+        """Scan twice: an object that is just being linked is no leak."""
         if _KMEMLEAK not in guest.exchange({}, [_KMEMLEAK]):
             return Judgement("skipped", "this kernel has no kmemleak")
         scan = f"echo scan > {_KMEMLEAK}; sleep 6; echo scan > {_KMEMLEAK}; cat {_KMEMLEAK}"
         outcome = guest.run(scan, timeout_seconds=_SCAN_SECONDS)
         found = outcome.text.splitlines()
         if found:
-            return Judgement("failed", "objects that nothing points to", tuple(found[:_TAIL_LINES]))
+            return Judgement("failed", "unreferenced objects", tuple(found[:_TAIL_LINES]))
         return Judgement("passed")
 
 
 def _exercised(handovers: int) -> Judgement:
     if handovers:
-        return Judgement("passed", f"{handovers} hand-overs")
-    return Judgement("failed", "the series was never entered: no hand-over was counted")
+        return Judgement("passed", f"{handovers} handovers")
+    return Judgement("failed", "series not exercised: handovers unchanged")
 
 
 def _memory_back(guest: Guest, before_bytes: int) -> Judgement | None:
-    """Return a failure if more than a hundredth of the memory did not come back."""
+    """Return a failure if more than 1 % of the guest's memory was not freed."""
     tolerated = int(memory.total_bytes(guest) * _LOST_SHARE)
     lost = memory.lost_bytes(guest, before_bytes, tolerated)
     if lost <= tolerated:
         return None
     return Judgement(
         "failed",
-        f"{lost / _MIB:.0f} MiB did not come back ({tolerated / _MIB:.0f} MiB are tolerated)",
+        f"{lost / _MIB:.0f} MiB were not freed (limit: {tolerated / _MIB:.0f} MiB)",
     )
 
 
 def beside_base(checks: Sequence[Check], base: Sequence[Check]) -> list[Check]:
-    """Return the checks, with what fails on the base too set to `known`.
+    """Return the checks, with failures that also occur on the base changed to `known`.
 
-    That goes for the kernel tree's own tests only, and test by test: nothing
-    excuses a splat, wrong memory or memory that is gone.
+    This applies to the kernel tree's own selftests only, test by test. Splats, wrong
+    memory contents and lost memory are always failures.
     """
     known = {
         (check.variant, check.name): check.judgement.failed_parts
@@ -252,5 +252,5 @@ def _beside(check: Check, known: frozenset[str] | None) -> Check:
     if known is None or check.judgement.status != "failed" or not parts or not parts <= known:
         return check
     return replace(
-        check, judgement=replace(check.judgement, status="known", why="fails on its base too")
+        check, judgement=replace(check.judgement, status="known", why="also fails on the base")
     )

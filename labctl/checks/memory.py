@@ -1,4 +1,4 @@
-"""Memory of a guest that nobody has: neither free nor in anybody's account."""
+"""Unaccounted guest memory: neither free nor counted in /proc/meminfo."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Protocol
 _KIB = 1024
 _PAGE_BYTES = 4096
 _MEMINFO, _ZONEINFO = "/proc/meminfo", "/proc/zoneinfo"
-# What /proc/meminfo accounts for, none of it part of another one. Slab belongs to
-# them because KASAN keeps freed objects back; what leaks there kmemleak finds.
+# Disjoint fields of /proc/meminfo. Slab is one of them, as KASAN delays the freeing of
+# objects; kmemleak finds leaks there.
 _ACCOUNTS = ("MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab",
              "KernelStack", "PageTables", "Percpu", "Hugetlb")  # fmt: skip
 _ON_PER_CPU_LISTS = re.compile(r"^ +count: +(\d+)$", re.MULTILINE)
-# Per-CPU counters are folded into the sums each second.
+# The kernel adds per-CPU counters to the totals once per second.
 _SETTLE_SECONDS = 15.0
 _POLL_SECONDS = 0.5
 
 
 class Files(Protocol):
-    """The part of a guest that is needed here."""
+    """The part of a guest's interface that is used here."""
 
     def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
-        """Write files, then read some; unreadable ones are left out."""
+        """Write files, then read files and return them; unreadable ones are omitted."""
 
 
 def total_bytes(guest: Files) -> int:
-    """Return the memory that the guest's kernel manages."""
+    """Return the memory that the guest's kernel manages, in bytes."""
     return _fields(guest.exchange({}, [_MEMINFO])[_MEMINFO])["MemTotal"]
 
 
 def unaccounted_bytes(guest: Files) -> int:
-    """Return how much memory is neither free nor accounted for.
+    """Return the memory that is neither free nor accounted for, in bytes.
 
-    Part of it is the kernel's own; what counts is by how much it grew.
+    The kernel itself uses part of it; only growth is meaningful.
     """
     writes = {"/proc/sys/vm/drop_caches": "3"}
     texts = guest.exchange(writes, ["/proc/sys/vm/stat_refresh", _MEMINFO, _ZONEINFO])
@@ -46,9 +46,9 @@ def unaccounted_bytes(guest: Files) -> int:
 
 
 def lost_bytes(guest: Files, before_bytes: int, tolerated_bytes: int) -> int:
-    """Return by how much the unaccounted memory grew, once it has settled.
+    """Return the growth of unaccounted memory since `before_bytes`, in bytes.
 
-    Waits some seconds as long as it is more than `tolerated_bytes`.
+    Wait for up to 15 s while it is more than `tolerated_bytes`.
     """
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
@@ -59,6 +59,6 @@ def lost_bytes(guest: Files, before_bytes: int, tolerated_bytes: int) -> int:
 
 
 def _fields(meminfo: str) -> dict[str, int]:
-    """Return the fields of /proc/meminfo in bytes; those without a unit are left out."""
+    """Return the fields of /proc/meminfo in bytes, without those that have no unit."""
     found = re.findall(r"^(\w+):\s+(\d+) kB$", meminfo, re.MULTILINE)
     return {name: int(kib) * _KIB for name, kib in found}

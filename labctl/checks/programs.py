@@ -1,4 +1,4 @@
-"""What `labctl verify` runs in a guest, and how the end of each program is judged."""
+"""The programs that `labctl verify` runs in a guest, and their verdicts."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from labctl.transports import Outcome
 Status = Literal["passed", "failed", "skipped", "known"]
 Kind = Literal["integrity", "stress-ng", "selftests"]
 
-# In the order in which they run: what finds most comes first.
+# In the order in which they run: those that find most come first.
 SCENARIOS = (
     "stale", "free", "exit", "kill", "fork", "backlog", "memcg", "oom", "failslab", "hotplug",
 )  # fmt: skip
 _SIZE = "32MiB"
 _BACKLOG_SIZE = "512MiB"
 _PROCESSES = 4
-# Under translation and with KASAN a round may need a minute, and several on a host with other
-# work. A task that hangs is told by its kernel long before.
+# Under TCG and with KASAN a pass may take minutes on a busy host. The kernel reports hung
+# tasks much earlier.
 _GRACE_SECONDS = 600.0
-# Exit statuses that say: this cannot be tried here. kselftest.h; stress-ng(1), EXIT STATUS.
+# Exit statuses for "not supported here": kselftest.h; stress-ng(1), EXIT STATUS.
 _SKIPPED: Mapping[Kind, frozenset[int]] = {
     "integrity": frozenset({4}),
     "selftests": frozenset({4}),
     "stress-ng": frozenset({3, 4}),
 }
 _TOLD_LINES = 20
-# A test that failed, in KTAP (Documentation/dev-tools/ktap.rst), at any depth.
+# A failed test in KTAP (Documentation/dev-tools/ktap.rst), at any depth.
 _NOT_OK = re.compile(r"[ \t]*not ok \d+ (?:- )?(.+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program of a guest: the check's name, its words, and how long it may take."""
+    """A program in the guest: the check's name, arguments and time limit."""
 
     kind: Kind
     name: str
@@ -46,13 +46,13 @@ class Program:
 
     @property
     def check(self) -> str:
-        """The name of the check that it is."""
+        """The full name of the check: KIND/NAME."""
         return f"{self.kind}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How a program ended; `failed_parts` are the tests of it that failed, if it has tests."""
+    """The verdict on a program; `failed_parts` are its failed tests, if it has tests."""
 
     status: Status
     why: str = ""
@@ -61,7 +61,7 @@ class Judgement:
 
 
 def integrity(seconds: int, held_back_bytes: int) -> list[Program]:
-    """Return the lab's own scenarios, each of `seconds`."""
+    """Return labctl's own scenarios, each run for `seconds`."""
     return [
         Program(
             "integrity",
@@ -75,8 +75,8 @@ def integrity(seconds: int, held_back_bytes: int) -> list[Program]:
     ]  # fmt: skip
 
 
-# Stressors of stress-ng(1) that map, share, move and give back memory, each with
-# what keeps it small enough for a guest.
+# Stressors of stress-ng(1) that map, share, move and free memory, with options that limit
+# their size to that of a guest.
 _STRESSORS: Mapping[str, tuple[str, ...]] = {
     "vm": ("--vm-bytes", "64M", "--vm-method", "all", "--verify"),
     "mmap": ("--mmap-bytes", "32M", "--verify"),
@@ -93,7 +93,7 @@ _STRESSOR_PROCESSES = 2
 
 
 def stressors(seconds: int) -> list[Program]:
-    """Return the stressors of stress-ng, each of `seconds`."""
+    """Return the stressors of stress-ng, each run for `seconds`."""
     return [
         Program(
             "stress-ng",
@@ -107,7 +107,7 @@ def stressors(seconds: int) -> list[Program]:
 
 
 def judge(program: Program, outcome: Outcome) -> Judgement:
-    """Say what the end of a program means."""
+    """Return the verdict on a program that ended."""
     if program.kind == "integrity":
         return _integrity(outcome)
     if outcome.status == 0:
@@ -134,7 +134,7 @@ def _integrity(outcome: Outcome) -> Judgement:
 
 
 def _why(text: str) -> str:
-    """Return what the report, one JSON object in the last line, gives as its reason."""
+    """Return the reason in the report, a JSON object in the last line."""
     try:
         report = last_object(text.rstrip().rpartition("\n")[2]) or {}
     except BadOutput:

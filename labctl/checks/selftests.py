@@ -1,7 +1,7 @@
-"""The kernel tree's own tests of memory management, built for the guest.
+"""Build the kernel tree's own selftests of memory management for the guest.
 
-One program at a time and static, for a guest has no libraries; a test that does
-not build like this is told, not lost.
+Programs are built one by one and statically, as a guest has no libraries. A test that does
+not build is recorded with the reason.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ _IN_GUEST = "/selftests"
 _TIMEOUT_SECONDS = 180.0
 _ERROR_COLUMNS = 120
 
-# What is run of them, as in run_vmtests.sh of the same tree; names of which a tree
-# has only one are both here. Left out is what needs a disk, a module, another
-# machine or hours.
+# The selftests to run, with their arguments as in run_vmtests.sh. Old and new names of a
+# test are both listed. Tests that need a disk, a module, another machine or hours are omitted.
 _RUNS: Mapping[str, tuple[str, ...]] = {
     "madv_populate": (),
     "map_fixed_noreplace": (),
@@ -56,7 +55,7 @@ _NEEDS_HUGE_PAGES = ("hugetlb-madvise", "hugepage-mmap", "thuge-gen")
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The programs, their files by their paths in the guest, and why others are missing."""
+    """The built programs, their files by path in the guest, and why others are missing."""
 
     files: dict[str, Path] = field(default_factory=dict)
     programs: list[Program] = field(default_factory=list)
@@ -64,22 +63,22 @@ class Built:
 
 
 def build(make: Make, root: Path) -> Built:
-    """Build the tests of the tree that `make` works in; what is built already is used again.
+    """Build the selftests of make's tree, unless they are built already.
 
     `root` is the lab's state folder.
 
     Raises:
-        BuildError: the tree's user headers cannot be made.
+        BuildError: the tree's user headers cannot be built.
     """
     source = next(
         (make.tree.src / name for name in _FOLDERS if (make.tree.src / name).is_dir()), None
     )
     if source is None:
-        return Built(missing={"all": "the source has no selftests of mm"})
+        return Built(missing={"all": "source has no mm selftests"})
     folder = root / "selftests" / _address(make, source)
     record = folder / "built.json"
     missing = files.read_json(record).get("missing")
-    if not isinstance(missing, dict):  # never built, or built by half
+    if not isinstance(missing, dict):  # never built, or not completely
         folder.mkdir(parents=True, exist_ok=True)
         make.compile(["headers"])
         missing = {n: why for n in _RUNS if (why := _compile(make, source, n, folder)) is not None}
@@ -100,9 +99,9 @@ def _address(make: Make, source: Path) -> str:
 
 
 def _compile(make: Make, source: Path, name: str, folder: Path) -> str | None:
-    """Build one test; return why it cannot be built, None if it was."""
+    """Build one test; return the reason if it cannot be built, else None."""
     if not (source / f"{name}.c").is_file():
-        return "this tree does not have it"
+        return "not in this source"
     shared = [one for one in _SHARED if (source / one).is_file()]
     includes = [
         f"-isystem{make.tree.build / 'usr/include'}",
@@ -123,7 +122,7 @@ def _compile(make: Make, source: Path, name: str, folder: Path) -> str | None:
         proc.run(argv, cwd=source, timeout_seconds=_COMPILE_SECONDS)
     except CommandError as error:
         lines = [line for line in error.output.splitlines() if "error" in line]
-        return (lines or error.output.splitlines() or ["it does not build"])[0][:_ERROR_COLUMNS]
+        return (lines or error.output.splitlines() or ["it does not compile"])[0][:_ERROR_COLUMNS]
     return None
 
 

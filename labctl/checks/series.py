@@ -1,4 +1,4 @@
-"""`labctl series check`: every step of a series as its reviewers will try it."""
+"""`labctl series check`: run reviewers' checks at every step of a series."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from labctl.kernels.make import Make
 from labctl.kernels.series import Series
 from labctl.lab_models import Kernel, Lab
 
-# In the order in which they are told; a step has each of them once. The lab's other
-# configurations stand before the last one.
+# In the order of the report; each check runs once per step. Configurations of the lab's
+# `compile:` come before the last one.
 CHECKS = ("applies", "git am", "builds", "W=1", "sparse", "checkpatch", "boots")
 _BOOT_SECONDS = 180.0
 _COMMAND_SECONDS = 60.0
@@ -30,9 +30,9 @@ _Found = Mapping[str, list[Complaint]]
 
 @dataclass(slots=True)
 class Step:
-    """A series up to and with one of its patches; a check that was not reached is missing.
+    """A series up to and including one patch; a check that was not reached is missing.
 
-    `checks` holds what each check objected to: nothing if it passed.
+    `checks` has the objections of each check, none if it passed.
     """
 
     number: int
@@ -43,11 +43,11 @@ class Step:
 
     @property
     def passed(self) -> bool:
-        """Whether every check was made and none objected."""
+        """Whether every check ran without objections."""
         return len(self.checks) == len(self.wanted) and not any(self.checks.values())
 
     def document(self) -> dict[str, Any]:
-        """Return the step as JSON has it; a check that was not reached is null."""
+        """Return the step as a JSON document; a check that was not reached is null."""
         return {
             "number": self.number,
             "patch": self.patch,
@@ -57,20 +57,20 @@ class Step:
         }
 
     def note(self, check: str, objections: Sequence[str]) -> None:
-        """Record what a check said."""
+        """Record the objections of a check."""
         self.checks[check] = tuple(objections[:_DETAIL_LINES])
 
 
 def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
-    """Check the series of one of the lab's kernels, step by step.
+    """Check the series of one of the lab's kernels, and return its steps.
 
     Raises:
-        UserError: the kernel has no series, or is a ready image.
+        UserError: the kernel has no series, or is a built image.
         HostError: a tool is missing: sparse, git, QEMU.
     """
     kernel = lab.kernels[name]
     if kernel.series is None:
-        raise UserError(f"kernel {name} has no series to check")
+        raise UserError(f"kernel {name} has no series")
     whole = series.read(kernel.series)
     folder = lab.state / "series" / name
     builder = Builder(lab.state, progress)
@@ -89,9 +89,9 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
 
 
 def examine_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> list[Step]:
-    """Make the checks that need the work tree only, at each step of a series.
+    """Run the checks that need only the work tree, and return the steps.
 
-    `others` are the configurations in which the steps will be compiled besides.
+    `others` are the names of further configurations that the steps will be compiled in.
     """
     wanted = (*CHECKS[:-1], *others, CHECKS[-1])
     steps = [Step(i, p.name, p.subject, wanted) for i, p in enumerate(whole.patches, 1)]
@@ -107,7 +107,7 @@ def examine_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> li
 
 
 def compile_steps(make: Make, whole: Series, steps: Sequence[Step], name: str) -> None:
-    """Compile what the series touches at each of its steps, in the configuration of `make`."""
+    """Compile the touched files at each step, in the configuration of `make`."""
     files = examine.compiled_files(whole)
     before = examine.warnings(make, files)
     for step in steps:
@@ -124,7 +124,7 @@ def compile_steps(make: Make, whole: Series, steps: Sequence[Step], name: str) -
 
 
 def _compile(make: Make, stage: Series, step: Step, files: Sequence[str], before: _Found) -> _Found:
-    """Apply the series up to the step and compile it; return what the compilers said."""
+    """Apply the series up to the step and compile it; return the compilers' messages."""
     try:
         make.tree.prepare(stage)
     except UserError as error:
@@ -146,7 +146,7 @@ def _tools(make: Make, files: Sequence[str]) -> _Found:
 
 
 def _boot(lab: Lab, kernel: Kernel, step: Step, folder: Path, progress: Progress) -> None:
-    """Build the step's image as any other, and boot it."""
+    """Build the step's image and boot it."""
     name = f"{kernel.name}-step{step.number}"
     one = kernel.model_copy(update={"name": name, "series": folder / "patches"})
     try:

@@ -1,4 +1,4 @@
-"""One `labctl verify`: debug images, what goes into their guests, and all checks of each kernel."""
+"""`labctl verify`: build debug images and guest programs, and run all checks of each kernel."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = ["Events", "Options", "Verified", "verify"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """What a verification tells while it works."""
+    """Callbacks for progress."""
 
     building: Callable[[BuildProgress], None]
-    checking: Callable[[str, str, Judgement | None], None]  # kernel, check, how it ended
+    checking: Callable[[str, str, Judgement | None], None]  # kernel, check, verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The checks of all kernels, those of their bases too, by the kernels' names.
+    """The checks of all kernels, including their bases, by the kernels' names.
 
-    `prepared` has the guests' images by the names of the variants.
+    `prepared` has the guests' images by the variants' names.
     """
 
     lab: Lab
@@ -47,11 +47,11 @@ class Verified:
 
     @property
     def passed(self) -> bool:
-        """Whether no check of any kernel failed, and at least one was made."""
+        """Whether at least one check ran and none failed."""
         return any(self.checks.values()) and not any(map(_failed, self.checks.values()))
 
     def document(self) -> dict[str, Any]:
-        """Return all of it as JSON has it."""
+        """Return the result as a JSON document."""
         return {
             "schema": 1,
             "host": self._any.host.as_dict(),
@@ -90,10 +90,10 @@ def verify(
     with_base: bool,
     events: Events,
 ) -> Verified:
-    """Check kernels of the lab, each beside its base, every program for `seconds`.
+    """Check kernels of the lab and, `with_base`, their bases; run each program for `seconds`.
 
     Raises:
-        UserError: there is nothing to check: no check of that name.
+        UserError: no check matches.
         BuildError: a debug image does not build.
         HostError: a tool is missing, or the host cannot run the guests.
     """
@@ -109,9 +109,7 @@ def verify(
             limits = Limits({name: [_topology(lab)] for name in chosen})
             prepared[variant.name] = prepare(debug, chosen, events.building, files, limits)
     if not prepared:
-        raise UserError(
-            "no such check is made on these variants", hint="--check 'integrity/*', for instance"
-        )
+        raise UserError("no check of these variants matches", hint="example: --check 'integrity/*'")
     checks: dict[str, list[Check]] = {}
     for name in chosen:
         checks[name] = []
@@ -139,8 +137,8 @@ def _refuse_arm64(lab: Lab, names: Sequence[str]) -> None:
     arm64 = [name for name in names if lab.kernels[name].arch != X86_64.name]
     if arm64:
         raise UserError(
-            f"verify checks {X86_64.name} kernels only: {', '.join(arm64)} is not one",
-            hint=f"check the same series on a kernel with `arch: {X86_64.name}`",
+            f"`labctl verify` supports {X86_64.name} kernels only, got {', '.join(arm64)}",
+            hint=f"check the series on a kernel with `arch: {X86_64.name}`",
         )
 
 
@@ -151,7 +149,7 @@ def _failed(checks: Sequence[Check]) -> bool:
 def _programs(
     lab: Lab, kernel: str, variant: Variant, seconds: int, options: Options, events: Events
 ) -> tuple[list[Program], dict[str, Path]]:
-    """Return the programs that are wanted, and what must be in the guest for them."""
+    """Return the selected programs, and the files that the guest needs for them."""
     files: dict[str, Path] = {}
     offered = [*programs.integrity(seconds, lab.verify.held_back), *programs.stressors(seconds)]
     todo = [program for program in offered if options.takes(variant, program.check)]
@@ -168,15 +166,15 @@ def _programs(
 
 
 def _with_bases(lab: Lab, names: Sequence[str]) -> list[str]:
-    """Return the kernels, each behind the one that it is based on."""
+    """Return the kernels, each after its base."""
     both = ((lab.kernels[name].base, name) for name in names)
     return list(dict.fromkeys(name for pair in both for name in pair if name))
 
 
 def _as_variant(lab: Lab, variant: Variant) -> Lab:
-    """Return the lab with a variant of each kernel in its place, under the same name.
+    """Return the lab with each kernel replaced by its variant, under the same name.
 
-    Its guests are QEMU's own: what the checks need is in their initramfs.
+    The launcher is qemu, as the programs of the checks are in the initramfs.
     """
     kernels = {name: _kernel_as_variant(one, variant) for name, one in lab.kernels.items()}
     defaults = lab.defaults.model_copy(update={"launcher": "qemu"})

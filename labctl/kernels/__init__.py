@@ -1,1 +1,1 @@
-"""Kernels: sources, series and content-addressed images."""
+"""Kernels: sources, series, builds and content-addressed images."""

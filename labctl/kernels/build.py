@@ -1,4 +1,4 @@
-"""Kernels to `Image`s, addressed by everything that goes into them."""
+"""Build the images of kernels; an image's address is the hash of all its inputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FILES_DIGITS = 8
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """Where a build is; times in seconds, files as make's own steps."""
+    """Progress of a build; times are in seconds, a file is a step that make prints."""
 
     kernel: str
     stage: str
@@ -42,7 +42,7 @@ class BuildProgress:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What a kernel asks for: the image to be, and all that goes into it."""
+    """The image that a kernel needs, with all its inputs."""
 
     image: Image
     folder: Path
@@ -59,17 +59,17 @@ class _Request:
 
 
 class Guard(Protocol):
-    """Refuses kernels that could not be used for what they are built for."""
+    """Rejects kernels that cannot be used for their purpose, before they are built."""
 
     def check_options(self, kernel: str, options: Iterable[Option], arch: str) -> None:
-        """Raise a UserError if what fragments ask for cannot be used."""
+        """Raise a UserError if requested options cannot be used."""
 
     def check_config(self, kernel: str, config: Mapping[str, str], arch: str) -> None:
-        """Raise a UserError if a whole .config cannot be used."""
+        """Raise a UserError if a final .config cannot be used."""
 
 
 class Builder:
-    """Makes the images of a lab's kernels under `root`, the `.labctl` folder."""
+    """Builds the images of a lab's kernels under `root`, the state folder."""
 
     def __init__(
         self,
@@ -77,26 +77,26 @@ class Builder:
         progress: Callable[[BuildProgress], None],
         guard: Guard | None = None,
     ) -> None:
-        # Absolute, for make runs elsewhere.
+        # Absolute, as make runs in another folder.
         self._root = root.absolute()
         self._progress = progress
         self._guard = guard
 
     def image(self, kernel: Kernel) -> Image:
-        """Return a kernel's image, building it if these inputs were not built before.
+        """Return a kernel's image; build it if there is none with the same inputs.
 
         Raises:
-            UserError: a patch does not apply, an option does not hold, a file is missing.
+            UserError: a patch does not apply, an option is missing from the final .config,
+                or a file is missing.
             BuildError: the compiler failed; carries its last errors and the log's path.
             HostError: a tool or a source package is missing, or the disk is full.
         """
         return self.images([kernel])[kernel.name]
 
     def images(self, kernels: Iterable[Kernel]) -> dict[str, Image]:
-        """Return the images of several kernels by name.
+        """Return the images of several kernels by name; raise as `image` does.
 
-        What can be wrong with fragments and series is found before the first build
-        begins. Raises as `image` does.
+        Fragments and series are checked before the first build starts.
         """
         with self._told_if_full():
             sources: dict[str, tuple[Source, str]] = {}
@@ -113,17 +113,18 @@ class Builder:
 
     @contextlib.contextmanager
     def workshop(self, kernel: Kernel, log: Path) -> Iterator[Make]:
-        """Yield make in the kernel's own work tree, configured, its series not applied.
+        """Yield make in the kernel's configured work tree, locked, without its series.
 
-        For checks that build no image; nobody else builds there meanwhile. What
-        `make.tree.prepare` applied is taken back by whoever uses the tree next.
+        For checks that build no image. The next user of the tree reverts what
+        `make.tree.prepare` applied.
 
         Raises:
-            UserError: the kernel is a ready image, or an option does not hold.
+            UserError: the kernel is a built image, or an option is missing from the final
+                .config.
         """
         request = self._ask(kernel, {})
         if isinstance(request, Image):
-            raise UserError(f"kernel {kernel.name} is a ready image: it has no source to check")
+            raise UserError(f"kernel {kernel.name} is a built image without a source to check")
         check_tools(request.arch)
         tell = self._teller(kernel.name)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -136,10 +137,10 @@ class Builder:
             yield make
 
     def _ask(self, kernel: Kernel, sources: dict[str, tuple[Source, str]]) -> _Request | Image:
-        """Return what a kernel asks for; `sources` are those known by now, with their hashes."""
+        """Return the request for a kernel's image; `sources` caches sources with their hashes."""
         if kernel.source.startswith("image:"):
             return images.given(kernel)
-        if kernel.source not in sources:  # kernels of one source: it is read once, for all
+        if kernel.source not in sources:  # read a source once for all its kernels
             opened = open_source(kernel.source, self._root)
             sources[kernel.source] = opened, opened.hash()
         source, source_hash = sources[kernel.source]
@@ -165,7 +166,7 @@ class Builder:
         return _Request(image, folder, source, patches, options)
 
     def _check_known(self, asked: _Request | Image) -> None:
-        """Raise if what is known of a kernel before its build cannot be used."""
+        """Raise if the options or the .config known before the build cannot be used."""
         if self._guard is None:
             return
         if isinstance(asked, _Request):
@@ -192,11 +193,11 @@ class Builder:
         tell = self._teller(request.image.kernel)
         began = time.monotonic()
         with self._tree(request, tell) as tree:
-            known = request.built()  # the one that was waited for may have built it
+            known = request.built()  # the labctl that held the lock may have built it
             if known:
                 return known
             for path in images.damaged(request.folder):
-                tell(f"building again: {path.name} is damaged", 0, None)
+                tell(f"rebuilding: {path.name} is damaged", 0, None)
             log = images.begin(request.folder, request.image)
             try:
                 make = Make(request.image.kernel, tree, log, tell, request.arch)
@@ -214,7 +215,7 @@ class Builder:
         tree.prepare(request.patches)
         if filled != request.image.source_hash:
             raise UserError(
-                f"the source of kernel {request.image.kernel} changed while it was read",
+                f"source of kernel {request.image.kernel} changed while it was read",
                 hint="run the command again",
             )
         make.configure(request.options)
@@ -225,14 +226,14 @@ class Builder:
         make.build()
         if named_files.digest(request.options) != request.image.files_hash:
             raise UserError(
-                f"files that options of kernel {request.image.kernel} name changed meanwhile",
+                f"files named by options of kernel {request.image.kernel} changed during the build",
                 hint="run the command again",
             )
 
     @contextlib.contextmanager
     def _tree(self, request: _Request, tell: Callable[..., None]) -> Iterator[Tree]:
         place = self._root / "trees" / request.source.key
-        # make goes by the times of files that options name, which may be old ones.
+        # make compares times, and the files that options name may be older than the objects.
         files = request.image.files_hash[:_FILES_DIGITS]
         configuration = kconfig.digest(request.options, request.arch) + (files and f"-{files}")
         tree = Tree(place, request.source, configuration)
@@ -257,7 +258,7 @@ class Builder:
             if error.errno not in _FULL:
                 raise
             raise HostError(
-                "the disk is full", where=str(self._root), hint="`labctl clean` makes room"
+                "the disk is full", where=str(self._root), hint="free space: `labctl clean`"
             ) from error
 
 

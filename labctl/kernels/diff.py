@@ -1,4 +1,4 @@
-"""What a patch says it changes, read from its text as patch(1) reads it."""
+"""Parse the changes in a patch, as patch(1) does."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MODE = re.compile(r"(old mode|new mode|new file mode|deleted file mode|index \S
 _MOVED = re.compile(r"(rename|copy) (from|to) (.+)")
 _BINARY = re.compile(r"GIT binary patch|Binary files .+ and .+ differ")
 _CONTEXT = "*" * 15
-# Of a mail, behind its last hunk: the signature's line, also where blanks were cut off.
+# The signature line after a mail's last hunk, with or without its trailing blank.
 _SIGNATURE = ("-- ", "--", "---")
 _ESCAPES = dict(zip(map(bytes, zip(b"abtnvfr")), map(bytes, zip(b"\a\b\t\n\v\f\r")), strict=True))
 
 
 class Unfit(Exception):
-    """A patch that patch(1) would apply wrongly, or in part; `line` counts from 1."""
+    """A patch that patch(1) would apply wrongly or partly; `line` counts from 1."""
 
     def __init__(self, line: int, what: str) -> None:
         super().__init__(what)
@@ -29,10 +29,10 @@ class Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is done to one file: its name and git's mode before and after.
+    """The change of one file: its name and git mode before and after.
 
-    A name is None where there is no file; a mode where the patch leaves it as it is.
-    `told` is whether a git header names both, so that nothing is left to be guessed.
+    A name is None if there is no file, a mode is None if it is unchanged. `told` is
+    whether a git header has both names; else patch(1) guesses.
     """
 
     line: int
@@ -44,14 +44,14 @@ class Change:
     told: bool = False
 
     def reverse(self) -> Change:
-        """Return what takes the change back; of a copy, its removal."""
+        """Return the inverse change; that of a copy is its removal."""
         old, before, after = self.old, self.old_mode, self.new_mode
         if self.copied:
             old = before = None
         return replace(self, old=self.new, new=old, old_mode=after, new_mode=before, copied=False)
 
     def after(self) -> dict[str, str | None]:
-        """Return the modes that files must have behind the change; "" is any, None no file."""
+        """Return the expected modes of files after the change; "" is any, None is no file."""
         wanted: dict[str, str | None] = {}
         if self.old is not None and self.old != self.new and not self.copied:
             wanted[self.old] = None
@@ -60,15 +60,15 @@ class Change:
         return wanted
 
     def names(self) -> set[str]:
-        """Return the files that it reads or writes."""
+        """Return the names of the files that the change reads or writes."""
         return {name for name in (self.old, self.new) if name is not None}
 
 
 def changes(text: str, strip: int) -> list[Change]:
-    """Return the changes of a patch in their order; `strip` is the N of -pN.
+    """Return the changes of a patch in order; `strip` is the N of -pN.
 
     Raises:
-        Unfit: it holds what patch(1) cannot apply, or would leave out without a word.
+        Unfit: a part of the patch cannot be applied by patch(1), or would silently be ignored.
     """
     found: list[Change] = []
     header: _Header | None = None
@@ -79,9 +79,9 @@ def changes(text: str, strip: int) -> list[Change]:
             found += [] if header is None else header.changes()
             header = _Header(number, line.removeprefix(_GIT), strip)
         elif _BINARY.fullmatch(line):
-            raise Unfit(number, "holds a binary change, which only git can apply")
+            raise Unfit(number, "binary change: only git can apply it")
         elif line == _CONTEXT and lines[index - 1].startswith("--- "):
-            raise Unfit(number, "is a context diff: expected a unified one (diff -u)")
+            raise Unfit(number, "expected a unified diff (diff -u), got a context diff")
         elif line.startswith("--- ") and _is_header(lines, index):
             old, new = (_name(each[4:], strip, number) for each in lines[index : index + 2])
             if header is None:
@@ -96,7 +96,7 @@ def changes(text: str, strip: int) -> list[Change]:
 
 @dataclass(slots=True)
 class _Header:
-    """The lines behind a `diff --git`, up to the hunks if there are any."""
+    """The lines after `diff --git`, up to the first hunk."""
 
     line: int
     both: str
@@ -109,7 +109,7 @@ class _Header:
         if mode := _MODE.fullmatch(line):
             if mode[2] not in {PLAIN, PROGRAM, LINK} and not mode[2].startswith("100"):
                 what = "a submodule" if mode[2] == "160000" else f"a file of mode {mode[2]}"
-                raise Unfit(number, f"changes {what}, which a source tree here cannot have")
+                raise Unfit(number, f"unsupported change of {what}")
             self.modes[mode[1].split(" ")[0] if mode[1][:5] == "index" else mode[1]] = mode[2]
         elif moved := _MOVED.fullmatch(line):
             # Without the prefix a/ or b/, which is the first component to strip.
@@ -117,7 +117,7 @@ class _Header:
             self.copied = moved[1] == "copy"
 
     def changes(self, old: str | None = None, new: str | None = None) -> list[Change]:
-        """Return the change, with the names of a `---` and a `+++` line if there are."""
+        """Return the change; `old` and `new` are the names in `---` and `+++` lines, if any."""
         if self.moved:
             old, new = self.moved.get("from"), self.moved.get("to")
         elif old is None and new is None:
@@ -125,7 +125,7 @@ class _Header:
             if old is None:
                 return []
         kept = self.modes.get("index")
-        kept = kept if kept == LINK else None  # a program of the tree's stays one
+        kept = kept if kept == LINK else None  # the tree's executable bit is kept
         before = self.modes.get("deleted file mode", self.modes.get("old mode", kept))
         after = self.modes.get("new file mode", self.modes.get("new mode", kept))
         old = None if "new file mode" in self.modes else old
@@ -134,7 +134,7 @@ class _Header:
 
 
 def _outside_hunks(lines: list[str]) -> Iterator[int]:
-    """Yield the lines outside of hunks: a removed line `-- x` looks like a file's header."""
+    """Yield the indices of lines outside hunks; in a hunk a removed line may look like a header."""
     old = new = 0
     began = 0
     for index, line in enumerate(lines):
@@ -144,7 +144,7 @@ def _outside_hunks(lines: list[str]) -> Iterator[int]:
                 old -= sign != "+"
                 new -= sign != "-"
             elif sign != "\\":
-                old = new = 0  # malformed: patch(1) says so
+                old = new = 0  # malformed: patch(1) will report it
             began = index
         elif hunk := _HUNK.match(line):
             old, new = (1 if count is None else int(count) for count in hunk.groups())
@@ -152,18 +152,18 @@ def _outside_hunks(lines: list[str]) -> Iterator[int]:
             began = index
         else:
             if began and began == index - 1 and _is_lost(lines, index):
-                raise Unfit(index + 1, "goes on behind its hunk: the counts in @@ are too small")
+                raise Unfit(index + 1, "hunk is longer than the line counts in its @@ line")
             yield index
 
 
 def _is_lost(lines: list[str], index: int) -> bool:
-    """Whether a line would be taken for garbage, though it looks like one of a hunk."""
+    """Return whether patch(1) would ignore a line as garbage, though it looks like a hunk's."""
     line = lines[index]
     return line[:1] in {"+", "-"} and line not in _SIGNATURE and not _is_header(lines, index)
 
 
 def _is_header(lines: list[str], index: int) -> bool:
-    """Whether a line begins a file's part: a message may hold the first two lines of one."""
+    """Return whether `---`, `+++` and `@@` lines follow; a message may contain the first two."""
     starts = zip(("--- ", "+++ ", "@@"), lines[index : index + 3], strict=False)
     return index + 2 < len(lines) and all(line.startswith(start) for start, line in starts)
 
@@ -174,7 +174,7 @@ def _name(text: str, strip: int, line: int) -> str | None:
         return None
     short = _stripped(name, strip)
     if not short:
-        raise Unfit(line, f"names {name}, of which -p{strip} leaves nothing")
+        raise Unfit(line, f"file name {name} has too few components for -p{strip}")
     return short
 
 
@@ -183,7 +183,7 @@ def _stripped(name: str, strip: int) -> str:
 
 
 def _same(both: str, strip: int) -> str | None:
-    """Return the file of `a/NAME b/NAME`, None if these are two."""
+    """Return the file name in `a/NAME b/NAME`, None if the two differ."""
     if both.startswith('"'):
         quoted = re.findall(r'"(?:[^"\\]|\\.)*"', both)
         one, other = quoted if len(quoted) == 2 else ("", "")

@@ -1,4 +1,4 @@
-"""What a reviewer's tools say of each step of a series: git am, W=1, sparse, checkpatch."""
+"""Run reviewers' tools on each step of a series: git am, W=1, sparse, checkpatch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _CHECKPATCH_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """A warning or error of a compiler; `key` says the same without its line number."""
+    """A warning or error of a compiler; `key` is the same without the line number."""
 
     line: str
     key: str
 
 
 def complaints(output: str) -> list[Complaint]:
-    """Return the warnings and errors in what a compiler or sparse printed."""
+    """Return the warnings and errors in the output of a compiler or sparse."""
     found = []
     for line in output.splitlines():
         if said := _COMPLAINT.match(line):
@@ -39,7 +39,7 @@ def complaints(output: str) -> list[Complaint]:
 
 
 def new_complaints(before: Iterable[Complaint], after: Iterable[Complaint]) -> list[str]:
-    """Return the lines of `after` that `before` has not, or has fewer times."""
+    """Return the lines of `after` that are missing from `before`, or occur more often."""
     known = Counter(each.key for each in before)
     new = []
     for each in after:
@@ -51,22 +51,22 @@ def new_complaints(before: Iterable[Complaint], after: Iterable[Complaint]) -> l
 
 
 def compiled_files(series: Series) -> list[str]:
-    """Return the C files of the whole series, which are compiled at each of its steps."""
+    """Return the C files that the series touches; all are compiled at each step."""
     return sorted(name for name in series.touches() if name.endswith(".c"))
 
 
 def extra_warnings(make: Make, files: Sequence[str]) -> list[Complaint]:
-    """Return what `make W=1` says of the files."""
+    """Return the warnings and errors of `make W=1` on the files."""
     return complaints(make.compile(_there(make, files), "W=1"))
 
 
 def warnings(make: Make, files: Sequence[str]) -> list[Complaint]:
-    """Return what the compiler says of the files."""
+    """Return the compiler's warnings and errors on the files."""
     return complaints(make.compile(_there(make, files)))
 
 
 def sparse(make: Make, files: Sequence[str]) -> list[Complaint]:
-    """Return what sparse says of the files.
+    """Return the warnings and errors of sparse on the files.
 
     Raises:
         HostError: sparse is not installed.
@@ -76,15 +76,15 @@ def sparse(make: Make, files: Sequence[str]) -> list[Complaint]:
 
 
 def _there(make: Make, files: Sequence[str]) -> list[str]:
-    """Return the objects of the files that the tree has at this step."""
+    """Return the object names of the files that exist at this step."""
     return [f"{name[:-2]}.o" for name in files if (make.tree.src / name).is_file()]
 
 
 def checkpatch(source: Path, patch: Patch) -> list[str]:
-    """Return what the source's own checkpatch says of a patch; nothing if it is clean.
+    """Return the output lines of the source's checkpatch for a patch; none if it is clean.
 
     Raises:
-        HostError: the source has none, or it cannot run.
+        HostError: the source has no checkpatch, or it cannot run.
     """
     script = source / "scripts" / "checkpatch.pl"
     if not script.is_file():
@@ -92,24 +92,28 @@ def checkpatch(source: Path, patch: Patch) -> list[str]:
     done = proc.run(
         [script, "--strict", "--no-signoff", "--no-summary", "--terse", "-"],
         cwd=source,
-        # Without a home: ~/.checkpatch.conf is the user's, not the reviewer's.
+        # Ignore the user's ~/.checkpatch.conf: reviewers do not have it.
         env=git.environment(source.parent) | {"HOME": "/dev/null"},
         stdin=patch.content,
         timeout_seconds=_CHECKPATCH_SECONDS,
         check=False,
     )
-    name = f"{patch.name}:"  # checkpatch read it from "-"
+    name = f"{patch.name}:"  # checkpatch calls its standard input "-"
     lines = [re.sub(r"^-:", name, line) for line in done.text.splitlines() if line.strip()]
     if done.status == 0:
         return []
-    return lines or done.stderr.decode("utf-8", "replace").splitlines() or ["it failed silently"]
+    return (
+        lines
+        or done.stderr.decode("utf-8", "replace").splitlines()
+        or ["checkpatch failed without a message"]
+    )
 
 
 def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None]:
-    """Apply a series by `git am`; return for each patch what git objected to, None if nothing.
+    """Apply a series with `git am`; return git's error for each patch, None if it applied.
 
-    `originals` are the files that the series touches, as they are without it; None
-    is no file. What stands behind a patch that failed is not tried.
+    `originals` are the files that the series touches, without the series; None is no
+    file. Patches after a failed one are not tried.
 
     Raises:
         HostError: git is not installed.
@@ -124,7 +128,7 @@ def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None
         git.run(root, *base, timeout_seconds=_GIT_SECONDS)
         for patch in series.patches:
             if patch.reverse:
-                outcome.append("git am cannot take a patch back (-R in the series file)")
+                outcome.append("git am cannot apply in reverse (-R in the series file)")
                 break
             done = git.run(
                 root,

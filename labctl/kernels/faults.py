@@ -1,4 +1,4 @@
-"""What a compiler's or make's output says of the host: killed, no memory, a full disk. Pure."""
+"""Find failures of the host in build output: killed, out of memory, disk full. Pure."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _KILLED = re.compile(
     r"|Cannot allocate memory|memory exhausted",
     re.MULTILINE,
 )
-_ERROR = re.compile(r"(?<!fatal )error: ")  # the source's own, and no other
+_ERROR = re.compile(r"(?<!fatal )error: ")  # an error in the source
 
 
 def of_host(output: str, what: str, where: str, place: str) -> HostError | None:
-    """Return the host's fault in what a build printed, None if there is none.
+    """Return the host's failure in the output of a build, None if there is none.
 
     Args:
-        output: what it printed.
-        what: what was built, and that it failed.
-        where: the log to name.
-        place: the folder on whose disk it was built.
+        output: the output of the build.
+        what: the start of the error message: what failed.
+        where: the path of the build log.
+        place: the folder in which it was built.
     """
     if _FULL.search(output):
         return HostError(
             f"{what}: the disk is full",
             where=place,
-            hint="make room; `labctl clean` removes builds",
+            hint="free space; `labctl clean` removes builds",
         )
     if _READ_ONLY.search(output):
         return HostError(f"{what}: the file system is read-only", where=place)
     if _KILLED.search(output) and not _ERROR.search(output):
         return HostError(
-            f"{what}: a compiler was killed, perhaps by the kernel's OOM killer (`dmesg` tells)",
+            f"{what}: a compiler was killed, possibly by the OOM killer (see `dmesg`)",
             where=where,
-            hint="end guests (`labctl down`) or build with fewer jobs: `taskset -c 0 labctl build`",
+            hint="stop guests (`labctl down`) or use fewer jobs: `taskset -c 0 labctl build`",
         )
     return None

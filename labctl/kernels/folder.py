@@ -1,4 +1,4 @@
-"""A kernel tree of the user's as a source: only ever read, nothing is made in it."""
+"""A kernel tree of the user as a source; it is only read, never written."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from labctl.kernels import listing, stamps
 from labctl.kernels.listing import Place
 from labctl.kernels.treefiles import File
 
-# A file that was written so shortly before it was hashed may change again within the
-# same tick of the file system's clock: its hash is not remembered.
+# A file written so shortly before it was hashed may change again without a change of its
+# time stamp, within one tick of the file system's clock: its hash is not stored.
 _RACY_NANOSECONDS = 3_000_000_000
 _LINK, _PROGRAM, _FILE = b"link ", b"program ", b"file "
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A kernel tree with whatever is edited in it; `state` is the `.labctl` folder.
+    """A kernel tree with its uncommitted edits; `state` is the state folder.
 
-    What `original` gives is what the last `hash` or `fill` saw, or an error.
+    `original` returns files as the last `hash` or `fill` read them, or raises.
     """
 
     folder: Path
@@ -37,17 +37,17 @@ class Folder:
 
     @property
     def key(self) -> str:
-        """The folder's place: an edit then rebuilds only what depends on it."""
+        """A name derived from the folder's path, so that edits are built incrementally."""
         return "dir-" + hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:12]
 
     def hash(self) -> str:
         """Return the hash of the names, modes and contents of all source files.
 
-        Git says which files these are, not whether they changed: it can be told to
-        overlook edits (assume-unchanged, skip-worktree) and sees filtered contents.
+        Git lists the files, but is not asked whether they changed: it may ignore edits
+        (assume-unchanged, skip-worktree) and sees filtered contents.
 
         Raises:
-            UserError: a file cannot be read, or a link leads to too much.
+            UserError: a file cannot be read, or a link leads to too many files.
             CommandError: git failed.
         """
         self._look()
@@ -58,15 +58,13 @@ class Folder:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def fill(self, folder: Path, leave: Collection[str]) -> str:
-        """Copy what differs in content, remove what is gone; `leave` stays as it is.
+        """Copy changed files, remove deleted ones, skip those in `leave`; return the hash.
 
-        Returns the hash of what was copied, as `hash` does.
-
-        A copy's time is that of the copying, never the user's: make compares it
-        with objects that were made here.
+        The hash is the same as that of `hash`. A copy has the time of copying, not the
+        user's, as make compares it with objects built from copies.
 
         Raises:
-            UserError: as `hash`, or a file changed meanwhile.
+            UserError: as `hash`, or a file changed during the copy.
         """
         record = folder.with_name("copied.json")
         known = stamps.read(record)
@@ -88,13 +86,13 @@ class Folder:
         return self._digest()
 
     def original(self, name: str) -> File | None:
-        """Return the user's file."""
+        """Return the user's file, None if there is none."""
         if not self._hashes:
             self._look()
         for parent in map(str, Path(name).parents):
             if parent in self._hashes:
-                hint = "name the file by its path without links"
-                what = f"{name} lies behind {parent}, which is a link or a file"
+                hint = "use the path of the file without links"
+                what = f"parent of {name} is not a folder: {parent} is a link or a file"
                 raise UserError(what, where=str(self.folder), hint=hint)
         if name not in self._hashes:
             return None
@@ -102,7 +100,7 @@ class Folder:
         return File(data, kind + b" " == _PROGRAM, kind + b" " == _LINK)
 
     def _look(self) -> None:
-        """List and hash all files; contents are remembered by their stamps."""
+        """List and hash all files; hashes are cached by the files' stamps."""
         memory = self.state / "sources" / f"{self.key}.json"
         known, began = stamps.read(memory), time.time_ns()
         remembered: stamps.Stamped = {}
@@ -120,7 +118,7 @@ class Folder:
             stamps.write(memory, remembered)
 
     def _content(self, name: str) -> bytes:
-        """Return a file's content as it was hashed."""
+        """Return a file's content, checked against its hash."""
         place = self._places[name].path
         content = _read(place)
         if hashlib.sha256(content).hexdigest() != self._hashes[name]:
@@ -142,18 +140,16 @@ def _read(place: str) -> bytes:
         raise _changed(place) from error
     except OSError as error:
         raise UserError(
-            f"the source file cannot be read: {error.strerror or error}", where=place
+            f"source file cannot be read: {error.strerror or error}", where=place
         ) from error
 
 
 def _changed(place: str) -> UserError:
-    return UserError(
-        "the source changed while it was read", where=place, hint="run the command again"
-    )
+    return UserError("source changed while it was read", where=place, hint="run the command again")
 
 
 def _content(path: Path) -> bytes:
-    """Return what makes up a file for a hash: its kind, and its text or target."""
+    """Return the bytes of a file that are hashed: its kind, and its content or link target."""
     info = os.lstat(path)
     if stat.S_ISLNK(info.st_mode):
         return _LINK + os.fsencode(path.readlink())
@@ -161,7 +157,7 @@ def _content(path: Path) -> bytes:
 
 
 def _write(target: Path, content: bytes) -> None:
-    """Make a file of what `_content` returned, unless it is that already."""
+    """Write a file from the result of `_content`, unless it is the same already."""
     if (target.is_symlink() or target.is_file()) and _content(target) == content:
         return
     _remove(target)

@@ -1,4 +1,4 @@
-"""A file with the hash of what it must hold: damage is found before the file is used."""
+"""A file with the expected hash of its content, to detect damage before use."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Hashed:
 
     @classmethod
     def of(cls, path: Path) -> Hashed:
-        """Return a file with the hash of what it holds now; raises OSError."""
+        """Return a file with the hash of its present content; raise OSError."""
         with path.open("rb") as file:
             return cls(path, hashlib.file_digest(file, "sha256").hexdigest())
 
     @classmethod
     def remembered(cls, path: Path, memory: Path) -> Hashed:
-        """Return a file as `of` does, read again only if its size or times changed.
+        """Return a file as `of` does; read it only if its size, times or inode changed.
 
-        `memory` is a JSON file.
+        `memory` is the path of a JSON file that caches hashes.
         """
         info = path.stat()
         stamp = f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
@@ -41,14 +41,14 @@ class Hashed:
         return found
 
     def holds(self) -> bool:
-        """Return whether the file is there and holds what it must."""
+        """Return whether the file exists and has the expected content."""
         try:
             return Hashed.of(self.path) == self
         except OSError:
             return False
 
     def check(self) -> None:
-        """Look at the content again.
+        """Compare the file's present content with the hash.
 
         Raises:
             HostError: the file changed, or cannot be read.
@@ -56,13 +56,13 @@ class Hashed:
         try:
             found = Hashed.of(self.path)
         except OSError as error:
-            what = f"the file cannot be read: {error.strerror or error}"
+            what = f"file cannot be read: {error.strerror or error}"
         else:
             if found == self:
                 return
-            what = f"the file changed: its SHA-256 is {found.sha256}, expected {self.sha256}"
+            what = f"file changed: expected SHA-256 {self.sha256}, got {found.sha256}"
         raise HostError(
             what,
             where=str(self.path),
-            hint="run the command again: a file that labctl built is then built again",
+            hint="run the command again: labctl rebuilds damaged files that it built",
         )

@@ -1,4 +1,4 @@
-"""`Image`s on the disk: their address, their folder, and images that the user brought."""
+"""Images on disk: addresses, folders, and built images that the user provides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from labctl.kernels.make import Make
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture, ArchName
 from labctl.lab_models import Kernel
 
-# Raised when the same inputs would give another image.
+# To be increased when the same inputs would give a different image.
 _BUILDER = 2
 _RECORD = "image.json"
 _LOG = "build.log"
@@ -31,11 +31,11 @@ _HASHES = ("bzimage_sha256", "config_sha256")
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A built or given kernel; `hash` addresses all that went in.
+    """A built or given kernel; `hash` is the hash of all its inputs.
 
-    `bzimage` is what boots: of arm64 the file Image of a build. The SHA-256 of it and of
-    the config are empty where the files are not there yet. `tools_hash` is of the compiler's
-    programs, `files_hash` of files that options name.
+    `bzimage` is the bootable file, of arm64 the file Image. The SHA-256 of it and of the
+    config are empty before the build. `tools_hash` is the hash of the compiler's programs,
+    `files_hash` that of the files that options name.
     """
 
     kernel: str
@@ -54,13 +54,13 @@ class Image:
     files_hash: str = field(default="", compare=False)
 
     def files(self) -> tuple[Hashed, ...]:
-        """Return the files of which the hash is known."""
+        """Return the files with a known hash."""
         both = ((self.bzimage, self.bzimage_sha256), (self.config, self.config_sha256))
         return tuple(Hashed(path, digest) for path, digest in both if path and digest)
 
 
 def address(image: Image, options: Sequence[Option]) -> str:
-    """Return the hex hash of all that goes into an image."""
+    """Return the hex hash of all inputs of an image."""
     content: dict[str, object] = {
         "builder": _BUILDER,
         "architecture": ARCHITECTURES[image.arch].kbuild,
@@ -69,7 +69,7 @@ def address(image: Image, options: Sequence[Option]) -> str:
         "kconfig": sorted((o.name, o.value) for o in options),
         "compiler": image.compiler,
     }
-    # Of a choice Kconfig takes the member that is named last.
+    # Kconfig sets the last named member of a choice, so the order matters too.
     order = [o.name for o in sorted(options, key=lambda o: o.rank) if o.value == "y"]
     if order != sorted(order):
         content["order"] = order
@@ -79,7 +79,7 @@ def address(image: Image, options: Sequence[Option]) -> str:
 
 
 def load(folder: Path, kernel: str) -> Image | None:
-    """Return the image that was built in a folder, None if none was, or it is damaged."""
+    """Return the image that was built in a folder, None if there is none or it is damaged."""
     record = _built(folder)
     if record is None or any(not file.holds() for file in _recorded(folder, record)):
         return None
@@ -100,7 +100,7 @@ def load(folder: Path, kernel: str) -> Image | None:
 
 
 def damaged(folder: Path) -> list[Path]:
-    """Return the files of the image built in a folder that are not what they were."""
+    """Return the damaged files of the image that was built in a folder."""
     record = _built(folder)
     files = () if record is None else _recorded(folder, record)
     return [file.path for file in files if not file.holds()]
@@ -118,7 +118,7 @@ def _recorded(folder: Path, record: dict[str, object]) -> tuple[Hashed, Hashed]:
 
 
 def begin(folder: Path, image: Image) -> Path:
-    """Note that an image is being built, so that a kill leaves a record; return the log's path."""
+    """Record that a build started, so that a kill leaves a record; return the log's path."""
     files.remove(folder)
     folder.mkdir(parents=True)
     content = asdict(image) | {"bzimage": None, "config": None, "state": "building"}
@@ -129,12 +129,12 @@ def begin(folder: Path, image: Image) -> Path:
 
 
 def fail(folder: Path, why: str) -> None:
-    """Note that the build did not end well; the log stays."""
+    """Record that the build failed; the log is kept."""
     write_json(folder / _RECORD, read_json(folder / _RECORD) | {"state": "failed", "why": why})
 
 
 def publish(folder: Path, image: Image, make: Make, seconds: float) -> Image:
-    """Keep what make built; the record is written last, and makes the image exist."""
+    """Copy the result of a build; the record is written last and makes the image valid."""
     shutil.copy2(make.tree.build / ".config", folder / "config")
     bzimage = folder / make.arch.image.name
     shutil.copy2(make.tree.build / make.arch.image, bzimage)
@@ -166,22 +166,22 @@ def _now() -> str:
 
 
 def given(kernel: Kernel) -> Image:
-    """Return the image that `image:PATH` names, with the config that lies beside it.
+    """Return the image of `image:PATH`, with the config found in the same folder.
 
     Raises:
-        UserError: it cannot be read, is no image of the kernel's architecture, or is
-            asked to be changed.
+        UserError: it cannot be read, is not an image of the kernel's architecture, or
+            the kernel has a series or kconfig fragments.
     """
     path = Path(kernel.source.partition(":")[2]).absolute()
     if kernel.series or kernel.kconfig:
         raise UserError(
-            f"kernel {kernel.name} is a ready image: it cannot take a series or kconfig fragments",
-            hint="give it a source to build from: debian:NAME or dir:PATH",
+            f"kernel {kernel.name} is a built image: `series:` and `kconfig:` are not supported",
+            hint="use a source to build from: debian:NAME or dir:PATH",
         )
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"the image cannot be read: {error.strerror}", where=str(path)) from error
+        raise UserError(f"image cannot be read: {error.strerror}", where=str(path)) from error
     release = _RELEASE[kernel.arch](content)
     if release is None:
         raise _no_image(path, content, ARCHITECTURES[kernel.arch])
@@ -206,20 +206,22 @@ def given(kernel: Kernel) -> Image:
 
 
 def _no_image(path: Path, content: bytes, arch: Architecture) -> UserError:
-    """Return what is wrong with the content of a file that should boot."""
+    """Return the error for a file that is not a bootable image of the architecture."""
     other = next((name for name, release in _RELEASE.items() if release(content)), None)
     if other:
-        what = f"is an image of {other}, and the kernel is {arch.name}"
-        return UserError(what, where=str(path), hint=f"`arch: {other}` in lab.yaml, if it is meant")
+        what = f"expected an image for {arch.name}, got one for {other}"
+        return UserError(
+            what, where=str(path), hint=f"add `arch: {other}` to the kernel in lab.yaml"
+        )
     return UserError(
-        f"is not {_A[arch.name]}",
+        f"file is not {_A[arch.name]}",
         where=str(path),
-        hint=f"{arch.image} of a build, or a distribution's /boot/vmlinuz-*",
+        hint=f"use {arch.image} of a build, or a distribution's /boot/vmlinuz-*",
     )
 
 
 def _release_x86(content: bytes) -> str | None:
-    """Return the release that a bzImage says of itself, None if it is none.
+    """Return the release in a bzImage, None if it is not a bzImage.
 
     Documentation/x86/boot.rst: kernel_version at 0x20e points to text, less 0x200.
     """
@@ -231,10 +233,10 @@ def _release_x86(content: bytes) -> str | None:
 
 
 def _release_arm64(content: bytes) -> str | None:
-    """Return the release that an Image says of itself, None if it is none.
+    """Return the release in an arm64 Image, None if it is not an Image.
 
-    Documentation/arm64/booting.rst: the word at 56 is magic. The release is in the
-    kernel's own banner: an Image is not compressed.
+    Documentation/arm64/booting.rst: the word at 56 is a magic number. The release is in
+    the kernel's banner, as an Image is not compressed.
     """
     if content[56:60] != b"ARM\x64":
         return None
@@ -242,7 +244,7 @@ def _release_arm64(content: bytes) -> str | None:
     return found[1].decode("ascii", "replace") if found else "unknown"
 
 
-_A = {"x86_64": "a bzImage", "arm64": "an Image of arm64, which is not compressed"}
+_A = {"x86_64": "a bzImage", "arm64": "an uncompressed arm64 Image"}
 _RELEASE: dict[str, Callable[[bytes], str | None]] = {
     "x86_64": _release_x86,
     "arm64": _release_arm64,

@@ -1,4 +1,4 @@
-"""Kconfig fragments: merged, and every requested option looked up in the result."""
+"""Merge kconfig fragments, and check every requested option in the final .config."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _VALUE = re.compile(rf"[ymn]|-?[0-9]+|(?:0[xX])?[0-9a-fA-F]+|{_STRING.pattern}")
 _COMMENTED = re.compile(rf"({_VALUE.pattern})\s+#.*")
 _ESCAPED = re.compile(r"\\(.)")
-# The head of a .config that Kconfig wrote: it names what was computed as well.
+# The first line of a .config written by Kconfig, which also has computed options.
 _GENERATED = "# Automatically generated file; DO NOT EDIT."
-_LOST = "add what the option depends on to a fragment, or drop the option or override it"
-# All that a fragment does not name is off; a defconfig leaves out what is on by default.
-_DEFCONFIG = "in place of a defconfig name the whole .config that `make NAME_defconfig` makes"
+_LOST = "add the option's dependencies to a fragment, or remove or override the option"
+# Options that a fragment does not name are off, but a defconfig omits those on by default.
+_DEFCONFIG = "use the .config that `make NAME_defconfig` writes instead of a defconfig"
 _DIGEST_DIGITS = 8
 _MOST_TOLD = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One requested option and where it was requested; `value` is "n" for not set.
+    """A requested option with its position; `value` is "n" for not set.
 
-    `generated`: in a .config that Kconfig wrote. `rank` is its place among all that is
-    requested: of a choice Kconfig takes the last. `earlier` is what it overrides.
+    `generated` is true for an option from a .config that Kconfig wrote. `rank` is its
+    position among all requested options: Kconfig sets the last one of a choice. `earlier`
+    is the option that this one overrides.
     """
 
     name: str
@@ -48,10 +49,10 @@ class Option:
 
 
 def of_arch(fragments: Iterable[Path], arch: Architecture) -> list[Path]:
-    """Return the fragments that a kernel of an architecture takes.
+    """Return the fragments to use for an architecture.
 
-    Where NAME.arm64.config lies beside NAME.config, an arm64 kernel takes it in its
-    place; so with every architecture but x86_64, whose fragments have no such ending.
+    If NAME.arm64.config exists in the folder of NAME.config, it replaces it for arm64
+    kernels; likewise for every architecture except x86_64.
     """
     if arch is X86_64:
         return list(fragments)
@@ -72,15 +73,15 @@ def parse(text: str, file: Path) -> list[Option]:
         found = _SET.match(words) or _UNSET.match(words)
         if found:
             value = found[2].strip() if found.re is _SET else "n"
-            if commented := _COMMENTED.fullmatch(value):  # Kconfig takes some of these
+            if commented := _COMMENTED.fullmatch(value):  # Kconfig accepts some comments
                 value = commented[1]
             _check_value(found[1], value, f"{file}:{count}")
             options.append(Option(found[1], value, file, count, generated))
         elif words and not words.startswith("#"):
             raise UserError(
-                f"{words!r} is not a kconfig line",
+                f"invalid kconfig line {words!r}",
                 where=f"{file}:{count}",
-                hint="CONFIG_NAME=y, CONFIG_NAME=n or # CONFIG_NAME is not set",
+                hint="expected CONFIG_NAME=y, CONFIG_NAME=n or # CONFIG_NAME is not set",
             )
     return options
 
@@ -89,20 +90,20 @@ def _check_value(name: str, value: str, where: str) -> None:
     if _VALUE.fullmatch(value):
         return
     raise UserError(
-        f"{name} has the invalid value {value!r}",
+        f"invalid value {value!r} of {name}",
         where=where,
         hint='expected y, m, n, a number, or "text" in double quotes',
     )
 
 
 def values(config: str) -> dict[str, str]:
-    """Return the options of a .config that are on, whatever else stands in it."""
+    """Return the options of a .config that are set; other lines are ignored."""
     found = (_SET.match(line.strip()) for line in config.split("\n"))
     return {match[1]: match[2] for match in found if match}
 
 
 def read_values(config: Path | None) -> dict[str, str] | None:
-    """Return the options of a .config that are on, None if it is not there or not readable."""
+    """Return the options of a .config that are set, None if it is missing or unreadable."""
     try:
         return None if config is None else values(config.read_text("utf-8", "replace"))
     except OSError:
@@ -110,7 +111,7 @@ def read_values(config: Path | None) -> dict[str, str] | None:
 
 
 def merge(fragments: Iterable[Path]) -> list[Option]:
-    """Return the options of several fragments; of one named twice, the last wins.
+    """Return the options of several fragments; the last value of an option wins.
 
     Raises:
         UserError: a fragment cannot be read or parsed.
@@ -122,7 +123,7 @@ def merge(fragments: Iterable[Path]) -> list[Option]:
             text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         except OSError as error:
             raise UserError(
-                f"the kconfig fragment cannot be read: {error.strerror or error}",
+                f"kconfig fragment cannot be read: {error.strerror or error}",
                 where=str(path),
             ) from None
         for option in parse(text, path):
@@ -132,7 +133,7 @@ def merge(fragments: Iterable[Path]) -> list[Option]:
 
 
 def overridden(options: Iterable[Option]) -> str:
-    """Return a line for each value that a later one replaced, for the build log."""
+    """Return a line for the build log for each value that a later fragment overrides."""
     lines = []
     for option in options:
         before = option.earlier
@@ -145,7 +146,7 @@ def overridden(options: Iterable[Option]) -> str:
 
 
 def render(options: Iterable[Option]) -> str:
-    """Return options as the text that KCONFIG_ALLCONFIG takes, in the order of the requests."""
+    """Return options as a file for KCONFIG_ALLCONFIG, in the order of the fragments."""
     return "".join(
         f"# {o.name} is not set\n" if o.value == "n" else f"{o.name}={o.value}\n"
         for o in sorted(options, key=lambda option: option.rank)
@@ -153,9 +154,9 @@ def render(options: Iterable[Option]) -> str:
 
 
 def digest(options: Iterable[Option], arch: Architecture = X86_64) -> str:
-    """Return a short name of what the options ask for, whatever their order.
+    """Return a short hash of the options, independent of their order.
 
-    It ends in the architecture's name, if that is not x86_64.
+    It ends in the architecture's name, unless that is x86_64.
     """
     text = "\n".join(sorted(f"{o.name}={o.value}" for o in options))
     name = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_DIGITS]
@@ -165,10 +166,10 @@ def digest(options: Iterable[Option], arch: Architecture = X86_64) -> str:
 def check(
     requested: Sequence[Option], config: str, source: Path, arch: Architecture = X86_64
 ) -> None:
-    """Compare what was requested with the .config that came of it.
+    """Compare the requested options with the final .config.
 
     Raises:
-        UserError: names every option that Kconfig dropped or changed, and why it may have.
+        UserError: Kconfig dropped or changed options; names each with the likely reason.
     """
     result = values(config)
     lost = [o for o in requested if not _holds(o.value, result.get(o.name))]
@@ -187,14 +188,14 @@ def check(
         is_defconfig = any("defconfig" in option.file.name for option in lost)
         more = f"\n  and {count - _MOST_TOLD} more" if count > _MOST_TOLD else ""
         raise UserError(
-            f"{count} requested kconfig option{'s' if count > 1 else ''} did not hold:"
-            f"{''.join(lines)}{more}",
+            f"{count} requested kconfig option{'s' if count > 1 else ''} missing from the final"
+            f" .config:{''.join(lines)}{more}",
             hint=_DEFCONFIG if is_defconfig else _LOST,
         )
 
 
 def _holds(wanted: str, got: str | None) -> bool:
-    """Return whether two values mean the same; None is an option that is not there."""
+    """Return whether two values mean the same; None is an option that is not set."""
     if got is None or wanted == got:
         return got is not None or wanted in {"n", '""'}
     if _STRING.fullmatch(wanted) and _STRING.fullmatch(got):
@@ -202,4 +203,4 @@ def _holds(wanted: str, got: str | None) -> bool:
     numbers = number(wanted), number(got)
     if None not in numbers and numbers[0] == numbers[1]:
         return True
-    return got.lower() == f"0x{wanted.lower()}"  # of a hex, which may be given without it
+    return got.lower() == f"0x{wanted.lower()}"  # the 0x of a hex is optional

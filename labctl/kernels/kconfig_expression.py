@@ -1,4 +1,4 @@
-"""Expressions of the Kconfig language, and what in them keeps an option off.
+"""Expressions of the Kconfig language, and which part of one keeps an option off.
 
 Documentation/kbuild/kconfig-language.rst, "Menu dependencies": values are n, m and y.
 """
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 LEVELS = {"n": 0, "m": 1, "y": 2}
 _TOKEN = re.compile(r"""\s*(\(|\)|&&|\|\||!=|<=|>=|[=<>!]|"[^"]*"|'[^']*'|[\w.$-]+)""")
-_CALL = "$()"  # what a macro expands to is not known here
+_CALL = "$()"  # stands for a macro, whose value is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """An operator on expressions, or a word: a symbol or a constant."""
+    """An operator with its operands, or a symbol or constant."""
 
     word: str
     parts: tuple[Expression, ...] = ()
 
     def level(self, config: Mapping[str, str]) -> int:
-        """Return 0, 1 or 2 for n, m or y; macros count as y, since they are not known here."""
+        """Return 0, 1 or 2 for n, m or y; macros count as y, as their value is unknown."""
         if not self.parts:
             text = config.get(self.word, self.word if self.word in LEVELS else "n")
             return 2 if _CALL in self.word else LEVELS.get(text, 0)
@@ -50,7 +50,7 @@ class Expression:
         }[self.word]
 
     def missing(self, config: Mapping[str, str], level: int) -> list[str]:
-        """Return what keeps it below a level, as words to a person; nothing if it is not."""
+        """Return clauses that say what keeps it below a level; none if it is not."""
         if self.level(config) >= level:
             return []
         if self.word == "&&":
@@ -64,7 +64,7 @@ class Expression:
         if self.parts:
             named = (part.word for part in self.parts if part.word in config)
             values = "".join(f": CONFIG_{name} is {config[name]}" for name in named)
-            return [f"{self} is not so{values}"]
+            return [f"{self} is false{values}"]
         value = config.get(self.word, "n")
         return [f"CONFIG_{self.word} is {'not set' if value == 'n' else value}"]
 
@@ -75,7 +75,7 @@ class Expression:
 
 
 def number(text: str) -> int | None:
-    """Return a decimal or hexadecimal number, None if it is none."""
+    """Return a decimal or hexadecimal number, None if the text is not a number."""
     try:
         return int(text, 16 if text.lower().startswith(("0x", "-0x")) else 10)
     except ValueError:
@@ -83,14 +83,14 @@ def number(text: str) -> int | None:
 
 
 def parse(text: str) -> Expression:
-    """Return an expression; what cannot be read is one word that counts as y."""
+    """Return an expression; an invalid one counts as y."""
     reader = _Reader(_tokens(_without_calls(text)))
     found = reader.either()
     return Expression(_CALL) if reader.wrong or reader.tokens else found
 
 
 def _without_calls(text: str) -> str:
-    """Put one word for each `$(macro,…)`, whose own parentheses may be nested."""
+    """Replace each `$(macro,…)` by one word; its parentheses may be nested."""
     done = ""
     while "$(" in text:
         before, _, rest = text.partition("$(")

@@ -1,4 +1,4 @@
-"""Why Kconfig dropped or changed a requested option, and whether that is the user's mistake."""
+"""Explain why Kconfig dropped or changed a requested option, and whether that is an error."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 _PREFIX = "CONFIG_"
 _EXPECTED = {
-    "bool": "it is a bool: y or n",
-    "tristate": "it is a tristate: y, m or n",
-    "int": "it is an int: a decimal number without leading zeros",
-    "hex": "it is a hex: a number like 0x1f",
-    "string": 'it is a string: "text" in double quotes',
+    "bool": "expected a bool: y or n",
+    "tristate": "expected a tristate: y, m or n",
+    "int": "expected an int: a decimal number without leading zeros",
+    "hex": "expected a hex: a number like 0x1f",
+    "string": 'expected a string: "text" in double quotes',
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Reasons:
-    """What the source and the .config say; `config` has its options without CONFIG_."""
+    """The source's definitions and the final .config; names in `config` lack CONFIG_."""
 
     known: Mapping[str, Sequence[Definition]]
     config: Mapping[str, str]
     requested: Sequence[Option]
 
     def is_expected(self, option: Option) -> bool:
-        """Return whether an option that did not hold was never meant to.
+        """Return whether the loss of an option is not an error.
 
-        Such are what Kconfig computes, in a .config that it wrote itself, and a member
-        of a choice when a later fragment takes another one.
+        That is so for options that Kconfig computes, if they come from a .config that it
+        wrote, and for a member of a choice if a later fragment sets another member.
         """
         name = _bare(option.name)
         if option.value == "y" and self._later_member(option):
@@ -47,7 +47,7 @@ class Reasons:
         return bool(blocks) and not asked and (computed or option.generated)
 
     def _later_member(self, option: Option) -> Option | None:
-        """Return the requested member of the same choice that won, if it is the later one."""
+        """Return the requested member of the same choice that is set, if it is a later one."""
         choices = self._choices(_bare(option.name))
         for other in self.requested:
             won = other.value == "y" == self.config.get(_bare(other.name))
@@ -59,15 +59,15 @@ class Reasons:
         return {block.choice for block in self.known.get(name, ()) if block.choice}
 
     def of(self, option: Option) -> str:
-        """Return why an option did not hold, as a clause."""
+        """Return why an option is missing from the final .config, as a clause."""
         name = _bare(option.name)
         blocks = self.known.get(name)
         if not blocks:
             near = difflib.get_close_matches(name, self.known, 1)
             hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
-            return f"no Kconfig file of this source has it{hint}"
+            return f"no Kconfig file of this source defines it{hint}"
         if not any(block.prompts for block in blocks):
-            return "it cannot be asked for: only other options turn it on or off"
+            return "it cannot be set directly, only selected by other options"
         reasons = (
             self._wrong_type(option, blocks),
             self._of_choice(option, name),
@@ -78,17 +78,17 @@ class Reasons:
         return next(filter(None, reasons), "") or self._perhaps(option, blocks)
 
     def _perhaps(self, option: Option, blocks: Sequence[Definition]) -> str:
-        """Return what may be the reason where none was found."""
+        """Return a possible reason if none was found."""
         if option.value == "n":
-            return "something selects it"
+            return "another option selects it"
         own = dict.fromkeys(_all_of(block.conditions) for block in blocks if block.conditions)
-        return f"it depends on {' or '.join(own)}" if own else "what stands around it is off"
+        return f"it depends on {' or '.join(own)}" if own else "an enclosing block is off"
 
     def _wrong_type(self, option: Option, blocks: Sequence[Definition]) -> str:
         types = {block.type for block in blocks if block.type}
         value = option.value
         if value == "m" and "tristate" in types and self.config.get("MODULES", "n") == "n":
-            return "without CONFIG_MODULES=y there is no m: ask for y or n"
+            return "m needs CONFIG_MODULES=y: use y or n"
         fits = {
             "bool": value in {"y", "n"},
             "tristate": value in LEVELS,
@@ -112,9 +112,9 @@ class Reasons:
             return ""
         if option.value == "n":
             names = ", ".join(f"{_PREFIX}{other}" for other in others)
-            return f"one of its choice must be on: ask for another one ({names})"
+            return f"one member of its choice must be on: set another one ({names})"
         if on and not self._hidden(option, self.known[name]):
-            return f"of its choice {_PREFIX}{on[0]} is on"
+            return f"{_PREFIX}{on[0]} of the same choice is on"
         return ""
 
     def _selected(self, name: str) -> str:
@@ -125,13 +125,13 @@ class Reasons:
             for target, condition in block.selects
             if target == name and self.config.get(other, "n") != "n" and self._level(condition)
         ]
-        return f"something selects it: {', '.join(dict.fromkeys(by))}" if by else ""
+        return f"it is selected by {', '.join(dict.fromkeys(by))}" if by else ""
 
     def _level(self, condition: str) -> int:
         return kconfig_expression.parse(condition).level(self.config) if condition else 2
 
     def _hidden(self, option: Option, blocks: Sequence[Definition]) -> str:
-        """Return what it depends on, with what is missing, if that keeps it from being set."""
+        """Return the unmet dependencies, an empty text if there are none."""
         level = max(1, LEVELS.get(option.value, 1) if option.value != "n" else 1)
         asked, missing = [], []
         for block in blocks:
@@ -146,7 +146,7 @@ class Reasons:
         return f"it depends on {depends} ({'; or '.join(dict.fromkeys(missing))})"
 
     def _missing(self, condition: str, level: int) -> list[str]:
-        """Return what a condition lacks; of what cannot be asked for also why it is off."""
+        """Return the unmet parts of a condition, with reasons for those that cannot be set."""
         found = kconfig_expression.parse(condition).missing(self.config, level)
         return [self._explained(words) for words in found]
 
@@ -155,10 +155,10 @@ class Reasons:
         if not words.endswith(" is not set") or any(block.prompts for block in blocks):
             return words
         if any(block.computed for block in blocks):
-            return f"{words}, which the tools of this host decide"
+            return f"{words}, which depends on the tools of this host"
         defaults = [block.default for block in blocks if block.default not in {"", *LEVELS}]
         why = [w for d in defaults for w in kconfig_expression.parse(d).missing(self.config, 1)]
-        return f"{words}, since {why[0]}" if why else words
+        return f"{words}, because {why[0]}" if why else words
 
     def _outside(self, option: Option, blocks: Sequence[Definition]) -> str:
         ranges = [each for block in blocks for each in block.ranges]

@@ -1,6 +1,6 @@
-"""The Kconfig files of a kernel source: what can be asked for, and under which conditions.
+"""Parse the Kconfig files of a kernel source: options, prompts and conditions.
 
-Read only to explain why an option did not hold: Kconfig itself makes the .config.
+Used only to explain why an option is missing from the .config, which Kconfig itself writes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _DEFAULT = re.compile(r"(?:default|def_\w+)\s+(.+)$")
 
 @dataclass(slots=True)
 class Definition:
-    """One `config` block; `conditions` are its own and those of all that is around it."""
+    """One `config` block; `conditions` include those of enclosing blocks and files."""
 
     name: str
     conditions: list[str]
     choice: str | None
     type: str = ""
-    prompts: list[str] = field(default_factory=list)  # the condition of each, or ""
+    prompts: list[str] = field(default_factory=list)  # the condition of each prompt, or ""
     ranges: list[str] = field(default_factory=list)
-    selects: list[tuple[str, str]] = field(default_factory=list)  # what, and if what
-    computed: bool = False  # its value comes from a tool or the environment
-    default: str = ""  # the expression of the first
+    selects: list[tuple[str, str]] = field(default_factory=list)  # (option, condition)
+    computed: bool = False  # the value comes from a tool or the environment
+    default: str = ""  # the first default expression
 
 
 @dataclass(slots=True)
@@ -47,14 +47,14 @@ class _Block:
 
 @dataclass(slots=True)
 class _File:
-    """What a file says by itself; conditions of those who source it come later."""
+    """The content of one file, without the conditions under which it is sourced."""
 
     definitions: list[Definition] = field(default_factory=list)
     sources: dict[str, list[str]] = field(default_factory=dict)
 
 
 def read(source: Path, arch: Architecture) -> dict[str, list[Definition]]:
-    """Return all definitions of an architecture's kernel by the option's name."""
+    """Return all definitions for an architecture, by the option's name."""
     files = {
         str(path.relative_to(source)): _parse(path.read_text("utf-8", "replace"), arch, str(path))
         for path in _files(source, arch)
@@ -83,7 +83,7 @@ def _around(files: dict[str, _File]) -> dict[str, list[str]]:
     while todo:
         name = todo.pop()
         for sourced, conditions in files[name].sources.items() if name in files else ():
-            if sourced not in around:  # a file that is sourced twice: the first counts
+            if sourced not in around:  # the first `source` of a file counts
                 around[sourced] = [*around[name], *conditions]
                 todo.append(sourced)
     return around
@@ -105,7 +105,7 @@ def _parse(text: str, arch: Architecture, place: str) -> _File:
         elif keyword in {"menu", "choice"}:
             blocks.append(current := _Block(f"{keyword} {place}:{number}", []))
         elif keyword in {"endif", "endmenu", "endchoice"}:
-            del blocks[max(1, len(blocks) - 1) :]  # the first is the file's
+            del blocks[max(1, len(blocks) - 1) :]  # the first block is the file
             current = None
         elif sourced := _SOURCE.match(words):
             path = re.sub(r"\$\(?SRCARCH\)?", arch.kbuild, sourced[1])
@@ -120,7 +120,7 @@ def _parse(text: str, arch: Architecture, place: str) -> _File:
 
 
 def _take(definition: Definition, words: str) -> None:
-    """Add what one line says of an option."""
+    """Add one line of an option's block to its definition."""
     if _take_condition(definition.conditions, words):
         return
     if found := _TYPE.match(words):
@@ -145,8 +145,8 @@ def _take_condition(conditions: list[str], words: str) -> bool:
 
 
 def _statements(text: str) -> Iterator[str]:
-    """Yield the lines without comments and help texts, continued ones as one."""
-    deep: int | None = None  # of the help text that is being left out; -1 before its first line
+    """Yield the lines without comments and help texts, with continuation lines joined."""
+    deep: int | None = None  # indentation of the skipped help text; -1 before its first line
     for line in text.replace("\\\n", " ").split("\n"):
         words = line.strip()
         if not words:

@@ -1,6 +1,6 @@
-"""The files that make up a kernel tree of the user's, each with the place where it is read.
+"""List the source files of a user's kernel tree, each with the path to read it from.
 
-A kernel has 80 000: places are text, since that many `Path`s cost seconds.
+A kernel has 80 000 files: paths are text, as that many `Path` objects cost seconds.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from typing import NamedTuple
 from labctl import checkout
 from labctl.errors import CommandError, UserError
 
-# What a build in the user's tree leaves there; with git, .gitignore says it better.
+# Build products in the user's tree; in a git work tree .gitignore is used instead.
 _MADE_FOLDERS = {".git", ".labctl", "include/config", "include/generated"}
 _MADE_ENDINGS = (".o", ".cmd", ".ko", ".a", ".mod", ".order", ".symvers")
 _MADE_FILES = {".git", ".config", ".config.old", ".version", "vmlinux", "System.map"}
 _GENERATED = "include/generated"
-# Of a folder outside of the tree to which a link in it leads.
+# Maximum number of files in a folder outside the tree that a link leads to.
 _MOST_LINKED = 20_000
 
 
 class Place(NamedTuple):
-    """Where a file is read, and what lstat(2) says of it."""
+    """The path that a file is read from, and its lstat(2) result."""
 
     path: str
     info: os.stat_result
 
 
 def files(folder: Path) -> dict[str, Place]:
-    """Return the source files of a tree by their names, sorted.
+    """Return the source files of a tree by name, sorted.
 
-    With git: what it tracks and what it does not ignore, in submodules and other
-    repositories inside as well. A link that leads out of the tree stands for what is
-    there, since a copy of the tree would not have it.
+    In a git work tree: tracked files and untracked ones that are not ignored, also in
+    submodules and nested repositories. A link out of the tree is replaced by its target,
+    which a copy of the tree would lack.
 
     Raises:
         CommandError: git failed.
-        UserError: git cannot read a repository, or a link leads to too much.
+        UserError: git cannot read a repository, or a link leads to too many files.
     """
     listing = _Listing(folder)
     for name, info in _names(folder):
@@ -50,7 +50,7 @@ def files(folder: Path) -> dict[str, Place]:
 
 
 def walk(folder: Path) -> Iterator[str]:
-    """Yield the names of all files and links below a folder but what a build leaves.
+    """Yield the names of all files and links below a folder except build products.
 
     Raises:
         UserError: a folder cannot be read.
@@ -71,12 +71,12 @@ def _entries(place: str) -> list[os.DirEntry[str]]:
     try:
         return list(os.scandir(place))
     except OSError as error:
-        what = f"the source folder cannot be read: {error.strerror or error}"
+        what = f"source folder cannot be read: {error.strerror or error}"
         raise UserError(what, where=place) from error
 
 
 def _names(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the names of files and links, each with what lstat(2) says of it."""
+    """Yield the names of files and links, each with its lstat(2) result."""
     if not has_commit(folder):
         for name in walk(folder):
             if info := _info(f"{folder}/{name}"):
@@ -89,7 +89,7 @@ def _names(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
         if info and stat.S_ISDIR(info.st_mode):  # a submodule or another repository
             within = name.rstrip("/")
             yield from ((f"{within}/{inner}", i) for inner, i in _names(folder / within))
-        elif info:  # else deleted, and git still lists it
+        elif info:  # git also lists deleted files
             yield name, info
 
 
@@ -109,19 +109,19 @@ def has_commit(folder: Path) -> bool:
     try:
         return checkout.has_commit(folder)
     except CommandError as error:
-        # Without git the same folder would have another address.
+        # A listing without git would give the same folder another address.
         raise UserError(
             f"git cannot read the source: {error.output}",
             where=str(folder),
-            hint="see `git status` there, or name a copy without its .git to take all files",
+            hint="run `git status` there, or use a copy without its .git",
         ) from error
 
 
 def _keeps_make_out(name: str) -> bool:
-    """Return whether Kbuild takes a file for the remains of a build in the source.
+    """Return whether Kbuild treats a file as a product of a build in the source tree.
 
-    It then refuses to build elsewhere ("The source tree is not clean"); some trees
-    track their .config.
+    It then rejects a build in another folder ("The source tree is not clean"). Some
+    trees track their .config.
     """
     made = name.startswith(("include/config/", f"{_GENERATED}/"))
     return name == ".config" or made or (name.startswith("arch/") and f"/{_GENERATED}/" in name)
@@ -134,7 +134,7 @@ class _Listing:
     real: dict[str, bool] = field(default_factory=lambda: {"": True})
 
     def is_behind_a_link(self, name: str) -> bool:
-        """Return whether a file that git tracks is in a folder that was replaced by a link."""
+        """Return whether a tracked file is in a folder that was replaced by a link."""
         return not self._is_real(_parent(name))
 
     def _is_real(self, folder: str) -> bool:
@@ -144,9 +144,9 @@ class _Listing:
         return self.real[folder]
 
     def add(self, name: str, info: os.stat_result, *, follow: bool) -> None:
-        """Add a file; of a link that leads out what is there, but for folders only with `follow`.
+        """Add a file, or the target of a link out of the tree; a folder only with `follow`.
 
-        A folder outside is not left again: it may have a link back to the tree.
+        Links in a folder outside are not followed: they may lead back to the tree.
         """
         if stat.S_ISREG(info.st_mode):
             self.found[name] = Place(f"{self.folder}/{name}", info)
@@ -168,9 +168,9 @@ class _Listing:
         for number, (inner, info) in enumerate(_names(real)):
             if number == _MOST_LINKED:
                 raise UserError(
-                    f"the link leads to a folder with more than {_MOST_LINKED} files, {real}",
+                    f"link leads to a folder with more than {_MOST_LINKED} files, {real}",
                     where=str(link),
-                    hint="remove the link, or name it in .git/info/exclude",
+                    hint="remove the link, or add it to .git/info/exclude",
                 )
             if not within.is_behind_a_link(inner):
                 within.add(inner, info, follow=False)
@@ -178,7 +178,7 @@ class _Listing:
 
 
 def _leads_out(name: str, link: Path) -> bool:
-    """Return whether a copy of the tree would have the link lead to something else."""
+    """Return whether the link would lead to another target in a copy of the tree."""
     target = link.readlink()
     inside = os.path.normpath(f"{_parent(name) or '.'}/{target}")
     return target.is_absolute() or inside == ".." or inside.startswith("../")

@@ -1,4 +1,4 @@
-"""Runs make in a work tree: an environment of its own, progress from its output, its errors."""
+"""Run make in a work tree, with a fixed environment, progress and errors from its output."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _POLL_SECONDS = 0.25
 _CONFIG_SECONDS = 600.0
 _BUILD_SECONDS = 4 * 3600.0
 _ERROR_LINES = 20
-# Of a small kernel; replaced by what the first whole build counts.
+# Steps of a small kernel, used until the first whole build has been counted.
 _USUAL_STEPS = 1500
 _TOOLS = ("make", "flock", "gcc", "ld", "flex", "bison", "bc")
-# Of another architecture there is a second one: gcc also compiles what make itself runs.
+# Prefixed for another architecture; the host's gcc then still compiles make's own programs.
 _COMPILER = ("gcc", "ld")
-# Their versions are in every .config, if they are there.
+# Tools whose versions are in every .config if they are installed.
 _IN_CONFIG = ("pahole", "rustc", "bindgen")
 _WHOLE = "/whole"  # no kernel has a name like this
-_FEW_STEPS = 50  # below this, a rate says nothing yet
+_FEW_STEPS = 50  # fewer steps give no usable rate
 _STEP = re.compile(rb"^  [A-Z][A-Z0-9_]+ +\S", re.MULTILINE)
 _WARNING = re.compile(r"\bwarning: ", re.IGNORECASE)
 _WRONG = re.compile(
     r"\berror: |undefined reference|multiple definition|: \*\*\* |^ERROR|: not found|No space left"
 )
-# What make may see of the user's environment: KCFLAGS, ARCH or MAKEFLAGS there
-# would change the image without changing its address.
+# Variables that make inherits. Others, such as KCFLAGS, ARCH or MAKEFLAGS, would change
+# the image without changing its address.
 _KEPT = re.compile(r"PATH|HOME|USER|LOGNAME|TMPDIR|CCACHE_\w+")
-# Fixed, so that the same inputs give the same bytes and no version file changes.
+# Constant, so that the same inputs give the same image and no version file changes.
 _FIXED = {
     "LC_ALL": "C",
     "KBUILD_BUILD_TIMESTAMP": "2017-03-15 00:00:00 UTC",
@@ -67,10 +67,10 @@ class Make:
     arch: Architecture = X86_64
 
     def configure(self, options: Sequence[Option]) -> None:
-        """Make a .config; it is replaced only if it differs, since make goes by time.
+        """Write the .config if it differs from the present one, as make compares times.
 
         Raises:
-            UserError: a requested option did not hold.
+            UserError: a requested option is missing from the final .config.
             BuildError: Kconfig itself failed.
         """
         self.tell("configuring", 0, None)
@@ -98,7 +98,7 @@ class Make:
             fresh.unlink()
 
     def build(self) -> None:
-        """Build the image, and what gdb needs if the .config asks for it.
+        """Build the image, and gdb's files if the .config enables them.
 
         Raises:
             BuildError: the compiler failed; carries its last errors.
@@ -123,7 +123,7 @@ class Make:
         self._remember(scope, self._steps_since(began)[1])
 
     def compile(self, objects: Sequence[str], *options: str) -> str:
-        """Compile single objects with make's `options`, such as W=1; return what was printed.
+        """Compile single objects with make's `options`, such as W=1; return the output.
 
         Raises:
             BuildError: they do not compile.
@@ -148,24 +148,24 @@ class Make:
         return (self.tree.build / "include/config/kernel.release").read_text().strip()
 
     def warnings(self) -> int:
-        """Return how many warnings the log holds."""
+        """Return the number of warnings in the log."""
         return len(_WARNING.findall(self.log.read_text("utf-8", "replace")))
 
     def _argv(self, *goals: str, more: dict[str, str] | None = None) -> list[str | Path]:
         kept = {k: v for k, v in os.environ.items() if _KEPT.fullmatch(k)}
-        # flock(1) becomes make, and every child of make inherits the lock: as long
-        # as any of them lives, the tree is known to be in work.
+        # flock(1) execs make, and all of make's children inherit the lock: it is held
+        # until the last of them ends.
         lock: list[str | Path] = ["flock", "--no-fork", "--timeout", "60", self.tree.make_lock]
         arch = {"ARCH": self.arch.kbuild, "CROSS_COMPILE": self.arch.cross_compile}
         fixed = _FIXED | {name: value for name, value in arch.items() if value}
-        # scripts/setlocalversion asks git, which may find the user's repository around the tree.
+        # Else scripts/setlocalversion could find the user's repository above the tree.
         kept |= git.environment(self.tree.folder)
         env = [f"{name}={value}" for name, value in (kept | fixed | (more or {})).items()]
         make: list[str | Path] = ["make", "-C", self.tree.src, f"O={self.tree.build}"]
         return [*lock, "env", "-i", *env, *make, "LOCALVERSION=", *goals]
 
     def _steps_since(self, offset: int) -> tuple[int, int]:
-        """Return where the whole lines of the log end, and how many steps they tell of."""
+        """Return the offset after the log's last whole line, and the number of new steps."""
         with self.log.open("rb") as log:
             log.seek(offset)
             data = log.read()
@@ -180,7 +180,7 @@ class Make:
         return self.kernel if (self.tree.build / self.arch.image).exists() else _WHOLE
 
     def _expected(self, scope: str) -> int | None:
-        """Return how many steps the last build of this kind took."""
+        """Return the number of steps of the last build of this kind."""
         steps = read_json(self._memory).get(scope)
         return steps if isinstance(steps, int) else _USUAL_STEPS if scope == _WHOLE else None
 
@@ -188,7 +188,7 @@ class Make:
         memory = read_json(self._memory)
         known = memory.get(scope)
         if scope == _WHOLE and isinstance(known, int):
-            steps = max(steps, known)  # one that goes on after an error takes fewer
+            steps = max(steps, known)  # a build continued after an error has fewer steps
         if steps != known:
             write_json(self._memory, memory | {scope: steps})
 
@@ -204,14 +204,14 @@ class Make:
 
 
 def remaining_seconds(seconds: float, done: int, total: int | None) -> float | None:
-    """Return the time to go at the rate so far, None as long as there is no telling."""
+    """Return the remaining time at the present rate, None while it is unknown."""
     if total is None or done < _FEW_STEPS:
         return None
     return max(0.0, seconds / done * (total - done))
 
 
 def check_tools(arch: Architecture = X86_64) -> None:
-    """Look for what a build needs, before it begins.
+    """Check that the tools for a build are installed.
 
     Raises:
         HostError: names what is missing.
@@ -220,7 +220,7 @@ def check_tools(arch: Architecture = X86_64) -> None:
 
 
 def compiler(arch: Architecture = X86_64) -> str:
-    """Return the versions of the tools that make an image of its source.
+    """Return the versions of compiler and linker.
 
     Raises:
         HostError: they are not installed.
@@ -231,9 +231,9 @@ def compiler(arch: Architecture = X86_64) -> str:
 
 
 def tools_hash(arch: Architecture, state: Path) -> str:
-    """Return the hash of the programs that compile; one that is replaced may keep its version.
+    """Return the hash of the tools' programs, which may change without their versions.
 
-    What was read is remembered in `state`, the `.labctl` folder.
+    Hashes are cached in `state`, the state folder.
 
     Raises:
         HostError: the compiler is not installed.
@@ -251,7 +251,7 @@ def tools_hash(arch: Architecture, state: Path) -> str:
 
 
 def _core_of(gcc: str, version: str, memory: Path) -> Path | None:
-    """Return gcc's own compiler, which the driver calls; it is asked once for a `version`."""
+    """Return the path of gcc's cc1; gcc is asked once per `version`, a hash of gcc."""
     known = read_json(memory)
     if version not in known:
         done = proc.run([gcc, "-print-prog-name=cc1"], timeout_seconds=30, check=False)

@@ -1,4 +1,4 @@
-"""Files that options of a kernel name: they go into its image, and so into its address."""
+"""Files that kernel options name: they are inputs of the image, so of its address."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class _Named:
         return UserError(
             f"{option.name} names {self.path}, {what}",
             where=f"{option.file}:{option.line}",
-            hint=f'give the path of a file, or {option.name}="" in a later fragment',
+            hint=f'use the path of a file, or set {option.name}="" in a later fragment',
         )
 
 
 def digest(options: Sequence[Option]) -> str:
-    """Return the hash of all files outside of the source, an empty text if none is named.
+    """Return the hash of all named files outside the source, an empty text if there are none.
 
     Raises:
-        UserError: one of them is not there or cannot be read.
+        UserError: a file does not exist or cannot be read.
     """
     found = hashlib.sha256()
     outside = [each for each in _named(options) if each.path.is_absolute()]
@@ -68,15 +68,15 @@ def _why(error: OSError) -> str:
 
 
 def check(options: Sequence[Option], *folders: Path) -> None:
-    """Look for the files that options name inside of the source, in any of `folders`.
+    """Check that named files inside the source exist in one of `folders`.
 
     Raises:
-        UserError: one of them is not there.
+        UserError: a file does not exist.
     """
     for each in _named(options):
         inside = not each.path.is_absolute() and str(each.path) not in _MADE_BY_MAKE
         if inside and not any((folder / each.path).exists() for folder in folders):
-            raise each.gone("which the source does not have")
+            raise each.gone("which does not exist in the source")
 
 
 def _named(options: Sequence[Option]) -> list[_Named]:
@@ -89,7 +89,7 @@ def _named(options: Sequence[Option]) -> list[_Named]:
 
 
 def _text(value: str) -> str:
-    """Return a value of Kconfig without its quotes, an empty text if it is no string."""
+    """Return a Kconfig value without its quotes, an empty text if it is not a string."""
     inside = value[1:-1] if value.startswith('"') else ""
     return inside.replace('\\"', '"').replace("\\\\", "\\")
 
@@ -107,7 +107,7 @@ def _paths(values: Mapping[str, str]) -> dict[str, list[Path]]:
 
 
 def _described(path: Path, *, is_list: bool) -> Iterator[str]:
-    """Yield what of a file or folder may go into an image; raises OSError."""
+    """Yield all properties of a file or folder that may affect an image; raise OSError."""
     yield _line(path, str(path))
     if path.is_dir():
         for folder, folders, names in os.walk(path):
@@ -123,7 +123,7 @@ def _line(path: Path, name: str) -> str:
     info = path.lstat()
     owner = f"{info.st_mode:o} {info.st_uid} {info.st_gid} {info.st_rdev}"
     if stat.S_ISLNK(info.st_mode):
-        # usr/gen_init_cpio packs the link; the other options read what it leads to.
+        # usr/gen_init_cpio packs the link itself; the other options read its target.
         content = str(path.readlink()) + (Hashed.of(path).sha256 if path.is_file() else "")
     else:
         content = Hashed.of(path).sha256 if stat.S_ISREG(info.st_mode) else ""

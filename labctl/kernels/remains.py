@@ -1,4 +1,4 @@
-"""What a killed build leaves: compilers that still run, and files they had half written."""
+"""Clean up after a killed build: running compilers and partly written files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from labctl.errors import HostError
 
 _END_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-# Compilers are ended in the middle of writing; this long before the last sign of
-# life nothing was in the middle any more.
+# Files finished within this time before the end of the build may be incomplete too.
 _SUSPECT_SECONDS = 5.0
 
 
 def end_orphans(lock: Path) -> None:
-    """Kill whoever still holds the lock that a build hands to all of its processes.
+    """Kill the processes that still hold a build's lock, which all of them inherit.
 
-    The death of labctl ends make, but not make's children: they would go on
-    writing objects of sources that are replaced under them.
+    The death of labctl ends make, but not make's children: they would continue to write
+    objects while the sources are replaced.
 
     Raises:
-        HostError: they cannot be ended.
+        HostError: a process does not end.
     """
     if not lock.exists():
         return
@@ -44,7 +43,8 @@ def end_orphans(lock: Path) -> None:
             if time.monotonic() > deadline:
                 names = ", ".join(map(str, holders)) or "of another user"
                 raise HostError(
-                    f"compilers of a killed build do not end (processes {names})", where=str(lock)
+                    f"compilers of a killed build cannot be killed (processes {names})",
+                    where=str(lock),
                 )
             time.sleep(_POLL_SECONDS)
     finally:
@@ -52,10 +52,10 @@ def end_orphans(lock: Path) -> None:
 
 
 def remove_half_written(build: Path) -> None:
-    """Remove what make may wrongly take for finished.
+    """Remove the files that make would wrongly treat as finished.
 
-    Kbuild writes `.NAME.cmd` when NAME is done. A target younger than its
-    command file was in work, and what was finished last may be torn as well.
+    Kbuild writes `.NAME.cmd` when NAME is finished. A target younger than its command
+    file is unfinished, and the last finished ones may be incomplete too.
     """
     pairs = []
     for command in build.rglob(".*.cmd"):

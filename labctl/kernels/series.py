@@ -1,4 +1,4 @@
-"""A patch series in quilt's form, applied to copies of the files that it touches."""
+"""Read a quilt patch series, and apply it to copies of the files that it touches."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from labctl.lab_series import Entry, SeriesFault
 _PATCH_SECONDS = 120.0
 _REJECT_LINES = 24
 _REBASE = (
-    "rebase the series onto this source, or give it the source it was made for; "
-    "what applies with fuzz only must be refreshed"
+    "rebase the series onto this source, or use the source that it was written for;"
+    " refresh patches that apply with fuzz only"
 )
 
 _MALFORMED = re.compile(r"malformed patch at line (\d+)")
@@ -38,9 +38,9 @@ _KINDS = {diff.PLAIN: "a plain file", diff.PROGRAM: "an executable file", diff.L
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One patch: its file, the path components to strip (`-pN`), its content.
+    """A patch: its file, the number of path components to strip (`-pN`), its content.
 
-    `name` is what the `series` file calls it; `reverse`, whether it is taken back (`-R`).
+    `name` is its name in the `series` file; `reverse` is true for `-R`.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class Patch:
 
     @property
     def options(self) -> str:
-        """The options of patch(1) that the `series` file gives it."""
+        """Its options for patch(1) in the `series` file."""
         return f"-p{self.strip}{' -R' if self.reverse else ''}"
 
     @property
@@ -61,36 +61,36 @@ class Patch:
 
     @property
     def subject(self) -> str:
-        """The mail's subject without its brackets, or the file's name."""
+        """The mail's subject without [PATCH], or the file's name."""
         found = BytesHeaderParser(policy=mail_policy).parsebytes(self.content)["subject"]
         words = " ".join(str(found or "").split())
         return re.sub(r"^(?:\[[^\]]*\] *)+", "", words) or Path(self.name).name
 
     def changes(self) -> list[Change]:
-        """Return what the patch does to the files of a tree.
+        """Return the changes that the patch makes to files of a tree.
 
         Raises:
-            UserError: it cannot be applied by `patch`, or leaves the tree.
+            UserError: `patch` cannot apply it, or it touches files outside the tree.
         """
         try:
             found = diff.changes(self.content.decode("utf-8", "surrogateescape"), self.strip)
         except Unfit as error:
             raise UserError(error.what, where=f"{self.path}:{error.line}") from error
         if not found:
-            raise UserError("changes no file: it holds no diff", where=str(self.path))
+            raise UserError("patch contains no diff", where=str(self.path))
         for change in found:
             for name in sorted(change.names()):
                 parts = name.lower().split("/")
                 if name.startswith("/") or ".." in parts:
-                    what = f"touches {_shown(name)}, outside of the tree"
+                    what = f"patch touches {_shown(name)}, outside the tree"
                     raise UserError(what, where=f"{self.path}:{change.line}")
                 if ".git" in parts:
-                    what = f"touches {_shown(name)}, which git keeps for itself"
+                    what = f"patch touches {_shown(name)}, reserved for git"
                     raise UserError(what, where=f"{self.path}:{change.line}")
         return [change.reverse() if self.reverse else change for change in found]
 
     def touches(self) -> set[str]:
-        """Return the files that the patch reads or writes; raises as `changes` does."""
+        """Return the files that the patch reads or writes; raise as `changes` does."""
         return {name for change in self.changes() for name in change.names()}
 
 
@@ -107,13 +107,13 @@ class Series:
         return hashlib.sha256("\n".join(p.hash for p in self.patches).encode()).hexdigest()
 
     def first(self, count: int) -> Series:
-        """Return the series as it was when only its first patches were there."""
+        """Return a series of the first `count` patches only."""
         return replace(self, patches=self.patches[:count])
 
     def write(self, folder: Path) -> None:
-        """Write the patches and their `series` file into a folder in place of what is in it.
+        """Replace a folder's content by the patches and their `series` file.
 
-        Each patch has a folder of its own: two may have the same name.
+        Each patch is written to its own folder, as two may have the same name.
         """
         files.remove(folder)
         folder.mkdir(parents=True)
@@ -130,14 +130,14 @@ class Series:
         return {name for patch in self.patches for name in patch.touches()}
 
     def apply(self, original: Callable[[str], File | None]) -> dict[str, File | None]:
-        """Return every touched file as it is behind the series; None is no file.
+        """Return every touched file after the series is applied; None is no file.
 
-        `original` gives a file as it is without the series. Fuzz is refused: a
-        patch that has to be guessed into place is not the one that was reviewed.
+        `original` returns a file without the series. Fuzz is not allowed: a patch whose
+        place is guessed is not the one that was reviewed.
 
         Raises:
             UserError: a patch does not apply; names its file, the target and the hunk.
-            HostError: there is no room for copies of the files.
+            HostError: no space for copies of the files.
         """
         before: dict[str, File | None] = {}
         for name, patch in self._names().items():
@@ -155,7 +155,7 @@ class Series:
             return {name: treefiles.read(root, name) for name in before}
 
     def _names(self) -> dict[str, Patch]:
-        """Return the files that are touched, each with the first patch that does."""
+        """Return the touched files, each with the first patch that touches it."""
         names: dict[str, Patch] = {}
         for patch in self.patches:
             for name in patch.touches():
@@ -163,13 +163,15 @@ class Series:
         for name, patch in names.items():
             for parent in map(str, Path(name).parents):
                 if parent in names:
-                    what = f"touches {_shown(name)}, and the series touches a file {_shown(parent)}"
-                    hint = "a file or a link cannot become a folder within a series"
+                    what = (
+                        f"series uses {_shown(parent)} as a file, and as a folder of {_shown(name)}"
+                    )
+                    hint = "a file or link cannot become a folder within a series"
                     raise UserError(what, where=str(patch.path), hint=hint)
         return dict(sorted(names.items()))
 
     def _apply_one(self, patch: Patch, number: int, root: Path) -> None:
-        # Unified diffs only: of others, `patch` would run ed(1).
+        # Unified diffs only: for ed scripts, `patch` would run ed(1).
         argv = ["patch", "--unified", "--batch", "--forward", "--fuzz=0", "--get=0"]
         done = proc.run(
             [*argv, "--no-backup-if-mismatch", *patch.options.split()],
@@ -186,24 +188,24 @@ class Series:
             raise UserError(
                 f"patch {number} of {len(self.patches)} does not apply: {_why(said, root)}",
                 where=f"{patch.path}:{line[1]}" if line else str(patch.path),
-                hint="write the patch anew" if line else _REBASE,
+                hint="recreate the patch" if line else _REBASE,
             )
         _check_modes(patch, root)
 
 
 def _check_names(expected: Collection[str], root: Path) -> None:
-    """Raise if `patch` wrote a file that was not read from the patches: it would be lost."""
+    """Raise if `patch` wrote a file that was not parsed from the patches: it would be lost."""
     for path in root.rglob("*"):
         name = str(path.relative_to(root))
         if name not in expected and (path.is_symlink() or not path.is_dir()):
             raise UserError(
-                f"`patch` wrote {_shown(name)}, which the patches do not name",
-                hint="write the patches anew with git format-patch",
+                f"`patch` wrote an unexpected file {_shown(name)}",
+                hint="recreate the patches with git format-patch",
             )
 
 
 def _check_modes(patch: Patch, root: Path) -> None:
-    """Raise if a file is not what the patch's git headers say: `patch` may skip what it cannot."""
+    """Raise if a file's kind differs from the patch's git headers, which `patch` may ignore."""
     wanted: dict[str, str | None] = {}
     for change in patch.changes():
         wanted |= change.after()
@@ -214,8 +216,7 @@ def _check_modes(patch: Patch, root: Path) -> None:
         if (expected == "" and file is not None) or expected == _mode(file):
             continue
         raise UserError(
-            f"`patch` left {_KINDS.get(_mode(file) or '', 'no file')} at {_shown(name)}, "
-            f"where the patch has {_KINDS.get(expected or '', 'no file')}",
+            f"`patch` left {_kind(_mode(file))} at {_shown(name)}: expected {_kind(expected)}",
             where=str(patch.path),
         )
 
@@ -226,12 +227,16 @@ def _mode(file: File | None) -> str | None:
     return diff.LINK if file.link else diff.PROGRAM if file.executable else diff.PLAIN
 
 
+def _kind(mode: str | None) -> str:
+    return _KINDS.get(mode or "", "no file")
+
+
 def _shown(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _why(output: str, root: Path) -> str:
-    """Return which files and hunks failed, and the beginning of what was rejected."""
+    """Return the failed files and hunks, and the first rejected lines."""
     target, failures, other = "", [], []
     for line in output.splitlines():
         if named := re.match(r"(?:patching|checking) file (.+?)(?: \(.*)?$", line):
@@ -250,51 +255,53 @@ def _why(output: str, root: Path) -> str:
 
 
 def read(folder: Path) -> Series:
-    """Read a folder's `series` file and its patches.
+    """Return the series of a folder: its `series` file and the patches in it.
 
     Raises:
-        UserError: the file or one of its patches is missing, it names none, or it asks
-            for what labctl cannot honour.
+        UserError: the file or a patch is missing, the file names no patch, or it has
+            unsupported options.
     """
     listing = folder / "series"
     try:
         entries = lab_series.entries(listing.read_bytes())
     except OSError as error:
         raise UserError(
-            f"cannot be read: {error.strerror}",
+            f"series file cannot be read: {error.strerror}",
             where=str(listing),
-            hint="a series is a folder with a `series` file that names its patches in order",
+            hint="a series is a folder with a `series` file that lists its patches in order",
         ) from error
     except SeriesFault as error:
         raise UserError(error.what, where=f"{listing}:{error.line}", hint=error.hint) from error
     if not entries:
-        raise UserError("names no patch", where=str(listing))
+        raise UserError("series file names no patch", where=str(listing))
     return Series(folder, tuple(_patch(listing, entry) for entry in entries))
 
 
 def _patch(listing: Path, entry: Entry) -> Patch:
     path, where = listing.parent / entry.name, f"{listing}:{entry.line}"
     try:
-        if not path.is_file():  # a pipe would be read for ever
+        if not path.is_file():  # reading a FIFO would not end
             path.stat()
-            raise UserError(f"the patch {entry.name} is not a regular file", where=where)
+            raise UserError(f"patch {entry.name} is not a regular file", where=where)
         content = path.read_bytes()
     except OSError as error:
-        what = f"the patch {entry.name} cannot be read: {error.strerror}"
+        what = f"patch {entry.name} cannot be read: {error.strerror}"
         raise UserError(what, where=where) from error
     if not content:
-        raise UserError("is empty", where=str(path), hint=f"remove it, and {where}")
+        hint = f"remove the patch and its line, {where}"
+        raise UserError("patch is empty", where=str(path), hint=hint)
     for magic, program in _COMPRESSED.items():
         if content.startswith(magic):
-            raise UserError("is compressed", where=str(path), hint=f"`{program} {entry.name}`")
+            hint = f"decompress it: `{program} {entry.name}`"
+            raise UserError("patch is compressed", where=str(path), hint=hint)
     if encoding := _encoding(content):
-        hint = "decode it as `git mailinfo` or `b4 am` does"
-        raise UserError(f"is a mail in {encoding}, not a patch", where=str(path), hint=hint)
+        hint = "decode it with `git mailinfo` or `b4 am`"
+        raise UserError(f"expected a patch, got a mail in {encoding}", where=str(path), hint=hint)
     return Patch(path, entry.strip, content, entry.name, entry.reverse)
 
 
 def _encoding(content: bytes) -> str:
-    """Return how a mail encodes its diff, an empty text if patch(1) reads it as it is."""
+    """Return the encoding of a mail's diff, an empty text if patch(1) can read it directly."""
     for part in email.message_from_bytes(content).walk():
         name = str(part["content-transfer-encoding"]).strip().lower()
         if name in {"quoted-printable", "base64"} and not part.is_multipart():

@@ -1,6 +1,6 @@
-"""Where a kernel's source comes from: a Debian package, or a folder of the user's.
+"""Kernel sources: a Debian package, or a folder of the user.
 
-A source knows its content's hash, and how to fill a work tree with it.
+A source has a hash of its content, and can fill a work tree with it.
 """
 
 from __future__ import annotations
@@ -26,50 +26,49 @@ class Source(Protocol):
 
     @property
     def key(self) -> str:
-        """Names the work tree: sources of one key share a tree, so that builds stay incremental."""
+        """Name of the work tree; sources with the same key share a tree and build in it."""
 
     def hash(self) -> str:
         """Return the hex hash of the source's content."""
 
     def fill(self, folder: Path, leave: Collection[str]) -> str:
-        """Make `folder` hold the source; what is unchanged in it keeps its time.
+        """Write the source to `folder`, and return the hash of its content.
 
-        The files named in `leave` are the caller's business. Returns the hash of the
-        content that `folder` now has.
+        Unchanged files keep their times. Files named in `leave` are not touched.
         """
 
     def original(self, name: str) -> File | None:
-        """Return a file if it can be had without the work tree, None if there is none.
+        """Return a file of the source, None if it does not exist.
 
         Raises:
-            KeyError: only the work tree has it.
+            KeyError: files can be read from the work tree only.
         """
 
 
 def open_source(text: str, state: Path) -> Source:
-    """Return the source that `debian:NAME` or `dir:PATH` names; `state` is the `.labctl` folder.
+    """Return the source of `debian:NAME` or `dir:PATH`; `state` is the state folder.
 
     Raises:
         HostError: the package is not installed.
-        UserError: the folder is no kernel source, or the kind is unknown.
+        UserError: the folder is not a kernel source, or the kind is unknown.
     """
-    from labctl.kernels.folder import Folder  # which builds on this module
+    from labctl.kernels.folder import Folder  # avoids an import cycle
 
     kind, _, place = text.partition(":")
     if kind == "debian":
         archive = DEBIAN_FOLDER / f"{place}.tar.xz"
         if not archive.is_file():
             raise HostError(
-                f"{archive} is not there",
-                hint=f"`apt-get install {place}`; `make setup` does it for the lab's own kernels",
+                f"source package {place} is not installed: no {archive}",
+                hint=f"`apt-get install {place}`, or `make setup` for the packages in lab.yaml",
             )
         return Archive(archive, state)
     if kind == "dir":
         folder = Path(place)
         if not (folder / "Kbuild").is_file() or not (folder / "Makefile").is_file():
-            raise UserError(f"{folder} is not a kernel source: it has no Kbuild and Makefile")
+            raise UserError(f"{folder} is not a kernel source: expected Kbuild and Makefile in it")
         return Folder(folder, state)
-    raise UserError(f"{text} is no source to build from", hint="debian:NAME or dir:PATH")
+    raise UserError(f"cannot build from source {text}", hint="expected debian:NAME or dir:PATH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +80,23 @@ class Archive:
 
     @property
     def key(self) -> str:
-        """The content's own hash."""
+        """The first digits of the content's hash."""
         return self.hash()[:16]
 
     def hash(self) -> str:
-        """Return the archive's hash, remembered by its place, size and times."""
+        """Return the archive's hash, cached by its path, size and times."""
         return Hashed.remembered(self.archive, self.state / "sources.json").sha256
 
     def fill(self, folder: Path, leave: Collection[str]) -> str:
-        """Unpack once: a folder that exists was unpacked whole."""
-        del leave  # nothing is ever written into a folder that exists
+        """Unpack the archive, unless `folder` exists: then it is complete."""
+        del leave  # an existing folder is never written to
         if folder.is_dir():
             return self.hash()
         folder.parent.mkdir(parents=True, exist_ok=True)
         began = self.hash()
-        for remains in folder.parent.glob("unpacking-*"):  # of a killed labctl: the caller's
-            files.remove(remains)  # lock keeps living ones out
+        # Left by a killed labctl; the caller's lock excludes running ones.
+        for remains in folder.parent.glob("unpacking-*"):
+            files.remove(remains)
         scratch = Path(tempfile.mkdtemp(prefix="unpacking-", dir=folder.parent))
         try:
             proc.run(
@@ -105,10 +105,10 @@ class Archive:
             )
             inside = list(scratch.iterdir())
             if len(inside) != 1 or not inside[0].is_dir():
-                raise HostError(f"{self.archive} does not hold one folder")
+                raise HostError(f"{self.archive}: expected exactly one folder in the archive")
             if self.hash() != began:
                 raise HostError(
-                    "the source changed while it was unpacked",
+                    "source changed while it was unpacked",
                     where=str(self.archive),
                     hint="run the command again",
                 )
@@ -116,13 +116,13 @@ class Archive:
             return began
         except CommandError as error:
             raise HostError(
-                f"the source cannot be unpacked: {error.output}",
+                f"source cannot be unpacked: {error.output}",
                 where=str(self.archive),
-                hint=f"look for a full disk at {folder.parent}, or install the package again",
+                hint=f"check the free space at {folder.parent}, or reinstall the package",
             ) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def original(self, name: str) -> File | None:
-        """Only the work tree has it: to find one file in an archive takes as long as all."""
+        """Raise KeyError: reading one file takes as long as unpacking the archive."""
         raise KeyError(name)

@@ -1,6 +1,6 @@
-"""Stamps of files, by which their content is known without being read, and where they are kept.
+"""Stamps of files (size, times, mode, inode), to detect changes without reading the content.
 
-A kernel has 80 000 files: `json` and attributes of objects would take a second each.
+A kernel has 80 000 files: `json` would take a second, and so would objects with attributes.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import msgspec
 
 from labctl import files
 
-# Size, modification and change time in nanoseconds, mode, inode, device: of the two
-# times one can be set, the other cannot.
+# Size, modification and change time in nanoseconds, mode, inode, device. A program can set
+# the modification time, but not the change time.
 Stamp: TypeAlias = tuple[int, int, int, int, int, int]
-# By a file's name: its stamp, and the hash of its content.
+# File name to (stamp, hash of the content).
 Stamped: TypeAlias = dict[str, tuple[Stamp, str]]
 
 _UNKNOWN: tuple[Stamp, str] = ((0, 0, 0, 0, 0, 0), "")
 
 
 def of(info: os.stat_result) -> Stamp:
-    """Return what changes with a file's content."""
+    """Return a file's stamp, which changes with its content."""
     size, times = info.st_size, (info.st_mtime_ns, info.st_ctime_ns)
     return (size, *times, info.st_mode, info.st_ino, info.st_dev)
 
 
 def read(path: Path) -> Stamped:
-    """Return what `write` kept; nothing if the file is missing, torn or holds something else.
+    """Return what `write` stored; nothing if the file is missing or invalid.
 
-    Of entries in another form, as an older labctl wrote them, only the names are kept.
+    From a file in the format of an older version only the names are returned.
     """
     try:
         content = path.read_bytes()
@@ -45,7 +45,7 @@ def read(path: Path) -> Stamped:
 
 
 def write(path: Path, known: Mapping[str, tuple[Stamp, str]]) -> None:
-    """Keep what is known of files, but for names that are not UTF-8; raises OSError."""
+    """Store stamps and hashes, except for names that are not UTF-8; raise OSError."""
     try:
         content = msgspec.json.encode(known)
     except UnicodeEncodeError:

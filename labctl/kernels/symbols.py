@@ -1,7 +1,7 @@
-"""What gdb needs of a kernel: vmlinux with its symbols, and the lx- scripts of its source.
+"""Files of a kernel for gdb: vmlinux with symbols, and the lx- scripts of the source.
 
-Kept beside an image only where the kernel's kconfig asks for them: vmlinux with
-debug information is a hundred times as large as the bzImage.
+They are stored with an image only if the kconfig enables them, as vmlinux with debug
+information is a hundred times as large as the bzImage.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ _SCRIPTS = Path("scripts/gdb/linux")
 
 
 def goals(config: Path) -> list[str]:
-    """Return make's further goals for a kernel of this .config."""
+    """Return make's additional goals for a .config."""
     return ["scripts_gdb"] if _OPTION in config.read_text().splitlines() else []
 
 
 def keep(build: Path, folder: Path) -> None:
-    """Copy them from a build folder to an image's, if they were made.
+    """Copy gdb's files from a build folder to an image's folder, if they were built.
 
-    gdb looks for NAME-gdb.py beside NAME, and that file for its scripts beside itself.
+    gdb loads NAME-gdb.py from the folder of NAME; that file loads scripts below its folder.
     """
     if not goals(build / ".config"):
         return
     shutil.copy2(build / VMLINUX, folder / VMLINUX)
     shutil.copy2(build / _LOADER, folder / _LOADER)
     (folder / _SCRIPTS).mkdir(parents=True, exist_ok=True)
-    for script in sorted((build / _SCRIPTS).glob("*.py")):  # links into the source, and one made
+    for script in sorted(
+        (build / _SCRIPTS).glob("*.py")
+    ):  # links into the source, except a generated one
         shutil.copy2(script, folder / _SCRIPTS / script.name)
 
 
 def of(bzimage: Path) -> Path | None:
-    """Return the vmlinux that was kept beside an image, None if none was."""
+    """Return the vmlinux stored with an image, None if there is none."""
     path = bzimage.with_name(VMLINUX)
     return path if path.is_file() else None

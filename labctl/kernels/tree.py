@@ -1,9 +1,8 @@
-"""A work tree: one source, a build folder a kconfig, and the series that is applied right now.
+"""A work tree: one source, one build folder per kconfig, and the series applied at present.
 
-Stock and patched kernels share the tree and, if they share their kconfig, the
-build folder, so that a patched image compiles only what the patches touch. To
-go from one series to another only the files whose content differs are written;
-make sees by their new times what to compile.
+Stock and patched kernels share the tree and, with the same kconfig, the build
+folder, so that a patched image compiles only what the patches touch. A change of
+series writes only the files whose content differs; make detects them by their times.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from labctl.kernels.treefiles import File
 
 LOCK_SECONDS = 4 * 3600.0
 _POLL_SECONDS = 0.5
-# Marks a file that the source does not have and a series brings.
+# Marks a file that a series adds to the source.
 _ABSENT = ".labctl-absent"
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A work tree in `folder`: `src/` the source, `orig/` what patches changed, `build-…/`.
+    """A work tree: `src/` has the source, `orig/` originals of patched files, `build-…/` objects.
 
-    `configuration` names the build folder: a debug kernel beside the usual one
-    costs neither of them its objects.
+    `configuration` is part of the build folder's name, so that a debug kernel does not
+    overwrite the objects of the usual one.
     """
 
     folder: Path
@@ -42,17 +41,17 @@ class Tree:
 
     @property
     def src(self) -> Path:
-        """The source as it is compiled."""
+        """The source with the applied series."""
         return self.folder / "src"
 
     @property
     def build(self) -> Path:
-        """Where make puts what it makes."""
+        """The folder of make's output."""
         return self.folder / f"build-{self.configuration}"
 
     @property
     def make_lock(self) -> Path:
-        """Held by make and all of its children, also when they outlive labctl."""
+        """Lock file held by make and all its children, even if they outlive labctl."""
         return self.folder / "make.lock"
 
     @property
@@ -65,13 +64,12 @@ class Tree:
 
     @contextlib.contextmanager
     def locked(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Keep other labctls out of the tree; `waiting` is called while one is in.
+        """Lock the tree against other labctls; call `waiting` while another one holds it.
 
-        What a killed labctl left is put in order first: its compilers are ended,
-        what they had half written is removed.
+        After a killed labctl, its compilers are killed and partly written files removed.
 
         Raises:
-            HostError: the other one did not leave.
+            HostError: the other labctl did not finish in time.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -99,15 +97,15 @@ class Tree:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Mark the build folder as being written, unless make came to an end by itself."""
+        """Mark the build folder as in use; the mark stays if the block raises or labctl dies."""
         self._in_work.touch()
         yield
         self._in_work.unlink()
 
     def fill(self) -> str:
-        """Bring the source in, or up to date; what series changed is left to `prepare`.
+        """Write or update the source, and return its hash.
 
-        Returns the hash of what was brought in.
+        Files that a series has changed are left to `prepare`.
         """
         return self.source.fill(self.src, self._changed())
 
@@ -120,15 +118,14 @@ class Tree:
         series.apply(self._original)
 
     def originals(self, names: Iterable[str]) -> dict[str, File | None]:
-        """Return files as they are without any series; None is no file."""
+        """Return files without any series applied; None is no file."""
         return {name: self._original(name) for name in names}
 
     def prepare(self, series: Series | None) -> None:
-        """Make the source what the series says, from whatever state the tree is in.
+        """Apply exactly this series to the source, whatever was applied before.
 
-        A file's original is on the disk before the file is first changed, and a
-        file is only ever replaced as a whole: a kill at any point is repaired by
-        the next call.
+        A file's original is stored before the file is first changed, and files are
+        replaced atomically: the next call repairs the tree after a kill at any point.
 
         Raises:
             UserError: a patch does not apply.
@@ -140,7 +137,7 @@ class Tree:
         self._write(wanted)
 
     def _write(self, wanted: Mapping[str, File | None]) -> None:
-        # What goes first makes room: a file for the folder that another series had there.
+        # Removals first: a file may take the place of another series' folder.
         for name, file in sorted(wanted.items(), key=lambda each: each[1] is not None):
             treefiles.write(self.src, name, file)
 
@@ -155,7 +152,7 @@ class Tree:
     def _original(self, name: str) -> File | None:
         with contextlib.suppress(KeyError):
             return self.source.original(name)
-        # A folder that another series has put a file or a link in the place of is none.
+        # A name below a file or link that a series added does not exist in the source.
         for each in (Path(name), *Path(name).parents):
             if (self._orig / f"{each}{_ABSENT}").is_file():
                 return None
@@ -168,7 +165,7 @@ class Tree:
             return
         original = self._original(name)
         if original is None:
-            if not (self.src / name).is_dir():  # else `treefiles.write` says so
+            if not (self.src / name).is_dir():  # `treefiles.write` reports a folder
                 treefiles.write(self._orig, absent, File(b""))
         else:
             treefiles.write(self._orig, name, original)

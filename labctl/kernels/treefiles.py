@@ -1,6 +1,6 @@
-"""Files of a source tree as git knows them: plain, executable, or a symbolic link.
+"""Read and write files of a source tree as git does: plain, executable, or symbolic link.
 
-A link is never followed: what it names may lie outside of the tree.
+Links are never followed: their targets may be outside the tree.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from labctl.errors import HostError, LabError, UserError
 
-# What tools say of a folder that cannot take more.
+# Messages of tools about a folder that cannot be written.
 FULL = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
 
 _PROBE_BYTES = 65536
@@ -23,7 +23,7 @@ _PROBE_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file's content, and whether it may be executed; of a link, where it points."""
+    """A file's content, and whether it is executable; the content of a link is its target."""
 
     data: bytes
     executable: bool = False
@@ -31,7 +31,7 @@ class File:
 
 
 def read(root: Path, name: str) -> File | None:
-    """Return a file of a tree, None if there is none of this name.
+    """Return a file of a tree, None if it does not exist.
 
     Raises:
         UserError: the name leads through a symbolic link or a file.
@@ -45,10 +45,10 @@ def read(root: Path, name: str) -> File | None:
 
 
 def write(root: Path, name: str, file: File | None) -> None:
-    """Replace a file of a tree as a whole if it differs; None removes it if it is there.
+    """Replace a file of a tree atomically if it differs; None removes it.
 
     Raises:
-        UserError: the name leads through a symbolic link or a file, or is that of a folder.
+        UserError: the name leads through a symbolic link or a file, or is a folder.
     """
     try:
         path = _inside(root, name)
@@ -59,10 +59,10 @@ def write(root: Path, name: str, file: File | None) -> None:
     if read(root, name) == file:
         return
     if path.is_dir() and not path.is_symlink():
-        raise UserError(f"a patch makes a file of {name}, which is a folder", where=str(path))
+        raise UserError(f"patch writes a file {name}, but it is a folder", where=str(path))
     if file is None:
         path.unlink()
-        with contextlib.suppress(OSError):  # as git and patch do: no empty folder stays
+        with contextlib.suppress(OSError):  # like git and patch, remove empty folders
             for parent in path.parents:
                 if parent == root:
                     break
@@ -70,7 +70,7 @@ def write(root: Path, name: str, file: File | None) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.unlink(missing_ok=True)  # perhaps a link, of one who was killed
+    temporary.unlink(missing_ok=True)  # may be a link left by a killed labctl
     if file.link:
         temporary.symlink_to(os.fsdecode(file.data))
     else:
@@ -86,19 +86,20 @@ def _inside(root: Path, name: str) -> Path:
             break
         above = parent.relative_to(root)
         if parent.is_symlink():
-            what, hint = f"the symbolic link {above}", "name the file by its path without links"
-            raise UserError(f"{name} lies behind {what}", where=str(root), hint=hint)
+            what = f"parent of {name} is not a folder: {above} is a symbolic link"
+            raise UserError(what, where=str(root), hint="use the path of the file without links")
         if parent.exists() and not parent.is_dir():
-            raise UserError(f"{name} lies below {above}, which is a file", where=str(root))
+            what = f"parent of {name} is not a folder: {above} is a file"
+            raise UserError(what, where=str(root))
     return path
 
 
 @contextlib.contextmanager
 def scratch(purpose: str) -> Iterator[Path]:
-    """Yield a folder for what is needed only now.
+    """Yield a temporary folder.
 
     Raises:
-        HostError: it cannot be made or written, as on a full disk.
+        HostError: it cannot be created or written, as on a full disk.
     """
     folder = None
     try:
@@ -113,13 +114,13 @@ def scratch(purpose: str) -> Iterator[Path]:
 
 
 def probe(folder: Path) -> None:
-    """Raise OSError if a folder is full: git does not always say that this made it fail."""
+    """Raise OSError if a folder is full: git does not always report this reason."""
     path = folder / ".labctl-probe"
     path.write_bytes(bytes(_PROBE_BYTES))
     path.unlink()
 
 
 def full(folder: str | Path, why: str) -> HostError:
-    """Return the error of a scratch folder that cannot be written."""
+    """Return the error for a temporary folder that cannot be written."""
     hint = "free space there, or set TMPDIR to another folder"
-    return HostError(f"the scratch folder cannot be written: {why}", where=str(folder), hint=hint)
+    return HostError(f"temporary folder cannot be written: {why}", where=str(folder), hint=hint)

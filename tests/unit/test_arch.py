@@ -199,7 +199,7 @@ def test_a_lost_option_is_looked_for_in_the_kernels_own_kconfig_files(tmp_path):
     with pytest.raises(UserError) as caught:
         kconfig.check(asked, "", source, ARM64)
     arm, x86 = str(caught.value).splitlines()[1:3]
-    assert "what stands around it is off" in arm
+    assert "an enclosing block is off" in arm
     assert "no Kconfig file" in x86
 
 
@@ -274,11 +274,13 @@ def test_a_ready_image_must_be_of_the_kernels_architecture(tmp_path):
     kernel = Kernel(name="k", source=f"image:{path}", arch="arm64")
     image = images.given(kernel)
     assert (image.release, image.arch) == ("6.1.0-arm", "arm64")
-    with pytest.raises(UserError, match="is an image of arm64, and the kernel is x86_64") as caught:
+    with pytest.raises(
+        UserError, match="expected an image for x86_64, got one for arm64"
+    ) as caught:
         images.given(kernel.model_copy(update={"arch": "x86_64"}))
     assert "arch: arm64" in caught.value.hint
     path.write_bytes(b"compressed")
-    with pytest.raises(UserError, match="is not an Image of arm64"):
+    with pytest.raises(UserError, match="is not an uncompressed arm64 Image"):
         images.given(kernel)
 
 

@@ -222,7 +222,7 @@ def test_a_torn_file_of_an_image_is_named_and_built_again(lab, name):
     again = lab.image()
     assert again == image
     assert path.read_bytes() == whole
-    assert f"building again: {name} is damaged" in [p.stage for p in lab.told]
+    assert f"rebuilding: {name} is damaged" in [p.stage for p in lab.told]
 
 
 @pytest.mark.parametrize("record", ["", "{}", '{"state": "built"}', '{"state": "built", "ha'])
@@ -242,7 +242,7 @@ def test_an_image_knows_the_hashes_of_its_files(lab, tmp_path):
         assert [f.path for f in image.files()] == [image.bzimage, image.config]
         assert all(file.holds() for file in image.files())
     ready.write_bytes(b"replaced")
-    with pytest.raises(HostError, match=r"vmlinuz-6\.1\.0: the file changed"):
+    with pytest.raises(HostError, match=r"vmlinuz-6\.1\.0: file changed"):
         given.files()[0].check()
 
 
@@ -254,9 +254,7 @@ def test_a_missing_tool_is_told_before_the_build(lab, monkeypatch):
 
 
 def test_a_killed_compiler_is_the_hosts_fault(lab):
-    with pytest.raises(
-        HostError, match="a compiler was killed, perhaps by the kernel's OOM"
-    ) as told:
+    with pytest.raises(HostError, match="a compiler was killed, possibly by the OOM") as told:
         lab.image("patched", faketree.changed(new="// killed"))
     assert told.value.where.endswith("build.log")
 
@@ -458,7 +456,7 @@ def test_an_image_has_its_faults_told(lab, tmp_path):
     path.write_text("not a kernel")
     with pytest.raises(UserError, match="is not a bzImage"):
         lab.image(source=f"image:{path}", kconfig=())
-    with pytest.raises(UserError, match="cannot take"):
+    with pytest.raises(UserError, match="not supported"):
         lab.image(source=f"image:{path}")
 
 

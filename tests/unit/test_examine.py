@@ -111,5 +111,5 @@ def test_a_ready_image_has_no_workshop(tmp_path):
     image.write_bytes(bytes(514) + b"HdrS" + bytes(8) + b"\x10\0" + b"6.1.0 x\0")
     kernel = faketree.kernel("given", f"image:{image}")
     builder = Builder(tmp_path / ".labctl", lambda _: None)
-    with pytest.raises(UserError, match="ready image"), builder.workshop(kernel, tmp_path / "log"):
+    with pytest.raises(UserError, match="built image"), builder.workshop(kernel, tmp_path / "log"):
         pass

@@ -121,7 +121,7 @@ def test_a_damaged_image_ends_no_guest_that_runs(fleet, tmp_path):
     (tmp_path / "initramfs").write_text("whole")
     files = (Hashed.of(tmp_path / "initramfs"),)
     (tmp_path / "initramfs").write_text("who")
-    with pytest.raises(HostError, match="initramfs: the file changed"):
+    with pytest.raises(HostError, match="initramfs: file changed"):
         fleet.up([spec(fleet, hash_="2", files=files), spec(fleet, "other")], SECONDS)
     assert pid(fleet) == before
     assert fleet.running("stock")

@@ -58,7 +58,7 @@ def test_a_file_that_the_source_lacks_is_told_with_its_option(tmp_path):
     text = f"CONFIG_{made}\nCONFIG_{lacking}\n"
     options = kconfig.merge([faketree.fragment(tmp_path / "f.config", text)])
     (tmp_path / "build").mkdir()
-    with pytest.raises(UserError, match=r"f\.config:2: .*debian/a\.pem, which the source does not"):
+    with pytest.raises(UserError, match=r"f\.config:2: .*debian/a\.pem, which does not exist in"):
         named_files.check(options, tmp_path / "src", tmp_path / "build")
     (tmp_path / "src/debian").mkdir(parents=True)
     (tmp_path / "src/debian/a.pem").touch()
@@ -91,7 +91,7 @@ def test_a_named_file_that_changes_during_the_build_is_told(tmp_path, kernel):
         if progress.stage == "configuring":
             (tmp_path / "rootfs/init").write_text("two")
 
-    with pytest.raises(UserError, match="files that options of kernel stock name changed"):
+    with pytest.raises(UserError, match="files named by options of kernel stock changed"):
         Builder(tmp_path / ".labctl", tell).image(kernel)
 
 

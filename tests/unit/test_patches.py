@@ -161,7 +161,7 @@ def test_a_patch_does_not_write_through_a_link_that_it_makes(tmp_path, split):
 @pytest.mark.parametrize("name", [".git/config", "mm/.GIT/hooks/x", "../x", "mm/../../x"])
 def test_a_patch_touches_nothing_that_is_not_source(tmp_path, name):
     whole = read(tmp_path, new_file(name))
-    with pytest.raises(UserError, match=r"outside of the tree|git keeps") as caught:
+    with pytest.raises(UserError, match=r"outside the tree|reserved for git") as caught:
         whole.apply(FILES.get)
     assert caught.value.where.endswith("1.patch:1")
 
@@ -224,7 +224,7 @@ def test_a_patch_does_not_write_through_a_link_of_the_source(prepared, tmp_path)
     src = prepare(new_file("mm/extern/x.c"))  # what a link outside leads to is copied
     assert (src / "mm/extern/x.c").read_text() == "pwned\n"
     assert [path.name for path in outside.iterdir()] == ["there.c"]
-    with pytest.raises(UserError, match=r"mm/include/x\.h lies behind mm/include") as caught:
+    with pytest.raises(UserError, match=r"parent of mm/include/x\.h is not a folder") as caught:
         prepare(new_file("mm/include/x.h"))
     assert caught.value.where.endswith("1.patch")
     assert [path.name for path in (mine / "include").iterdir()] == ["tlb.h"]
@@ -263,8 +263,8 @@ def test_one_series_has_a_file_where_another_has_a_folder(prepared, tmp_path):
         ("*** mm/a.c\n--- mm/a.c\n***************\n*** 1 ****\n! a\n--- 1 ----\n! b\n", 3,
          "context diff"),
         ("--- a/mm/a.c\n+++ b/mm/a.c\n@@ -1,2 +1,3 @@\n line 0\n+new\n line 1\n+lost\n", 7,
-         "behind its hunk"),
-        ("--- x.c\n+++ x.c\n@@ -1 +1 @@\n-a\n+b\n", 1, "-p1 leaves nothing"),
+         "hunk is longer"),
+        ("--- x.c\n+++ x.c\n@@ -1 +1 @@\n-a\n+b\n", 1, "too few components for -p1"),
     ],
 )  # fmt: skip
 def test_what_patch_would_leave_out_is_refused_with_its_line(tmp_path, patch, line, words):
@@ -328,13 +328,13 @@ def test_a_full_disk_is_found_where_git_says_nothing_of_it(tmp_path, monkeypatch
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
     whole = read(tmp_path, faketree.changed())
-    with pytest.raises(HostError, match="scratch folder cannot be written: No space left"):
+    with pytest.raises(HostError, match="temporary folder cannot be written: No space left"):
         examine.git_am(whole, {})
 
 
 def test_a_scratch_folder_that_cannot_be_made_is_the_hosts_fault(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with pytest.raises(HostError, match="scratch folder cannot be written: No such file"):
+    with pytest.raises(HostError, match="temporary folder cannot be written: No such file"):
         read(tmp_path, faketree.changed()).apply(FILES.get)
 
 
@@ -346,7 +346,7 @@ def test_a_mode_that_patch_did_not_set_is_told(tmp_path, monkeypatch):
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
     patch = "diff --git a/scripts/go.sh b/scripts/go.sh\nold mode 100644\nnew mode 100755\n"
-    with pytest.raises(UserError, match=r"a plain file at scripts/go\.sh, where .* executable"):
+    with pytest.raises(UserError, match=r"a plain file at scripts/go\.sh: .* executable"):
         read(tmp_path, patch).apply(FILES.get)
 
 
@@ -424,7 +424,7 @@ def encoded(tree, encoding, line):
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_mail_whose_diff_is_encoded_is_refused(tree, tmp_path, encoding):
-    with pytest.raises(UserError, match=f"1.patch: is a mail in {encoding}"):
+    with pytest.raises(UserError, match=f"1.patch: .* a mail in {encoding}"):
         read(tmp_path, encoded(tree, encoding, b"x = 1;\n"))
 
 

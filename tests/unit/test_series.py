@@ -117,13 +117,13 @@ def test_a_removed_line_that_looks_like_a_header_is_none(tmp_path):
 @pytest.mark.parametrize("name", ["../outside.c", "/etc/outside.c", "mm/../../outside.c"])
 def test_a_patch_stays_in_the_tree(tmp_path, name):
     patch = f"--- a/{name}\n+++ b/{name}\n@@ -0,0 +1 @@\n+x\n"
-    with pytest.raises(UserError, match="outside of the tree"):
+    with pytest.raises(UserError, match="outside the tree"):
         read(tmp_path, patch).apply(original)
 
 
 @pytest.mark.parametrize(
     ("patch", "message"),
-    [("just words\n", "holds no diff"), ("Binary files a/x and b/x differ\n", "binary")],
+    [("just words\n", "contains no diff"), ("Binary files a/x and b/x differ\n", "binary")],
 )
 def test_a_patch_that_patch_cannot_apply_is_told(tmp_path, patch, message):
     with pytest.raises(UserError, match=message):

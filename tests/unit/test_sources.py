@@ -356,7 +356,7 @@ def test_a_link_to_too_much_is_refused(tree, state, tmp_path, monkeypatch):
     for number in range(4):
         (tmp_path / "much" / str(number)).touch()
     (tree / "all").symlink_to(tmp_path / "much")
-    with pytest.raises(UserError, match="all: the link leads to a folder with more than 3 files"):
+    with pytest.raises(UserError, match="all: link leads to a folder with more than 3 files"):
         open_source(f"dir:{tree}", state).hash()
 
 
@@ -395,7 +395,7 @@ def test_a_file_that_changes_while_it_is_copied_is_told(mine, state, tmp_path, m
         edit(mine)
 
     monkeypatch.setattr(folder.Folder, "_look", then_edit)
-    with pytest.raises(UserError, match=r"mm/memory\.c: the source changed while it was read"):
+    with pytest.raises(UserError, match=r"mm/memory\.c: source changed while it was read"):
         source.fill(tmp_path / "tree/src", ())
 
 
@@ -403,7 +403,7 @@ def test_a_patched_file_that_changes_while_it_is_read_is_told(mine, state):
     source = open_source(f"dir:{mine}", state)
     source.hash()
     edit(mine)
-    with pytest.raises(UserError, match=r"mm/memory\.c: the source changed while it was read"):
+    with pytest.raises(UserError, match=r"mm/memory\.c: source changed while it was read"):
         source.original("mm/memory.c")
 
 
@@ -483,5 +483,5 @@ def test_a_folder_that_cannot_be_read_is_named(state, tmp_path, monkeypatch):
         return scandir(place)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match=r"plain/mm/: the source folder cannot be read: Permission"):
+    with pytest.raises(UserError, match=r"plain/mm/: source folder cannot be read: Permission"):
         open_source(f"dir:{plain}", state).hash()
