@@ -21,7 +21,7 @@ def main():
     experiment = parser.parse_args().measure
     folder = ROOT / ".labctl" / "runs"
     if experiment or not runs.list_runs(folder):
-        subprocess.run([sys.executable, "-m", "labctl.cli", "run", experiment or "smoke"],
+        subprocess.run([sys.executable, "-m", "labctl", "run", experiment or "smoke"],
                        cwd=ROOT, check=False)  # fmt: skip
     run = runs.resolve(folder, "latest")
     status = 0

@@ -62,7 +62,7 @@ def by_labctl():
 def _labctl(*words):
     # With byte code, as an installed labctl has it: compiling its modules is no part of `up`.
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    argv = [sys.executable, "-m", "labctl.cli", *words]
+    argv = [sys.executable, "-m", "labctl", *words]
     subprocess.run(argv, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
 
 

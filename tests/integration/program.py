@@ -31,7 +31,7 @@ class Labctl:
         self.started = []
 
     def argv(self, *words):
-        return [self.python, "-m", "labctl.cli", *words]
+        return [self.python, "-m", "labctl", *words]
 
     def __call__(self, *words, check=True, stdin=subprocess.DEVNULL):
         done = subprocess.run(

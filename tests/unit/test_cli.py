@@ -14,7 +14,7 @@ ROOT = Path(labctl.__file__).parent.parent
 
 def run(*words, cwd=ROOT):
     done = subprocess.run(
-        [sys.executable, "-m", "labctl.cli", *words],
+        [sys.executable, "-m", "labctl", *words],
         cwd=cwd,
         capture_output=True,
         text=True,

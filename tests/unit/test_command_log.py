@@ -1,5 +1,6 @@
 """`labctl -v`, `-vv` and the log of the commands of a run."""
 
+import contextlib
 import logging
 import os
 import pty
@@ -7,12 +8,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import labctl as package
 from labctl import command_log, proc
 from labctl.errors import HostError
+from labctl.experiments import session
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ def test_a_log_that_cannot_be_written_fails_no_command(tmp_path):
 
 def labctl(*words, **options):
     return subprocess.run(
-        [sys.executable, "-m", "labctl.cli", *words],
+        [sys.executable, "-m", "labctl", *words],
         capture_output=True, text=True, timeout=100, **options,
     )  # fmt: skip
 
@@ -141,3 +144,26 @@ def test_a_live_line_stays_below_the_commands():
     assert "+ echo hello\r\n" in text
     assert "\r\x1b[2K  | hello\r\n" in text
     assert "+ echo '[bold]" + "x" * 200 + "'\r\n" in text
+
+
+def test_a_run_keeps_the_commands_of_its_preparation_too(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def prepared(*_):
+        proc.run(["echo", "building"], timeout_seconds=60)
+        yield SimpleNamespace(), None
+
+    @contextlib.contextmanager
+    def under_way(folder, *_):
+        yield SimpleNamespace(folder=folder, measure=measured.append)
+        proc.run(["echo", "measured"], timeout_seconds=60)
+
+    measured = []
+    monkeypatch.setattr(session, "_prepared", prepared)
+    monkeypatch.setattr(session, "_under_way", under_way)
+    monkeypatch.setattr(session, "_record", lambda *_: {"schema": 1})
+    monkeypatch.setattr(session, "plan", lambda _, name, seed: (name, seed))
+    lab = SimpleNamespace(state=tmp_path, experiments=["smoke"], path=tmp_path / "lab.yaml")
+    folder = session.run(lab, ["smoke"], seed=7, events=None)
+    assert measured == [("smoke", 7)]
+    text = (folder.path / command_log.FILE_NAME).read_text()
+    assert text.index("+ echo building\n") < text.index("+ echo measured\n")

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def labctl(*words, **environment):
-    argv = [sys.executable, "-m", "labctl.cli", *words]
+    argv = [sys.executable, "-m", "labctl", *words]
     return subprocess.run(
         argv, capture_output=True, text=True, env={**os.environ, **environment}, check=True
     ).stdout

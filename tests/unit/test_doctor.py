@@ -401,7 +401,7 @@ def test_an_empty_root_is_no_error(tmp_path):
 
 def doctor(*words, cwd, env):
     return subprocess.run(
-        [*words, sys.executable, "-m", "labctl.cli", "doctor", "--json"],
+        [*words, sys.executable, "-m", "labctl", "doctor", "--json"],
         cwd=cwd,
         env={"PYTHONPATH": str(Path(__file__).parent.parent.parent), **os.environ, **env},
         capture_output=True,

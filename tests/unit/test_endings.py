@@ -16,7 +16,7 @@ import labctl
 
 ROOT = Path(labctl.__file__).parent.parent
 SECONDS = 60
-LABCTL = [sys.executable, "-m", "labctl.cli"]
+LABCTL = [sys.executable, "-m", "labctl"]
 LAB = "version: 1\nkernels:\n  stock: {source: 'image:bzImage'}\n"
 
 

@@ -43,6 +43,7 @@ LAYERS = {
     "terminal": 9,
     "cli": 10,
     "pytest_plugin": 10,
+    "__main__": 10,
 }
 ONLY_IN = {
     "subprocess": {"proc"},

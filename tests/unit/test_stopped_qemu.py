@@ -188,7 +188,7 @@ def test_exec_gives_up_in_time(fleet, tmp_path):
     (tmp_path / "lab.yaml").write_text(LAB)
     words = ["exec", "--lab", str(tmp_path / "lab.yaml"), "--timeout", "4", "stock", "true"]
     done = subprocess.run(
-        [sys.executable, "-m", "labctl.cli", *words], capture_output=True, text=True, timeout=50
+        [sys.executable, "-m", "labctl", *words], capture_output=True, text=True, timeout=50
     )
     assert done.returncode == 1
     assert "QEMU's monitor did not answer within 4 s" in done.stderr

@@ -95,7 +95,7 @@ def heed_signals():
 
 def start(lab, slave, *words):
     return subprocess.Popen(
-        [sys.executable, "-m", "labctl.cli", *words],
+        [sys.executable, "-m", "labctl", *words],
         cwd=lab,
         stdin=slave,
         stdout=slave,
@@ -145,7 +145,7 @@ def test_console_prints_the_end_where_it_is_asked_to(lab, tty):
     assert "line 197" in seen
     assert "line 196" not in seen
     done = subprocess.run(
-        [sys.executable, "-m", "labctl.cli", "console", "stock"],
+        [sys.executable, "-m", "labctl", "console", "stock"],
         cwd=lab,
         capture_output=True,
         text=True,
@@ -156,7 +156,7 @@ def test_console_prints_the_end_where_it_is_asked_to(lab, tty):
 
 def test_the_end_of_a_guest_ends_the_following(lab):
     process = subprocess.Popen(
-        [sys.executable, "-m", "labctl.cli", "console", "--follow", "stock"],
+        [sys.executable, "-m", "labctl", "console", "--follow", "stock"],
         cwd=lab,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
