@@ -99,14 +99,14 @@ def begin(lab: Lab, kernel: str, *, good: int, bad: int | None, risk: float, wha
     """
     own = lab.kernels[kernel]
     if own.series is None:
-        raise UserError(f"kernel {kernel} has no series, so it has no steps")
+        raise UserError(f"kernel {kernel} has no series: nothing to bisect")
     patches = series.read(own.series)
     last = len(patches.patches) if bad is None else bad
     if not 0 <= good < last <= len(patches.patches):
         raise UserError(
-            f"good {good} and bad {last} are no steps of {kernel}, the good one first",
-            hint=f"steps count patches: 0 is the kernel without its series, "
-            f"{len(patches.patches)} all of it",
+            f"invalid steps of {kernel}: good {good}, bad {last}",
+            hint=f"steps count patches from 0 (no patch) to {len(patches.patches)} (whole series); "
+            "good must be below bad",
         )
     return Answer(kernel=kernel, what=what, search=Search(good, last, risk), patches=patches)
 
@@ -154,8 +154,8 @@ class Bisect:
             self._note(decision)
             if decision.verdict == "undecided":
                 self.answer.problem = (
-                    f"{counted(decision.blocks, 'block')} did not decide on which side of the "
-                    f"ends' middle step {step} is: difference too small or host too noisy"
+                    f"step {step} undecided after {counted(decision.blocks, 'block')}: "
+                    "difference too small or host too noisy"
                 )
                 if decision.why:
                     self.answer.problem = f"step {step}: {decision.why}"
@@ -181,8 +181,10 @@ class Bisect:
         if dict(self.setting) not in own:
             known = "; ".join(" ".join(f"{n}={v}" for n, v in one.items()) for one in own)
             raise UserError(
-                f"{self.experiment} has no such cell of {self.answer.kernel}",
-                hint=f"--set chooses one: {known or 'the kernel is not in it'}",
+                f"no such cell of kernel {self.answer.kernel} in experiment {self.experiment}",
+                hint=f"select one with --set: {known}"
+                if known
+                else "the kernel is not in this experiment",
             )
 
     def _ends(self) -> bool:
@@ -204,19 +206,19 @@ class Bisect:
                         break
                 found = run.folder.id
         except BaselineFailed as error:
-            self.answer.problem = f"the good end cannot be measured: {error.what}"
+            self.answer.problem = f"cannot measure the good end: {error.what}"
             return False
         if not logs[0]:
             why = ": ".join(filter(None, _why_failed(samples, names[1])))
             self.answer.problem = (
-                f"the ends cannot be measured: see `labctl report {found}`; step {bad}: {why}"
+                f"cannot measure the ends: step {bad}: {why}; see `labctl report {found}`"
             )
             return False
         ratio = exp(self._better * (_mean(logs[0]) - _mean(logs[1])))
         verdict = BAD if self._sign else "undecided"
         if not self._sign:
             self.answer.problem = (
-                f"steps {good} and {bad} are not shown to differ by more than {100 * effect:g} % "
+                f"no difference above {100 * effect:g} % shown between steps {good} and {bad} "
                 f"({counted(len(logs[0]), 'block')}, ratio {ratio:.3g})"
             )
         self._note(
@@ -288,10 +290,10 @@ def _why_failed(samples: Iterable[Sample], kernel: str) -> tuple[str, str]:
     """Return what failed of a kernel, and the reason in its own words."""
     found = failures_of(sample for sample in samples if sample.kernel == kernel)
     if not found:
-        return "it has no good block", ""
+        return "no valid block", ""
     first = found[0]
     of_kernel = first.whose in ("kernel", "guest")
-    what = "its guests failed" if of_kernel else f"its {first.whose} failed"
+    what = "guests failed" if of_kernel else f"{first.whose} failed"
     return what, f"{first.count} {first.status}: {first.reason}"
 
 

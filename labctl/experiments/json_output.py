@@ -45,7 +45,7 @@ def last_object(text: str) -> dict[str, Any] | None:
     if found.end is None:
         raise _bad(text, found, "is not closed")
     if not _LINE_END.match(text, found.end):
-        raise _bad(text, found, "does not end its line")
+        raise _bad(text, found, "is followed by other text on its last line")
     if found.end - found.start > _LONGEST:
         raise _bad(text, found, f"is longer than {_LONGEST // 2**20} MiB")
     if found.height > _DEEPEST:
@@ -55,7 +55,7 @@ def last_object(text: str) -> dict[str, Any] | None:
         # A lone half of a surrogate pair is text that no file can hold.
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise _bad(text, found, "has a lone surrogate in a text") from error
+        raise _bad(text, found, "contains a lone surrogate in a string") from error
     except json.JSONDecodeError as error:
         line = text.count("\n", 0, found.start) + error.lineno
         raise _bad(text, found, f"is malformed in line {line}: {error.msg}") from error
@@ -126,26 +126,26 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"has the key {quote(key)} twice")
+                raise ValueError(f"has the duplicate key {quote(key)}")
             seen.add(key)
     return content
 
 
 def _integer(digits: str) -> int:
     if len(digits) > _LONGEST_NUMBER_CHARACTERS or abs(int(digits)) >= _LONGEST_INTEGER:
-        raise ValueError(f"has a number of more than 64 bits ({quote(digits)})")
+        raise ValueError(f"contains an integer of more than 64 bits ({quote(digits)})")
     return int(digits)
 
 
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"has a number that is too large ({quote(text)})")
+        raise ValueError(f"contains a number that is too large ({quote(text)})")
     return value
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"holds {constant}, which is not a number")
+    raise ValueError(f"contains {constant}, expected a number")
 
 
 _DECODER = json.JSONDecoder(

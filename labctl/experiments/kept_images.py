@@ -51,7 +51,8 @@ def keep(lab: Lab, history: Path, record: Record) -> None:
             _note(old).unlink(missing_ok=True)
     except OSError as error:
         raise HostError(
-            f"the night's images could not be kept: {error.strerror or error}", where=str(folder)
+            f"cannot store the images of the nightly run: {error.strerror or error}",
+            where=str(folder),
         ) from error
 
 

@@ -49,15 +49,15 @@ def shortage(need: Need, facts: HostFacts, host_nodes: Sequence[int]) -> str:
     free = facts.hugepages.get(size, 0) * size if size else facts.available_bytes
     if need.memory_bytes > free:
         needed = f"needs {_amount(need.memory_bytes, size)} for its {need.guests} guests"
-        return f"{needed}, and {_amount(free, size)} are free"
+        return f"{needed}, but only {_amount(free, size)} are free"
     of_node = {
         node.number: node.hugepages.get(size, 0) * size if size else node.available_bytes
         for node in facts.nodes
     }
     for node, bound in _on_nodes(need, host_nodes).items():
         if bound > of_node.get(node, 0):
-            there = f"{_amount(of_node.get(node, 0), size)} are free there"
-            return f"needs {_amount(bound, size)} of host node {node}, and {there}"
+            there = f"only {_amount(of_node.get(node, 0), size)} are free there"
+            return f"needs {_amount(bound, size)} of host node {node}, but {there}"
     return ""
 
 

@@ -115,9 +115,9 @@ class Nightly:
                 self._block(run, plans[chosen])
             if not self._took:
                 raise HostError(
-                    "the time of this night was over before its first block: building, or waiting "
-                    "for another measurement, took it",
-                    hint="a larger --budget, or `labctl build` before it",
+                    "time budget exhausted before the first block, by building or by waiting for "
+                    "another measurement",
+                    hint="increase --budget, or run `labctl build` first",
                 )
         self._main = run.folder.id
         self.keep(self._append("night", run, self.lab, facts))
@@ -160,7 +160,7 @@ class Nightly:
         for cell in alarmed:
             blocks = self.lab.resolve_statistics(cell.experiment).blocks.min
             if self.clock() + blocks * self._took.get(cell.experiment, 0.0) > self._ends:
-                self.tell(f"{cell.experiment}: no time is left to measure {cell.cell} again")
+                self.tell(f"{cell.experiment}: no time left to measure {cell.cell} again")
                 continue
             alike = [one for one in alarmed if _demand(one) == _demand(cell)]
             try:
@@ -176,7 +176,7 @@ class Nightly:
     def _again(self, blocks: int, cells: Sequence[Watched]) -> None:
         name, baseline = cells[0].experiment, cells[0].baseline
         wanted = {cell.cell for cell in cells}
-        self.tell(f"{name}: {', '.join(sorted(wanted))}: stands out and is measured again")
+        self.tell(f"{name}: {', '.join(sorted(wanted))}: unexpected result, measuring again")
         seed = secrets.randbelow(_SEEDS)
         again = plan_of(
             self.lab, name, seed, lambda cell: cell.kernel == baseline or cell.id in wanted
@@ -192,9 +192,9 @@ class Nightly:
         bzimage = self.image_of(earlier["kernels"][own.name]["image"])
         if bzimage is None:
             night = earlier["night"]
-            self.tell(f"{name}: the image of {own.name} of {night} is gone or damaged")
+            self.tell(f"{name}: image of {own.name} from {night} is missing or damaged")
             return False
-        self.tell(f"{name}: {own.name} is measured against that of {earlier['night']}")
+        self.tell(f"{name}: comparing {own.name} with its image from {earlier['night']}")
         before = Kernel(
             name=f"{own.name}{_BEFORE}",
             source=f"image:{bzimage}",

@@ -24,8 +24,10 @@ def with_target(lab: Lab, names: Sequence[str], target: str | None) -> Lab:
     if target is None:
         return lab
     if target not in lab.targets:
-        known = ", ".join(lab.targets) or "none: `targets:` of the lab names them"
-        raise UserError(f"no target is called {target}", where=str(lab.path), hint=known)
+        known = ", ".join(lab.targets) or "none, define them under `targets:` in lab.yaml"
+        raise UserError(
+            f"target {target} not found", where=str(lab.path), hint=f"available: {known}"
+        )
     return _moved(lab, dict.fromkeys(names, target))
 
 
@@ -52,14 +54,14 @@ def target_of(lab: Lab, plans: Sequence[Plan]) -> Target | None:
     if len(names) > 1:
         told = ", ".join(name or "guests" for name in names)
         raise UserError(
-            f"one run measures in one place, and these experiments run on several: {told}",
+            f"experiments run on different targets: {told}",
             where=str(lab.path),
-            hint="`labctl run` them one by one, or on one machine with --target",
+            hint="run them one by one, or on one target with --target",
         )
     if not names or names[0] is None:
         return None
     if names[0] not in lab.targets:
-        raise UserError(f"there is no target {names[0]} any more", where=str(lab.path))
+        raise UserError(f"target {names[0]} is no longer in the lab", where=str(lab.path))
     return lab.targets[names[0]]
 
 

@@ -142,4 +142,4 @@ def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
             boot = sum(t["boot_seconds"] for t in timings) / boots
             visit = sum(t["workload_seconds"] for t in timings) / visits
             return boot, visit, f"as in run {run.id}"
-    return _GUESS_BOOT_SECONDS, _GUESS_VISIT_SECONDS, "a guess: nothing like it was run here yet"
+    return _GUESS_BOOT_SECONDS, _GUESS_VISIT_SECONDS, "a guess: no comparable run on this host yet"

@@ -398,8 +398,8 @@ def _exercised(handed: Mapping[str, int], handovers: str) -> tuple[str, str]:
     if "handovers" not in handed or (handed["handovers"] > 0) == (handovers == "required"):
         return "ok", ""
     if handovers == "required":
-        return "not-exercised", "the series was not exercised: handovers unchanged"
-    return "exercised", f"{handed['handovers']} handovers, where the series should stay out"
+        return "not-exercised", "series not exercised: handovers unchanged"
+    return "exercised", f"expected no handovers, got {handed['handovers']}"
 
 
 def value_of(
@@ -412,7 +412,7 @@ def value_of(
     """
     if outcome.status != 0:
         said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
-        raise BadOutput(f"the workload ended with status {outcome.status}: {said}")
+        raise BadOutput(f"workload exited with status {outcome.status}: {said}")
     return measure(outcome.text, metric, took_seconds=outcome.seconds, cpus=cpus)
 
 

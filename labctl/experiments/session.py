@@ -72,7 +72,7 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     missing = [what for what in _RESUMED if what not in record]
     if missing:
         raise UserError(
-            f"{', '.join(missing)} missing: the run cannot go on",
+            f"cannot resume the run: missing {', '.join(missing)}",
             where=str(folder.path / "run.json"),
             hint="start a new run",
         )
@@ -99,21 +99,19 @@ def _completed(folder: RunFolder, guests: dict[str, Any]) -> dict[str, Any]:
         return {name: _shape(Topology(**guest)) for name, guest in guests.items()}
     except ValueError as error:  # pydantic's, of several lines
         where = str(folder.path / "run.json")
-        raise UserError("guests are not what labctl wrote", where=where) from error
+        raise UserError("guests: invalid value", where=where) from error
 
 
 def _check_unchanged(folder: RunFolder, record: dict[str, Any], now: dict[str, Any]) -> None:
     for what in ("experiments", "kernels", "accel", "guests", "initramfs"):
         if now[what] != record[what]:
             raise UserError(
-                f"{what} changed since the run {folder.id} began",
+                f"{what} changed since run {folder.id} started",
                 where=str(folder.path / "run.json"),
-                hint="samples of different things are not mixed: start a new run",
+                hint="samples from different setups must not be mixed: start a new run",
             )
     if now["host"]["id"] != record["host"].get("id"):
-        raise UserError(
-            f"the run {folder.id} was begun on another host", hint="start a new run here"
-        )
+        raise UserError(f"run {folder.id} was started on another host", hint="start a new run here")
 
 
 def _as_recorded(
@@ -130,9 +128,9 @@ def _known(lab: Lab, names: Sequence[str]) -> list[str]:
     unknown = [name for name in names if name not in lab.experiments]
     if unknown:
         raise UserError(
-            f"no experiment is called {', '.join(unknown)}",
+            f"experiment not found: {', '.join(unknown)}",
             where=str(lab.path),
-            hint=f"there are: {', '.join(lab.experiments)}",
+            hint=f"available: {', '.join(lab.experiments)}",
         )
     return list(dict.fromkeys(names))
 
@@ -161,8 +159,8 @@ def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> Prepared:
         if lacking:
             raise HostError(
                 f"experiment {need.experiment} {lacking}",
-                hint="give the nodes less memory, end other guests (`labctl down`), or "
-                "name fewer kernels; `labctl doctor` says what else there is",
+                hint="reduce `memory_per_node:`, stop other guests (`labctl down`), or select "
+                "fewer kernels; `labctl doctor` suggests more",
             )
     return prepared
 
@@ -275,7 +273,7 @@ class OpenRun:
             runner.run()
         except BaselineFailed as error:
             error.where = str(folder.path / error.console) if error.console else None
-            error.hint = f"{error.hint}; `labctl report {folder.id}` has what was measured"
+            error.hint = f"{error.hint}; `labctl report {folder.id}` shows what was measured"
             raise
         finally:
             timing = self.record.setdefault("timing", {})

@@ -45,8 +45,8 @@ def apply(
         text = found.get(paths[name], "").strip()
         if not holds(text, units.text(value)):
             raise KnobRefused(
-                f"{name} was set to {units.text(value)} and reads back as {quote(text, 80)}",
-                hint=f"the kernel's own limits for {paths[name]} decide what it takes",
+                f"{name}: wrote {units.text(value)}, read back {quote(text, 80)}",
+                hint=f"check the values that the kernel accepts for {paths[name]}",
             )
         read_back[name] = text
     return read_back, _numbers(found, counters)

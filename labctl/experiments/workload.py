@@ -47,7 +47,7 @@ def measure(
     """
     if len(text) > _LONGEST_OUTPUT:
         raise BadOutput(
-            f"the workload printed {len(text) / _MIB:.1f} MiB; at most "
+            f"workload output is {len(text) / _MIB:.1f} MiB long; at most "
             f"{_LONGEST_OUTPUT // _MIB} MiB are read"
         )
     measurements = last_object(text)
@@ -57,7 +57,7 @@ def measure(
         measurements = {}
         found = _plain(text, metric)
     if not math.isfinite(found.value) or found.value <= 0:
-        raise BadOutput(f"{metric} is {found.value:g}; a ratio needs a positive number")
+        raise BadOutput(f"{metric}: expected a number above 0, got {found.value:g}")
     if took_seconds is not None:
         _check_duration(found, metric, took_seconds, cpus)
     return found.value, measurements
@@ -67,14 +67,14 @@ def _field(measurements: dict[str, Any], metric: str) -> Quantity:
     key = next((k for k in (metric + s for s in ("", *TIME_SUFFIXES)) if k in measurements), None)
     if key is None:
         names = ", ".join(sorted(measurements))
-        has = f"it has {quote(names, 100)}" if names else "it is empty"
+        has = f"keys: {quote(names, 100)}" if names else "it is empty"
         raise BadOutput(
             f"the workload's last JSON object has no top-level key {quote(metric)} ({has})"
         )
     value = measurements[key]
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise BadOutput(
-            f"{key} is {quote(json.dumps(value), _SEEN_CHARACTERS)}; expected a JSON number"
+            f"{key}: expected a JSON number, got {quote(json.dumps(value), _SEEN_CHARACTERS)}"
         )
     # The metric's own name may end in its unit; but `requests_per_second` is no time.
     is_named = key != metric or is_time(metric)
@@ -97,17 +97,17 @@ def _plain(text: str, metric: str) -> Quantity:
         found = quantity(said)
         if found is None:
             raise BadOutput(
-                f"{metric} is {quote(said, _SEEN_CHARACTERS)}; expected one number, with a known "
-                f"unit or none (units: {KNOWN_UNITS})"
+                f"{metric}: expected one number with a known unit or none, got "
+                f"{quote(said, _SEEN_CHARACTERS)} (units: {KNOWN_UNITS})"
             )
         return found
     line_of_end = text.rstrip().rpartition("\n")[2].rpartition("\r")[2].strip()
     alone = number(line_of_end)
     if alone is None:
-        end = f"; it ended with {quote(line_of_end, _SEEN_CHARACTERS)}" if line_of_end else ""
+        end = f"; last line: {quote(line_of_end, _SEEN_CHARACTERS)}" if line_of_end else ""
         raise BadOutput(
-            f"the workload did not print {metric!r}: no JSON object, no line `{metric}: NUMBER "
-            f"UNIT` and no number alone{end}"
+            f"the workload did not print {metric!r}: expected a JSON object, a line "
+            f"`{metric}: NUMBER UNIT` or a last line with only a number{end}"
         )
     return Quantity(alone, is_time=None)
 
@@ -121,9 +121,9 @@ def _check_duration(found: Quantity, metric: str, took_seconds: float, cpus: int
     parallel = cpus if is_cpu_time and cpus is not None else 1
     limit = parallel * took_seconds * (1 + _CLOCKS_DIFFER) + _TICKS_SECONDS
     if found.value > limit:
-        whole = "the command itself" + (f", on {parallel} CPUs," if is_cpu_time else "")
+        whole = "the command" + (f" on {parallel} CPUs" if is_cpu_time else "")
         raise BadOutput(
-            f"{metric} is {found.value:.6g} s, longer than {whole} took ({took_seconds:.6g} s): "
-            "check its unit (none means seconds). Give another time, such as a sum over threads, "
-            "a name that is no time, and no unit"
+            f"{metric} is {found.value:.6g} s, longer than {whole} ran ({took_seconds:.6g} s): "
+            "check its unit (none means seconds). For another kind of time, such as a sum over "
+            "threads, use a metric name that is not a time, and no unit"
         )

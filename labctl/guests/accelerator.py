@@ -47,7 +47,7 @@ def choose(
     if asked == "kvm":
         raise HostError(
             f"KVM does not work on this host: {reason}",
-            hint="`labctl doctor` says what mends it; `accel: auto` takes TCG in its place",
+            hint="`labctl doctor` suggests a fix; `accel: auto` falls back to TCG",
         )
     return "tcg"
 
@@ -74,7 +74,7 @@ def open_failure(device: Path = KVM_DEVICE) -> str:
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return f"there is no {device}"
+        return f"{device} does not exist"
     except OSError as error:
         return f"{device} cannot be opened: {error.strerror}"
     return ""

@@ -30,7 +30,7 @@ def bundle(program: str, package: str) -> dict[str, Path]:
     said = proc.run(["ldd", found], timeout_seconds=_LDD_SECONDS, check=False).text
     missing = _MISSING.findall(said)
     if missing:
-        raise HostError(f"{program} lacks {', '.join(missing)}", hint=hint)
+        raise HostError(f"{program}: missing libraries: {', '.join(missing)}", hint=hint)
     # ldd names what the program asks for; behind it may be a link to another name.
     files = {path: Path(path).resolve() for path in _LIBRARY.findall(said)}
     return {f"/bin/{Path(found).name}": Path(found).resolve(), **files}

@@ -34,10 +34,10 @@ def find(arch: Architecture) -> Path:
         raise HostError(f"{name} is not installed", hint=hint)
     content = Path(found).read_bytes()
     if b"/ld-linux" in content or b"/ld-musl" in content:
-        raise HostError(f"{found} is not linked statically", hint=hint)
+        raise HostError(f"{found} is not statically linked", hint=hint)
     machine = int.from_bytes(content[18:20], "little")
     if arch.is_foreign and _ELF_MACHINES.get(machine) != arch.name:
-        raise HostError(f"{found} is no program of {arch.name}", hint=hint)
+        raise HostError(f"{found} is not an {arch.name} executable", hint=hint)
     return Path(found)
 
 
@@ -53,7 +53,7 @@ def applets(busybox: Path, arch: Architecture = X86_64) -> list[str]:
         return proc.run([busybox, "--list"], timeout_seconds=_LIST_SECONDS).text.split()
     found = applets_in(busybox.read_bytes())
     if not found:
-        raise HostError("its applets cannot be told", where=str(busybox), hint=arch.hint)
+        raise HostError("table of applets not found", where=str(busybox), hint=arch.hint)
     return found
 
 

@@ -40,7 +40,7 @@ class Fleet:
             UserError: it is no name of a guest.
         """
         if name in ("", ".", "..") or "/" in name or "\0" in name:
-            raise UserError(f"{name!r} is not a guest's name", hint="`labctl status` lists them")
+            raise UserError(f"invalid guest name {name!r}", hint="`labctl status` lists guests")
         return self.folder / name
 
     def up(self, specs: Sequence[GuestSpec], deadline_seconds: float) -> dict[str, str]:
@@ -168,9 +168,10 @@ class Fleet:
         try:
             if not flock.take(descriptor, timeout_seconds=_LOCK_SECONDS):
                 raise HostError(
-                    f"another labctl has been starting or ending guests for {_LOCK_SECONDS:g} s",
+                    "guests are locked: another labctl process has been starting or stopping "
+                    f"guests for {_LOCK_SECONDS:g} s",
                     where=str(path),
-                    hint="let it finish, or end it",
+                    hint="wait until it finishes, or stop it",
                 )
             yield
         finally:
@@ -185,7 +186,7 @@ class Fleet:
             return Record()
         known = ", ".join(self.names()) or "none"
         raise UserError(
-            f"no guest {name} is up (up: {known})", hint="`labctl up` starts the lab's guests"
+            f"guest {name} is not running (running: {known})", hint="start it with `labctl up`"
         )
 
     def _machines(self, name: str) -> list[process_table.Found]:
@@ -213,14 +214,14 @@ class Fleet:
         machines = self._machines(name)
         if not machines:
             raise UserError(
-                f"the guest {name} has ended; its console is {folder / qemu.CONSOLE_LOG}",
-                hint="`labctl down` clears it away, `labctl up` starts it again",
+                f"guest {name} has exited; its console log is {folder / qemu.CONSOLE_LOG}",
+                hint="`labctl down` removes it, `labctl up` restarts it",
             )
         if spec is None:
             raise UserError(
-                f"the record of the guest {name} is damaged",
+                f"the record of guest {name} is damaged",
                 where=str(folder / records.RECORD),
-                hint=f"`labctl up {name}` starts it again, `labctl down {name}` ends it",
+                hint=f"`labctl up {name}` restarts it, `labctl down {name}` stops it",
             )
         with _exclusive(folder, name):
             guest = Guest(spec).attach(machines[0])
@@ -380,13 +381,13 @@ def _exclusive(folder: Path, name: str) -> Iterator[None]:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise UserError(
-            f"the folder of the guest {name} is gone",
+            f"the folder of guest {name} is missing",
             where=str(folder),
-            hint=f"`labctl up {name}` starts it again, `labctl down {name}` ends it",
+            hint=f"`labctl up {name}` restarts it, `labctl down {name}` stops it",
         ) from error
     try:
         if not flock.take(descriptor, timeout_seconds=_TALK_SECONDS):
-            raise UserError(f"another labctl is talking to {name}")
+            raise UserError(f"guest {name} is in use by another labctl process")
         yield
     finally:
         os.close(descriptor)

@@ -174,9 +174,9 @@ class Guest:
                 self.state = State.HUNG
                 self._check_disk()
                 raise BootFailed(
-                    f"did not reach its init within {deadline_seconds:g} s",
+                    f"boot timed out: init not reached within {deadline_seconds:g} s",
                     where=self.name,
-                    hint="the console is kept in the guest's folder",
+                    hint="the console log is in the guest's folder",
                     console_tail=self.console_tail(),
                 )
             time.sleep(_POLL_SECONDS)
@@ -191,21 +191,21 @@ class Guest:
         found = shape.differences(self.spec.topology, nodes)
         if found:
             raise UserError(
-                f"the kernel {self.spec.image.kernel} does not run the guest that was asked for: "
+                f"kernel {self.spec.image.kernel} does not see the configured topology: "
                 + "; ".join(found),
                 where=f"{self.name}: {self.console.path}",
-                hint="look at CONFIG_NUMA, CONFIG_ACPI_NUMA, CONFIG_NODES_SHIFT and CONFIG_NR_CPUS "
-                "in its .config, at mem=, maxcpus=, nr_cpus= and numa= on its command line, and "
-                "at the console for SRAT and SLIT",
+                hint="check CONFIG_NUMA, CONFIG_ACPI_NUMA, CONFIG_NODES_SHIFT and CONFIG_NR_CPUS "
+                "in its .config; mem=, maxcpus=, nr_cpus= and numa= on its command line; and "
+                "the SRAT and SLIT lines of the console",
             )
 
     def _check_disk(self) -> None:
         """Raise HostError if the console cannot be read for want of space: QEMU says nothing."""
         if files.free_bytes(self.spec.folder) < _CONSOLE_BYTES:
             raise HostError(
-                "the disk is full: the guest's console is not written",
+                "disk full: QEMU cannot write the guest's console",
                 where=str(self.spec.folder),
-                hint="make room; `labctl clean` removes what can be built again",
+                hint="free disk space; `labctl clean` removes files that labctl can rebuild",
             )
 
     def vcpu_threads(self) -> dict[int, int]:
@@ -252,7 +252,7 @@ class Guest:
         if complaint is not None and complaint.kind == "reboot":
             self.state = State.CRASHED
             raise GuestLost(
-                f"the guest booted again: {complaint.text.strip()}",
+                f"guest rebooted: {complaint.text.strip()}",
                 where=f"{self.name}: {self.console.path}:{complaint.line_number}",
                 console_tail=self.console_tail(),
             )
@@ -267,7 +267,7 @@ class Guest:
     def _last_words(self) -> str:
         log = self.spec.folder / qemu.QEMU_LOG
         lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "no output"
 
     def console_tail(self, lines: int = 100) -> list[str]:
         """Return the last lines of the console."""
@@ -343,18 +343,17 @@ class Guest:
         """
         if self.spec.ssh_key is None:
             raise UserError(
-                f"the guest {self.name} has no SSH server: its transport is {self.spec.transport}",
-                hint="`transport: ssh` under `defaults:` in lab.yaml, then `labctl up`",
+                f"guest {self.name} has no SSH server: its transport is {self.spec.transport}",
+                hint="set `transport: ssh` under `defaults:` in lab.yaml, then run `labctl up`",
             )
         self.console.poll()
         host_key = self.console.ssh_host_key
         port = qemu.forwarded_port(self.monitor("info usernet"))
         if host_key is None or port is None:
             raise GuestLost(
-                "its SSH server did not start",
+                "SSH server did not start",
                 where=self.name,
-                hint="an image that labctl did not build needs the options of "
-                "guest/kconfig/ssh.config",
+                hint="images not built by labctl need the options of guest/kconfig/ssh.config",
                 console_tail=self.console_tail(),
             )
         return SshAddress("127.0.0.1", port, "root", key=self.spec.ssh_key, host_key=host_key)
@@ -391,7 +390,7 @@ class Guest:
         """
         found = self.exchange({}, [path])
         if path not in found:
-            raise BadOutput(f"{path} cannot be read", where=self.name)
+            raise BadOutput(f"cannot read {path}", where=self.name)
         return found[path]
 
     def write(self, path: str, text: str) -> None:
@@ -435,7 +434,7 @@ class Guest:
             return
         said = self.monitor(f"gdbserver unix:{socket},server=on,wait=off")
         if "Waiting for gdb connection" not in said:
-            raise GuestLost(f"QEMU does not serve gdb: {said.strip()}", where=self.name)
+            raise GuestLost(f"QEMU did not start its gdb server: {said.strip()}", where=self.name)
 
     def qmp_status(self) -> str:
         """Return QEMU's word for what the machine does, such as running or paused."""
@@ -471,9 +470,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
                 break
             if time.monotonic() > deadline:
                 raise HostError(
-                    "another labctl has a guest in this folder",
+                    "folder is in use by a guest of another labctl process",
                     where=str(folder),
-                    hint="let it end, or set another `state:` in a copy of lab.yaml",
+                    hint="wait until it finishes, or set another `state:` in a copy of lab.yaml",
                 )
             time.sleep(_POLL_SECONDS)
         yield

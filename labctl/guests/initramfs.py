@@ -137,7 +137,7 @@ def source_folder() -> Path:
     for folder in (package / "_guest", package.parent / "guest"):
         if (folder / "init").is_dir():
             return folder
-    raise HostError("the sources of the guest's programs are missing", where=str(package))
+    raise HostError("sources of the guest programs not found", where=str(package))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Pat
     texts = sorted((source / folder).glob("*.[ch]"))
     units = [path.name for path in texts if path.suffix == ".c"]
     if not units:
-        raise HostError(f"there is no source in {source / folder}")
+        raise HostError(f"no C source in {source / folder}")
     digest = hashlib.sha256("\0".join((*_FLAGS, compiler.version)).encode())
     for path in texts:
         content = path.read_bytes()
@@ -193,7 +193,7 @@ def _compile(compiler: str, folder: Path, units: Sequence[str], program: Path) -
         partial.replace(program)
         _write(_note(program), f"{digest}\n".encode(), 0o644)
     except CommandError as error:
-        what = f"the guest's {folder.name} does not compile"
+        what = f"guest program {folder.name} does not compile"
         if fault := faults.of_host(f"{error.output}\n{error}", what, str(log), str(program.parent)):
             raise fault from error
         log.write_text(error.output + "\n")

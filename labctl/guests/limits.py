@@ -41,7 +41,8 @@ class Limits:
                 raise UserError(
                     limit.what,
                     where=f"{place.file}:{place.line}",
-                    hint=f"{limit.instead} for the kernel {kernel}, or a smaller guest in lab.yaml",
+                    hint=f"set {limit.instead} for kernel {kernel}, or define a smaller guest in "
+                    "lab.yaml",
                 )
 
     def check_config(self, kernel: str, config: Mapping[str, str], arch: str) -> None:
@@ -53,8 +54,9 @@ class Limits:
         for topology in self.topologies.get(kernel, ()):
             for limit in of_config(topology, config, arch):
                 raise UserError(
-                    f"the .config of the kernel {kernel}: {limit.what}",
-                    hint=f"{limit.instead} in a kconfig fragment, or a smaller guest in lab.yaml",
+                    f".config of kernel {kernel}: {limit.what}",
+                    hint=f"set {limit.instead} in a kconfig fragment, or define a smaller guest in "
+                    "lab.yaml",
                 )
 
 
@@ -81,23 +83,23 @@ def _limits(
         for option in needed:
             if options.get(option, absent) == "n":
                 yield Limit(
-                    option, f"{option} is off, and the guest's {nodes} nodes need it", f"{option}=y"
+                    option, f"{option} is off, but the guest has {nodes} nodes", f"{option}=y"
                 )
         shift = _number(options.get("CONFIG_NODES_SHIFT"))
         if shift is not None and nodes > 2**shift:
-            what = f"CONFIG_NODES_SHIFT={shift} allows {2**shift} nodes, and the guest has {nodes}"
+            what = f"CONFIG_NODES_SHIFT={shift} allows {2**shift} nodes, but the guest has {nodes}"
             enough = (nodes - 1).bit_length()
             yield Limit("CONFIG_NODES_SHIFT", what, f"CONFIG_NODES_SHIFT={enough}")
     if vcpus > 1:
         if options.get("CONFIG_SMP", absent) == "n":
             yield Limit(
                 "CONFIG_SMP",
-                f"CONFIG_SMP is off, and the guest's {vcpus} CPUs need it",
+                f"CONFIG_SMP is off, but the guest has {vcpus} CPUs",
                 "CONFIG_SMP=y",
             )
         most = _number(options.get("CONFIG_NR_CPUS"))
         if most is not None and vcpus > most:
-            what = f"CONFIG_NR_CPUS={most} allows {most} CPUs, and the guest has {vcpus}"
+            what = f"CONFIG_NR_CPUS={most} allows {most} CPUs, but the guest has {vcpus}"
             yield Limit("CONFIG_NR_CPUS", what, f"CONFIG_NR_CPUS={vcpus}")
 
 

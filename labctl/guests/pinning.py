@@ -27,9 +27,9 @@ def pin(threads: Mapping[int, int], placement: Placement, name: str) -> None:
                 _put(thread, set(placement.emulator))
     except OSError as error:
         raise HostError(
-            f"vCPUs cannot be pinned: {error.strerror or error}",
+            f"cannot pin vCPUs: {error.strerror or error}",
             where=name,
-            hint="`pin: none` under the guest in lab.yaml leaves them to the scheduler",
+            hint="set `pin: none` for the guest in lab.yaml to leave vCPUs to the scheduler",
         ) from error
 
 
@@ -40,13 +40,13 @@ def _put(thread: int, cpus: Collection[int]) -> None:
     except ProcessLookupError:
         return  # QEMU's workers come and go
     if found != set(cpus):
-        raise OSError(f"thread {thread} is on {sorted(found)} and not on {sorted(cpus)}")
+        raise OSError(f"thread {thread}: expected CPUs {sorted(cpus)}, got {sorted(found)}")
 
 
 def _others(vcpu_threads: Collection[int]) -> list[int]:
     """Return the threads of the same process that are no vCPU's."""
     status = Path(f"/proc/{next(iter(vcpu_threads))}/status").read_text()
     found = re.search(r"^Tgid:\s*(\d+)", status, re.MULTILINE)
-    assert found, "the kernel names the process of every thread"
+    assert found, "no Tgid in /proc/PID/status"
     everyone = {int(path.name) for path in Path(f"/proc/{found[1]}/task").iterdir()}
     return sorted(everyone - set(vcpu_threads))

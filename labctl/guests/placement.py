@@ -89,10 +89,10 @@ def _known(guest: str, key: str, noun: str, asked: Iterable[int], known: Sequenc
     unknown = [number for number in asked if number not in known]
     if unknown:
         raise UserError(
-            f"this host has no {noun} {', '.join(map(str, unknown))}"
-            f"{' that labctl may use' if noun == 'CPU' else ''}",
+            f"host {noun} {', '.join(map(str, unknown))} is not available"
+            f"{' to labctl' if noun == 'CPU' else ''}",
             where=f"guests.{guest}.{key}",
-            hint=f"there are: {', '.join(map(str, known)) or 'none'}",
+            hint=f"available: {', '.join(map(str, known)) or 'none'}",
         )
 
 

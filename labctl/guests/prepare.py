@@ -122,9 +122,9 @@ def arch_of(lab: Lab, kernels: Iterable[str]) -> Architecture:
     if len(found) > 1:
         told = ", ".join(f"{name} is {arch}" for name, arch in arches.items())
         raise UserError(
-            f"guests of one command are of one architecture: {told}",
+            f"kernels have different architectures: {told}",
             where=str(lab.path),
-            hint="name kernels or experiments of one",
+            hint="select kernels or experiments of one architecture",
         )
     return ARCHITECTURES[found.pop()]
 
@@ -141,7 +141,9 @@ def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
     with state.cleared(lab.state):
         names = Fleet(lab.state / GUESTS).names()
         if names:
-            raise UserError(f"up: {', '.join(names)}", hint="`labctl down` ends them")
+            raise UserError(
+                f"guests still running: {', '.join(names)}", hint="stop them with `labctl down`"
+            )
         trees = lab.state / "trees"
         for lock in () if trees.is_symlink() else trees.glob("*/make.lock"):
             remains.end_orphans(lock)
@@ -179,7 +181,7 @@ def prepare(
     more = login.files(root) if with_ssh else {}
     images = build_images(lab, kernels, progress, limits=limits)
     if not images:
-        raise UserError("no kernel was named")
+        raise UserError("no kernel selected")
     beside = login.beside_programs(root) if with_ssh else {}
     archive = initramfs.build(root, {**more, **(files or {})}, beside=beside, arch=arch)
     facts = host.describe(arch)

@@ -61,12 +61,12 @@ def failure(
                 _command(accel, path, backend), timeout_seconds=timeout_seconds, check=False
             )
         except CommandError as error:
-            said = f"; it said: {error.output.splitlines()[-1]}" if error.output else ""
-            return f"a probe guest hangs: nothing from it within {timeout_seconds:g} s{said}"
+            said = f"; last output: {error.output.splitlines()[-1]}" if error.output else ""
+            return f"the probe guest hung: no result within {timeout_seconds:g} s{said}"
     if done.status == STATUS and TOKEN in done.stdout:
         return ""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    words = lines[-1].removeprefix(f"{qemu.PROGRAM}: ") if lines else "it said nothing"
+    words = lines[-1].removeprefix(f"{qemu.PROGRAM}: ") if lines else "no output"
     return f"QEMU {completed.ending(done.status)}: {words}"
 
 

@@ -112,8 +112,8 @@ def checked(command_line: str) -> str:
     size = len(command_line.encode())
     if size > LONGEST_BYTES:
         raise UserError(
-            f"the kernel's command line has {size} bytes; Linux reads {LONGEST_BYTES} of them",
-            hint="use shorter values of `command_line:` and of tunables with `parameter:`",
+            f"kernel command line has {size} bytes; Linux reads at most {LONGEST_BYTES}",
+            hint="shorten `command_line:` or the values of tunables with `parameter:`",
         )
     return command_line
 

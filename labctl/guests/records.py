@@ -71,7 +71,7 @@ def check_own(folder: Path) -> None:
         names = {""}
     if names and names.isdisjoint(_TRACES):
         raise UserError(
-            "holds what labctl did not make", where=str(folder), hint="move it elsewhere"
+            "contains files that labctl did not create", where=str(folder), hint="move it elsewhere"
         )
 
 

@@ -30,13 +30,13 @@ PROGRAMS_FOLDER = "/run/labctl"
 _LINK = "programs"
 _SHARED = re.compile(r"[a-zA-Z0-9_+ /.-]+")  # what vng takes in a path that it shares
 LIMITS = (
-    "the host's files are the guest's root, so what runs there is the host's own userland",
-    "the root is 9p, also where virtiofsd is installed: a program takes longer to start",
-    "the nodes' memory is shared with the host (memfd), whatever the guest asks for",
-    "udev and systemd-tmpfiles of the host run in the guest, if the host has them",
-    "vng's own settings (~/.config/virtme-ng) hold here too",
-    "kernels need virtio, 9p and overlayfs: guest/kconfig/virtme.config is added to theirs",
-    "a kernel without them ends without a word, or hangs without its root",
+    "the guest's root is the host's file system: guests run the host's programs",
+    "the root is 9p, even where virtiofsd is installed: programs start more slowly",
+    "the nodes' memory is always shared with the host (memfd), whatever lab.yaml says",
+    "udev and systemd-tmpfiles of the host run in the guest, if installed",
+    "vng's own settings (~/.config/virtme-ng) also apply",
+    "kernels need virtio, 9p and overlayfs: labctl adds guest/kconfig/virtme.config",
+    "a kernel without these options exits without a message, or hangs without its root",
 )
 _SECONDS = 60.0
 _COMMAND_LINE = f"oops=panic {FULL_CONSOLE} no_timer_check"
@@ -81,14 +81,14 @@ def argv(spec: GuestSpec) -> list[str]:
     try:
         said = proc.run(words, cwd=spec.folder, env=env, timeout_seconds=_SECONDS)
     except CommandError as error:
-        last = error.output.strip().splitlines()[-1:] or ["it said nothing"]
+        last = error.output.strip().splitlines()[-1:] or ["no output"]
         raise HostError(
-            f"vng refused to start {spec.name}: {last[0]}", hint=f"try it: {shlex.join(words)}"
+            f"vng refused to start {spec.name}: {last[0]}", hint=f"run: {shlex.join(words)}"
         ) from error
     lines = said.text.strip().splitlines()
     qemu_words = shlex.split(lines[-1]) if lines else []
     if not qemu_words or not Path(qemu_words[0]).name.startswith("qemu"):
-        raise HostError("vng printed no command line of QEMU", hint=f"try: {shlex.join(words)}")
+        raise HostError("vng printed no QEMU command line", hint=f"run: {shlex.join(words)}")
     if "-append" in qemu_words[:-1]:
         qemu.checked(qemu_words[qemu_words.index("-append") + 1])
     return qemu_words
@@ -104,7 +104,8 @@ def find() -> str:
     found = shutil.which(PROGRAM) or (str(beside) if os.access(beside, os.X_OK) else None)
     if found is None:
         raise HostError(
-            "vng is not installed", hint="`pip install virtme-ng`, or labctl with its extra virtme"
+            "vng is not installed",
+            hint="run `pip install virtme-ng`, or install labctl with the extra `virtme`",
         )
     return found
 

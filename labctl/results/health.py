@@ -79,7 +79,7 @@ def disturbance(load: Mapping[str, float], rule: HealthRule) -> str:
     if waited >= 100 * rule.disturbed_share:
         found.append(f"tasks waited for memory {waited:.0f} % of the time")
     if load.get("throttled_count", 0.0) > 0:
-        found.append("a core was slowed because it was hot")
+        found.append("a core was thermally throttled")
     return ", ".join(found)
 
 

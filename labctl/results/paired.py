@@ -66,7 +66,7 @@ def paired(d: Sequence[float], *, confidence: float, margin: float) -> Paired:
     Raises ValueError for no blocks.
     """
     if not d:
-        raise ValueError("no block has a pair")
+        raise ValueError("no block has a valid pair")
     values = sorted(d)  # so that the order of the blocks cannot move the last digit
     blocks = len(values)
     mean = math.fsum(values) / blocks

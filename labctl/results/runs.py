@@ -40,16 +40,16 @@ class RunFolder:
         try:
             data = json.loads((self.path / "run.json").read_bytes())
         except FileNotFoundError:
-            raise UserError("the run has no run.json: it never began", where=where) from None
+            raise UserError("run.json not found: the run never started", where=where) from None
         except OSError as error:
-            raise HostError(f"cannot be read: {error.strerror}", where=where) from error
+            raise HostError(f"cannot read file: {error.strerror}", where=where) from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"not JSON: {error}", where=where) from error
         if not isinstance(data, dict) or data.get("schema") != 1:
             raise UserError("not a run.json of schema 1", where=where)
         fault = record.fault(data)
         if fault is not None:
-            hint = "restore it from a copy, or remove the run's folder"
+            hint = "restore run.json from a copy, or remove the run's folder"
             raise UserError(f"not a run.json of schema 1: {fault}", where=where, hint=hint)
         return data
 
@@ -68,7 +68,7 @@ class RunFolder:
             files.replace(self.path / "run.json", text)
         except OSError as error:
             raise HostError(
-                f"run.json could not be written: {error.strerror or error}", where=str(self.path)
+                f"cannot write run.json: {error.strerror or error}", where=str(self.path)
             ) from error
 
 
@@ -95,7 +95,7 @@ def create(runs: Path, *, now: datetime | None = None) -> RunFolder:
             return RunFolder(path)
     except OSError as error:
         raise HostError(
-            f"the run's folder could not be made: {error.strerror or error}", where=str(runs)
+            f"cannot create the run folder: {error.strerror or error}", where=str(runs)
         ) from error
 
 
@@ -114,7 +114,7 @@ def resolve(runs: Path, name: str) -> RunFolder:
     """
     known = list_runs(runs)
     if not known:
-        raise UserError("there is no run yet", where=str(runs), hint="labctl run makes one")
+        raise UserError("no runs found", where=str(runs), hint="start one with `labctl run`")
     if name == "latest":
         return known[0]
     fitting = [run for run in known if run.id == name] or [
@@ -123,9 +123,9 @@ def resolve(runs: Path, name: str) -> RunFolder:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise UserError(f"{name!r} fits several runs: {_names(fitting)}", where=str(runs))
+        raise UserError(f"{name!r} is ambiguous: it matches {_names(fitting)}", where=str(runs))
     raise UserError(
-        f"no run is called {name!r}", where=str(runs), hint=f"there are: {_names(known)}"
+        f"run {name!r} not found", where=str(runs), hint=f"existing runs: {_names(known)}"
     )
 
 

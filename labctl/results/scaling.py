@@ -94,7 +94,7 @@ def fit(points: Mapping[int, float], *, axis: str = "max_active", kernel: str = 
     leaves. Raises ValueError for fewer than four levels.
     """
     if len(points) < MINIMUM_LEVELS:
-        raise ValueError(f"a curve needs {MINIMUM_LEVELS} levels, and has {len(points)}")
+        raise ValueError(f"expected at least {MINIMUM_LEVELS} levels, got {len(points)}")
     import numpy as np
     from scipy.optimize import curve_fit
     from scipy.stats import f as f_distribution

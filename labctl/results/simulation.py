@@ -110,7 +110,7 @@ def simulate(
     import numpy as np
 
     if runs < 2:
-        raise ValueError("fewer than two runs have no spread")
+        raise ValueError("expected at least 2 runs")
     for number, noise in enumerate(noises):
         for of_noise, design in enumerate(designs):
             draw = np.random.default_rng([seed, number, of_noise])

@@ -132,7 +132,7 @@ def roles(cells: Sequence[Cell], baseline: str) -> tuple[list[Cell], list[Cell],
 def _only(samples: Sequence[Sample], what: str, of: Callable[[Sample], str]) -> str:
     values = sorted({of(sample) for sample in samples})
     if len(values) > 1:
-        raise UserError(f"samples of more than one {what} in one table: {', '.join(values)}")
+        raise UserError(f"samples differ in {what}: {', '.join(values)}")
     return values[0] if values else ""
 
 

@@ -81,9 +81,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
-            raise ValueError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
+            raise ValueError(f"unknown status {self.status!r}, expected {', '.join(STATUSES)}")
         if self.status == "ok" and self.value is None:
-            raise ValueError("a sample that is ok has a value")
+            raise ValueError("value is missing, required with status ok")
 
     @property
     def key(self) -> Key:
@@ -97,7 +97,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return json.dumps(values, sort_keys=True, allow_nan=False, separators=(",", ":"))
         except (ValueError, TypeError) as error:
             raise BadOutput(
-                f"a sample holds what JSON cannot: {error}",
+                f"sample cannot be stored as JSON: {error}",
                 where=f"experiment {self.experiment}, cell {self.cell}, block {self.block}",
             ) from error
 
@@ -118,8 +118,8 @@ _TYPES: tuple[tuple[str, type], ...] = (
     *((name, str) for name in ("experiment", "kernel", "cell", "started_at", "disturbed")),
 )
 _HINT = (
-    "a run is read as a whole or not at all: restore the line, or delete it; "
-    "`labctl run --resume` measures again what is missing"
+    "restore the line or delete it, since damaged runs are not read in part; "
+    "`labctl run --resume` measures missing samples again"
 )
 
 
@@ -146,9 +146,9 @@ class Store:
             self._checked_bytes = lines.append(self.path, line, self._checked_bytes)
         except OSError as error:
             raise HostError(
-                f"a sample could not be written: {error.strerror or error}",
+                f"cannot write sample: {error.strerror or error}",
                 where=str(self.path),
-                hint="make room on the disk, then go on with labctl run --resume"
+                hint="free disk space, then continue with `labctl run --resume`"
                 if error.errno in (errno.ENOSPC, errno.EDQUOT)
                 else None,
             ) from error
@@ -180,24 +180,24 @@ class Store:
                     samples.append(sample)
                 if size < file.tell():
                     self.torn = (
-                        f"{self.path}:{len(samples) + 1}: the last line is torn "
-                        f"({file.tell() - size} bytes) and left out: its sample was being written "
-                        "when the run or the machine stopped"
+                        f"{self.path}:{len(samples) + 1}: last line is incomplete "
+                        f"({file.tell() - size} bytes) and ignored: the run or the machine "
+                        "stopped while writing it"
                     )
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise HostError(f"cannot be read: {error.strerror}", where=str(self.path)) from error
+            raise HostError(f"cannot read file: {error.strerror}", where=str(self.path)) from error
         return samples
 
     def _refuse_twice(self, samples: list[Sample], sample: Sample, number: int) -> NoReturn:
         first = next(n for n, each in enumerate(samples, start=1) if each.key == sample.key)
         raise UserError(
-            f"the same sample as in line {first}: experiment "
+            f"duplicate of the sample in line {first}: experiment "
             f"{sample.experiment}, block {sample.block}, cell {sample.cell}, "
             f"{'warm-up' if sample.warmup else 'repetition'} {sample.repetition}",
             where=f"{self.path}:{number}",
-            hint="nothing tells which is the true one, so the run is not read: delete one of them",
+            hint="delete one of the two lines: labctl cannot tell which is valid",
         )
 
     def keys(self) -> set[Key]:
@@ -221,24 +221,24 @@ def _parse_slowly(line: bytes, *, where: str) -> Sample:
     try:
         data = _DECODER.decode(line.decode())
         if not isinstance(data, dict):
-            raise ValueError("it is not a JSON object")
+            raise ValueError("not a JSON object")
         if data.get("schema") != SCHEMA:
-            raise ValueError(f"its schema is {data.get('schema')!r}, this labctl reads {SCHEMA}")
+            raise ValueError(f"schema: expected {SCHEMA}, got {data.get('schema')!r}")
         unknown = sorted(data.keys() - _FIELDS)
         if unknown:
             raise ValueError(f"unknown field {', '.join(unknown)}")
         for name, kind in _TYPES:
             if type(data.get(name, kind())) is not kind:
-                raise ValueError(f"{name} {data[name]!r} is not of type {kind.__name__}")
+                raise ValueError(f"{name}: expected {kind.__name__}, got {data[name]!r}")
         value = data.get("value")
         if value is not None and not _is_number(value):
-            raise ValueError(f"value {value!r} is not a number")
+            raise ValueError(f"value: expected a number, got {value!r}")
         if value is not None and value <= 0:
-            raise ValueError(f"value {value!r} is not above 0, so that it has no ratio")
+            raise ValueError(f"value: expected a number above 0, got {value!r}")
         sample = msgspec.convert(data, Sample)
         datetime.fromisoformat(sample.started_at)
     except (ValueError, msgspec.MsgspecError) as error:
-        raise UserError(f"this line is not a sample: {error}", where=where, hint=_HINT) from error
+        raise UserError(f"invalid sample: {error}", where=where, hint=_HINT) from error
     return sample
 
 
@@ -264,7 +264,7 @@ def _is_number(value: object) -> bool:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number")
+    raise ValueError(f"expected a number, got {constant}")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse)  # tells NaN by its name

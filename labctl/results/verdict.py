@@ -1,4 +1,4 @@
-"""The rule from p values to a word: faster, slower, same or undecided. Pure."""
+"""The rule that turns p values into a verdict: faster, slower, same or undecided. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from labctl.units import counted
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a verdict asks for; `margin` is the smallest change that matters, on the log scale.
+    """The thresholds of a verdict; `margin` is the minimum effect, on the log scale.
 
-    `metric` only chooses the words of reasons.
+    `metric` only affects the wording of reasons.
     """
 
     alpha: float
@@ -28,19 +28,19 @@ class Rule:
 
     @classmethod
     def of(cls, confidence: float, minimum_effect: float, metric: MetricKind = ELAPSED) -> Rule:
-        """Return the rule of a lab.yaml's `statistics`; 0.02 is an effect of 2 %."""
+        """Return the rule for the `statistics` of a lab.yaml; 0.02 is an effect of 2 %."""
         margin = math.log1p(minimum_effect)
         return cls(alpha=1 - confidence, confidence=confidence, margin=margin, metric=metric)
 
     @property
     def margin_text(self) -> str:
-        """The margin as people say it."""
+        """The margin in percent, for messages."""
         return f"{100 * math.expm1(self.margin):.3g} %"
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """A verdict; an undecided one has its reason and, where it helps, how many more blocks."""
+    """A verdict; if undecided, with the reason and, where more blocks help, their number."""
 
     verdict: Verdict
     reason: str = ""
@@ -57,15 +57,15 @@ def conclude(
     family: int,
     host_is_trusted: bool,
 ) -> Conclusion:
-    """Give the verdict on one cell.
+    """Return the verdict for one cell.
 
     `not_ok` counts the cell's samples that were not ok, and the crashes of its
-    kernel in other cells. A cell that failed can be slower, never faster or the
-    same; one whose series was not exercised, or on a host whose A/A control
-    differs, is undecided.
+    kernel in other cells. A cell with failures can be slower, but never faster or
+    same. A cell whose series was not exercised is undecided, as is every cell of a
+    host whose A/A control differs.
     """
     if missed := not_ok.get("not-exercised"):
-        reason = f"the series was not exercised in {counted(missed, 'sample')}"
+        reason = f"series not exercised in {counted(missed, 'sample')}"
         return Conclusion(Verdict.UNDECIDED, reason)
     said = word(result, p_beyond, rule)
     if failures(not_ok) and said is not Verdict.SLOWER:
@@ -74,32 +74,32 @@ def conclude(
     if result is None:
         return Conclusion(
             Verdict.UNDECIDED,
-            "no block has a good value of both it and its baseline",
+            "no block has valid values for the cell and its baseline",
             MINIMUM_BLOCKS,
         )
     more = more_blocks(result, alpha=rule.alpha, margin=rule.margin, family=family)
     if result.blocks < MINIMUM_BLOCKS:
         blocks = counted(result.blocks, "paired block")
-        reason = f"{blocks}, at least {MINIMUM_BLOCKS} are needed"
+        reason = f"{blocks}, needs at least {MINIMUM_BLOCKS}"
         return Conclusion(Verdict.UNDECIDED, reason, more)
     if said is not Verdict.UNDECIDED:
         if host_is_trusted:
             return Conclusion(said)
         return Conclusion(
             Verdict.UNDECIDED,
-            f"would be {rule.metric.spoken(said)}, but the A/A control differs too",
+            f"would be {rule.metric.spoken(said)}, but the A/A control also differs",
         )
     if p_corrected is not None and p_corrected <= rule.alpha:
-        reason = f"it differs, but not shown to be by more than {rule.margin_text}"
+        reason = f"differs, but not shown to differ by more than {rule.margin_text}"
     else:
-        reason = "the interval is too wide for a verdict"
+        reason = "interval too wide for a verdict"
     if more is None:
-        reason += f"; the effect is too near {rule.margin_text} to be decided by more blocks"
+        reason += f"; effect too close to {rule.margin_text}: more blocks would not decide it"
     return Conclusion(Verdict.UNDECIDED, reason, more)
 
 
 def word(result: Paired | None, p_beyond: float | None, rule: Rule) -> Verdict:
-    """Return what the tests say of a cell that did not fail."""
+    """Return the verdict of the tests alone, ignoring failures."""
     if result is None:
         return Verdict.UNDECIDED
     if p_beyond is not None and p_beyond <= rule.alpha:

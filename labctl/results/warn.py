@@ -1,4 +1,4 @@
-"""What a reader must know before believing a comparison, the worst first. Pure."""
+"""Warnings about the validity of a comparison, most severe first. Pure."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def warnings_of(
     rows: Sequence[Comparison],
     rule: Rule,
 ) -> tuple[str, ...]:
-    """Return one line each; `rows` are the verdicts on `others`, in their order."""
+    """Return one line per warning; `rows` are the comparisons of `others`, in the same order."""
     alpha, spoken = rule.alpha, rule.metric.spoken
     lines = _on_host(aa, spoken)
     for cell in (*baselines, *controls):
         lines += _on_failures(cell)
     for cell, row in zip(others, rows, strict=True):
         lines += _on_failures(cell)
-        # Of few blocks no sign flip is rare enough to contradict.
+        # With few blocks the smallest p of the sign-flip test is above alpha.
         could_flip = 2.0 ** (1 - row.blocks) <= alpha
         if row.verdict.is_difference and could_flip and (row.p_sign_flip or 0) > alpha:
             lines.append(
-                f"{cell.name} is {spoken(row.verdict)} by the t test, and by the sign-flip test it "
-                f"is not (p {row.p_sign_flip:.2g}): driven by a few blocks"
+                f"{cell.name} is {spoken(row.verdict)} by the t test but not by the sign-flip test "
+                f"(p {row.p_sign_flip:.2g}): driven by a few blocks"
             )
         if row.verdict == "undecided":
             needed = row.blocks_needed
@@ -42,8 +42,8 @@ def warnings_of(
             lines.append(f"{cell.name} is undecided: {row.reason}{more}")
         if _only_by_ranks(row, alpha, len(rows)):
             lines.append(
-                f"{cell.name} differs by Wilcoxon's signed-rank test (p {row.p_wilcoxon:.2g}), "
-                "and by the t test it does not: blocks that lie far out reduce its power"
+                f"{cell.name} differs by Wilcoxon's signed-rank test (p {row.p_wilcoxon:.2g}) "
+                "but not by the t test: outlying blocks reduce the t test's power"
             )
     lines += _on_crashes(baselines, others)
     for cell in (*baselines, *controls, *others):
@@ -54,21 +54,21 @@ def warnings_of(
 
 
 def _only_by_ranks(row: Comparison, alpha: float, rows: int) -> bool:
-    """Whether Wilcoxon's test sees a difference and the t test sees none."""
+    """Whether Wilcoxon's test shows a difference and the t test does not."""
     t_sees_it = row.p_corrected is not None and row.p_corrected <= alpha
     return row.verdict == "undecided" and not t_sees_it and (row.p_wilcoxon or 1) <= alpha / rows
 
 
 def _on_host(aa: Comparison | None, spoken: Callable[[str], str]) -> list[str]:
     if aa is None:
-        return ["there is no A/A control: nothing shows that this host measures the same twice"]
+        return ["no A/A control: the repeatability of this host was not tested"]
     if not aa.verdict.is_difference or aa.ratio is None or aa.ci is None:
         return []
     low, high = aa.ci
     return [
         "this host cannot be trusted today: the baseline differs from itself (A/A control "
         f"{spoken(aa.verdict)}, ratio {aa.ratio:.3g}, interval {low:.3g} to {high:.3g}); "
-        "no verdict of this experiment is valid"
+        "all verdicts of this experiment are invalid"
     ]
 
 
@@ -83,7 +83,7 @@ def _on_failures(cell: Cell) -> list[str]:
 
 
 def _on_crashes(baselines: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
-    """Compare how often kernels crashed: who leaves the crashed boots out compares survivors."""
+    """Compare crash rates, because timings exclude crashed boots (survivorship bias)."""
     if not any(crashes(others).values()):
         return []
     base, of_base = crashed_boots(baselines)
@@ -96,8 +96,8 @@ def _on_crashes(baselines: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
 
         p = fisher_exact([[crashed, boots - crashed], [base, of_base - base]]).pvalue
         lines.append(
-            f"{kernel}: {crashed} of {counted(boots, 'boot')} crashed, {base} of {of_base} of the "
-            f"baseline's (Fisher's exact test: p {p:.2g})"
+            f"{kernel}: {crashed} of {counted(boots, 'boot')} crashed, baseline: {base} of "
+            f"{of_base} (Fisher's exact test: p {p:.2g})"
         )
     return lines
 
@@ -107,20 +107,20 @@ def _on_outliers(cell: Cell) -> list[str]:
     if not found:
         return []
     worst = sorted(found, key=lambda each: -abs(math.log(each[1])))[:_NAMED_OUTLIERS]
-    named = ", ".join(f"block {block}: {factor:.2g} times" for block, factor in sorted(worst))
+    named = ", ".join(
+        f"block {block}: {factor:.2g} times the median" for block, factor in sorted(worst)
+    )
     more = f", and {len(found) - len(worst)} more" if len(found) > len(worst) else ""
-    is_one = len(found) == 1
-    lie, they, their = ("lies", "it counts", "its") if is_one else ("lie", "they count", "their")
     return [
-        f"{cell.name}: {len(found)} of {cell.count(primary)} repetitions {lie} far from its median "
-        f"({named}{more}); {they}, within the median of {their} block"
+        f"{cell.name}: {counted(len(found), 'outlier')} in {cell.count(primary)} repetitions "
+        f"({named}{more}); outliers count within their block's median"
     ]
 
 
 def _on_pairs(cell: Cell, base: Cell | None) -> list[str]:
     if base is None:
-        return [f"{cell.name} has no baseline of the same workload parameters"]
-    # A cell that has ended is no longer visited, and lacks no block.
+        return [f"{cell.name} has no baseline with the same workload parameters"]
+    # A cell that has ended is not measured in later blocks, so it misses none of them.
     last = max(cell.seen_blocks, default=math.inf)
     seen = {block for block in cell.seen_blocks | base.seen_blocks if block <= last}
     dropped = sorted(seen - (cell.logs(primary).keys() & base.logs(primary).keys()))
@@ -129,6 +129,6 @@ def _on_pairs(cell: Cell, base: Cell | None) -> list[str]:
     numbers = ", ".join(str(block) for block in dropped)
     blocks = "block" if len(dropped) == 1 else "blocks"
     return [
-        f"{cell.name}: {len(dropped)} of {counted(len(seen), 'block')} dropped, without a good "
-        f"value of it or of its baseline ({blocks} {numbers})"
+        f"{cell.name}: {len(dropped)} of {counted(len(seen), 'block')} dropped: no valid value for "
+        f"the cell or its baseline ({blocks} {numbers})"
     ]

@@ -81,7 +81,7 @@ class TargetBoot:
         boot = self._machine.boot()
         if boot.id != self.boot_id:
             raise GuestLost(
-                f"the machine rebooted by itself, and runs {boot.release} now",
+                f"target rebooted unexpectedly; it now runs kernel {boot.release}",
                 where=self._machine.name,
             )
 

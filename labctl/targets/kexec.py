@@ -56,11 +56,11 @@ def fault(before: Boot, after: Boot, image_hash: str, release: str) -> str | Non
     """Return why `after` is not the boot that was asked for, None if it is."""
     if after.token != token_of(image_hash):
         return (
-            f"came back with {after.release} and not with the kernel that it was given: "
-            "that one panicked or was reset, and the machine fell back"
+            f"came back with {after.release} instead of the lab's kernel: the lab's kernel "
+            "panicked or was reset, and the target fell back to its own"
         )
     if after.id == before.id:
         return "did not change its kernel"
     if release and after.release != release:
-        return f"runs {after.release}, and the image that it was given is {release}"
+        return f"runs the wrong kernel: expected {release}, got {after.release}"
     return None

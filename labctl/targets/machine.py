@@ -139,15 +139,15 @@ class TargetMachine:
             user = self.run(["id", "-u"], timeout_seconds=_COMMAND_SECONDS).text.strip()
         except GuestError as error:
             raise HostError(
-                f"the target {self.name} cannot be used: {error.what}",
+                f"target {self.name} is not usable: {error.what}",
                 where=self.target.host,
                 hint=error.hint,
             ) from error
         if user != "0":
             raise HostError(
-                f"the target {self.name} is reached as a user who cannot change its kernel",
+                f"target {self.name}: the SSH user cannot change the kernel",
                 where=self.target.host,
-                hint="only root can: `user: root`",
+                hint="log in as root: set `user: root`",
             )
         machine = found.get("/etc/machine-id", "").strip() or self.target.host
         cpus = found.get("/proc/cpuinfo", "")
@@ -207,7 +207,7 @@ class TargetMachine:
         after = self._next_boot(before, deadline_seconds)
         wrong = kexec.fault(before, after, image.hash, image.release)
         if wrong is not None:
-            raise BootFailed(f"the machine {wrong}", where=self.name)
+            raise BootFailed(f"target {wrong}", where=self.name)
         with self._booting():
             self._furnish()
         return after
@@ -226,7 +226,7 @@ class TargetMachine:
             self._leave("reboot", "reboot")
         after = self._next_boot(boot, self.target.boot_timeout)
         if after.token is not None:
-            raise BootFailed("the machine keeps the lab's kernel", where=self.name)
+            raise BootFailed("target still runs the lab's kernel after reboot", where=self.name)
         self._changed = False
 
     @contextlib.contextmanager
@@ -255,7 +255,7 @@ class TargetMachine:
         if outcome.status != 0:
             why = outcome.stderr.decode("utf-8", "replace").strip()
             raise BootFailed(
-                f"the machine does not take the image: {why}",
+                f"target rejected the image: {why}",
                 where=self.name,
                 hint="its kernel needs CONFIG_KEXEC_FILE, no lockdown, and no other image loaded",
             )
@@ -269,7 +269,7 @@ class TargetMachine:
     def _check(self, remote: str, local: Path) -> None:
         said = self._use().run(["sha256sum", remote], _COMMAND_SECONDS).text.split(" ")[0]
         if said != hashlib.sha256(local.read_bytes()).hexdigest():
-            raise BootFailed(f"{local.name} did not arrive as it is", where=self.name)
+            raise BootFailed(f"{local.name}: checksum mismatch after transfer", where=self.name)
 
     def _leave(self, systemd: str, own: str) -> None:
         """Let the machine go down a moment after the command that asked for it has ended."""
@@ -279,7 +279,7 @@ class TargetMachine:
 
     def _next_boot(self, before: Boot, deadline_seconds: float) -> Boot:
         deadline = time.monotonic() + deadline_seconds
-        last = "it still runs the old kernel"
+        last = "still running the old kernel"
         while time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
             try:
@@ -293,9 +293,9 @@ class TargetMachine:
                     return boot
             self.hang_up()
         raise BootFailed(
-            f"the machine did not come back within {deadline_seconds:g} s: {last}",
+            f"target did not come back within {deadline_seconds:g} s: {last}",
             where=self.name,
-            hint="reset it: its boot loader starts its own kernel",
+            hint="reset the target: its boot loader starts its own kernel",
         )
 
     def _furnish(self) -> None:
@@ -305,7 +305,7 @@ class TargetMachine:
         mount = "mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug"
         outcome = self._use().run(mount, _COMMAND_SECONDS)
         if outcome.status != 0:
-            raise KnobRefused("debugfs cannot be mounted", where=self.name)
+            raise KnobRefused("cannot mount debugfs", where=self.name)
 
 
 def describe_start(target: Target, image: str) -> str:

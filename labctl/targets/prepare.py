@@ -35,9 +35,9 @@ def prepare_target(
     foreign = [name for name in kernels if lab.kernels[name].arch != X86_64.name]
     if foreign:
         raise UserError(
-            f"targets are machines of {X86_64.name}, and the kernel {foreign[0]} is of "
-            f"{lab.kernels[foreign[0]].arch}",
-            hint="measure it in guests: without `target:` and --target",
+            f"kernel {foreign[0]} is {lab.kernels[foreign[0]].arch}, but targets must be "
+            f"{X86_64.name}",
+            hint="measure it in guests: remove `target:` and --target",
         )
     tools = Tools(
         kexec=initramfs.program(lab.state, "kexec"),

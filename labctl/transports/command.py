@@ -31,11 +31,11 @@ def words_of(command: Command) -> tuple[str, list[bytes]]:
     text = command if isinstance(command, str) else shlex.join(argv)
     words = [os.fsencode(word) for word in argv]
     if not words or not words[0]:
-        raise UserError("an empty command cannot be run in a guest")
+        raise UserError("guest command is empty")
     if any(b"\0" in word for word in words):
-        raise UserError("a word of a guest's command must not hold a NUL byte")
+        raise UserError("guest command contains a NUL byte")
     if sum(len(word) + 1 for word in words) > _LARGEST_ARGV_BYTES:
-        raise UserError("a guest's command is longer than 1 MiB", hint="pass it as stdin")
+        raise UserError("guest command is longer than 1 MiB", hint="pass it as stdin")
     return text, words
 
 
@@ -68,7 +68,7 @@ def get_file(run: Run, remote: str, where: str) -> bytes:
     try:
         return gzip.decompress(outcome.stdout)
     except (OSError, EOFError, zlib.error) as error:
-        raise GuestLost(f"{remote} did not arrive whole", where=where) from error
+        raise GuestLost(f"{remote}: incomplete transfer", where=where) from error
 
 
 def _check(outcome: Outcome, verb: str, remote: str, where: str) -> None:

@@ -13,8 +13,8 @@ SECONDS = 20.0
 # apart by NUL, which neither holds.
 _SCRIPT = r"""
 w() {
-  [ -e "$1" ] || { echo "$1: there is no such file" >&2; exit 9; }
-  printf '%s\n' "$2" > "$1" || { echo "$1 does not take '$2'" >&2; exit 9; }
+  [ -e "$1" ] || { echo "$1: no such file" >&2; exit 9; }
+  printf '%s\n' "$2" > "$1" || { echo "$1 rejected '$2'" >&2; exit 9; }
 }
 r() { [ -r "$1" ] && printf '\0%s\0' "$1" && tr '\0' ' ' < "$1"; }
 """
@@ -35,6 +35,6 @@ def answer(outcome: Outcome, where: str) -> dict[str, str]:
     """
     if outcome.status != 0:
         reason = outcome.stderr.decode("utf-8", "replace").strip()
-        raise KnobRefused(reason or "a file does not take its value", where=where)
+        raise KnobRefused(reason or "a file rejected its value", where=where)
     words = outcome.stdout.decode("utf-8", "replace").split("\0")[1:]
     return dict(zip(words[::2], words[1::2], strict=True))

@@ -135,7 +135,7 @@ class SerialTransport:
         # An end that is heard leaves the line clean; otherwise the next greeting cleans it.
         self._greeted = self._converse(stream, reply, deadline)
         raise DeadlineExceeded(
-            f"`{reply.command}` ran longer than {timeout_seconds:g} s and was killed",
+            f"`{reply.command}` timed out after {timeout_seconds:g} s and was killed",
             where=str(self._path),
         )
 
@@ -143,7 +143,7 @@ class SerialTransport:
         """Send and receive until the command's end (True) or `deadline` (False)."""
         for frame in self._frames_until(deadline, stream):
             if frame is None or frame.type is FrameType.DAMAGED:
-                raise self._lost(f"a frame of `{reply.command}` was damaged: wrong checksum")
+                raise self._lost(f"damaged frame of `{reply.command}`: wrong checksum")
             if frame.id != stream.request:
                 continue
             if frame.type is FrameType.TAKEN:
@@ -162,7 +162,7 @@ class SerialTransport:
         try:
             line = sockets.connect(self._path, deadline, meanwhile=self._alive, until_served=True)
         except OSError as error:
-            raise self._lost(f"its command port is closed: {error.strerror}") from error
+            raise self._lost(f"command port closed: {error.strerror}") from error
         self._socket = line
         self._reader = frames.Reader()
         self._line = fdpexpect.fdspawn(line, maxread=_READ_BYTES, use_poll=True)
@@ -188,9 +188,10 @@ class SerialTransport:
             now = time.monotonic()
             if now - self._last_byte_seconds >= self._silence_seconds:
                 raise GuestHung(
-                    f"the guest said nothing for {self._silence_seconds:g} s",
+                    f"no response for {self._silence_seconds:g} s",
                     where=str(self._path),
-                    hint="it hangs, it is paused, or another labctl holds its command port",
+                    hint="the guest hangs or is paused, or another labctl process holds its "
+                    "command port",
                 )
             if now >= deadline:
                 return
@@ -202,7 +203,7 @@ class SerialTransport:
         """
         line = self._line
         if line is None:
-            raise self._lost("its command port is closed")
+            raise self._lost("command port closed")
         poll = select.poll()
         poll.register(line.child_fd, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
         if source is not None:
@@ -222,7 +223,7 @@ class SerialTransport:
             pass
         except (pexpect.EOF, OSError) as error:
             self.close()
-            raise self._lost("its command port was closed: QEMU ended") from error
+            raise self._lost("command port closed: QEMU exited") from error
         return b""
 
     def _lost(self, what: str) -> GuestLost:
@@ -257,7 +258,7 @@ class _Reply:
         stdout, stderr = (b"".join(pieces) for pieces in self._output.values())
         end = self._end
         if (end.stdout_bytes, end.stderr_bytes) != tuple(self._bytes.values()):
-            raise GuestLost(f"the output of `{self.command}` did not arrive whole", where=where)
+            raise GuestLost(f"output of `{self.command}` is incomplete", where=where)
         return Outcome(self.command, end.status, stdout, stderr, end.nanoseconds / 1e9)
 
 

@@ -152,7 +152,7 @@ class Reply:
         if self.group is None or not ends:
             said = errors.decode("utf-8", "replace").strip()
             why = f": {said}" if said and self.group is None else ""
-            raise GuestLost(f"the end of `{self.request.text}` was not heard{why}", where=where)
+            raise GuestLost(f"no exit status received from `{self.request.text}`{why}", where=where)
         end = ends[-1]
         return Outcome(
             command=self.request.text,

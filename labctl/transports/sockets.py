@@ -29,8 +29,8 @@ def connect(
     """
     if len(os.fsencode(path)) > _LONGEST_PATH_BYTES:
         raise HostError(
-            f"the path of the socket {path} is longer than a socket's may be",
-            hint="use a lab in a folder with a shorter path",
+            f"socket path too long (at most {_LONGEST_PATH_BYTES} bytes): {path}",
+            hint="move the lab to a folder with a shorter path",
         )
     line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     line.setblocking(False)

@@ -59,7 +59,7 @@ class Source:
         except BlockingIOError:
             return
         except OSError as error:
-            raise UserError(f"standard input cannot be read: {error.strerror}") from error
+            raise UserError(f"cannot read standard input: {error.strerror}") from error
         self._is_open = bool(data)
         self._data = memoryview(data)
 

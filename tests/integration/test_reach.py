@@ -141,7 +141,7 @@ def test_a_machine_changes_its_kernel_and_gets_its_own_back(box, ready, lab_in, 
             assert "labctl.image" in (tmp_path / "dmesg.txt").read_text()
         with (
             TargetBoot(machine, images["broken"], "", tmp_path / "broken.txt") as broken,
-            pytest.raises(BootFailed, match="the machine fell back"),
+            pytest.raises(BootFailed, match="the target fell back"),
         ):
             broken.wait_ready(BOOT_SECONDS)
         assert "kernel BUG at init/main.c" in box.text()

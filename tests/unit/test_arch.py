@@ -164,7 +164,7 @@ def test_a_target_takes_no_kernel_of_another_architecture(lab_of):
     more = "targets: {box: {kind: ssh, host: nowhere.invalid}}\n"
     lab = lab_of(f"defaults: {{arch: arm64}}\n{more}")
     with (
-        pytest.raises(UserError, match="targets are machines of x86_64"),
+        pytest.raises(UserError, match="targets must be x86_64"),
         prepare_target(lab, lab.targets["box"], ["stock"], lambda _: None),
     ):
         pass
@@ -407,7 +407,10 @@ def test_the_applets_of_a_busybox_are_read_as_it_lists_them_itself():
 @pytest.mark.usefixtures("no_tools")
 @pytest.mark.parametrize(
     ("machine", "more", "told"),
-    [(62, b"", "no program of arm64"), (183, b"/lib/ld-linux-aarch64.so.1", "not linked static")],
+    [
+        (62, b"", "not an arm64 executable"),
+        (183, b"/lib/ld-linux-aarch64.so.1", "not statically linked"),
+    ],
 )
 def test_a_busybox_that_would_not_run_in_the_guest_is_refused(tools, machine, more, told):
     elf = b"\x7fELF" + b"\0" * 14 + machine.to_bytes(2, "little") + more

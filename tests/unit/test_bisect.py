@@ -112,7 +112,7 @@ def test_something_that_became_faster_is_found_too(tmp_path):
 def test_ends_that_do_not_differ_are_told(tmp_path):
     answer = FakeSteps(tmp_path, STEPS + 1).bisect(blocks_max=8)
     assert answer.step is None
-    assert "not shown to differ" in answer.problem
+    assert "no difference above" in answer.problem
     assert "not found" in bisected.terminal(answer.document())
 
 
@@ -139,7 +139,7 @@ def test_a_step_whose_guests_panic_is_passed_over(tmp_path):
     )
     answer = fake.bisect()
     assert answer.step == 5
-    assert answer.decisions[1].why == "its guests failed"
+    assert answer.decisions[1].why == "guests failed"
 
 
 def test_a_step_in_the_middle_of_both_ends_is_not_guessed(tmp_path):
@@ -147,13 +147,13 @@ def test_a_step_in_the_middle_of_both_ends_is_not_guessed(tmp_path):
     fake.world.speeds["patched.step3"] = (1 / 1.2) ** 0.5
     answer = fake.bisect(blocks_max=6)
     assert answer.step is None
-    assert "did not decide" in answer.problem
+    assert "undecided after" in answer.problem
 
 
 def test_steps_that_are_none_are_told(tmp_path):
     lab = FakeSteps(tmp_path, 5).lab
     for good, bad in ((7, None), (3, 3), (0, 8)):
-        with pytest.raises(UserError, match="no steps of patched"):
+        with pytest.raises(UserError, match="invalid steps of patched"):
             begin(lab, "patched", good=good, bad=bad, risk=0.05, what="e")
     with pytest.raises(UserError, match="no series"):
         begin(lab, "stock", good=0, bad=None, risk=0.05, what="e")

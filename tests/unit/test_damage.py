@@ -64,33 +64,36 @@ def test_a_torn_last_line_is_told_and_the_rest_is_used(run, labctl):
     run.store.path.write_bytes(whole[:-40])
     status, out, err = labctl("report", "--format", "markdown")
     assert (status, err) == (0, "")
-    assert "samples.jsonl:24: the last line is torn" in out
+    assert "samples.jsonl:24: last line is incomplete" in out
     _, out, _ = labctl("report", "--json")
     content = json.loads(out)
-    assert "torn" in content["notes"][0]
+    assert "incomplete" in content["notes"][0]
     (patched,) = [c for c in content["experiments"][0]["cells"] if c["kernel"] == "parallel-free"]
     assert (patched["blocks"], patched["verdict"]) == (7, "faster")
     for words in (("report", "--format", "html"), ("report", "--format", "cover-letter")):
-        assert "torn" in " ".join(labctl(*words)[1].split())
+        assert "incomplete" in " ".join(labctl(*words)[1].split())
     status, out, err = labctl("export", "--format", "csv")
     assert status == 0
-    assert "samples.jsonl:24: the last line is torn" in err
+    assert "samples.jsonl:24: last line is incomplete" in err
     assert len(out.splitlines()) == 1 + 23
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda line: line[:-40], "this line is not a sample"),
-        (lambda line: edit(line, schema=2), "its schema is 2, this labctl reads 1"),
-        (lambda line: re.sub('"value":[0-9.]+', '"value":NaN', line), "NaN is not a number"),
-        (lambda line: re.sub('"value":[0-9.]+', '"value":1e999', line), "inf is not a number"),
-        (lambda line: edit(line, value=-1.5), "value -1.5 is not above 0"),
-        (lambda line: edit(line, block="3"), "block '3' is not of type int"),
-        (lambda line: edit(line, load=[]), "load [] is not of type dict"),
+        (lambda line: line[:-40], "invalid sample"),
+        (lambda line: edit(line, schema=2), "schema: expected 1, got 2"),
+        (lambda line: re.sub('"value":[0-9.]+', '"value":NaN', line), "expected a number, got NaN"),
+        (
+            lambda line: re.sub('"value":[0-9.]+', '"value":1e999', line),
+            "value: expected a number, got inf",
+        ),
+        (lambda line: edit(line, value=-1.5), "value: expected a number above 0, got -1.5"),
+        (lambda line: edit(line, block="3"), "block: expected int, got '3'"),
+        (lambda line: edit(line, load=[]), "load: expected dict, got []"),
         (lambda line: edit(line, started_at="yesterday"), "yesterday"),
-        (lambda line: edit(line, block=0, repetition=0), "the same sample as in line 1"),
-        (lambda line: "\0" * 20, "this line is not a sample"),
+        (lambda line: edit(line, block=0, repetition=0), "duplicate of the sample in line 1"),
+        (lambda line: "\0" * 20, "invalid sample"),
     ],
 )
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_kvm_that_hangs_is_told_as_exactly_that(examine, monkeypatch):
     monkeypatch.setenv("FAKE_KVM", "exec sleep 60")
     kvm = examine(probe_seconds=0.5)["kvm"]
     assert kvm.status == "warn"
-    assert "can be opened, but a probe guest hangs" in kvm.what
+    assert "can be opened, but the probe guest hung" in kvm.what
     assert "0.5 s" in kvm.what
 
 
@@ -332,7 +332,7 @@ def test_nodes_of_the_host_that_are_not_used_are_pointed_out(examine, lab_of, tm
 def test_a_placement_that_this_host_does_not_have_fails(examine, lab_of, tmp_path):
     found = examine(lab=lab_of(pin=(0, 99)))["placement"]
     assert (found.status, found.what) == (
-        "fail", "guests.numa4.pin: this host has no CPU 99 that labctl may use"
+        "fail", "guests.numa4.pin: host CPU 99 is not available to labctl"
     )  # fmt: skip
     small = give_host(tmp_path / "host", nodes=2, available_gib=20)
     found = examine(small, lab=lab_of(host_nodes=(1,)))["placement"]

@@ -19,7 +19,7 @@ from labctl.results.failures import failures_of
 from labctl.results.stats import compare
 from labctl.transports import Outcome
 
-GONE = "the workload ended with status 127: sh: nope: not found"
+GONE = "workload exited with status 127: sh: nope: not found"
 WHERE = "guests/smoke-000-x/console.log"
 
 

@@ -369,7 +369,7 @@ def test_a_folder_that_is_no_guests_is_not_removed_for_one(fleet, tmp_path, star
     (theirs / "stock").mkdir(parents=True)
     (theirs / "stock" / "disk.img").write_text("x")
     fleet.folder.symlink_to(theirs)
-    with pytest.raises(UserError, match="did not make"):
+    with pytest.raises(UserError, match="did not create"):
         start(fleet)
     assert (theirs / "stock" / "disk.img").exists()
     assert not qemus(fleet)

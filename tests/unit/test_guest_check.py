@@ -44,7 +44,7 @@ def test_a_complaint_is_told_once_however_many_were_before(guest):
 
 def test_a_guest_that_boots_again_is_lost(guest):
     say(guest, FIRST + READY + FIRST)
-    with pytest.raises(GuestLost, match=r"booted again: .* Linux version 6\.1\.192"):
+    with pytest.raises(GuestLost, match=r"guest rebooted: .* Linux version 6\.1\.192"):
         guest.check()
 
 

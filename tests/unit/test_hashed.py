@@ -69,5 +69,5 @@ def test_a_run_goes_on_only_with_the_guest_programs_that_it_began_with():
     record |= {"initramfs": "before", "host": {"id": "h"}}
     folder = SimpleNamespace(id="r", path=Path("runs/r"))
     session._check_unchanged(folder, record, dict(record))
-    with pytest.raises(UserError, match="initramfs changed since the run r began"):
+    with pytest.raises(UserError, match="initramfs changed since run r started"):
         session._check_unchanged(folder, record, record | {"initramfs": "now"})

@@ -41,7 +41,7 @@ CALM = {
         ({"busy_seconds": 9.05}, "other processes used 20 % of the CPU time"),
         ({"steal_seconds": 1.05}, "the hypervisor took 10 % of the CPU time"),
         ({"memory_pressure_seconds": 0.5}, "tasks waited for memory 10 % of the time"),
-        ({"throttled_count": 1.0}, "a core was slowed because it was hot"),
+        ({"throttled_count": 1.0}, "a core was thermally throttled"),
         ({"cpu_pressure_seconds": 5.0}, ""),  # its own guest's four CPUs on two cores
         ({"busy_seconds": 6.9}, ""),  # counters in ticks do not fit exactly
     ],

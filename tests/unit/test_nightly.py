@@ -232,7 +232,7 @@ def test_a_budget_that_is_spent_ends_the_night_with_what_there_is(fake):
 
 
 def test_a_night_without_time_for_a_block_is_no_night(fake):
-    with pytest.raises(HostError, match="before its first block"):
+    with pytest.raises(HostError, match="before the first block"):
         fake.night(budget=1)
     assert nights.read(fake.history) == []
 

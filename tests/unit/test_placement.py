@@ -75,20 +75,22 @@ def test_cpus_that_are_named_are_taken_in_turn(host):
 
 
 def test_what_the_host_lacks_is_the_users_mistake(host):
-    with pytest.raises(UserError, match="no CPU 99") as caught:
+    with pytest.raises(UserError, match="CPU 99 is not available") as caught:
         place("big", with_(pin=[0, 99]), host)
     assert caught.value.where == "guests.big.pin"
-    with pytest.raises(UserError, match="no node 7"):
+    with pytest.raises(UserError, match="node 7 is not available"):
         place("big", with_(host_nodes=[7]), host)
 
 
 def test_memory_is_counted_where_it_comes_from(host):
     three = Need("e", "g", 3, GUEST)
     assert shortage(three, host, ()) == ""
-    assert "needs 20.0 GiB for its 5 guests, and 16.0 GiB are free" in shortage(
+    assert "needs 20.0 GiB for its 5 guests, but only 16.0 GiB are free" in shortage(
         Need("e", "g", 5, GUEST), host, ()
     )
-    assert "12.0 GiB of host node 1, and 8.0 GiB are free" in shortage(three, host, (1, 1, 1, 1))
+    assert "12.0 GiB of host node 1, but only 8.0 GiB are free" in shortage(
+        three, host, (1, 1, 1, 1)
+    )
     assert shortage(three, host, (0, 1, 0, 1)) == ""
 
 
@@ -98,7 +100,7 @@ def test_hugepages_are_counted_by_their_pool(host):
     assert "2048 pages of 2MiB" in shortage(replace(huge, guests=2), host, ())
     assert "host node 0" in shortage(huge, host, (0, 0, 0, 0))
     giant = Need("e", "g", 1, with_(hugepages=GIB))
-    assert "and 0 pages of 1GiB are free" in shortage(giant, host, ())
+    assert "but only 0 pages of 1GiB are free" in shortage(giant, host, ())
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def test_threads_are_pinned_and_the_others_kept_off(sleepers):
 
 
 def test_a_cpu_that_is_not_there_is_told(sleepers):
-    with pytest.raises(HostError, match="cannot be pinned") as caught:
+    with pytest.raises(HostError, match="cannot pin") as caught:
         pin(sleepers, Placement((4000, 4000)), "guest")
     assert "pin: none" in caught.value.hint
 

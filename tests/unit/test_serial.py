@@ -508,7 +508,7 @@ def test_input_of_a_descriptor_arrives_whole(transport: SerialTransport, tmp_pat
 
 def test_input_that_cannot_be_read_is_the_users(transport: SerialTransport, tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY)
-    with pytest.raises(UserError, match="standard input cannot be read"):
+    with pytest.raises(UserError, match="cannot read standard input"):
         transport.run(["cat"], SECONDS, folder)
     os.close(folder)
     assert transport.run("echo next", SECONDS).stdout == b"next\n"

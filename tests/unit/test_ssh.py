@@ -207,7 +207,7 @@ def test_a_connection_that_breaks_is_told_and_its_command_ended_by_the_next(
     pid = tmp_path / "pid"
     cut = threading.Thread(target=lambda: (wait_until(pid.exists), server.drop()))
     cut.start()
-    with pytest.raises(GuestLost, match=r"not heard|broke"):
+    with pytest.raises(GuestLost, match=r"no exit status|connection lost"):
         transport.run(f"echo $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 1000", SECONDS)
     cut.join(60)
     left = int(pid.read_text())
@@ -278,7 +278,7 @@ def test_nobody_listens(keys: Path) -> None:
     where = address(server, keys)
     server.close()
     transport = SshTransport(where, alive=fine, owner="x", connect_seconds=0.3)
-    with pytest.raises(GuestLost, match="no SSH connection"):
+    with pytest.raises(GuestLost, match="cannot connect by SSH"):
         transport.run(["true"], SECONDS)
 
 
@@ -304,12 +304,12 @@ def test_another_host_key_is_refused_and_nothing_is_run(plain: Server, keys: Pat
     import paramiko
 
     other = public(paramiko.Ed25519Key.from_private_key_file(str(keys / "other")))
-    with pytest.raises(GuestLost, match="another host key"):
+    with pytest.raises(GuestLost, match="host key mismatch"):
         attempt(address(plain, keys, host_key=other))
 
 
 def test_another_client_is_not_let_in(plain: Server, keys: Path) -> None:
-    with pytest.raises(GuestLost, match="does not let us in"):
+    with pytest.raises(GuestLost, match="authentication failed"):
         attempt(address(plain, keys, key=keys / "other"))
 
 
@@ -319,7 +319,7 @@ def test_known_hosts_decide_where_no_key_is_given(
     known = tmp_path / "known_hosts"
     known.write_text("")
     where = address(plain, keys, host_key=None, known_hosts=known)
-    with pytest.raises(HostError, match="not known"):
+    with pytest.raises(HostError, match="unknown host key"):
         attempt(where)
     known.write_text(f"[127.0.0.1]:{plain.port} {public(plain.host_key)}\n")
     attempt(where)

@@ -92,19 +92,19 @@ def edit(line, **changes):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda line: line[:40], "not a sample"),
+        (lambda line: line[:40], "invalid sample"),
         (lambda line: edit(line, status="great"), "great"),
-        (lambda line: edit(line, schema=2), "schema is 2"),
+        (lambda line: edit(line, schema=2), "schema: expected 1, got 2"),
         (lambda line: edit(line, colour="red"), "colour"),
         (lambda line: edit(line, value="1.0"), "'1.0'"),
-        (lambda line: edit(line, value=None), "has a value"),
-        (lambda line: edit(line, value=-1.0), "not above 0"),
-        (lambda line: edit(line, value=0), "not above 0"),
+        (lambda line: edit(line, value=None), "value is missing"),
+        (lambda line: edit(line, value=-1.0), "above 0, got -1.0"),
+        (lambda line: edit(line, value=0), "above 0, got 0"),
         (lambda line: line.replace('"value":1.0', '"value":NaN'), "NaN"),
         (lambda line: edit(line, block="1"), "block"),
         (lambda line: edit(line, counters={"handovers": "x"}), "counters"),
         (lambda line: line.replace('"value":1.0', '"value":-Infinity'), "-Infinity"),
-        (lambda line: line.replace('"value":1.0', '"value":1e999'), "inf is not a number"),
+        (lambda line: line.replace('"value":1.0', '"value":1e999'), "got inf"),
         (lambda line: "[]", "object"),
         (lambda line: '{"schema":1}', "run"),
     ],
@@ -288,13 +288,13 @@ def test_a_run_is_named_by_id_or_by_a_prefix_of_its_own(tmp_path):
     assert "20261124-015501-3fa2" in str(caught.value)
     assert "20261124-015502-0000" in str(caught.value)
     for unknown in ("1999", "", "../x"):
-        with pytest.raises(UserError, match="no run is called") as caught:
+        with pytest.raises(UserError, match="not found") as caught:
             runs.resolve(tmp_path, unknown)
         assert "20261124-015501-3fa2" in str(caught.value)
 
 
 def test_no_runs_at_all_is_said(tmp_path):
-    with pytest.raises(UserError, match="no run yet"):
+    with pytest.raises(UserError, match="no runs found"):
         runs.resolve(tmp_path / "runs", "latest")
 
 

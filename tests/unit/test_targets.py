@@ -67,7 +67,7 @@ class Machine:
     def run(self, command, timeout_seconds, stdin=b""):
         if self.away:
             self.away -= 1
-            raise GuestLost("there is no SSH connection to it")
+            raise GuestLost("cannot connect by SSH")
         text = command if isinstance(command, str) else shlex.join(command)
         return Outcome(text, *self.answer(command, text), 0.0)
 
@@ -183,13 +183,13 @@ def test_a_machine_that_is_slow_is_waited_for(box, other, image):
 
 def test_another_kernel_than_the_image_is_no_boot(box, other, image):
     other.start = lambda: other.boot_into("6.6-stranger", other.loaded["line"])
-    with pytest.raises(BootFailed, match=r"runs 6\.6-stranger"):
+    with pytest.raises(BootFailed, match=r"expected .*, got 6\.6-stranger"):
         box.change_kernel(image, "", 1.0)
 
 
 def test_an_image_that_arrives_damaged_is_not_started(box, other, image, monkeypatch):
     monkeypatch.setattr(other, "put", lambda _, remote: other.files.update({remote: b"x"}))
-    with pytest.raises(BootFailed, match="did not arrive"):
+    with pytest.raises(BootFailed, match="checksum mismatch"):
         box.change_kernel(image, "", 1.0)
     assert other.boots == 1
 
@@ -216,10 +216,10 @@ def test_what_is_known_of_a_machine(box, other):
     facts = box.describe()
     assert (facts.cores, facts.cpu_model, facts.memory_bytes) == (2, "Z80", 2**20)
     other.root = False
-    with pytest.raises(HostError, match="cannot change its kernel"):
+    with pytest.raises(HostError, match="cannot change the kernel"):
         box.describe()
     other.away = 1
-    with pytest.raises(HostError, match="box cannot be used"):
+    with pytest.raises(HostError, match="box is not usable"):
         box.describe()
 
 
@@ -252,7 +252,7 @@ def test_a_machine_that_rebooted_by_itself_is_lost(box, other, image, tmp_path):
         boot.wait_ready(1.0)
         boot.resume()
         other.falls_back()
-        with pytest.raises(GuestLost, match=r"rebooted by itself, and runs 5.10-own"):
+        with pytest.raises(GuestLost, match=r"rebooted unexpectedly; it now runs kernel 5.10-own"):
             boot.resume()
 
 
@@ -303,9 +303,9 @@ def test_experiments_are_moved_to_a_target_that_there_is():
     moved = on_target.with_target(known, ["e"], "box")
     assert on_target.target_of(moved, [plan(moved, "e", 1)]).name == "box"
     assert on_target.target_of(known, [plan(known, "e", 1)]) is None
-    with pytest.raises(UserError, match="no target is called bax"):
+    with pytest.raises(UserError, match="target bax not found"):
         on_target.with_target(known, ["e"], "bax")
-    with pytest.raises(UserError, match="one run measures in one place"):
+    with pytest.raises(UserError, match="experiments run on different targets"):
         on_target.target_of(known, [plan(known, "e", 1), plan(moved, "e", 1)])
 
 

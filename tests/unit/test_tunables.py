@@ -43,7 +43,7 @@ def test_values_are_written_and_read_back():
 
 def test_a_value_that_does_not_stick_is_refused():
     guest = Files({f"{DEBUG}/max_active": "8\n"}, deaf=(f"{DEBUG}/max_active",))
-    with pytest.raises(KnobRefused, match="set to 16 and reads back as '8'"):
+    with pytest.raises(KnobRefused, match="wrote 16, read back '8'"):
         tunables.apply(guest, TUNABLES, {"max_active": 16}, {})
 
 

@@ -105,7 +105,11 @@ def test_a_folder_that_vng_would_refuse_is_shared_by_a_link(tmp_path, vng):
 
 @pytest.mark.parametrize(
     ("answer", "status", "told"),
-    [("", "0", "no command line"), ("hello", "0", "no command line"), ("", "2", "vng refused")],
+    [
+        ("", "0", "no QEMU command line"),
+        ("hello", "0", "no QEMU command line"),
+        ("", "2", "vng refused"),
+    ],
 )
 def test_what_vng_cannot_do_is_the_hosts_fault(tmp_path, vng, monkeypatch, answer, status, told):
     monkeypatch.setenv("FAKE_ANSWER", answer)

@@ -83,7 +83,7 @@ def test_a_quantity_is_a_number_and_a_known_unit(said, value):
      "9" * 20_000, "9" * 20_000 + "x", "5" + " " * 20_000 + "fortnights", "5 m" + "s" * 20_000],
 )  # fmt: skip
 def test_anything_else_is_refused_with_what_was_seen(said):
-    with pytest.raises(BadOutput, match="elapsed is '") as caught:
+    with pytest.raises(BadOutput, match=r"elapsed: expected one number .*got '") as caught:
         measure(f"elapsed: 5 s\nelapsed: {said}\n", "elapsed")
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
@@ -96,12 +96,12 @@ def test_anything_else_is_refused_with_what_was_seen(said):
     [
         (
             '{"level": "info", "msg": "x"}\nelapsed: 12.5 ms',
-            "no top-level key 'elapsed' (it has 'lev",
+            "no top-level key 'elapsed' (keys: 'lev",
         ),
-        ('{"results": {"elapsed": 1}}', "no top-level key 'elapsed' (it has 'results')"),
+        ('{"results": {"elapsed": 1}}', "no top-level key 'elapsed' (keys: 'results')"),
         ("{}\nelapsed: 5", "no top-level key 'elapsed' (it is empty)"),
-        ('{"elapsed": "1.5"}', """elapsed is '"1.5"'; expected a JSON number"""),
-        ('{"elapsed": null}', "elapsed is 'null'; expected a JSON number"),
+        ('{"elapsed": "1.5"}', """elapsed: expected a JSON number, got '"1.5"'"""),
+        ('{"elapsed": null}', "elapsed: expected a JSON number, got 'null'"),
     ],
 )
 def test_what_an_object_lacks_is_said_of_the_object(text, said):
@@ -112,7 +112,7 @@ def test_what_an_object_lacks_is_said_of_the_object(text, said):
 
 
 def test_a_sum_over_threads_may_have_a_name_that_is_no_time():
-    with pytest.raises(BadOutput, match="a sum over threads, a name that is no time, and no unit"):
+    with pytest.raises(BadOutput, match="a sum over threads, use a metric name that is not a time"):
         measure("wait_time: 7 s", "wait_time", took_seconds=1.8, cpus=4)
     assert measure("wait_total: 7", "wait_total", took_seconds=1.8, cpus=4)[0] == 7
 
@@ -171,8 +171,8 @@ def test_an_object_may_have_several_lines(text, value):
         ('{"elapsed": 1, "x": ' + "[" * 3000 + "]" * 3000 + "}", "nested 3001 deep"),
         ('{"elapsed": 1, "x": ' + '{"x": ' * 3000 + "1" + "}" * 3001, "nested 3001 deep"),
         ('{"elapsed": 1, "x": ' + "[" * 3000, "not closed"),
-        ('{"elapsed": 1, "elapsed": 2}', "'elapsed' twice"),
-        ('{"elapsed": 1, "x": {"a": 1, "a": 2}}', "'a' twice"),
+        ('{"elapsed": 1, "elapsed": 2}', "duplicate key 'elapsed'"),
+        ('{"elapsed": 1, "x": {"a": 1, "a": 2}}', "duplicate key 'a'"),
         ('{"elapsed": 1, "x": "\\ud800"}', "surrogate"),
         ('{"elapsed": 1}\n{"elapsed": 2,}', "line 2 is malformed"),
         ('{\n "a": {"elapsed": 1},\n "elapsed": 2,\n}', "malformed in line 4"),
@@ -200,7 +200,7 @@ def test_an_object_that_cannot_be_a_result_is_bad_output(text, why):
     ],
 )
 def test_a_time_above_the_command_s_own_is_refused_with_both(text, metric, cpus):
-    with pytest.raises(BadOutput, match=r"longer than the command itself.* took \(1.8 s\)"):
+    with pytest.raises(BadOutput, match=r"longer than the command.* ran \(1.8 s\)"):
         measure(text, metric, took_seconds=1.8, cpus=cpus)
 
 

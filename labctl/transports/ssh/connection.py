@@ -67,24 +67,24 @@ class Connection:
                 self._fabric.open()
         except paramiko.BadHostKeyException as error:
             raise GuestLost(
-                f"{address.host} is not who it should be: it has another host key",
+                f"{address.host}: host key mismatch",
                 where=where,
-                hint="somebody else answers at this address, or the machine was set up anew",
+                hint="another machine has this address, or the machine was reinstalled",
             ) from error
         except paramiko.AuthenticationException as error:
             raise GuestLost(
-                f"{address.host} does not let us in: {error}",
+                f"{address.host}: authentication failed: {error}",
                 where=where,
-                hint="is our public key in its authorized_keys?",
+                hint="add your public key to its authorized_keys",
             ) from error
         except _UnknownHostError as error:
             raise HostError(
-                f"the host key of {address.host} is not known",
+                f"{address.host}: unknown host key",
                 where=where,
-                hint="connect to it by hand once, with ssh, and compare the fingerprint",
+                hint="connect once with ssh and compare the fingerprint",
             ) from error
         except socket.gaierror as error:
-            raise UserError(f"there is no host {address.host}", where=where) from error
+            raise UserError(f"{address.host}: host not found", where=where) from error
         # A request is several small packets; none waits for the answer to another.
         line = self._fabric.transport.sock
         if isinstance(line, socket.socket):  # behind a jump host it is a channel

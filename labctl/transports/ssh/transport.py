@@ -80,7 +80,7 @@ class SshTransport:
             raise  # the command is gone, and the line is clean
         except Broken as error:
             self.close()
-            raise self._lost(f"the SSH connection broke: {error}") from error
+            raise self._lost(f"SSH connection lost: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -145,7 +145,7 @@ class SshTransport:
         if not killed or not self._converse(connection, channel, source, reply, patience):
             self.close()
         raise DeadlineExceeded(
-            f"`{request.text}` ran longer than {timeout_seconds:g} s and was killed",
+            f"`{request.text}` timed out after {timeout_seconds:g} s and was killed",
             where=str(self._address),
         )
 
@@ -204,14 +204,14 @@ class SshTransport:
                 connection.close()
                 self._alive()
                 if time.monotonic() >= deadline:
-                    raise self._lost(f"there is no SSH connection to it: {error}") from error
+                    raise self._lost(f"cannot connect by SSH: {error}") from error
             except BaseException:
                 connection.close()
                 raise
             time.sleep(_AGAIN_SECONDS)
         self._connection = connection
         if not self._ended(connection, sweep_line(self._owner)):
-            raise GuestHung("its shell does not answer", where=str(self._address))
+            raise GuestHung("shell does not respond", where=str(self._address))
         return connection
 
     def _watched(self, function: Callable[[], Result]) -> Result:
@@ -239,9 +239,9 @@ class SshTransport:
             self._alive()
         if waiting and now - self._last_heard_seconds >= self._silence_seconds:
             raise GuestHung(
-                f"the guest said nothing for {self._silence_seconds:g} s",
+                f"no response for {self._silence_seconds:g} s",
                 where=str(self._address),
-                hint="it hangs, or it is paused",
+                hint="the guest hangs or is paused",
             )
 
     def _lost(self, what: str) -> GuestLost:
