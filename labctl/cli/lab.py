@@ -24,11 +24,22 @@ def init(folder: Path, force: bool) -> None:
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON Schema of lab.yaml, for completion and checks in an editor."""
-    from labctl import lab_template
+@click.option("--report", "document", flag_value="report",
+              help="Schema of `labctl run --json` and `labctl report --json`.")  # fmt: skip
+@click.option("--compare", "document", flag_value="compare",
+              help="Schema of `labctl compare --json`.")  # fmt: skip
+@click.option("--nightly", "document", flag_value="nightly",
+              help="Schema of `labctl nightly --json`.")  # fmt: skip
+def schema(document: str | None) -> None:
+    """Print the JSON Schema of lab.yaml, for completion and checks in an editor.
 
-    click.echo(json.dumps(lab_template.json_schema(), indent=2))
+    With an option, print the schema of a JSON document that labctl writes.
+    """
+    from labctl import lab_template
+    from labctl.reports import schema as documents
+
+    found = documents.schema_of(document) if document else lab_template.json_schema()
+    click.echo(json.dumps(found, indent=2))
 
 
 @click.command()

@@ -16,6 +16,7 @@ from labctl.errors import UserError
 
 if TYPE_CHECKING:
     from labctl.lab_models import Lab
+    from labctl.results.nightly_types import Nightly as NightlyReport
 
 
 def _seconds(_: click.Context, param: click.Parameter, value: str) -> float:
@@ -157,13 +158,13 @@ def _measure(
         ).run()
 
 
-def _rendered(content: Mapping[str, Any], style: str) -> str:
+def _rendered(content: NightlyReport, style: str) -> str:
     from labctl.reports import nights, trend
 
     return trend.render(content) if style == "html" else nights.FORMATS[style](content)
 
 
-def _write(content: Mapping[str, Any], output: Path, runs: Path | None) -> None:
+def _write(content: NightlyReport, output: Path, runs: Path | None) -> None:
     from labctl.reports import files
 
     texts = {

@@ -6,14 +6,16 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from labctl.errors import HostError, LabError
 from labctl.reports import report
+from labctl.results.nightly_types import Nightly
 
 
 def write(
-    folder: Path, texts: Mapping[str, str], content: Mapping[str, Any], runs: Path | None
+    folder: Path, texts: Mapping[str, str], content: Nightly, runs: Path | None
 ) -> list[Path]:
     """Write texts by their files' names, and the document as nightly.json; return the paths.
 
@@ -22,10 +24,10 @@ def write(
     Raises:
         HostError: the disk is full or fails.
     """
-    wanted = {**texts, "nightly.json": json.dumps(content, indent=2) + "\n"}
-    if content["run"] and runs:
+    wanted = {**texts, "nightly.json": json.dumps(msgspec.to_builtins(content), indent=2) + "\n"}
+    if content.run and runs:
         with contextlib.suppress(LabError):  # the run was removed, its night stays
-            kcidb, _ = report.export_of(runs, content["run"], "kcidb")
+            kcidb, _ = report.export_of(runs, content.run, "kcidb")
             wanted["kcidb.json"] = str(kcidb)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 from xml.etree import ElementTree
 
-from labctl.lab_metrics import MetricKind
 from labctl.printable import layout
 from labctl.reports import words
 from labctl.results.findings import problems
+from labctl.results.kinds import FindingKind
+from labctl.results.nightly_types import Between, Finding, Nightly
 from labctl.units import counted
 
-Document = Mapping[str, Any]
 _COLUMNS = 72
 _TITLES = {
-    "regressed": "REGRESSED",
-    "broken": "BROKEN",
-    "improved": "improved",
-    "alarm": "alarm, not settled",
-    "not-confirmed": "not confirmed",
-    "not-the-kernel": "not the kernel",
+    FindingKind.REGRESSED: "REGRESSED",
+    FindingKind.BROKEN: "BROKEN",
+    FindingKind.IMPROVED: "improved",
+    FindingKind.ALARM: "alarm, not settled",
+    FindingKind.NOT_CONFIRMED: "not confirmed",
+    FindingKind.NOT_THE_KERNEL: "not the kernel",
 }
 _HASH_DIGITS = 12
 
 
-def mail(content: Document) -> str:
+def mail(content: Nightly) -> str:
     """Return plain text of 72 columns; its first line makes a subject."""
     lines = [subject(content), ""]
     for finding in _of_last_night(content):
@@ -36,43 +35,43 @@ def mail(content: Document) -> str:
         lines += ["Found on earlier nights:"]
         lines += [line for one in earlier for line in _wrapped(_short(one), "  ", hanging="    ")]
         lines.append("")
-    lines += [line for warning in content["warnings"] for line in _wrapped(warning, "! ")]
+    lines += [line for warning in content.warnings for line in _wrapped(warning, "! ")]
     lines += _table(content)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def markdown(content: Document) -> str:
+def markdown(content: Nightly) -> str:
     """Return the same for a summary page."""
     lines = [f"## {subject(content)}", ""]
     for finding in _of_last_night(content):
         lines.append(f"- **{heading(finding)}**")
         lines += [f"  {line.strip()}" for line in _details(finding)]
     lines += [f"- {_short(one)}" for one in _of_earlier_nights(content)]
-    lines += [f"- {warning}" for warning in content["warnings"]]
+    lines += [f"- {warning}" for warning in content.warnings]
     lines += ["", "| cell | last night | usual | nights |", "|:--|--:|--:|--:|"]
     lines += [f"| {' | '.join(row)} |" for row in rows(content)]
     return "\n".join(lines) + "\n"
 
 
-def junit(content: Document) -> str:
+def junit(content: Nightly) -> str:
     """Return a test case for each cell of the last night; what it found wrong is a failure."""
-    root = ElementTree.Element("testsuites", name=f"labctl nightly {content['night']}")
+    root = ElementTree.Element("testsuites", name=f"labctl nightly {content.night}")
     found = problems(content, of_last_night=True)
-    for experiment in dict.fromkeys(cell["experiment"] for cell in content["cells"]):
-        cells = [c for c in content["cells"] if c["experiment"] == experiment]
+    for experiment in dict.fromkeys(cell.experiment for cell in content.cells):
+        cells = [c for c in content.cells if c.experiment == experiment]
         suite = ElementTree.SubElement(root, "testsuite", name=experiment)
         for cell in cells:
-            wrong = [one for one in found if one["cell"] == cell["cell"]
-                     and one["experiment"] == experiment]  # fmt: skip
+            wrong = [one for one in found if one.cell == cell.cell
+                     and one.experiment == experiment]  # fmt: skip
             _case(
                 suite,
-                words.named(cell["kernel"], cell["setting"]),
+                words.named(cell.kernel, cell.setting),
                 experiment,
                 wrong,
-                cell["measured_last_night"],
+                cell.measured_last_night,
             )
         _counts(suite)
-    rest = [one for one in found if one["experiment"] is None or not _is_known(content, one)]
+    rest = [one for one in found if one.experiment is None or not _is_known(content, one)]
     if rest:
         suite = ElementTree.SubElement(root, "testsuite", name="guests and checks")
         for one in rest:
@@ -82,44 +81,44 @@ def junit(content: Document) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-FORMATS: Mapping[str, Callable[[Document], str]] = {
+FORMATS: Mapping[str, Callable[[Nightly], str]] = {
     "terminal": mail,
     "markdown": markdown,
     "junit": junit,
 }
 
 
-def subject(content: Document) -> str:
+def subject(content: Nightly) -> str:
     """Return the night in one line."""
-    if not content["nights"]:
+    if not content.nights:
         return "labctl nightly: no night yet"
-    kinds = [one["kind"] for one in _of_last_night(content)]
+    kinds = [one.kind for one in _of_last_night(content)]
     said = ", ".join(
         f"{kinds.count(kind)} {_TITLES[kind]}" for kind in _TITLES if kinds.count(kind)
     )
-    return f"labctl nightly {content['night']}: {said or 'no change'}"
+    return f"labctl nightly {content.night}: {said or 'no change'}"
 
 
-def heading(finding: Mapping[str, Any]) -> str:
+def heading(finding: Finding) -> str:
     """Return a finding in one line."""
-    title = f"{_TITLES[finding['kind']]}: {_name(finding)}"
-    if finding["kind"] == "broken":
-        return f"{title}: {finding['why']}"
-    return f"{title}: {_by(finding)} since {finding['since']}"
+    title = f"{_TITLES[finding.kind]}: {_name(finding)}"
+    if finding.kind is FindingKind.BROKEN:
+        return f"{title}: {finding.why}"
+    return f"{title}: {_by(finding)} since {finding.since}"
 
 
-def rows(content: Document) -> list[list[str]]:
+def rows(content: Nightly) -> list[list[str]]:
     """Return for each cell its name, the last night's ratio, what is usual, how many nights."""
     table = []
-    for cell in content["cells"]:
-        nights = cell["nights"]
+    for cell in content.cells:
+        nights = cell.nights
         last = nights[-1]
-        usual = sorted(night["ratio"] for night in nights[:-1])
+        usual = sorted(night.ratio for night in nights[:-1])
         table.append(
             [
-                f"{cell['experiment']}: {words.named(cell['kernel'], cell['setting'])}",
-                f"{words.ratio(last['ratio'])} ({words.interval(last['ci'])})"
-                if cell["measured_last_night"]
+                f"{cell.experiment}: {words.named(cell.kernel, cell.setting)}",
+                f"{words.ratio(last.ratio)} ({words.interval(last.ci)})"
+                if cell.measured_last_night
                 else "-",
                 words.ratio(usual[len(usual) // 2]) if usual else "-",
                 str(len(nights)),
@@ -128,20 +127,20 @@ def rows(content: Document) -> list[list[str]]:
     return table
 
 
-def _of_last_night(content: Document) -> list[Mapping[str, Any]]:
+def _of_last_night(content: Nightly) -> list[Finding]:
     order = list(_TITLES)
-    found = [one for one in content["findings"] if one["run"] == content["run"]]
-    return sorted(found, key=lambda one: order.index(one["kind"]))
+    found = [one for one in content.findings if one.run == content.run]
+    return sorted(found, key=lambda one: order.index(one.kind))
 
 
-def _of_earlier_nights(content: Document) -> list[Mapping[str, Any]]:
+def _of_earlier_nights(content: Nightly) -> list[Finding]:
     found = problems(content, of_last_night=False)
-    return [one for one in found if one["run"] != content["run"]]
+    return [one for one in found if one.run != content.run]
 
 
-def _by(finding: Mapping[str, Any]) -> str:
+def _by(finding: Finding) -> str:
     """Return a change of the ratio to the baseline as people say it."""
-    change, metric = finding["change"], MetricKind.of(finding)
+    change, metric = finding.change or 1.0, finding.metric_kind
     percent = 100 * (1 / change - 1) if change < 1 else 100 * (change - 1)
     if metric.is_elapsed:
         return f"{percent:.3g} % {'slower' if change < 1 else 'faster'} against its baseline"
@@ -150,48 +149,48 @@ def _by(finding: Mapping[str, Any]) -> str:
     return f"{words.noun(metric)} {abs(100 * (factor - 1)):.3g} % {way} against its baseline"
 
 
-def _name(finding: Mapping[str, Any]) -> str:
-    name = " ".join(filter(None, [finding["kernel"], words.setting(finding["setting"])]))
-    return f"{finding['experiment']}: {name}" if finding["experiment"] else name
+def _name(finding: Finding) -> str:
+    name = " ".join(filter(None, [finding.kernel, words.setting(finding.setting)]))
+    return f"{finding.experiment}: {name}" if finding.experiment else name
 
 
-def _short(finding: Mapping[str, Any]) -> str:
-    return f"{finding['night']}: {heading(finding)}"
+def _short(finding: Finding) -> str:
+    return f"{finding.night}: {heading(finding)}"
 
 
-def _details(finding: Mapping[str, Any]) -> list[str]:
-    if finding["kind"] == "broken":
+def _details(finding: Finding) -> list[str]:
+    if finding.kind is FindingKind.BROKEN:
         return []
-    ratios = f"{words.ratio(finding['before'])} to {words.ratio(finding['after'])}"
-    metric = MetricKind.of(finding)
-    said = [f"It went from {ratios} times as fast as {finding['baseline']}."]
+    ratios = f"{words.ratio(finding.before or None)} to {words.ratio(finding.after or None)}"
+    metric = finding.metric_kind
+    said = [f"It went from {ratios} times as fast as {finding.baseline}."]
     if not metric.is_elapsed:
-        said = [f"Its ratio went from {ratios}: {metric.formula(finding['baseline'])}."]
-    for trial in finding.get("trials", []):
+        said = [f"Its ratio went from {ratios}: {metric.formula(str(finding.baseline))}."]
+    for trial in finding.trials or ():
         said.append(
-            f"Against its own kernel of {trial['against']} it is "
-            f"{metric.spoken(trial['verdict'])}: ratio "
-            f"{words.ratio(trial['ratio'])}, {words.interval(trial['ci'])}, run {trial['run']}."
+            f"Against its own kernel of {trial.against} it is "
+            f"{metric.spoken(trial.verdict)}: ratio "
+            f"{words.ratio(trial.ratio)}, {words.interval(trial.ci)}, run {trial.run}."
         )
-    said += _range(finding.get("between"))
+    said += _range(finding.between or None)
     return [line for each in said for line in _wrapped(each, "  ")]
 
 
-def _range(between: Mapping[str, Any] | None) -> list[str]:
+def _range(between: Between | None) -> list[str]:
     if between is None:
         return []
-    said = [f"The change came between {' and '.join(between['nights'])}."]
-    if between["series"][0] != between["series"][1]:
-        old, new = (_hash(each) for each in between["series"])
-        numbers = ", ".join(map(str, between["patches_changed"])) or "none"
+    said = [f"The change came between {' and '.join(between.nights)}."]
+    if between.series[0] != between.series[1]:
+        old, new = (_hash(each) for each in between.series)
+        numbers = ", ".join(map(str, between.patches_changed)) or "none"
         said.append(
             f"Series {old} became {new}; patches changed or added: {numbers} (of "
-            f"{between['patches'][1]})."
+            f"{between.patches[1]})."
         )
-    for name, (first, second) in between["commits"].items():
+    for name, (first, second) in between.commits.items():
         if first != second:
             said.append(f"Commits of {name}: {first or '?'}..{second or '?'}")
-    images = " became ".join(_hash(each) for each in between["image"])
+    images = " became ".join(_hash(each) for each in between.image)
     return [*said, f"Image {images}."]
 
 
@@ -199,12 +198,12 @@ def _hash(text: str | None) -> str:
     return (text or "none")[:_HASH_DIGITS]
 
 
-def _table(content: Document) -> list[str]:
+def _table(content: Nightly) -> list[str]:
     lines = ["Last night against what is usual, as ratios to the baseline:", ""]
     for name, last, usual, nights in rows(content):
         lines += _wrapped(name, "  ", hanging="    ")
         lines.append(f"      {last}; usual {usual}, {counted(int(nights), 'night')}")
-    return lines if content["cells"] else []
+    return lines if content.cells else []
 
 
 def _wrapped(text: str, indent: str, hanging: str | None = None) -> Sequence[str]:
@@ -218,10 +217,9 @@ def _wrapped(text: str, indent: str, hanging: str | None = None) -> Sequence[str
     )
 
 
-def _is_known(content: Document, finding: Mapping[str, Any]) -> bool:
+def _is_known(content: Nightly, finding: Finding) -> bool:
     return any(
-        (cell["experiment"], cell["cell"]) == (finding["experiment"], finding["cell"])
-        for cell in content["cells"]
+        (cell.experiment, cell.cell) == (finding.experiment, finding.cell) for cell in content.cells
     )
 
 
@@ -229,7 +227,7 @@ def _case(
     suite: ElementTree.Element,
     name: str,
     of: str,
-    wrong: Sequence[Mapping[str, Any]],
+    wrong: Sequence[Finding],
     is_measured: bool,
 ) -> None:
     case = ElementTree.SubElement(suite, "testcase", name=name, classname=of)

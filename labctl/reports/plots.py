@@ -10,6 +10,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from labctl.reports import seed, words
+from labctl.results.nightly_types import CellTrend, Finding
 from labctl.results.report_types import Experiment
 from labctl.results.scaling import Curve
 from labctl.results.store import Sample
@@ -155,34 +156,34 @@ def curve(fitted: Curve, *, with_seed: bool = True) -> str:
     return image.getvalue()
 
 
-def trend(cell: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> str:
+def trend(cell: CellTrend, changes: Sequence[Finding]) -> str:
     """Return a cell's ratios over the nights, a line for each segment; `changes` are marked.
 
     What was measured and did not count, because it was measured again, is a cross.
     """
-    nights = cell["nights"]
-    days = [_day(night["night"]) for night in nights]
+    nights = cell.nights
+    days = [_day(night.night) for night in nights]
     begins = [day for day, night in zip(days, nights, strict=True)
-              if night["night"] in {one["first"] for one in cell["segments"]}]  # fmt: skip
+              if night.night in {one.first for one in cell.segments}]  # fmt: skip
     with _figure(2.2) as (axes, image):
         for first, end in zip(begins, [*begins[1:], math.inf], strict=True):
             own = [index for index, day in enumerate(days) if first <= day < end]
             axes.plot(
                 [days[index] for index in own],
-                [nights[index]["ratio"] for index in own],
+                [nights[index].ratio for index in own],
                 ".-",
                 color=_COLOURS[0],
                 linewidth=1,
                 markersize=4,
             )
         for day, night in zip(days, nights, strict=True):
-            dropped = [one for one in night["measured"] if abs(one / night["ratio"] - 1) > 1e-9]
+            dropped = [one for one in night.measured if abs(one / night.ratio - 1) > 1e-9]
             axes.plot([day] * len(dropped), dropped, "x", color=_INK, markersize=4)
         for change in changes:
-            colour = _COLOURS[1] if change["change"] < 1 else _COLOURS[2]
-            axes.axvline(_day(change["since"]), color=colour, linestyle=":")
+            colour = _COLOURS[1] if (change.change or 1.0) < 1 else _COLOURS[2]
+            axes.axvline(_day(change.since), color=colour, linestyle=":")
         axes.axhline(1.0, color=_INK, linewidth=1, linestyle=":")
-        axes.set_ylabel(f"ratio to {cell['baseline']}")
+        axes.set_ylabel(f"ratio to {cell.baseline}")
         axes.xaxis_date()
         axes.tick_params(axis="x", rotation=30)
     return image.getvalue()

@@ -2,59 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
-from typing import Any
-
-from msgspec import convert
 
 from labctl.reports import nights, page, plots, words
-from labctl.results.report_types import Host
+from labctl.results.kinds import FindingKind
+from labctl.results.nightly_types import CellTrend, Nightly
 from labctl.units import counted
 
-_OF_INTEREST = ("regressed", "improved", "alarm")
+_OF_INTEREST = (FindingKind.REGRESSED, FindingKind.IMPROVED, FindingKind.ALARM)
 
 
-def render(content: Mapping[str, Any]) -> str:
+def render(content: Nightly) -> str:
     """Return the page: what was found, what of earlier nights, a trend for each cell."""
     title = nights.subject(content)
-    host = convert(content["host"], Host)
     body = [
         f"<h1>{escape(title)}</h1>",
-        *(f'<p class="suspect">{escape(warning)}</p>' for warning in content["warnings"]),
+        *(f'<p class="suspect">{escape(warning)}</p>' for warning in content.warnings),
         *_findings(content),
-        *(part for cell in content["cells"] for part in _cell(content, cell)),
+        *(part for cell in content.cells for part in _cell(content, cell)),
         "<h2>Measured on</h2>",
-        f"<p>{escape(words.host(host))}; {escape(str(content['accel']))}</p>",
+        f"<p>{escape(words.host(content.host))}; {escape(str(content.accel))}</p>",
         *_commits(content),
     ]
     return page.whole(title, body)
 
 
-def _findings(content: Mapping[str, Any]) -> list[str]:
-    if not content["findings"]:
+def _findings(content: Nightly) -> list[str]:
+    if not content.findings:
         return ["<p>No night found a change.</p>"]
     items = "".join(
-        f"<li>{escape(one['night'])}: {escape(nights.heading(one))}</li>"
-        for one in reversed(content["findings"])
+        f"<li>{escape(one.night)}: {escape(nights.heading(one))}</li>"
+        for one in reversed(content.findings)
     )
     return [f"<ul>{items}</ul>"]
 
 
-def _cell(content: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
+def _cell(content: Nightly, cell: CellTrend) -> list[str]:
     own = [
         one
-        for one in content["findings"]
-        if (one["experiment"], one["cell"]) == (cell["experiment"], cell["cell"])
-        and one["kind"] in _OF_INTEREST
+        for one in content.findings
+        if (one.experiment, one.cell) == (cell.experiment, cell.cell) and one.kind in _OF_INTEREST
     ]
     begun = "".join(
-        f"<li>from {escape(one['first'])}: {escape(one['why'])}</li>"
-        for one in cell["segments"]
-        if one["why"]
+        f"<li>from {escape(one.first)}: {escape(one.why)}</li>" for one in cell.segments if one.why
     )
-    caption = f"{counted(len(cell['nights']), 'night')}; above is better. Crosses did not count."
-    name = f"{cell['experiment']}: {words.named(cell['kernel'], cell['setting'])}"
+    caption = f"{counted(len(cell.nights), 'night')}; above is better. Crosses did not count."
+    name = f"{cell.experiment}: {words.named(cell.kernel, cell.setting)}"
     return [
         f"<h2>{escape(name)}</h2>",
         page.figure(plots.trend(cell, own), caption),
@@ -62,9 +55,9 @@ def _cell(content: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _commits(content: Mapping[str, Any]) -> list[str]:
+def _commits(content: Nightly) -> list[str]:
     rows = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(str(commit))}</dd>"
-        for name, commit in content["commits"].items()
+        for name, commit in content.commits.items()
     )
     return [f"<dl>{rows}</dl>"] if rows else []

@@ -1,37 +1,47 @@
-"""What the nights found, as one JSON object: changes with what they lie between, failures. Pure."""
+"""Findings of nightly runs: changes, the runs that they lie between, and failures. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from labctl.results.history import Change, Look
+from labctl.results.kinds import FindingKind
+from labctl.results.nightly_types import (
+    Between,
+    CellTrend,
+    Finding,
+    Nightly,
+    NightValue,
+    SegmentStart,
+    TrialResult,
+)
 from labctl.results.nights import Record, Watched, by_night, has_failed, watched
+from labctl.results.report_types import Host
 
-# A verdict of a watch, as a kind of finding.
+# By the verdict of a watch.
 _KINDS = {
-    "slower": "regressed",
-    "faster": "improved",
-    "same": "not-confirmed",
-    "unchanged": "not-the-kernel",
+    "slower": FindingKind.REGRESSED,
+    "faster": FindingKind.IMPROVED,
+    "same": FindingKind.NOT_CONFIRMED,
+    "unchanged": FindingKind.NOT_THE_KERNEL,
 }
-PROBLEMS = ("regressed", "broken")
 _SUSPECT_P = 0.01
 _CONTROL_ALPHA = 0.05
 
 
-def document(records: Sequence[Record]) -> dict[str, Any]:
-    """Return what a history says: findings of all nights, and every cell's nights.
+def document(records: Sequence[Record]) -> Nightly:
+    """Return the findings of all nightly runs of a history, and each cell's trend.
 
-    `nights` counts nights, `night` and `run` are the last one's. A finding's `kind` is
-    regressed, improved, broken (a guest or a check failed that had not failed on the
-    night before), not-confirmed (measured against the kernel of before, there is no
-    change), not-the-kernel (the ratio changed under one and the same image), or alarm (seen
-    on the last night and not settled).
+    Kinds of findings: regressed, improved; broken (a guest or a check failed that had not
+    failed in the run before); not-confirmed (no change against the earlier kernel);
+    not-the-kernel (the ratio changed with one and the same image); alarm (a change in the
+    last nightly run that is not settled).
 
     Raises:
-        HostError: the library that finds changes is not installed.
+        HostError: ruptures, which finds the changes, is not installed.
     """
     nights = list(by_night(records))
     cells = list(watched(records).values())
@@ -41,62 +51,62 @@ def document(records: Sequence[Record]) -> dict[str, Any]:
         *_broken([main for main, _ in nights]),
         *(finding for cell in cells for finding in _alarm(cell, last)),
     ]
-    return {
-        "schema": 1,
-        "night": last.get("night"),
-        "run": last.get("run"),
-        "nights": len(nights),
-        "host": last.get("host", {}),
-        "accel": last.get("accel"),
-        "commits": last.get("commits", {}),
-        "findings": sorted(found, key=lambda one: (one["night"], one["experiment"] or "")),
-        "cells": [_cell(cell, last) for cell in cells],
-        "warnings": _warnings([main for main, _ in nights]),
-    }
+    return Nightly(
+        night=last.get("night"),
+        run=last.get("run"),
+        nights=len(nights),
+        host=msgspec.convert(last.get("host", {}), Host),
+        accel=last.get("accel"),
+        commits=last.get("commits", {}),
+        findings=tuple(sorted(found, key=lambda one: (one.night, one.experiment or ""))),
+        cells=tuple(_cell(cell, last) for cell in cells),
+        warnings=tuple(_warnings([main for main, _ in nights])),
+    )
 
 
-def problems(content: Mapping[str, Any], *, of_last_night: bool) -> list[Mapping[str, Any]]:
-    """Return the regressions and failures of a history, or those of its last night."""
+def problems(content: Nightly, *, of_last_night: bool) -> list[Finding]:
+    """Return the regressions and failures of a history, or of its last nightly run."""
     return [
         one
-        for one in content["findings"]
-        if one["kind"] in PROBLEMS and (not of_last_night or one["run"] == content["run"])
+        for one in content.findings
+        if one.kind.is_problem and (not of_last_night or one.run == content.run)
     ]
 
 
-def _changes(cell: Watched) -> Iterator[dict[str, Any]]:
+def _changes(cell: Watched) -> Iterator[Finding]:
     for change in cell.watch.changes:
-        trials = [
-            {"verdict": t.verdict, "ratio": t.ratio, "ci": t.ci, "run": t.run, "against": t.against}
+        trials = tuple(
+            TrialResult(verdict=t.verdict, ratio=t.ratio, ci=t.ci, run=t.run, against=t.against)
             for t in change.trials
-        ]
-        yield _finding(cell, change.found, _KINDS[change.verdict], change.look) | {
-            "trials": trials,
-            "between": _between(cell, change),
-        }
+        )
+        finding = _finding(cell, change.found, _KINDS[change.verdict], change.look)
+        yield msgspec.structs.replace(finding, trials=trials, between=_between(cell, change))
 
 
-def _finding(cell: Watched, found: int, kind: str, look: Look) -> dict[str, Any]:
+def _finding(cell: Watched, found: int, kind: FindingKind, look: Look) -> Finding:
     first = found if look.first is None else look.first
-    return {
-        "kind": kind,
-        "night": cell.records[found]["night"],
-        "run": cell.records[found]["run"],
-        "since": cell.records[first]["night"],
-        "experiment": cell.experiment,
-        "cell": cell.cell,
-        "kernel": cell.kernel,
-        "setting": dict(cell.setting),
-        "baseline": cell.baseline,
-        **{name: cell.rows[found].get(name) for name in ("command", "metric", "better")},
-        "before": math.exp(look.before),
-        "after": math.exp(look.after),
-        "change": math.exp(look.after - look.before),
-    }
+    row = cell.rows[found]
+    return Finding(
+        kind=kind,
+        night=cell.records[found]["night"],
+        run=cell.records[found]["run"],
+        since=cell.records[first]["night"],
+        experiment=cell.experiment,
+        cell=cell.cell,
+        kernel=cell.kernel,
+        setting=dict(cell.setting),
+        baseline=cell.baseline,
+        command=row.get("command"),
+        metric=row.get("metric"),
+        better=row.get("better"),
+        before=math.exp(look.before),
+        after=math.exp(look.after),
+        change=math.exp(look.after - look.before),
+    )
 
 
-def _between(cell: Watched, change: Change) -> dict[str, Any] | None:
-    """Return what the change lies between: the last night without it, and the first with it."""
+def _between(cell: Watched, change: Change) -> Between | None:
+    """Return the last nightly run without the change, and the first one with it."""
     if change.look.compared is None:
         return None
     old = cell.records[change.look.compared]
@@ -104,23 +114,23 @@ def _between(cell: Watched, change: Change) -> dict[str, Any] | None:
     later = cell.records[first : change.found + 1]
     image = old["kernels"][cell.kernel]["image"]
     new = next((r for r in later if r["kernels"][cell.kernel]["image"] != image), later[-1])
-    kernels = old["kernels"][cell.kernel], new["kernels"][cell.kernel]
-    known = set(kernels[0].get("patches") or ())
-    patches = kernels[1].get("patches") or ()
-    return {
-        "nights": [old["night"], new["night"]],
-        "image": [kernel["image"] for kernel in kernels],
-        "series": [kernel.get("series") for kernel in kernels],
-        "patches_changed": [n for n, patch in enumerate(patches, 1) if patch not in known],
-        "patches": [len(kernel.get("patches") or ()) for kernel in kernels],
-        "commits": {
-            name: [old.get("commits", {}).get(name), new.get("commits", {}).get(name)]
-            for name in {**old.get("commits", {}), **new.get("commits", {})}
+    before, after = old["kernels"][cell.kernel], new["kernels"][cell.kernel]
+    known, patches = (kernel.get("patches") or () for kernel in (before, after))
+    commits = [record.get("commits", {}) for record in (old, new)]
+    return Between(
+        nights=(old["night"], new["night"]),
+        image=(before["image"], after["image"]),
+        series=(before.get("series"), after.get("series")),
+        patches_changed=tuple(n for n, patch in enumerate(patches, 1) if patch not in known),
+        patches=(len(known), len(patches)),
+        commits={
+            name: (commits[0].get(name), commits[1].get(name))
+            for name in {**commits[0], **commits[1]}
         },
-    }
+    )
 
 
-def _broken(mains: Sequence[Record]) -> Iterator[dict[str, Any]]:
+def _broken(mains: Sequence[Record]) -> Iterator[Finding]:
     failed_before: dict[tuple[str, ...], bool] = {}
     key: tuple[str, ...]
     for main in mains:
@@ -138,7 +148,7 @@ def _broken(mains: Sequence[Record]) -> Iterator[dict[str, Any]]:
 
 
 def _why(row: Record, run: str) -> str:
-    """Return how often a cell failed and why; a record of an older labctl has only counts."""
+    """Return counts and reasons of a cell's failures; an older record has only counts."""
     told = []
     for status, count in row["failed"].items():
         alike = [one for one in row.get("failures", ()) if one["status"] == status]
@@ -149,59 +159,59 @@ def _why(row: Record, run: str) -> str:
     return ", ".join(told)
 
 
-def _failure(main: Record, kernel: str, why: str, row: Record) -> dict[str, Any]:
-    return {
-        "kind": "broken",
-        "night": main["night"],
-        "run": main["run"],
-        "since": main["night"],
-        "experiment": row.get("experiment"),
-        "cell": row.get("cell"),
-        "kernel": kernel,
-        "setting": dict(row.get("setting", {})),
-        "why": why,
-    }
+def _failure(main: Record, kernel: str, why: str, row: Record) -> Finding:
+    return Finding(
+        kind=FindingKind.BROKEN,
+        night=main["night"],
+        run=main["run"],
+        since=main["night"],
+        experiment=row.get("experiment"),
+        cell=row.get("cell"),
+        kernel=kernel,
+        setting=dict(row.get("setting", {})),
+        why=why,
+    )
 
 
-def _alarm(cell: Watched, last: Record) -> Iterator[dict[str, Any]]:
+def _alarm(cell: Watched, last: Record) -> Iterator[Finding]:
     look = cell.last_look
     is_tonight = bool(cell.records) and cell.records[-1]["run"] == last.get("run")
     if is_tonight and look.first is not None and not look.verdict:
-        yield _finding(cell, len(cell.records) - 1, "alarm", look)
+        yield _finding(cell, len(cell.records) - 1, FindingKind.ALARM, look)
 
 
-def _cell(cell: Watched, last: Record) -> dict[str, Any]:
-    nights = [
-        {
-            "night": night.date,
-            "run": record["run"],
-            "ratio": math.exp(value),
-            "measured": [math.exp(log) for log in night.logs],
-            "ci": row["ci"],
-            "blocks": row["blocks"],
-            "image": night.image,
-        }
+def _cell(cell: Watched, last: Record) -> CellTrend:
+    nights = tuple(
+        NightValue(
+            night=night.date,
+            run=record["run"],
+            ratio=math.exp(value),
+            measured=tuple(math.exp(log) for log in night.logs),
+            ci=row["ci"],
+            blocks=row["blocks"],
+            image=night.image,
+        )
         for night, value, record, row in zip(
             cell.watch.nights, cell.watch.values, cell.records, cell.rows, strict=True
         )
-    ]
-    return {
-        "experiment": cell.experiment,
-        "cell": cell.cell,
-        "kernel": cell.kernel,
-        "setting": dict(cell.setting),
-        "baseline": cell.baseline,
-        "measured_last_night": cell.records[-1]["run"] == last.get("run"),
-        "nights": nights,
-        "segments": [
-            {"first": nights[one.first]["night"], "why": one.why, "continues": one.continues}
+    )
+    return CellTrend(
+        experiment=cell.experiment,
+        cell=cell.cell,
+        kernel=cell.kernel,
+        setting=dict(cell.setting),
+        baseline=cell.baseline,
+        measured_last_night=cell.records[-1]["run"] == last.get("run"),
+        nights=nights,
+        segments=tuple(
+            SegmentStart(first=nights[one.first].night, why=one.why, continues=one.continues)
             for one in cell.watch.segments
-        ],
-    }
+        ),
+    )
 
 
 def _warnings(mains: Sequence[Record]) -> list[str]:
-    """Say whether the A/A controls differ more often than chance has it."""
+    """Warn if the A/A controls differ more often than by chance."""
     from scipy.stats import binomtest
 
     controls = {

@@ -28,3 +28,19 @@ class Whose(StrEnum):
     WORKLOAD = "workload"
     TUNABLE = "tunable"
     SERIES = "series"
+
+
+class FindingKind(StrEnum):
+    """What a nightly run found, the most serious kind first."""
+
+    REGRESSED = "regressed"
+    BROKEN = "broken"
+    IMPROVED = "improved"
+    ALARM = "alarm"
+    NOT_CONFIRMED = "not-confirmed"
+    NOT_THE_KERNEL = "not-the-kernel"
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether the exit status of `labctl nightly` is 1 because of it."""
+        return self in (FindingKind.REGRESSED, FindingKind.BROKEN)

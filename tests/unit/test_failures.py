@@ -273,9 +273,9 @@ def test_a_night_tells_why_and_spares_other_experiments(tmp_path):
     fake.world.on_run = absent
     fake.night()
     content = fake.found()
-    (finding,) = [one for one in content["findings"] if one["kind"] == "broken"]
-    assert finding["kernel"] == "stock"
-    assert GONE in finding["why"]
-    assert "(workload)" in finding["why"]
+    (finding,) = [one for one in content.findings if one.kind == "broken"]
+    assert finding.kernel == "stock"
+    assert GONE in finding.why
+    assert "(workload)" in finding.why
     for form in ("terminal", "markdown", "junit"):
         assert GONE in flat(nights.FORMATS[form](content)).replace("| ", "")

@@ -13,6 +13,8 @@ from labctl.reports import export, health, kcidb, mail, nights, page, side_by_si
 from labctl.reports.sentence import sentence
 from labctl.results.across import across
 from labctl.results.health import usable
+from labctl.results.kinds import FindingKind
+from labctl.results.nightly_types import Finding
 from labctl.results.report_types import HostHealth
 from labctl.results.stats import compare
 
@@ -286,8 +288,9 @@ def test_a_large_effect_has_no_exponent(share, text):
     ],
 )
 def test_a_nightly_finding_is_higher_or_lower(metric, better, change, says):
-    finding = {
-        "kind": "regressed", "experiment": "e", "kernel": "mine", "setting": {}, "since": "x",
-        "command": "freebench", "metric": metric, "better": better, "change": change,
-    }  # fmt: skip
+    finding = Finding(
+        kind=FindingKind.REGRESSED, experiment="e", cell="c", kernel="mine", setting={},
+        night="y", run="r", since="x",
+        command="freebench", metric=metric, better=better, change=change,
+    )  # fmt: skip
     assert says in nights.heading(finding)

@@ -167,11 +167,11 @@ def test_quiet_nights_are_stored_and_nothing_is_reported(fake):
     for _ in range(7):
         fake.night()
     content = fake.found()
-    assert content["nights"] == 7
+    assert content.nights == 7
     assert fake.kinds() == ["night"] * 7
-    (cell,) = content["cells"]
-    assert all(1.3 < night["ratio"] < 1.5 for night in cell["nights"])
-    assert content["findings"] == []
+    (cell,) = content.cells
+    assert all(1.3 < night.ratio < 1.5 for night in cell.nights)
+    assert content.findings == ()
 
 
 def test_a_regression_is_measured_again_then_against_the_kernel_of_before(fake):
@@ -183,16 +183,16 @@ def test_a_regression_is_measured_again_then_against_the_kernel_of_before(fake):
     # Only what it takes: the baseline, its control, the cell; then the two kernels.
     assert fake.opened[-3] == ["stock", "stock+aa", "patched"]
     assert fake.opened[-1] == ["patched.before", "patched.before+aa", "patched"]
-    (finding,) = fake.found()["findings"]
-    assert finding["kind"] == "regressed"
-    assert finding["since"] == "2026-01-08"
-    assert 0.8 < finding["change"] < 0.9
-    assert finding["between"]["nights"] == ["2026-01-07", "2026-01-08"]
-    assert finding["between"]["image"] == ["image 6", "image 7"]
-    assert finding["between"]["patches_changed"] == [2]
+    (finding,) = fake.found().findings
+    assert finding.kind == "regressed"
+    assert finding.since == "2026-01-08"
+    assert 0.8 < finding.change < 0.9
+    assert finding.between.nights == ("2026-01-07", "2026-01-08")
+    assert finding.between.image == ("image 6", "image 7")
+    assert finding.between.patches_changed == (2,)
     fake.world.speeds = {"patched": 1.2}
     fake.night()
-    assert len(fake.found()["findings"]) == 1
+    assert len(fake.found().findings) == 1
     assert fake.kinds()[-1] == "night"
 
 
@@ -209,8 +209,8 @@ def test_a_wild_night_is_measured_again_and_nobody_is_accused(fake):
     fake.open_run = once
     fake.night()
     assert fake.kinds()[7:] == ["night", "again"]
-    assert fake.found()["findings"] == []
-    assert fake.found()["cells"][0]["nights"][-1]["ratio"] > 1.3
+    assert fake.found().findings == ()
+    assert fake.found().cells[0].nights[-1].ratio > 1.3
 
 
 def test_another_host_is_a_new_segment(fake):
@@ -221,8 +221,8 @@ def test_another_host_is_a_new_segment(fake):
     fake.night()
     content = fake.found()
     assert fake.kinds()[-1] == "night"
-    assert content["findings"] == []
-    assert content["cells"][0]["segments"][-1]["why"] == "another host"
+    assert content.findings == ()
+    assert content.cells[0].segments[-1].why == "another host"
 
 
 def test_a_budget_that_is_spent_ends_the_night_with_what_there_is(fake):
@@ -244,7 +244,7 @@ def test_an_alarm_without_time_is_told_as_open(fake):
     # The matrix takes all of the time that there is.
     fake.night(keep=lambda record: setattr(fake, "seconds", 200_000))
     assert fake.kinds()[-1] == "night"
-    assert [one["kind"] for one in fake.found()["findings"]] == ["alarm"]
+    assert [one.kind for one in fake.found().findings] == ["alarm"]
     assert any("no time" in said for said in fake.said)
 
 
@@ -252,18 +252,18 @@ def test_a_kernel_that_crashes_is_told_once(fake):
     fake.night()
     fake.world.on_run = lambda guest: synthetic.panic() if guest.group.kernel == "patched" else None
     fake.night()
-    (finding,) = fake.found()["findings"]
-    assert (finding["kind"], finding["kernel"]) == ("broken", "patched")
-    assert "panic" in finding["why"]
+    (finding,) = fake.found().findings
+    assert (finding.kind, finding.kernel) == ("broken", "patched")
+    assert "panic" in finding.why
     fake.night()
-    assert len(fake.found()["findings"]) == 1
+    assert len(fake.found().findings) == 1
 
 
 def test_what_was_verified_is_in_the_record_and_its_failure_is_told(fake):
     failed = {"checks": {"patched": {"passed": False, "failed": {"integrity/a": "a foreign byte"}}}}
     fake.night(check=lambda lab: failed)
-    (finding,) = fake.found()["findings"]
-    assert (finding["kind"], finding["why"]) == ("broken", "integrity/a: a foreign byte")
+    (finding,) = fake.found().findings
+    assert (finding.kind, finding.why) == ("broken", "integrity/a: a foreign byte")
 
 
 def test_images_are_kept_and_the_oldest_go(tmp_path, monkeypatch):

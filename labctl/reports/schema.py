@@ -1,0 +1,26 @@
+"""JSON Schemas of the documents that labctl writes, made from their structs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from labctl.results.across_types import Across
+from labctl.results.nightly_types import Nightly
+from labctl.results.report_types import Report
+
+DOCUMENTS: Mapping[str, type[msgspec.Struct]] = {
+    "report": Report,
+    "compare": Across,
+    "nightly": Nightly,
+}
+
+
+def schema_of(document: str) -> dict[str, Any]:
+    """Return the schema of a document, one of `DOCUMENTS`, as draft 2020-12."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **msgspec.json.schema(DOCUMENTS[document]),
+    }
