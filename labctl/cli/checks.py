@@ -79,7 +79,7 @@ def methodology_simulate(
     Simulates runs of 12 cells with the noise of real guests and with worse noise, and
     analyses them like real runs. 93 to 97 % of the 95 % intervals must contain the true
     value, and at most 5 % of the runs without any change may report a difference. Exit
-    status 1 if either fails. Does not need QEMU; only --noise needs a lab.
+    status 1 if a limit is exceeded. Does not need QEMU; only --noise needs a lab.
     """
     from labctl.lab_statistics import Statistics
     from labctl.reports import promises
@@ -130,7 +130,7 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
     The ratio of a nightly run has a spread of 3 %, and 3 of 100 nightly runs are off by
     50 %. At most 5 % of the histories of 90 nightly runs without a change may report one,
     and at least 90 % must report a regression of 10 % within 6 nightly runs. Exit status
-    1 if either fails. Needs neither a lab nor QEMU.
+    1 if a limit is exceeded. Needs neither a lab nor QEMU.
     """
     from labctl.lab_statistics import Statistics
     from labctl.reports import promises

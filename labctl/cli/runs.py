@@ -40,6 +40,8 @@ def run(
     time, so there a block starts the kernels one after the other by kexec. Each sample
     is written to disk before the next one starts; `--resume` continues an interrupted
     run.
+
+    Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
     """
     from labctl.experiments import on_target, session
 
@@ -73,7 +75,10 @@ def run(
 )
 @click.argument("run_id", metavar="[RUN]", default="latest")
 def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> None:
-    """Report the results of RUN (default: latest). Does not need QEMU."""
+    """Report the results of RUN (default: latest). Does not need QEMU.
+
+    Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
+    """
     _show_report(load_lab(lab_path, Use.READS), run_id, as_json=as_json, style=style)
 
 

@@ -134,11 +134,13 @@ def first_lab(tmp_path, prepared, python):
     labctl.end()
 
 
+@pytest.mark.xdist_group("measuring")
 def test_the_commands_of_the_first_run_work(first_lab):
     text = (ROOT / "docs/tutorials/first-run.md").read_text()
     commands = [line.split()[2:] for line in text.splitlines() if line.startswith("$ labctl ")]
     assert [words[0] for words in commands] == ["doctor", "plan", "run", *["report"] * 3]
-    printed = {" ".join(words): first_lab(*words).stdout for words in commands}
+    assert first_lab("doctor", check=False).returncode in (0, 3)  # 3: not enough memory now
+    printed = {" ".join(words): first_lab(*words).stdout for words in commands[1:]}
     assert "stock+aa" in printed["plan smoke"]
     for style in ("run smoke", "report", "report --format markdown"):
         assert "A/A control:" in printed[style]
