@@ -60,7 +60,8 @@ bool command_feed(struct command *command, const uint8_t *data, size_t length)
 	length -= words;
 
 	if (command->started && command->input < 0) {
-		/* Nobody will read it: let the host get rid of it. */
+		/* Nothing will read it: discard it, so that the host can go on.
+		 */
 		command->taken_bytes += length;
 		return true;
 	}
@@ -187,7 +188,7 @@ void command_push_input(struct command *command)
 
 void command_kill(const struct command *command)
 {
-	/* After its leader was reaped the group may be another's. */
+	/* After its leader was reaped, the group's ID may be reused. */
 	if (command->pid > 0 && !command->exited)
 		kill(-command->pid, SIGKILL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The one command that runs for the host, and its three pipes. */
+/* The command that runs for the host, with its three pipes. */
 #ifndef LABCTL_COMMAND_H
 #define LABCTL_COMMAND_H
 
@@ -7,12 +7,12 @@
 
 #include <sys/types.h>
 
-/* The host has at most this much of a stream on its way. */
+/* Maximum number of bytes of the stream that the host sends ahead. */
 #define WINDOW_BYTES       16384
 #define LARGEST_ARGV_BYTES (1 << 20)
 
 struct command {
-	bool active; /* a request was taken and has no exit frame yet */
+	bool active; /* a request was received, its exit frame not yet sent */
 	bool started;
 	bool exited;
 	uint8_t id[FRAME_ID_BYTES];
@@ -45,11 +45,11 @@ bool command_prepare(struct command *command, const uint8_t *id,
 /* Take a piece of the stream; false if the host overran the window. */
 bool command_feed(struct command *command, const uint8_t *data, size_t length);
 bool command_is_complete(const struct command *command);
-/* Returns 0, or the error for which it could not be started. */
+/* Return 0, or the errno of a failed start. */
 int command_start(struct command *command);
 void command_push_input(struct command *command);
 void command_kill(const struct command *command);
-/* Note that the child was reaped; what it left behind is killed. */
+/* Record that the child was reaped. */
 void command_reaped(struct command *command, int wait_status);
 /* Close and forget everything; a running child is killed, not reaped. */
 void command_forget(struct command *command);

@@ -6,10 +6,10 @@
  * END
  *
  * Between two END bytes, END and ESCAPE are sent as ESCAPE and a second byte,
- * so that END always ends a frame: whatever was on the line before, at most
- * one frame is lost. The checksum covers type to payload. Types from the host
- * are capital letters, types from the guest small ones; an echo is therefore
- * never taken for a reply.
+ * so that END always ends a frame: after garbage on the line, at most one frame
+ * is lost. The checksum covers type to payload. Types from the host are
+ * upper-case letters, types from the guest lower-case ones, so that an echo is
+ * never mistaken for a reply.
  */
 #ifndef LABCTL_FRAME_H
 #define LABCTL_FRAME_H
@@ -22,13 +22,13 @@
 #define FRAME_PAYLOAD_BYTES 16384
 #define FRAME_HEADER_BYTES  (1 + FRAME_ID_BYTES + 4)
 #define FRAME_RAW_BYTES     (FRAME_HEADER_BYTES + FRAME_PAYLOAD_BYTES + 4)
-/* Every byte escaped, and an END on both sides. */
+/* With every byte escaped, and an END on both sides. */
 #define FRAME_WIRE_BYTES (2 * FRAME_RAW_BYTES + 2)
 
 enum frame_type {
 	/* host to guest */
-	FRAME_HELLO = 'H', /* a new client; ends whatever runs */
-	FRAME_RUN = 'R',   /* u32: how many bytes of the stream are argv */
+	FRAME_HELLO = 'H', /* a new client; kills the running command */
+	FRAME_RUN = 'R',   /* u32: number of bytes of argv in the stream */
 	FRAME_STREAM =
 		'I', /* the stream: argv, each word ended by NUL; stdin */
 	FRAME_END_OF_STREAM = 'E',
@@ -39,9 +39,9 @@ enum frame_type {
 	FRAME_STDOUT = 'o',
 	FRAME_STDERR = 'e',
 	FRAME_TAKEN = 'a',  /* u64: bytes of the stream taken so far */
-	FRAME_BEAT = 'b',   /* the guest lives and the command goes on */
+	FRAME_BEAT = 'b',   /* the guest is alive and the command is running */
 	FRAME_EXIT = 'x',   /* i32 status; u64 stdout, stderr, nanoseconds */
-	FRAME_DAMAGED = 'n' /* something with a wrong checksum arrived */
+	FRAME_DAMAGED = 'n' /* a damaged frame arrived */
 };
 
 struct frame {
@@ -64,7 +64,7 @@ enum frame_result {
 	FRAME_BAD
 };
 
-/* Take one byte off the line; `frame` points into `reader` until the next. */
+/* Take one byte from the line; `frame` is valid until the next call. */
 enum frame_result frame_take(struct frame_reader *reader, uint8_t byte,
 			     struct frame *frame);
 

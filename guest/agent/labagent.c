@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * labagent: runs one command at a time for the host at the other end of a
- * terminal (see frame.h for the line's language).
+ * terminal (see frame.h for the protocol).
  *
- * It waits in one place only, poll(), and for nothing without an end: not for
- * a host that stopped reading, nor for a child that cannot be killed. A new
- * request ends the old one, since its asker is gone.
+ * It waits only in poll(), and never without limit: neither for a host that
+ * stopped reading, nor for a child that cannot be killed. A new request kills
+ * the previous command, as its client is gone.
  */
 #define _GNU_SOURCE
 #include "command.h"
@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define BEAT_NANOSECONDS 1000000000ULL
-/* How long the next command waits for a killed one to be gone. */
+/* Time limit for the end of a killed command before the next one starts. */
 #define DYING_NANOSECONDS   10000000000ULL
 #define TELL_TAKEN_BYTES    (WINDOW_BYTES / 4)
 #define NANOS_A_MILLISECOND 1000000
@@ -104,14 +104,14 @@ static void handle(const struct frame *frame)
 			command_kill(&command);
 		break;
 	default:
-		/* An echo of our own frames, or a newer host's. */
+		/* An echo of our own frames, or a type of a newer version. */
 		break;
 	}
 	if (!good)
 		port_send(&port, FRAME_DAMAGED, frame->id, NULL, 0);
 }
 
-/* Returns -1 when the other end of the line is gone for good. */
+/* Return -1 when the other end of the line is closed. */
 static int read_port(void)
 {
 	static const uint8_t nobody[FRAME_ID_BYTES];
@@ -152,7 +152,8 @@ static void reap(int signals)
 		if (waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT) ||
 		    child.si_pid == 0)
 			return;
-		/* While the leader is a zombie its group cannot be reused. */
+		/* While the leader is a zombie, the group's ID is not reused.
+		 */
 		if (command.active && child.si_pid == command.pid)
 			command_kill(&command);
 		pid = waitpid(child.si_pid, &status, 0);
@@ -164,8 +165,8 @@ static void reap(int signals)
 }
 
 /*
- * Pass on what a pipe holds. Once the child has ended, only what it left there
- * counts: a daemon of its may hold the other end, and write, for ever.
+ * Forward the content of a pipe. After the child's end, forward only what was
+ * in the pipe then: a daemon may keep the other end open and write forever.
  */
 static void pass_on(int *pipe, enum frame_type type, size_t *left,
 		    uint64_t *total)
@@ -232,7 +233,7 @@ static int wait_milliseconds(void)
 
 	if (!command.active)
 		return -1;
-	/* What an ended child left in its pipes is read without waiting. */
+	/* The rest in the pipes of an ended child is read without waiting. */
 	if (command.exited && port_has_room(&port))
 		return 0;
 	return now >= next_beat ? 0

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The command port: a terminal in raw mode that is never waited for. What
- * cannot be sent at once stays in a queue.
+ * The command port: a terminal in raw mode with non-blocking output. Frames
+ * that cannot be sent at once are queued.
  */
 #ifndef LABCTL_PORT_H
 #define LABCTL_PORT_H
@@ -16,13 +16,13 @@ struct port {
 };
 
 int port_open(struct port *port, const char *path);
-/* Is there room for a frame of the largest payload, and a few small ones? */
+/* Return whether a frame of the largest payload and some small ones fit. */
 bool port_has_room(const struct port *port);
 bool port_is_idle(const struct port *port);
-/* A small frame that finds no room is dropped: nobody has read for long. */
+/* Queue a frame; it is dropped if the queue is full: the host does not read. */
 void port_send(struct port *port, enum frame_type type, const uint8_t *id,
 	       const void *payload, size_t length);
-/* Forget what was not sent; the next frame's END closes a half-sent one. */
+/* Empty the queue; the next frame's END ends a partly sent one. */
 void port_drop(struct port *port);
 int port_flush(struct port *port);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Is what will be measured what was asked for? All outside the clock. */
+/* Check that the memory is as requested. Nothing here is timed. */
 #define _GNU_SOURCE
 #include "freebench.h"
 
@@ -15,13 +15,13 @@
 #define PAUSE_NANOSECONDS 100000000L
 #define MOST_PAUSES       100
 
-/* Pages that may lie elsewhere: a hundredth, and one for the last, half page */
+/* Pages that may be on other nodes: 1 %, and one for a partial last page */
 static uint64_t tolerance(uint64_t pages)
 {
 	return pages / 100 + 1;
 }
 
-/* How much of the region finds room where it is wanted. */
+/* Bytes of the region that fit on the requested nodes. */
 static uint64_t room_for(const struct options *options, int nodes)
 {
 	uint64_t per_node[MOST_NODES], least;
@@ -38,8 +38,8 @@ static uint64_t room_for(const struct options *options, int nodes)
 }
 
 /*
- * Pages that were freed a moment ago may lie in the lists of the processors
- * that freed them. The kernel takes them back within a few seconds.
+ * Recently freed pages may be on per-CPU lists. The kernel drains these lists
+ * within a few seconds.
  */
 void check_room(const struct options *options)
 {
@@ -48,9 +48,9 @@ void check_room(const struct options *options)
 	uint64_t room, wanted = options->size;
 
 	if (options->placement == PLACE_NODE && options->node >= nodes)
-		die(SKIPPED, "--placement: there is no node %d with memory",
+		die(SKIPPED, "--placement: no node %d with memory",
 		    options->node);
-	/* Page tables, and what the kernel keeps for itself. */
+	/* Page tables, and the kernel's own reserves. */
 	for (int pauses = 0; pauses <= MOST_PAUSES; pauses++) {
 		room = room_for(options, nodes);
 		if (wanted + wanted / 64 <= room)
@@ -58,14 +58,14 @@ void check_room(const struct options *options)
 		nanosleep(&pause, NULL);
 	}
 	die(SKIPPED,
-	    "--size: %" PRIu64 " bytes are wanted and %" PRIu64
+	    "--size: %" PRIu64 " bytes are needed, but %" PRIu64
 	    " are free after %ld seconds",
 	    wanted, room, MOST_PAUSES * PAUSE_NANOSECONDS / 1000000000L);
 }
 
 /*
- * Count the region's pages on each node. numa_maps names only where a mapping
- * starts; the region's own policy keeps it apart from its neighbours.
+ * Count the region's pages on each node. numa_maps has only the start address
+ * of a mapping; the region's own policy keeps it from being merged.
  */
 static uint64_t count_pages(const struct region *region, struct result *result)
 {
@@ -92,7 +92,7 @@ static uint64_t count_pages(const struct region *region, struct result *result)
 		}
 	}
 	fclose(maps);
-	/* What the kernel calls a page here is the base page, huge or not. */
+	/* The kernel counts base pages here, also for huge pages. */
 	return sum(result->pages_per_node, MOST_NODES) * page_bytes;
 }
 
@@ -120,7 +120,7 @@ static uint64_t count_huge_bytes(const struct region *region)
 	char line[4096];
 
 	if (!maps)
-		die(SKIPPED, "there is no /proc/self/smaps to check by");
+		die(SKIPPED, "--thp: no /proc/self/smaps to check it");
 	while (fgets(line, sizeof(line), maps)) {
 		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) ==
 		    2)
@@ -162,7 +162,7 @@ static void check_huge_pages(const struct options *options,
 		    result->huge_bytes);
 }
 
-/* How many of the region's pages were to lie on a node. */
+/* The requested number of the region's pages on a node. */
 static void expect_pages(const struct options *options, uint64_t pages,
 			 int nodes, uint64_t *expected)
 {
@@ -198,7 +198,7 @@ static void check_nodes(const struct options *options,
 		if (wrong > tolerance(pages) + 512 * !!result->huge_bytes)
 			die(FAILED,
 			    "--placement: node %d has %" PRIu64
-			    " pages where %" PRIu64 " were asked for",
+			    " pages, expected %" PRIu64,
 			    node, found, expected[node]);
 	}
 }
@@ -213,8 +213,7 @@ void check_region(const struct region *region, const struct options *options,
 	if (!populated && result->nodes == 1)
 		populated = count_resident(region, result);
 	if (populated != region->bytes)
-		die(FAILED,
-		    "populated are %" PRIu64 " bytes, asked for were %zu",
+		die(FAILED, "%" PRIu64 " bytes are populated, expected %zu",
 		    populated, region->bytes);
 	result->huge_bytes = count_huge_bytes(region);
 	check_huge_pages(options, result);

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The exit statuses of kernel selftests, and getopt's for a wrong argument. */
+/* The exit statuses of kernel selftests, and 2 for wrong usage. */
 enum {
 	PASSED = 0,
 	FAILED = 1,
@@ -44,11 +44,11 @@ struct options {
 	enum watch watch;
 };
 
-/* Memory under test: what is populated, checked and given back. */
+/* Memory under test, which is populated, checked and freed. */
 struct region {
 	char *address; /* page-aligned */
 	size_t bytes;  /* whole pages */
-	void *handle;  /* what malloc returned, for op free */
+	void *handle;  /* result of malloc, for op free */
 };
 
 struct vmstat {
@@ -61,7 +61,7 @@ struct vmstat {
 	uint64_t thp_fault_alloc;
 };
 
-/* Everything about one repetition but the options. */
+/* The results of one repetition. */
 struct result {
 	uint64_t populate_nanoseconds;
 	uint64_t began_nanoseconds; /* the operation, CLOCK_MONOTONIC */
@@ -85,10 +85,11 @@ struct operation {
 	const char *help;
 	/* Map the memory (without touching it); NULL for anonymous mmap. */
 	void (*allocate)(struct region *region, size_t size);
-	/* What is timed. Alone or, for exit, in the child that has the memory.
+	/* The timed operation; for exit it runs in the child that has the
+	 * memory.
 	 */
 	void (*release)(struct region *region);
-	/* Is the memory given back by the end of a process that had it? */
+	/* Is the memory freed by the exit of a process? */
 	bool by_exit;
 };
 
@@ -112,10 +113,10 @@ void region_populate(const struct region *region,
 		     const struct options *options);
 bool region_is_mapped(const struct region *region);
 int allowed_cpus(void);
-/* The processor of a populating thread: spread over all that are allowed. */
+/* The CPU of a populating thread; threads are spread over all allowed CPUs. */
 int cpu_of_thread(const struct options *options, int thread);
 
-/* checks.c: fail unless the memory is what was asked for */
+/* checks.c: fail unless the memory is as requested */
 void check_room(const struct options *options);
 void check_region(const struct region *region, const struct options *options,
 		  struct result *result);
@@ -126,7 +127,7 @@ int node_count(void); /* the highest node with memory, plus one */
 int node_of_cpu(int cpu);
 void read_free_bytes(uint64_t *per_node, int nodes);
 void read_vmstat(struct vmstat *vmstat);
-uint64_t busy_nanoseconds(void); /* all processors, in ticks of 10 ms */
+uint64_t busy_nanoseconds(void); /* all CPUs, in ticks of 10 ms */
 uint64_t sum(const uint64_t *values, int count);
 
 /* watch.c */

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * freebench: how long does it take to give memory back?
+ * freebench: how long does it take to free memory?
  *
- * One repetition a process: map, populate, check that the memory is what was
- * asked for, give it back under the clock, wait until the kernel has all of it
- * again, print one line of JSON.
+ * One repetition per process: map, populate, check that the memory is as
+ * requested, free it while timing, wait until the kernel has all of it back,
+ * print one line of JSON.
  */
 #include "freebench.h"
 
@@ -22,7 +22,7 @@ void die(int status, const char *format, ...)
 	vfprintf(stderr, format, arguments);
 	va_end(arguments);
 	fputc('\n', stderr);
-	/* Not exit(): a child must not flush what its parent will print. */
+	/* Not exit(): a child must not flush its parent's buffered output. */
 	_exit(status);
 }
 

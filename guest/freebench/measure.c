@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The course of one repetition. */
+/* Run one repetition. */
 #define _GNU_SOURCE
 #include "freebench.h"
 
@@ -15,13 +15,13 @@
 #define BACK_NANOSECONDS 5000000000ULL
 #define LOOK_NANOSECONDS 1000000
 /*
- * Memory is back when every node has all but a hundredth of what the region
- * took there; free pages that processors keep in their lists never come back
- * to the count, hence the least.
+ * Memory is back when every node has 99 % of the region's memory there free
+ * again. Free pages on per-CPU lists are never counted, hence a minimum
+ * tolerance.
  */
 #define LEAST_MISSING_BYTES (4ULL << 20)
 
-/* What only the child of op exit can see, on a page shared with its parent. */
+/* Results of the child of op exit, on a page shared with its parent. */
 struct news {
 	struct result result;
 	uint64_t cpu_before;
@@ -79,7 +79,7 @@ static void wait_for_memory(struct result *result, const uint64_t *before)
 	result->free_settled = sum(now, result->nodes);
 }
 
-/* All processors' time since `busy` but for what this program used. */
+/* CPU time of all CPUs since `busy`, without that of this program. */
 static uint64_t others_since(uint64_t busy, uint64_t own)
 {
 	uint64_t used = busy_nanoseconds() - busy;
@@ -108,7 +108,7 @@ static void measure_here(const struct options *options, struct result *result,
 	own = clock_nanoseconds(CLOCK_PROCESS_CPUTIME_ID) - own;
 	result->other_cpu_nanoseconds = others_since(busy, own);
 	if (region.handle && region_is_mapped(&region))
-		die(FAILED, "free() kept the memory");
+		die(FAILED, "free() did not unmap the memory");
 }
 
 static uint64_t cpu_of(const struct rusage *usage)
@@ -157,7 +157,7 @@ static void measure_child(const struct options *options, struct result *result,
 	if (WIFSIGNALED(status))
 		die(FAILED, "the child died of signal %d", WTERMSIG(status));
 	if (WEXITSTATUS(status))
-		_exit(WEXITSTATUS(status)); /* it has said why */
+		_exit(WEXITSTATUS(status)); /* it has printed the reason */
 	*result = news->result;
 	result->ended_nanoseconds = ended;
 	result->cpu_nanoseconds = cpu_of(&usage) > news->cpu_before

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* madvise(MADV_DONTNEED): the pages go, the mapping and its tables stay. */
+/* madvise(MADV_DONTNEED) frees the pages, and keeps mapping and page tables. */
 #include "freebench.h"
 
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The end of a process: timed by its parent, from _exit() until it is reaped.
+/* Exit of a process: timed by its parent, from _exit() until it is reaped.
  */
 #include "freebench.h"
 
@@ -13,7 +13,7 @@ static void release(struct region *region)
 
 const struct operation op_exit = {
 	.name = "exit",
-	.help = "the end of a child that has an anonymous mapping",
+	.help = "exit of a child with an anonymous mapping",
 	.allocate = region_map,
 	.release = release,
 	.by_exit = true,

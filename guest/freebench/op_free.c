@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* malloc and free(), as most programs give much memory back. */
+/* malloc() and free(), the way most programs free large memory. */
 #include "freebench.h"
 
 #include <stdlib.h>
@@ -14,8 +14,8 @@ static void allocate(struct region *region, size_t size)
 	if (!region->handle)
 		die(FAILED, "malloc of %zu bytes failed", size);
 	/*
-	 * malloc maps this much by itself, with its header in the first page;
-	 * all pages that the caller's bytes touch are the region.
+	 * malloc uses a separate mapping for this size, with its header in the
+	 * first page; the region is all pages that the caller's bytes touch.
 	 */
 	from = (uintptr_t)region->handle & ~(page - 1);
 	to = ((uintptr_t)region->handle + size + page - 1) & ~(page - 1);
@@ -30,7 +30,7 @@ static void release(struct region *region)
 
 const struct operation op_free = {
 	.name = "free",
-	.help = "free() of one malloc",
+	.help = "free() of one malloc()",
 	.allocate = allocate,
 	.release = release,
 };

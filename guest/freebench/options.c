@@ -26,31 +26,30 @@ static void print_help(void)
 	puts("usage: freebench [--op OP] [--size BYTES] [--threads N]\n"
 	     "                 [--placement WHERE] [--thp HOW] [--watch WHAT]\n"
 	     "\n"
-	     "Populates memory, gives it back, and prints how long that took\n"
-	     "as one line of JSON.\n"
+	     "Populates memory, frees it, and prints the times as one line of\n"
+	     "JSON.\n"
 	     "\n"
-	     "  --op OP            what is timed (default free):");
+	     "  --op OP            timed operation (default free):");
 	for (int i = 0; all_operations[i]; i++)
 		printf("      %-9s %s\n", all_operations[i]->name,
 		       all_operations[i]->help);
 	puts("  --size BYTES       bytes, or with KiB, MiB, GiB (default "
 	     "1GiB)\n"
-	     "  --threads N        threads that populate, each on a processor\n"
-	     "                     of its own (default: all processors)\n"
-	     "  --placement WHERE  local (default): on the node of the thread\n"
-	     "                     that populates; interleave: over all "
-	     "nodes;\n"
-	     "                     node:N: on one node\n"
-	     "  --thp HOW          never, always, or as-is (default): as the\n"
-	     "                     system is set\n"
-	     "  --watch WHAT       functions: the kernel's time in those that\n"
-	     "                     zap and free; locks: its waiting for "
-	     "locks;\n"
-	     "                     nothing (default). Needs a kernel made for "
-	     "it\n"
+	     "  --threads N        populating threads, each on its own CPU\n"
+	     "                     (default: one per CPU)\n"
+	     "  --placement WHERE  local (default): node of the populating\n"
+	     "                     thread; interleave: all nodes; node:N: one\n"
+	     "                     node\n"
+	     "  --thp HOW          transparent huge pages: never, always, or\n"
+	     "                     as-is (default): the system's setting\n"
+	     "  --watch WHAT       functions: time in kernel functions that "
+	     "zap\n"
+	     "                     and free; locks: time waiting for kernel\n"
+	     "                     locks; nothing (default). Needs a kernel\n"
+	     "                     built with support for it\n"
 	     "\n"
 	     "exit status: 0 measured, 1 a check failed, 2 wrong arguments,\n"
-	     "4 this system cannot do it");
+	     "4 not supported on this system");
 }
 
 static unsigned long long parse_number(const char *text, char **end)
@@ -86,7 +85,7 @@ static size_t parse_size(const char *text)
 			    text);
 		return value;
 	}
-	die(WRONG_USAGE, "--size: %s is not a size such as 3GiB", text);
+	die(WRONG_USAGE, "--size: expected a size like 3GiB, got %s", text);
 }
 
 static int parse_count(const char *option, const char *text, int least,
@@ -108,7 +107,7 @@ static const struct operation *parse_operation(const char *text)
 	for (int i = 0; all_operations[i]; i++)
 		if (!strcmp(all_operations[i]->name, text))
 			return all_operations[i];
-	die(WRONG_USAGE, "--op: %s is none of free, munmap, dontneed, exit",
+	die(WRONG_USAGE, "--op: %s: expected free, munmap, dontneed or exit",
 	    text);
 }
 
@@ -124,7 +123,7 @@ static void parse_placement(struct options *options, const char *text)
 			parse_count("--placement", text + 5, 0, MOST_NODES - 1);
 	} else {
 		die(WRONG_USAGE,
-		    "--placement: %s is none of local, interleave, node:N",
+		    "--placement: %s: expected local, interleave or node:N",
 		    text);
 	}
 }
@@ -137,7 +136,7 @@ static enum thp parse_thp(const char *text)
 		return THP_ALWAYS;
 	if (!strcmp(text, "as-is"))
 		return THP_AS_IS;
-	die(WRONG_USAGE, "--thp: %s is none of never, always, as-is", text);
+	die(WRONG_USAGE, "--thp: %s: expected never, always or as-is", text);
 }
 
 static enum watch parse_watch(const char *text)
@@ -148,7 +147,7 @@ static enum watch parse_watch(const char *text)
 		return WATCH_FUNCTIONS;
 	if (!strcmp(text, "locks"))
 		return WATCH_LOCKS;
-	die(WRONG_USAGE, "--watch: %s is none of nothing, functions, locks",
+	die(WRONG_USAGE, "--watch: %s: expected nothing, functions or locks",
 	    text);
 }
 
@@ -194,7 +193,7 @@ void options_parse(struct options *options, int argc, char **argv)
 			print_help();
 			exit(PASSED);
 		default:
-			/* getopt has named it. */
+			/* getopt has printed the error. */
 			exit(WRONG_USAGE);
 		}
 	}

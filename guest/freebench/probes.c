@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the kernel says about time, memory and nodes. */
+/* Read time, memory and nodes from the kernel. */
 #define _GNU_SOURCE
 #include "freebench.h"
 
@@ -27,7 +27,7 @@ uint64_t sum(const uint64_t *values, int count)
 	return total;
 }
 
-/* The start of a file in /proc or /sys as text; false if there is none. */
+/* Read the start of a file in /proc or /sys; false if it does not exist. */
 static bool read_text(const char *path, char *text, size_t size)
 {
 	int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -43,7 +43,7 @@ static bool read_text(const char *path, char *text, size_t size)
 	return used > 0;
 }
 
-/* The number behind a word at the start of a line, or 0. */
+/* Return the number after a word at the start of a line, or 0. */
 static uint64_t field(const char *text, const char *word)
 {
 	size_t length = strlen(word);

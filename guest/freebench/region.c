@@ -48,8 +48,8 @@ bool region_is_mapped(const struct region *region)
 }
 
 /*
- * A policy of the mapping's own, local too: it also keeps the kernel from
- * merging it with a neighbour, so that it is counted alone.
+ * Set a policy for the mapping, even for local placement: it keeps the kernel
+ * from merging the mapping with others, so that its pages are counted alone.
  */
 void region_place(const struct region *region, const struct options *options)
 {
@@ -68,17 +68,17 @@ void region_place(const struct region *region, const struct options *options)
 	}
 	if (syscall(SYS_mbind, region->address, region->bytes, mode,
 		    mask ? &mask : NULL, mask ? MOST_NODES + 1 : 0, 0)) {
-		/* A kernel without NUMA has but one place. */
+		/* A kernel without NUMA has one node only. */
 		if (errno != ENOSYS || options->placement != PLACE_LOCAL)
 			die(errno == ENOSYS || errno == EINVAL ? SKIPPED
 							       : FAILED,
-			    "--placement: the kernel refuses it: %s",
+			    "--placement: not supported by the kernel: %s",
 			    strerror(errno));
 	}
 	if (options->thp != THP_AS_IS &&
 	    madvise(region->address, region->bytes, advice) &&
 	    (options->thp == THP_ALWAYS || errno != EINVAL))
-		die(SKIPPED, "--thp: the kernel refuses it: %s",
+		die(SKIPPED, "--thp: not supported by the kernel: %s",
 		    strerror(errno));
 }
 

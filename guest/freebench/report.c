@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* One repetition as one line of JSON. */
+/* Print one repetition as one line of JSON. */
 #include "freebench.h"
 
 #include <inttypes.h>

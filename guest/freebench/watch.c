@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the kernel counts while it gives the memory back: the time in some of
- * its functions, or the time that was spent waiting for its locks. Kernels for
- * this have options that others have not, and are slower.
+ * Read the kernel's own counts while memory is freed: the time in some of its
+ * functions, or the time spent waiting for its locks. This needs kernels with
+ * additional options, which are slower.
  */
 #define _GNU_SOURCE
 #include "freebench.h"
@@ -22,7 +22,7 @@
 #define MOST_CPUS                   1024
 #define NANOSECONDS_PER_MICROSECOND 1000
 
-/* Zapping is what unmap_page_range() takes less the freeing inside of it. */
+/* Zapping time is that of unmap_page_range() minus the freeing inside it. */
 static const char *const functions[] = { "unmap_page_range",
 					 "free_pages_and_swap_cache",
 					 "free_pgtables" };
@@ -35,12 +35,12 @@ static void put_text(const char *path, const char *text)
 
 	if (file < 0 && errno == ENOENT)
 		die(SKIPPED, "--watch: this kernel has no %s", path);
-	/* A filter of functions takes one name at a time. */
+	/* The function filter accepts one name per write. */
 	while (*rest) {
 		ssize_t taken = file < 0 ? -1 : write(file, rest, strlen(rest));
 
 		if (taken <= 0)
-			die(FAILED, "%s does not take '%s': %s", path, rest,
+			die(FAILED, "%s: cannot write '%s': %s", path, rest,
 			    strerror(errno));
 		rest += taken;
 	}
@@ -73,9 +73,9 @@ static void watch_switch(enum watch watch, const char *value)
 }
 
 /*
- * Call the functions once on each CPU. The profiler has a table for each, makes
+ * Call the functions once on each CPU. The profiler has a table per CPU, adds
  * an entry where a function begins, and loses the time of a call that ends on a
- * CPU without one, where its thread was moved to meanwhile.
+ * CPU without an entry because its thread migrated.
  */
 static void make_entries(void)
 {
@@ -113,7 +113,7 @@ void watch_end(enum watch watch)
 	watch_switch(watch, "0");
 }
 
-/* Add the calls and times of one processor's table, a line a function. */
+/* Add the calls and times of one CPU's table, one line per function. */
 static void add_functions(FILE *table, uint64_t *calls, double *microseconds)
 {
 	char line[512], name[128];
@@ -158,9 +158,9 @@ static void print_functions(void)
 }
 
 /*
- * A line of Documentation/locking/lockstat.rst: the class, how often it was
- * waited for (con-bounces, contentions) and how long (min, max, total, avg),
- * how often it was taken, and how long it was held. Times in microseconds.
+ * A line of Documentation/locking/lockstat.rst: the class, the number of waits
+ * (con-bounces, contentions), wait times (min, max, total, avg), the number of
+ * acquisitions, and hold times. Times are in microseconds.
  */
 static bool parse_lock(const char *line, char *name, size_t size,
 		       unsigned long long *contentions, double *waited,

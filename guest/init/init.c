@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The first process of a guest: mounts what a lab needs, starts the agent on
- * the command port and, where it is wanted, an SSH server, says once on the
- * console that it is ready, and then only reaps. A guest without an agent is of
- * no use, so its end ends the guest.
+ * The first process of a guest: mounts file systems, starts the agent on the
+ * command port and, if configured, an SSH server, prints one ready line to the
+ * console, and then reaps children. The guest powers off when the agent ends.
  *
- * Another init may start it too, with a root of its own: then the lab's
- * programs are in the folder that it was started from.
+ * Another init may start it too (virtme-ng): then labctl's programs are in the
+ * folder of argv[0].
  */
 #define _GNU_SOURCE
 #include "init.h"
@@ -29,8 +28,8 @@
 #include <unistd.h>
 
 /*
- * The second serial port. On arm64 the first one, the console, is no 16550, so
- * that the second is the first of that kind.
+ * The second serial port. On arm64 the console is a PL011, so the second port
+ * is the first 16550.
  */
 #ifdef __aarch64__
 #define COMMAND_TTY "ttyS0"
@@ -56,13 +55,13 @@ static char *const environment[] = {
 };
 
 /*
- * One line on the console. It goes through the kernel's log, which never cuts
- * a line with another; level 1 passes `quiet` too.
+ * Print one line to the console. It goes through the kernel log, so that other
+ * output cannot split it; level 1 is printed even with `quiet`.
  */
 void say(const char *format, ...)
 {
 	static const char prefix[] = "<1>labctl: ";
-	char line[900]; /* a record of the kernel's log holds 976 */
+	char line[900]; /* a record of the kernel log has at most 976 bytes */
 	va_list arguments;
 	int log, length;
 
@@ -74,7 +73,7 @@ void say(const char *format, ...)
 	length += sizeof(prefix) - 1;
 	if (length > (int)sizeof(line) - 2)
 		length = sizeof(line) - 2;
-	/* Without it the kernel keeps the line back for a continuation. */
+	/* Without a newline the kernel delays the line. */
 	line[length++] = '\n';
 	line[length] = '\0';
 
@@ -94,7 +93,7 @@ static void end_guest(void)
 		pause();
 }
 
-/* A root that is another init's has its /tmp and /run already. */
+/* With another init, /tmp and /run are mounted already. */
 static void mount_all(bool is_first)
 {
 	for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++)
@@ -120,8 +119,8 @@ static void read_boot_id(char *id, size_t size)
 }
 
 /*
- * The receive interrupt at 14 of the 16 bytes that the port holds, not at 8:
- * input is 1.7 times as fast, and an emulated port cannot overrun.
+ * Raise the receive interrupt at 14 of the port's 16 bytes instead of 8: input
+ * is 1.7 times as fast, and an emulated port cannot overrun.
  */
 static void tune_port(void)
 {
@@ -129,7 +128,7 @@ static void tune_port(void)
 			O_WRONLY | O_CLOEXEC);
 
 	if (file < 0 || write(file, "14", 2) != 2)
-		say("the command port keeps its receive trigger");
+		say("cannot set the receive trigger of the command port");
 	if (file >= 0)
 		close(file);
 }
@@ -150,7 +149,7 @@ static void find_programs(const char *self)
 		 program_folder);
 }
 
-/* Start the agent and return once it has its port in raw mode. */
+/* Start the agent; return when its port is in raw mode, -1 on failure. */
 static pid_t start_agent(void)
 {
 	char ready, number[16], program[PATH_MAX + 16];
@@ -178,12 +177,12 @@ static pid_t start_agent(void)
 	return pid;
 }
 
-/* A guest that is to be reached by SSH brings a script for it. */
+/* Run the script that starts the SSH server, if the guest has one. */
 static void start_ssh(bool is_first)
 {
 	char script[PATH_MAX + 16] = SSH_START;
 	char *folder = is_first ? NULL : program_folder;
-	/* Not for execle(), whose list ends at the first NULL. */
+	/* execve(), as the list of execle() would end at a NULL folder. */
 	char *const argv[] = { "sh", script, folder, NULL };
 	int status;
 	pid_t pid;

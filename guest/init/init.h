@@ -2,10 +2,11 @@
 #ifndef LABCTL_INIT_H
 #define LABCTL_INIT_H
 
-/* One line on the console; it must fit into a record of the kernel's log. */
+/* Print one line to the console; it must fit into a record of the kernel log.
+ */
 __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 
-/* Say of each NUMA node which CPUs, memory and distances it has. */
+/* Print the CPUs, memory and distances of each NUMA node. */
 void say_nodes(void);
 
 #endif

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the kernel made of the machine: each online NUMA node with its online
- * CPUs, its memory and its distances, one line a node. The host compares it
- * with what it asked for. A kernel without NUMA has one node.
+ * Print the topology that the kernel sees: one line per online NUMA node with
+ * its online CPUs, memory and distances. The host compares it with the
+ * requested topology. A kernel without NUMA has one node.
  *
- * Memory is what /proc/zoneinfo calls present: what the kernel reserved for
- * itself is in it, unlike in MemTotal, so that it can be compared closely.
+ * Memory is the present memory of /proc/zoneinfo. Unlike MemTotal it includes
+ * the kernel's reservations, so it can be compared closely.
  */
 #include "init.h"
 

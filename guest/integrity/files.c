@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Small files of /proc and /sys. */
+/* Read and write small files of /proc and /sys. */
 #include "integrity.h"
 
 #include <fcntl.h>

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* The exit statuses of kernel selftests, and getopt's for a wrong argument. */
+/* The exit statuses of kernel selftests, and 2 for wrong usage. */
 enum {
 	PASSED = 0,
 	FAILED = 1,
@@ -25,12 +25,12 @@ struct options {
 	const struct scenario *scenario;
 	int seconds;
 	size_t size;      /* of each process, in bytes */
-	int processes;    /* that give memory back */
-	size_t held_back; /* bytes that may be unmapped and not yet free */
+	int processes;    /* that free memory */
+	size_t held_back; /* bytes that may be unmapped but not yet free */
 	uint64_t seed;
 };
 
-/* What all processes of a scenario share. */
+/* State shared by all processes of a scenario. */
 struct shared {
 	uint64_t deadline_nanoseconds; /* CLOCK_MONOTONIC */
 	atomic_bool stop;
@@ -62,7 +62,7 @@ extern const struct scenario scenario_memcg;
 extern const struct scenario scenario_oom;
 extern const struct scenario scenario_stale;
 
-/* main.c: a fault is noted and the scenario fails; skip() ends the program */
+/* main.c: fault() records a failure of the scenario; skip() ends the program */
 __attribute__((format(printf, 1, 2))) void fault(const char *format, ...);
 __attribute__((noreturn, format(printf, 1, 2))) void skip(const char *format,
 							  ...);
@@ -73,7 +73,7 @@ uint64_t now_nanoseconds(void);
 void sleep_milliseconds(long milliseconds);
 uint64_t random_below(uint64_t *state, uint64_t limit);
 
-/* pattern.c: each process and generation has its own content for each page */
+/* pattern.c: page contents that differ by process, generation and page */
 struct area {
 	uint64_t *address;
 	size_t pages;
@@ -83,20 +83,20 @@ struct area {
 
 void area_map(struct area *area, size_t bytes, uint64_t owner);
 void area_unmap(struct area *area);
-/* Fill with the next generation; memory that is new must have been zero. */
+/* Fill with the next generation; new memory must be zero before. */
 void area_fill(struct area *area, bool is_new);
-/* Compare a part of the area; differences are faults. */
+/* Check a part of the area; differences are faults. */
 void area_check(const struct area *area, size_t first, size_t pages);
 void area_check_all(const struct area *area);
-/* The area was dropped by MADV_DONTNEED: it must read as zero. */
+/* Check that the area reads as zero after MADV_DONTNEED. */
 void area_check_zero(const struct area *area);
 
 /* processes.c */
 typedef void (*work)(const struct options *options, uint64_t owner);
-/* Start a process that dies with its parent; its exit status says if it failed.
+/* Start a process that dies with its parent; its exit status is the result.
  */
 pid_t process_start(work work, const struct options *options, uint64_t owner);
-/* Wait, and fault if it does not end or ends in another way than `expected`. */
+/* Wait for its end; fault if it does not end as `expected`. */
 enum ending {
 	BY_ITSELF,
 	KILLED,
@@ -106,21 +106,21 @@ void process_wait(pid_t pid, enum ending expected);
 void process_kill(pid_t pid);
 void pin_to_cpu(int cpu);
 int cpu_count(void);
-/* Processes that hold memory and look at it again and again. */
+/* Processes that hold memory and check it repeatedly. */
 void neighbours_start(const struct options *options);
 void neighbours_end(void);
-/* Map, fill, check, give back in one of several ways, until time is up. */
+/* Map, fill, check and free in one of several ways, until the deadline. */
 void churn(const struct options *options, uint64_t owner);
-/* As many processes as the options ask for, owners 1 and up. */
+/* Start the processes that the options ask for, with owners from 1. */
 void processes_start(pid_t *pids, work work, const struct options *options);
 void processes_wait(const pid_t *pids, const struct options *options,
 		    enum ending expected);
-/* Start them and wait until they end by themselves. */
+/* Start them and wait for their normal end. */
 void processes_run(work work, const struct options *options);
 
 /* files.c */
 bool file_write(const char *path, const char *text);
 bool file_read(const char *path, char *text, size_t size);
-long long file_number(const char *path); /* -1 if there is none */
+long long file_number(const char *path); /* -1 if it cannot be read */
 
 #endif

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * integrity: does memory hold what was written to it, while others give theirs
- * back in every way there is?
+ * integrity: does memory keep its content while other processes free theirs in
+ * every possible way?
  *
- * One scenario a process, for a given time. One line of JSON at the end.
+ * Runs one scenario for a given time, and prints one line of JSON at the end.
  */
 #define _GNU_SOURCE
 #include "integrity.h"
@@ -36,7 +36,7 @@ uint64_t now_nanoseconds(void)
 	return now.tv_sec * 1000000000ULL + now.tv_nsec;
 }
 
-/* In a slow guest only after one round: without any, nothing was tried. */
+/* Not before the first round, even in a slow guest: it would test nothing. */
 bool time_is_up(void)
 {
 	uint64_t now = now_nanoseconds();
@@ -115,7 +115,7 @@ void die(const char *format, ...)
 	vfprintf(stderr, format, arguments);
 	va_end(arguments);
 	fputc('\n', stderr);
-	fault("a process of the scenario could not go on, see stderr");
+	fault("a process of the scenario failed, see stderr");
 	_exit(FAILED);
 }
 
@@ -153,7 +153,7 @@ static long long number(const char *text, bool is_size)
 		for (size_t i = 0; i < (is_size ? COUNT(units) : 1); i++)
 			if (!strcmp(end, units[i].unit))
 				return value * units[i].factor;
-	usage("an option takes a number, or a size like 32MiB");
+	usage("expected a number, or a size like 32MiB");
 }
 
 static void parse(struct options *options, int argc, char **argv)
@@ -189,7 +189,7 @@ static void parse(struct options *options, int argc, char **argv)
 		if (!strcmp(argv[optind], scenarios[i]->name))
 			options->scenario = scenarios[i];
 	if (!options->scenario || optind != argc - 1)
-		usage("name one scenario");
+		usage("expected one scenario");
 	if (options->size < 16 * PAGE_BYTES || options->processes < 1 ||
 	    options->processes > MOST_PROCESSES || options->seconds < 1 ||
 	    options->seed < 1)
@@ -216,7 +216,7 @@ int main(int argc, char **argv)
 	told = &options;
 	options.scenario->run(&options);
 	if (!atomic_load(&shared->rounds))
-		fault("not one round was done in the time given");
+		fault("no round finished in the given time");
 	passed = !atomic_load(&shared->faults);
 	report(&options, passed ? "true" : "false", shared->why);
 	return passed ? PASSED : FAILED;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What a page must hold: told from every other page, process and generation. */
+/* The content of a page: unique by page, process and generation. */
 #include "integrity.h"
 
 #include <stdio.h>
@@ -50,12 +50,12 @@ static void tell(const struct area *area, size_t page, size_t word,
 	if (atomic_fetch_add(&shared->foreign_words, 1) < TOLD_DIFFERENCES)
 		fprintf(stderr,
 			"process %llu generation %llu page %zu word %zu: "
-			"%016llx in place of %016llx\n",
+			"got %016llx, expected %016llx\n",
 			(unsigned long long)area->owner,
 			(unsigned long long)area->generation, page, word,
 			(unsigned long long)found,
 			(unsigned long long)expected);
-	fault("a page held what nobody wrote there");
+	fault("wrong page content");
 }
 
 void area_fill(struct area *area, bool is_new)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Processes of a scenario: started, waited for with a deadline, never left
- * behind. */
+/* Start the processes of a scenario, wait for them with a deadline, and leave
+ * none behind. */
 #define _GNU_SOURCE
 #include "integrity.h"
 
@@ -14,10 +14,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A killed process has this long to end, also under translation and KASAN. */
+/* Time limit for the end of a killed process, also under TCG and KASAN. */
 #define END_SECONDS 180 /* more than LONGEST_ROUND_NANOSECONDS */
 #define NEIGHBOURS  2
-/* Owners of churning processes count from 1, those of neighbours from here. */
+/* Owners of churning processes start at 1, those of neighbours here. */
 #define FIRST_NEIGHBOUR 1000
 
 static pid_t neighbours[NEIGHBOURS];
@@ -82,8 +82,8 @@ void process_wait(pid_t pid, enum ending expected)
 		fault("process %d was ended by signal %d", pid,
 		      WTERMSIG(status));
 	else if (expected == KILLED)
-		fault("process %d ended and should have been killed", pid);
-	/* What a process with status FAILED found is noted already. */
+		fault("process %d ended before it was killed", pid);
+	/* The fault of a process with status FAILED is recorded already. */
 }
 
 int cpu_count(void)
@@ -164,7 +164,7 @@ void churn(const struct options *options, uint64_t owner)
 		area_check_all(&area);
 		if (random_below(&random, 2))
 			drop_and_refill(&area);
-		/* In two steps: the rest of the mapping must stay as it is. */
+		/* In two steps, as the rest of the mapping must not change. */
 		munmap(area.address, area.pages / 2 * PAGE_BYTES);
 		area_check(&area, area.pages / 2, area.pages - area.pages / 2);
 		area_unmap(&area);

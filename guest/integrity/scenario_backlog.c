@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How much memory is unmapped and not free yet, if workers hardly get a CPU?
+ * How much memory is unmapped but not yet free when workers get little CPU
+ * time?
  *
- * Unbound workers are confined to the last CPU, and that is kept busy. A kernel
- * that leaves pages to workers without a bound then piles them up.
+ * Unbound workers are confined to the last CPU, which is kept busy. A kernel
+ * without a limit on pages left to workers then accumulates them.
  */
 #define _GNU_SOURCE
 #include "integrity.h"
@@ -17,12 +18,12 @@
 #define UNBOUND_CPUS   "/sys/devices/virtual/workqueue/cpumask"
 #define BUSY_PROCESSES 4
 #define BUSY_NICE      -5
-#define GIVING_SECONDS 240 /* with KASAN, on a host with other work */
-/* Each look costs a debug kernel under translation a lot. */
+#define GIVING_SECONDS 240 /* with KASAN, on a busy host */
+/* Each sample is expensive in a debug kernel under TCG. */
 #define LOOK_MILLISECONDS 5
 #define WAIT_MILLISECONDS 20
 
-static atomic_int *phase; /* of the process that gives back */
+static atomic_int *phase; /* of the process that frees */
 enum {
 	FILLING,
 	READY,
@@ -37,7 +38,7 @@ static void keep_busy(const struct options *options, uint64_t cpu)
 	if (nice(BUSY_NICE) == -1)
 		fputs("cannot raise the priority\n", stderr);
 	while (!atomic_load_explicit(&shared->stop, memory_order_relaxed))
-		/* Nobody frees meanwhile, and the host's cores are few. */
+		/* Nothing is freed meanwhile, and the host has few cores. */
 		if (atomic_load_explicit(phase, memory_order_relaxed) ==
 		    FILLING)
 			sleep_milliseconds(WAIT_MILLISECONDS);
@@ -66,7 +67,7 @@ static void give_back(const struct options *options, uint64_t owner)
 	wait_for_phase(FILLING);
 }
 
-/* Pages on the lists of CPUs are free, and MemFree does not count them. */
+/* Pages on per-CPU lists are free, but MemFree does not count them. */
 static long long listed_bytes(void)
 {
 	FILE *file = fopen("/proc/zoneinfo", "re");
@@ -101,7 +102,7 @@ static long long resident_bytes(pid_t pid)
 	return resident * (long long)PAGE_BYTES;
 }
 
-/* Return the most that was seen to be neither mapped nor free. */
+/* Return the maximum that was neither mapped nor free, in bytes. */
 static long long watch(pid_t pid, const struct options *options)
 {
 	long long listed_before = listed_bytes();
@@ -113,16 +114,16 @@ static long long watch(pid_t pid, const struct options *options)
 	while (atomic_load(phase) == GIVING_BACK &&
 	       now_nanoseconds() < deadline) {
 		/*
-		 * Resident memory first: it only shrinks, so what is freed in
-		 * between makes the result smaller and never larger.
+		 * Resident memory first: it only shrinks, so that pages freed
+		 * in between make the result smaller, never larger.
 		 */
 		long long resident = resident_bytes(pid);
 		long long held = before - resident - free_bytes();
 
 		/*
-		 * The lists are read only if it is too much without them, since
-		 * that takes the lock of each zone. They come between the two,
-		 * as pages go that way.
+		 * Read the per-CPU lists only if the result exceeds the limit
+		 * without them, as that takes the lock of each zone. Read them
+		 * between the two, as pages move in that order.
 		 */
 		if (resident >= 0 && held > (long long)options->held_back) {
 			long long listed;
@@ -152,8 +153,8 @@ static void one_round(const struct options *options)
 	if (most > atomic_load(&shared->most_held_back))
 		atomic_store(&shared->most_held_back, most);
 	if (most > (long long)options->held_back)
-		fault("%lld MiB were unmapped and not free, %zu MiB are "
-		      "allowed",
+		fault("%lld MiB were unmapped but not free, limit %zu "
+		      "MiB",
 		      most >> 20, options->held_back >> 20);
 	atomic_store(phase, FILLING);
 	process_wait(pid, BY_ITSELF);
@@ -190,6 +191,6 @@ static void run_backlog(const struct options *options)
 }
 
 const struct scenario scenario_backlog = {
-	"backlog", "memory that is unmapped and not free is bounded",
+	"backlog", "memory that is unmapped but not free is bounded",
 	run_backlog
 };

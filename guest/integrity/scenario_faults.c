@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Memory is given back while allocations fail, and while CPUs come and go. */
+/* Memory is freed while allocations fail, and while CPUs go offline and online.
+ */
 #include "integrity.h"
 
 #include <stdio.h>
@@ -7,7 +8,7 @@
 #define FAULTS  "/sys/kernel/debug/"
 #define PERCENT "30"
 
-/* Only for processes that ask for it, and only what may not wait for memory. */
+/* Only for processes that ask for it, and only non-blocking allocations. */
 static const struct {
 	const char *path;
 	const char *text;
@@ -30,7 +31,7 @@ static const struct {
 static void churn_with_faults(const struct options *options, uint64_t owner)
 {
 	if (!file_write("/proc/self/make-it-fail", "1"))
-		die("cannot ask for failing allocations");
+		die("cannot enable failing allocations");
 	churn(options, owner);
 }
 
@@ -50,8 +51,7 @@ static void run_failslab(const struct options *options)
 }
 
 const struct scenario scenario_failslab = {
-	"failslab", "allocations that may not wait fail now and then",
-	run_failslab
+	"failslab", "non-blocking allocations fail at random", run_failslab
 };
 
 static bool set_online(int cpu, bool online)
@@ -80,12 +80,12 @@ static void run_hotplug(const struct options *options)
 		int cpu = 1 + random_below(&random, cpus - 1);
 
 		if (!set_online(cpu, false) || !set_online(cpu, true))
-			fault("CPU %d did not go and come back", cpu);
+			fault("CPU %d did not go offline and online", cpu);
 	}
 	processes_wait(pids, options, BY_ITSELF);
 	neighbours_end();
 }
 
 const struct scenario scenario_hotplug = {
-	"hotplug", "CPUs go offline and come back meanwhile", run_hotplug
+	"hotplug", "CPUs go offline and online meanwhile", run_hotplug
 };

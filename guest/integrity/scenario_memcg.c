@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Processes in small memory cgroups: killed by them, or just fitting in. */
+/* Processes in small memory cgroups: OOM-killed, or just within the limit. */
 #define _GNU_SOURCE
 #include "integrity.h"
 
@@ -12,7 +12,7 @@
 
 #define ROOT         "/run/integrity-cgroup"
 #define BACK_SECONDS 30
-/* Page tables, stacks, and the charges that a CPU keeps in stock. */
+/* Page tables, stacks, and charges cached per CPU. */
 #define OVERHEAD_BYTES        (8UL << 20)
 #define LEAST_TOLERATED_BYTES (1LL << 20)
 
@@ -86,7 +86,7 @@ static long group_oom_kills(uint64_t group)
 	return kills;
 }
 
-/* The group is empty: what it was charged with must come back. */
+/* The group is empty: all its charges must be returned. */
 static void group_remove(uint64_t group, size_t limit)
 {
 	uint64_t deadline = now_nanoseconds() + BACK_SECONDS * 1000000000ULL;
@@ -95,7 +95,7 @@ static void group_remove(uint64_t group, size_t limit)
 
 	if (tolerated < LEAST_TOLERATED_BYTES)
 		tolerated = LEAST_TOLERATED_BYTES;
-	/* To lower the limit takes back what CPUs have in stock. */
+	/* A lower limit drains the charges cached per CPU. */
 	group_set(group, "memory.max", "0");
 	while ((left = group_number(group, "memory.current")) > tolerated &&
 	       now_nanoseconds() < deadline)
@@ -148,7 +148,7 @@ static void run_oom(const struct options *options)
 }
 
 const struct scenario scenario_oom = {
-	"oom", "processes are killed for the memory of their cgroup", run_oom
+	"oom", "processes are OOM-killed in their cgroup", run_oom
 };
 
 static void churn_in_group(const struct options *options, uint64_t owner)
@@ -174,12 +174,12 @@ static void run_memcg(const struct options *options)
 		group_remove(i + 1, limit);
 	}
 	if (atomic_load(&shared->oom_kills))
-		fault("a process was killed for memory that it had given back");
+		fault("a process was OOM-killed for memory that it had freed");
 	neighbours_end();
 	umount(ROOT);
 }
 
 const struct scenario scenario_memcg = {
-	"memcg", "cgroups that are just large enough, and empty afterwards",
+	"memcg", "cgroups are just large enough, and empty afterwards",
 	run_memcg
 };

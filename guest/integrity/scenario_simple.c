@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Processes give memory back by themselves, by their end, and when killed. */
+/* Processes free memory explicitly, by exit, and when killed. */
 #include "integrity.h"
 
 #include <sys/mman.h>
@@ -13,7 +13,7 @@ static void run_free(const struct options *options)
 }
 
 const struct scenario scenario_free = {
-	"free", "munmap, madvise(DONTNEED) and free() beside neighbours",
+	"free", "munmap, madvise(DONTNEED) and free() next to neighbours",
 	run_free
 };
 
@@ -37,7 +37,7 @@ static void run_exit(const struct options *options)
 }
 
 const struct scenario scenario_exit = {
-	"exit", "waves of processes that fill memory and end", run_exit
+	"exit", "waves of processes fill memory and exit", run_exit
 };
 
 static void run_kill(const struct options *options)
@@ -48,7 +48,7 @@ static void run_kill(const struct options *options)
 	neighbours_start(options);
 	while (!time_is_up()) {
 		processes_start(pids, churn, options);
-		/* Some while they populate, some while they give back. */
+		/* Some while they populate, some while they free. */
 		sleep_milliseconds(1 << random_below(&random, 12));
 		for (int i = 0; i < options->processes; i++)
 			process_kill(pids[i]);
@@ -59,7 +59,7 @@ static void run_kill(const struct options *options)
 }
 
 const struct scenario scenario_kill = {
-	"kill", "processes are killed while they fill and give back", run_kill
+	"kill", "processes are killed while they fill and free", run_kill
 };
 
 static void write_half_and_end(struct area *area, uint64_t owner)
@@ -106,6 +106,6 @@ static void run_fork(const struct options *options)
 }
 
 const struct scenario scenario_fork = {
-	"fork", "children write to and unmap what they share with parents",
+	"fork", "children write to and unmap memory shared with parents",
 	run_fork
 };

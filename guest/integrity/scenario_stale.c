@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Threads read and write memory that another thread of theirs gives back.
+ * Threads read and write memory while another thread of the process frees it.
  *
- * A thread may see its old page or a new, empty one, or fault: never a page
- * that was freed, and perhaps taken by somebody else, while its CPU still had
- * the old translation. That happens if pages are freed ahead of the TLB flush.
- * Every other time it is munmap() that gives them back, and they fault.
+ * A thread may see its old page, a new zero page, or fault. It must never see a
+ * page that was freed and possibly reused, through a stale TLB entry. That
+ * happens if pages are freed before the TLB flush. Every other round uses
+ * munmap(), so that the threads fault.
  */
 #define _GNU_SOURCE
 #include "integrity.h"
@@ -17,14 +17,14 @@
 
 #define MOST_THREADS 16
 /*
- * So many that one list of batches is full (510 pages behind a bundle of 8), or
- * two pieces of 512; the pages watched are those that are freed first.
+ * Enough pages for one full list of batches (510 pages after a bundle of 8), or
+ * two ranges of 512; the pages that are freed first are watched.
  */
 #define AREA_PAGES    1152
 #define AREA_BYTES    (AREA_PAGES * PAGE_BYTES)
 #define FIRST_WATCHED 8
 #define WATCHED_PAGES 64
-#define MARK        0x57a1e00000000000ULL /* no byte of it is that of poison */
+#define MARK 0x57a1e00000000000ULL /* none of its bytes is the poison byte */
 #define NUMBER_MASK 0xffffULL
 
 struct watched {
@@ -45,15 +45,15 @@ static bool may_go_on(const struct watched *watched)
 	return !atomic_load_explicit(&watched->stop, memory_order_relaxed);
 }
 
-/* Every word that a thread may ever see there is 0 or MARK + some number. */
+/* Every word that a thread may see is 0 or MARK + a number. */
 static inline uint64_t wrong_bits(uint64_t word)
 {
 	return ((word ^ MARK) & ~NUMBER_MASK) & -(uint64_t)(word != 0);
 }
 
 /*
- * Without a branch between the reads: a CPU that was stopped in the middle goes
- * on with what it has cached, and takes its interrupts only behind.
+ * No branch between the reads: a CPU (of TCG) stopped in the middle continues
+ * with its cached translation, and takes interrupts only afterwards.
  */
 static uint64_t look(const struct watched *watched)
 {
@@ -76,7 +76,7 @@ static void *reader(void *argument)
 		if (!look(watched))
 			continue;
 		atomic_fetch_add(&shared->foreign_words, 1);
-		fault("a thread saw a page that had been freed under it");
+		fault("a thread saw a freed page");
 	}
 	return NULL;
 }
@@ -144,7 +144,7 @@ static void run_stale(const struct options *options)
 	sigaction(SIGSEGV, &at_fault, NULL);
 	address = map(NULL);
 	watched.address = address + FIRST_WATCHED * WORDS_PER_PAGE;
-	/* The last one writes, so that a freed page is also changed. */
+	/* The last thread writes, so that a freed page is also changed. */
 	for (int i = 0; i < threads; i++)
 		if (pthread_create(&ids[i], NULL,
 				   i == threads - 1 ? writer : reader,
@@ -158,5 +158,6 @@ static void run_stale(const struct options *options)
 }
 
 const struct scenario scenario_stale = {
-	"stale", "threads read and write what another one gives back", run_stale
+	"stale", "threads read and write memory that another one frees",
+	run_stale
 };

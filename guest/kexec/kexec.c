@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * labkexec: change the kernel of the machine that this runs on.
+ * labkexec: boot another kernel on this machine.
  *
  *   labkexec load KERNEL INITRD COMMAND-LINE   INITRD may be "" for none
  *   labkexec start                             the loaded kernel, at once
@@ -52,7 +52,8 @@ static int load(const char *kernel, const char *initrd, const char *line)
 	}
 	if (syscall(SYS_kexec_file_load, kernel_file, initrd_file,
 		    strlen(line) + 1, line, flags))
-		return failed("the running kernel does not take it");
+		return failed(
+			"the running kernel rejects the kernel or initrd");
 	return 0;
 }
 
@@ -77,12 +78,12 @@ int main(int argc, char **argv)
 	if (!strcmp(verb, "start")) {
 		make_read_only();
 		reboot(LINUX_REBOOT_CMD_KEXEC);
-		return failed("no kernel is loaded");
+		return failed("cannot start the loaded kernel");
 	}
 	if (!strcmp(verb, "reboot")) {
 		make_read_only();
 		reboot(RB_AUTOBOOT);
-		return failed("the machine does not reboot");
+		return failed("cannot reboot");
 	}
 	return usage();
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The guest of labctl's accelerator probe: a ROM in the place of the BIOS that goes
- * from the reset vector to 64-bit code, as a kernel must, says so on the first serial
- * port and ends QEMU with a status of its own (isa-debug-exit at port 0xf4).
+ * The guest of labctl's accelerator probe: a ROM in place of the BIOS. It switches from
+ * the reset vector to 64-bit code, as a kernel does, prints a line to the first serial
+ * port and ends QEMU with a known status (isa-debug-exit at port 0xf4).
  *
- * labctl/guests/probe.py holds the bytes that this assembles to, so that a probe needs
- * no assembler; tests/unit/test_probe.py compares the two.
+ * labctl/guests/probe.py has the assembled bytes, so that a probe needs no assembler;
+ * tests/unit/test_probe.py compares the two.
  *
- * The ROM is 64 KiB. It ends at 4 GiB, where the reset vector is, and is seen at
- * 0xf0000 too. Linear addresses below 1 MiB are offsets into it from there.
+ * The ROM has 64 KiB. It ends at 4 GiB, where the reset vector is, and is also mapped at
+ * 0xf0000; code below 1 MiB uses addresses in that mapping.
  */
 #define ROM	0xf0000
 #define PML4	0x1000
@@ -31,7 +31,7 @@ _start:
 protected:
 	movw	$0x10, %ax
 	movw	%ax, %ds
-	/* The first 2 MiB at their own addresses; memory is zero after power-on. */
+	/* Identity-map the first 2 MiB; memory is zero after power-on. */
 	movl	$(PDPT | 3), PML4
 	movl	$(PD | 3), PDPT
 	movl	$0x83, PD
@@ -55,7 +55,7 @@ long_mode:
 	movl	$(token_end - token), %ecx
 	movw	$COM1, %dx
 	rep outsb
-	movb	$0x2a, %al		/* QEMU's status is twice this and one */
+	movb	$0x2a, %al		/* QEMU's exit status is 2 * value + 1 */
 	outb	%al, $EXIT
 halt:
 	hlt

@@ -146,10 +146,10 @@ def test_the_first_failure_can_end_it():
 
 
 def test_what_a_program_says_is_told():
-    report = json.dumps({"passed": False, "why": "a page held what nobody wrote there"})
+    report = json.dumps({"passed": False, "why": "wrong page content"})
     answers = {"free": lambda: outcome(1, report, "page 3: 0 in place of 1")}
     first = examine([FakeGuest(answers), FakeGuest({})])[0].judgement
-    assert first.why == "a page held what nobody wrote there"
+    assert first.why == "wrong page content"
     assert "page 3: 0 in place of 1" in first.details
 
 
