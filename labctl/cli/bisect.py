@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labctl import screen
-from labctl.cli.root import JSON, LAB, lab_to_work, named, print_json
+from labctl.cli.root import JSON, LAB, WHOLE_SECONDS, lab_to_work, named, print_json
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--seconds",
-    type=click.IntRange(min=1),
-    default=60,
+    type=WHOLE_SECONDS,
+    default="60s",
     show_default=True,
-    help="Seconds that each program of --check runs.",
+    help="Time for which each program of --check runs.",
 )
 @click.argument("kernel")
 @click.argument("experiment", required=False)

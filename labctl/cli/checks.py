@@ -14,6 +14,7 @@ from labctl import __version__, screen
 from labctl.cli.root import (
     JSON,
     LAB,
+    WHOLE_SECONDS,
     Group,
     format_option,
     kernels_of,
@@ -225,10 +226,10 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
 @format_option("ktap", "junit", about="ktap and junit are for CI.")
 @click.option(
     "--seconds",
-    type=click.IntRange(min=1),
-    default=60,
+    type=WHOLE_SECONDS,
+    default="60s",
     show_default=True,
-    help="Seconds that each program runs in the guest.",
+    help="Time for which each program runs in the guest.",
 )
 @click.option(
     "--check",

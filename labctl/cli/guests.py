@@ -13,9 +13,9 @@ import click
 
 from labctl import screen
 from labctl.cli.root import (
+    DURATION,
     JSON,
     LAB,
-    SECONDS,
     check_awake,
     fleet_of,
     kernels_of,
@@ -36,9 +36,7 @@ _WATCH_STEPS = 2  # sleeps of one second each, so that signals are handled in be
 @click.command()
 @LAB
 @JSON
-@click.option(
-    "--timeout", type=SECONDS, default=180.0, show_default=True, help="Boot deadline in seconds."
-)
+@click.option("--timeout", type=DURATION, default="3min", show_default=True, help="Boot deadline.")
 @click.argument("kernels", nargs=-1)
 def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[str]) -> None:
     """Build and boot KERNELS (default: all) and keep the guests running.
@@ -94,9 +92,7 @@ def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
 @click.command("exec", context_settings={"ignore_unknown_options": True})
 @LAB
 @JSON
-@click.option(
-    "--timeout", type=SECONDS, default=600.0, show_default=True, help="Time limit in seconds."
-)
+@click.option("--timeout", type=DURATION, default="10min", show_default=True, help="Time limit.")
 @click.argument("guest")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,25 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labctl import screen
-from labctl.cli.root import JSON, LAB, chosen, format_option, lab_to_work, load_lab, print_json
+from labctl.cli.root import (
+    DURATION,
+    JSON,
+    LAB,
+    WHOLE_SECONDS,
+    chosen,
+    format_option,
+    lab_to_work,
+    load_lab,
+    print_json,
+)
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
     from labctl.lab_models import Lab
     from labctl.results.nightly_types import Nightly as NightlyReport
-
-
-def _seconds(_: click.Context, param: click.Parameter, value: str) -> float:
-    """Return a duration as lab.yaml has it; `60m` is 60 minutes too."""
-    from labctl import units
-
-    try:
-        seconds = units.duration(re.sub(r"(?<=\d)m$", "min", value))
-    except units.UnitError as error:
-        raise click.BadParameter(f"{error}; write it like 60min or 2h", param=param) from None
-    if seconds <= 0:
-        raise click.BadParameter("must be above 0", param=param)
-    return seconds
 
 
 @click.command()
@@ -38,8 +34,7 @@ def _seconds(_: click.Context, param: click.Parameter, value: str) -> float:
 @format_option("markdown", "junit", "html", about="terminal suits a mail.")
 @click.option(
     "--budget",
-    callback=_seconds,
-    metavar="DURATION",
+    type=DURATION,
     default="60min",
     show_default=True,
     help="Time limit, including builds.",
@@ -49,8 +44,8 @@ def _seconds(_: click.Context, param: click.Parameter, value: str) -> float:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the nightly records [default: nightly in the lab's state folder].",
 )
-@click.option("--verify", "seconds", type=click.IntRange(min=1), metavar="SECONDS",
-              help="Before measuring, run each check for SECONDS.")  # fmt: skip
+@click.option("--verify", "seconds", type=WHOLE_SECONDS,
+              help="Before measuring, run each check for DURATION.")  # fmt: skip
 @click.option("--check", "patterns", multiple=True, default=("integrity/*",), show_default=True,
               metavar="PATTERN", help="Checks that --verify runs (repeatable).")  # fmt: skip
 @click.option("--replay", is_flag=True,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from labctl import __version__
+from labctl import __version__, units
 from labctl.cli.ending import broken_pipes_wrapped
 from labctl.errors import UserError
 from labctl.lab_use import Use
@@ -34,10 +34,19 @@ LAB = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-class _Seconds(click.FloatRange):
-    """A number of seconds. Rejects `nan`, which passes every range check."""
+if TYPE_CHECKING:
+    _FloatType = click.ParamType[float]
+else:
+    _FloatType = click.ParamType  # not generic in click 8.1
 
-    name = "seconds"
+
+class _Duration(_FloatType):
+    """A duration above 0 as in lab.yaml, in seconds: `90`, `90s`, `1.5min`, `2h`; also `10m`."""
+
+    name = "duration"
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
 
     def convert(
         self,
@@ -45,13 +54,20 @@ class _Seconds(click.FloatRange):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> float:
-        seconds = super().convert(value, param, ctx)
-        if not math.isfinite(seconds):
-            self.fail(f"expected a finite number of seconds, got {value}.", param, ctx)
-        return float(seconds)
+        text = units.quote(str(value))
+        try:
+            seconds = units.duration(re.sub(r"(?<=\d) ?m$", "min", str(value)))
+        except units.UnitError:
+            self.fail(f"expected a duration such as 90s, 10min or 2h, got {text}", param, ctx)
+        if seconds <= 0:
+            self.fail(f"expected a duration above 0, got {text}", param, ctx)
+        if self._whole and seconds != int(seconds):
+            self.fail(f"expected whole seconds, got {text}", param, ctx)
+        return int(seconds) if self._whole else seconds
 
 
-SECONDS = _Seconds(min=0, min_open=True)
+DURATION = _Duration()
+WHOLE_SECONDS = _Duration(whole=True)  # for programs of a guest
 
 
 def format_option(*others: str, about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

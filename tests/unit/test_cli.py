@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import labctl
+from labctl.cli import labctl as program
+from labctl.cli.root import DURATION, WHOLE_SECONDS
 
 ROOT = Path(labctl.__file__).parent.parent
 
@@ -181,3 +184,40 @@ def test_clean_removes_nothing_of_others(lab):
         assert done.returncode == 2
         assert f"lab.yaml:{len(text.splitlines()) + 2}:8: state: " in done.stderr
         assert (documents / "thesis").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5", 1.5), ("90s", 90), ("10min", 600), ("10m", 600), ("2h", 7200),
+     ("1.5 min", 90), ("500ms", 0.5)],
+)  # fmt: skip
+def test_a_duration_is_a_number_with_a_unit_or_seconds(text, seconds):
+    assert DURATION.convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "nan", "inf", "1e9", "soon", "-5", "0", "0s", "5 weeks"])
+def test_other_durations_are_rejected(text):
+    with pytest.raises(click.BadParameter, match=r"expected a duration .*got"):
+        DURATION.convert(text, None, None)
+
+
+def test_a_guests_program_gets_whole_seconds():
+    seconds = WHOLE_SECONDS.convert("1.5min", None, None)
+    assert (seconds, type(seconds)) == (90, int)
+    with pytest.raises(click.BadParameter, match=r"expected whole seconds, got '1\.5'"):
+        WHOLE_SECONDS.convert("1.5", None, None)
+
+
+def test_every_option_for_a_time_has_the_same_form():
+    options = {
+        (name, option.opts[0]): option.metavar or option.type.name.upper()
+        for name, command in program.commands.items()
+        for option in command.params
+        if option.opts[0] in ("--timeout", "--seconds", "--budget", "--verify")
+    }
+    assert set(options.values()) == {"DURATION"}
+    assert len(options) == 6
+
+
+def test_the_package_is_the_program():
+    assert run("--version").stdout.endswith(f"version {labctl.__version__}\n")
