@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from labctl.guests import qemu
-from labctl.guests.guest import prepare_folder
+from labctl.guests.folder import prepare_folder
 from labctl.guests.prepare import prepare
 from labctl.lab import load
 from labctl.transports.console import Console

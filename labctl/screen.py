@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labctl.checks.programs import Judgement
     from labctl.checks.series import Step
     from labctl.doctor.diagnosis import Diagnosis
-    from labctl.experiments.runner import Progress
+    from labctl.experiments.progress import Progress
     from labctl.kernels.build import BuildProgress
 
 _HASH_DIGITS = 12

@@ -1,7 +1,7 @@
-"""Plan x guests -> samples: boots every block afresh, visits its cells, writes each sample at once.
+"""The runner: boots the guests of each block, measures its cells, stores each sample at once.
 
-The runner knows no QEMU: it gets its guests through a callable, so that all of
-it runs on a synthetic guest too.
+The runner gets its guests from a callable and knows nothing of QEMU, so that it also
+runs on synthetic guests.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from labctl import host
-from labctl.errors import BadOutput, BaselineFailed, GuestError
-from labctl.experiments import tunables
+from labctl.errors import BaselineFailed, GuestError
 from labctl.experiments.plan import BootGroup, Cell, Plan, Visit
-from labctl.experiments.workload import measure
+from labctl.experiments.progress import Progress, Timing
+from labctl.experiments.repetition import GuestLike, exercise_status, repeat, value_of
+from labctl.experiments.tunables import counter_files
 from labctl.lab_models import Lab
 from labctl.results.failures import first_words, whose
 from labctl.results.health import (
@@ -30,36 +31,10 @@ from labctl.results.health import (
     usable,
 )
 from labctl.results.store import Sample, Store
-from labctl.transports import Outcome
 
 _MEASURED = {"ok", "not-exercised"}
-# After these the guest measures nothing more that could be believed.
+# After these, measurements in the guest are not reliable.
 _FATAL = {"panic", "splat", "hung", "lost", "boot-failed"}
-
-
-class GuestLike(Protocol):
-    """What the runner needs of a guest."""
-
-    @property
-    def boot_id(self) -> str:
-        """The kernel's id of this boot."""
-
-    def wait_ready(self, deadline_seconds: float) -> None:
-        """Wait for its init."""
-
-    def run(
-        self, argv: Sequence[str] | str, *, timeout_seconds: float, stdin: bytes = b""
-    ) -> Outcome:
-        """Run a command."""
-
-    def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
-        """Write files, then read some."""
-
-    def pause(self) -> None:
-        """Stop its vCPUs."""
-
-    def resume(self) -> None:
-        """Let its vCPUs go on."""
 
 
 Boot = Callable[[BootGroup, int], AbstractContextManager[GuestLike]]
@@ -67,7 +42,10 @@ Boot = Callable[[BootGroup, int], AbstractContextManager[GuestLike]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is the same for all samples of a run; `images` maps a kernel to (image, series) hash."""
+    """The fields that all samples of a run share.
+
+    `images` maps each kernel to the hashes of its image and series.
+    """
 
     run: str
     host: str
@@ -76,35 +54,9 @@ class Facts:
     boot_deadline_seconds: float = 180.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a run is; `remaining_seconds` assumes that all blocks will be needed."""
-
-    experiment: str
-    block: int
-    blocks_max: int
-    visit: int
-    visits: int
-    cell: str
-    status: str
-    remaining_seconds: float | None
-    reason: str = ""  # of a repetition that failed
-
-
-@dataclass(slots=True)
-class Timing:
-    """Where the wall time of a run went, in seconds."""
-
-    boot_seconds: float = 0.0
-    workload_seconds: float = 0.0
-    total_seconds: float = 0.0
-    boots: int = 0
-    visits: int = 0
-
-
 @dataclass(slots=True)
 class Runner:
-    """Carries out the plan of one experiment; call `run`."""
+    """Measures the plan of one experiment; call `run`."""
 
     lab: Lab
     plan: Plan
@@ -113,30 +65,32 @@ class Runner:
     facts: Facts
     progress: Callable[[Progress], None] = lambda _: None
     ended: Callable[[list[Sample]], frozenset[str]] = lambda _: frozenset()
-    # Whether all guests of a block can be up together; a machine runs one kernel at a time.
+    # Whether all guests of a block run at the same time; a target runs one kernel at a time.
     together: bool = True
     clock: Callable[[], float] = time.monotonic
     load: Callable[[], Mapping[str, float]] = host.load
-    log_of: Callable[[GuestLike], str] = lambda _: ""  # its console, from the run's folder
+    log_of: Callable[[GuestLike], str] = lambda _: ""  # console log, relative to the run's folder
     health: HealthRule = field(default_factory=HealthRule)
     timing: Timing = field(default_factory=Timing)
     _baseline_is_good: bool = False
     _extra: int = 0  # blocks measured again
     _ended: frozenset[str] = frozenset()  # cells that need no further block
-    _told: set[BootGroup] = field(default_factory=set)
+    _failed: set[BootGroup] = field(default_factory=set)
     _owned: dict[BootGroup, contextlib.ExitStack] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Measure what is not measured yet, block by block.
+        """Measure the missing samples, block by block.
 
-        Blocks that the host disturbed stay in the store, marked, and a few of them are
-        measured again at the end. A guest's failure becomes samples, not an exception.
-        Raises what the store raises, and KeyboardInterrupt: every finished sample is then
-        on the disk. Raises BaselineFailed if the baseline's first repetition fails: nothing
-        can be compared then.
+        Blocks disturbed by the host stay in the store, marked as disturbed, and a few of
+        them are measured again at the end. A guest's failure becomes a sample, not an
+        exception.
+
+        Raises:
+            BaselineFailed: the first repetition of the baseline failed, so that nothing
+                can be compared.
+            LabError: the store failed; finished samples are on disk.
         """
         began = self.clock()
-        # What stopped an earlier attempt may have fallen between two blocks.
         try:
             for number in itertools.count():
                 if self._is_done(number):
@@ -146,9 +100,9 @@ class Runner:
             self.timing.total_seconds += self.clock() - began
 
     def _is_done(self, number: int) -> bool:
-        """Tell, before a block, whether it is needed; cells that have ended are left out of it.
+        """Return whether the run is complete before block `number`; update the ended cells.
 
-        Only earlier blocks count: a run that goes on in the middle of a block decides alike.
+        Only earlier blocks count, so that a run resumed inside a block decides the same.
         """
         blocks = self.plan.statistics.blocks
         before = [sample for sample in self._samples() if sample.block < number]
@@ -166,28 +120,28 @@ class Runner:
         return [sample for sample in self.store.samples() if sample.experiment == name]
 
     def _block(self, number: int) -> None:
-        self._told.clear()
+        self._failed.clear()
         parts = self._parts(self._open_visits(number))
         visits = [visit for part in parts for visit in part]
         order = 0
         for part in parts:
             with contextlib.ExitStack() as stack:
-                self._tell(number, order, visits, "booting")
+                self._report(number, order, visits, "booting")
                 guests, failures = self._boot(stack, number, part)
                 for visit in part:
-                    self._tell(number, order, visits, "measuring")
+                    self._report(number, order, visits, "measuring")
                     sample = self._visit(number, order, visit, guests, failures)
                     self.store.append(sample)
                     order += 1
                     reason = "" if sample.status == "ok" else first_words(sample)
-                    self._tell(number, order, visits, sample.status, reason)
+                    self._report(number, order, visits, sample.status, reason)
                     self._check_baseline(sample)
         why = disturbed_blocks(self._samples()).get(number)
         if visits and why:
-            self._tell(number, len(visits), visits, f"block disturbed: {why}")
+            self._report(number, len(visits), visits, f"block disturbed: {why}")
 
     def _check_baseline(self, sample: Sample) -> None:
-        """Raise if the baseline has failed before any repetition of it was good."""
+        """Raise if the baseline failed before its first valid repetition."""
         is_baseline = sample.kernel == self.plan.baseline and not sample.control
         if self._baseline_is_good or not is_baseline:
             return
@@ -198,24 +152,24 @@ class Runner:
             self._baseline_is_good = True
             return
         raise BaselineFailed(
-            f"experiment {sample.experiment}: the first repetition of the baseline "
+            f"experiment {sample.experiment}: first repetition of baseline "
             f"{sample.kernel} failed: {sample.status} ({whose(sample.status)}): "
             f"{first_words(sample)}",
             console=sample.console,
         )
 
     def _parts(self, visits: list[Visit]) -> list[list[Visit]]:
-        """Return what is measured between two changes of the kernels that are up."""
+        """Return the visits grouped by the guests that run at the same time."""
         parts: dict[BootGroup | None, list[Visit]] = {}
         for visit in visits:
             parts.setdefault(None if self.together else visit.cell.group, []).append(visit)
         return list(parts.values())
 
     def _open_visits(self, number: int) -> list[Visit]:
-        """Return the visits of a block without a sample, and the warm-ups that they need.
+        """Return the visits of a block without a sample, preceded by their warm-ups.
 
-        A block that was interrupted boots afresh, so its guests need warming up
-        again: under a new number, for a warm-up is a sample too and is kept.
+        Guests of an interrupted block are booted again and need new warm-ups. These get
+        new repetition numbers, since the samples of the old warm-ups are kept.
         """
         done = {s.key for s in self._samples()}
         name = self.plan.experiment.name
@@ -240,7 +194,7 @@ class Runner:
     def _boot(
         self, stack: contextlib.ExitStack, number: int, visits: Sequence[Visit]
     ) -> tuple[dict[BootGroup, GuestLike], dict[BootGroup, GuestError]]:
-        """Boot the guests of a block side by side, then pause them all."""
+        """Boot the guests of a block in parallel, then pause all of them."""
         began = self.clock()
         groups = list(dict.fromkeys(visit.cell.group for visit in visits))
         guests = {group: self._enter(stack, group, number) for group in groups}
@@ -267,7 +221,7 @@ class Runner:
     def _give_up(
         self, group: BootGroup, error: GuestError, failures: dict[BootGroup, GuestError]
     ) -> None:
-        """End a guest that cannot be believed any more, so that it disturbs no other."""
+        """Stop a guest that is no longer reliable, so that it does not disturb the others."""
         failures[group] = error
         self._owned[group].close()
 
@@ -284,54 +238,48 @@ class Runner:
         base = self._describe(number, order, visit, guest)
         failed = failures.get(group)
         if failed is not None:
-            # The failure is told once; what it made impossible is skipped.
-            status = "skipped" if group in self._told else failed.status
-            self._told.add(group)
+            # One sample records the failure; the visits that it prevents are skipped.
+            status = "skipped" if group in self._failed else failed.status
+            self._failed.add(group)
             return Sample(**base, status=status, value=None, message=_message(failed))
         try:
             return self._measure(visit.cell, guest, base)
         except GuestError as error:
             if error.status in _FATAL:
                 self._give_up(group, error, failures)
-                self._told.add(group)
+                self._failed.add(group)
             return Sample(**base, status=error.status, value=None, message=_message(error))
 
     def _measure(self, cell: Cell, guest: GuestLike, base: dict[str, Any]) -> Sample:
-        counters = tunables.counter_files(self.lab.tunables, cell.kernel) if base["series"] else {}
-        workload = self.lab.workloads[self.plan.experiment.workload]
-        guest.resume()
-        try:
-            read_back, before = tunables.apply(guest, self.lab.tunables, cell.tunables, counters)
-            began = self.clock()
-            load = self.load()
-            outcome = guest.run(workload.argv(cell.parameters), timeout_seconds=workload.timeout)
-            seconds = self.clock() - began
-            load = _load_between(load, self.load(), seconds)
-            after = tunables.read_counters(guest, counters)
-        except BaseException:
-            with contextlib.suppress(GuestError):
-                guest.pause()
-            raise
-        guest.pause()  # one that cannot be paused would disturb the others
-        self.timing.workload_seconds += seconds
+        experiment = self.plan.experiment
+        measured = repeat(
+            guest,
+            self.lab.workloads[experiment.workload],
+            cell.parameters,
+            lab_tunables=self.lab.tunables,
+            values=cell.tunables,
+            counters=counter_files(self.lab.tunables, cell.kernel) if base["series"] else {},
+            load=self.load,
+            clock=self.clock,
+        )
+        self.timing.workload_seconds += measured.seconds
         self.timing.visits += 1
-        value, measurements = value_of(outcome, base["metric"], self._cpus())
-        handed = {name: after[name] - before[name] for name in before if name in after}
-        status, message = _exercised(handed, self.plan.experiment.handovers)
+        value, measurements = value_of(measured.outcome, base["metric"], self._cpus())
+        status, message = exercise_status(measured.handed, experiment.handovers)
         return Sample(
             **base,
             status=status,
             value=value,
-            read_back=read_back,
+            read_back=measured.read_back,
             measurements=measurements,
-            counters=handed,
-            load=load,
-            disturbed=disturbance(load, self.health),
+            counters=measured.handed,
+            load=measured.load,
+            disturbed=disturbance(measured.load, self.health),
             message=message,
         )
 
     def _cpus(self) -> int | None:
-        """Return how many CPUs the workload has; of a target it is not known here."""
+        """Return the number of CPUs of the workload, None on a target."""
         experiment = self.plan.experiment
         if experiment.target is not None:
             return None
@@ -364,10 +312,10 @@ class Runner:
             "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
 
-    def _tell(
+    def _report(
         self, number: int, done: int, visits: Sequence[Visit], status: str, reason: str = ""
     ) -> None:
-        # A status is that of the visit before, once there is a sample of it.
+        # Statuses other than these two are of the previous visit.
         is_past = done > 0 and status not in ("booting", "measuring")
         place = visits[done - 1 if is_past else min(done, len(visits) - 1)]
         self.progress(
@@ -385,50 +333,12 @@ class Runner:
         )
 
     def _remaining(self, number: int, done: int, visits: int) -> float | None:
-        if not self.timing.visits:
-            return None
-        visit = self.timing.workload_seconds / self.timing.visits
-        boots = self.timing.boot_seconds / max(1, self.timing.boots) * len(self.plan.groups())
-        later = self.plan.statistics.blocks.max + self._extra - number - 1
-        return visit * (visits - done) + later * (boots + visit * len(self.plan.block(number)))
-
-
-def _exercised(handed: Mapping[str, int], handovers: str) -> tuple[str, str]:
-    """Return a status and its reason: was the series entered, and should it have been?"""
-    if "handovers" not in handed or (handed["handovers"] > 0) == (handovers == "required"):
-        return "ok", ""
-    if handovers == "required":
-        return "not-exercised", "series not exercised: handovers unchanged"
-    return "exercised", f"expected no handovers, got {handed['handovers']}"
-
-
-def value_of(
-    outcome: Outcome, metric: str, cpus: int | None = None
-) -> tuple[float, dict[str, Any]]:
-    """Return the metric of a workload that ended, and all that it measured; see `measure`.
-
-    Raises:
-        BadOutput: it failed, or did not print the metric.
-    """
-    if outcome.status != 0:
-        said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
-        raise BadOutput(f"workload exited with status {outcome.status}: {said}")
-    return measure(outcome.text, metric, took_seconds=outcome.seconds, cpus=cpus)
-
-
-def _load_between(
-    before: Mapping[str, float], after: Mapping[str, float], seconds: float
-) -> dict[str, float]:
-    """Return what accumulates as differences, and the rest as it is after the repetition."""
-    found = {
-        name: round(value - before.get(name, value), 3) if _accumulates(name) else value
-        for name, value in after.items()
-    }
-    return {**found, "wall_seconds": round(seconds, 3)}
-
-
-def _accumulates(name: str) -> bool:
-    return name.endswith(("_seconds", "_count"))
+        return self.timing.remaining_seconds(
+            visits=visits - done,
+            blocks=self.plan.statistics.blocks.max + self._extra - number - 1,
+            guests=len(self.plan.groups()),
+            visits_per_block=len(self.plan.block(number)),
+        )
 
 
 def _message(error: GuestError) -> str:

@@ -15,7 +15,8 @@ from labctl.errors import BaselineFailed, HostError, UserError
 from labctl.experiments import on_target
 from labctl.experiments.needs import need_of, shortage
 from labctl.experiments.plan import BootGroup, Plan, plan
-from labctl.experiments.runner import Facts, Progress, Runner
+from labctl.experiments.progress import Progress
+from labctl.experiments.runner import Facts, Runner
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import Guest
 from labctl.guests.limits import Limits

@@ -1,29 +1,29 @@
-"""Guests that outlive a command: `labctl up` starts them, `labctl down` ends them."""
+"""The guests that `labctl up` starts and `labctl down` stops."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from labctl import files, flock, proc, process_table
-from labctl.errors import GuestError, HostError, LabError, UserError
+from labctl import files, proc, process_table
+from labctl.errors import GuestError, LabError, UserError
 from labctl.guests import launchers, processes, qemu, records
-from labctl.guests.guest import Guest, GuestSpec, State, prepare_folder
+from labctl.guests.folder import prepare_folder
+from labctl.guests.guest import Guest, GuestSpec, State
+from labctl.guests.locks import command_port_lock, fleet_lock
 from labctl.guests.records import Record
 from labctl.transports.console import Console
 
 UNCHANGED = "unchanged"
-_LOCK = "fleet.lock"
-_LOCK_SECONDS = 120.0
-_TALK_SECONDS = 1.0
+# Of `recover`, which must not wait for a hung guest.
+_RECOVER_SECONDS = 1.0
 
 
 class Fleet:
-    """The guests under one folder; each has a folder of its own with a record of its process."""
+    """The guests under one folder; each has a subfolder with a record of its process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,32 +34,31 @@ class Fleet:
         return sorted(recorded | processes.of(self.folder).keys())
 
     def spec_folder(self, name: str) -> Path:
-        """Return where a guest of this name keeps its logs and sockets.
+        """Return the folder of a guest's logs and sockets.
 
         Raises:
-            UserError: it is no name of a guest.
+            UserError: the name is not valid for a guest.
         """
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise UserError(f"invalid guest name {name!r}", hint="`labctl status` lists guests")
         return self.folder / name
 
     def up(self, specs: Sequence[GuestSpec], deadline_seconds: float) -> dict[str, str]:
-        """Make these guests run side by side, as their specs say; return when all are ready.
+        """Start guests, restart those whose spec changed, and wait until all are ready.
 
-        Returns by their names what was done: `started`, `unchanged`, or `restarted`
-        and why, when what runs is not what the spec says. If one does not come up,
-        those that this call started are ended again.
+        Returns the action for each name: `started`, `unchanged`, or `restarted` with the
+        reason. If one guest fails to boot, the guests started by this call are stopped.
 
         Raises:
-            GuestError: a guest did not come up.
-            HostError: an image or the initramfs is damaged, or another labctl does not end.
-            UserError: the folder of a guest holds what labctl did not make.
+            GuestError: a guest failed to boot.
+            HostError: an image or the initramfs is damaged, or the lock timed out.
+            UserError: a guest's folder contains files that labctl did not create.
         """
         begun: list[Guest] = []
         attached: list[Guest] = []
         ours: dict[str, Record | None] = {}
         try:
-            with self._alone():
+            with fleet_lock(self.folder):
                 done = {spec.name: self._to_do(spec) for spec in specs}
                 self._begin([spec for spec in specs if done[spec.name] != UNCHANGED], begun)
                 ours = {guest.name: records.read(guest.spec.folder) for guest in begun}
@@ -77,15 +76,15 @@ class Fleet:
         return done
 
     def _begin(self, specs: Sequence[GuestSpec], begun: list[Guest]) -> None:
-        """Start guests, all or none; those that were started are appended to `begun`."""
+        """Start all guests or none; append the started guests to `begun`."""
         for spec in specs:
-            spec.check_files()  # before one that runs is ended for it
+            spec.check_files()  # before a running guest is stopped
             records.check_own(spec.folder)
         try:
             for spec in specs:
                 self._end(spec.name)
                 guest = Guest(spec)
-                begun.append(guest)  # before it runs: a signal may come in between
+                begun.append(guest)  # first, since a signal may interrupt the start
                 self._start(guest)
         except BaseException:
             for guest in begun:
@@ -93,7 +92,7 @@ class Fleet:
             raise
 
     def _booting(self, spec: GuestSpec) -> list[Guest]:
-        """Return a guest that runs and has not come up yet, attached."""
+        """Return the guest, attached, if it runs and is still booting."""
         machines = self._machines(spec.name)
         console = Console(spec.folder / qemu.CONSOLE_LOG)
         console.poll()
@@ -102,10 +101,10 @@ class Fleet:
         return [Guest(spec).attach(machines[0])]
 
     def _end_if(self, ours: Mapping[str, Record | None]) -> None:
-        """End guests, but those that another labctl has started again meanwhile."""
+        """Stop guests, except those that another labctl has restarted since."""
         if not ours:
             return
-        with self._alone():
+        with fleet_lock(self.folder):
             for name, record in ours.items():
                 if records.read(self.spec_folder(name)) == record:
                     self._end(name, keep_logs=True)
@@ -116,7 +115,7 @@ class Fleet:
         record = records.read(self.spec_folder(spec.name))
         if record is None or record.spec is None:
             return "restarted: its record was damaged"
-        # Where it is on the host is not on record; what asks for it is the topology.
+        # The record has no placement: it follows from the topology.
         before = replace(record.spec, placement=spec.placement)
         if before == spec:
             return UNCHANGED
@@ -127,11 +126,8 @@ class Fleet:
         return f"restarted: {', '.join(changed)} changed"
 
     def start(self, guest: Guest) -> None:
-        """Start a guest that outlives this process; its folder must be one of the fleet's.
-
-        What runs there under this name is ended.
-        """
-        with self._alone():
+        """Start a guest that outlives this process; stop a running one of the same name."""
+        with fleet_lock(self.folder):
             records.check_own(guest.spec.folder)
             self._end(guest.name)
             self._start(guest)
@@ -141,7 +137,8 @@ class Fleet:
         files.remove(spec.folder)
         prepare_folder(spec)
         argv, log = launchers.argv(spec), spec.folder / qemu.QEMU_LOG
-        # First without a pid: if this process is killed now, its QEMU can be found.
+        # Write a record without a pid first, so that QEMU can be found if this process
+        # is killed now.
         records.write(spec.folder, Record(spec=spec))
 
         def record(pid: int) -> None:
@@ -154,28 +151,6 @@ class Fleet:
             records.remove(spec.folder)
             raise
         guest.attach(machine)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other labctls from starting and ending guests here.
-
-        Raises:
-            HostError: one of them does not end.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / _LOCK
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            if not flock.take(descriptor, timeout_seconds=_LOCK_SECONDS):
-                raise HostError(
-                    "guests are locked: another labctl process has been starting or stopping "
-                    f"guests for {_LOCK_SECONDS:g} s",
-                    where=str(path),
-                    hint="wait until it finishes, or stop it",
-                )
-            yield
-        finally:
-            os.close(descriptor)
 
     def _recorded(self, name: str) -> Record:
         """Return the record of a guest; raises UserError if there is none."""
@@ -190,7 +165,7 @@ class Fleet:
         )
 
     def _machines(self, name: str) -> list[process_table.Found]:
-        """Return the QEMU of a guest if it runs; without a good record, all there are."""
+        """Return the QEMU of a guest if it runs; without a valid record, all candidates."""
         record = records.read(self.spec_folder(name))
         machine = record.machine() if record else None
         return [machine] if machine else processes.of(self.folder).get(name, [])
@@ -203,12 +178,12 @@ class Fleet:
     def guest(
         self, name: str, *, patience_seconds: float = qemu.PATIENCE_SECONDS
     ) -> Iterator[Guest]:
-        """Attach to a running guest; one labctl at a time holds its command line.
+        """Attach to a running guest, for one labctl process at a time.
 
-        With little patience, a guest that does not answer is given up sooner.
+        `patience_seconds` limits the wait for a guest that does not respond.
 
         Raises:
-            UserError: it is not up, its record is damaged, or another labctl talks to it.
+            UserError: the guest is not running or in use, or its record is damaged.
         """
         folder, spec = self.spec_folder(name), self._recorded(name).spec
         machines = self._machines(name)
@@ -223,7 +198,7 @@ class Fleet:
                 where=str(folder / records.RECORD),
                 hint=f"`labctl up {name}` restarts it, `labctl down {name}` stops it",
             )
-        with _exclusive(folder, name):
+        with command_port_lock(folder, name):
             guest = Guest(spec).attach(machines[0])
             guest.be_patient(patience_seconds)
             try:
@@ -241,10 +216,10 @@ class Fleet:
         return State.PAUSED if status == "paused" else State.READY
 
     def status(self, ready: Collection[str] = ()) -> list[dict[str, Any]]:
-        """Return one row a guest: name, state, pid, kernel, image, accelerator, complaints.
+        """Return a row per guest: name, state, pid, kernel, image, accelerator, complaints.
 
-        Of a guest whose record is damaged the state is `unknown`, and the rest empty.
-        The QEMU of those in `ready` is not asked: they have just said so.
+        A guest with a damaged record has state `unknown` and empty fields. Guests in
+        `ready` are reported as ready without a QMP query.
         """
         return [self._row(name, is_ready=name in ready) for name in self.names()]
 
@@ -284,10 +259,10 @@ class Fleet:
             return State.BUSY
 
     def end(self, name: str) -> None:
-        """End what runs as a guest, and remove nothing.
+        """Stop a guest's QEMU, and remove nothing.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no such guest.
         """
         self._end_machines(name, self._recorded(name))
 
@@ -297,18 +272,17 @@ class Fleet:
             found.end()
 
     def down(self, name: str, *, keep_logs: bool = False) -> None:
-        """End a guest and clear its record away; its folder too unless `keep_logs`.
+        """Stop a guest and remove its record; its folder too unless `keep_logs`.
 
         Raises:
-            UserError: there is none.
-            HostError: another labctl does not end, or the folder cannot be removed.
+            UserError: there is no such guest.
+            HostError: the lock timed out, or the folder cannot be removed.
         """
         self._recorded(name)
-        with self._alone():
+        with fleet_lock(self.folder):
             self._end(name, keep_logs=keep_logs)
 
     def _end(self, name: str, *, keep_logs: bool = False) -> None:
-        """End whatever runs as this guest."""
         folder = self.spec_folder(name)
         self._end_machines(name, records.read(folder))
         if keep_logs:
@@ -318,7 +292,7 @@ class Fleet:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[list[str]]:
-        """Pause every running guest for the length of the block; yield their names.
+        """Pause every running guest inside the `with` block; yield their names.
 
         If this process is killed, the next labctl resumes them (`recover`).
         """
@@ -340,9 +314,9 @@ class Fleet:
 
     @contextlib.contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """Note for the length of the block that somebody may pause a guest, such as gdb.
+        """Record inside the `with` block that a guest may be paused, for example by gdb.
 
-        Whatever becomes of it: afterwards the guest goes on and no gdb can attach.
+        Afterwards, also after an error, the guest is resumed and its gdb server stopped.
         """
         records.note_paused(self.spec_folder(name))
         try:
@@ -364,30 +338,12 @@ class Fleet:
                 continue
             with (
                 contextlib.suppress(LabError),
-                self.guest(folder.name, patience_seconds=_TALK_SECONDS) as guest,
+                self.guest(folder.name, patience_seconds=_RECOVER_SECONDS) as guest,
             ):
-                if records.is_forsaken(folder):  # nobody took it over meanwhile
+                if records.is_forsaken(folder):  # not paused again by another process
                     _resume(guest)
 
 
 def _resume(guest: Guest) -> None:
     guest.serve_gdb(None)
     records.note_resumed(guest.spec.folder)
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path, name: str) -> Iterator[None]:
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise UserError(
-            f"the folder of guest {name} is missing",
-            where=str(folder),
-            hint=f"`labctl up {name}` restarts it, `labctl down {name}` stops it",
-        ) from error
-    try:
-        if not flock.take(descriptor, timeout_seconds=_TALK_SECONDS):
-            raise UserError(f"guest {name} is in use by another labctl process")
-        yield
-    finally:
-        os.close(descriptor)

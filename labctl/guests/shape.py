@@ -1,4 +1,4 @@
-"""The shape of a booted guest as its init reports it, compared with its topology. Pure.
+"""The topology of a booted guest as its init reports it, compared with lab.yaml. Pure.
 
 Memory is the present pages of /proc/zoneinfo, from which the kernel's own
 reservations (its image, page structs, shadow memory) are not taken away.
@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from labctl import units
+from labctl.errors import UserError
 from labctl.lab_topology import Topology
 
 # What the firmware keeps of a node's memory: on a PC, 384 KiB below 1 MiB and its tables
@@ -35,7 +36,7 @@ class Node:
 
 
 def parse(text: str) -> Node | None:
-    """Read what guest/init/nodes.c says of a node; None if it is something else."""
+    """Return the node in a line of guest/init/nodes.c, None if the line is something else."""
     found = _NODE.match(text)
     if found is None:
         return None
@@ -62,8 +63,25 @@ def _repeated(text: str) -> Iterator[int]:
         yield from [int(value)] * int(count or 1)
 
 
+def check(topology: Topology, reports: Sequence[str], *, kernel: str, where: str) -> None:
+    """Compare the nodes that a guest's init reported with the topology.
+
+    Raises:
+        UserError: they differ; names the kernel and what to check.
+    """
+    found = differences(topology, [node for text in reports if (node := parse(text))])
+    if found:
+        raise UserError(
+            f"kernel {kernel} does not see the configured topology: " + "; ".join(found),
+            where=where,
+            hint="check CONFIG_NUMA, CONFIG_ACPI_NUMA, CONFIG_NODES_SHIFT and CONFIG_NR_CPUS "
+            "in its .config; mem=, maxcpus=, nr_cpus= and numa= on its command line; and "
+            "the SRAT and SLIT lines of the console",
+        )
+
+
 def differences(topology: Topology, nodes: Sequence[Node]) -> list[str]:
-    """Return what of a topology is not so in a guest, most important first; none if all is."""
+    """Return the differences between a topology and a guest, most important first."""
     have = {node.number: node for node in nodes}
     if sorted(have) != list(range(topology.nodes)):
         return [*_totals(topology, nodes)]

@@ -11,7 +11,7 @@ from typing import Any
 from labctl.errors import UserError
 from labctl.experiments import session, tunables
 from labctl.experiments.plan import plan
-from labctl.experiments.runner import value_of
+from labctl.experiments.repetition import value_of
 from labctl.lab_models import Lab
 from labctl.reports.document import document
 from labctl.reports.failed import lines as failures

@@ -1,5 +1,6 @@
 """Guests of arm64: built, booted and measured as any other. Takes long where nothing is built."""
 
+import contextlib
 import json
 import shutil
 
@@ -9,7 +10,7 @@ from program import Labctl
 
 from labctl.errors import HostError
 from labctl.guests import busybox
-from labctl.guests.guest import Guest, boot_all
+from labctl.guests.guest import Guest
 from labctl.guests.prepare import prepare
 from labctl.lab import load
 from labctl.lab_arch import ARM64
@@ -75,7 +76,10 @@ def guests(ready, labctl):
         ready.spec(name, name=name, folder=labctl.folder / name, topology=topology)
         for name in KERNELS
     ]
-    with boot_all(specs, BOOT_SECONDS) as booted:
+    with contextlib.ExitStack() as stack:
+        booted = [stack.enter_context(Guest(spec)) for spec in specs]
+        for guest in booted:
+            guest.wait_ready(BOOT_SECONDS)
         yield dict(zip(KERNELS, booted, strict=True))
 
 

@@ -100,7 +100,7 @@ def test_running_out_of_memory_is_a_splat(guest):
 
 
 def test_the_death_of_qemu_is_told_at_once(guest):
-    killer = threading.Timer(2, os.kill, (guest._machine.pid, signal.SIGKILL))
+    killer = threading.Timer(2, os.kill, (guest._watchdog.machine.pid, signal.SIGKILL))
     killer.start()
     began = time.monotonic()
     with pytest.raises(GuestLost):
@@ -110,12 +110,12 @@ def test_the_death_of_qemu_is_told_at_once(guest):
 
 def test_a_stopped_qemu_is_hung_at_every_line(guest):
     guest.be_patient(3.0)
-    os.kill(guest._machine.pid, signal.SIGSTOP)
+    os.kill(guest._watchdog.machine.pid, signal.SIGSTOP)
     with pytest.raises(GuestHung, match="monitor did not answer"):
         guest.qmp_status()
     with pytest.raises(GuestHung, match="no response"):
         guest.run("true", timeout_seconds=60)
-    os.kill(guest._machine.pid, signal.SIGCONT)
+    os.kill(guest._watchdog.machine.pid, signal.SIGCONT)
 
 
 def test_two_guests_share_nothing(shared_guest, guest):

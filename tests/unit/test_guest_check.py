@@ -23,7 +23,7 @@ def guest(tmp_path):
     image = Image("stock", tmp_path / "bzImage", "", "", None, (), None, "6.1", "")
     spec = GuestSpec("stock", image, Topology(), tmp_path / "initramfs", "tcg", tmp_path)
     one = Guest(spec)
-    one._machine = Running()
+    one._watchdog.machine = Running()
     return one
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from labctl.errors import HostError
-from labctl.guests import guest
+from labctl.guests import locks
 from labctl.guests.guest import Guest, GuestSpec
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
@@ -23,7 +23,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GuestSpec:
     program.write_text(QEMU)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    monkeypatch.setattr(guest, "_FOLDER_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "_FOLDER_SECONDS", 0.1)
     image = Image("k", tmp_path / "bzImage", "0" * 32, "0", None, (), None, "6.1", "")
     return GuestSpec("k", image, Topology(), tmp_path / "initramfs", "tcg", tmp_path / "guest")
 
@@ -40,8 +40,8 @@ def test_a_second_guest_in_the_same_folder_is_refused(spec: GuestSpec) -> None:
 def test_the_next_guest_finds_the_folder_free(spec: GuestSpec) -> None:
     for _ in range(2):
         with Guest(spec) as running:
-            assert running._machine is not None
-            assert running._machine.poll() is None
+            assert running._watchdog.machine is not None
+            assert running._watchdog.machine.poll() is None
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "replace"])
@@ -57,7 +57,7 @@ def test_a_guest_of_a_damaged_file_is_never_started(
     {"truncate": lambda: path.write_text("what"), "remove": path.unlink}.get(
         damage, lambda: path.write_text("what was other")
     )()
-    with pytest.raises(HostError, match=f"{name}: the file (changed|cannot be read)"), Guest(spec):
+    with pytest.raises(HostError, match=f"{name}: file (changed|cannot be read)"), Guest(spec):
         pass
 
 

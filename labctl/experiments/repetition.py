@@ -1,0 +1,128 @@
+"""One repetition in a guest: set the tunables, run the workload, return what was measured."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from labctl import host
+from labctl.errors import BadOutput, GuestError
+from labctl.experiments import tunables
+from labctl.experiments.workload import measure
+from labctl.lab_models import Tunable, Workload
+from labctl.transports import Outcome
+from labctl.units import Scalar
+
+
+class GuestLike(Protocol):
+    """The part of a guest that experiments use."""
+
+    @property
+    def boot_id(self) -> str: ...
+
+    def wait_ready(self, deadline_seconds: float) -> None: ...
+
+    def run(
+        self, argv: Sequence[str] | str, *, timeout_seconds: float, stdin: bytes = b""
+    ) -> Outcome: ...
+
+    def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
+        """Write files, then read files."""
+        ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The result of one repetition; `handed` has the increments of the series' counters.
+
+    `load` has the differences of the host's accumulated times and counts, other values
+    as they are after the repetition; `seconds` is the wall time of the workload.
+    """
+
+    outcome: Outcome
+    read_back: dict[str, str]
+    handed: dict[str, int]
+    load: dict[str, float]
+    seconds: float
+
+
+def repeat(
+    guest: GuestLike,
+    workload: Workload,
+    parameters: Mapping[str, Scalar],
+    *,
+    lab_tunables: Mapping[str, Tunable],
+    values: Mapping[str, Scalar],
+    counters: Mapping[str, str],
+    load: Callable[[], Mapping[str, float]] = host.load,
+    clock: Callable[[], float] = time.monotonic,
+) -> Measured:
+    """Resume the guest, run the workload once, and pause the guest again.
+
+    `values` are the tunables to write, `counters` the files of the series' counters.
+    Raises GuestError, also if the guest cannot be paused: it would disturb the others.
+    """
+    guest.resume()
+    try:
+        read_back, before = tunables.apply(guest, lab_tunables, values, counters)
+        began, load_before = clock(), load()
+        outcome = guest.run(workload.argv(parameters), timeout_seconds=workload.timeout)
+        seconds = clock() - began
+        difference = _load_between(load_before, load(), seconds)
+        after = tunables.read_counters(guest, counters)
+    except BaseException:
+        with contextlib.suppress(GuestError):
+            guest.pause()
+        raise
+    guest.pause()
+    handed = {name: after[name] - before[name] for name in before if name in after}
+    return Measured(
+        outcome=outcome, read_back=read_back, handed=handed, load=difference, seconds=seconds
+    )
+
+
+def value_of(
+    outcome: Outcome, metric: str, cpus: int | None = None
+) -> tuple[float, dict[str, Any]]:
+    """Return the metric of a workload that exited, and all its measurements; see `measure`.
+
+    Raises:
+        BadOutput: the workload failed, or did not print the metric.
+    """
+    if outcome.status != 0:
+        said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
+        raise BadOutput(f"workload exited with status {outcome.status}: {said}")
+    return measure(outcome.text, metric, took_seconds=outcome.seconds, cpus=cpus)
+
+
+def exercise_status(handed: Mapping[str, int], handovers: str) -> tuple[str, str]:
+    """Return the status of a repetition by its handovers, and the reason unless it is "ok".
+
+    `handovers` is "required" or the experiment expects none.
+    """
+    if "handovers" not in handed or (handed["handovers"] > 0) == (handovers == "required"):
+        return "ok", ""
+    if handovers == "required":
+        return "not-exercised", "series not exercised: handovers unchanged"
+    return "exercised", f"expected no handovers, got {handed['handovers']}"
+
+
+def _load_between(
+    before: Mapping[str, float], after: Mapping[str, float], seconds: float
+) -> dict[str, float]:
+    found = {
+        name: round(value - before.get(name, value), 3) if _accumulates(name) else value
+        for name, value in after.items()
+    }
+    return {**found, "wall_seconds": round(seconds, 3)}
+
+
+def _accumulates(name: str) -> bool:
+    return name.endswith(("_seconds", "_count"))

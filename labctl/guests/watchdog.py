@@ -1,0 +1,103 @@
+"""The watchdog of a guest: detects crashes from its console and from QEMU's end."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from labctl import completed
+from labctl.errors import GuestLost, GuestPanic, GuestSplat
+from labctl.guests import qemu
+from labctl.transports.console import Complaint, Console
+
+
+class State(Enum):
+    """The state of a guest."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    BUSY = "busy"
+    PAUSED = "paused"
+    CRASHED = "crashed"
+    HUNG = "hung"
+    GONE = "gone"
+    UNKNOWN = "unknown"  # its record is damaged
+
+
+class Machine(Protocol):
+    """The QEMU process of a guest: a child, or a process found by its pid."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+
+    def end(self) -> int:
+        """Stop it and return the exit status."""
+
+
+class Watchdog:
+    """Keeps the state of a guest and raises an error when the guest has crashed."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.state = State.BOOTING
+        self.console = Console(folder / qemu.CONSOLE_LOG)
+        self.machine: Machine | None = None
+        # Kinds of complaints that a test provokes, such as oom-kill; they are not raised.
+        self.tolerated: frozenset[str] = frozenset()
+        self._name = name
+        self._log = folder / qemu.QEMU_LOG
+        self._known_lines = 0
+
+    def ignore_past(self) -> None:
+        """Do not raise complaints that the console already has."""
+        self.console.poll()
+        self._known_lines = self.console.lines
+
+    def check(self) -> None:
+        """Raise if the console or QEMU shows that the guest has crashed.
+
+        Raises:
+            GuestPanic: the kernel panicked.
+            GuestSplat: the kernel complained since the last check.
+            GuestLost: QEMU has exited, or the guest rebooted.
+        """
+        assert self.machine is not None, "the guest was not started"
+        # Before the console is read, so that QEMU's last output is included.
+        status = self.machine.poll()
+        self.console.poll()
+        new = [c for c in self.console.complaints if c.line_number > self._known_lines]
+        self._check_panic(new)
+        if status is not None:
+            self.state = State.GONE
+            raise GuestLost(
+                f"QEMU {completed.ending(status)}: {self._last_output()}",
+                where=self._name,
+                console_tail=self.console.tail(),
+            )
+        self._known_lines = self.console.lines
+        complaint = next((c for c in new if c.kind not in self.tolerated), None)
+        if complaint is not None:
+            self._raise_complaint(complaint)
+
+    def _check_panic(self, new: list[Complaint]) -> None:
+        panic = self.console.panic()
+        if panic is None:
+            return
+        self.state = State.CRASHED
+        first = new[0] if new else panic
+        cause = f" after: {first.text.strip()}" if first is not panic else ""
+        raise GuestPanic(
+            panic.text.strip() + cause, where=self._name, console_tail=self.console.tail()
+        )
+
+    def _raise_complaint(self, complaint: Complaint) -> None:
+        where = f"{self._name}: {self.console.path}:{complaint.line_number}"
+        text, tail = complaint.text.strip(), self.console.tail()
+        if complaint.kind == "reboot":
+            self.state = State.CRASHED
+            raise GuestLost(f"guest rebooted: {text}", where=where, console_tail=tail)
+        raise GuestSplat(text, kind=complaint.kind, where=where, console_tail=tail)
+
+    def _last_output(self) -> str:
+        lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
+        return lines[-1] if lines else "no output"
