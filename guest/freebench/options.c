@@ -85,7 +85,7 @@ static size_t parse_size(const char *text)
 			    text);
 		return value;
 	}
-	die(WRONG_USAGE, "--size: expected a size like 3GiB, got %s", text);
+	die(WRONG_USAGE, "--size: %s: expected a size like 3GiB", text);
 }
 
 static int parse_count(const char *option, const char *text, int least,

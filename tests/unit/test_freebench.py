@@ -99,7 +99,7 @@ def test_a_failed_check_prints_no_number(freebench: Path, no_huge_pages: None, o
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--placement", "node:63"], "--placement: there is no node 63"),
+        (["--placement", "node:63"], "--placement: no node 63"),
         (["--size", "1000000GiB"], "--size: "),
     ],
 )
