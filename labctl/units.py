@@ -178,6 +178,14 @@ def format_size(value: int) -> str:
     return f"{value}B"
 
 
+def rough_size(count_bytes: float) -> str:
+    """Return bytes with three digits in the largest unit that fits: `7.75 GiB`, `512 bytes`."""
+    for unit, factor in reversed(_BINARY.items()):
+        if count_bytes >= factor:
+            return f"{count_bytes / factor:.3g} {unit}B"
+    return f"{count_bytes:.0f} bytes"
+
+
 def format_count(value: int) -> str:
     """Return a number with the largest unit that divides it: 262144 is `256Ki`."""
     for unit, factor in reversed(_BINARY.items()):

@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 from urllib.parse import quote
-from xml.etree import ElementTree
 
 from labctl.reports import failed, words
+from labctl.reports import junit as xml
 from labctl.reports.kcidb import kcidb
 from labctl.reports.parquet import parquet
 from labctl.results.kinds import Verdict
@@ -104,19 +104,16 @@ def pyperf(document: Report, samples: Sequence[Sample]) -> str:
 
 
 def junit(document: Report, _: Sequence[Sample]) -> str:
-    """Return a test case for each cell that was compared, and one for each A/A control."""
-    root = ElementTree.Element("testsuites", name=f"labctl {document.run}")
+    """Return a test case for each compared cell and for each A/A control."""
+    suites = {}
     for experiment in document.experiments:
-        cases = [c for c in experiment.cells if not c.is_baseline or c.failed]
         control = experiment.aa_control
-        suite = ElementTree.SubElement(root, "testsuite", name=experiment.name)
-        for cell in [*([control] if control else []), *cases]:
-            _case(suite, experiment, cell, is_control=cell is control)
-        suite.set("tests", str(len(suite)))
-        suite.set("failures", str(len(suite.findall("*/failure"))))
-        suite.set("skipped", str(len(suite.findall("*/skipped"))))
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+        cases = [c for c in experiment.cells if not c.is_baseline or c.failed]
+        suites[experiment.name] = [
+            *([_case(experiment, control, is_control=True)] if control else []),
+            *(_case(experiment, cell, is_control=False) for cell in cases),
+        ]
+    return xml.render(f"labctl {document.run}", suites)
 
 
 def to_csv(_: Report, samples: Sequence[Sample]) -> str:
@@ -201,29 +198,27 @@ def _go_name(sample: Sample) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _case(
-    suite: ElementTree.Element,
-    experiment: Experiment,
-    cell: Cell,
-    *,
-    is_control: bool,
-) -> None:
-    name = "A/A control" if is_control else words.cell(cell)
-    case = ElementTree.SubElement(suite, "testcase", name=name, classname=experiment.name)
-    properties = ElementTree.SubElement(case, "properties")
-    for key in ("ratio", "ci", "p_corrected", "blocks", "median_seconds", "spread_percent"):
-        value = getattr(cell, key)
-        if value is not None:
-            value = words.interval(value) if key == "ci" else value
-            ElementTree.SubElement(properties, "property", name=key, value=str(value))
-    verdict, not_ok = cell.verdict, cell.failed
+def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> xml.Case:
+    found = {
+        "ratio": cell.ratio,
+        "ci": cell.ci and words.interval(cell.ci),
+        "p_corrected": cell.p_corrected,
+        "blocks": cell.blocks,
+        "median_seconds": cell.median_seconds,
+        "spread_percent": cell.spread_percent,
+    }
+    verdict, failures = cell.verdict, []
     is_bad = verdict.is_difference if is_control else verdict is Verdict.SLOWER
-    if is_bad or not_ok:
+    if is_bad or cell.failed:
         spoken = experiment.kind.spoken(verdict)
         said = f"{spoken}: ratio {words.ratio(cell.ratio)}, {words.interval(cell.ci)}"
-        more = ", ".join(f"{count} {status}" for status, count in not_ok.items())
-        failure = ElementTree.SubElement(case, "failure")
-        failure.set("message", "; ".join(filter(None, [said, more])))
-        failure.text = "\n".join(failed.of_cell(experiment.failures, cell.cell))
-    elif verdict is Verdict.UNDECIDED and not is_control:
-        ElementTree.SubElement(case, "skipped", message=cell.reason)
+        more = ", ".join(f"{count} {status}" for status, count in cell.failed.items())
+        reasons = failed.of_cell(experiment.failures, cell.cell)
+        failures = [("; ".join(filter(None, [said, more])), "\n".join(reasons))]
+    is_skipped = verdict is Verdict.UNDECIDED and not is_control
+    return xml.Case(
+        name="A/A control" if is_control else words.cell(cell),
+        failures=failures,
+        skipped=cell.reason if is_skipped else None,
+        properties={name: str(value) for name, value in found.items() if value is not None},
+    )

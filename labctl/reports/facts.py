@@ -13,6 +13,7 @@ from typing import Any, TypeGuard, cast
 from labctl.reports import words
 from labctl.results.report_types import Experiment, Kernel, Report
 from labctl.results.store import Sample
+from labctl.units import rough_size
 
 _MOST_PAGES = 2**64
 
@@ -89,7 +90,7 @@ def _guest(topology: Mapping[str, Any]) -> str:
     said = {}
     for name, value in topology.items():
         if name == "memory_per_node":
-            said[name] = words.size(cast(int, value))
+            said[name] = rough_size(cast(int, value))
         elif isinstance(value, Mapping):
             said[name] = words.setting({k: v for k, v in value.items() if v is not None})
         elif value is not None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from xml.etree import ElementTree
 
-from labctl.printable import layout
+from labctl.reports import junit as xml
 from labctl.reports import words
 from labctl.results.findings import problems
 from labctl.results.kinds import FindingKind
@@ -54,31 +53,28 @@ def markdown(content: Nightly) -> str:
 
 
 def junit(content: Nightly) -> str:
-    """Return a test case for each cell of the last night; what it found wrong is a failure."""
-    root = ElementTree.Element("testsuites", name=f"labctl nightly {content.night}")
+    """Return one test case for each cell; problems of the last nightly run are failures."""
     found = problems(content, of_last_night=True)
-    for experiment in dict.fromkeys(cell.experiment for cell in content.cells):
-        cells = [c for c in content.cells if c.experiment == experiment]
-        suite = ElementTree.SubElement(root, "testsuite", name=experiment)
-        for cell in cells:
-            wrong = [one for one in found if one.cell == cell.cell
-                     and one.experiment == experiment]  # fmt: skip
-            _case(
-                suite,
-                words.named(cell.kernel, cell.setting),
-                experiment,
-                wrong,
-                cell.measured_last_night,
-            )
-        _counts(suite)
-    rest = [one for one in found if one.experiment is None or not _is_known(content, one)]
+    suites: dict[str, list[xml.Case]] = {}
+    for cell in content.cells:
+        own = [one for one in found if (one.experiment, one.cell) == (cell.experiment, cell.cell)]
+        case = xml.Case(
+            name=words.named(cell.kernel, cell.setting),
+            failures=list(map(_failure, own)),
+            skipped=None if cell.measured_last_night else "not measured last night",
+        )
+        suites.setdefault(cell.experiment, []).append(case)
+    known = {(cell.experiment, cell.cell) for cell in content.cells}
+    rest = [one for one in found if (one.experiment, one.cell) not in known]
     if rest:
-        suite = ElementTree.SubElement(root, "testsuite", name="guests and checks")
-        for one in rest:
-            _case(suite, _name(one), "guests and checks", [one], True)
-        _counts(suite)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+        suites["guests and checks"] = [
+            xml.Case(name=_name(one), failures=[_failure(one)]) for one in rest
+        ]
+    return xml.render(f"labctl nightly {content.night}", suites)
+
+
+def _failure(finding: Finding) -> tuple[str, str]:
+    return heading(finding), "\n".join(line.strip() for line in _details(finding))
 
 
 FORMATS: Mapping[str, Callable[[Nightly], str]] = {
@@ -215,30 +211,3 @@ def _wrapped(text: str, indent: str, hanging: str | None = None) -> Sequence[str
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _is_known(content: Nightly, finding: Finding) -> bool:
-    return any(
-        (cell.experiment, cell.cell) == (finding.experiment, finding.cell) for cell in content.cells
-    )
-
-
-def _case(
-    suite: ElementTree.Element,
-    name: str,
-    of: str,
-    wrong: Sequence[Finding],
-    is_measured: bool,
-) -> None:
-    case = ElementTree.SubElement(suite, "testcase", name=name, classname=of)
-    for one in wrong:
-        failure = ElementTree.SubElement(case, "failure", message=layout(heading(one)))
-        failure.text = layout("\n".join(line.strip() for line in _details(one)))
-    if not wrong and not is_measured:
-        ElementTree.SubElement(case, "skipped", message="not measured last night")
-
-
-def _counts(suite: ElementTree.Element) -> None:
-    suite.set("tests", str(len(suite)))
-    suite.set("failures", str(len(suite.findall("*/failure"))))
-    suite.set("skipped", str(len(suite.findall("*/skipped"))))

@@ -8,12 +8,12 @@ from typing import Literal
 from labctl.lab_metrics import MetricKind, is_freebench
 from labctl.reports import failed, health, seed, sentence, words
 from labctl.results.report_types import Cell, Experiment, Report, Second
+from labctl.results.stopping import FEWEST_BLOCKS
 from labctl.units import counted
 
 Format = Literal["terminal", "markdown"]
 TCG_NOTE = "measured under TCG emulation: ratios only, and only on this host"
 _HASH_DIGITS = 12
-_FEWEST_BLOCKS = 8  # before which no cell ends; what was interrupted may have fewer
 
 
 def render(document: Report, format: Format = "terminal", seed_figures: bool = True) -> str:  # noqa: A002
@@ -196,7 +196,7 @@ def _ended_early(experiment: Experiment) -> list[str]:
     ended = [
         f"{words.cell(cell)} in {cell.blocks_visited}"
         for cell in experiment.cells
-        if _FEWEST_BLOCKS <= cell.blocks_visited < most
+        if FEWEST_BLOCKS <= cell.blocks_visited < most
     ]
     if not ended:
         return []

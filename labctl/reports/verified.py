@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from xml.etree import ElementTree
 
 from msgspec import convert
 from tabulate import tabulate
 
-from labctl.printable import layout
+from labctl.reports import junit as xml
 from labctl.reports import words
 from labctl.results.report_types import Host
 from labctl.units import counted
@@ -91,24 +90,22 @@ def _result(number: int, check: Document) -> list[str]:
 
 
 def junit(document: Document) -> str:
-    """Return a suite a kernel, a test case a check."""
-    root = ElementTree.Element("testsuites", name="labctl verify")
-    for name, kernel in document["kernels"].items():
-        checks = kernel["checks"]
-        suite = ElementTree.SubElement(root, "testsuite", name=name, tests=str(len(checks)))
-        for check in checks:
-            case = ElementTree.SubElement(
-                suite, "testcase", name=_title(check), classname=name, time=str(check["seconds"])
-            )
-            if check["status"] == "failed":
-                failure = ElementTree.SubElement(case, "failure", message=layout(check["why"]))
-                failure.text = layout("\n".join(check["details"]))
-            elif check["status"] != "passed":
-                ElementTree.SubElement(case, "skipped", message=layout(check["why"]))
-        suite.set("failures", str(len(suite.findall("*/failure"))))
-        suite.set("skipped", str(len(suite.findall("*/skipped"))))
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    """Return one suite for each kernel, with one test case for each check."""
+    suites = {
+        name: [_case(check) for check in kernel["checks"]]
+        for name, kernel in document["kernels"].items()
+    }
+    return xml.render("labctl verify", suites)
+
+
+def _case(check: Document) -> xml.Case:
+    why, status = check["why"], check["status"]
+    return xml.Case(
+        name=_title(check),
+        seconds=check["seconds"],
+        failures=[(why, "\n".join(check["details"]))] if status == "failed" else [],
+        skipped=None if status in ("passed", "failed") else why,
+    )
 
 
 def _title(check: Document) -> str:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from labctl.lab_arch import X86_64
 from labctl.lab_metrics import MetricKind, is_freebench
-from labctl.units import counted
+from labctl.units import counted, rough_size
 
 if TYPE_CHECKING:
     from labctl.results.report_types import Cell, Host, Kernel, Placement
 
-_GIB = 2**30
 _DOES = {
     "free": "frees {}",
     "munmap": "unmaps {}",
@@ -20,14 +19,6 @@ _DOES = {
     "exit": "gives {} back at exit",
 }
 _DOES_BESIDE = {"populate": "populates {}", "memory_back": "has {} back"}
-
-
-def size(count_bytes: float) -> str:
-    """Return bytes in the largest unit that keeps the number at 1 or above."""
-    for unit, factor in (("TiB", 2**40), ("GiB", _GIB), ("MiB", 2**20), ("KiB", 2**10)):
-        if count_bytes >= factor:
-            return f"{count_bytes / factor:.3g} {unit}"
-    return f"{count_bytes:.0f} bytes"
 
 
 def seconds(value: float) -> str:
@@ -80,7 +71,7 @@ def parameters(values: Mapping[str, Any]) -> str:
     """Return what a workload was asked for, sizes in words."""
     return setting(
         {
-            name: size(value).replace(" ", "")
+            name: rough_size(value).replace(" ", "")
             if name == "size" and isinstance(value, int)
             else value
             for name, value in values.items()
@@ -113,7 +104,7 @@ def host(facts: Host) -> str:
     known = [
         facts.cpu_model or "",
         f"{facts.cores} cores" if facts.cores else "",
-        size(facts.memory_bytes) if facts.memory_bytes else "",
+        rough_size(facts.memory_bytes) if facts.memory_bytes else "",
         f"QEMU {facts.qemu}" if facts.qemu else "",
         f"id {facts.id}" if facts.id else "",
     ]
@@ -163,7 +154,7 @@ def deed(metric: MetricKind, parameters: Mapping[str, Any]) -> str:
     if not is_freebench(metric.command):
         return "is" if metric.is_elapsed else ""
     operation, count = str(parameters.get("op")), parameters.get("size")
-    what = size(count) if isinstance(count, int) else ""
+    what = rough_size(count) if isinstance(count, int) else ""
     if metric.is_elapsed:
         does = _DOES.get(operation)
         return does.format(what) if does and what else "is"

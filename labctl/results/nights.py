@@ -23,7 +23,7 @@ from labctl.results.history import Look, Night, Trial, Watch
 from labctl.results.verdict import Rule
 
 SCHEMA = 1
-FEWEST_BLOCKS = 2  # one block has no spread
+_LEAST_BLOCKS = 2  # one block has no spread
 Record = Mapping[str, Any]
 Kind = Literal["night", "again", "against"]
 Key = tuple[str, str]  # experiment, cell
@@ -259,7 +259,7 @@ def _night(main: Record, row: Record, more: Sequence[Record]) -> Night | None:
 def _counts(row: Record) -> bool:
     is_known = row["ratio"] is not None and row["sd_log"] is not None
     return (
-        is_known and row["blocks"] >= FEWEST_BLOCKS and not has_failed(row) and not row["suspect"]
+        is_known and row["blocks"] >= _LEAST_BLOCKS and not has_failed(row) and not row["suspect"]
     )
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from samples import as_json, cell, replace
 
-from labctl import cli
+from labctl import cli, units
 from labctl.reports import mail, seed, words
 from labctl.reports.document import document
 from labctl.reports.report import FORMATS, found_a_problem
@@ -367,7 +367,7 @@ def test_times_have_about_three_digits(value, text):
     ("count", "text"), [(3 << 30, "3 GiB"), (1536 << 20, "1.5 GiB"), (512, "512 bytes")]
 )
 def test_sizes_are_in_the_unit_that_suits(count, text):
-    assert words.size(count) == text
+    assert units.rough_size(count) == text
 
 
 # The block for a cover letter.
