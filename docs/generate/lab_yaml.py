@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from click.testing import CliRunner
-from page import anchor, first_line, table
+from page import anchor, first_line, schema_of, table
 
 from labctl import units
-from labctl.cli import labctl
 
 Schema = dict[str, Any]
 
@@ -103,7 +101,7 @@ def keys(schema: Schema) -> str:
 
 def lab_yaml() -> str:
     """Return the page on lab.yaml."""
-    schema = json.loads(CliRunner().invoke(labctl, ["schema"], catch_exceptions=False).stdout)
+    schema = schema_of()
     text = (
         "# lab.yaml\n\nEach mistake in the file is reported with line, column and key before "
         "anything starts. Unknown keys are errors. `labctl init` writes a commented file, "

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+from typing import Any
+
+from click.testing import CliRunner
+
+from labctl.cli import labctl
 
 
 def cell(text: str) -> str:
@@ -39,3 +45,10 @@ def first_line(doc: str | None) -> str:
 def anchor(title: str) -> str:
     """Return the anchor that the site gives a heading."""
     return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
+
+
+def schema_of(*options: str) -> dict[str, Any]:
+    """Return what `labctl schema` prints."""
+    done = CliRunner().invoke(labctl, ["schema", *options], catch_exceptions=False)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

@@ -1,4 +1,4 @@
-"""The JSON of reports, comparisons and runs, from structs."""
+"""The JSON of reports, comparisons, nightly runs and runs, from their schemas."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from page import anchor, first_line, table
+from page import anchor, first_line, schema_of, table
 
-from labctl.results.across_types import Across
 from labctl.results.record import _Experiment, _Record
-from labctl.results.report_types import Report
 
 Schema = dict[str, Any]
 
@@ -102,8 +100,7 @@ def sections(schema: Schema) -> str:
             parts.append(f"{head}One of {values}.\n")
             continue
         rows = [
-            (f"`{key}`", kind(one), one.get("description", ""))
-            for key, one in part["properties"].items()
+            (f"`{key}`", kind(one), one["description"]) for key, one in part["properties"].items()
         ]
         parts.append(head + table(("field", "type", "meaning"), rows))
     return "\n".join(parts)
@@ -115,7 +112,7 @@ def report() -> str:
         "# JSON of reports\n\n`labctl run --json` and `labctl report --json` print one object. A "
         "field that an older labctl did not record is missing. [What a verdict "
         "means](../explanation/verdicts.md) explains the statistics.\n\n"
-        + sections(msgspec.json.schema(Report))
+        + sections(schema_of("--report"))
     )
 
 
@@ -123,7 +120,16 @@ def compare() -> str:
     """Return the page on `labctl compare --json`."""
     return (
         "# JSON of comparisons\n\n`labctl compare --json` prints one object. Pairs have the "
-        "value of the first run, then of the second.\n\n" + sections(msgspec.json.schema(Across))
+        "value of the first run, then of the second.\n\n" + sections(schema_of("--compare"))
+    )
+
+
+def nightly() -> str:
+    """Return the page on `labctl nightly --json`."""
+    return (
+        "# JSON of nightly runs\n\n`labctl nightly --json` prints one object. [When a nightly run "
+        "raises an alarm](../explanation/nightly.md) explains the findings.\n\n"
+        + sections(schema_of("--nightly"))
     )
 
 
