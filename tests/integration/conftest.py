@@ -1,4 +1,4 @@
-"""Real kernels in real guests. Images are built once, in the checkout's own .labctl."""
+"""Real kernels in real guests. Images are built once, in the checkout's .labctl."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ experiments:
 
 
 def link_state(folder):
-    """Let a lab in a folder have what was built in the checkout."""
+    """Share the checkout's builds with a lab in a folder."""
     state = folder / ".labctl"
     state.mkdir()
     for name in ("sources", "sources.json", "trees", "images", "guest", "accelerator.json"):
@@ -85,7 +85,7 @@ def prepared():
 
 @pytest.fixture
 def small_lab(tmp_path, prepared):
-    """A lab of small guests in a folder of its own that shares the built images."""
+    """A lab of small guests in its own folder, with the checkout's images."""
     (tmp_path / "lab.yaml").write_text(SMALL.format(root=ROOT))
     link_state(tmp_path)
     return tmp_path

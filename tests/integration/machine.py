@@ -1,4 +1,4 @@
-"""A machine to measure on, played by QEMU: it has a system of its own, SSH, and reboots."""
+"""A target simulated by QEMU: a machine with its own system, an SSH server and reboots."""
 
 import contextlib
 import socket
@@ -20,7 +20,7 @@ _TIMER = "no_timer_check"
 
 
 class PlayedMachine:
-    """Entering starts it, leaving ends it; `boots` counts how often its firmware started it."""
+    """A context manager that runs the target; `boots` counts the starts by its firmware."""
 
     def __init__(self, folder, image, topology, accel="tcg", modules=()):
         self.folder, self.image, self.topology, self.accel = folder, image, topology, accel
@@ -75,7 +75,7 @@ class PlayedMachine:
         return self.console.read_text("utf-8", "replace") if self.console.exists() else ""
 
     def ups(self):
-        """Return the releases of the kernels that came up, in their order."""
+        """Return the releases of the booted kernels, in order."""
         return [
             line.rpartition(" ")[2].strip()
             for line in self.text().splitlines()

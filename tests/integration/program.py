@@ -1,4 +1,4 @@
-"""The program itself, run as its users run it."""
+"""Run the labctl program as users do."""
 
 import ctypes
 import json
@@ -16,14 +16,14 @@ _LIBC = ctypes.CDLL(None)
 
 
 def _prepare():
-    """Have labctl end with a runner that is ended, and hear Ctrl-C."""
+    """Make labctl die with the test runner, and receive Ctrl-C."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     # A shell without job control has what is in its background ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Labctl:
-    """The program itself, in a lab's folder."""
+    """The labctl program in a lab's folder."""
 
     def __init__(self, folder, python=sys.executable):
         self.folder = folder
@@ -63,7 +63,7 @@ class Labctl:
         return process
 
     def end(self):
-        """End what a test that failed has left."""
+        """Stop the processes that a failed test left."""
         for process in self.started:
             process.kill()
             process.wait(60)
@@ -75,7 +75,7 @@ class Labctl:
         return files[-1].read_bytes().splitlines() if files else []
 
     def guests_running(self):
-        """Return the pids of the QEMUs that run in this lab's folder."""
+        """Return the pids of the QEMU processes of this lab's folder."""
         pids = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():

@@ -1,4 +1,4 @@
-"""Guests of arm64: built, booted and measured as any other. Takes long where nothing is built."""
+"""arm64 guests: build, boot and measure. Slow if nothing is built yet."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ LAB = SMALL.replace("accel: auto", "arch: arm64").replace("kernels:\n", ODD, 1)
 
 
 def missing():
-    """Return what this host lacks for arm64, or an empty text."""
+    """Return the tools for arm64 that this host lacks, or an empty text."""
     for program in (ARM64.qemu, f"{ARM64.cross_compile}gcc"):
         if shutil.which(program) is None:
             return f"{program} is not installed: `make arm64`"
@@ -47,7 +47,7 @@ pytestmark = [pytest.mark.timeout(4 * 3600), pytest.mark.xdist_group("arm64")]
 
 @pytest.fixture(scope="module")
 def labctl(tmp_path_factory, request):
-    """The program in a lab of arm64 that shares the checkout's images."""
+    """labctl in an arm64 lab with the checkout's images."""
     if not request.config.getoption("--long"):
         pytest.skip("builds two kernels by a cross compiler: only with --long")
     if missing():

@@ -1,4 +1,4 @@
-"""What a guest is. What its line can take, test_transports.py asks of every transport."""
+"""Properties of a guest. test_transports.py tests the transports."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def test_what_the_kernel_complains_of_is_a_typed_error(shared_guest, text, kind)
 
 
 def test_what_a_program_does_is_not_the_kernels(shared_guest, tmp_path):
-    """A program faults, and prints on the console what a kernel would say."""
+    """A faulting program prints kernel-like messages to the console."""
     source = tmp_path / "fault.c"
     source.write_text("void _start(void) { *(volatile int *)8 = 1; }\n")
     fault = tmp_path / "fault"

@@ -1,4 +1,4 @@
-"""Guests that are reached by SSH, as daily tools: up, ssh, exec, gdb; and a run over SSH."""
+"""Guests reached by SSH: up, ssh, exec, gdb, and a run over SSH."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SSH_SECONDS = 120.0
 
 @pytest.fixture
 def ssh_lab(labctl):
-    """The small lab, its guests reached by SSH, its kernels with what gdb needs."""
+    """The small lab with `transport: ssh` and gdb's options in its kernels."""
     text = SMALL.format(root=ROOT).replace("guest: small", "guest: small, transport: ssh")
     text = re.sub(r"kconfig: \[[^]]*\]", f"kconfig: {KCONFIG}", text)
     (labctl.folder / "lab.yaml").write_text(text)
@@ -28,7 +28,7 @@ def ssh_lab(labctl):
 
 
 def on_a_terminal(labctl, *words):
-    """Start the program on a terminal of its own; return it and the terminal's two ends."""
+    """Start labctl on a new terminal; return it and both ends of the terminal."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         labctl.argv(*words),

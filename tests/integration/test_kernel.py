@@ -1,4 +1,4 @@
-"""What each of the lab's kernels keeps to, its series at work: topology, memory, knobs."""
+"""Properties of the patched kernels: topology, memory, tunables."""
 
 import json
 

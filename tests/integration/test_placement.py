@@ -1,4 +1,4 @@
-"""Where a guest really is on this host, and whether the doctor says what a run finds."""
+"""The real placement of guests on the host, and `labctl doctor`'s report of it."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The pytest plugin with real guests: what fails a test, what it reports, who waits for whom."""
+"""The pytest plugin with real guests: failures, reports, and waiting for other runs."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""Every way to a kernel: virtme-ng's guests, and a machine whose kernel is changed by kexec."""
+"""Other ways to run kernels: virtme-ng guests, and a target that changes kernels by kexec."""
 
 import itertools
 import json
@@ -80,14 +80,14 @@ def lab_in(tmp_path_factory, prepared):
 
 @pytest.fixture(scope="module")
 def ready(lab_in):
-    """The lab of virtme-ng, its images built."""
+    """A lab with `launcher: virtme-ng` and built images."""
     lab = load(lab_in("virtme-ng") / "lab.yaml")
     return prepare(lab, ["stock", "parallel-free", "broken"], lambda _: None)
 
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory, ready):
-    """A machine that runs stock, and knows nothing of the lab."""
+    """A target that runs stock, without anything of labctl."""
     folder = tmp_path_factory.mktemp("machine")
     image, topology = ready.images["stock"].bzimage, ready.lab.guests["small"]
     with PlayedMachine(folder, image, topology, ready.accel) as played:
@@ -150,7 +150,7 @@ def test_a_machine_changes_its_kernel_and_gets_its_own_back(box, ready, lab_in, 
 
 
 def parallel_free(document):
-    """Return what a run of smoke says of parallel-free."""
+    """Return the cell of parallel-free in a run of smoke."""
     (experiment,) = document["experiments"]
     (cell,) = (c for c in experiment["cells"] if c["kernel"] == "parallel-free")
     assert cell["handovers"] >= 4

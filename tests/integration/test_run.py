@@ -1,4 +1,4 @@
-"""The whole lab: guests that stay, runs that are measured, interrupted, killed and resumed."""
+"""The whole lab: guests of `labctl up`, and runs that are interrupted, killed and resumed."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""The series of this lab, as reviewers will try them."""
+"""`labctl series check` on the series of this lab."""
 
 import pytest
 

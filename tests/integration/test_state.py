@@ -1,4 +1,4 @@
-"""What a kill and a torn file leave of guests that are up, with a real QEMU."""
+"""Running guests after a kill of labctl and a damaged file, with a real QEMU."""
 
 import pytest
 from program import BOOT_SECONDS, wait_for

@@ -1,4 +1,4 @@
-"""Guests of `up` as a shell meets them: one that is stopped, and one that is written to."""
+"""Guests of `labctl up` from a shell: a stopped one, and one that is written to."""
 
 import os
 import signal

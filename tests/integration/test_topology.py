@@ -1,4 +1,4 @@
-"""Topologies beside the usual one."""
+"""Unusual topologies."""
 
 import pytest
 

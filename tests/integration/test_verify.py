@@ -1,4 +1,4 @@
-"""Are the series as correct as stock, and would `labctl verify` see it if they were not?"""
+"""`labctl verify` passes the series, and detects broken versions of them."""
 
 import pytest
 from conftest import ROOT
@@ -16,14 +16,14 @@ MUTANTS = (
     "sleeping-under-ptl",
 )
 LAB = "tests/mutants/lab.yaml"
-# What finds most in little time; the whole of it is for the night. Of each series the
-# code is its own, so that one variant of each sees what there is to see by both ways.
+# The checks that find most in little time; nightly runs do all of them. The series have
+# different code, so one variant of each is enough to cover both variants.
 SHORT = ("stale", "exit", "oom", "backlog", "failslab")
 VARIANTS = {"parallel-free": "poison", "parallel-unmap": "debug"}
 
 
 def verify(*words):
-    """Return the document of a verification in the checkout, whatever came of it."""
+    """Return the document of `labctl verify` in the checkout, whether it passed or not."""
     return Labctl(ROOT).json("verify", "--json", "--without-base", *words, check=False)
 
 

@@ -1,4 +1,4 @@
-"""Who works for a series: the threads of unbound workqueues, and the CPUs they keep to."""
+"""The threads of unbound workqueues, which work for a series, and their CPUs."""
 
 # One line each: pid, ticks in the kernel, the CPUs it may run on, the one it ran on last.
 WORKERS = r"""
@@ -24,7 +24,7 @@ def cpus(text):
 
 
 def time_by_cpus(before, after, cpus):
-    """Return the ticks that workers took meanwhile: of those that keep to `cpus`, of others."""
+    """Return the ticks used meanwhile by workers bound to `cpus`, and by the others."""
     ticks = {True: 0, False: 0}
     for pid, (now, allowed, last) in after.items():
         kept = allowed <= cpus and last in cpus

@@ -246,7 +246,7 @@ def rich(tmp_path):
 
 
 def outcome(tmp_path, source, config, *texts):
-    """Return what is said of options that did not hold, an empty text if all did."""
+    """Return the error about options missing from the final .config, or an empty text."""
     try:
         kconfig.check(options(tmp_path, *texts), config, source)
     except UserError as error:
