@@ -1,4 +1,4 @@
-"""Somebody's git work tree: only ever looked at, not even its index is written."""
+"""Read-only git queries: they do not even write the index of the work tree."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from labctl.errors import CommandError
 
 
 def look(folder: Path, *words: str) -> bytes:
-    """Return what a git command says of the work tree that a folder is in, whoever owns it.
+    """Return the output of a git command on the work tree that contains a folder.
 
-    `diff` and `describe --dirty` are not for this: both write the index, whatever
-    they are told of locks. `changed` asks `status`, which does not.
+    Do not use `diff` and `describe --dirty`: both write the index, even with
+    GIT_OPTIONAL_LOCKS=0. `changed` uses `status`, which does not.
 
     Raises:
         CommandError: git failed, took longer than 300 seconds, or there is no commit
-            or work tree.
+            or no work tree.
         HostError: git is not installed.
     """
     top = git.top(folder)
     if top is None:
-        raise CommandError(f"{folder} is in no git work tree", status=128, output="")
+        raise CommandError(f"{folder} is not in a git work tree", status=128, output="")
     return git.run(top, *words, settings=_settings(top)).stdout
 
 
 def _settings(top: Path) -> dict[str, str]:
-    """Return settings that fit a work tree.
+    """Return settings for a work tree.
 
-    Where each file is executable, as on a disk of Windows, git is told so when the
-    repository is made. A repository says it also elsewhere, and is not believed there.
+    On file systems where each file is executable, such as those of Windows, `git init`
+    sets core.fileMode to false. The setting is ignored on other file systems.
     """
     settings = git.without_filters(top)
     dot = top / ".git"
-    always = dot if dot.is_file() else dot / "HEAD"  # git never makes a program of these
-    if os.access(always, os.F_OK) and always.stat().st_mode & 0o100:
-        told = git.run(top, "config", "--local", "--type=bool", "core.fileMode", check=False)
-        settings |= {"core.fileMode": "false"} if told.text.strip() == "false" else {}
+    probe = dot if dot.is_file() else dot / "HEAD"  # git never makes these executable
+    if os.access(probe, os.F_OK) and probe.stat().st_mode & 0o100:
+        answer = git.run(top, "config", "--local", "--type=bool", "core.fileMode", check=False)
+        settings |= {"core.fileMode": "false"} if answer.text.strip() == "false" else {}
     return settings
 
 
@@ -52,28 +52,28 @@ def has_commit(folder: Path) -> bool:
         return False
     done = git.run(folder.resolve(), "rev-parse", "--verify", "--quiet", "HEAD", check=False)
     if done.status > 1 or done.stderr:
-        said = done.stderr.decode("utf-8", "replace").strip()
-        raise CommandError(f"git cannot read {folder}: {said}", status=done.status, output=said)
+        output = done.stderr.decode("utf-8", "replace").strip()
+        raise CommandError(f"git cannot read {folder}: {output}", status=done.status, output=output)
     return done.status == 0
 
 
 def changed(folder: Path, *, unknown: bool) -> list[str]:
-    """Return the files that differ from the commit; `unknown`: also those git does not know.
+    """Return the files that differ from HEAD; with `unknown` also untracked files.
 
-    Names are relative to the work tree's top. A file that is staged and then put
-    back counts as changed, and so does one that git was told to take as unchanged.
-    Errors are those of `look`.
+    Names are relative to the work tree's top. A file that is staged and then restored
+    counts as changed, and so does a changed file marked assume-unchanged or
+    skip-worktree. Raises the errors of `look`.
     """
-    asked = ["--no-renames", "--ignore-submodules=dirty"]
-    asked += [f"--untracked-files={'all' if unknown else 'no'}"]
-    lines = look(folder, "status", "--porcelain", "-z", *asked).split(b"\0")[:-1]
-    return sorted({os.fsdecode(line[3:]) for line in lines} | _overlooked(folder))
+    options = ["--no-renames", "--ignore-submodules=dirty"]
+    options += [f"--untracked-files={'all' if unknown else 'no'}"]
+    lines = look(folder, "status", "--porcelain", "-z", *options).split(b"\0")[:-1]
+    return sorted({os.fsdecode(line[3:]) for line in lines} | _hidden(folder))
 
 
-def _overlooked(folder: Path) -> set[str]:
-    """Return the changed files among those marked assume-unchanged or skip-worktree."""
+def _hidden(folder: Path) -> set[str]:
+    """Return the changed files that are marked assume-unchanged or skip-worktree."""
     top = git.top(folder) or folder
-    found, there = set(), {}
+    missing, digests = set(), {}
     for line in look(top, "ls-files", "-v", "-s", "-z").split(b"\0")[:-1]:
         facts, _, name = line.partition(b"\t")
         tag, _, digest, _ = facts.split(b" ")
@@ -81,11 +81,14 @@ def _overlooked(folder: Path) -> set[str]:
         if not skipped and not tag.islower():
             continue
         if path.is_file() and not path.is_symlink() and b"\n" not in name:
-            there[name] = digest
-        elif not skipped and not os.path.lexists(path):  # skipped: of a sparse work tree
-            found.add(name)
-    names = b"".join(name + b"\n" for name in there)
+            digests[name] = digest
+        elif not skipped and not os.path.lexists(
+            path
+        ):  # a sparse work tree lacks its skipped files
+            missing.add(name)
+    names = b"".join(name + b"\n" for name in digests)
     settings = git.without_filters(top)
     done = git.run(top, "hash-object", "--stdin-paths", stdin=names, settings=settings)
-    now = zip(there, done.stdout.split(), strict=True)
-    return {os.fsdecode(name) for name in found | {n for n, d in now if d != there[n]}}
+    now = zip(digests, done.stdout.split(), strict=True)
+    differing = {name for name, digest in now if digest != digests[name]}
+    return {os.fsdecode(name) for name in missing | differing}

@@ -1,4 +1,4 @@
-"""Files that are written whole and removed with care: the one place for both."""
+"""Atomic writes and safe removal of files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from labctl.errors import HostError
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Write a file: a reader, or a crash, sees the old content or the new one, never a part.
+    """Write a file atomically: readers see the old or the new content, also after a crash.
 
-    A symlink at `path` is replaced; what it points to stays as it is.
+    A symlink at `path` is replaced; its target is unchanged.
 
     Raises:
-        OSError: the disk is full or fails; the file is then as it was.
+        OSError: the disk is full or fails; the file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
@@ -38,10 +38,10 @@ def replace(path: Path, content: str | bytes) -> None:
 
 
 def reading(path: Path) -> BinaryIO:
-    """Open a file to be read. A FIFO that nobody writes to is empty: it is not waited for.
+    """Open a file for reading. A FIFO without a writer is empty; opening it does not wait.
 
     Raises:
-        OSError: it is not there, or cannot be read.
+        OSError: the file does not exist or cannot be read.
     """
     return open(path, "rb", opener=_without_waiting)
 
@@ -52,7 +52,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an OSError of the block name the file: that of a write does not say which it is."""
+    """Set the file name of an OSError raised in the block: write(2) errors lack it."""
     try:
         yield
     except OSError as error:
@@ -61,13 +61,13 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the space that this user has left on a folder's disk."""
+    """Return the free space for this user on the file system of a folder."""
     info = os.statvfs(folder)
     return info.f_bavail * info.f_frsize
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names inside a folder survive a crash of the machine; raises OSError."""
+    """Write the names in a folder to disk with fsync(2); raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -76,12 +76,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a value as JSON; raises as `replace` does."""
+    """Write a value as JSON; raises the errors of `replace`."""
     replace(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """Return a JSON object; an empty one if the file is missing, torn or holds something else."""
+    """Return the JSON object in a file; {} if it is missing, damaged or not an object."""
     try:
         with reading(path) as file:
             content = json.loads(file.read())
@@ -91,13 +91,13 @@ def read_json(path: Path) -> dict[str, object]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it. No symlink is followed.
+    """Remove a file, or a folder and its contents. Symlinks are not followed.
 
-    A folder disappears at once, before its content does: a kill leaves `NAME.removed`
-    and never a half of it under its own name.
+    A folder is first renamed to `NAME.removed`: if labctl is killed meanwhile, no
+    incomplete folder is left under its name.
 
     Raises:
-        HostError: it cannot be removed.
+        HostError: the file or folder cannot be removed.
     """
     try:
         if path.is_symlink() or not path.is_dir():
@@ -109,13 +109,13 @@ def remove(path: Path) -> None:
             remove(leaving)
             path.rename(leaving)
         shutil.rmtree(leaving)
-    except FileNotFoundError:  # somebody else was faster
+    except FileNotFoundError:  # removed by another process meanwhile
         return
     except OSError as error:
         raise HostError(
             f"cannot be removed: {error.strerror or error}",
             where=str(error.filename or path),
-            hint="remove it by hand; see who owns it with `ls -ld`",
+            hint="remove it by hand; `ls -ld` shows its owner",
         ) from error
 
 

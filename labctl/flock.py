@@ -1,4 +1,7 @@
-"""flock(2) with a deadline, tried in short steps: a call that blocks could lose a signal."""
+"""flock(2) with a deadline.
+
+It is tried in short steps: a blocking call would delay the handlers of signals.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _POLL_SECONDS = 0.02
 
 
 def take(descriptor: int, *, shared: bool = False, timeout_seconds: float) -> bool:
-    """Take an open file's lock; return whether it came within `timeout_seconds`."""
+    """Lock an open file; return whether this succeeded within `timeout_seconds`."""
     operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -28,12 +31,12 @@ def take(descriptor: int, *, shared: bool = False, timeout_seconds: float) -> bo
 
 
 def give_back(descriptor: int) -> None:
-    """Give an open file's lock back."""
+    """Unlock an open file."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def holders(lock: Path) -> Iterator[int]:
-    """Yield the processes that have a lock file open, as far as this user may see them."""
+    """Yield the pids of processes that have a lock file open, if this user may see them."""
     wanted = lock.stat()
     for folder in Path("/proc").glob("[0-9]*/fd"):
         with contextlib.suppress(OSError):

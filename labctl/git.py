@@ -1,7 +1,7 @@
-"""The only place that starts git: a named work tree, and nothing of the user's settings.
+"""The only place that starts git: always on an explicit work tree, without the user's settings.
 
-The environment that hooks and `git rebase -x` give to their children names a repository;
-settings, templates and hooks are the user's own. None of them may reach what labctl asks.
+Hooks and `git rebase -x` set variables that select a repository; users have settings,
+templates and hooks. None of them may change the result of a git command of labctl.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from labctl import completed, proc
 from labctl.errors import CommandError
 
 _SECONDS = 300.0
-# Settings of a command outrank those of a repository. The first group would run a
-# program, the second changes what counts as a difference.
+# Settings given to a command override those of the repository. Those up to protocol.allow
+# keep git from running programs, the others define what counts as a change.
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
@@ -45,9 +45,9 @@ _NO_FILTER = {"clean": "", "smudge": "", "process": "", "required": "false"}
 
 
 def environment(ceiling: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what git, or a program that runs git, is given beside `environment.of_child`.
+    """Return variables for git and programs that run git, in addition to `environment.of_child`.
 
-    No repository is found in the folder `ceiling` or above; `more` are further settings.
+    Git does not search `ceiling` and its parents for a repository. `more` are git settings.
     """
     settings = _SETTINGS | dict(more or {})
     numbered = enumerate(settings.items())
@@ -71,7 +71,7 @@ def environment(ceiling: Path, more: Mapping[str, str] | None = None) -> dict[st
 
 
 def top(folder: Path) -> Path | None:
-    """Return the work tree that a folder is in, None if it is in none."""
+    """Return the top of the work tree that contains a folder, None if there is none."""
     physical = folder.resolve()
     return next((p for p in (physical, *physical.parents) if os.path.lexists(p / ".git")), None)
 
@@ -84,13 +84,13 @@ def run(
     settings: Mapping[str, str] | None = None,
     timeout_seconds: float = _SECONDS,
 ) -> completed.Completed:
-    """Run a git command on a work tree, given by its top folder, whoever owns it.
+    """Run a git command on the work tree with this top folder.
 
-    The repository is named, not searched for: git then neither takes one above it, nor
-    asks whose it is, nor follows core.worktree.
+    With an explicit --git-dir, git does not search parent folders, does not check who
+    owns the repository (safe.directory) and ignores core.worktree.
 
     Raises:
-        CommandError: it failed and `check` is set, or it outlived its deadline.
+        CommandError: git failed and `check` is set, or the deadline expired.
         HostError: git is not installed.
     """
     return proc.run(
@@ -104,19 +104,19 @@ def run(
 
 
 def without_filters(work_tree: Path) -> dict[str, str]:
-    """Return settings that keep git from running the filters of a repository's own config.
+    """Return settings that disable the filters of the repository's configuration.
 
-    Raises as `run` does.
+    Raises the errors of `run`.
     """
-    asked = ["config", "-z", "--name-only", "--get-regexp", r"^filter\."]
-    done = run(work_tree, *asked, check=False)
+    words = ["config", "-z", "--name-only", "--get-regexp", r"^filter\."]
+    done = run(work_tree, *words, check=False)
     if done.status > 1:
         raise CommandError(
-            f"git cannot read {work_tree}", status=done.status, output=_said(done.stderr)
+            f"git cannot read {work_tree}", status=done.status, output=_text(done.stderr)
         )
     names = {os.fsdecode(name).rpartition(".")[0] for name in done.stdout.split(b"\0")[:-1]}
     return {f"{name}.{key}": value for name in names for key, value in _NO_FILTER.items()}
 
 
-def _said(stderr: bytes) -> str:
+def _text(stderr: bytes) -> str:
     return stderr.decode("utf-8", "replace").strip()

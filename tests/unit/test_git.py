@@ -1,4 +1,4 @@
-"""No git of ours sees the user's repository, settings, hooks or templates unless asked to."""
+"""git commands of labctl ignore the user's repository, settings, hooks and templates."""
 
 import ast
 import os
@@ -24,7 +24,7 @@ ORIGINALS = {"mm/mmu_gather.c": File(faketree.FILES["mm/mmu_gather.c"].encode())
 
 
 def users_git(folder, *words):
-    """Run git as its user does, without this process's environment in its way."""
+    """Run git as the user does, without the environment of the tests."""
     argv = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b", *words]
     env = {"PATH": os.environ["PATH"], "HOME": "/dev/null"}
     return subprocess.run(argv, check=True, capture_output=True, text=True, env=env).stdout
@@ -32,13 +32,13 @@ def users_git(folder, *words):
 
 @pytest.fixture
 def ran(tmp_path):
-    """Return a function that says whether one of the user's programs was run."""
+    """Return a function that returns whether the user's `program` was run."""
     return (tmp_path / "ran").exists
 
 
 @pytest.fixture
 def program(tmp_path):
-    """Return a program of the user's that must not be run."""
+    """Return a program that labctl must not run."""
     path = tmp_path / "program"
     path.write_text(f"#!/bin/sh\necho $0 $@ >> {tmp_path}/ran\n")
     path.chmod(0o755)
@@ -123,7 +123,7 @@ def enter(monkeypatch, variables):
         monkeypatch.setenv(name, str(value))
 
 
-def test_every_variable_that_git_calls_its_own_is_kept_from_it(monkeypatch):
+def test_children_inherit_no_local_variable_of_git(monkeypatch):
     names = subprocess.run(
         ["git", "rev-parse", "--local-env-vars"], check=True, capture_output=True, text=True
     ).stdout.split()
@@ -139,13 +139,13 @@ def test_every_variable_that_git_calls_its_own_is_kept_from_it(monkeypatch):
      "MAKEFLAGS", "GNUMAKEFLAGS", "MAKEFILES", "CPATH", "LIBRARY_PATH", "COMPILER_PATH",
      "GCC_EXEC_PREFIX", "DEPENDENCIES_OUTPUT", "BASH_ENV", "CDPATH", "LC_MESSAGES"],
 )  # fmt: skip
-def test_what_steers_a_tool_is_kept_from_it(monkeypatch, name):
+def test_children_inherit_no_variable_that_changes_a_tool(monkeypatch, name):
     monkeypatch.setenv(name, "x")
     assert name not in environment.of_child()
 
 
 @pytest.mark.parametrize("variables", ENVIRONMENTS)
-def test_git_am_leaves_the_users_repository_alone(mine, tmp_path, monkeypatch, ran, variables):
+def test_git_am_does_not_change_the_users_repository(mine, tmp_path, monkeypatch, ran, variables):
     before = users_git(mine, "rev-parse", "HEAD"), users_git(mine, "status", "--short")
     enter(monkeypatch, variables(mine))
     whole = series.read(faketree.series(tmp_path / "series", MAIL))
@@ -154,7 +154,7 @@ def test_git_am_leaves_the_users_repository_alone(mine, tmp_path, monkeypatch, r
     assert not ran()
 
 
-def test_git_am_within_rebase_of_a_linked_work_tree(mine, tmp_path, ran):
+def test_git_am_works_within_a_rebase_of_a_linked_work_tree(mine, tmp_path, ran):
     linked = tmp_path / "linked"
     users_git(mine, "config", "--unset", "core.hooksPath")
     users_git(mine, "worktree", "add", "-q", "-b", "topic", str(linked))
@@ -175,7 +175,9 @@ def test_git_am_within_rebase_of_a_linked_work_tree(mine, tmp_path, ran):
 
 
 @pytest.mark.parametrize("variables", ENVIRONMENTS)
-def test_a_folders_address_is_its_own(mine, tmp_path, monkeypatch, variables, ran):
+def test_the_environment_does_not_change_the_hash_of_a_source(
+    mine, tmp_path, monkeypatch, variables, ran
+):
     (mine / "mm/new.c").write_text("new\n")
     source = open_source(f"dir:{mine}", tmp_path / "state")
     before, commit = source.hash(), provenance.describe(mine)
@@ -190,7 +192,7 @@ def test_a_folders_address_is_its_own(mine, tmp_path, monkeypatch, variables, ra
 
 
 @pytest.mark.parametrize("key", ["core.fsmonitor", "filter.x.clean", "filter.x.process"])
-def test_no_program_of_a_repositorys_own_config_is_run(mine, tmp_path, program, ran, key):
+def test_no_program_of_the_repositorys_config_is_run(mine, tmp_path, program, ran, key):
     source = open_source(f"dir:{mine}", tmp_path / "state")
     before = source.hash()
     users_git(mine, "config", key, str(program))
@@ -208,7 +210,7 @@ def test_no_program_of_a_repositorys_own_config_is_run(mine, tmp_path, program, 
     [("core.fileMode", "false"), ("core.trustctime", "false"), ("core.worktree", "/"),
      ("core.checkStat", "minimal"), ("core.ignoreStat", "true")],
 )  # fmt: skip
-def test_a_setting_of_the_repository_hides_no_edit(mine, tmp_path, key, value):
+def test_no_setting_of_the_repository_hides_an_edit(mine, tmp_path, key, value):
     source = open_source(f"dir:{mine}", tmp_path / "state")
     before = source.hash()
     users_git(mine, "config", key, value)
@@ -223,7 +225,7 @@ def test_a_setting_of_the_repository_hides_no_edit(mine, tmp_path, key, value):
     assert source.hash() != before
 
 
-def test_a_replaced_object_is_not_the_source(mine, tmp_path):
+def test_an_edit_hidden_by_git_replace_changes_the_hash(mine, tmp_path):
     source = open_source(f"dir:{mine}", tmp_path / "state")
     before = source.hash()
     (mine / "mm/memory.c").write_text("replaced\n")
@@ -234,8 +236,8 @@ def test_a_replaced_object_is_not_the_source(mine, tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["empty folder", "file", "HEAD"])
-def test_a_repository_that_git_cannot_read_is_told(mine, tmp_path, broken):
-    """Without a word, the folder would have another address, or that of a repository above."""
+def test_a_repository_that_git_cannot_read_is_an_error(mine, tmp_path, broken):
+    """Otherwise the hash would silently be that of the files or of a parent repository."""
     users_git(tmp_path, "init", "-q")
     users_git(tmp_path, "commit", "-q", "--allow-empty", "-m", "above")
     dot = mine / ".git"
@@ -247,10 +249,10 @@ def test_a_repository_that_git_cannot_read_is_told(mine, tmp_path, broken):
     with pytest.raises(UserError, match=r"git cannot read .*not a git repository") as caught:
         open_source(f"dir:{mine}", tmp_path / "state").hash()
     assert caught.value.where == str(mine)
-    assert "remove" not in str(caught.value)  # who follows a hint must not lose their work
+    assert "remove" not in str(caught.value)  # following the hint must not lose work
 
 
-def test_a_repository_without_a_commit_is_read_as_files(tmp_path):
+def test_a_repository_without_a_commit_is_hashed_as_files(tmp_path):
     folder = faketree.write(tmp_path / "mine")
     plain = open_source(f"dir:{folder}", tmp_path / "state").hash()
     users_git(folder, "init", "-q", "--separate-git-dir", str(tmp_path / "away"))
@@ -258,11 +260,11 @@ def test_a_repository_without_a_commit_is_read_as_files(tmp_path):
     source = open_source(f"dir:{folder}", tmp_path / "state")
     assert source.hash() == plain
     source.fill(tmp_path / "copy", ())
-    assert not (tmp_path / "copy/.git").exists()  # make's git would write there
+    assert not (tmp_path / "copy/.git").exists()  # git commands of make would write there
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_tree_of_another_owner_is_read(mine, tmp_path):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of files")
+def test_a_tree_of_another_owner_can_be_read(mine, tmp_path):
     source = open_source(f"dir:{mine}", tmp_path / "state")
     before, commit = source.hash(), provenance.describe(mine / "mm")
     for path in (mine, *mine.rglob("*")):
@@ -271,7 +273,7 @@ def test_a_tree_of_another_owner_is_read(mine, tmp_path):
     assert provenance.describe(mine / "mm") == commit is not None
 
 
-def test_a_linked_work_tree_is_read(mine, tmp_path):
+def test_a_linked_work_tree_can_be_read(mine, tmp_path):
     linked = tmp_path / "linked"
     users_git(mine, "worktree", "add", "-q", str(linked))
     assert checkout.changed(linked, unknown=True) == []
@@ -295,8 +297,8 @@ def test_checkpatch_sees_neither_a_repository_nor_the_users_settings(tmp_path, m
     assert examine.checkpatch(tree, patch) == []
 
 
-def test_make_finds_no_repository_of_the_users(tmp_path, monkeypatch):
-    """As scripts/setlocalversion asks for one, from a tree below the user's own."""
+def test_git_commands_of_make_find_no_repository(tmp_path, monkeypatch):
+    """scripts/setlocalversion looks for one; the build tree is inside the user's repository."""
     users_git(tmp_path, "init", "-q")
     probe = tmp_path / "probe.mk"
     probe.write_text("all:\n\t@git rev-parse --git-dir 2>/dev/null || echo none\n")
@@ -308,7 +310,7 @@ def test_make_finds_no_repository_of_the_users(tmp_path, monkeypatch):
     assert done.text.strip() == "none"
 
 
-def test_the_tests_own_git_is_nobody_elses():
+def test_git_commands_of_the_tests_use_no_settings_of_the_user():
     names = {name for name in os.environ if name.startswith("GIT_")}
     assert names == {"GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM"}
 

@@ -16,35 +16,35 @@ from labctl.errors import CommandError, HostError
 def wait_until_gone(pid, seconds=5.0):
     deadline = time.monotonic() + seconds
     while process_table.started_ticks(pid) is not None:
-        assert time.monotonic() < deadline, f"process {pid} is still there"
+        assert time.monotonic() < deadline, f"process {pid} still exists"
         time.sleep(0.01)
 
 
-def wait_until_told(log, seconds=60.0):
+def wait_for_output(log, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not log.read_text():
-        assert time.monotonic() < deadline, f"nothing came into {log}"
+        assert time.monotonic() < deadline, f"no output in {log}"
         time.sleep(0.01)
 
 
-def test_run_returns_what_was_printed():
+def test_run_returns_the_output():
     done = proc.run(["sh", "-c", "cat; echo problem >&2"], stdin=b"in", timeout_seconds=10)
     assert (done.stdout, done.stderr, done.status) == (b"in", b"problem\n", 0)
 
 
-def test_a_failure_is_told_with_its_output():
+def test_a_failure_is_reported_with_its_output():
     with pytest.raises(CommandError, match="status 3: bad luck") as caught:
         proc.run(["sh", "-c", "echo bad luck >&2; exit 3"], timeout_seconds=10)
     assert caught.value.status == 3
     assert proc.run(["false"], timeout_seconds=10, check=False).status == 1
 
 
-def test_a_missing_program_is_the_hosts_problem():
+def test_a_missing_program_is_a_host_error():
     with pytest.raises(HostError, match="no-such-program is not installed"):
         proc.run(["no-such-program"], timeout_seconds=10)
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_a_missing_folder_is_named_in_the_error(tmp_path):
     with pytest.raises(HostError, match=r"the folder .*nowhere does not exist"):
         proc.run(["true"], cwd=tmp_path / "nowhere", timeout_seconds=10)
 
@@ -79,7 +79,7 @@ def test_setpriv_and_the_shell_leave_words_and_pid_as_they_are(tmp_path):
 
 def test_a_program_is_not_executed_if_its_starter_died_before_setpriv_ran(tmp_path, monkeypatch):
     orphan = tmp_path / "orphan"
-    monkeypatch.setattr(os, "getpid", lambda: 1)  # any other than the parent
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # not the parent's
     command = parent_death.command(["touch", str(orphan)])
     assert subprocess.run(command, check=False).returncode != 0
     assert not orphan.exists()
@@ -116,7 +116,7 @@ def test_a_program_is_killed_when_the_thread_that_started_it_ends(tmp_path):
         def start():
             words = ["sh", "-c", "echo begun; exec sleep 1000"]
             started.append(stack.enter_context(proc.spawn(words, log=log)))
-            wait_until_told(log)
+            wait_for_output(log)
 
         thread = threading.Thread(target=start)
         thread.start()
@@ -131,7 +131,7 @@ def test_a_launched_program_outlives_the_thread_that_started_it(tmp_path):
     def start():
         log = tmp_path / "log"
         started.append(proc.launch(words, log=log, record=lambda _: None))
-        wait_until_told(log)
+        wait_for_output(log)
 
     thread = threading.Thread(target=start)
     thread.start()
@@ -140,12 +140,12 @@ def test_a_launched_program_outlives_the_thread_that_started_it(tmp_path):
     started[0].end()
 
 
-def test_a_deadline_ends_the_whole_group():
+def test_a_deadline_kills_the_whole_group():
     with pytest.raises(CommandError, match="did not end within"):
         proc.run(["sh", "-c", "sleep 1000 & echo $!; wait"], timeout_seconds=0.3)
 
 
-def test_a_deadline_holds_where_a_child_in_another_session_keeps_the_output_open(monkeypatch):
+def test_a_deadline_holds_if_a_child_in_another_session_keeps_the_output_open(monkeypatch):
     monkeypatch.setattr(proc, "_TERMINATE_SECONDS", 0.2)
     with pytest.raises(CommandError, match="did not end within") as caught:
         proc.run(["sh", "-c", "setsid sleep 1000 & echo $!; wait"], timeout_seconds=0.5)
@@ -161,7 +161,7 @@ def test_children_run_in_the_c_locale(monkeypatch):
     assert done.text == "C--\n"
 
 
-def test_spawn_ends_what_it_began(tmp_path):
+def test_spawn_ends_its_program(tmp_path):
     log = tmp_path / "log"
     with proc.spawn(["sh", "-c", "echo said; exec sleep 1000"], log=log) as process:
         deadline = time.monotonic() + 10
@@ -172,23 +172,23 @@ def test_spawn_ends_what_it_began(tmp_path):
     assert process.poll() is not None
 
 
-def test_spawn_ends_it_after_an_error_too():
+def test_spawn_ends_its_program_after_an_error():
     with pytest.raises(RuntimeError), proc.spawn(["sleep", "1000"]) as process:
         raise RuntimeError
     assert process.poll() is not None
 
 
-def test_a_process_that_ignores_the_polite_request_ends_too(monkeypatch, tmp_path):
+def test_a_program_that_ignores_sigterm_is_killed(monkeypatch, tmp_path):
     monkeypatch.setattr(proc, "_TERMINATE_SECONDS", 0.2)
     log = tmp_path / "log"
     deaf = "trap '' TERM; echo deaf; while :; do sleep 1; done"
     with proc.spawn(["sh", "-c", deaf], log=log) as process:
-        wait_until_told(log)
+        wait_for_output(log)
     assert process.poll() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
-def test_what_was_spawned_dies_with_its_owner(tmp_path, ending):
+def test_a_spawned_program_dies_with_labctl(tmp_path, ending):
     program = (
         "import time; from labctl import proc\n"
         "with proc.spawn(['sleep', '1000']) as p:\n"
@@ -204,9 +204,9 @@ def test_what_was_spawned_dies_with_its_owner(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
-def test_a_command_that_is_ended_takes_its_childrens_children_along(ending):
+def test_a_signal_to_labctl_also_ends_grandchildren(ending):
     program = (
-        # whatever the tests were started with, nohup say
+        # the tests may run under nohup
         f"import signal; signal.signal({int(ending)}, signal.SIG_DFL)\n"
         "import time; from pathlib import Path; from labctl import cli, proc, process_table\n"
         "def action():\n"
@@ -222,18 +222,18 @@ def test_a_command_that_is_ended_takes_its_childrens_children_along(ending):
     wait_until_gone(pid)
 
 
-def test_a_signal_that_comes_while_a_program_starts_ends_the_program_too(tmp_path):
+def test_a_signal_during_the_start_of_a_program_ends_the_program(tmp_path):
     said = tmp_path / "pid"
     program = (
         "import os, signal, sys, time; from pathlib import Path; from labctl import cli, proc\n"
         "said, start = Path(sys.argv[1]), proc._start\n"
-        "def started_and_told_to_end(*args, **options):\n"
+        "def start_and_signal(*args, **options):\n"
         "    popen = start(*args, **options)\n"
         "    while not (said.exists() and said.read_text().endswith('\\n')):\n"
         "        time.sleep(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return popen\n"
-        "proc._start = started_and_told_to_end\n"
+        "proc._start = start_and_signal\n"
         "def action():\n"
         "    with proc.spawn(['sh', '-c', 'sleep 999 & echo $! >\"$0\"; wait', said]):\n"
         "        while True: time.sleep(0.2)\n"
@@ -244,17 +244,17 @@ def test_a_signal_that_comes_while_a_program_starts_ends_the_program_too(tmp_pat
     wait_until_gone(int(said.read_text()))
 
 
-def test_what_was_launched_outlives_its_starter_and_is_known_before_a_signal_ends_that(tmp_path):
+def test_a_launched_program_outlives_labctl_and_is_recorded_before_a_signal_ends_it(tmp_path):
     said = tmp_path / "said"
     program = (
         "import os, signal, sys, time; from pathlib import Path\n"
         "from labctl import cli, proc, process_table\n"
         "said, start = Path(sys.argv[1]), proc._start\n"
-        "def started_and_told_to_end(*args, **options):\n"
+        "def start_and_signal(*args, **options):\n"
         "    popen = start(*args, **options)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return popen\n"
-        "proc._start = started_and_told_to_end\n"
+        "proc._start = start_and_signal\n"
         "def record(pid):\n"
         "    said.write_text(f'{pid} {process_table.started_ticks(pid)}')\n"
         "def action():\n"
@@ -269,10 +269,10 @@ def test_what_was_launched_outlives_its_starter_and_is_known_before_a_signal_end
     found.end()
     assert found.poll() == 0
     wait_until_gone(pid)
-    assert found.end() == 0  # once more does no harm
+    assert found.end() == 0  # may be called again
 
 
-def test_what_cannot_be_recorded_is_not_left_running(tmp_path):
+def test_a_program_that_cannot_be_recorded_is_ended(tmp_path):
     pids = []
 
     def record(pid):
@@ -284,7 +284,7 @@ def test_what_cannot_be_recorded_is_not_left_running(tmp_path):
     wait_until_gone(*pids)
 
 
-def test_another_process_of_the_same_pid_is_not_ours():
+def test_a_process_that_reuses_the_pid_is_not_ended():
     process = subprocess.Popen(["sleep", "1000"])
     try:
         stranger = process_table.Found(process.pid, process_table.started_ticks(process.pid) + 1)
@@ -319,18 +319,18 @@ while True:
 """
 
 
-def test_the_cpu_time_of_what_was_started_is_ones_own(tmp_path):
+def test_the_cpu_time_of_children_is_included(tmp_path):
     before = proc.cpu_seconds()
     log = tmp_path / "log"
     with proc.spawn([sys.executable, "-c", BUSY], log=log):
-        wait_until_told(log)
+        wait_for_output(log)
         living = proc.cpu_seconds()
         assert living - before >= 0.25
-    assert proc.cpu_seconds() >= living - 0.05, "what ended is not forgotten"
+    assert proc.cpu_seconds() >= living - 0.05, "ended programs are included"
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "text"),
     [
         (2, "ended with status 2"),
         (-11, "was killed by SIGSEGV"),
@@ -343,10 +343,10 @@ def test_the_cpu_time_of_what_was_started_is_ones_own(tmp_path):
         (255, "ended with status 255"),
     ],
 )
-def test_an_end_is_told_in_words(status, told):
-    assert completed.ending(status) == told
+def test_a_status_is_described_in_words(status, text):
+    assert completed.ending(status) == text
 
 
-def test_a_program_that_was_killed_is_not_one_that_failed():
+def test_a_killed_program_is_reported_as_killed():
     with pytest.raises(CommandError, match="was killed by SIGKILL, perhaps by the kernel's OOM"):
         proc.run(["sh", "-c", "kill -KILL $$"], timeout_seconds=10)
