@@ -1,4 +1,4 @@
-"""Samples sorted into cells, and each cell's blocks boiled down to one number. Pure."""
+"""Samples grouped into cells, and each cell's blocks reduced to one number. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 Metric = Callable[[Sample], float | None]
 NANOSECONDS = 1e-9
-OUTLIER_SDS = 4.0  # of normal times one in 16000 is so far out
+OUTLIER_SDS = 4.0  # exceeded by 1 in 16000 normally distributed values
 _FEWEST_FOR_OUTLIERS = 6
 _IN_TIME = attrgetter("block", "order", "warmup", "repetition")
 _CRASHES = frozenset({"boot-failed", "panic", "splat", "hung", "lost"})
@@ -29,7 +29,7 @@ _CRASHES = frozenset({"boot-failed", "panic", "splat", "hung", "lost"})
 
 @dataclass(frozen=True, slots=True)
 class _Good:
-    """The repetitions that count: `mask` picks them from those that are ok."""
+    """The valid repetitions; `mask` selects them from the samples with status ok."""
 
     mask: np.ndarray
     blocks: np.ndarray
@@ -50,7 +50,7 @@ class _Good:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """All samples of one cell, those of warm-ups apart."""
+    """All samples of one cell, with warm-ups separate."""
 
     id: str
     kernel: str
@@ -60,23 +60,23 @@ class Cell:
     parameters: Mapping[str, Scalar]
     samples: tuple[Sample, ...]
     warmups: tuple[Sample, ...]
-    # What was asked for once: a cell may have a million samples.
+    # Cached results, since a cell may have a million samples.
     _asked: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
-        """How messages call the cell: its kernel and what makes it another cell."""
+        """The name of the cell in messages: its kernel and its matrix values."""
         if self.is_control:
             return "the A/A control"
         return " ".join([self.kernel, *(f"{k}={v}" for k, v in sorted(self.setting.items()))])
 
     @property
     def seen_blocks(self) -> set[int]:
-        """The blocks in which the cell was visited, whatever came of it."""
+        """The blocks in which the cell was measured, successfully or not."""
         return self._once("blocks", lambda: {s.block for s in (*self.samples, *self.warmups)})
 
     def count(self, metric: Metric) -> int:
-        """Return how many repetitions count."""
+        """Return the number of valid repetitions."""
         return len(self._good(metric).values)
 
     def logs(self, metric: Metric) -> dict[int, float]:
@@ -84,9 +84,9 @@ class Cell:
         return self._once(("logs", metric), lambda: self._good(metric).logs())
 
     def not_ok(self) -> dict[str, int]:
-        """Count the samples of each status but ok; of warm-ups only what failed.
+        """Return the number of samples by status, without ok; of warm-ups only failures.
 
-        A value of which there is no logarithm is bad output.
+        A value without a logarithm counts as bad output.
         """
         return self._once("not_ok", self._count_not_ok)
 
@@ -110,10 +110,10 @@ class Cell:
         return found
 
     def outliers(self) -> list[tuple[int, float]]:
-        """Return block and factor (of the cell's median) of repetitions that lie far out.
+        """Return the block of each outlier, and its ratio to the cell's median.
 
-        That is beyond four robust standard deviations, and 10 %. They count like all
-        others, within the median of their block.
+        Outliers are more than 4 robust standard deviations and more than 10 % from the
+        median. They still count within the median of their block.
         """
         import numpy as np
         from scipy.stats import median_abs_deviation
@@ -151,33 +151,33 @@ def primary(sample: Sample) -> float | None:
 
 
 def memory_back_seconds(sample: Sample) -> float | None:
-    """The time until every node has its memory back, None where it was not measured."""
+    """The time until every node has its memory back, None if not measured."""
     return _seconds(sample, "memory_back_nanoseconds")
 
 
 def cpu_seconds(sample: Sample) -> float | None:
-    """The CPU time of the operation and of whoever worked for it, None if not measured.
+    """The CPU time of the operation and of its kernel workers, None if not measured.
 
-    What others took is counted in ticks of 10 ms, over all that ran meanwhile.
+    The time of other tasks has a resolution of 10 ms and includes all tasks that ran.
     """
     own = _seconds(sample, "cpu_nanoseconds")
     return None if own is None else own + (_seconds(sample, "other_cpu_nanoseconds") or 0.0)
 
 
-# What is compared beside the metric of the experiment, by the same method.
+# Compared in addition to the metric of the experiment, by the same method.
 SECONDARY: Mapping[str, Metric] = {"memory_back": memory_back_seconds, "cpu": cpu_seconds}
 
 
 def _seconds(sample: Sample, name: str) -> float | None:
     value = sample.measurements.get(name)
-    # JSON has no other numbers, and true is none; exact types are quick to compare.
+    # Exact types exclude bool, and are faster to compare than isinstance.
     return value * NANOSECONDS if type(value) is int or type(value) is float else None
 
 
 def crashes(cells: Iterable[Cell]) -> dict[str, dict[str, int]]:
-    """Count, for each kernel, what befell its guests as a whole.
+    """Return the number of crashes of each kernel's guests, by status.
 
-    A guest serves several cells, and its crash is told by the one that was there.
+    A guest is shared by several cells; a crash is recorded by the cell it interrupted.
     """
     counts: dict[str, Counter[str]] = {}
     for cell in cells:
@@ -187,7 +187,7 @@ def crashes(cells: Iterable[Cell]) -> dict[str, dict[str, int]]:
 
 
 def crashed_boots(cells: Iterable[Cell]) -> tuple[int, int]:
-    """Return how many boots of some cells crashed, and how many there were."""
+    """Return the number of crashed boots of some cells, and of all their boots."""
     boots: dict[tuple[int, str], bool] = {}
     for cell in cells:
         for sample in (*cell.samples, *cell.warmups):
@@ -197,12 +197,12 @@ def crashed_boots(cells: Iterable[Cell]) -> tuple[int, int]:
 
 
 def failures(not_ok: Mapping[str, int]) -> int:
-    """How many samples show that something went wrong, of those that `Cell.not_ok` counts."""
+    """Return the number of failures among the counts of `Cell.not_ok`."""
     return sum(count for status, count in not_ok.items() if status not in NOT_FAILURES)
 
 
 def cells_of(samples: Iterable[Sample]) -> list[Cell]:
-    """Sort samples into cells, in an order that does not depend on that of the samples."""
+    """Group samples into cells; the order of the cells does not depend on that of samples."""
     groups: dict[tuple[str, str, bool], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample.cell, sample.kernel, sample.control), []).append(sample)
@@ -210,9 +210,9 @@ def cells_of(samples: Iterable[Sample]) -> list[Cell]:
 
 
 def baseline_for(cell: Cell, baselines: Sequence[Cell]) -> Cell | None:
-    """Return the baseline of the same workload parameters, None if there is none.
+    """Return the baseline with the same workload parameters, None if there is none.
 
-    Where the baseline's kernel has settings of its own, the one that shares most with the cell.
+    If the baseline has several settings, return the one that shares most with the cell.
     """
     fitting = [
         b

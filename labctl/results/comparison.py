@@ -1,4 +1,4 @@
-"""What a comparison is: one cell against its baseline, and an experiment of them."""
+"""The types of results: the comparison of one cell with its baseline, and an experiment's."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which blocks the host disturbed, by a rule that knows of no result. Pure.
+"""Blocks disturbed by host load, by a rule that is blind to results. Pure.
 
-A sample's `load` tells what the host did during its repetition. The rule is fixed
-before a run, stands in its record, and looks at nothing else: neither at a time
-that was measured nor at which kernel it was.
+A sample's `load` is the host load during its repetition. The rule is fixed before a
+run, stored in its record, and uses only the load: neither the measured value nor the
+kernel.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from labctl.results.store import Sample
 # host's daemons take less than 1 % of its CPU time. What lost 5 % of it may be longer
 # by as much, so that the host would show more than the kernel does.
 DISTURBED_SHARE = 0.05
-# Times of the kernel come in ticks of 10 ms, and nine of them go into one share.
+# The kernel's times have a resolution of 10 ms, and a share is computed from nine of them.
 _RESOLUTION_SECONDS = 0.05
-# Blocks measured again: a quarter of the planned ones. A host that is still loaded
-# then is loaded for longer than a run should wait.
+# At most a quarter of the planned blocks is measured again. A host that is busy for
+# longer is reported instead.
 _LEAST_EXTRA, _EXTRA_DIVISOR = 2, 4
 
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """From which share of a repetition on the host disturbed it; 0.05 is 5 %.
+    """The share above which host load disturbs a repetition; 0.05 is 5 %.
 
-    Asked are, of the CPU time that was there: what others took and what the
-    hypervisor stole; of the time: how long a task waited for memory.
+    Checked are the shares of the available CPU time used by other processes and stolen
+    by the hypervisor, and the share of the wall time with memory pressure.
     """
 
     disturbed_share: float = DISTURBED_SHARE
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> HealthRule:
-        """Return the rule in a run's record; today's, if the run is older than the rule."""
+        """Return the rule in a run's record; the default if an old run has none."""
         return cls(**record.get("health", {}))
 
     def as_dict(self) -> dict[str, float]:
-        """Return the rule as it stands in a run's record."""
+        """Return the rule as stored in a run's record."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a host did while an experiment was measured.
+    """The host load during an experiment.
 
-    `blocks` counts all that were measured, `disturbed` says why of each block that
-    was. Those are `left_out` if enough others are there; if not, all are used. The host
-    `stays_loaded` if they are more than a run measures again, or most of the blocks.
-    `seen` has, for each thing that was looked at, median and worst over the repetitions.
+    `blocks` is the number of measured blocks, `disturbed` maps disturbed blocks to the
+    reason. They are `left_out` if enough other blocks remain; otherwise all blocks are
+    used. The host `stays_loaded` if more blocks are disturbed than a run measures again,
+    or most of them. `seen` has median and worst of each quantity over the repetitions.
     """
 
     blocks: int
@@ -64,9 +64,9 @@ class Health:
 
 
 def disturbance(load: Mapping[str, float], rule: HealthRule) -> str:
-    """Return how the host disturbed a repetition; an empty text if it did not.
+    """Return how the host disturbed a repetition, an empty string if it did not.
 
-    A load without `own_seconds`, as of an older run, tells nothing.
+    A load without `own_seconds`, from an older run, never counts as disturbed.
     """
     shares = _shares(load)
     said = {"others_percent": "other processes used", "steal_percent": "the hypervisor took"}
@@ -84,15 +84,14 @@ def disturbance(load: Mapping[str, float], rule: HealthRule) -> str:
 
 
 def disturbed_blocks(samples: Iterable[Sample]) -> dict[int, str]:
-    """Return the blocks that were disturbed, each with why.
+    """Return the disturbed blocks, each with the reason.
 
-    A block counts by the median of each cell's repetitions, which holds as long as
-    fewer than half of them are disturbed: the block is disturbed if of any cell half
-    or more are. Warm-ups do not count.
+    A block is disturbed if at least half of the repetitions of any cell are: below
+    that, the cell's median in the block is robust. Warm-ups do not count.
     """
     samples = list(samples)
     if not any(sample.disturbed for sample in samples):
-        return {}  # as nearly always, and there may be a million
+        return {}  # the usual case; there may be a million samples
     visits: dict[tuple[int, str], list[Sample]] = {}
     for sample in samples:
         if not sample.warmup:
@@ -106,9 +105,9 @@ def disturbed_blocks(samples: Iterable[Sample]) -> dict[int, str]:
 
 
 def extra_blocks(disturbed: int, planned: int) -> int:
-    """Return how many blocks are measured in place of disturbed ones: a few at most.
+    """Return the number of blocks that replace disturbed ones, limited to a few.
 
-    None where too few are planned for a verdict anyhow.
+    0 if too few blocks are planned for a verdict.
     """
     if planned < MINIMUM_BLOCKS:
         return 0

@@ -1,7 +1,7 @@
-"""Files that are only ever appended to, one JSON object a line.
+"""Append-only files with one JSON object per line.
 
-A line that was confirmed (`append` returned) survives a crash of labctl and of
-the machine; a line that was torn by one is cut off before the next is written.
+A line survives a crash of labctl and of the machine once `append` has returned. An
+incomplete last line, left by a crash, is removed before the next line is written.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _LOCK_SECONDS = 60.0  # others hold it for one line's writing
 
 
 def append(path: Path, line: bytes, checked_bytes: int = -1) -> int:
-    """Append one line so that it stays, and return the file's new size.
+    """Append one line, sync it to disk, and return the new size of the file.
 
-    Up to `checked_bytes` the file is known to hold whole lines. Raises OSError when
-    the disk is full or fails, or another process does not leave the file; it then ends
-    where it ended before.
+    The first `checked_bytes` of the file are known to be complete lines. Raises OSError
+    if the disk is full or fails, or another process keeps the file locked; the file is
+    then unchanged.
     """
     with _locked(path) as descriptor:
         return _append(descriptor, line, checked_bytes)
 
 
 def whole_lines(file: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file without a torn last one, by the rule of `_whole`."""
+    """Yield the lines of a file, without an incomplete last line as defined by `_whole`."""
     last = b""
     for line in file:
         if last:
@@ -56,7 +56,7 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _append(descriptor: int, line: bytes, checked_bytes: int) -> int:
-    """Append one line, after what the last crash tore is cut off; return the file's new size."""
+    """Remove an incomplete last line, append one line, and return the new size of the file."""
     end = os.fstat(descriptor).st_size
     if end != checked_bytes:
         end = _whole(os.pread(descriptor, end, 0))
@@ -72,10 +72,10 @@ def _append(descriptor: int, line: bytes, checked_bytes: int) -> int:
 
 
 def _whole(content: bytes) -> int:
-    """Return how many bytes of a file are whole lines.
+    """Return the number of bytes of a file that are complete lines.
 
-    Only the last line can be torn. After a crash of the machine it may also
-    end in a newline and yet hold garbage, so that it must be JSON to count.
+    Only the last line can be incomplete. After a crash of the machine it may end in a
+    newline but contain garbage, so it counts only if it is JSON.
     """
     end = content.rfind(b"\n") + 1
     if end < len(content) or end == 0:

@@ -1,7 +1,7 @@
-"""Does the watch over the nights keep what it promises? Simulated histories. Pure.
+"""Validation of the change detection over nightly runs with simulated histories. Pure.
 
-The truth is known, so that alarms that were false, and regressions that were missed,
-can be counted. What is asked to be measured again is drawn again.
+Since the true changes are known, false alarms and missed regressions can be counted.
+Repeated measurements are drawn again.
 """
 
 from __future__ import annotations

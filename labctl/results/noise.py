@@ -1,4 +1,4 @@
-"""How measured times scatter: made up for simulations, and estimated from a stored run. Pure."""
+"""Noise models of measured times: for simulations, and estimated from a stored run. Pure."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from labctl.results.store import Sample
 if TYPE_CHECKING:
     import numpy as np
 
-_BURN_IN = 100  # repetitions until the drift has forgotten where it began
-_GONE = 0.05  # the correlation at which a drift counts as forgotten
+_BURN_IN = 100  # repetitions until the drift is independent of its start
+_GONE = 0.05  # correlation below which the drift counts as independent
 _LONGEST_MEMORY = 0.999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """How times scatter, as standard deviations of their logs.
+    """A noise model; standard deviations are of the logs of times.
 
-    `drift_sd` is of an AR(1) process over the repetitions in their order in time, with
-    the correlation `drift_memory` from one to the next. A boot's first repetition is
-    longer by `first_repetition` (0.1 is 10 %). A repetition is an outlier with the chance
-    `outliers`, a whole boot with `spoilt_boots`; either takes `outlier_factor` times as long.
+    The drift is an AR(1) process over the repetitions in order of time, with standard
+    deviation `drift_sd` and lag-1 correlation `drift_memory`. The first repetition of a
+    boot takes longer by `first_repetition` (0.1 is 10 %). `outliers` is the probability
+    that a repetition, `spoilt_boots` that a whole boot takes `outlier_factor` times as long.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Noise:
     outlier_factor: float = 1.3
 
 
-# Boots and repetitions scatter as in guests that freed 3 GiB by exit and munmap on a quiet
-# host; the last is what was seen with 256 MiB on a busy one. The others are worse than seen.
+# The defaults were measured in guests that freed 3 GiB by exit and munmap on a quiet host,
+# the last model with 256 MiB on a busy host. The others are worse than any measurement.
 NOISES = (
     Noise(name="quiet-host"),
     Noise(name="louder-host", repetition_sd=0.06, boot_sd=0.0225),
@@ -62,10 +62,10 @@ NOISES = (
 def times(
     noise: Noise, draw: np.random.Generator, shape: tuple[int, int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logs of made-up times, and the place of each in its round.
+    """Return the logs of simulated times, and the position of each in the measuring order.
 
-    `shape` is runs, blocks, repetitions and cells. Each round of a block visits all its
-    cells, in an order that is drawn anew.
+    `shape` is (runs, blocks, repetitions, cells). Each repetition of a block measures all
+    cells, in a new random order.
     """
     import numpy as np
 
@@ -91,13 +91,13 @@ def _drift(noise: Noise, draw: np.random.Generator, shape: tuple[int, int, int, 
 
 
 def estimate(samples: Sequence[Sample], *, name: str) -> Noise | None:
-    """Return how the samples of one experiment scatter, None if it has too few.
+    """Return the noise model of one experiment's samples, None if there are too few.
 
-    Moments, as of an analysis of variance (Searle, Casella, McCulloch, "Variance
-    Components", 1992, chapters 3 and 4): the variance within boots; that of the boots'
-    means, cleared of what is common to a cell or to a block, less the part of the
-    repetitions. The drift is the covariance of neighbours in time that are of different
-    boots. Outliers, beyond four robust standard deviations, are counted apart.
+    Estimated by the method of moments, as in an analysis of variance (Searle, Casella,
+    McCulloch, "Variance Components", 1992, chapters 3 and 4): the variance within boots,
+    and the variance of boot means without cell and block effects, less the contribution
+    of repetitions. The drift is the covariance of consecutive repetitions of different
+    boots. Outliers, beyond 4 robust standard deviations, are counted separately.
     """
     import numpy as np
 
@@ -129,7 +129,7 @@ def estimate(samples: Sequence[Sample], *, name: str) -> Noise | None:
 
 
 def best_repetitions(noise: Noise, *, boot_seconds: float, visit_seconds: float) -> int | None:
-    """Return how many repetitions a boot are worth their time, None if boots add no variance.
+    """Return the optimal number of repetitions per boot, None if boots add no variance.
 
     T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013, eq. 3.
     """
@@ -141,7 +141,7 @@ def best_repetitions(noise: Noise, *, boot_seconds: float, visit_seconds: float)
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """The good repetitions of a cell: `rest` is the log of each time, less the cell's median."""
+    """The valid repetitions of a cell; `rest` is the log of each time, less the median."""
 
     rest: np.ndarray
     blocks: np.ndarray
@@ -167,7 +167,7 @@ class _Series:
         )
 
     def without(self, limit: float, first: float) -> _Series:
-        """Return it without outliers and the first repetition's effect, and about its mean."""
+        """Return the series centred on its mean, without outliers and first-repetition effect."""
         keep = self.rest <= limit
         rest = (self.rest - first * (self.numbers == 0))[keep]
         others = (each[keep] for each in (self.blocks, self.numbers, self.boots, self.seconds))
@@ -181,7 +181,7 @@ def _robust_sd(values: np.ndarray) -> float:
 
 
 def _first_repetition(series: Sequence[_Series], limit: float) -> float:
-    """Return by how much a boot's first repetition differs from its others, on the log scale."""
+    """Return the mean effect of a boot's first repetition, on the log scale."""
     import numpy as np
 
     differences = []

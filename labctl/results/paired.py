@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     import numpy as np
 
-MINIMUM_BLOCKS = 6  # below it no exact test on blocks can reach 5 %
+MINIMUM_BLOCKS = 6  # with fewer, no exact test over blocks can reach p = 5 %
 POWER = 0.8
-_CONSTANT = 1e-12  # a spread of logs below what a double can hold of a measured time
+_CONSTANT = 1e-12  # a spread of logs below the precision of a double
 _MOST_BLOCKS = 200  # a run of more takes days
-# Up to so many blocks all sign patterns are tried; of more a sample, drawn alike each time.
+# Up to this many blocks all sign patterns are tried; above, a sample with a fixed seed.
 _EXACT_BLOCKS = 14
-_BATCH = 1024  # patterns at a time: with a thousand blocks all at once take a gigabyte
-_LARGEST_LOG = 700.0  # the largest whose exponential is still a double
+_BATCH = 1024  # patterns at a time: for 1000 blocks, all patterns would take 1 GB
+_LARGEST_LOG = 700.0  # larger values overflow in exp()
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """What the blocks say together; what too few blocks cannot say is None.
+    """The result over all blocks; values that need more blocks are None.
 
-    `mean` and `sd` are on the log scale. `p` tests for no difference, `p_beyond`
-    for none beyond the margin (in the direction seen, two-sided), `p_same` for
-    one at least as large as the margin.
+    `mean` and `sd` are on the log scale. `p` tests the hypothesis of no difference,
+    `p_beyond` of no difference beyond the margin (in the observed direction,
+    two-sided), `p_same` of a difference at least as large as the margin.
     """
 
     blocks: int

@@ -1,6 +1,6 @@
-"""The types of what is read from a run.json, so that damage is found at once. Pure.
+"""The types of the keys read from run.json, checked on reading. Pure.
 
-Keys that an older labctl did not write may be missing; others than these are not looked at.
+Keys that older versions of labctl did not write are optional; other keys are ignored.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Record(msgspec.Struct):
 
 
 def fault(data: object) -> str | None:
-    """Return what of a record has not the type or the key that is needed, None if all is well."""
+    """Return the first missing key or wrong type of a record, None if there is none."""
     try:
         msgspec.convert(data, _Record)
     except (msgspec.ValidationError, OverflowError) as error:

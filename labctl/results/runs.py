@@ -26,7 +26,7 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """The run's name, which is its folder's name."""
+        """The name of the run and of its folder."""
         return self.path.name
 
     @property
@@ -54,7 +54,7 @@ class RunFolder:
         return data
 
     def first_guests(self) -> dict[str, str]:
-        """Return how each guest of the first blocks was started: a shell's line by its folder."""
+        """Return the command line of each guest of the first block, by its folder's name."""
         found = sorted(self.path.glob("guests/*-000-*/command.txt"))
         return {file.parent.name: file.read_text().strip() for file in found}
 

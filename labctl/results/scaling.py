@@ -1,11 +1,11 @@
-"""Time against the number of workers: what contention and coherency cost, and where to stop. Pure.
+"""Scaling curves: time against number of workers, contention, coherency, best number. Pure.
 
-The Universal Scalability Law (N. J. Gunther, "Guerrilla Capacity Planning", 2007)
-says of the time with n workers, and Amdahl's law is the same without the last term:
+The Universal Scalability Law (N. J. Gunther, "Guerrilla Capacity Planning", 2007) gives
+the time with n workers; Amdahl's law is the same without the last term:
 
     T(n) = T(1) (1 + contention (n - 1) + coherency n (n - 1)) / n
 
-It is fitted to the logarithms of the times, as all of labctl compares ratios.
+It is fitted to the logarithms of the times, because labctl compares ratios.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from labctl.results.comparison import Comparison
 
-MINIMUM_LEVELS = 4  # three parameters, and something left to judge them by
+MINIMUM_LEVELS = 4  # three parameters and one degree of freedom
 _IS_PARALLELISM = re.compile(r"max_active|threads|workers|jobs")
 _NEAR_BEST = 0.1
 _ALPHA = 0.05
@@ -88,10 +88,10 @@ def _points(cells: Sequence[Comparison], axis: str) -> dict[int, float]:
 
 
 def fit(points: Mapping[int, float], *, axis: str = "max_active", kernel: str = "") -> Curve:
-    """Fit the law to seconds by number of workers.
+    """Fit the law to `points`, seconds by number of workers.
 
-    The intervals are of 95 %, by t with the degrees of freedom that the fit
-    leaves. Raises ValueError for fewer than four levels.
+    The intervals are 95 % t intervals with the residual degrees of freedom. Raises
+    ValueError for fewer than 4 levels.
     """
     if len(points) < MINIMUM_LEVELS:
         raise ValueError(f"expected at least {MINIMUM_LEVELS} levels, got {len(points)}")

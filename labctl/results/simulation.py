@@ -1,9 +1,8 @@
-"""Does the method keep what it promises? Simulated runs through the lab's own statistics. Pure.
+"""Validation of the statistical method with simulated runs. Pure.
 
-A simulated run has what real ones have: repetitions and boots that scatter, a
-host that drifts while the cells take their turns, outliers. The truth is known,
-so that intervals that miss it, and verdicts that are wrong, can be counted. Many runs
-are judged at once: the tests and the rule of stopping take arrays.
+A simulated run has the noise of real ones: variance of repetitions and boots, drift of
+the host, outliers. Since the true effect is known, intervals that miss it and wrong
+verdicts can be counted. Tests and stopping rule take arrays, for many runs at a time.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from labctl.results.verdict import Rule
 if TYPE_CHECKING:
     import numpy as np
 
-_USUAL = Statistics()  # of a lab.yaml that says nothing of it
-_BATCH = 250  # runs at a time: some ten megabytes
+_USUAL = Statistics()  # the defaults of lab.yaml
+_BATCH = 250  # runs at a time, about 10 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
-    """How many cells beside the baseline, blocks and repetitions; when a cell ends.
+    """The number of cells (without the baseline), blocks and repetitions, and the stopping rule.
 
-    Without `stop_at_half_width` (on the log scale) all `blocks_max` are measured.
+    Without `stop_at_half_width` (on the log scale) all `blocks_max` blocks are measured.
     """
 
     name: str
@@ -90,7 +89,7 @@ DESIGNS = (
     Design(name="10 blocks", blocks_min=10, blocks_max=10, stop_at_half_width=None),
     Design(name=f"{_USUAL.blocks.min} to {_USUAL.blocks.max} blocks"),
 )
-EFFECT = 0.1  # of which `power` tells
+EFFECT = 0.1  # the effect for `power`
 
 
 def simulate(
@@ -102,10 +101,10 @@ def simulate(
     designs: Sequence[Design] = DESIGNS,
     tell: Callable[[str, int], None] = lambda _what, _done: None,
 ) -> Iterator[Promise]:
-    """Yield what was counted, for each noise and each design.
+    """Yield the counts for each noise model and design.
 
-    `tell` hears which of them, and how many of its `runs` are done. Raises ValueError
-    for fewer than two runs.
+    `tell` receives its name and the number of finished `runs`. Raises ValueError for
+    fewer than 2 runs.
     """
     import numpy as np
 

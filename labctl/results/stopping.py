@@ -1,10 +1,10 @@
-"""Which cells have been measured enough. Pure.
+"""The stopping rule: which cells need no further block. Pure.
 
-A cell ends at the end of a block, when its interval has become narrow enough; the rest of
-the blocks goes to those that are still wide. Of many cells some look quiet by luck, and
-would end first, with intervals that are too narrow. So a cell must be narrow by its own
-standard deviation and by that of all cells together. The means are never looked at: who
-stops when something is found finds too much.
+A cell ends after a block when its interval is narrow enough; later blocks measure only
+the other cells. Among many cells some have a small standard deviation by chance and would
+end first, with intervals that are too narrow. Therefore the interval must be narrow both
+by the cell's own standard deviation and by the pooled one. The rule ignores means, since
+stopping at a significant difference increases false positives.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ FEWEST_BLOCKS = 8
 def is_narrow(
     sd: np.ndarray, blocks: np.ndarray, *, confidence: float, half_width: float
 ) -> np.ndarray:
-    """Tell for each cell whether it has 8 blocks and an interval of this half-width at most.
+    """Return for each cell whether it has 8 blocks and at most this half-width.
 
-    `sd` are the standard deviations of the cells' log ratios, `blocks` how many each has;
-    the cells of one experiment are along the last axis, the A/A control among them.
+    `sd` has the standard deviations of the cells' log ratios, `blocks` their numbers of
+    blocks; the last axis is over the cells of one experiment, with the A/A control.
     """
     import numpy as np
     from scipy.special import stdtrit
@@ -47,8 +47,8 @@ def ended(
 ) -> frozenset[str]:
     """Return the ids of the compared cells that need no further block.
 
-    `half_width` is on the log scale. For the end of a block. A cell that never had a good
-    value has nothing to narrow, and ends.
+    Call it at the end of a block; `half_width` is on the log scale. A cell without any
+    valid value ends too.
     """
     import numpy as np
 
