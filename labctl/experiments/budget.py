@@ -1,4 +1,4 @@
-"""Where the next block of a night goes. Pure."""
+"""The schedule of a nightly run: which experiment gets the next block. Pure."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Spent:
 
     @property
     def is_done(self) -> bool:
-        """Whether more blocks are not wanted."""
+        """Whether the experiment needs no more blocks."""
         is_narrow = self.target is not None and self.half_width <= self.target
         return self.blocks >= self.blocks_max or (self.blocks >= self.blocks_min and is_narrow)
 
 
 def next_experiment(spent: Iterable[Spent], remaining_seconds: float) -> str | None:
-    """Return whose block is measured next, None if the night is over.
+    """Return the experiment that gets the next block, None if the nightly run is over.
 
-    First all reach their minimum, in turns, so that a night that ends early has of
-    each what it can; then it is the one with the widest interval. A block that would
-    not end in time is not begun.
+    First all experiments reach their minimum in turns, so that a run that ends early has
+    blocks of each; then the experiment with the widest interval is next. A block that
+    would not finish in time is not started.
     """
     wanted = [
         each

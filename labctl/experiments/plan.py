@@ -34,7 +34,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The kernel's name, marked if this is the baseline's second self."""
+        """The kernel's name, marked for the A/A control."""
         return f"{self.kernel} (A/A)" if self.control else self.kernel
 
     @property
@@ -53,7 +53,7 @@ class BootGroup:
 
     @property
     def name(self) -> str:
-        """A name that can be a folder's and a guest's; a value like `1,3-5` becomes a hash too."""
+        """A name for a folder and a guest; a value such as `1,3-5` also adds a hash."""
         words = [self.kernel, *(["aa"] if self.control else [])]
         # A kernel may be called `stock-aa` or `stock-p.1`, but no name in lab.yaml has a +.
         text = "+".join([*words, *(f"{k}.{v}" for k, v in self.kernel_parameters)])
@@ -66,7 +66,7 @@ class BootGroup:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One repetition to be done: its cell, and whether it only warms up."""
+    """One planned repetition of a cell, or a warm-up."""
 
     cell: Cell
     repetition: int
@@ -75,7 +75,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a run of one experiment will do."""
+    """The plan of one experiment: its cells, baseline, statistics and seed."""
 
     experiment: Experiment
     statistics: Statistics
@@ -88,11 +88,11 @@ class Plan:
         return tuple(dict.fromkeys(cell.group for cell in self.cells))
 
     def block(self, number: int, ended: Collection[str] = ()) -> tuple[Visit, ...]:
-        """Return the visits of a block (from 0) in order, but those of cells that have `ended`.
+        """Return the visits of a block (from 0) in order, without cells that have `ended`.
 
-        Each guest is warmed up first, by its first cell of the block. Then every
-        round visits every cell once, in an order drawn anew from seed, experiment
-        and block, so that a drift of the host meets all cells alike.
+        Each guest is warmed up first, by its first cell of the block. Then each
+        repetition measures every cell once, in a new random order derived from seed,
+        experiment and block, so that drift of the host affects all cells alike.
         """
         # Not for secrets: a fixed generator makes the order reproducible.
         draw = random.Random(f"{self.seed}/{self.experiment.name}/{number}")  # noqa: S311
@@ -117,17 +117,17 @@ class Plan:
         return (*warmups, *visits)
 
     def expected_seconds(self, boot_seconds: float, visit_seconds: float) -> tuple[float, float]:
-        """Return how long the fewest and the most blocks will take."""
+        """Return the expected time of the minimum and of the maximum number of blocks."""
         block = boot_seconds * len(self.groups()) + visit_seconds * len(self.block(0))
         return block * self.statistics.blocks.min, block * self.statistics.blocks.max
 
 
 def plan(lab: Lab, name: str, seed: int) -> Plan:
-    """Turn an experiment of the lab into a plan.
+    """Return the plan of an experiment.
 
-    The baseline gets one cell for each distinct setting of those matrix names that
-    apply to it (workload parameters always do, a tunable only if its kernel has
-    it), and each of these an A/A twin; every other kernel gets the whole matrix.
+    The baseline gets one cell for each distinct setting of the matrix names that apply to
+    it (workload parameters always apply, a tunable only if the kernel has it), and an A/A
+    control for each of them. Every other kernel gets the whole matrix.
     """
     experiment = lab.experiments[name]
     baseline = experiment.baseline or experiment.kernels[0]
@@ -173,5 +173,5 @@ def _cell(
 
 
 def _in_id(value: Scalar) -> str:
-    """Return a value as a part of a cell's id, whose parts are set apart by slashes."""
+    """Return a value as part of a cell's id, whose parts are separated by slashes."""
     return str(value).replace("%", "%25").replace("/", "%2F")

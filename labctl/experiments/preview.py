@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: guests, command lines, order, expected time."""
+"""The preview of a run: guests, command lines, order, expected time and power."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from labctl.lab_models import Lab
 from labctl.results import runs
 from labctl.targets.machine import describe_start
 
-# Before anything was measured here: seconds of a slow host under TCG.
+# Defaults until something was measured: seconds on a slow host under TCG.
 _GUESS_BOOT_SECONDS = 4.0
 _GUESS_VISIT_SECONDS = 7.0
 
@@ -101,14 +101,14 @@ def _visit(visit: Visit) -> str:
 
 
 def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
-    """Return what the planned blocks can see, if they spread as the last ones of this workload."""
+    """Return the minimum detectable effect, by the spread of the last run of this workload."""
     from labctl.results.paired import smallest_effect
     from labctl.results.stored import spread_of
 
     for run in runs.list_runs(lab.state / "runs"):
         try:
             sd = spread_of(run, planned.experiment.workload)
-        except UserError:  # damaged: `report` says so, and others tell as much
+        except UserError:  # damaged: `report` says so; use an older run
             continue
         if sd is None:
             continue
@@ -127,7 +127,7 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
 
 
 def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
-    """Return seconds a boot, seconds a visit, and where the figures come from."""
+    """Return seconds per boot, seconds per visit, and the source of these figures."""
     for run in runs.list_runs(lab.state / "runs"):
         try:
             record = run.read()

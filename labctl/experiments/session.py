@@ -1,4 +1,4 @@
-"""One `labctl run`: prepares, holds the host's lock, and carries out its experiments."""
+"""One `labctl run`: prepare, take the host's measuring lock, and run the experiments."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _RESUMED = ("seed", "initramfs", "guests", "kernels", "host")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """What a run tells while it works."""
+    """Callbacks for the progress of a run."""
 
     building: Callable[[BuildProgress], None]
     waiting: Callable[[str], None]

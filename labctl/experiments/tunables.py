@@ -1,4 +1,4 @@
-"""Tunables in a guest: write, read back, refuse a mismatch; and the counters beside them."""
+"""Tunables in a guest: write, read back, reject a mismatch; and the series' counters."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def apply(
     values: Mapping[str, Scalar],
     counters: Mapping[str, str],
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """Write each value to its file; return what the files then read as, and the counters.
+    """Write each value to its file; return the values read back, and the counters.
 
     Raises:
-        KnobRefused: a file is missing, refuses the value or reads back as another.
+        KnobRefused: a file is missing, rejects the value or reads back another value.
     """
     paths = {name: str(tunables[name].file) for name in values}
     found = guest.exchange(
@@ -53,7 +53,7 @@ def apply(
 
 
 def read_counters(guest: Files, counters: Mapping[str, str]) -> dict[str, int]:
-    """Return the counters of a series; those that the kernel does not have are left out."""
+    """Return the counters of a series, without those that the kernel lacks."""
     return _numbers(guest.exchange({}, list(counters.values())), counters) if counters else {}
 
 
@@ -66,7 +66,7 @@ def _numbers(found: Mapping[str, str], counters: Mapping[str, str]) -> dict[str,
 
 
 def counter_files(tunables: Mapping[str, Tunable], kernel: str) -> dict[str, str]:
-    """Return where a series counts its hand-overs: beside the knobs that only it has."""
+    """Return the files of a series' handover counters, next to its own tunables."""
     for tunable in tunables.values():
         if tunable.file and tunable.kernels and kernel in tunable.kernels:
             folder = PurePosixPath(tunable.file).parent

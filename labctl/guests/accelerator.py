@@ -1,4 +1,4 @@
-"""Which accelerator works here: KVM is one that booted a probe guest, not a device node."""
+"""The accelerator of a host: KVM counts as working only if a probe guest ran under it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def choose(
 
 
 def expected(asked: str, *, host: Host, cache: Path, arch: Architecture = X86_64) -> str:
-    """Return what `choose` will say if it was asked before, else `asked`; boots nothing."""
+    """Return the cached result of `choose`, else `asked`; boot nothing."""
     if asked == "tcg" or arch is not X86_64 or open_failure():
         return "tcg"
     known = _cached(cache, host)
@@ -61,7 +61,7 @@ def expected(asked: str, *, host: Host, cache: Path, arch: Architecture = X86_64
 
 
 def kvm_failure(device: Path = KVM_DEVICE, *, timeout_seconds: float = probe.PROBE_SECONDS) -> str:
-    """Return why KVM does not work here, or an empty text if a probe guest ran under it."""
+    """Return why KVM does not work, or an empty string if a probe guest ran under it."""
     refusal = open_failure(device)
     if refusal:
         return refusal
@@ -70,7 +70,7 @@ def kvm_failure(device: Path = KVM_DEVICE, *, timeout_seconds: float = probe.PRO
 
 
 def open_failure(device: Path = KVM_DEVICE) -> str:
-    """Return why the device cannot be opened, or an empty text if it can."""
+    """Return why the device cannot be opened, or an empty string if it can."""
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -81,7 +81,7 @@ def open_failure(device: Path = KVM_DEVICE) -> str:
 
 
 def remember(cache: Path, host: Host, reason: str) -> None:
-    """Keep what became of the probe guest: an empty text, or why it did not run."""
+    """Cache the result of the probe guest: an empty string, or why it did not run."""
     files.write_json(cache, {"key": _key(host), "reason": reason})
 
 

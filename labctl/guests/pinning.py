@@ -1,4 +1,4 @@
-"""Puts QEMU's threads on the CPUs of a placement, and looks whether they stay there."""
+"""Pin QEMU's threads to the CPUs of a placement, and verify it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from labctl.guests.placement import Placement
 
 
 def pin(threads: Mapping[int, int], placement: Placement, name: str) -> None:
-    """Pin the vCPU threads of a running QEMU, given by vCPU, and move its others off them.
+    """Pin the vCPU threads of a running QEMU, and move its other threads to other CPUs.
 
     Raises:
-        HostError: a thread cannot be pinned, or is not where it was put.
+        HostError: a thread cannot be pinned, or runs on other CPUs afterwards.
     """
     if not placement.vcpus or not threads:
         return

@@ -1,7 +1,7 @@
-"""What is on record of a guest that outlives a command, in its own folder.
+"""Records of the guests kept by `labctl up`, each in the guest's folder.
 
-A record is there before its QEMU is started, and is replaced whole. One that is torn all
-the same says that there is a guest, and nothing of it.
+A record is written before its QEMU is started, and is replaced atomically. A damaged
+record only shows that there is a guest.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def read(folder: Path) -> Record | None:
 
 
 def check_own(folder: Path) -> None:
-    """Check that a guest may have a folder, and all in it be removed for that.
+    """Check that a folder may be cleared for a guest: it is empty or a guest's folder.
 
     Raises:
-        UserError: it holds something, and nothing by which a guest's folder is known.
+        UserError: it contains files, but none that identifies a guest's folder.
     """
     try:
         names = set(os.listdir(folder))  # noqa: PTH208 - the names only

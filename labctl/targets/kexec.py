@@ -1,7 +1,7 @@
-"""What a machine is told in order to change its kernel, and how it is seen that it did. Pure.
+"""The kernel command line of a kexec, and the check that it worked. Pure.
 
-Everything that the lab adds to a command line stands behind the token with the
-image's hash: the machine's own is what stands before it.
+Everything that the lab adds to the command line follows the token with the image's
+hash; the target's own command line precedes it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from labctl.lab_command_line import words
 
 PARAMETER = "labctl.image"
-# A kernel that oopsed measures nothing more that could be believed, and one that
-# panicked must give the machine back: its firmware boots what it always boots.
+# After an oops, measurements are not reliable; after a panic the target must reboot, so
+# that its firmware boots its own kernel.
 _FALL_BACK = "panic=10 oops=panic"
 _HASH_DIGITS = 16
 # Told by a boot loader to the kernel that it started itself.

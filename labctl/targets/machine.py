@@ -72,7 +72,7 @@ class Tools:
 
 
 class TargetMachine:
-    """A machine; leaving the `with` block gives it back with its own kernel."""
+    """A target; leaving the `with` block reboots it into its own kernel."""
 
     def __init__(self, target: Target, connect: Connect, tools: Tools) -> None:
         self.target = target
@@ -309,6 +309,6 @@ class TargetMachine:
 
 
 def describe_start(target: Target, image: str) -> str:
-    """Return in words how a kernel is started there, for a plan."""
+    """Return a description of how a kernel is started on the target, for a plan."""
     where = f"{target.user}@{target.host}" + (f" port {target.port}" if target.port else "")
     return f"kexec of {shlex.quote(image)} on {where}"

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Protocol
 
 Command = Sequence[str] | str
-# Bytes, or a file descriptor that is read up to its end as the command takes its input.
+# Bytes, or a file descriptor that is read to its end as the command consumes its input.
 Stdin = bytes | int
-# Is given each piece of standard output (1) or standard error (2) as it comes.
+# Called with each piece of standard output (1) or standard error (2) while a command runs.
 Output = Callable[[int, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A command that ended in a guest.
+    """The result of a command in a guest.
 
-    `status` is what a shell would report: the exit status, or 128 + the number
-    of the signal that ended it. `seconds` is the guest's own measure.
+    `status` is the exit status, or 128 + the number of the signal that killed the
+    command, as in a shell. `seconds` is measured in the guest.
     """
 
     command: str
@@ -35,7 +35,7 @@ class Outcome:
 
 
 class Transport(Protocol):
-    """A line to one guest. Not thread-safe: one owner at a time."""
+    """A connection to one guest. Not thread-safe: one owner at a time."""
 
     def run(
         self,
@@ -44,17 +44,17 @@ class Transport(Protocol):
         stdin: Stdin = b"",
         output: Output | None = None,
     ) -> Outcome:
-        """Run an argument vector, or a string by `/bin/sh -c`, and wait for its end.
+        """Run an argument vector, or a string with `/bin/sh -c`, and wait for its end.
 
-        A failing command is an `Outcome` like any other. What is given to `output`
-        is not in the `Outcome`.
+        A failing command returns an `Outcome` too. Output passed to `output` is not in
+        the `Outcome`.
 
         Raises:
-            UserError: the descriptor of its input cannot be read.
-            DeadlineExceeded: it ran longer than `timeout_seconds`; it was killed.
-            GuestHung: the guest fell silent.
-            GuestLost: the line broke, or lied.
-            GuestError: whatever the guest's watcher raises meanwhile.
+            UserError: the input descriptor cannot be read.
+            DeadlineExceeded: the command timed out after `timeout_seconds` and was killed.
+            GuestHung: the guest stopped responding.
+            GuestLost: the connection broke, or its data was damaged.
+            GuestError: raised by the guest's watchdog during the command.
         """
         ...
 
@@ -67,5 +67,5 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the line back. Safe to call twice."""
+        """Close the connection. Safe to call twice."""
         ...

@@ -1,4 +1,4 @@
-"""A call that waits for somebody else, made so that it can be watched and given up."""
+"""Blocking calls in a thread, so that the caller can watch and abandon them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ Result = TypeVar("Result")
 
 
 class Call(Generic[Result]):
-    """A function at work in a thread of its own; `done` is set when it returned or raised.
+    """A function running in its own daemon thread; `done` is set when it returns or raises.
 
-    The thread does not keep the program from ending: a call that is given up may
-    go on, and nobody hears of its end.
+    An abandoned call may keep running; it does not keep the program from exiting.
     """
 
     def __init__(self, function: Callable[[], Result]) -> None:
@@ -31,7 +30,7 @@ class Call(Generic[Result]):
         self.done.set()
 
     def result(self) -> Result:
-        """Return what the function returned, or raise what it raised; only when it is done."""
+        """Return the function's result or raise its exception; call it only when `done`."""
         if self._error is not None:
             raise self._error
         return self._results[0]

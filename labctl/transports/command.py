@@ -1,4 +1,4 @@
-"""What every transport does alike with a command, and with files by way of commands."""
+"""Commands and file copies, as shared by all transports."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ Run = Callable[[Command, float, bytes], Outcome]
 
 
 def words_of(command: Command) -> tuple[str, list[bytes]]:
-    """Return a command as text for messages, and its words: a string is `/bin/sh -c`'s.
+    """Return a command as text for messages, and its argument vector.
+
+    A string becomes an argument of `/bin/sh -c`.
 
     Raises:
-        UserError: it is empty, holds a NUL byte, or is longer than 1 MiB.
+        UserError: the command is empty, contains a NUL byte, or is longer than 1 MiB.
     """
     argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
     text = command if isinstance(command, str) else shlex.join(argv)

@@ -20,12 +20,12 @@ from labctl.transports.stdin import Source
 
 _READ_BYTES = 65536
 _CHUNK_BYTES = 4096
-# What the guest's terminal and agent can hold; more would be dropped there.
+# The input buffers of the guest's terminal and agent; excess bytes would be dropped.
 _WINDOW_BYTES = 16384
 _CONNECT_SECONDS = 5.0
 _HELLO_AGAIN_SECONDS = 1.0
 _ALIVE_SECONDS = 1.0
-# The agent waits 10 s for a killed command to be gone.
+# The agent waits up to 10 s for a killed command to exit.
 _KILL_SECONDS = 15.0
 # QEMU writes byte by byte. A reader that wakes for every few bytes takes the
 # processor from the guest; letting some gather nearly doubles the rate. A unix
@@ -37,9 +37,9 @@ _FEW_BYTES = 200
 class SerialTransport:
     """One guest's command line over the unix socket of its second serial port.
 
-    `alive` is called about once a second while there is something to wait for;
-    what it raises ends the wait. `silence_seconds` without one byte, while the
-    agent owes a heartbeat every second, mean that the guest hangs.
+    `alive` is called about once a second while a command runs; an exception from it ends
+    the wait. The agent sends a heartbeat every second: after `silence_seconds` without a
+    byte, the guest counts as hung.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SerialTransport:
         text, argv = words_of(command)
         words = b"".join(word + b"\0" for word in argv)
         self._greet()
-        # Whatever interrupts a request leaves a dirty line: the next one greets again.
+        # An interrupted request leaves data on the line: the next request greets again.
         self._greeted = False
         request = os.urandom(frames.ID_BYTES)
         stream = _Stream(request, words, stdin)
@@ -97,7 +97,7 @@ class SerialTransport:
         return get_file(self.run, remote, str(self._path))
 
     def close(self) -> None:
-        """Hang up; a command that still runs is ended by the next client's greeting."""
+        """Close the line; the next client's greeting kills a command that still runs."""
         if self._socket is not None:
             self._socket.close()
         self._socket = None
@@ -107,7 +107,7 @@ class SerialTransport:
     # --- one request ---------------------------------------------------------------------------
 
     def _greet(self) -> None:
-        """Connect if need be, and get an answer to a greeting; it ends what ran before."""
+        """Connect if needed and exchange greetings, which kills a command that still runs."""
         if self._greeted:
             return
         self._connect()
@@ -117,7 +117,7 @@ class SerialTransport:
         while True:
             self._outgoing += frames.encode(FrameType.HELLO, request)
             for frame in self._frames_until(time.monotonic() + _HELLO_AGAIN_SECONDS):
-                # What an earlier client left, damaged or not, comes first.
+                # Frames for an earlier client come first, possibly damaged.
                 if frame and frame.type is FrameType.WELCOME and frame.id == request:
                     self._greeted = True
                     return
@@ -132,7 +132,7 @@ class SerialTransport:
             return reply.outcome(str(self._path))
         self._outgoing += frames.encode(FrameType.KILL, request)
         deadline = time.monotonic() + max(_KILL_SECONDS, self._silence_seconds)
-        # An end that is heard leaves the line clean; otherwise the next greeting cleans it.
+        # With an EXIT frame the line is clean; otherwise the next greeting cleans it.
         self._greeted = self._converse(stream, reply, deadline)
         raise DeadlineExceeded(
             f"`{reply.command}` timed out after {timeout_seconds:g} s and was killed",
@@ -150,7 +150,7 @@ class SerialTransport:
                 stream.taken = frames.taken_of(frame)
             elif reply.take(frame):
                 return True
-            self._last_byte_seconds = time.monotonic()  # whoever got the output took its time
+            self._last_byte_seconds = time.monotonic()  # excludes the time of `output`
         return False
 
     # --- the line ------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class SerialTransport:
     def _frames_until(
         self, deadline: float, stream: _Stream | None = None
     ) -> Iterator[Frame | None]:
-        """Send what is to be sent and yield what comes, until `deadline` (monotonic).
+        """Send pending data and yield received frames until `deadline` (monotonic).
 
         A damaged frame is None.
         """
@@ -197,9 +197,9 @@ class SerialTransport:
                 return
 
     def _exchange(self, wait_seconds: float, source: int | None) -> bytes:
-        """Wait for the line at most this long; write what it takes, return what it gives.
+        """Wait for the line, write pending bytes and return received ones.
 
-        A `source` that has more to send ends the wait too.
+        The wait also ends when the descriptor `source` has data.
         """
         line = self._line
         if line is None:
@@ -231,7 +231,7 @@ class SerialTransport:
 
 
 class _Reply:
-    """What came back of one command so far."""
+    """The output received from one command so far."""
 
     def __init__(self, command: str, output: Output | None) -> None:
         self.command = command
@@ -241,7 +241,7 @@ class _Reply:
         self._end: frames.Exit | None = None
 
     def take(self, frame: Frame) -> bool:
-        """Keep a frame's news, or give it away; True if it was the last."""
+        """Store a frame's payload, or pass it to `output`; return whether it was the last."""
         if frame.type in self._output:
             self._bytes[frame.type] += len(frame.payload)
             if self._given is None:
@@ -253,7 +253,7 @@ class _Reply:
         return self._end is not None
 
     def outcome(self, where: str) -> Outcome:
-        """Return the whole of it, once the last frame was taken."""
+        """Return the outcome, once the last frame was taken."""
         assert self._end is not None
         stdout, stderr = (b"".join(pieces) for pieces in self._output.values())
         end = self._end
@@ -263,7 +263,7 @@ class _Reply:
 
 
 class _Stream:
-    """What goes to the command, argv and then stdin, no more at a time than the guest can hold."""
+    """The bytes sent to a command, argv then stdin, limited to the guest's buffer size."""
 
     def __init__(self, request: bytes, words: bytes, stdin: Stdin) -> None:
         self.request = request
@@ -287,7 +287,7 @@ class _Stream:
         return max(0, self.taken + _WINDOW_BYTES - self._sent)
 
     def next(self) -> bytes:
-        """Return the frames that may go now; never waits."""
+        """Return the frames that can be sent now; never waits."""
         pieces = []
         while (room := self._room()) and (piece := self._source.peek(min(room, _CHUNK_BYTES))):
             self._source.advance(len(piece))

@@ -102,7 +102,7 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """What came back of a request so far, but what was given to `output`."""
+    """The output received for a request so far, without the data passed to `output`."""
 
     request: Request
     output: Output | None = None
@@ -133,7 +133,7 @@ class Reply:
             del self._stderr[:kept]
 
     def _give(self, data: bytes) -> bytes:
-        """Give a piece of standard error away if somebody wants it; return what is left of it."""
+        """Pass standard error to `output` if there is one; return the rest."""
         if self.output is None:
             return data
         if data:
@@ -141,7 +141,7 @@ class Reply:
         return b""
 
     def outcome(self, where: str) -> Outcome:
-        """Return the whole of it, once the session ended.
+        """Return the outcome, once the session has ended.
 
         Raises:
             GuestLost: the session ended before the command did.

@@ -1,4 +1,4 @@
-"""Connecting to a unix socket that may never be served."""
+"""Connections to unix sockets, with a deadline."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def connect(
 ) -> socket.socket:
     """Return a non-blocking socket that is connected to `path`.
 
-    While connections that nobody accepted fill the socket's queue, connect(2) would
-    block without end: it is tried again until `deadline` (monotonic), with a call of
-    `meanwhile` in between. With `until_served`, so is a socket that is not there yet.
+    A blocking connect(2) could wait forever while the socket's backlog is full. It is
+    retried until `deadline` (monotonic); `meanwhile` is called between attempts. With
+    `until_served`, a socket that does not exist yet is retried too.
 
     Raises:
         HostError: the path is too long.
-        OSError: there is no such socket, or it was not served before the deadline.
+        OSError: the socket does not exist, or did not accept before the deadline.
     """
     if len(os.fsencode(path)) > _LONGEST_PATH_BYTES:
         raise HostError(

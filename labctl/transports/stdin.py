@@ -1,4 +1,4 @@
-"""The standard input of a command: what is there already, then what a descriptor gives."""
+"""The standard input of a command: bytes, or a file descriptor."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _READ_BYTES = 1 << 15
 
 
 class Source:
-    """Bytes to be sent; a descriptor is read only when it is asked for more, never ahead."""
+    """Bytes to send; a descriptor is read only on demand, never ahead."""
 
     def __init__(self, before: bytes, stdin: Stdin) -> None:
-        """Begin with `before`, which is not the command's input but what goes ahead of it."""
+        """Send `before` first; it precedes the command's input and is not part of it."""
         self._is_open = isinstance(stdin, int)
         self._descriptor = stdin if isinstance(stdin, int) else -1
         self._data = memoryview(before if isinstance(stdin, int) else before + stdin)
@@ -27,15 +27,15 @@ class Source:
 
     @property
     def waits_for(self) -> int | None:
-        """The descriptor to wait for, None if there is something to send or the end was met."""
+        """The descriptor to poll, None if data is available or the end was reached."""
         return self._descriptor if self._is_open and not self._data else None
 
     def is_ready(self) -> bool:
-        """Whether there is something to send, or the end was met."""
+        """Return whether data is available or the end was reached."""
         return bool(self._data) or not self._is_open or _is_ready(self._descriptor)
 
     def peek(self, most_bytes: int) -> bytes:
-        """Return the next bytes, none if they are still to come; never waits.
+        """Return the next bytes, empty if none are available yet; never waits.
 
         Raises:
             UserError: the descriptor cannot be read.
@@ -45,11 +45,11 @@ class Source:
         return bytes(self._data[:most_bytes])
 
     def advance(self, sent_bytes: int) -> None:
-        """Forget what was sent of the next bytes."""
+        """Skip bytes that were sent."""
         self._data = self._data[sent_bytes:]
 
     def drop(self) -> None:
-        """Forget the rest: nobody will take it."""
+        """Discard the rest of the input."""
         self._data = memoryview(b"")
         self._is_open = False
 

@@ -27,18 +27,17 @@ _AGAIN_SECONDS = 0.05
 _ALIVE_SECONDS = 1.0
 _BEAT_SECONDS = 1.0
 _KILL_SECONDS = 15.0
-# How soon is seen that the other side takes more input, or ended the session.
+# Polling interval for the peer's window and the end of the session.
 _STEP_SECONDS = 0.002
 
 
 class SshTransport:
     """One machine's command line over SSH.
 
-    `alive` is called about once a second while there is something to wait for;
-    what it raises ends the wait. `silence_seconds` without an answer, while the
-    server is asked for one every second, mean that the machine hangs. `owner`
-    names whose commands these are: what it left running, by a connection that
-    broke, is ended when it connects again.
+    `alive` is called about once a second while a command runs; an exception from it ends
+    the wait. The server is sent a keepalive every second: after `silence_seconds` without
+    a reply, the machine counts as hung. `owner` identifies the commands: those left running
+    by a broken connection are killed when the same owner connects again.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class SshTransport:
         return get_file(self.run, remote, str(self._address))
 
     def close(self) -> None:
-        """Hang up; a command that still runs is ended when its owner connects again."""
+        """Close the connection; a running command is killed when its owner reconnects."""
         connection, self._connection = self._connection, None
         self._beat = None
         if connection is not None:
@@ -112,7 +111,7 @@ class SshTransport:
     # --- one request ---------------------------------------------------------------------------
 
     def _session(self) -> tuple[Connection, Channel]:
-        """Return a session in which nothing runs yet, and the connection that it is of."""
+        """Return a connection and a new session on it."""
         known = self._connection
         if known is not None:
             try:
@@ -150,7 +149,7 @@ class SshTransport:
         )
 
     def _ended(self, connection: Connection, line: bytes) -> bool:
-        """Run a line of which only the end matters; return whether it came."""
+        """Run a line and discard its output; return whether it finished in time."""
         channel = self._watched(lambda: connection.execute(line))
         deadline = time.monotonic() + max(_KILL_SECONDS, self._silence_seconds)
         reply = Reply(Request("", b"", line))
@@ -215,7 +214,7 @@ class SshTransport:
         return connection
 
     def _watched(self, function: Callable[[], Result]) -> Result:
-        """Return what a function returns that waits for the machine; watch it meanwhile."""
+        """Run a blocking function and return its result; check the machine meanwhile."""
         self._last_heard_seconds = time.monotonic()
         call = Call(function)
         while not call.done.wait(_ALIVE_SECONDS):
@@ -223,7 +222,7 @@ class SshTransport:
         return call.result()
 
     def _watch(self, connection: Connection) -> None:
-        """Ask the server for a sign of life when it is quiet; see that one comes."""
+        """Send a keepalive if the server was quiet, and check that it replies."""
         if self._beat is not None and self._beat.done.is_set():
             self._beat = None
             self._last_heard_seconds = time.monotonic()
