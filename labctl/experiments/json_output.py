@@ -1,8 +1,7 @@
-"""The JSON object among what a program printed. Pure; its time grows with the text.
+"""The JSON object in a program's output. Pure; linear in the length of the text.
 
-An object begins a line and ends a line; it may have lines between. The last one counts. One
-that is malformed is an error and not passed over: what stands before it, or inside it, is
-not the result.
+An object starts at the beginning of a line and ends at the end of a line. The last one
+counts. A malformed one is an error: an earlier object, or one inside it, is not the result.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ _LONGEST_INTEGER = 2**64
 _LONGEST_NUMBER_CHARACTERS = 400
 
 _BEGIN = re.compile(r"^[ \t\r]*(\{)(?=\s*[\"}])", re.MULTILINE)
-# JSON has no line's end in a string, so what a stray quote does ends with its line.
+# A JSON string has no line break, so a stray quote affects only its own line.
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"?|[{}\[\]]')
 _LINE_END = re.compile(r"[ \t\r]*(?:\n|\Z)")
 _CLOSES = {"}": "{", "]": "["}
 
 
 def last_object(text: str) -> dict[str, Any] | None:
-    """Return the last JSON object that stands on lines of its own, None if there is none.
+    """Return the last JSON object on lines of its own, None if there is none.
 
     Raises:
-        BadOutput: it is malformed, or holds what cannot be a measurement: a number that is
-            not finite, a key twice, brackets nested too deep.
+        BadOutput: the object is malformed, or has a number that is not finite, a duplicate
+            key or brackets nested too deep.
     """
     begins = {match.start(1) for match in _BEGIN.finditer(text)}
     if not begins:

@@ -1,4 +1,4 @@
-"""The images of the nights, kept in the history: `labctl clean` does not remove them there."""
+"""Images of nightly runs, kept in the history, where `labctl clean` does not remove them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def keep(lab: Lab, history: Path, record: Record) -> None:
-    """Keep a night's images, so that later nights can be measured against it.
+    """Keep the images of a nightly run, so that later runs can be measured against them.
 
-    Of more than 30 the oldest go; `record` names tonight's, which stay. A file's name
-    is the hash of what the image was built from; that of its content is noted beside it.
+    At most 30 are kept, without the oldest; `record` names the newest. A file's name is
+    the hash of the image's inputs; the hash of its content is stored in a second file.
 
     Raises:
         HostError: the disk is full or fails.

@@ -1,4 +1,4 @@
-"""What experiments need of the host at the same time. Pure."""
+"""The host memory that experiments need at the same time. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labctl.units import GIB, format_size
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The guests of an experiment that are up at the same time: so many of the lab's `guest`."""
+    """The guests of an experiment that run at the same time: `guests` times `guest`."""
 
     experiment: str
     guest: str
@@ -29,7 +29,7 @@ class Need:
 
 
 def need_of(lab: Lab, planned: Plan) -> Need:
-    """Return what one planned experiment needs: its kernels, and the baseline's A/A twin."""
+    """Return what a planned experiment needs: its kernels and the A/A control."""
     guest = lab.guest_of(planned.experiment)
     return Need(planned.experiment.name, guest, len(planned.groups()), lab.guests[guest])
 

@@ -1,4 +1,4 @@
-"""What a workload printed, as a number: a field of a JSON object, or any `name: number unit`."""
+"""The metric in a workload's output: a key of a JSON object, or a line `name: number unit`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from labctl.units import quote
 _MIB = 2**20
 _LONGEST_OUTPUT = 8 * _MIB
 _SEEN_CHARACTERS = 60
-# What several CPUs spend at once adds up to more than the clock on the wall shows.
+# CPU time summed over several CPUs can exceed the wall time.
 _CPU_TIMES = frozenset(["cpu", "user", "sys", "system", "utime", "stime", "cputime"])
 _TASK_CLOCK = {"task", "clock"}  # perf's
 # The guest's agent takes a command's time by the same clock, CLOCK_MONOTONIC of the same

@@ -35,7 +35,7 @@ class Launcher(Protocol):
 
 
 _LAUNCHERS: dict[str, Launcher] = {"qemu": qemu, "virtme-ng": virtme}
-# What a kernel must have for a launcher, beside guest/kconfig/base.config.
+# Kconfig fragments of a launcher, in addition to guest/kconfig/base.config.
 _FRAGMENTS = {"virtme-ng": ("virtme.config",)}
 
 

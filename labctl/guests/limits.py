@@ -1,4 +1,4 @@
-"""What a kernel's configuration allows of a guest's topology. Pure."""
+"""The limits that a kernel's configuration puts on a guest's topology. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 6
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """An option that allows less than was asked for, and what to set in its place."""
+    """An option that is too small for the topology, and the setting that is needed."""
 
     option: str
     what: str
@@ -23,7 +23,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Holds kernels to the topologies of their guests, by the kernels' names."""
+    """Checks kernels against the topologies of their guests, by kernel name."""
 
     topologies: Mapping[str, Sequence[Topology]]
 

@@ -1,4 +1,4 @@
-"""How the lab gets into its guests by SSH: its key, and what a guest needs for it."""
+"""SSH login to guests: the lab's key, and the files that a guest needs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _AUTHORIZED_KEYS = "/root/.ssh/authorized_keys"
 
 
 def key(root: Path) -> Path:
-    """Return the file of the lab's private key; it is made if there is none.
+    """Return the file of the lab's private key, created if missing.
 
-    The public one is beside it, its name ends in .pub.
+    The public key is in the same folder, with the suffix .pub.
     """
     path = root / "ssh" / "id_ed25519"
     if not path.exists():

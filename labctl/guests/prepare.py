@@ -1,4 +1,4 @@
-"""From kernels of the lab to guests that can be started: images, initramfs, accelerator."""
+"""Prepare what guests need to start: images, initramfs and accelerator."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def prepare(
     """
     root, kernels = lab.state, list(kernels)
     arch = arch_of(lab, kernels)
-    # A missing tool is told before a build of minutes, not after it.
+    # Report a missing tool before a build that takes minutes.
     qemu.check(arch)
     if arch.is_foreign:
         busybox.find(arch)

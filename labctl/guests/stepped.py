@@ -25,7 +25,7 @@ class Loop:
         return self._loop.run_until_complete(_until(coroutine, deadline))
 
     def close(self) -> None:
-        """Give up whatever still runs; safe to call twice."""
+        """Cancel all running tasks; safe to call twice."""
         if self._loop.is_closed():
             return
         try:

@@ -28,7 +28,7 @@ class Comparison:
     far out have little weight. `sd_log` is the standard deviation of
     the blocks' log ratios. `smallest_effect` (0.05 is 5 %) is
     what as many blocks of this spread see four times in five, in this family.
-    What cannot be said is None.
+    Values that cannot be computed are None.
     """
 
     cell: str
