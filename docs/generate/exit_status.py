@@ -51,9 +51,9 @@ def exit_status() -> str:
         for one in vars(errors).values()
         if inspect.isclass(one) and issubclass(one, errors.LabError)
     ]
-    rows = [
+    found = [
         (f"`{one.__name__}`", f"`{one.__mro__[1].__name__}`", str(one.exit_status),
          first_line(one.__doc__))
         for one in classes
     ]  # fmt: skip
-    return text + table(("error", "is a", "exit status", "meaning"), rows)
+    return text + table(("error", "is a", "exit status", "meaning"), found)

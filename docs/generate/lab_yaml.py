@@ -62,7 +62,7 @@ def kind(schema: Schema) -> str:
         return f"names, each with {kind(inner[0])}"
     if isinstance(found, list):
         return "value" if "boolean" in found else "name"
-    return {"string": "text", "boolean": "`true` or `false`"}.get(found, found)
+    return {"string": "text", "boolean": "`true` or `false`"}.get(found, str(found))
 
 
 def default(schema: Schema, is_required: bool) -> str:

@@ -34,7 +34,7 @@ class Options:
 
 def members(one: type, names: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Return the named methods and attributes of a class with their first lines."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in names:
         found = getattr(one, name)
         if callable(found):

@@ -85,5 +85,5 @@ def samples() -> str:
         "lists what labctl rejects.\n\n"
     )
     text += table(("field", "type", "meaning"), rows)
-    rows = [(f"`{status}`", STATUS[status]) for status in STATUSES]
-    return text + "\n## Status\n\n" + table(("status", "meaning"), rows)
+    statuses = [(f"`{status}`", STATUS[status]) for status in STATUSES]
+    return text + "\n## Status\n\n" + table(("status", "meaning"), statuses)

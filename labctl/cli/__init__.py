@@ -19,6 +19,8 @@ from labctl.cli import (
 )
 from labctl.cli.root import labctl
 
+__all__ = ["labctl", "main"]
+
 # The order in which `labctl --help` lists the commands.
 for _module in (lab, doctor, guests, inside, runs, checks, nightly, bisect, completion):
     for _command in _module.COMMANDS:
