@@ -1,4 +1,4 @@
-"""What a bisection found, as text. Pure: the JSON document in."""
+"""The answer of `labctl bisect` as text. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labctl.reports import words
 
 
 def terminal(content: Mapping[str, Any]) -> str:
-    """Return the answer, how sure it is, and what it rests on."""
+    """Return the answer, its risk, and a table of the decisions."""
     rows = [
         {
             "step": one["step"],
@@ -36,7 +36,7 @@ def _answer(content: Mapping[str, Any]) -> str:
         (patch,) = candidates
         return (
             f"{of}: step {patch['step']} changed it: {patch['subject']} ({patch['patch']}).\n"
-            f"Wrong with a chance of at most {100 * content['risk_spent']:.2g} %."
+            f"Probability of a wrong answer: at most {100 * content['risk_spent']:.2g} %."
         )
     named = [f"  {each['step']}. {each['subject']}" for each in candidates]
-    return "\n".join([f"{of}: not found: {content['problem']}. It is one of:", *named])
+    return "\n".join([f"{of}: not found: {content['problem']}. Candidates:", *named])

@@ -1,13 +1,13 @@
-"""A stored run in the formats of tools that people have. Pure: values in, text out.
+"""A stored run in the formats of other tools. Pure.
 
 - benchfmt: Go's benchmark format, which benchstat reads;
-  `benchstat -col kernel FILE` sets the kernels side by side.
-- pyperf: JSON of pyperf, one benchmark a cell, one run a boot.
-- junit: one test case a cell, failed if slower or crashed, skipped if undecided.
-- kcidb: JSON of the kernel CI's common database (`reports.kcidb`).
-- csv, parquet: every sample, warm-ups and failures too.
+  `benchstat -col kernel FILE` compares the kernels.
+- pyperf: JSON of pyperf, one benchmark per cell, one run per boot.
+- junit: one test case per cell; slower and crashed cells fail, undecided ones are skipped.
+- kcidb: JSON for KCIDB (`reports.kcidb`).
+- csv, parquet: all samples, including warm-ups and failures.
 
-benchfmt and pyperf leave the blocks out that the report leaves out.
+benchfmt and pyperf omit the blocks that the report leaves out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from labctl.results.store import Sample
 
 
 def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
-    """Return a line a boot: the median of its good repetitions, and how many they were.
+    """Return one line per boot: the median of its good repetitions and their number.
 
     The format: golang.org/design/14313-benchmark-format.
     """
@@ -43,7 +43,7 @@ def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
     units: dict[str, set[str]] = {}
     for each in document.experiments:
         units.setdefault(_unit(each), set()).add(each.better)
-    for unit, better in units.items():  # of one that experiments disagree on, nothing is said
+    for unit, better in units.items():  # no direction if experiments disagree
         says = f"better={next(iter(better))} " if len(better) == 1 else ""
         lines.append(f"Unit {unit} {says}assume=nothing")
     of_experiment = {each.name: each for each in document.experiments}
@@ -61,10 +61,10 @@ def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
 
 
 def pyperf(document: Report, samples: Sequence[Sample]) -> str:
-    """Return a suite of pyperf: one benchmark a cell, one run a boot, with its warm-up.
+    """Return a pyperf suite: one benchmark per cell, one run per boot, with its warm-up.
 
-    The kernel is no part of a benchmark's name where there is but one, so that
-    files of two kernels can be compared.
+    With samples of one kernel only, its name is not part of the benchmarks' names, so that
+    `pyperf compare_to` can compare the files of two kernels.
     """
     is_one = len({sample.label for sample in samples}) == 1
     warmups = {
@@ -86,7 +86,7 @@ def pyperf(document: Report, samples: Sequence[Sample]) -> str:
         words_of_name = [first.experiment, label, words.setting(first.setting)]
         name = " ".join(filter(None, words_of_name))
         benchmarks.setdefault(name, []).append(run)
-        # Without a unit pyperf takes seconds; of its three this one says the least.
+        # pyperf defaults to seconds; of its three units "integer" is the most neutral.
         units[name] = "second" if kinds[first.experiment].is_time else "integer"
     suite = {
         "version": "1.0",
@@ -117,7 +117,7 @@ def junit(document: Report, _: Sequence[Sample]) -> str:
 
 
 def to_csv(_: Report, samples: Sequence[Sample]) -> str:
-    """Return a row a sample; what is itself an object is JSON in its column."""
+    """Return one row per sample; objects are JSON in their column."""
     out = io.StringIO()
     names = Sample.__struct_fields__
     writer = csv.writer(out, lineterminator="\n")
@@ -139,7 +139,7 @@ EXPORTS: Mapping[str, Callable[[Report, Sequence[Sample]], str | bytes]] = {
 
 
 def notes(style: str, document: Report) -> list[str]:
-    """Return what the reader of an export must know that its format cannot say."""
+    """Return notes for the reader that the format has no place for."""
     if style not in ("benchfmt", "pyperf"):
         return []
     told = [
@@ -149,7 +149,7 @@ def notes(style: str, document: Report) -> list[str]:
     ]
     if style == "pyperf":
         told += [
-            f"{each.name}: of {each.metric} more is better, and pyperf calls more slower"
+            f"{each.name}: higher {each.metric} is better, but pyperf calls it slower"
             for each in document.experiments
             if each.better == "higher"
         ]
@@ -157,7 +157,7 @@ def notes(style: str, document: Report) -> list[str]:
 
 
 def _boots(document: Report, samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Return the good repetitions of each cell's visits in a block, by experiment and cell."""
+    """Return the good repetitions of each cell in each block, by experiment and cell."""
     left_out = {
         (each.name, block)
         for each in document.experiments
@@ -187,10 +187,10 @@ def _unit(experiment: Experiment) -> str:
 
 
 def _go_name(sample: Sample) -> str:
-    """Return a name that Go's format takes: no blank, settings as /name=value.
+    """Return a name for Go's format: no blanks, settings as /name=value.
 
-    A value with blanks or slashes has them in percent encoding, so that two values stay two.
-    What ends in a hyphen and a number would be taken for a number of processors.
+    Blanks and slashes are percent-encoded, so that different values keep different names.
+    A hyphen and a number at the end would read as the number of processors.
     """
     parts = [sample.experiment, *(f"{name}={value}" for name, value in sample.setting.items())]
     name = "/".join(re.sub(r"[\s/%]", lambda c: quote(c[0], safe=""), part) for part in parts)

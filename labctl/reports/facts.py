@@ -1,6 +1,6 @@
-"""What a page tells of a run beside its results: placement, host, guests, commands. Pure.
+"""The parts of the HTML page about placement, host, guests and commands. Pure.
 
-All functions return HTML in which whatever was measured or read is escaped.
+All functions return HTML with escaped text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_PAGES = 2**64
 
 
 def placement(samples: Sequence[Sample]) -> list[str]:
-    """Return where the workload's pages lay: of each cell's nodes the median over repetitions."""
+    """Return the workload's pages on each node: medians over repetitions, by cell."""
     cells: dict[str, list[list[int]]] = {}
     for sample in samples:
         pages = sample.measurements.get("pages_per_node")
@@ -62,7 +62,7 @@ def _placement_table(rows: Mapping[str, Sequence[float]]) -> str:
 
 
 def measured_on(document: Report) -> list[str]:
-    """Return host, guests and images in full."""
+    """Return host, guests and full hashes of images."""
     host = document.host
     rows = [
         ("host", words.host(host)),
@@ -112,7 +112,7 @@ def _image(kernel: Kernel) -> str:
 
 
 def commands(document: Report, lab: str, guests: Mapping[str, str]) -> list[str]:
-    """Return what to type to measure it again, and what labctl ran for it.
+    """Return the commands that repeat the run, and those that it ran in and for its guests.
 
     `lab` is the text of lab.yaml; `guests` are QEMU's command lines by the guest's name.
     """

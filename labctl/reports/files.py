@@ -1,4 +1,4 @@
-"""The reports of a night as files of one folder."""
+"""The reports of a nightly run as files in one folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from labctl.results.nightly_types import Nightly
 def write(
     folder: Path, texts: Mapping[str, str], content: Nightly, runs: Path | None
 ) -> list[Path]:
-    """Write texts by their files' names, and the document as nightly.json; return the paths.
+    """Write texts, by file name, and the document as nightly.json; return the paths.
 
-    If the night's run is still in `runs`, its KCIDB is written too, as kcidb.json.
+    If the run is still in `runs`, also write kcidb.json.
 
     Raises:
         HostError: the disk is full or fails.
     """
     wanted = {**texts, "nightly.json": json.dumps(msgspec.to_builtins(content), indent=2) + "\n"}
     if content.run and runs:
-        with contextlib.suppress(LabError):  # the run was removed, its night stays
+        with contextlib.suppress(LabError):  # the run was removed, its record in the history stays
             kcidb, _ = report.export_of(runs, content.run, "kcidb")
             wanted["kcidb.json"] = str(kcidb)
     try:
@@ -35,6 +35,6 @@ def write(
             (folder / name).write_text(text)
     except OSError as error:
         raise HostError(
-            f"the reports could not be written: {error.strerror or error}", where=str(folder)
+            f"cannot write the reports: {error.strerror or error}", where=str(folder)
         ) from error
     return [folder / name for name in wanted]

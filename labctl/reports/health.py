@@ -1,4 +1,4 @@
-"""What the host did while an experiment was measured, in sentences. Pure."""
+"""The host's load during an experiment, in sentences. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SEEN = {
 
 
 def heading(experiment: Experiment) -> str:
-    """Return what stands above everything if disturbed blocks are used, else an empty text.
+    """Return a warning if disturbed blocks are used, else an empty text.
 
-    That the host was busy all along is said only where more than a few blocks show it.
+    It calls the host busy only if more than a few blocks are disturbed.
     """
     health = experiment.host_health
     if not health or health.left_out or not health.disturbed:
@@ -34,7 +34,7 @@ def heading(experiment: Experiment) -> str:
 
 
 def lines(experiment: Experiment) -> list[str]:
-    """Return what stands below an experiment's table: what was seen, what was left out."""
+    """Return the lines below an experiment's table: host load and disturbed blocks."""
     health = experiment.host_health
     if not health:
         return []

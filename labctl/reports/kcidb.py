@@ -1,8 +1,8 @@
-"""A stored run as a report to KCIDB, the kernel CI's common database. Pure.
+"""A stored run as a report to KCIDB, the common database of kernel CI systems. Pure.
 
 Schema 5.3 of https://github.com/kernelci/kcidb-io. Each kernel is a checkout and a
-build; each cell's visit in a block is a test that produced a number, or failed; and
-each comparison is a test of its own, failed if the cell is slower.
+build. The repetitions of a cell in a block are one test with a number, or a failure.
+Each comparison is another test, which fails if the cell is slower.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from labctl.results.report_types import Cell, Experiment, Kernel, Report
 from labctl.results.store import Sample
 
 _VERSION = {"major": 5, "minor": 3}
-# Whoever submits puts the name there that KCIDB knows the CI system by.
+# The submitter replaces it by the name that KCIDB has for the CI system.
 ORIGIN = "labctl"
-# What a sample's status says of the kernel. ERROR: the test could not tell.
+# ERROR means that the test has no result.
 _STATUS = {
     **dict.fromkeys(("panic", "splat", "hung", "boot-failed", "exercised"), "FAIL"),
     **dict.fromkeys(("deadline", "lost", "bad-output", "knob-refused"), "ERROR"),
@@ -61,8 +61,8 @@ def kcidb(document: Report, samples: Sequence[Sample]) -> str:
 
 
 def _checkout(name: str, kernel: Kernel) -> dict[str, Any]:
-    # KCIDB's hash of a patch set is over the patches as they are; the lab's covers how
-    # they are applied too, so that only their absence is told there.
+    # KCIDB hashes the patches alone, the lab also how they are applied: the hashes differ,
+    # so only the absence of patches is reported.
     patches = {} if kernel.series else {"patchset_hash": ""}
     return {
         "id": _id("checkout", kernel.image or ""),
@@ -133,7 +133,7 @@ def _verdict(document: Report, experiment: Experiment, cell: Cell) -> dict[str, 
     said = f"{verdict}: ratio {words.ratio(ratio)} to {experiment.baseline}"
     keys = ("ratio", "ci", "p_corrected", "blocks", "verdict", "reason", "failed")
     found = {_STATUS[status] for status in cell.failed}
-    # A failure of the kernel is one; a workload's says nothing of the kernel.
+    # A failure of the kernel is FAIL; a failure of the workload is not the kernel's.
     status = next((each for each in ("FAIL", "ERROR") if each in found), _VERDICTS[cell.verdict])
     if cell.verdict is Verdict.SLOWER:
         status = "FAIL"
@@ -169,9 +169,9 @@ def _id(*parts: str) -> str:
 
 
 def _path(experiment: str, setting: Mapping[str, Any]) -> str:
-    """Return a place in the tree of tests; a name there has letters, digits, _ and - only.
+    """Return the path of a test; its names have only letters, digits, _ and -.
 
-    A value with more than a point among them brings a hash, so that two values stay two.
+    A name with other characters gets a hash, so that different values keep different paths.
     """
     names = ["labctl", experiment, *(f"{name}_{value}" for name, value in setting.items())]
     return ".".join(safe_name(name).replace(".", "_").replace("+", "_") for name in names)

@@ -1,4 +1,4 @@
-"""A report's document as the block that goes into a cover letter: plain text, 72 columns."""
+"""The report of a run as a block for a cover letter: plain text, 72 columns. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TCG = "QEMU TCG emulation, where only ratios mean anything"
 
 
 def render(document: Report) -> str:
-    """Return setting, time, spread and ratio of every cell, as mails to linux-mm show them."""
+    """Return setting, time, spread and ratio of each cell."""
     parts = [
         _experiment(each) if each.cells else _fill(f"{each.name}: {sentence.sentence(each)}")
         for each in document.experiments
@@ -28,7 +28,7 @@ def render(document: Report) -> str:
 def _experiment(experiment: Experiment) -> str:
     cells, baseline = experiment.cells, experiment.baseline
     parameters = _parameters(cells)
-    # A parameter that `set` changes is among the parameters already.
+    # `parameters` has the values that `set` changed.
     common = words.setting({k: v for k, v in (experiment.set or {}).items() if k not in parameters})
     metric = experiment.kind
     measured = "" if metric.is_elapsed else f"{metric.name}, {metric.better} is better"
@@ -67,7 +67,7 @@ def _table(experiment: Experiment) -> str:
 
     found = lines(None)
     excess = max(map(len, found)) + len(_INDENT) - _COLUMNS
-    if excess > 0:  # long names go on in a second line
+    if excess > 0:  # wrap long names
         found = lines(max(max(len(row[0]) for row in rows) - excess, _NAME_COLUMNS))
     return textwrap.indent("\n".join(found), _INDENT)
 
@@ -89,7 +89,7 @@ def _ratio(cell: Cell, metric: MetricKind) -> tuple[str, str, str]:
 
 
 def _parameters(cells: Sequence[Cell]) -> Settings:
-    """Return the parameters that all cells have in common."""
+    """Return the parameters that are the same in all cells."""
     first = cells[0].parameters
     return {
         name: value

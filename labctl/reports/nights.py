@@ -1,4 +1,4 @@
-"""The nights as text fit for a mail, as Markdown and as JUnit. Pure: the JSON document in."""
+"""The report of nightly runs as a mail, as Markdown and as JUnit. Pure."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _HASH_DIGITS = 12
 
 
 def mail(content: Nightly) -> str:
-    """Return plain text of 72 columns; its first line makes a subject."""
+    """Return plain text of 72 columns; the first line is the subject of a mail."""
     lines = [subject(content), ""]
     for finding in _of_last_night(content):
         lines += [*_wrapped(heading(finding), ""), *_details(finding), ""]
     earlier = _of_earlier_nights(content)
     if earlier:
-        lines += ["Found on earlier nights:"]
+        lines += ["Found in earlier nightly runs:"]
         lines += [line for one in earlier for line in _wrapped(_short(one), "  ", hanging="    ")]
         lines.append("")
     lines += [line for warning in content.warnings for line in _wrapped(warning, "! ")]
@@ -40,14 +40,14 @@ def mail(content: Nightly) -> str:
 
 
 def markdown(content: Nightly) -> str:
-    """Return the same for a summary page."""
+    """Return the report as Markdown."""
     lines = [f"## {subject(content)}", ""]
     for finding in _of_last_night(content):
         lines.append(f"- **{heading(finding)}**")
         lines += [f"  {line.strip()}" for line in _details(finding)]
     lines += [f"- {_short(one)}" for one in _of_earlier_nights(content)]
     lines += [f"- {warning}" for warning in content.warnings]
-    lines += ["", "| cell | last night | usual | nights |", "|:--|--:|--:|--:|"]
+    lines += ["", "| cell | last run | usual | runs |", "|:--|--:|--:|--:|"]
     lines += [f"| {' | '.join(row)} |" for row in rows(content)]
     return "\n".join(lines) + "\n"
 
@@ -61,7 +61,7 @@ def junit(content: Nightly) -> str:
         case = xml.Case(
             name=words.named(cell.kernel, cell.setting),
             failures=list(map(_failure, own)),
-            skipped=None if cell.measured_last_night else "not measured last night",
+            skipped=None if cell.measured_last_night else "not measured in the last nightly run",
         )
         suites.setdefault(cell.experiment, []).append(case)
     known = {(cell.experiment, cell.cell) for cell in content.cells}
@@ -85,9 +85,9 @@ FORMATS: Mapping[str, Callable[[Nightly], str]] = {
 
 
 def subject(content: Nightly) -> str:
-    """Return the night in one line."""
+    """Return the last nightly run in one line."""
     if not content.nights:
-        return "labctl nightly: no night yet"
+        return "labctl nightly: no nightly run yet"
     kinds = [one.kind for one in _of_last_night(content)]
     said = ", ".join(
         f"{kinds.count(kind)} {_TITLES[kind]}" for kind in _TITLES if kinds.count(kind)
@@ -104,7 +104,7 @@ def heading(finding: Finding) -> str:
 
 
 def rows(content: Nightly) -> list[list[str]]:
-    """Return for each cell its name, the last night's ratio, what is usual, how many nights."""
+    """Return for each cell: name, ratio of the last run, usual ratio, number of runs."""
     table = []
     for cell in content.cells:
         nights = cell.nights
@@ -135,7 +135,7 @@ def _of_earlier_nights(content: Nightly) -> list[Finding]:
 
 
 def _by(finding: Finding) -> str:
-    """Return a change of the ratio to the baseline as people say it."""
+    """Return the size and direction of a change of the ratio."""
     change, metric = finding.change or 1.0, finding.metric_kind
     percent = 100 * (1 / change - 1) if change < 1 else 100 * (change - 1)
     if metric.is_elapsed:
@@ -164,7 +164,7 @@ def _details(finding: Finding) -> list[str]:
         said = [f"Its ratio went from {ratios}: {metric.formula(str(finding.baseline))}."]
     for trial in finding.trials or ():
         said.append(
-            f"Against its own kernel of {trial.against} it is "
+            f"Against the kernel of {trial.against} it is "
             f"{metric.spoken(trial.verdict)}: ratio "
             f"{words.ratio(trial.ratio)}, {words.interval(trial.ci)}, run {trial.run}."
         )
@@ -195,10 +195,10 @@ def _hash(text: str | None) -> str:
 
 
 def _table(content: Nightly) -> list[str]:
-    lines = ["Last night against what is usual, as ratios to the baseline:", ""]
+    lines = ["Last nightly run and usual value, as ratios to the baseline:", ""]
     for name, last, usual, nights in rows(content):
         lines += _wrapped(name, "  ", hanging="    ")
-        lines.append(f"      {last}; usual {usual}, {counted(int(nights), 'night')}")
+        lines.append(f"      {last}; usual {usual}, {counted(int(nights), 'run')}")
     return lines if content.cells else []
 
 

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network. Pure."""
+"""The report of a run as one HTML file that needs no network. Pure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def render(
     lab: str = "",
     guests: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Return the report as a page: what was found, tables, plots, on what, and how to repeat it.
+    """Return the page: results, tables, plots, host and guests, and how to repeat the run.
 
     `lab` is the text of the lab.yaml, `guests` are QEMU's command lines by the guest's name.
     """
@@ -77,7 +77,7 @@ def render(
 
 
 def whole(title: str, body: Sequence[str]) -> str:
-    """Return a page of the lab's looks; `body` is HTML, `title` text."""
+    """Return a whole page; `body` is HTML, `title` is text."""
     return "\n".join(
         [
             "<!doctype html>",
@@ -151,5 +151,5 @@ def _over_time(experiment: Experiment, samples: Sequence[Sample]) -> str:
 
 
 def figure(svg: str, caption: str) -> str:
-    """Return a plot with what it shows."""
+    """Return a plot with its caption."""
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -1,4 +1,4 @@
-"""The samples of a run as a Parquet file, by pyarrow, which is an extra. Pure."""
+"""The samples of a run as a Parquet file. Pure; needs pyarrow, an optional dependency."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _TRUTH = ("warmup", "control")
 
 
 def parquet(document: Report, samples: Sequence[Sample]) -> bytes:
-    """Return a row a sample, with the columns of the CSV; what is an object there is JSON here too.
+    """Return one row per sample, with the columns of the CSV; objects are JSON.
 
-    The schema does not depend on the samples, so that files of several runs can be
-    read as one table.
+    The schema does not depend on the samples: the files of several runs are one table.
 
     Raises:
         HostError: pyarrow is not installed.
@@ -30,7 +29,7 @@ def parquet(document: Report, samples: Sequence[Sample]) -> bytes:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise HostError(
-            "Parquet is written by pyarrow, which is not installed",
+            "pyarrow is not installed; Parquet needs it",
             hint="`pip install pyarrow`, or the extra: `pip install 'labctl[parquet]'`",
         ) from error
     types = {

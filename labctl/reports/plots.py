@@ -1,4 +1,4 @@
-"""Plots of a report as SVG that stands by itself. Pure: values in, text out."""
+"""Plots of a report as self-contained SVG. Pure."""
 
 from __future__ import annotations
 
@@ -24,14 +24,11 @@ _INK = "#010203"  # of text and axes: stands for the page's own, dark or light
 _BASELINE = "#7a7a7a"  # as the others readable on white and on black
 _COLOURS = ("#2a8fd0", "#e07b1a", "#2aa36b", "#c24d8f", "#8a6fd1")
 _OF_CONTROL = "#b5a642"
-_MOST_POINTS = 3000  # of one plot: a page of a million would be one of 100 MB
+_MOST_POINTS = 3000  # a plot of a million points makes a page of 100 MB
 
 
 def intervals(experiment: Experiment) -> str:
-    """Return the ratios of an experiment's cells as dots with their intervals.
-
-    The baseline's second self is among them: what it shows is noise.
-    """
+    """Return the ratios of an experiment's cells, and its A/A control, with intervals."""
     every = [*filter(None, [experiment.aa_control]), *experiment.cells]
     cells = [cell for cell in every if cell.ratio and cell.interval]
     names = {id(cell): words.cell(cell) for cell in cells}
@@ -61,10 +58,9 @@ def intervals(experiment: Experiment) -> str:
 
 
 def over_time(experiment: Experiment, samples: Sequence[Sample]) -> tuple[str, int, int]:
-    """Return each good repetition at the time when it was made, coloured by kernel.
+    """Return a plot of all good repetitions over time, and how many are drawn of how many.
 
-    A cross is one that the host disturbed. With the plot come how many are drawn, and
-    how many there are: of very many, `thinned` ones.
+    Colours are kernels, crosses are disturbed repetitions. Many points are `thinned`.
     """
     good = [each for each in samples if each.status == "ok" and not each.warmup]
     times = [datetime.fromisoformat(each.started_at).timestamp() for each in good]
@@ -107,8 +103,7 @@ def thinned(
 ) -> list[int]:
     """Return at most `most` (3 or more) of the points, in the order of time.
 
-    Of each stretch of as many points the lowest, the middle and the highest stay, so
-    that no outlier is lost.
+    Keep the lowest, median and highest point of each stretch, so that outliers remain.
     """
     ordered = sorted(indices, key=lambda index: times[index])
     if len(ordered) <= most:
@@ -123,9 +118,9 @@ def thinned(
 
 
 def curve(fitted: Curve, *, with_seed: bool = True) -> str:
-    """Return times over a number of workers with their fit, and the seed's beside them.
+    """Return times over the number of workers, the fit, and the original series' times.
 
-    The seed's times are of another machine: both are drawn relative to one worker.
+    The latter are from another machine: all times are relative to one worker.
     """
     levels = fitted.levels
     with _figure(2.6) as (axes, image):
@@ -157,9 +152,9 @@ def curve(fitted: Curve, *, with_seed: bool = True) -> str:
 
 
 def trend(cell: CellTrend, changes: Sequence[Finding]) -> str:
-    """Return a cell's ratios over the nights, a line for each segment; `changes` are marked.
+    """Return a cell's ratios over nightly runs, one line for each segment; mark `changes`.
 
-    What was measured and did not count, because it was measured again, is a cross.
+    Crosses are ratios that were disregarded after a repeat.
     """
     nights = cell.nights
     days = [_day(night.night) for night in nights]
@@ -195,9 +190,9 @@ def _day(text: str) -> int:
 
 
 def promises(kinds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return plots of simulated kinds: intervals that hold, and runs with false differences.
+    """Return plots of simulations: coverage of intervals, and runs with false differences.
 
-    Each with two standard errors to either side, and shaded what is promised.
+    Bars are two standard errors to either side; the promised range is shaded.
     """
     drawn = {
         "coverage": ("coverage", 93, 97, "% of the 95 % intervals hold the truth"),

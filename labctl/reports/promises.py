@@ -1,4 +1,4 @@
-"""What the simulations of the method found, as a table."""
+"""The results of the simulations of the method, as tables and plots."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def nights_as_table(counts: Sequence[Count], style: str) -> str:
 
 
 def noise_table(found: Sequence[ExperimentNoise]) -> str:
-    """Return one row for each experiment of a run: how its times scattered."""
+    """Return one row of noise figures for each experiment of a run."""
     from tabulate import tabulate
 
     rows = [

@@ -58,7 +58,7 @@ def _read(folder: Path, run_id: str) -> tuple[Report, list[Sample]]:
 
 
 def _shown(folder: Path) -> str:
-    """Return a folder as it can be opened from where the user is."""
+    """Return a folder relative to the current one if it is below it."""
     here = Path.cwd()
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
@@ -66,20 +66,22 @@ def _shown(folder: Path) -> str:
 def export_of(
     folder: Path, run_id: str, style: str, *, kernel: str | None = None
 ) -> tuple[str | bytes, list[str]]:
-    """Return a run in another tool's format, and what its reader should know.
+    """Return a run in another tool's format, and notes for its reader.
 
-    `kernel` leaves the others' samples out.
+    `kernel` selects the samples of one kernel.
 
     Raises:
         UserError: there is no such run, its files are damaged, or it has no such kernel.
-        HostError: what writes the format is not installed.
+        HostError: the library for the format is not installed.
     """
     content, samples = _read(folder, run_id)
     if kernel is not None:
         known = ", ".join(sorted({sample.kernel for sample in samples}))
         samples = [sample for sample in samples if sample.kernel == kernel and not sample.control]
         if not samples:
-            raise UserError(f"the run has no sample of {kernel}", hint=f"it has: {known}")
+            raise UserError(
+                f"no sample of kernel {kernel} in the run", hint=f"kernels of the run: {known}"
+            )
     return EXPORTS[style](content, samples), [*content.notes, *exports.notes(style, content)]
 
 
@@ -92,14 +94,11 @@ def write(path: Path, content: str | bytes) -> None:
     try:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        raise UserError(f"cannot write: {error.strerror}", where=str(path)) from error
 
 
 def found_a_problem(content: Report) -> bool:
-    """Return whether a script should stop at this report.
-
-    Something slower, a failure, or a host on which the baseline differs from itself.
-    """
+    """Return whether a cell is slower or failed, or the A/A control differs."""
     if any(experiment.control_differs for experiment in content.experiments):
         return True
     cells = [cell for experiment in content.experiments for cell in experiment.cells]

@@ -1,4 +1,4 @@
-"""What the seed of the project reported, as data to print beside one's own."""
+"""Times that the original patch series reported, for comparison. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an experiment found, in one plain sentence. Pure."""
+"""The result of an experiment in one sentence. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from labctl.units import counted
 
 
 def sentence(experiment: Experiment) -> str:
-    """Return the verdict of an experiment of a document.
+    """Return the result of an experiment.
 
-    Of several cells the best of the faster ones is told and how many were tried,
-    for the best of many looks better than it is.
+    With several cells, name the best faster one and how many cells were tried: the best
+    of many looks better than it is.
     """
     cells = experiment.compared
     if not cells:
@@ -42,12 +42,12 @@ def sentence(experiment: Experiment) -> str:
 
 
 def control(experiment: Experiment) -> str:
-    """Return what the A/A control says of the host."""
+    """Return the result of the A/A control."""
     aa = experiment.aa_control
     if aa is None:
-        return "A/A control: there is none"
+        return "A/A control: none"
     if aa.ratio is None:
-        return "A/A control: no block has a good value of it"
+        return "A/A control: no block has a good value"
     return (
         f"A/A control: {experiment.baseline} against itself, ratio {words.ratio(aa.ratio)} "
         f"({_interval(experiment, aa)}): {experiment.kind.spoken(aa.verdict)}"
@@ -55,7 +55,7 @@ def control(experiment: Experiment) -> str:
 
 
 def curve(fitted: Curve) -> str:
-    """Return what a curve over a number of workers says."""
+    """Return the recommended number of workers and the terms of the scalability law."""
     kernel, axis = fitted.kernel, fitted.axis
     if fitted.best == fitted.levels[0]:
         advice = f"no {axis} above {fitted.best} is faster"
@@ -72,7 +72,7 @@ def curve(fitted: Curve) -> str:
             ("coherency", fitted.coherency, fitted.coherency_ci),
         )
     ]
-    amdahl = "; cannot be told from Amdahl's law" if fitted.is_amdahl else ""
+    amdahl = "; Amdahl's law fits as well" if fitted.is_amdahl else ""
     return f"{kernel} over {axis}: {advice}; scalability law: {', '.join(terms)}{amdahl}"
 
 

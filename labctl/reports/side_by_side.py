@@ -60,6 +60,6 @@ def _failures(content: Across) -> list[str]:
 def _explained(content: Across) -> list[str]:
     hosts = dict.fromkeys(words.host(host) for host in content.hosts)
     return [
-        "Change: the second run's ratio over the first one's; above 1 the kernel gained more.",
+        "Change: the second run's ratio over the first run's; above 1, the kernel gains more.",
         *hosts,
     ]

@@ -1,4 +1,4 @@
-"""A report's document as text: for the terminal, or as Markdown."""
+"""The report of a run as text: for the terminal, or as Markdown."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _HASH_DIGITS = 12
 def render(document: Report, format: Format = "terminal", seed_figures: bool = True) -> str:  # noqa: A002
     """Return the report as text that ends in a newline.
 
-    First what was found, in a sentence an experiment, and a control that failed
-    before that; then on what; then the tables. `seed_figures` puts the seed's
-    times beside the cells that repeat its measurements.
+    First warnings and one sentence for each experiment, then host and kernels, then the
+    tables. `seed_figures` adds the times of the original patch series to the cells that
+    repeat its measurements.
     """
     markdown = format == "markdown"
     parts = [_findings(document, markdown), _facts(document, markdown)]
@@ -87,7 +87,7 @@ def _experiment(experiment: Experiment, markdown: bool, seed_figures: bool) -> t
 
 
 def as_html(experiment: Experiment) -> str:
-    """Return the table of an experiment as HTML, its cells escaped."""
+    """Return the table of an experiment as HTML; its text is escaped."""
     from tabulate import tabulate
 
     columns = _columns(experiment, _seed_column(experiment))
@@ -100,7 +100,7 @@ def as_html(experiment: Experiment) -> str:
 
 
 def remarks(experiment: Experiment) -> list[str]:
-    """Return what stands below an experiment's table, the A/A control first."""
+    """Return the lines below an experiment's table, the A/A control first."""
     cells = experiment.cells
     return [
         sentence.control(experiment),
@@ -116,7 +116,7 @@ def remarks(experiment: Experiment) -> list[str]:
 
 
 def _placement(experiment: Experiment) -> list[str]:
-    known = experiment.placement  # a run of an older labctl has none
+    known = experiment.placement  # runs of older versions have none
     return [f"guest: {words.placement(known)}"] if known else []
 
 
@@ -149,7 +149,7 @@ def _columns(
 
 
 def _of_baseline(second: Second | None) -> str:
-    """Return a secondary time as a multiple of the baseline's."""
+    """Return a second metric as a multiple of the baseline's."""
     return words.ratio(1 / second.ratio) if second and second.ratio else "-"
 
 
@@ -173,7 +173,7 @@ def _failed(cell: Cell) -> str:
 def _seed_column(experiment: Experiment) -> list[seed.SeedFigure | None]:
     cells, metric = experiment.cells, experiment.kind
     if not (metric.is_elapsed and is_freebench(metric.command)):
-        return [None] * len(cells)  # the seed timed nothing else
+        return [None] * len(cells)  # the original series timed free() only
     figures = [
         None if cell.is_baseline else seed.figure(cell.kernel, cell.setting, cell.parameters)
         for cell in cells
@@ -191,7 +191,7 @@ def _seed(figure: seed.SeedFigure | None) -> str:
 
 
 def _ended_early(experiment: Experiment) -> list[str]:
-    """Tell which cells ended before the others."""
+    """Return a line that names the cells that stopped early."""
     most = max((cell.blocks_visited for cell in experiment.cells), default=0)
     ended = [
         f"{words.cell(cell)} in {cell.blocks_visited}"
@@ -201,8 +201,8 @@ def _ended_early(experiment: Experiment) -> list[str]:
     if not ended:
         return []
     return [
-        f"visited in fewer than the {most} blocks, for a cell ends when its interval is narrow "
-        f"enough: {', '.join(ended)}"
+        f"measured in fewer than {most} blocks, because the interval was narrow enough: "
+        f"{', '.join(ended)}"
     ]
 
 
@@ -248,7 +248,9 @@ def _notes(document: Report, markdown: bool, shows_seed: bool) -> str:
             "the cell's."
         )
     if any(cell.cpu for cell in cells):
-        lines.append("CPU time: of the operation and of all that ran meanwhile, workers above all.")
+        lines.append(
+            "CPU time: of the operation and of everything that ran during it, workers included."
+        )
     if shows_seed:
         lines.append(
             f"The seed's figures are of other hardware ({seed.CONDITIONS}; {seed.SOURCE}): "

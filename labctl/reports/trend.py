@@ -1,4 +1,4 @@
-"""The nights as one HTML file that needs no network. Pure: the JSON document in."""
+"""The report of nightly runs as one HTML file that needs no network. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OF_INTEREST = (FindingKind.REGRESSED, FindingKind.IMPROVED, FindingKind.ALARM)
 
 
 def render(content: Nightly) -> str:
-    """Return the page: what was found, what of earlier nights, a trend for each cell."""
+    """Return the page: warnings, findings, and the trend of each cell."""
     title = nights.subject(content)
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -29,7 +29,7 @@ def render(content: Nightly) -> str:
 
 def _findings(content: Nightly) -> list[str]:
     if not content.findings:
-        return ["<p>No night found a change.</p>"]
+        return ["<p>No nightly run found a change.</p>"]
     items = "".join(
         f"<li>{escape(one.night)}: {escape(nights.heading(one))}</li>"
         for one in reversed(content.findings)
@@ -46,7 +46,9 @@ def _cell(content: Nightly, cell: CellTrend) -> list[str]:
     begun = "".join(
         f"<li>from {escape(one.first)}: {escape(one.why)}</li>" for one in cell.segments if one.why
     )
-    caption = f"{counted(len(cell.nights), 'night')}; above is better. Crosses did not count."
+    caption = (
+        f"{counted(len(cell.nights), 'nightly run')}; higher is better. Crosses are disregarded."
+    )
     name = f"{cell.experiment}: {words.named(cell.kernel, cell.setting)}"
     return [
         f"<h2>{escape(name)}</h2>",

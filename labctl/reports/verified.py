@@ -1,4 +1,4 @@
-"""What `labctl verify` found, as text, KTAP and JUnit. Pure: the JSON document in, text out."""
+"""The report of `labctl verify` as text, KTAP and JUnit. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN = {
 
 
 def terminal(document: Document) -> str:
-    """Return a table a kernel, one line a check, and below what the failures are."""
+    """Return one table for each kernel, one row for each check, and the failures below."""
     parts = [_table(name, kernel) for name, kernel in document["kernels"].items()]
     parts.append(f"{words.host(convert(document['host'], Host))}; {document['accel'].upper()}")
     return "\n\n".join(parts) + "\n"
@@ -64,7 +64,7 @@ def _shorten(text: str, most: int = 60) -> str:
 
 
 def ktap(document: Document) -> str:
-    """Return KTAP version 1, a kernel a test with its checks as subtests.
+    """Return KTAP version 1: kernels are tests, their checks are subtests.
 
     The format: Documentation/dev-tools/ktap.rst.
     """

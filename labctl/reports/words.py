@@ -1,4 +1,4 @@
-"""Numbers and cells of a report as people read them. Pure."""
+"""Numbers, cells and hosts as text. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DOES_BESIDE = {"populate": "populates {}", "memory_back": "has {} back"}
 
 
 def seconds(value: float) -> str:
-    """Return a time with about three digits, in the unit that suits it."""
+    """Return a time with two or three digits, in s, ms, us or ns."""
     for unit, factor in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if value >= factor or (unit == "s" and value >= 0.1):
             number = value / factor
@@ -38,12 +38,12 @@ def ratio(value: float | None) -> str:
 
 
 def interval(ci: Sequence[float | None] | None) -> str:
-    """Return a confidence interval in words."""
+    """Return a confidence interval: 1.21 to 1.35."""
     return "-" if ci is None else f"{ratio(ci[0])} to {ratio(ci[1])}"
 
 
 def level(confidence: float) -> str:
-    """Return what an interval is called: 95 % CI."""
+    """Return the name of an interval: 95 % CI."""
     return f"{100 * confidence:.3g} % CI"
 
 
@@ -54,7 +54,7 @@ def percent(share: float) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Return a p value, no more exact than it deserves."""
+    """Return a p value with two or three decimals."""
     if p is None:
         return "-"
     if p < 0.001:
@@ -63,12 +63,12 @@ def p_value(p: float | None) -> str:
 
 
 def setting(values: Mapping[str, Any]) -> str:
-    """Return what makes a cell another cell than its neighbours."""
+    """Return a setting: max_active=4 thp=never."""
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
 def parameters(values: Mapping[str, Any]) -> str:
-    """Return what a workload was asked for, sizes in words."""
+    """Return the parameters of a workload, sizes with units."""
     return setting(
         {
             name: rough_size(value).replace(" ", "")
@@ -90,7 +90,7 @@ def named(kernel: str, values: Mapping[str, Any]) -> str:
 
 
 def names(cells: Sequence[Cell]) -> list[str]:
-    """Return the cells' names; a matrix of one kernel is told apart by its settings alone."""
+    """Return the names of cells; those of a matrix over one kernel are the settings alone."""
     compared = [each for each in cells if not each.is_baseline]
     is_matrix = len(compared) > 1 and len({each.kernel for each in compared}) == 1
     return [
@@ -119,7 +119,7 @@ def release(kernel: Kernel) -> str:
 
 
 def placement(found: Placement) -> str:
-    """Return where a guest's vCPUs and memory are on the host, in a sentence."""
+    """Return the placement of a guest's vCPUs and memory on the host."""
     text = f"{counted(found.vcpus, 'vCPU')} on {counted(found.cores, 'core')}"
     if found.overcommitted:
         text += ", overcommitted"
@@ -133,21 +133,21 @@ def placement(found: Placement) -> str:
 
 
 def value(number: float, metric: MetricKind) -> str:
-    """Return a value of a metric: a time with its unit, else the number alone."""
+    """Return a value: a time with its unit, any other number without."""
     return seconds(number) if metric.is_time else f"{number:.4g}"
 
 
 def noun(metric: MetricKind) -> str:
-    """Return what a sentence calls a metric: its name, but for freebench's CPU time."""
+    """Return the name of a metric in a sentence; freebench's cpu is CPU time."""
     is_cpu_time = is_freebench(metric.command) and metric.root == "cpu"
     return "CPU time" if is_cpu_time else metric.name
 
 
 def deed(metric: MetricKind, parameters: Mapping[str, Any]) -> str:
-    """Return what a cell does as fast as its time is short, such as "frees 3 GiB".
+    """Return the verb phrase of a time, such as "frees 3 GiB".
 
-    "is" for a workload that is not ours; an empty text for a metric that is no
-    time of a deed.
+    "is" for a workload other than freebench; empty if the metric is not the time of an
+    operation.
     """
     if not metric.is_speed:
         return ""

@@ -1,8 +1,8 @@
-"""A bisection whose answers are noisy: which step next, and when it is sure. Pure.
+"""Bisection with noisy answers: the next step, and the tests of each decision. Pure.
 
 A step is compared with the good and with the bad end in the same blocks: the threshold
-is their geometric mean, so that the host's drift moves it along. Each decision may be
-wrong with its part of the risk, and all parts together are the risk that was asked for.
+is their geometric mean, so that it follows the host's drift. Each decision takes a part
+of the risk; all parts together are the requested risk.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from labctl.results.cells import cells_of, failures, primary
 from labctl.results.health import usable
 from labctl.results.store import Sample
 
-# After so many blocks it is looked at, and only then.
+# Numbers of blocks after which an interim analysis is made.
 LOOKS = (4, 5, 6, 8, 10, 13, 17, 22, 28, 36)
 GOOD, BAD, SKIPPED = "good", "bad", "skipped"
 
 
 @dataclass(slots=True)
 class Search:
-    """What is known: step `good` is good, step `bad` is bad; `skipped` could not be tested.
+    """The state of a search: step `good` is good, `bad` is bad, `skipped` cannot be tested.
 
-    `risk` is how likely the answer may be wrong, `spent` how much of it was used.
+    `risk` is the highest accepted probability of a wrong answer, `spent` its used part.
     """
 
     good: int
@@ -35,29 +35,29 @@ class Search:
 
     @property
     def candidates(self) -> range:
-        """The steps of which one is the first bad one."""
+        """The steps that may be the first bad one."""
         return range(self.good + 1, self.bad + 1)
 
     def next_step(self) -> int | None:
-        """Return the step nearest to the middle that can be tested, None if there is none."""
+        """Return the testable step nearest to the middle, None if there is none."""
         middle = (self.good + self.bad) // 2
         inside = [s for s in range(self.good + 1, self.bad) if s not in self.skipped]
         return min(inside, key=lambda step: abs(step - middle), default=None)
 
     def allowance(self, *, ends: bool = False) -> float:
-        """Return the risk of the next decision; `ends` if it is that the ends differ at all.
+        """Return the risk of the next decision; `ends` for the test that the ends differ.
 
-        The decisions that are still needed share what is left.
+        The remaining decisions share the remaining risk.
         """
         needed = max(math.ceil(math.log2(max(len(self.candidates), 1))), 1)
         return (self.risk - self.spent) / (needed + ends)
 
     def spend(self, risk: float) -> None:
-        """Note that a decision was made that is wrong with this chance at most."""
+        """Record a decision whose probability of being wrong is at most `risk`."""
         self.spent += risk
 
     def tell(self, step: int, verdict: str) -> None:
-        """Take a step's verdict: good, bad or skipped."""
+        """Record a step's verdict: good, bad or skipped."""
         if verdict == GOOD:
             self.good = step
         elif verdict == BAD:
@@ -67,13 +67,13 @@ class Search:
 
 
 def direction(d: Sequence[float], risk: float) -> int:
-    """Return 1 if the mean of `d` is above 0, -1 if below, 0 if that is not yet sure.
+    """Return 1 if the mean of `d` is above 0, -1 if below, 0 if that is not yet certain.
 
-    To be asked at each of `LOOKS` once, of all values that are there by then: fewer, where
-    the host disturbed blocks. One-sided tests: the t test, which is quick where nothing
-    disturbs, and Wilcoxon's signed ranks, which a few wild blocks do not blind. All of them
-    share the risk (Bonferroni): over all looks, 1 is said with at most the chance `risk`
-    where the values lie around 0 or below, and -1 likewise.
+    Call it once at each of `LOOKS`, with all values so far; disturbed blocks have none.
+    One-sided tests: the t test, which needs few blocks on a quiet host, and Wilcoxon's
+    signed-rank test, which resists outliers. All tests share the risk (Bonferroni): over all
+    interim analyses, 1 is returned with at most the probability `risk` if the true mean is 0
+    or below, and -1 likewise.
     """
     from scipy.stats import ttest_1samp, wilcoxon
 
@@ -94,7 +94,7 @@ def direction(d: Sequence[float], risk: float) -> int:
 def ends_differ(good: Sequence[float], bad: Sequence[float], risk: float, margin: float) -> int:
     """Return 1 if the bad end is above the good one by more than `margin`, -1 if below, else 0.
 
-    `good` and `bad` are logarithms, one a block; wrong with at most the chance `risk`.
+    `good` and `bad` are logarithms, one per block; `risk` bounds the probability of an error.
     """
     differences = [b - g for g, b in zip(good, bad, strict=True)]
     if direction([one - margin for one in differences], risk / 2) == 1:
@@ -105,9 +105,9 @@ def ends_differ(good: Sequence[float], bad: Sequence[float], risk: float, margin
 def is_bad(
     step: Sequence[float], good: Sequence[float], bad: Sequence[float], *, sign: int, risk: float
 ) -> bool | None:
-    """Return whether a step is on the bad end's side of the threshold, None if not yet sure.
+    """Return whether a step is on the bad end's side of the threshold, None if not yet certain.
 
-    All are logarithms, one a block; `sign` is what `ends_differ` said.
+    All are logarithms, one per block; `sign` is the result of `ends_differ`.
     """
     threshold = [(g + b) / 2 for g, b in zip(good, bad, strict=True)]
     said = direction([sign * (s - t) for s, t in zip(step, threshold, strict=True)], risk)
@@ -115,9 +115,9 @@ def is_bad(
 
 
 def logs_of(samples: Sequence[Sample], kernels: Sequence[str]) -> list[list[float]]:
-    """Return for each kernel its logs of block medians, of the blocks that all of them have.
+    """Return each kernel's logs of block medians, for the blocks that all kernels have.
 
-    Blocks that the host disturbed are left out once enough others are there.
+    Disturbed blocks are left out if enough others remain.
     """
     found: Mapping[str, Mapping[int, float]] = {
         cell.kernel: cell.logs(primary)
@@ -130,12 +130,12 @@ def logs_of(samples: Sequence[Sample], kernels: Sequence[str]) -> list[list[floa
 
 
 def has_failed(samples: Iterable[Sample], kernel: str) -> bool:
-    """Whether something went wrong in a kernel's guests."""
+    """Return whether a guest of the kernel failed."""
     return any(failures(cell.not_ok()) for cell in cells_of(samples) if cell.kernel == kernel)
 
 
 def passes_needed(failed: int, tried: int, risk: float) -> int:
-    """Return how often a check must pass until its step may be called good.
+    """Return how often a check must pass before its step counts as good.
 
     `failed` of `tried` tries failed at the bad end. Half of the risk is that it fails
     less often than the bound (Clopper and Pearson, Biometrika 26, 1934), half that a bad
@@ -144,6 +144,6 @@ def passes_needed(failed: int, tried: int, risk: float) -> int:
     from scipy.stats import beta
 
     if not 0 < failed <= tried:
-        raise ValueError("a check that never failed tells nothing")
+        raise ValueError("expected a failed try, but the check never failed")
     least = float(beta.ppf(risk / 2, failed, tried - failed + 1))
     return max(math.ceil(math.log(risk / 2) / math.log1p(-least)), 1)

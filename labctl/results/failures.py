@@ -1,4 +1,4 @@
-"""Why samples failed: once per kind, whose failure it is, how often, and where to look. Pure."""
+"""Failures of samples by kind: cause, count, and console log. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labctl.printable import printable
 from labctl.results.kinds import Whose
 from labctl.results.store import Sample
 
-# What each status says, and of whom: a program that is not there is no kernel's failure.
+# The cause of each status: a missing program is not a failure of the kernel.
 _WHOSE: Mapping[str, Whose] = {
     **dict.fromkeys(("boot-failed", "panic", "splat", "hung"), Whose.KERNEL),
     "lost": Whose.GUEST,
@@ -48,10 +48,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def failures_of(samples: Iterable[Sample]) -> tuple[Failure, ...]:
-    """Return why samples of one experiment failed, the most frequent kind first.
+    """Return the failures of one experiment by kind, the most frequent first.
 
-    Counted as `Cell.not_ok` counts: of warm-ups only what went wrong, and nothing that
-    was skipped because of a failure.
+    Count as `Cell.not_ok` does: warm-ups only if they failed, skipped samples never.
     """
     kinds: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
@@ -64,9 +63,9 @@ def failures_of(samples: Iterable[Sample]) -> tuple[Failure, ...]:
 
 
 def first_words(sample: Sample) -> str:
-    """Return the beginning of what a sample says of its failure, as one printable line.
+    """Return the beginning of a sample's message, as one printable line.
 
-    What follows the first line is the console, but for what a workload printed.
+    After the first line comes the console log, except in messages of a workload.
     """
     text = sample.message.strip()
     if _WHOSE.get(sample.status) is not Whose.WORKLOAD:
@@ -77,12 +76,12 @@ def first_words(sample: Sample) -> str:
 
 
 def whose(status: str) -> Whose:
-    """Return whose failure a status is."""
+    """Return the cause of a status."""
     return _WHOSE.get(status, Whose.WORKLOAD)
 
 
 def whose_failures(not_ok: Mapping[str, int]) -> str:
-    """Return what failed, of the samples that `Cell.not_ok` counts."""
+    """Return the causes and counts of failures, as `Cell.not_ok` counts them."""
     parts = []
     for who, said in _SAID.items():
         counts = [

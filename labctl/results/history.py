@@ -1,9 +1,8 @@
-"""A cell's nights in a row: where its ratio changed, and what must be measured to be sure. Pure.
+"""One cell over nightly runs: where its ratio changed, and which runs must confirm it. Pure.
 
-Nothing is said of a change on the word of one night. A night that stands out is
-measured again at once, and counts only as far as both measurements show it. If the
-change is still there, tonight's kernel is compared with the one of before, in blocks
-of one run; only what two such runs say alike is reported.
+One run alone never reports a change. An unusual value is measured again at once; the
+value nearer to the usual one counts. If the change persists, the kernel is compared with
+the earlier one in blocks of one run. A change is reported if two such runs agree.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from typing import Literal
 
 from labctl.errors import HostError
 
-FEWEST_NIGHTS = 6  # of fewer, nobody knows what is usual
-CONFIRMATIONS = 2  # runs against the kernel of before that must agree
-UNCHANGED_NIGHTS = 3  # a change of so many nights under one image is a new level of the host
-_RECENT = 20  # nights that say what is usual
-_WILD = 4.0  # standard deviations from what is usual
+FEWEST_NIGHTS = 6  # fewer do not show the usual level
+CONFIRMATIONS = 2  # runs against the earlier kernel that must agree
+UNCHANGED_NIGHTS = 3  # with one image, a change this long is a new level of the host
+_RECENT = 20  # nightly runs that define the usual level
+_WILD = 4.0  # standard deviations from the usual level
 # Schwarz's criterion has 2 to 3, for the place and the size of a change.
 _PENALTY = 3.0
 _MAD_OF_NORMAL = NormalDist().inv_cdf(0.75)
-_LEAST_SD = 0.005  # no night repeats another one more exactly
+_LEAST_SD = 0.005  # lower bound for the spread between nightly runs
 
 Setup = tuple[tuple[str, str], ...]
 Wish = Literal["", "again", "against"]
@@ -34,7 +33,7 @@ Wish = Literal["", "again", "against"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Tonight's kernel against that of an earlier night: a verdict from blocks of one run."""
+    """The kernel against that of an earlier nightly run: a verdict from blocks of one run."""
 
     verdict: str
     ratio: float | None = None
@@ -45,12 +44,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Night:
-    """One cell on one night.
+    """One cell in one nightly run.
 
-    `logs` are the log ratios against the pinned baseline, above 0 is better: of the
-    night's own run, then of that which measured it again. `error` is the standard
-    error of the first. `setup` names what must be alike for two nights to be
-    compared; `image` is the kernel under test.
+    `logs` are the log ratios to the pinned baseline, above 0 is better: of the run itself,
+    then of its repeat. `error` is the standard error of the first. `setup` has what must be
+    equal for two nightly runs to be comparable; `image` is the kernel under test.
     """
 
     date: str
@@ -63,10 +61,10 @@ class Night:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Nights in a row from the index `first` on; `why` says what ended the one before.
+    """Consecutive nightly runs from the index `first` on; `why` ended the segment before.
 
-    One that `continues` is of the same setup: only some nights are missing, and a
-    change is looked for across the gap.
+    A segment that `continues` has the same setup: only nightly runs are missing, and changes
+    are detected across the gap.
     """
 
     first: int
@@ -76,7 +74,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What one more night would mean.
+    """The interim analysis after one more nightly run.
 
     `first` is the index of the first night of a new level, None if there is none;
     `before` and `after` are the levels, as log ratios. `wish` is what must be measured
@@ -104,13 +102,13 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """The look's."""
+        """The verdict of the interim analysis."""
         return self.look.verdict
 
 
 @dataclass(slots=True)
 class Watch:
-    """Follows the nights of one cell.
+    """Watches the nightly runs of one cell.
 
     `margin` is the smallest change that matters, on the log scale.
     """
@@ -123,10 +121,10 @@ class Watch:
     _start: int = 0  # of the level that holds
 
     def add(self, night: Night, look: Look | None = None) -> Look:
-        """Take a night for good, and return what it means: `look`, if it is known already.
+        """Add a nightly run and return its analysis: `look`, if it is known already.
 
         Raises:
-            HostError: the library that finds changes is not installed.
+            HostError: ruptures, which finds the changes, is not installed.
         """
         segment = self._segment(night)
         look = look or self.look(night)
@@ -143,7 +141,7 @@ class Watch:
         return look
 
     def look(self, night: Night) -> Look:
-        """Return what a night means, without taking it. Raises as `add` does."""
+        """Return the analysis of a nightly run without adding it. Raises as `add` does."""
         start = self._start
         segment = self._segment(night)
         if segment and not segment.continues:
@@ -166,7 +164,7 @@ class Watch:
         return self._settle(night, look, start)
 
     def _settle(self, night: Night, look: Look, start: int) -> Look:
-        """Say what is to be done about a change, or what was said of it."""
+        """Return the next run that a change needs, or its verdict."""
 
         def said(*, wish: Wish = "", verdict: str = "", compared: int | None = None) -> Look:
             return Look(
@@ -193,7 +191,7 @@ class Watch:
         return said(verdict=direction, compared=compared)
 
     def _segment(self, night: Night) -> Segment | None:
-        """Return the segment that a night begins, None if it goes on with the last one."""
+        """Return the segment that a nightly run begins, None if it continues the last one."""
         if not self.nights:
             return Segment(first=0, why="", continues=False)
         last, index = self.nights[-1], len(self.nights)
@@ -209,10 +207,10 @@ class Watch:
 
 
 def _spread(values: Sequence[float], errors: Sequence[float]) -> float:
-    """Return the standard deviation of a night, whatever steps the values take.
+    """Return the standard deviation of one nightly run, robust against steps.
 
-    That of the differences from night to night, by their median absolute deviation;
-    a night is never more exact than its own blocks.
+    From the median absolute deviation of consecutive differences; not below the standard
+    error of a run's own blocks.
     """
     steps = [after - before for before, after in pairwise(values)]
     middle = median(steps)
@@ -221,7 +219,7 @@ def _spread(values: Sequence[float], errors: Sequence[float]) -> float:
 
 
 def _last_change(values: Sequence[float], sd: float) -> int | None:
-    """Return where the last level begins, None if there is but one.
+    """Return where the last level begins, None if there is only one.
 
     Piecewise constant levels by penalised least squares, solved exactly (PELT; Killick,
     Fearnhead and Eckley, JASA 107, 2012), with Schwarz's penalty.
@@ -232,7 +230,7 @@ def _last_change(values: Sequence[float], sd: float) -> int | None:
         import ruptures
     except ImportError as error:
         raise HostError(
-            "ruptures, which finds the changes in a history, is not installed",
+            "ruptures is not installed; it finds the changes in a history",
             hint="pip install 'labctl[nightly]'",
         ) from error
     signal = np.asarray(values, dtype=float).reshape(-1, 1)

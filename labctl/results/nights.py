@@ -1,7 +1,7 @@
-"""The history of the nights on disk, and what it says of each cell.
+"""The history of nightly runs on disk, and the runs of each cell.
 
-`<history>/nights.jsonl` has one line for each run: of a night, of what was measured
-again in it, and of its kernels against those of before.
+`<history>/nights.jsonl` has one line for each run: the nightly run itself, its repeats, and
+its kernels against earlier ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OF_EXPERIMENT = (
 
 @dataclass(slots=True)
 class Watched:
-    """One cell over the nights; `records` are those of its nights, in their order."""
+    """One cell over nightly runs; `records` are the runs with a value of it, in order."""
 
     experiment: str
     cell: str
@@ -49,17 +49,17 @@ class Watched:
 
     @property
     def key(self) -> Key:
-        """What makes the cell the only one of its kind."""
+        """The key of the cell in a history."""
         return self.experiment, self.cell
 
 
 def path_of(history: Path) -> Path:
-    """Return the file of a history's folder."""
+    """Return the path of the history's file in its folder."""
     return history / "nights.jsonl"
 
 
 def append(history: Path, record: Record) -> None:
-    """Write one run's record so that it stays.
+    """Append one run's record and sync it to disk.
 
     Raises:
         HostError: the disk is full or fails.
@@ -70,16 +70,16 @@ def append(history: Path, record: Record) -> None:
         lines.append(path_of(history), line.encode())
     except OSError as error:
         raise HostError(
-            f"the history could not be written: {error.strerror or error}",
+            f"cannot write the history: {error.strerror or error}",
             where=str(path_of(history)),
         ) from error
 
 
 def read(history: Path) -> list[Record]:
-    """Return all records in their order, without a torn last one.
+    """Return all records in order, without a torn last line.
 
     Raises:
-        UserError: there is no history, or a line of it is damaged.
+        UserError: a line is damaged.
     """
     path = path_of(history)
     found: list[Record] = []
@@ -90,7 +90,7 @@ def read(history: Path) -> list[Record]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise HostError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise HostError(f"cannot read: {error.strerror}", where=str(path)) from error
     return found
 
 
@@ -98,15 +98,15 @@ def _parse(line: bytes, where: str) -> Record:
     try:
         data = json.loads(line)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise ValueError(f"not a record of schema {SCHEMA}")
+            raise ValueError(f"expected schema {SCHEMA}")
         missing = [name for name in ("kind", "night", "run", "cells") if name not in data]
         if missing:
-            raise ValueError(f"it has no {', '.join(missing)}")
+            raise ValueError(f"missing keys: {', '.join(missing)}")
         cells = data["cells"]
         if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-            raise ValueError("its cells are damaged")
+            raise ValueError("cells: expected a list of objects")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"this line is no night: {error}", where=where) from error
+        raise UserError(f"invalid nightly record: {error}", where=where) from error
     return data
 
 
@@ -120,10 +120,10 @@ def record_of(
     facts: Mapping[str, Any],
     only: Iterable[Key] | None = None,
 ) -> dict[str, Any]:
-    """Return the record of a run of a night; `only` leaves other cells out.
+    """Return the record of a run for the history; `only` selects cells.
 
-    `setups` says for each experiment what must be alike for nights to be compared,
-    `facts` what else is to be kept (commits, checks).
+    `setups` has for each experiment what must be equal for runs to be comparable, `facts`
+    more to store (commits, checks).
     """
     wanted = None if only is None else set(only)
     known = {each["name"]: each for each in run["experiments"]}
@@ -134,7 +134,7 @@ def record_of(
         for cell in each.cells
         if cell.verdict != "baseline" and (wanted is None or (each.name, cell.cell) in wanted)
     ]
-    # Without a baseline nothing is compared: that it failed must be on record too.
+    # Without a baseline nothing is compared, so its failures must be on record too.
     baselines = [
         _failed_row(each, cell)
         for each in found
@@ -159,8 +159,6 @@ def record_of(
 def _row(
     result: ExperimentResult, cell: Comparison, known: Record, setup: Mapping[str, str]
 ) -> dict[str, Any]:
-    control = result.aa_control
-    is_suspect = control is not None and control.verdict in ("faster", "slower")
     return {
         **_failed_row(result, cell),
         **{name: known.get(name) for name in _OF_EXPERIMENT},
@@ -171,12 +169,12 @@ def _row(
         "sd_log": cell.sd_log,
         "verdict": cell.verdict,
         "reason": cell.reason,
-        "suspect": is_suspect,
+        "suspect": result.control_differs,
     }
 
 
 def _failed_row(result: ExperimentResult, cell: Comparison) -> dict[str, Any]:
-    """Return which cell it is, and what failed of it."""
+    """Return the identity and the failures of a cell."""
     return {
         "experiment": result.name,
         "cell": cell.cell,
@@ -190,18 +188,18 @@ def _failed_row(result: ExperimentResult, cell: Comparison) -> dict[str, Any]:
 
 
 def has_failed(row: Record) -> bool:
-    """Whether something went wrong in a cell's guests."""
+    """Return whether a guest of the cell failed."""
     return failures(row["failed"]) > 0
 
 
 def watched(records: Sequence[Record]) -> dict[Key, Watched]:
-    """Return every cell with all of its nights.
+    """Return every cell with all of its nightly runs.
 
-    A night's cell that failed, whose A/A control differed, or with one block only has
-    no value, and is no night of it.
+    A run has no value of a cell that failed, that has only one block, or whose A/A control
+    differs.
 
     Raises:
-        HostError: the library that finds changes is not installed.
+        HostError: ruptures, which finds the changes, is not installed.
     """
     cells: dict[Key, Watched] = {}
     for main, more in by_night(records):
@@ -217,7 +215,7 @@ def watched(records: Sequence[Record]) -> dict[Key, Watched]:
 
 
 def by_night(records: Sequence[Record]) -> Iterator[tuple[Record, list[Record]]]:
-    """Yield each night's own record with those that were made because of it."""
+    """Yield the record of each nightly run, with the records of its repeats."""
     mains = [record for record in records if record["kind"] == "night"]
     for main in mains:
         yield main, [record for record in records if record.get("of") == main["run"]]

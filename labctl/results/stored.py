@@ -1,4 +1,4 @@
-"""What the samples of a stored run say, by the rule that the run was made with."""
+"""Comparisons and noise of stored runs, by the rules that the runs were made with."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from labctl.results.store import Sample
 
 
 def results_of(record: Mapping[str, Any], samples: Sequence[Sample]) -> list[ExperimentResult]:
-    """Return the comparisons of each experiment of a run's record, in their order."""
+    """Return the comparisons of each experiment of a run's record, in order."""
     return [_compare(samples, experiment) for experiment in record["experiments"]]
 
 
 def spread_of(run: RunFolder, workload: str) -> float | None:
     """Return the median over cells of the standard deviation of a block's log ratio.
 
-    None if the run has no two good blocks of any cell of the workload.
+    None if no cell of the workload has two good blocks.
 
     Raises:
         UserError: the run's files are damaged.
@@ -41,9 +41,9 @@ def spread_of(run: RunFolder, workload: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentNoise:
-    """How one experiment of a run scattered.
+    """The noise of one experiment of a run.
 
-    `best_repetitions` is how many repetitions a boot would have been worth their time.
+    `best_repetitions` is the most efficient number of repetitions per boot.
     """
 
     name: str
@@ -54,7 +54,7 @@ class ExperimentNoise:
 
 
 def noises_of(run: RunFolder) -> list[ExperimentNoise]:
-    """Return how each experiment of a run scattered, but those with too few samples.
+    """Return the noise of each experiment of a run that has enough samples.
 
     Raises:
         UserError: the run's files are damaged, or no experiment has two blocks of two
@@ -72,9 +72,9 @@ def noises_of(run: RunFolder) -> list[ExperimentNoise]:
             found.append(ExperimentNoise(name, workload, noise, repetitions, best))
     if not found:
         raise UserError(
-            f"the run {run.id} does not tell how its times scatter",
+            f"run {run.id}: too few samples to estimate the noise",
             where=str(run.path),
-            hint="it takes two cells and two blocks at least, and two repetitions a boot",
+            hint="at least two cells, two blocks and two repetitions per boot are needed",
         )
     return found
 

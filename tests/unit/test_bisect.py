@@ -326,7 +326,7 @@ def test_the_answer_is_text_and_json(tmp_path):
     assert json.loads(json.dumps(document)) == document
     text = bisected.terminal(document)
     assert "step 5 changed it: mm: exit_mmap: let the allocator settle" in text
-    assert "Wrong with a chance of at most 5 %" in text
+    assert "Probability of a wrong answer: at most 5 %" in text
 
 
 def test_a_mistake_is_told_without_a_traceback():

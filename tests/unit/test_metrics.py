@@ -170,7 +170,7 @@ def test_a_throughput_fits_no_law_of_times_and_is_explained():
     assert "Ratio: ops_s over ops_s of stock." in flat(mail.render(content))
     assert "ops_s: higher is better" in flat(table.render(content))
     assert export.notes("pyperf", content) == [
-        "smoke: of ops_s more is better, and pyperf calls more slower"
+        "smoke: higher ops_s is better, but pyperf calls it slower"
     ]
 
 
