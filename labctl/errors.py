@@ -1,7 +1,7 @@
-"""The one tree of errors. Each carries what went wrong, where, and what to do about it.
+"""The exception classes of labctl. Each error has a message, a location and a hint.
 
-The class decides the exit status of the command, so that scripts can trust it:
-1 the lab found a problem, 2 the user's input is wrong, 3 the host cannot do it.
+The class decides the exit status of the command: 1 the lab found a problem,
+2 invalid input, 3 the host lacks something.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import ClassVar
 
 
 class LabError(Exception):
-    """Anything labctl reports without a traceback.
+    """Base class of the errors that labctl reports without a traceback.
 
-    `what` is one sentence; `where` names a file, line and key, a guest or a
-    command; `hint` says what the user can do.
+    `what` is the message; `where` a file with line and key, a guest or a command;
+    `hint` says how to fix it.
     """
 
     exit_status: ClassVar[int] = 1
@@ -32,14 +32,14 @@ class LabError(Exception):
 
 
 class UserError(LabError):
-    """The input is wrong: lab.yaml, an argument, a patch that does not apply."""
+    """Invalid input: lab.yaml, an argument, a patch that does not apply."""
 
     exit_status = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in a file; `line` and `column` count from 1, `key` is a dotted path."""
+    """One error in a file; `line` and `column` count from 1, `key` is a dotted path."""
 
     file: str
     line: int
@@ -55,25 +55,25 @@ class Problem:
 
 
 class ConfigError(UserError):
-    """Every mistake of a lab.yaml at once, in the order of their lines."""
+    """All errors in a lab.yaml, sorted by line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
         count = len(self.problems)
-        super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the lab's description")
+        super().__init__(f"{count} error{'s' if count != 1 else ''} in the lab file")
 
     def __str__(self) -> str:
         return "\n".join([*map(str, self.problems), self.what])
 
 
 class HostError(LabError):
-    """The host cannot do what was asked: a missing tool, no memory, a full disk."""
+    """The host lacks something: a tool, memory, disk space."""
 
     exit_status = 3
 
 
 class CommandError(LabError):
-    """A program that labctl started failed; `status` is its exit status, negative for a signal."""
+    """A program that labctl ran failed; `status` is its exit status, negative for a signal."""
 
     def __init__(self, what: str, *, status: int, output: str, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
@@ -82,10 +82,10 @@ class CommandError(LabError):
 
 
 class BuildError(LabError):
-    """A kernel or a guest program did not build; `errors` are the compiler's own lines."""
+    """A kernel or a guest program failed to build; `errors` are lines of the compiler."""
 
     def __init__(self, what: str, *, log: str, errors: Sequence[str]) -> None:
-        super().__init__(what, where=log, hint="the whole build log is in the file named first")
+        super().__init__(what, where=log, hint="see this file for the full build log")
         self.errors = tuple(errors)
 
     def __str__(self) -> str:
@@ -93,21 +93,24 @@ class BuildError(LabError):
 
 
 class BaselineFailed(LabError):
-    """A baseline failed before any repetition of it was good, so that nothing can be compared.
+    """The baseline failed before its first successful repetition, so the run ends.
 
-    `console` is where its guest's console is, from the run's folder; empty if unknown.
+    `console` is the path of its guest's console log relative to the run's folder, empty
+    if unknown.
     """
 
     def __init__(self, what: str, *, console: str = "") -> None:
-        super().__init__(what, hint="nothing can be compared without it, so the run ends")
+        super().__init__(
+            what, hint="the run ends, since nothing can be compared without a baseline"
+        )
         self.console = console
 
 
 class GuestError(LabError):
-    """A guest did not do what a healthy guest does.
+    """A guest failed.
 
-    `status` is the sample status that this failure is recorded as;
-    `console_tail` holds up to the last 100 lines of the console.
+    `status` is the status of the recorded sample; `console_tail` has up to the last 100
+    lines of the console.
     """
 
     status: ClassVar[str] = "lost"
@@ -128,7 +131,7 @@ class GuestError(LabError):
 
 
 class BootFailed(GuestError):
-    """The guest did not reach its init before the boot deadline, without a panic."""
+    """The guest did not reach init before the boot deadline and did not panic."""
 
     status = "boot-failed"
 
@@ -140,10 +143,10 @@ class GuestPanic(GuestError):
 
 
 class GuestSplat(GuestError):
-    """The kernel complained and went on: oops, BUG, WARNING, lockup, hung task, OOM kill.
+    """The kernel reported a problem and continued: oops, BUG, WARNING, lockup, OOM kill.
 
-    `kind` is the detector's word: oops, bug, warning, soft-lockup, hard-lockup,
-    hung-task, rcu-stall, oom-kill, bad-page, kasan, kmsan, kcsan, kfence, ubsan.
+    `kind` is one of: oops, bug, warning, soft-lockup, hard-lockup, hung-task, rcu-stall,
+    oom-kill, bad-page, kasan, kmsan, kcsan, kfence, ubsan.
     """
 
     status = "splat"
@@ -162,30 +165,30 @@ class GuestSplat(GuestError):
 
 
 class GuestHung(GuestError):
-    """Neither the console nor the command line said anything for the silence deadline."""
+    """Neither the console nor the command line had output until the silence deadline."""
 
     status = "hung"
 
 
 class DeadlineExceeded(GuestError):
-    """A command in the guest outlived its deadline while the guest itself was alive."""
+    """A command in the guest exceeded its deadline while the guest was alive."""
 
     status = "deadline"
 
 
 class GuestLost(GuestError):
-    """The guest is gone: QEMU died or a line was cut in the middle of something."""
+    """The guest is gone: QEMU died or a connection was lost."""
 
     status = "lost"
 
 
 class BadOutput(GuestError):
-    """A workload ended well and yet did not print what was asked of it."""
+    """A workload exited with status 0 but its output is invalid."""
 
     status = "bad-output"
 
 
 class KnobRefused(GuestError):
-    """A tunable did not read back as it was written."""
+    """A tunable does not read back as the value written to it."""
 
     status = "knob-refused"

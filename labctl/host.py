@@ -1,4 +1,4 @@
-"""What this host is, and how loaded it is."""
+"""Facts and load of this host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VERSION_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The facts that a measurement is read with; `id` is stable and tells no name."""
+    """Facts stored with a measurement; `id` is stable and does not reveal the host name."""
 
     id: str
     cpu_model: str
@@ -35,15 +35,11 @@ class Host:
     boot_id: str
 
     def as_dict(self) -> dict[str, str | int]:
-        """Return the facts as JSON values."""
         return asdict(self)
 
 
 def describe(arch: Architecture = X86_64) -> Host:
-    """Return this host's facts, with the QEMU for guests of an architecture.
-
-    A missing one reads as an empty version.
-    """
+    """Return this host's facts, with the version of the QEMU for `arch`, empty if missing."""
     machine = _read("/etc/machine-id") or platform.node()
     model = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
     memory = re.search(r"MemTotal:\s*(\d+) kB", _read("/proc/meminfo"))
@@ -59,18 +55,17 @@ def describe(arch: Architecture = X86_64) -> Host:
 
 
 def memory_bytes() -> int:
-    """Return the memory of this host."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def available_bytes() -> int:
-    """Return the memory that new guests can have without swapping."""
+    """Return the memory available to new guests without swapping."""
     found = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
     return int(found[1]) * 1024 if found else memory_bytes()
 
 
 def qemu_version(arch: Architecture = X86_64) -> str:
-    """Return QEMU's version, or an empty text if it is not installed."""
+    """Return QEMU's version, empty if it is not installed."""
     try:
         said = version_text(arch.qemu)
     except (HostError, CommandError):
@@ -80,11 +75,11 @@ def qemu_version(arch: Architecture = X86_64) -> str:
 
 
 def version_text(program: str) -> str:
-    """Return what `--version` prints; a program is asked again only when its files changed.
+    """Return the output of `PROGRAM --version`, cached until the program's files change.
 
     Raises:
-        HostError: it is not installed.
-        CommandError: it does not run.
+        HostError: the program is not installed.
+        CommandError: it fails.
     """
     return _version_text(program, tuple(_files_of(program)))
 
@@ -95,7 +90,7 @@ def _version_text(program: str, _: tuple[object, ...]) -> str:
 
 
 def _files_of(program: str) -> Iterator[tuple[str, int, int, int]]:
-    # All of that name: the first may be a wrapper of the next, as ccache's gcc is.
+    # All programs of the name on PATH, since the first may wrap the next, like ccache's gcc.
     for folder in os.get_exec_path():
         with contextlib.suppress(OSError):
             path = os.path.realpath(Path(folder, program))
@@ -104,28 +99,31 @@ def _files_of(program: str) -> Iterator[tuple[str, int, int, int]]:
 
 
 def check_installed(programs: Iterable[str], arch: Architecture = X86_64) -> None:
-    """Look on PATH for programs that guests of an architecture need of this host.
+    """Check that programs for guests of `arch` are on PATH.
 
     Raises:
-        HostError: names those that are not installed, and what installs them.
+        HostError: programs are missing; the hint has the command that installs them.
     """
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        said = "is" if len(missing) == 1 else "are"
-        raise HostError(f"{', '.join(missing)} {said} not installed", hint=arch.hint)
+        is_or_are = "is" if len(missing) == 1 else "are"
+        raise HostError(f"{', '.join(missing)} {is_or_are} not installed", hint=arch.hint)
 
 
 def load(root: Path = Path("/")) -> dict[str, float]:
-    """Return what the host did since it booted, and how it is now.
+    """Return cumulative counters and current values of the host load.
 
-    Cumulative, so that two readings tell what happened between them: `busy_seconds`
-    and `steal_seconds` of the `cores` that this process may use, `own_seconds` of it
-    (this process and its guests; by a finer clock, so it may be more than `busy_seconds`,
-    which on most hosts is sampled by ticks), `cpu_pressure_seconds` and
-    `memory_pressure_seconds` in which some task waited for a CPU or for memory, and
-    `throttled_count`, how often a core was slowed because it was hot. Now:
-    `load_1min`, and `frequency_hz`, the cores' mean. What this host does not show is
-    left out. `root` is where proc and sys are.
+    Counters since boot, to be subtracted from a later reading:
+
+    - `busy_seconds`, `steal_seconds`: CPU time of the `cores` that this process may use.
+    - `own_seconds`: CPU time of this process and its guests. Its clock is more precise
+      than the tick-sampled `busy_seconds` of most hosts, so it may be the larger one.
+    - `cpu_pressure_seconds`, `memory_pressure_seconds`: time in which some task waited
+      for a CPU or for memory.
+    - `throttled_count`: number of thermal throttling events.
+
+    Current values: `load_1min`, and `frequency_hz`, the mean of the cores. Values that
+    this host does not provide are left out. `root` is the folder of proc and sys.
     """
     cores = sorted(os.sched_getaffinity(0))
     busy, steal = _cpu_seconds(_read(root / "proc/stat"), cores)
@@ -144,7 +142,7 @@ def load(root: Path = Path("/")) -> dict[str, float]:
 
 
 def _cpu_seconds(stat: str, cores: Sequence[int]) -> tuple[float, float]:
-    """Return the time that CPUs were busy with anything, and the time that others stole."""
+    """Return the busy time and the steal time of `cores`."""
     ticks = os.sysconf("SC_CLK_TCK")
     busy = stolen = 0
     for line in stat.splitlines():
@@ -162,7 +160,7 @@ def _pressure_seconds(root: Path, what: str) -> float | None:
 
 
 def _frequency_hz(root: Path, cores: Sequence[int]) -> float | None:
-    # Not of all: on some hosts a CPU takes 10 ms to tell its own.
+    # Not of all cores: on some hosts each read takes 10 ms.
     paths = (_of_cpu(root, core) / "cpufreq/scaling_cur_freq" for core in cores[:_CPUS_ASKED])
     found = [1000.0 * int(text) for text in map(_read, paths) if text.isdecimal()]
     return sum(found) / len(found) if found else None

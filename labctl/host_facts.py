@@ -1,6 +1,6 @@
-"""The host as /proc and /sys tell it: CPUs, NUMA nodes, memory, hugepages, governors.
+"""Host facts from /proc and /sys: CPUs, NUMA nodes, memory, hugepages, governors.
 
-Both are read below a root folder, so that a test can give a host of its own.
+Both are read below a root folder, so that a test can provide a fake host.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HUGEPAGES = "sys/kernel/mm/hugepages"
 
 @dataclass(frozen=True, slots=True)
 class HostCpu:
-    """A CPU that this process may use; CPUs of one `core` are threads of one core."""
+    """A CPU that this process may use; CPUs with the same `core` are its threads."""
 
     number: int
     node: int
@@ -27,9 +27,9 @@ class HostCpu:
 
 @dataclass(frozen=True, slots=True)
 class HostNode:
-    """A NUMA node of the host; `hugepages` are the free ones by their size in bytes.
+    """A NUMA node of the host; `hugepages` maps a size in bytes to the number of free pages.
 
-    `available_bytes` counts what is free and what files take up that can be dropped.
+    `available_bytes` is free memory plus page cache.
     """
 
     number: int
@@ -39,11 +39,11 @@ class HostNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What the kernel says of the host.
+    """Facts of the host.
 
-    `cpu_flags` are /proc/cpuinfo's; `nested` is the KVM module's parameter, empty if
-    there is no module; `hugepages` maps a size in bytes to how many are free;
-    `governors` are those of all CPUs, none if the host does not show them.
+    `cpu_flags` are from /proc/cpuinfo; `nested` is the parameter of the KVM module, empty
+    without the module; `hugepages` maps a size in bytes to the number of free pages;
+    `governors` are those of all CPUs, empty if the host does not provide them.
     """
 
     cpus: tuple[HostCpu, ...]
@@ -57,14 +57,14 @@ class HostFacts:
 
     @property
     def cores(self) -> int:
-        """How many CPUs this process may use."""
+        """Number of CPUs that this process may use."""
         return len(self.cpus)
 
 
 def read_facts(root: Path = Path("/"), usable: Collection[int] | None = None) -> HostFacts:
-    """Return the facts found below `root`; what is not there reads as nothing.
+    """Return the facts found below `root`; missing files count as empty.
 
-    `usable` are the CPUs that may be used, by default those of this process.
+    `usable` are the CPUs to use, by default the affinity of this process.
     """
     allowed = os.sched_getaffinity(0) if usable is None else usable
     memory = _read(root / "proc/meminfo")
@@ -85,7 +85,7 @@ def read_facts(root: Path = Path("/"), usable: Collection[int] | None = None) ->
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers of a list as the kernel writes it: 0-2,8 is 0, 1, 2, 8."""
+    """Return the numbers of a kernel list: `0-2,8` is 0, 1, 2, 8."""
     found: list[int] = []
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")

@@ -1,9 +1,10 @@
-"""The right to measure on this host: one measurement at a time, whoever makes it.
+"""Host-wide measurement lock: one measurement at a time, across all users.
 
-Each user has a lock file of their own, since a folder that everybody may write to can
-hold anything under any name. Whoever measures holds their own file exclusively and those
-of all others shared. A file is made before the others are looked for, so that of two
-users at least one sees both; all take them in one order, so that nobody waits in a circle.
+Each user has a lock file, since files of others in a world-writable folder cannot be
+trusted. A measurement locks the file of its user exclusively and the files of all other
+users shared. Each process creates its file before it looks for the others, so of two
+users at least one sees both files. All processes lock in the same order, which rules
+out deadlocks.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class _File:
         return flock.take(self.descriptor, shared=not self.own, timeout_seconds=seconds)
 
     def text(self) -> str:
-        """Return what its owner says of their measurement, empty if they make none."""
+        """Return the owner's description of its measurement, empty if there is none."""
         if flock.take(self.descriptor, shared=True, timeout_seconds=0):
             flock.give_back(self.descriptor)
             return ""
@@ -48,7 +49,7 @@ class _File:
         return printable(said)
 
     def write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # of a full disk: the lock holds without it
+        with contextlib.suppress(OSError):  # the text is optional, even if the disk is full
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, text.encode(), 0)
 
@@ -57,14 +58,14 @@ class _File:
 def measuring(
     purpose: str, *, waiting: Callable[[str], None], folder: Path | None = None
 ) -> Iterator[None]:
-    """Hold the host-wide right to measure; `waiting` is told once who holds it now.
+    """Hold the measurement lock; call `waiting` once with the current holder, if any.
 
-    The lock is the kernel's: it ends with the process, however that ends. `folder` is
-    where the lock files are, by default places of the host.
+    The kernel releases the lock when the process ends. `folder` contains the lock files,
+    by default system folders.
 
     Raises:
-        HostError: something else has the name of this user's lock file, or another
-            measurement does not end.
+        HostError: this user's lock file is not usable, or another measurement does not
+            finish.
     """
     everywhere = (_OF_ROOT, *_OF_ALL) if folder is None else (folder,)
     with contextlib.ExitStack() as stack:
@@ -90,19 +91,19 @@ def _take_all(files: list[_File], waiting: Callable[[str], None]) -> None:
                 waiting(", ".join(holders) or _UNKNOWN)
             if time.monotonic() > deadline:
                 raise HostError(
-                    f"another measurement does not end: {', '.join(holders) or _UNKNOWN}",
+                    f"another measurement does not finish: {', '.join(holders) or _UNKNOWN}",
                     where=str(file.path),
                 )
         if file.own:
-            file.write("")  # what a killed one wrote
+            file.write("")  # delete the text of a killed measurement
 
 
 def _own(folders: Sequence[Path]) -> _File:
-    """Open this user's lock file in the first folder that can be written; make it if need be."""
+    """Open or create this user's lock file in the first writable folder."""
     folder = next((each for each in folders if os.access(each, os.W_OK)), None)
     if folder is None:
         raise HostError(
-            f"no folder for the measuring lock can be written: {', '.join(map(str, folders))}"
+            f"no writable folder for the measurement lock: {', '.join(map(str, folders))}"
         )
     path = folder / f"labctl-measuring-{os.geteuid()}.lock"
     try:
@@ -110,17 +111,17 @@ def _own(folders: Sequence[Path]) -> _File:
     except (OSError, _Refused) as error:
         what = error.strerror if isinstance(error, OSError) else str(error)
         raise HostError(
-            f"the measuring lock cannot be used: {what}",
+            f"unusable measurement lock: {what}",
             where=str(path),
-            hint="see what it is with `ls -l`, and remove it",
+            hint="check it with `ls -l`, then remove it",
         ) from error
     with contextlib.suppress(OSError):
-        os.fchmod(descriptor, 0o644)  # for others to lock it shared, whatever our umask
+        os.fchmod(descriptor, 0o644)  # others must be able to lock it, whatever our umask
     return _File(path, descriptor, own=True)
 
 
 def _others(folders: Iterable[Path], mine: Path) -> Iterator[_File]:
-    """Open the lock files of other users; what only bears such a name is left alone."""
+    """Yield the lock files of other users; skip files that are not valid lock files."""
     for folder in folders:
         for path in folder.glob("labctl-measuring-*.lock"):
             found = _NAME.fullmatch(path.name)
@@ -134,7 +135,7 @@ class _Refused(Exception):
 
 
 def _open(path: Path, flags: int, owner: int) -> int:
-    """Open a lock file; raises OSError, or _Refused if it is not a plain file of its owner."""
+    """Open a lock file; raise OSError, or _Refused if it is not a regular file of `owner`."""
     more = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     descriptor = os.open(path, flags | more, 0o644)
     info = os.fstat(descriptor)

@@ -46,7 +46,7 @@ def check_size(name: str, value: Scalar, path: KeyPath, found: Findings) -> None
     if name != "size" and not name.endswith("_size"):
         return
     if not isinstance(value, int):
-        found.add(path, f"{quote(str(value))} is not a size", "example: 1536MiB or 3GiB")
+        found.add(path, f"expected a size, got {quote(str(value))}", "example: 1536MiB or 3GiB")
     elif value <= 0:
         found.add(path, f"expected more than 0, got {value}", "example: 1536MiB or 3GiB")
 

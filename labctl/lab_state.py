@@ -1,6 +1,6 @@
-"""The folder that `state:` names, against the disk: what may lie in it, and whose it is.
+"""Check the state folder (`state:`) on disk: its location, contents and marker.
 
-Only what labctl made is ever removed: named here, in a folder with the marker.
+labctl deletes only folders named here, in a state folder with the marker.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ BUILT = (
 )
 _FOLDERS = {GUESTS, *MEASURED, *BUILT}
 _FILES = {MARKER, LOCK, "accelerator.json", "sources.json"}
-# Of others, and at home in any folder: left alone. File systems, desktops, tools that
-# synchronise or save, and editors make them unasked.
+# Created in any folder by file systems, desktops, sync and backup tools and editors.
+# Ignored and never deleted.
 _HARMLESS_FILES = re.compile(
     r"\.git(ignore|keep|attributes)|\.keep|\.(ignore|rgignore|fdignore|dockerignore|stignore)"
     r"|CACHEDIR\.TAG|\.nobackup|\.nomedia|\.metadata_never_index|\.nfs[0-9a-f]+"
@@ -52,9 +52,9 @@ _HARMLESS_FOLDERS = re.compile(
     r"lost\+found|\.Trash(-\d+|es)?|\.snapshots?|\.st(folder|versions)|\.fseventsd"
     r"|\.Spotlight-V100|\.TemporaryItems|@eaDir"
 )
-# What a kill leaves of a file that was being written, or of a folder being removed.
+# Left by a labctl that was killed while writing a file or deleting a folder.
 _LEFT = re.compile(r"(?P<file>.+?)\.[\w-]+\.tmp|(?P<folder>.+)\.removed")
-# By these a folder of a version without the marker is known, whatever its name.
+# Identify a state folder of a labctl version without the marker.
 _TRACES = (
     "sources.json",
     "accelerator.json",
@@ -66,28 +66,28 @@ _TRACES = (
 )
 _USUAL_NAME = ".labctl"
 _SHOWN = 3
-_STRAY = "move it elsewhere; only labctl may write to its state folder"
-_NEW_FOLDER = "name a new or empty folder that only labctl writes to, such as `state: .labctl`"
+_STRAY = "move it elsewhere; the state folder is for labctl only"
+_NEW_FOLDER = "use a new or empty folder for labctl only, such as `state: .labctl`"
 
 
 def check_state(text: str, found: Findings, root: Path, lab: Path, use: Use) -> None:
-    """Record what is wrong with the state folder of a lab file, for such a use of it."""
+    """Record errors of a lab file's state folder, as far as they matter for `use`."""
     if not found.sound("state"):
         return
     try:
         folder = absolute(root, text).resolve()
         folder.exists()
         fault = None if use is Use.ENDS else _fault(folder, lab, use)
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a NUL
+    except (OSError, RuntimeError, ValueError) as error:  # a symlink loop, a NUL
         folder = root / text.replace("\0", "?")
-        fault = f"cannot be read: {getattr(error, 'strerror', None) or error}", _NEW_FOLDER
+        fault = f"is not readable: {getattr(error, 'strerror', None) or error}", _NEW_FOLDER
     if fault:
         what, hint = fault
-        found.add(("state",), f"the state folder {quote(str(folder), 200)} {what}", hint)
+        found.add(("state",), f"state folder {quote(str(folder), 200)} {what}", hint)
 
 
 def is_marked(folder: Path) -> bool:
-    """Say whether labctl made a folder, or took it over when it held nothing of others."""
+    """Return whether the folder has labctl's marker."""
     path = folder / MARKER
     with suppress(OSError, UnicodeDecodeError):
         if stat.S_ISREG(path.lstat().st_mode):
@@ -96,12 +96,12 @@ def is_marked(folder: Path) -> bool:
 
 
 def is_fit(folder: Path) -> bool:
-    """Return whether what lies in a state folder under labctl's names was made by labctl."""
+    """Return whether everything in the folder with a name of labctl's was created by labctl."""
     return is_marked(folder) or content_fault(folder) is None
 
 
 def _fault(folder: Path, lab: Path, use: Use) -> tuple[str, str] | None:
-    """Return what is wrong with a folder, and what to do."""
+    """Return the error and hint for a folder that cannot be the state folder, else None."""
     if fault := _place_fault(folder, lab):
         return fault
     is_ours = is_marked(folder)
@@ -115,11 +115,11 @@ def _fault(folder: Path, lab: Path, use: Use) -> tuple[str, str] | None:
 
 
 def content_fault(folder: Path) -> str | None:
-    """Return what is wrong with what a folder is or holds, None if it may be a state folder.
+    """Return why the contents rule out a folder as state folder, None if they do not.
 
-    A folder that is not there, or is empty, may be one. So may one of a version of labctl
-    that wrote no marker, if all in it has names that labctl gives. What file systems,
-    desktops and editors make in any folder does not count.
+    A missing or empty folder is accepted. So is a folder of a labctl version without the
+    marker, if all its entries have names that labctl uses. Files that file systems,
+    desktops and editors create in any folder are ignored.
     """
     try:
         with os.scandir(folder) as entries:
@@ -129,14 +129,14 @@ def content_fault(folder: Path) -> str | None:
     except NotADirectoryError:
         return "is not a folder"
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"is not readable: {error.strerror}"
     foreign = sorted(name for name, is_known in known.items() if not is_known)
     if foreign:
         shown = ", ".join(quote(name) for name in foreign[:_SHOWN])
         more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
-        return f"holds {shown}{more}, which labctl did not make"
+        return f"contains {shown}{more}, which labctl did not create"
     if known and not (is_marked(folder) or _is_of_before(folder)):
-        return f"has no marker ({MARKER}): labctl did not make what it holds"
+        return f"has no marker ({MARKER}): labctl did not create its contents"
     return None
 
 
@@ -147,7 +147,7 @@ def _is_harmless(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_known(entry: os.DirEntry[str]) -> bool:
-    """Say whether labctl gives this name to a thing of this kind; links are judged by the name."""
+    """Return whether labctl creates entries of this name and type; links count by name."""
     name, of_folder = entry.name, entry.is_dir(follow_symlinks=False)
     if not of_folder and not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
         return False  # a device, a socket, a pipe
@@ -160,32 +160,32 @@ def _is_known(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_of_before(folder: Path) -> bool:
-    """Say whether a version of labctl that wrote no marker made a folder."""
+    """Return whether a labctl version without the marker created the folder."""
     return folder.name == _USUAL_NAME or any(
         next(folder.glob(trace), None) is not None for trace in _TRACES
     )
 
 
 def _place_fault(folder: Path, lab: Path) -> tuple[str, str] | None:
-    inside = f"name a folder in it, such as `state: {folder / 'labctl'}`"
+    inside = f"use a folder in it, such as `state: {folder / 'labctl'}`"
     for path in (lab.absolute(), lab.resolve()):
         if path.is_relative_to(folder):
-            return "holds the lab itself", _NEW_FOLDER
+            return "contains the lab file", _NEW_FOLDER
     for home in _homes():
         if home == folder:
             return "is a home folder", inside
         if home.is_relative_to(folder):
-            return f"holds a home folder: {home}", _NEW_FOLDER
+            return f"contains a home folder: {home}", _NEW_FOLDER
     for point in mount_points():
         if point == folder:
             return "is a mount point", inside
         if point.is_relative_to(folder):
-            return f"holds a mount point: {point}", f"unmount it, or {_NEW_FOLDER}"
+            return f"contains a mount point: {point}", f"unmount it, or {_NEW_FOLDER}"
     return None
 
 
 def _homes() -> Iterator[Path]:
-    """Yield the home folders of this user, by the environment and by the user database."""
+    """Yield this user's home folders from the environment and the user database."""
     with suppress(RuntimeError):
         yield Path.home()
         yield Path.home().resolve()
@@ -197,7 +197,7 @@ def _homes() -> Iterator[Path]:
 
 
 def mount_points() -> list[Path]:
-    """Return where something is mounted (proc(5), mountinfo), none on a host that hides it."""
+    """Return the mount points of /proc/self/mountinfo, an empty list if it is unreadable."""
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a command does in the state folder, and so what must be right with it."""
+"""How a command uses the state folder, which decides how strictly the folder is checked."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from enum import StrEnum
 
 
 class Use(StrEnum):
-    """The uses of a state folder, from the one that asks most of it."""
+    """Uses of the state folder, the strictest first."""
 
-    WORKS = "works"  # builds or removes: nothing of others may lie in it
-    READS = "reads"  # a stray file beside what labctl made does not matter
-    ENDS = "ends"  # ends guests: always possible, wherever they are
+    WORKS = "works"  # creates or deletes files: rejects files that labctl did not create
+    READS = "reads"  # only reads: ignores them
+    ENDS = "ends"  # stops guests: always possible

@@ -1,4 +1,4 @@
-"""What may leave for a terminal, a table or a page: text, without what a terminal acts on."""
+"""Make text safe to print: replace control characters and escape sequences."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ COLOURS_OFF = "\x1b[0m"
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with `?` for each character that is not printable, but for those to keep."""
+    """Return text with each character that is neither printable nor in `keep` as `?`."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else "?" for c in text)
 
 
 def layout(text: str) -> str:
-    """Return printable text that keeps its tabs and ends of line."""
+    """Return printable text, with tabs and newlines kept."""
     return printable(text, _LAYOUT)
 
 
 def coloured(text: str) -> str:
-    """Return text as `layout` does, with its colours: no other escape sequence is left."""
+    """Return text as `layout` does, but keep colours (SGR escape sequences)."""
     parts = _COLOUR.split(text)
     return "".join(part if i % 2 else layout(part) for i, part in enumerate(parts))
 
 
 class Coloured:
-    """As `coloured`, for UTF-8 that comes in pieces."""
+    """`coloured` for a stream of UTF-8."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
 
     def feed(self, data: bytes) -> str:
-        """Return what may be shown of the next piece; what is cut at its end is kept."""
+        """Return the printable text of `data`; an incomplete sequence waits for the next call."""
         text = self._rest + self._decoder.decode(data)
         begun = _BEGUN.search(text)
         end = begun.start() if begun else len(text)

@@ -1,7 +1,7 @@
-"""The pytest plugin: tests that run in guests of the lab's kernels.
+"""The pytest plugin: run tests in guests of the lab's kernels.
 
-Loaded by every pytest of an environment that has labctl: what it needs is imported
-when a test asks for it.
+pytest loads this module in every environment with labctl, so heavy imports happen only
+when a test uses them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 _CASE = "_lab_case"
 _MARKERS = (
-    "kernels(*names): the kernels of lab.yaml to run on; all of them without it",
-    "topology(guest=None, **keys): a guest of lab.yaml, or keys of one: nodes, cpus_per_node, "
-    "memory_per_node, distances; a list of values runs the test with each",
-    "tunables(**values): tunables of lab.yaml to set; a list of values runs the test with each",
+    "kernels(*names): kernels of lab.yaml to run on (default: all)",
+    "topology(guest=None, **keys): guest of lab.yaml, or its keys: nodes, cpus_per_node, "
+    "memory_per_node, distances; a list runs the test with each value",
+    "tunables(**values): tunables of lab.yaml to set; a list runs the test with each value",
 )
 _LAB = pytest.StashKey["Lab"]()
 _WRONG = pytest.StashKey[str]()
@@ -34,48 +34,48 @@ _WATCH = pytest.StashKey["Watch"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add the command line options and the `lab` ini option."""
     group = parser.getgroup("labctl", "tests in guests (labctl)")
     group.addoption(
         "--lab",
         metavar="FILE",
-        help="the lab's description [default: `lab` of the ini-file, or lab.yaml in this folder "
-        "or above]",
+        help="lab file [default: `lab` of the ini-file, or lab.yaml in the current or a parent "
+        "directory]",
     )
     group.addoption(
         "--kernel",
         action="append",
         default=[],
         metavar="NAME",
-        help="run only on this kernel of the lab; may be given several times",
+        help="run only on this kernel of the lab (repeatable)",
     )
     group.addoption(
         "--lab-keep-failed",
         action="store_true",
-        help="leave the guests of failed tests up, for `labctl exec` and `labctl down`",
+        help="keep the guests of failed tests running, for `labctl exec` and `labctl down`",
     )
     group.addoption(
         "--lab-memory",
         metavar="SIZE",
-        help="what the guests of all processes together may have, such as 12GiB "
-        "[default: three quarters of the host's]",
+        help="memory limit for the guests of all processes together, such as 12GiB "
+        "[default: three quarters of the host's memory]",
     )
-    parser.addini("lab", "the lab's description, from the folder of this file", type="string")
+    parser.addini("lab", "lab file, relative to the folder of this file", type="string")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Add the markers; a lab that was named must be right."""
+    """Add the markers; check the lab of `--lab`."""
     for line in _MARKERS:
         config.addinivalue_line("markers", line)
     distributes = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
-    # With xdist this process collects nothing, and a worker could not tell it well.
+    # With xdist this process collects nothing, and errors in workers are hard to read.
     if config.getoption("--lab") or (distributes and _lab_path(config)):
         _lab(config)
         _message(config)
 
 
 def _lab_path(config: pytest.Config) -> Path | None:
-    """Return the lab's file; None if none is named and there is none."""
+    """Return the path of the lab file, None if there is none."""
     here = config.invocation_params.dir
     named: str | None = config.getoption("--lab")
     written: str = config.getini("lab")
@@ -88,7 +88,7 @@ def _lab_path(config: pytest.Config) -> Path | None:
 
 
 def _lab(config: pytest.Config) -> Lab | None:
-    """Return the lab; None if it is wrong, which `_message` tells once all is collected."""
+    """Return the lab, None if it is invalid; `_message` reports that after collection."""
     if _LAB not in config.stash and _WRONG not in config.stash:
         from labctl import host
         from labctl.errors import LabError
@@ -98,9 +98,9 @@ def _lab(config: pytest.Config) -> Lab | None:
         try:
             if path is None:
                 config.stash[_WRONG] = (
-                    "the tests need a lab, and there is no lab.yaml in "
-                    f"{config.invocation_params.dir} or above: `labctl init` writes one, "
-                    "`--lab FILE` names one"
+                    "the tests need a lab, but there is no lab.yaml in "
+                    f"{config.invocation_params.dir} or its parent directories: create one with "
+                    "`labctl init`, or pass `--lab FILE`"
                 )
             else:
                 config.stash[_LAB] = load(path, host_memory_bytes=host.memory_bytes())
@@ -110,19 +110,19 @@ def _lab(config: pytest.Config) -> Lab | None:
 
 
 def _message(config: pytest.Config) -> None:
-    """Raise what is wrong with lab or options as a mistake of whoever called pytest."""
+    """Raise errors of the lab or of the options as pytest usage errors."""
     if _WRONG in config.stash:
         raise pytest.UsageError(*config.stash[_WRONG].splitlines())
     lab = config.stash.get(_LAB, None)
     unknown = [n for n in config.getoption("--kernel") if lab is not None and n not in lab.kernels]
     if lab is not None and unknown:
         raise pytest.UsageError(
-            f"--kernel: the lab has no {', '.join(unknown)}; there are: {', '.join(lab.kernels)}"
+            f"--kernel: unknown kernel {', '.join(unknown)}; available: {', '.join(lab.kernels)}"
         )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test once for each of the kernels, topologies and tunables of its markers."""
+    """Parametrize a test with the kernels, topologies and tunables of its markers."""
     if _CASE not in metafunc.fixturenames:
         return
     lab = _lab(metafunc.config)
@@ -140,7 +140,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
     parameters = []
     for case in found:
-        # With --dist loadgroup, tests that share a guest go to the process that has it.
+        # With --dist loadgroup, tests that share a guest run in the process that owns it.
         group = f"{metafunc.definition.path.stem}-{case.id}"
         marks = [pytest.mark.xdist_group(group)] if shares else []
         parameters.append(pytest.param(case, id=case.id, marks=marks))
@@ -154,7 +154,7 @@ def _asked(definition: pytest.Item) -> Asked:
     guest: str | None = None
     topology: dict[str, Any] = {}
     tunables: dict[str, Any] = {}
-    for mark in reversed(list(definition.iter_markers())):  # what stands nearest comes last
+    for mark in reversed(list(definition.iter_markers())):  # the closest marker wins
         if mark.name == "topology":
             guest = mark.args[0] if mark.args else mark.kwargs.get("guest", guest)
             topology |= {k: v for k, v in mark.kwargs.items() if k != "guest"}
@@ -165,13 +165,13 @@ def _asked(definition: pytest.Item) -> Asked:
 
 
 def case_of(item: pytest.Item) -> Case | None:
-    """Return what a test runs on, None if it needs no guest."""
+    """Return the case of a test, None if it needs no guest."""
     callspec = getattr(item, "callspec", None)
     return callspec.params.get(_CASE) if callspec else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tell what is wrong with the lab; leave out what does not run on the kernels asked for."""
+    """Report errors of the lab; deselect tests for kernels other than those of `--kernel`."""
     _message(config)
     asked = config.getoption("--kernel")
     cases = {item: case_of(item) for item in items} if asked else {}
@@ -182,7 +182,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build what the tests need before the first begins, so that no test's time is spent on it."""
+    """Build the kernels before the first test, so that builds do not use up test timeouts."""
     kernels = [case.kernel for item in session.items if (case := case_of(item))]
     if not kernels or session.config.option.collectonly:
         return
@@ -194,14 +194,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @contextlib.contextmanager
 def _on_screen(config: pytest.Config) -> Iterator[None]:
-    """Let what is printed to stderr be seen."""
+    """Disable pytest's capture of stderr for the block."""
     capture: Any = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
         yield
 
 
 def _watch(config: pytest.Config) -> Watch:
-    """Return what watches the guests of this process, with its own hooks."""
+    """Return the `Watch` of this process; create and register it if necessary."""
     if _WATCH not in config.stash:
         from labctl.testing.bench import Bench
         from labctl.testing.watch import Watch
@@ -224,7 +224,7 @@ def _watch(config: pytest.Config) -> Watch:
 
 
 def _keep_state(config: pytest.Config, lab: Lab) -> None:
-    """Keep `labctl clean` out of the lab's state folder until this process is done."""
+    """Lock the lab's state folder against `labctl clean` until this process ends."""
     from labctl import state
     from labctl.errors import LabError
 
@@ -238,28 +238,28 @@ def _keep_state(config: pytest.Config, lab: Lab) -> None:
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Lab:
-    """The lab that lab.yaml describes."""
+    """The loaded lab.yaml."""
     return _watch(request.config).bench.lab
 
 
 @pytest.fixture(scope="module")
 def _lab_case(request: pytest.FixtureRequest) -> Case:
     if not hasattr(request, "param"):
-        pytest.fail("name the fixture in the test's own arguments", pytrace=False)
+        pytest.fail("the fixture must be an argument of the test itself", pytrace=False)
     case: Case = request.param
     return case
 
 
 @pytest.fixture(scope="module")
 def _lab_room(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Room for the guests of a module, taken at once: who holds some never waits for more."""
+    """Reserve memory for all guests of a module at once, to rule out deadlocks."""
     watch = _watch(request.config)
     with watch.plainly(), watch.bench.room(_needed(request.session, request.path)):
         yield
 
 
 def _needed(session: pytest.Session, module: Path) -> Room:
-    """Return what the tests of a module need at the same time, at most."""
+    """Return the most that the tests of a module need at the same time."""
     from labctl.testing.leases import Room
 
     shared, fresh = Room(), Room()
@@ -274,7 +274,7 @@ def _needed(session: pytest.Session, module: Path) -> Room:
 
 @pytest.fixture(scope="module")
 def kernel(_lab_case: Case) -> str:
-    """The name of the kernel of this test; the marker `kernels` says which."""
+    """The kernel name of this test; the marker `kernels` selects the kernels."""
     return _lab_case.kernel
 
 
@@ -285,7 +285,7 @@ def guest(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LabGuest]:
-    """A guest of the kernel, booted for this test alone."""
+    """A guest of the kernel, booted for this test only."""
     watch = _watch(request.config)
     yield from watch.lend(_lab_case, watch.name_of(request.node), tmp_path_factory)
 
@@ -297,14 +297,14 @@ def shared_guest(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LabGuest]:
-    """A guest of the kernel for all tests of a module that ask for the same."""
+    """A guest shared by the tests of a module with the same kernel, topology and tunables."""
     name = f"{request.path.stem}-{_lab_case.id}"
     yield from _watch(request.config).lend(_lab_case, name, tmp_path_factory)
 
 
 @pytest.fixture
 def measure(request: pytest.FixtureRequest) -> Measure:
-    """Measure a workload in this test's guest, or `measure.compare` an experiment of the lab."""
+    """Measure a workload in this test's guest; `measure.compare` measures an experiment."""
     from labctl import screen
     from labctl.experiments.session import Events
     from labctl.testing.measuring import Measure

@@ -1,6 +1,6 @@
-"""What the commands show while they work: a live line on a terminal, plain lines in a log.
+"""Progress and tables of the commands: a live line on a terminal, plain lines in a log.
 
-Everything here goes to stderr; stdout belongs to results.
+Progress goes to stderr, since stdout is for results.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _SUBJECT_COLUMNS = 44
 
 
 class _Line:
-    """One line that is rewritten on a terminal, and told now and then in a log.
+    """A line that is rewritten on a terminal and printed every 15 s in a log.
 
-    It is there from the first text on: a command with nothing to show does without rich.
+    rich is imported with the first text, so that commands without progress stay fast.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class _Line:
             self._live = None
 
     def show(self, text: str) -> None:
-        """Replace the live line; in a log, print it if the last one is old."""
+        """Replace the live line; in a log, print at most one line every 15 s."""
         self._begin()
         if self._live is not None:
             self._live.update(_one_line(text))
@@ -61,7 +61,7 @@ class _Line:
             self.say(text)
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self._told = time.monotonic()
         self._begin().print(text, markup=False)
 
@@ -76,13 +76,14 @@ class _Line:
         return self._console
 
 
-# Late, as tabulate: they are a tenth of the time that `up` spends on itself.
+# Imported late, like tabulate: together they take a tenth of the own time of `labctl up`.
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # not rich's status 1
+            # rich would exit with status 1.
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     return Plain(stderr=stderr, highlight=False, soft_wrap=True)
 
@@ -100,18 +101,14 @@ def _tabulated(rows: Sequence[dict[str, Any]], **options: Any) -> str:  # noqa: 
 
 
 class Building(_Line):
-    """Progress of builds; an instance is the callable that a `Builder` wants."""
+    """Progress of builds; a `Builder` calls it."""
 
     def __call__(self, progress: BuildProgress) -> None:
-        """Show a build's progress."""
         self.show(build_line(progress))
 
 
 class Simulating(_Line):
-    """Progress of simulations."""
-
     def __call__(self, kind: str, done: int, runs: int) -> None:
-        """Show how many runs of a kind are simulated."""
         self.show(f"{kind}: {done} of {runs} runs")
 
 
@@ -119,22 +116,20 @@ class Measuring(_Line):
     """Progress of a run."""
 
     def building(self, progress: BuildProgress) -> None:
-        """Show a build's progress."""
         self.show(build_line(progress))
 
     def waiting(self, holder: str) -> None:
-        """Say once that another run holds the host."""
+        """Print, once, that the run waits for another measurement."""
         self.say(f"waiting: another measurement runs on this host ({holder or 'unknown'})")
 
     def started(self, run_id: str, seed: int, accel: str) -> None:
-        """Say what was begun."""
         self.say(f"run {run_id}, seed {seed}, accelerator {accel}")
 
     def measuring(self, progress: Progress) -> None:
-        """Show where the run is; a failure stays on the screen."""
+        """Show the current repetition; failures are printed permanently."""
         line = (
             f"{progress.experiment}  block {progress.block + 1} of at most {progress.blocks_max}"
-            f"  visit {progress.visit}/{progress.visits}  {progress.cell}  {progress.status}"
+            f"  repetition {progress.visit}/{progress.visits}  {progress.cell}  {progress.status}"
             f"{progress.reason and f': {progress.reason}'}"
             f"{_remaining(progress.remaining_seconds, ' at most')}"
         )
@@ -145,14 +140,13 @@ class Measuring(_Line):
 
 
 class Checking(_Line):
-    """Progress of a verification."""
+    """Progress of `labctl verify`."""
 
     def building(self, progress: BuildProgress) -> None:
-        """Show a build's progress."""
         self.show(build_line(progress))
 
     def checking(self, kernel: str, check: str, judgement: Judgement | None) -> None:
-        """Show the check that begins; what did not pass stays on the screen."""
+        """Show the running check; checks that did not pass are printed permanently."""
         if judgement is None:
             self.show(f"{kernel}: {check}")
         elif judgement.status == "passed":
@@ -162,15 +156,14 @@ class Checking(_Line):
 
 
 class Examining(_Line):
-    """Progress of the doctor."""
+    """Progress of `labctl doctor`."""
 
     def trying(self, what: str) -> None:
-        """Show what is tried."""
-        self.show(f"trying: {what}")
+        self.show(f"testing: {what}")
 
 
 class Watching:
-    """A text that is drawn again in the same place; in a log, printed when it changed."""
+    """A text that is redrawn in place; in a log, printed when it changes."""
 
     def __init__(self) -> None:
         self._console = _console(stderr=False)
@@ -191,7 +184,7 @@ class Watching:
             self._live = None
 
     def show(self, text: str) -> None:
-        """Show a text in place of the last one."""
+        """Replace the text shown."""
         if self._live is not None:
             self._live.update(_one_line(text), refresh=True)
         elif text != self._shown:
@@ -211,11 +204,11 @@ def build_line(progress: BuildProgress) -> str:
 
 
 def _remaining(seconds: float | None, word: str) -> str:
-    return "" if seconds is None else f"  {word.strip()} {duration(seconds)} to go"
+    return "" if seconds is None else f"  {word.strip()} {duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: 42 s, 3 min 05 s, 2 h 10 min."""
+    """Return a time as text: 42 s, 3 min 05 s, 2 h 10 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -225,7 +218,7 @@ def duration(seconds: float) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]], shorten: Sequence[str] = ()) -> str:
-    """Return rows as a table; hashes in the columns `shorten` keep their first digits."""
+    """Return rows as a table; hashes in the columns `shorten` are abbreviated to 12 digits."""
     shown = [
         {k: v[:_HASH_DIGITS] if k in shorten and isinstance(v, str) else v for k, v in row.items()}
         for row in rows
@@ -234,7 +227,7 @@ def table(rows: Sequence[dict[str, Any]], shorten: Sequence[str] = ()) -> str:
 
 
 def series_steps(name: str, steps: Sequence[Step]) -> str:
-    """Return what became of each step of a series, and below what was objected to."""
+    """Return a table with the checks of each step of a series, followed by their findings."""
     rows = []
     objections = []
     for step in steps:
@@ -253,7 +246,7 @@ def _outcome(objections: Sequence[str] | None) -> str:
 
 
 def diagnoses(found: Sequence[Diagnosis]) -> str:
-    """Return what the doctor found, a line each, and below it what mends it."""
+    """Return the doctor's results, one per line, each followed by its fix."""
     width = max((len(one.name) for one in found), default=0)
     lines = []
     for one in found:
@@ -264,7 +257,7 @@ def diagnoses(found: Sequence[Diagnosis]) -> str:
 
 
 def preview(content: dict[str, Any]) -> str:
-    """Return what `plan` found as text."""
+    """Return the text of `labctl plan` for one experiment."""
     from labctl.results.report_types import Placement
 
     placement = content["placement"]
@@ -296,5 +289,6 @@ def _power(power: dict[str, Any] | None) -> list[str]:
         for p in power["smallest_effect"]
     ]
     return [
-        f"smallest effect seen four times in five: {', '.join(each)} (spread as in {power['from']})"
+        f"minimum detectable effect (80 % power): {', '.join(each)} "
+        f"(with the spread of {power['from']})"
     ]

@@ -1,4 +1,4 @@
-"""The state folder in use: its marker, its lock, and what `labctl clean` removes of it."""
+"""The state folder: its marker, its lock, and removal of its folders by `labctl clean`."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from labctl import files, flock, lab_state
 from labctl.errors import HostError, UserError
 from labctl.printable import printable
 
-_CLEAN_SECONDS = 600.0  # how long a clean of many trees may take
+_CLEAN_SECONDS = 600.0  # deleting many trees takes this long
 _POLITE_SECONDS = 2.0
 _COLUMNS = 60
 
 
 @contextlib.contextmanager
 def used(folder: Path) -> Iterator[None]:
-    """Keep `cleared` out of a state folder for the length of the block; make it if need be.
+    """Lock a state folder against `cleared` for the block; create it if necessary.
 
     Raises:
-        HostError: it cannot be made, or somebody is clearing it and does not end.
-        UserError: it holds what labctl did not make.
+        HostError: the folder cannot be created, or another process clears it and does
+            not finish within 10 minutes.
+        UserError: the folder contains files that labctl did not create.
     """
     claim(folder)
     with _locked(folder, shared=True, timeout_seconds=_CLEAN_SECONDS) as had:
         if not had:
             raise HostError(
-                f"another labctl has been clearing this folder for {_CLEAN_SECONDS:g} s",
+                f"another labctl has been cleaning this folder for {_CLEAN_SECONDS:g} s",
                 where=str(folder),
             )
         yield
@@ -36,28 +37,29 @@ def used(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cleared(folder: Path) -> Iterator[None]:
-    """Have a state folder that exists for oneself alone, to remove what is in it.
+    """Lock an existing state folder exclusively for the block, to delete files in it.
 
     Raises:
-        UserError: another labctl uses it, or it holds what labctl did not make.
+        UserError: another labctl uses the folder, or the folder contains files that
+            labctl did not create.
     """
     claim(folder)
     with _locked(folder, shared=False, timeout_seconds=_POLITE_SECONDS) as had:
         if not had:
             raise UserError(
-                f"another labctl works here: {_users(folder)}",
+                f"in use by another labctl: {_users(folder)}",
                 where=str(folder),
-                hint="wait until it finishes, or end it",
+                hint="wait until it finishes, or stop it",
             )
         yield
 
 
 def claim(folder: Path) -> None:
-    """Make a folder a state folder, unless it is one.
+    """Create the marker of a state folder, unless it exists.
 
     Raises:
-        HostError: it cannot be written.
-        UserError: it holds what labctl did not make.
+        HostError: the folder is not writable.
+        UserError: the folder contains files that labctl did not create.
     """
     fault = lab_state.content_fault(folder)
     if fault:
@@ -66,23 +68,23 @@ def claim(folder: Path) -> None:
         try:
             files.replace(folder / lab_state.MARKER, lab_state.MARKER_LINE + "\n")
         except OSError as error:
-            raise HostError(f"cannot be written: {error.strerror}", where=str(folder)) from error
+            raise HostError(f"not writable: {error.strerror}", where=str(folder)) from error
 
 
 def remove(folder: Path, names: Collection[str]) -> list[Path]:
-    """Remove folders of a state folder by their names, if they are there; return those.
+    """Delete subfolders of a state folder by name; return the deleted ones.
 
-    Of a link the link is removed and nothing behind it. The folder must be `cleared`.
+    A symbolic link is deleted, not its target. The folder must be locked by `cleared`.
 
     Raises:
-        HostError: one cannot be removed.
+        HostError: a folder cannot be deleted.
     """
     if not lab_state.is_marked(folder):
-        raise HostError(f"has no {lab_state.MARKER}", where=str(folder))
+        raise HostError(f"no {lab_state.MARKER}", where=str(folder))
     removed = []
     for name in sorted(names):
         path = folder / name
-        files.remove(folder / f"{name}{files.REMOVED}")  # of one that was killed
+        files.remove(folder / f"{name}{files.REMOVED}")  # left by a killed clean
         if os.path.lexists(path):
             files.remove(path)
             removed.append(path)
@@ -96,7 +98,7 @@ def _locked(folder: Path, *, shared: bool, timeout_seconds: float) -> Iterator[b
     try:
         descriptor = os.open(path, flags, 0o644)
     except OSError as error:
-        raise HostError(f"cannot be opened: {error.strerror}", where=str(path)) from error
+        raise HostError(f"cannot open: {error.strerror}", where=str(path)) from error
     try:
         yield flock.take(descriptor, shared=shared, timeout_seconds=timeout_seconds)
     finally:
@@ -104,16 +106,18 @@ def _locked(folder: Path, *, shared: bool, timeout_seconds: float) -> Iterator[b
 
 
 def _users(folder: Path) -> str:
-    """Return who has the lock open, as far as this user may see."""
+    """Return the processes with the lock file open, as far as this user may see them."""
     pids = [pid for pid in flock.holders(folder / lab_state.LOCK) if pid != os.getpid()]
-    return ", ".join(f"process {pid} ({_command(pid)})" for pid in pids) or "of another user"
+    return (
+        ", ".join(f"process {pid} ({_command(pid)})" for pid in pids) or "a process of another user"
+    )
 
 
 def _command(pid: int) -> str:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
     except OSError:
-        return "ended just now"
+        return "already finished"
     names = [Path(os.fsdecode(word)).name if i < 2 else os.fsdecode(word) for i, word in
              enumerate(words)]  # fmt: skip
     text = printable(" ".join(names))

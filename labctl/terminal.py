@@ -1,4 +1,4 @@
-"""The terminal's keys, one by one; it is put back as it was, whatever happens."""
+"""Signals that end labctl, and single key presses from a terminal, which is restored."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-# Ctrl-] as telnet has it, and Ctrl-C.
+# Ctrl-] as in telnet, and Ctrl-C.
 DETACH_KEYS = b"\x1d\x03"
 _LOCAL_FLAGS = 3
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
-_came: list[int] = []  # those that have begun to end this process
+_came: list[int] = []  # received signals that end this process
 
 
 @contextlib.contextmanager
 def unwound() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the program by a SystemExit, so that all is put in order.
+    """Turn SIGTERM and SIGHUP into SystemExit, so that cleanup code runs.
 
-    Its status is 128 and the signal's number. A signal that is ignored, as nohup has it,
-    stays so.
+    The exit status is 128 plus the signal number. Ignored signals (nohup) stay ignored.
     """
     heard = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
     handlers = {number: signal.signal(number, _end) for number in heard}
@@ -35,7 +34,7 @@ def unwound() -> Iterator[None]:
 
 
 def ended_by() -> int:
-    """Return the exit status that such a signal has asked for, 0 if none came."""
+    """Return the exit status for the received SIGTERM or SIGHUP, 0 if there was none."""
     return 128 + _came[0] if _came else 0
 
 
@@ -46,9 +45,9 @@ def _end(number: int, _: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def keys(descriptor: int) -> Iterator[None]:
-    """Have a terminal hand over each key at once, unseen and without its usual meaning.
+    """Disable line buffering, echo and signal keys of a terminal for the block.
 
-    Output is not touched. What is no terminal is left alone.
+    Output settings are unchanged. Does nothing if `descriptor` is not a terminal.
     """
     if not os.isatty(descriptor):
         yield
@@ -65,7 +64,7 @@ def keys(descriptor: int) -> Iterator[None]:
 
 
 def detached(descriptor: int, wait_seconds: float) -> bool:
-    """Wait this long; return whether a key to detach was pressed, or the terminal is gone."""
+    """Wait; return whether a detach key was pressed or the terminal is gone."""
     if not os.isatty(descriptor):
         time.sleep(wait_seconds)
         return False

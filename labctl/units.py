@@ -48,14 +48,14 @@ class UnitError(ValueError):
 def _split(text: str, noun: str, example: str) -> tuple[Decimal, str]:
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
-        raise UnitError(f"{quote(text)} is not {noun}", f"example: {example}")
+        raise UnitError(f"expected {noun}, got {quote(text)}", f"example: {example}")
     sign, number, unit = match.groups()
     return Decimal(sign + number), unit
 
 
 def _whole(value: Decimal, text: str, noun: str, example: str) -> int:
     if value != value.to_integral_value():
-        raise UnitError(f"{quote(text)} is not a whole {noun}", f"example: {example}")
+        raise UnitError(f"expected a whole {noun}, got {quote(text)}", f"example: {example}")
     return int(value)
 
 
@@ -80,7 +80,7 @@ def size(value: object) -> int:
         return _whole(number, text, "number of bytes", example)
     factor = _BINARY.get(unit.removesuffix("B") if unit != "B" else unit)
     if factor is None:
-        raise UnitError(f"{quote(text)} is not a size", _size_hint(number, unit, example))
+        raise UnitError(f"expected a size, got {quote(text)}", _size_hint(number, unit, example))
     return _whole(number * factor, text, "number of bytes", example)
 
 
@@ -99,7 +99,7 @@ def count(value: object) -> int:
     text = _text(value, noun, example)
     number, unit = _split(text, noun, example)
     if unit and unit not in _BINARY:
-        raise UnitError(f"{quote(text)} is not {noun}", f"example: {example}")
+        raise UnitError(f"expected {noun}, got {quote(text)}", f"example: {example}")
     return _whole(number * _BINARY.get(unit, 1), text, "number", example)
 
 
@@ -111,7 +111,7 @@ def share(value: object) -> float:
     text = _text(value, noun, example)
     number, unit = _split(text, noun, example)
     if unit not in ("", "%"):
-        raise UnitError(f"{quote(text)} is not {noun}", f"example: {example}")
+        raise UnitError(f"expected {noun}, got {quote(text)}", f"example: {example}")
     return float(number / 100 if unit else number)
 
 
@@ -123,7 +123,7 @@ def duration(value: object) -> float:
     text = _text(value, noun, example)
     number, unit = _split(text, noun, example)
     if unit and unit not in _SECONDS:
-        raise UnitError(f"{quote(text)} is not {noun}", f"example: {example}")
+        raise UnitError(f"expected {noun}, got {quote(text)}", f"example: {example}")
     return float(number * _SECONDS.get(unit, Decimal(1)))
 
 

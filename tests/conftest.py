@@ -1,6 +1,6 @@
-"""What holds for every test: git of the tests is nobody's but theirs.
+"""Isolate git of the tests from the user's repository and configuration.
 
-Tests that run in a hook, or by `git rebase -x`, would else commit into the user's branch.
+Otherwise, tests run by a hook or by `git rebase -x` would commit to the user's branch.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""`labctl doctor`: what this host can do for a lab, tried and not assumed."""
+"""`labctl doctor`: test whether this host can run a lab."""

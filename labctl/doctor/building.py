@@ -1,4 +1,4 @@
-"""Judges what kernels and guest programs are built with, and where it all goes. Pure."""
+"""Diagnoses of build tools, kernel sources and disk space. Pure."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ PACKAGES = {
     "setpriv": "util-linux",
     "busybox": "busybox-static",
 }
-# An unpacked source has 1.5 to 1.7 GiB, a build of it 0.2 GiB, a debug build more.
+# An unpacked source takes 1.5 to 1.7 GiB, a build 0.2 GiB, a debug build more.
 SOURCE_BYTES = 5 * GIB // 2
 SPARE_BYTES = GIB
 
 
 def compilers(version: str, missing: Sequence[str], failures: Mapping[str, str]) -> Diagnosis:
-    """Judge the tools of a build.
+    """Diagnose the build tools.
 
-    `missing` are programs that are not installed; `failures` holds, by the Debian
-    package that it needs, why something did not compile.
+    `missing` are programs that are not installed; `failures` maps a Debian package to
+    the compiler error of a program that needs it, empty if it compiled.
     """
     wrong = {package: why for package, why in failures.items() if why}
     if not missing and not wrong:
-        return ok("compilers", f"{version}; a static program and one with libelf compile")
+        return ok("compilers", f"{version}; static and libelf test programs compile")
     told = [f"not installed: {', '.join(missing)}"] if missing else []
     told += list(wrong.values())
     packages = dict.fromkeys([*(PACKAGES[tool] for tool in missing), *wrong])
@@ -44,29 +44,29 @@ def compilers(version: str, missing: Sequence[str], failures: Mapping[str, str])
 
 
 def arch(name: str, qemu: str, failures: Sequence[str], setup: str) -> Diagnosis:
-    """Judge the tools for kernels and guests of an architecture by what failed of them.
+    """Diagnose the tools for kernels and guests of an architecture; `failures` are errors.
 
-    `qemu` is the version of its QEMU, `setup` the command that installs all of them.
+    `qemu` is the version of its QEMU, `setup` the command that installs the tools.
     """
     wrong = list(filter(None, failures))
     if wrong:
         return Diagnosis(name, "fail", "; ".join(wrong), setup)
-    return ok(name, f"QEMU {qemu}; a static program compiles; busybox is there")
+    return ok(name, f"QEMU {qemu}; a static program compiles; busybox is installed")
 
 
 def ccache(version: str, *, used: bool) -> Diagnosis:
-    """Judge ccache: whether it is installed, and whether gcc is called through it."""
+    """Diagnose ccache: installed, and used as gcc."""
     if not version:
-        what = "not installed: a kernel that was built once and cleared away is compiled again"
+        what = "not installed: kernels removed by `labctl clean` are compiled again from scratch"
         return Diagnosis("ccache", "warn", what, "sudo apt-get install ccache")
     if not used:
-        what = f"{version}, and gcc is not called through it"
+        what = f"{version}, but gcc does not use it"
         return Diagnosis("ccache", "warn", what, "export PATH=/usr/lib/ccache:$PATH")
-    return ok("ccache", f"{version}, gcc is called through it")
+    return ok("ccache", f"{version}, used by gcc")
 
 
 def sources(missing: Sequence[str], count: int) -> Diagnosis:
-    """Judge the source packages of `count` kernels; `missing` are the packages."""
+    """Diagnose the kernel sources; `missing` are Debian packages, `count` is of kernels."""
     if missing:
         return Diagnosis(
             "sources",
@@ -74,25 +74,25 @@ def sources(missing: Sequence[str], count: int) -> Diagnosis:
             f"not installed: {', '.join(missing)}",
             f"sudo apt-get install {' '.join(missing)}",
         )
-    return ok("sources", f"those of {count} kernel{'s' if count != 1 else ''} are there")
+    return ok("sources", f"found for {count} kernel{'s' if count != 1 else ''}")
 
 
 def disk(free_bytes: int, unbuilt: int, place: str) -> Diagnosis:
-    """Judge the space for builds; `unbuilt` counts the sources that have no tree yet."""
+    """Diagnose the disk space for builds; `unbuilt` counts the sources without a tree."""
     need = SPARE_BYTES + unbuilt * SOURCE_BYTES
-    told = f"{free_bytes / GIB:.1f} GiB free under {place}"
+    told = f"{free_bytes / GIB:.1f} GiB free in {place}"
     if free_bytes < need:
         what = f"{told}, builds and runs may need {need / GIB:.1f} GiB"
-        mend = "labctl clean   # removes what was built; or `state:` on another disk"
+        mend = "labctl clean   # deletes builds; or set `state:` to a folder on another disk"
         return Diagnosis("disk", "fail", what, mend)
     return ok("disk", f"{told}, at most {need / GIB:.1f} GiB needed")
 
 
 def state_folder(failure: str, place: str) -> Diagnosis:
-    """Judge the folder for all that labctl makes by why writing there failed, empty if not."""
+    """Diagnose the state folder; `failure` is the error on writing, empty if it worked."""
     if not failure:
-        return ok("state folder", f"{place} can be written")
+        return ok("state folder", f"{place} is writable")
     mend = f"sudo chown -R $USER {place}"
     if "ermission" not in failure:
-        mend = "make room there, or `state:` on another disk"
-    return Diagnosis("state folder", "fail", f"{place} cannot be written: {failure}", mend)
+        mend = "free disk space, or set `state:` to a folder on another disk"
+    return Diagnosis("state folder", "fail", f"{place} is not writable: {failure}", mend)

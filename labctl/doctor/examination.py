@@ -1,4 +1,4 @@
-"""Tries everything, in the order in which a user would mend it."""
+"""Runs all tests of the doctor, in the order in which a user would fix the failures."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from labctl.kernels.sources import DEBIAN_FOLDER
 from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
 from labctl.lab_models import Lab
 
-# Under TCG nothing hangs that only a busy host makes slow.
+# Under TCG, a probe guest that is slow on a busy host does not hang: wait long enough.
 _PATIENT_SECONDS = 30.0
-# Both are what a build does: the guest's programs are static, objtool reads ELF files.
+# Builds need both: guest programs are static, and objtool reads ELF files.
 _STATIC = ("int main(void) { return 0; }", "-static", "-pthread")
 _COMPILED = {
     "libc6-dev": _STATIC,
@@ -31,9 +31,9 @@ _COMPILED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What is examined: a host for a lab, or, without one, a host alone.
+    """Tests of a host for a lab, or of the host alone if `lab` is None.
 
-    `telling` is called with the name of what is tried next.
+    `telling` is called with the name of each test before it starts.
     """
 
     lab: Lab | None
@@ -45,9 +45,9 @@ class Examination:
     load_seconds: float = 1.0
 
     def diagnoses(self) -> Iterator[Diagnosis]:
-        """Yield one diagnosis after the other, each as soon as it is known."""
+        """Yield each diagnosis as soon as it is known."""
         self.telling("load")
-        # First: what is tried after it is load too.
+        # First, since the other tests cause load themselves.
         busy_cores, steal_share = trials.watch_load(self.load_seconds)
         needs = needs_of(self.lab) if self.lab else []
         yield from self._guests(needs)
@@ -75,13 +75,13 @@ class Examination:
             yield self._numa(needs)
 
     def _kvm(self, *, tried: bool) -> Diagnosis:
-        self.telling(f"a probe guest under KVM, {self.probe_seconds:g} s at most")
+        self.telling(f"a probe guest under KVM, at most {self.probe_seconds:g} s")
         asked = self.lab.defaults.accel if self.lab else "auto"
         if not tried:
             refusal = accelerator.open_failure(self.kvm_device)
-            return running.kvm(refusal or "not tried without QEMU", self.facts, asked)
+            return running.kvm(refusal or "not tested without QEMU", self.facts, asked)
         failure = accelerator.kvm_failure(self.kvm_device, timeout_seconds=self.probe_seconds)
-        if self.state.is_dir():  # what was true before may have been mended
+        if self.state.is_dir():  # replaces the stored result, which may be outdated
             accelerator.remember(self.state / "accelerator.json", host.describe(), failure)
         return running.kvm(failure, self.facts, asked)
 
@@ -104,7 +104,7 @@ class Examination:
         return running.numa(self.facts, needs, failures)
 
     def _placements(self, needs: Sequence[Need]) -> Iterator[Diagnosis]:
-        """Yield what stands against the guests' `pin` and `host_nodes` here, if anything does."""
+        """Yield why this host cannot satisfy `pin` and `host_nodes` of the guests."""
         for need in {need.topology: need for need in needs}.values():
             try:
                 placement = place(need.guest, need.topology, self.facts)
@@ -114,7 +114,9 @@ class Examination:
             lacking = shortage(need, self.facts, placement.host_nodes)
             if placement.host_nodes and lacking:
                 what = f"{need.experiment} {lacking}"
-                yield Diagnosis("placement", "fail", what, "host_nodes: none, or less memory")
+                yield Diagnosis(
+                    "placement", "fail", what, "set `host_nodes: none`, or reduce guest memory"
+                )
 
     def _builds(self) -> Iterator[Diagnosis]:
         self.telling("compilers")
@@ -139,7 +141,7 @@ class Examination:
         yield building.state_folder(trials.writing(self.state), place)
 
     def _arch(self, arch: Architecture) -> Diagnosis:
-        self.telling(f"what {arch.name} needs")
+        self.telling(f"tools for {arch.name}")
         compiler = f"{arch.cross_compile}gcc"
         failures = [f"{gone} is not installed" for gone in trials.missing((arch.qemu, compiler))]
         if not any(compiler in failure for failure in failures):
@@ -159,13 +161,16 @@ def _vng() -> str:
 
 
 def _lacking(lab: Lab) -> dict[str, list[str]]:
-    """Return what ready-made kernels lack for virtme-ng, as far as their config lies beside."""
+    """Return, by prebuilt kernel, the missing options for virtme-ng.
+
+    Kernels without a config file beside the image are left out.
+    """
     found: dict[str, list[str]] = {}
     for name, kernel in lab.kernels.items():
         if kernel.source.startswith("image:"):
             try:
                 config = images.given(kernel).config
-            except UserError:  # told when it is used
+            except UserError:  # reported when the kernel is used
                 continue
             options = virtme.lacking(config.read_text()) if config else []
             found |= {name: options} if options else {}

@@ -1,4 +1,4 @@
-"""Judges what guests run on: QEMU, accelerators, CPUs, memory, and what else is going on. Pure."""
+"""Diagnoses of QEMU, accelerators, CPUs, memory and host load. Pure."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from labctl.units import GIB, format_size
 
 _OLDEST_QEMU = (5, 0)  # the first with `prealloc-threads`
 _INSTALL_QEMU = "sudo apt-get install qemu-system-x86"
-# Of one core: what is busy beyond it is somebody else's work.
+# In cores: more than this is load of other processes.
 _IDLE_CORES = 0.2
 _STEAL_SHARE = 0.01
 _FEW_HUGEPAGES = 8
 
 
 def qemu(version: str) -> Diagnosis:
-    """Judge QEMU by its version, empty if it is not installed."""
+    """Diagnose QEMU by its version, empty if it is not installed."""
     if not version:
         return Diagnosis("qemu", "fail", "qemu-system-x86_64 does not run", _INSTALL_QEMU)
     numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
     if numbers < _OLDEST_QEMU:
         oldest = ".".join(map(str, _OLDEST_QEMU))
         return Diagnosis(
-            "qemu", "fail", f"{version} is too old: at least {oldest} is needed", _INSTALL_QEMU
+            "qemu", "fail", f"{version} is too old, need at least {oldest}", _INSTALL_QEMU
         )
     return ok("qemu", version)
 
 
 def tcg(failure: str) -> Diagnosis:
-    """Judge QEMU's emulator by why its probe guest failed, empty if it ran."""
+    """Diagnose TCG by the error of its probe guest, empty if it ran."""
     if failure:
         return Diagnosis("tcg", "fail", failure, "sudo apt-get install --reinstall qemu-system-x86")
     return ok("tcg", "a probe guest ran under QEMU's emulator")
 
 
 def kvm(failure: str, facts: HostFacts, asked: str) -> Diagnosis:
-    """Judge KVM by why it failed, empty if its probe guest ran; `asked` is lab.yaml's accel."""
+    """Diagnose KVM by the error of its probe guest, empty if it ran; `asked` is `accel:`."""
     if not failure:
         return ok("kvm", "a probe guest ran under KVM")
     if asked == "tcg":
-        return ok("kvm", f"{failure}; not needed: lab.yaml says `accel: tcg`")
+        return ok("kvm", f"{failure}; not needed, since lab.yaml has `accel: tcg`")
     status: Status = "fail" if asked == "kvm" else "warn"
-    what = failure if asked == "kvm" else f"{failure}; guests run under TCG, only ratios count"
+    what = failure if asked == "kvm" else f"{failure}; guests run under TCG: trust only ratios"
     return Diagnosis("kvm", status, what, _kvm_mend(failure, facts))
 
 
@@ -63,53 +63,53 @@ def _kvm_mend(failure: str, facts: HostFacts) -> str:
     if "hypervisor" in facts.cpu_flags:
         return (
             "on the host of this virtual machine: modprobe kvm_intel nested=1 (or kvm_amd), "
-            "and give the machine the CPU model `host`; or a host of real hardware"
+            "and CPU model `host` for this virtual machine; or use a physical host"
         )
     if failure.startswith("there is no "):
-        return "turn on VT-x or AMD-V in the firmware"
-    return "sudo dmesg | grep -i kvm   # says more"
+        return "enable VT-x or AMD-V in the firmware"
+    return "sudo dmesg | grep -i kvm   # look for the reason"
 
 
 def nested(facts: HostFacts) -> Diagnosis:
-    """Judge whether this host is itself a guest, and what that costs."""
+    """Diagnose whether this host is itself a virtual machine."""
     name = "nested virtualisation"
     on = facts.nested in ("Y", "1")
     if "hypervisor" not in facts.cpu_flags:
         word = "on" if on else "off"
-        return ok(name, f"this host is real hardware; guests of its guests: {word}")
+        return ok(name, f"this is a physical host; nested guests: {word}")
     if facts.cpu_flags & {"vmx", "svm"}:
-        what = "this host is a virtual machine that shows virtualisation: exits cost more, and "
+        what = "this host is a virtual machine with nested virtualisation: VM exits are slower, "
         return Diagnosis(
-            name, "warn", f"{what}its own host's load is felt here", "a host of real hardware"
+            name, "warn", f"{what}and load on its host adds noise", "use a physical host"
         )
     return Diagnosis(
         name,
         "warn",
-        "this host is a virtual machine, and its CPU shows neither vmx nor svm",
-        "turn nested virtualisation on for it: CPU model `host`, kvm_intel or kvm_amd nested=1",
+        "this host is a virtual machine and its CPU has neither vmx nor svm",
+        "enable nested virtualisation on its host: CPU model `host`, kvm_intel or kvm_amd nested=1",
     )
 
 
 def cores(facts: HostFacts, needs: Sequence[Need]) -> Diagnosis:
-    """Judge whether the vCPUs of a guest have a core each; other guests pause meanwhile."""
+    """Diagnose whether each vCPU of a guest has a core. Only one guest runs at a time."""
     largest = max(needs, key=lambda need: need.topology.vcpus, default=None)
-    have = f"{facts.cores} of this host can be used"
+    have = f"{facts.cores} usable on this host"
     if largest is None:
         return ok("cores", have)
     vcpus = largest.topology.vcpus
     if vcpus <= facts.cores:
-        return ok("cores", f"{have}, a guest has {vcpus}")
+        return ok("cores", f"{have}, guests have {vcpus} vCPUs")
     return Diagnosis(
         "cores",
         "warn",
-        f"{have}, a guest has {vcpus} (experiment {largest.experiment}): overcommitted, "
-        f"work in parallel is at most {facts.cores} times as fast, `pin: auto` pins nothing",
-        f"a host with {vcpus} cores, or fewer `nodes` or `cpus_per_node`",
+        f"{have}, guests have {vcpus} vCPUs (experiment {largest.experiment}): overcommitted, "
+        f"parallel work speeds up at most {facts.cores} times, `pin: auto` pins nothing",
+        f"use a host with {vcpus} cores, or reduce `nodes` or `cpus_per_node`",
     )
 
 
 def memory(facts: HostFacts, asked: Sequence[Need]) -> Diagnosis:
-    """Judge whether the guests of every experiment fit at the same time."""
+    """Diagnose whether the guests of each experiment fit into memory at the same time."""
     needs = [need for need in asked if not need.topology.hugepages]
     free = f"{_gib(facts.available_bytes)} of {_gib(facts.memory_bytes)} available"
     if not needs:
@@ -126,7 +126,8 @@ def memory(facts: HostFacts, asked: Sequence[Need]) -> Diagnosis:
         "memory",
         "fail",
         f"{free}: {each}",
-        f"labctl down   # and end what else takes memory, or `memory_per_node: {smallest}MiB`",
+        "labctl down   # and stop other programs, or set "
+        f"`memory_per_node: {smallest}MiB` in lab.yaml",
     )
 
 
@@ -135,7 +136,7 @@ def _needed(need: Need) -> str:
 
 
 def hugepages(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, str]) -> Diagnosis:
-    """Judge hugepages; `failures` holds why a probe guest failed on each size that was tried."""
+    """Diagnose hugepages; `failures` maps each tested size to the error of its probe guest."""
     asking = [need for need in needs if need.topology.hugepages]
     short = [f"{need.experiment} {why}" for need in asking if (why := shortage(need, facts, ()))]
     if short:
@@ -147,15 +148,15 @@ def hugepages(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, st
     told = {size: why for size, why in failures.items() if why}
     if told:
         size, why = next(iter(told.items()))
-        return Diagnosis("hugepages", "warn", f"of {format_size(size)}: {why}", _more(size, 1024))
+        return Diagnosis("hugepages", "warn", f"size {format_size(size)}: {why}", _more(size, 1024))
     free = [f"{count} of {format_size(size)}" for size, count in facts.hugepages.items() if count]
     if free:
         return ok("hugepages", f"free: {', '.join(free)}")
-    return ok("hugepages", "none reserved; no guest of the lab asks for any")
+    return ok("hugepages", "none reserved; no guest of the lab needs them")
 
 
 def enough_hugepages(size_bytes: int, count: int) -> bool:
-    """Say whether so many free pages are worth a probe guest, which takes 16 MiB."""
+    """Return whether the free pages are enough for a probe guest, which needs 16 MiB."""
     return size_bytes * count >= 2 * _FEW_HUGEPAGES * 2**20
 
 
@@ -165,7 +166,7 @@ def _more(size_bytes: int, count: int) -> str:
 
 
 def numa(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, str]) -> Diagnosis:
-    """Judge host nodes by why memory of a probe guest could not be bound to each."""
+    """Diagnose host nodes; `failures` maps each to the error of a guest bound to it."""
     count = len(facts.nodes)
     nodes = f"{count} host node{'s' if count != 1 else ''}"
     told = {node: why for node, why in failures.items() if why}
@@ -175,43 +176,42 @@ def numa(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, str]) -
             "numa",
             "warn",
             f"{nodes}; guest memory cannot be bound to node {node}: {why}",
-            "outside of a container, or with its seccomp profile letting mbind through",
+            "run outside a container, or allow mbind in its seccomp profile",
         )
     if count <= 1:
-        return ok("numa", f"{nodes}: memory can be bound, and there is nothing to choose from")
-    what = f"{nodes}; memory of a probe guest was bound to each"
+        return ok("numa", f"{nodes}: memory can be bound, but there is no other node")
+    what = f"{nodes}; memory can be bound to each"
     free = [need.experiment for need in needs if need.topology.host_nodes is None]
     if free:
-        what += f", and guests of {', '.join(free)} take theirs where it comes"
+        what += f", but the guests of {', '.join(free)} are not bound"
         return Diagnosis("numa", "warn", what, "host_nodes: auto   # under the guest in lab.yaml")
     return ok("numa", what)
 
 
 def governor(facts: HostFacts) -> Diagnosis:
-    """Judge the CPU frequency governors."""
     name = "cpu governor"
     if not facts.governors:
-        return ok(name, "the host shows none: frequencies are not its to choose")
+        return ok(name, "none: this host does not control CPU frequencies")
     names = ", ".join(sorted(facts.governors))
     if facts.governors == {"performance"}:
         return ok(name, names)
     mend = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-    return Diagnosis(name, "warn", f"{names}: clocks follow the load while it is measured", mend)
+    return Diagnosis(name, "warn", f"{names}: CPU frequency changes during measurements", mend)
 
 
 def load(busy_cores: float, steal_share: float) -> Diagnosis:
-    """Judge what else ran while nothing of ours did.
+    """Diagnose the host load, measured while labctl was idle.
 
-    `busy_cores` is CPU time a second, `steal_share` the part of all CPU time that
-    the host of this virtual machine gave to others.
+    `busy_cores` is CPU time per second; `steal_share` is the share of all CPU time
+    that the host of this virtual machine gave to others.
     """
-    told = f"{busy_cores:.1f} cores busy with other work"
+    told = f"{busy_cores:.1f} cores used by other processes"
     if steal_share > _STEAL_SHARE:
-        what = f"{told}, {100 * steal_share:.0f} % of the time stolen by this machine's own host"
-        return Diagnosis("load", "warn", what, "measure when its host has less to do")
+        what = f"{told}, {100 * steal_share:.0f} % of CPU time stolen by this machine's host"
+        return Diagnosis("load", "warn", what, "measure when its host is less busy")
     if busy_cores > _IDLE_CORES:
-        mend = "ps -eo pid,pcpu,args --sort=-pcpu | head   # and end it, or wait"
-        return Diagnosis("load", "warn", f"{told}: it will be in the figures", mend)
+        mend = "ps -eo pid,pcpu,args --sort=-pcpu | head   # then stop them, or wait"
+        return Diagnosis("load", "warn", f"{told}: adds noise to measurements", mend)
     return ok("load", told)
 
 

@@ -1,4 +1,4 @@
-"""What the doctor tries: programs, compilers, folders, and a second of watching the load."""
+"""Tests of the doctor: programs, compilers, folders and host load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SYSTEM_PATH = os.pathsep.join(("/bin", "/usr/bin", "/sbin", "/usr/sbin"))
 
 
 def version(program: str) -> str:
-    """Return the first line of `--version`, empty if the program does not run."""
+    """Return the first line of `PROGRAM --version`, empty if it does not run."""
     try:
         done = proc.run([program, "--version"], timeout_seconds=_SECONDS)
     except (HostError, CommandError):
@@ -32,14 +32,14 @@ def missing(programs: Iterable[str]) -> list[str]:
 
 
 def _which(program: str) -> str | None:
-    # busybox is looked for in the system's folders too, as the initramfs does.
+    # busybox may be in a system folder outside PATH; the initramfs also looks there.
     return shutil.which(program) or (
         shutil.which(program, path=_SYSTEM_PATH) if program == "busybox" else None
     )
 
 
 def compiling(source: str, *options: str, compiler: str = "gcc") -> str:
-    """Return a compiler's first complaint about a program, empty if it compiles."""
+    """Return the compiler's first error for a program, empty if it compiles."""
     with tempfile.TemporaryDirectory(prefix="labctl-") as folder:
         argv = [compiler, *options, "-x", "c", "-", "-o", f"{folder}/program"]
         try:
@@ -50,22 +50,22 @@ def compiling(source: str, *options: str, compiler: str = "gcc") -> str:
             return error.what
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     told = [line for line in lines if "error:" in line or "cannot find" in line] or lines
-    return (told[0] if told else f"{compiler} said nothing") if done.status else ""
+    return (told[0] if told else f"{compiler} failed without a message") if done.status else ""
 
 
 def uses_ccache() -> bool:
-    """Say whether `gcc` on PATH is ccache under another name."""
+    """Return whether `gcc` on PATH is a link to ccache."""
     found = shutil.which("gcc")
     return found is not None and Path(found).resolve().name == "ccache"
 
 
 def nearest(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
+    """Return the folder, or its nearest parent that exists."""
     return next((one for one in (folder, *folder.parents) if one.is_dir()), Path("/"))
 
 
 def writing(folder: Path) -> str:
-    """Return why a MiB cannot be written to a folder's disk, empty if it can; leaves nothing."""
+    """Return the error on writing 1 MiB to the folder's disk, empty if it works."""
     try:
         with tempfile.TemporaryFile(dir=nearest(folder)) as file:
             file.write(b"\xa5" * _WRITTEN_BYTES)
@@ -77,13 +77,13 @@ def writing(folder: Path) -> str:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the space that this user has on a folder's disk."""
+    """Return the bytes available to this user on the folder's disk."""
     info = os.statvfs(nearest(folder))
     return info.f_bavail * info.f_frsize
 
 
 def watch_load(seconds: float) -> tuple[float, float]:
-    """Watch the host; return how many cores were busy, and the share of time stolen."""
+    """Return the number of busy cores and the share of stolen CPU time during `seconds`."""
     before, began = host.load(), time.monotonic()
     time.sleep(seconds)
     after, passed = host.load(), time.monotonic() - began

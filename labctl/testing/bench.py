@@ -1,4 +1,4 @@
-"""The session's side of the plugin: images, room for guests, and guests booted ahead."""
+"""Images, reservations and guests of one pytest process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from labctl.testing.leases import Lease, Leases, Quiet, Room, locked
 _BOOT_SECONDS = 180.0
 _WAIT_SECONDS = 1800.0
 _MEMORY_SHARE = 0.75
-# vCPUs that wait cost little; so many can be busy on a core and keep their deadlines.
+# Idle vCPUs cost little; with this many busy vCPUs per core, guests still meet their deadlines.
 _VCPUS_PER_CORE = 8
 _LONGEST_NAME = 80
 
 
 @dataclass(slots=True)
 class Stay:
-    """A guest of a test and what becomes of it: `failed` is set where a test on it failed."""
+    """A guest of a test; `failed` is set when a test that uses it fails."""
 
     guest: LabGuest
     lab: Lab
@@ -40,7 +40,7 @@ class Stay:
     _began: bool = False
 
     def start(self) -> None:
-        """Start its QEMU, and do not wait for it."""
+        """Start QEMU without waiting for the boot."""
         if self.fleet is None:
             self.guest.__enter__()
         else:
@@ -48,10 +48,10 @@ class Stay:
         self._began = True
 
     def wait_ready(self) -> None:
-        """Wait until it is up with its tunables set.
+        """Wait until the guest is ready, then set its tunables.
 
         Raises:
-            GuestError: it does not come up, or refuses a tunable.
+            GuestError: the guest does not boot, or a tunable cannot be set.
         """
         with self.guest.quiet.working():
             self.guest.wait_ready(_BOOT_SECONDS)
@@ -61,11 +61,11 @@ class Stay:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it stays up when the test is over, as a guest of `labctl up`."""
+        """Whether the guest keeps running after the test, like a guest of `labctl up`."""
         return self.fleet is not None and self.failed and self.fleet.running(self.guest.name)
 
     def end(self) -> None:
-        """End it, unless it is kept for somebody to look at. Safe to call twice."""
+        """Stop the guest, unless it is kept. Safe to call twice."""
         if self._began:
             self._began = False
             if self.fleet is None:
@@ -81,10 +81,10 @@ class Stay:
 
 @dataclass(slots=True)
 class Bench:
-    """What the tests of one pytest process share.
+    """State shared by the tests of one pytest process.
 
-    With `keep`, guests of failed tests stay up. `memory_bytes` is what the guests
-    of all processes together may have, three quarters of the host's by default.
+    `keep` keeps the guests of failed tests running. `memory_bytes` limits the guests of
+    all processes together, by default to three quarters of the host's memory.
     """
 
     lab: Lab
@@ -105,7 +105,7 @@ class Bench:
         )
 
     def prepare(self, kernels: Iterable[str], progress: Callable[[BuildProgress], None]) -> None:
-        """Build what is missing, once for all processes; what fails is told by `boot`."""
+        """Build missing kernels, once for all processes; `boot` raises build errors."""
         with locked(self.lab.state / "leases" / "prepare.lock"):
             for kernel in dict.fromkeys(kernels):
                 if kernel not in self._prepared:
@@ -116,10 +116,10 @@ class Bench:
 
     @contextlib.contextmanager
     def room(self, room: Room) -> Iterator[None]:
-        """Hold room for guests; waits for it.
+        """Wait for a reservation and hold it for the block.
 
         Raises:
-            HostError: there is never that much, or others do not give it back.
+            HostError: it exceeds the limit, or other processes do not release theirs.
         """
         lease = self.leases.take(room, deadline_seconds=_WAIT_SECONDS)
         try:
@@ -128,10 +128,10 @@ class Bench:
             lease.close()
 
     def boot(self, case: Case, name: str, folder: Path) -> Stay:
-        """Return a guest of its own that boots; the room for it must be held.
+        """Start a new guest and return it; the caller must hold a reservation for it.
 
         Raises:
-            LabError: its kernel could not be built, or QEMU cannot be started.
+            LabError: the kernel build failed, or QEMU cannot be started.
         """
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
@@ -142,25 +142,25 @@ class Bench:
         return self._start(case, name, folder)
 
     def boot_ahead(self, case: Case, name: str, folder: Path) -> None:
-        """Boot what the next test will ask for, if there is room beside this one's guests."""
+        """Start the guest of the next test, if there is memory for it now."""
         lease = self.leases.take_now(Room.of(case.topology)) if self._ahead is None else None
         if lease is None:
             return
         try:
             self._ahead = self._start(case, name, folder)
             self._ahead.lease = lease
-        except LabError:  # the next test will tell it
+        except LabError:  # the next test will report it
             lease.close()
 
     def close(self) -> None:
-        """End the guest that nobody asked for."""
+        """Stop the guest started ahead."""
         if self._ahead is not None:
             self._ahead.end()
             self._ahead = None
 
     @staticmethod
     def _give_back(ahead: Stay) -> None:
-        """From now on it is in the room of the test that takes it."""
+        """Release the own reservation of a guest started ahead: its test holds one too."""
         if ahead.lease is not None:
             ahead.lease.close()
             ahead.lease = None
@@ -173,7 +173,7 @@ class Bench:
         fleet = Fleet(self.lab.state / "guests") if self.keep else None
         if fleet is not None:
             folder = fleet.spec_folder(slug(name))
-            if slug(name) in fleet.names():  # the same test, kept from an earlier time
+            if slug(name) in fleet.names():  # kept by an earlier session
                 fleet.down(slug(name))
         spec = prepared.spec(
             case.kernel,
@@ -189,7 +189,7 @@ class Bench:
 
 
 def slug(text: str) -> str:
-    """Return a name as a guest can have it: `test_x[stock-thp=never]` is test_x-stock-thp.never."""
+    """Return a valid guest name: `test_x[stock-thp=never]` becomes test_x-stock-thp.never."""
     words = re.sub(r"[^A-Za-z0-9_.]+", "-", text.replace("=", ".")).strip("-.")
     if len(words) <= _LONGEST_NAME:
         return words

@@ -1,4 +1,4 @@
-"""From markers to cases: which kernels, on what topology, with which tunables. Pure."""
+"""Expand the markers of a test into cases of kernel, topology and tunables. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Setting = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a test runs on: one kernel, one topology, tunables with a value each."""
+    """One kernel, one topology and tunable values that a test runs with."""
 
     id: str
     kernel: str
@@ -32,32 +32,32 @@ class Case:
     tunables: tuple[tuple[str, Scalar], ...] = ()
 
     def files(self, lab: Lab) -> dict[str, Scalar]:
-        """Return the tunables that are files in the guest."""
+        """Return the values of tunables that are files in the guest."""
         return {name: value for name, value in self.tunables if lab.tunables[name].file}
 
     def command_line(self, lab: Lab) -> str:
-        """Return the tunables that are parameters of the kernel's command line."""
+        """Return the kernel command line of the tunables that are kernel parameters."""
         parameters = ((lab.tunables[name].parameter, value) for name, value in self.tunables)
         return command_line((name, value) for name, value in parameters if name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the markers of a test say; a list of values stands for one case each."""
+    """The markers of a test; a list stands for one case per value."""
 
     kernels: Sequence[str] = ()
-    guest: str | None = None  # of lab.yaml, which `topology` changes
+    guest: str | None = None  # a guest of lab.yaml; `topology` overrides its keys
     topology: Setting = field(default_factory=dict)
     tunables: Setting = field(default_factory=dict)
 
 
 def cases(lab: Lab, asked: Asked) -> list[Case]:
-    """Return the cases of a test: every combination; all kernels of the lab if none is named.
+    """Return all combinations of kernels (default: all of the lab), topologies and tunables.
 
-    A tunable that a kernel does not have is left out there, as in an experiment.
+    As in an experiment, a tunable is omitted for kernels that do not have it.
 
     Raises:
-        UserError: a name is not in the lab, or a topology makes no sense.
+        UserError: unknown name or invalid topology.
     """
     kernels = [known("kernel", name, lab.kernels) for name in asked.kernels or lab.kernels]
     base = lab.guests[known("guest", asked.guest or lab.defaults.guest, lab.guests)]
@@ -87,12 +87,12 @@ def _case(
 
 
 def _is_list(name: str, value: object) -> bool:
-    # Distances may be a matrix, which is one value.
+    # A list of distances is one value: a matrix.
     return isinstance(value, list | tuple) and name != "distances"
 
 
 def _points(values: Setting) -> Iterable[dict[str, Any]]:
-    """Yield every combination of what is given as a list."""
+    """Yield every combination of the listed values."""
     lists = [value if _is_list(name, value) else [value] for name, value in values.items()]
     for point in itertools.product(*lists):
         yield dict(zip(values, point, strict=True))
@@ -112,22 +112,22 @@ def _topology(base: Topology, shape: Setting, arch: ArchName) -> Topology:
             f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
             for e in error.errors()
         )
-        hint = f"it takes {', '.join(Topology.model_fields)}, as a guest in lab.yaml"
-        raise UserError(f"the topology makes no sense: {said}", hint=hint) from error
+        hint = f"keys: {', '.join(Topology.model_fields)}, as for a guest in lab.yaml"
+        raise UserError(f"invalid topology: {said}", hint=hint) from error
     matrix = topology.distances.matrix
     if matrix is not None and {len(matrix), *map(len, matrix)} != {topology.nodes}:
-        raise UserError(f"the distances must be {topology.nodes} rows of {topology.nodes}")
+        raise UserError(f"distances: expected {topology.nodes} rows of {topology.nodes} numbers")
     for mistake in mistakes(topology, [arch], "auto"):
-        where = f"the topology: {dotted(mistake.path)}"
+        where = f"topology: {dotted(mistake.path)}"
         raise UserError(mistake.what, where=where, hint=mistake.hint)
     return topology
 
 
 def known(what: str, name: str, names: Iterable[str]) -> str:
-    """Return the name if the lab has it.
+    """Return `name` if it is one of `names`.
 
     Raises:
-        UserError: it has not; names the nearest.
+        UserError: the name is unknown; the hint suggests the closest one.
     """
     found = list(names)
     if name not in found:
@@ -138,10 +138,10 @@ def known(what: str, name: str, names: Iterable[str]) -> str:
 
 
 def as_scalar(name: str, value: object) -> Scalar:
-    """Return a tunable's or parameter's value as lab.yaml would have it: "64Ki" is a number.
+    """Return a tunable's or parameter's value as in lab.yaml: "64Ki" is a number.
 
     Raises:
-        UserError: it is neither a number nor text, or looks like a size and is none.
+        UserError: the value is neither a number nor text, or is an invalid size.
     """
     if isinstance(value, str):
         try:
@@ -150,4 +150,4 @@ def as_scalar(name: str, value: object) -> Scalar:
             raise UserError(f"{name}: {error}", hint=error.hint) from error
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    raise UserError(f"{name}: {value!r} is neither a number nor text")
+    raise UserError(f"{name}: expected a number or text, got {value!r}")

@@ -1,4 +1,4 @@
-"""What a failed test tells of its guests: splats, the end of the console, how to get in."""
+"""Report sections of a failed test: splats, console tail, how to inspect the guest."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from labctl.testing.bench import Stay
 from labctl.transports.console import Complaint
 
-Section = tuple[str, str]  # its title and its text, as pytest reports have them
+Section = tuple[str, str]  # title and text, as in pytest reports
 
 TAIL_LINES = 40
 _SPLAT_LINES = 40
 _MOST_SPLATS = 5
-# What ends a trace: the kernel's own mark, or the next thing it says of itself.
+# Ends of a trace: the kernel's own marker, or the next kernel message.
 _END = re.compile(r"---\[ end |Kernel Offset:|Rebooting in")
 _NEAR_LINES = 3
 
 
 def sections(stay: Stay, lab: Path, first_line: int = 0) -> list[Section]:
-    """Return what is worth knowing of a guest of a failed test.
+    """Return the report sections for a guest of a failed test.
 
-    `first_line` is how many lines its console had when the test began.
+    `first_line` is the number of console lines at the start of the test.
     """
     guest = stay.guest
     guest.console.poll()
@@ -34,16 +34,20 @@ def sections(stay: Stay, lab: Path, first_line: int = 0) -> list[Section]:
     told = "\n\n".join("\n".join(lines[n] for n in splat) for splat in found)
     tail = "\n".join(lines[n] for n in others)
     return [
-        *([(f"what the kernel of {guest.name} complained of", told)] if told else []),
-        *([(f"the rest of the console of {guest.name}, its end", tail)] if tail else []),
-        (f"how to look at {guest.name}", _attach(stay, lab)),
+        *([(f"kernel warnings of {guest.name}", told)] if told else []),
+        *(
+            [(f"other console output of {guest.name}, last {TAIL_LINES} lines", tail)]
+            if tail
+            else []
+        ),
+        (f"how to inspect {guest.name}", _attach(stay, lab)),
     ]
 
 
 def splats(lines: Sequence[str], complaints: Sequence[Complaint]) -> list[range]:
-    """Return where each complaint and its trace are in `lines`, as indexes.
+    """Return the index range in `lines` of each complaint with its trace.
 
-    Complaints within the trace of another one are told with it.
+    Complaints inside the trace of another one have no range of their own.
     """
     found: list[range] = []
     starts = [complaint.line_number - 1 for complaint in complaints]
@@ -55,14 +59,14 @@ def splats(lines: Sequence[str], complaints: Sequence[Complaint]) -> list[range]
 
 
 def _end(lines: Sequence[str], first: int, following: int) -> int:
-    """Return where what is said at `first` is over; `following` is the next complaint's place."""
+    """Return the end index of the complaint at `first`; `following` is the next complaint."""
     limit = min(first + _SPLAT_LINES, len(lines))
     for number in range(first + 1, limit):
         if _END.search(lines[number]):
             return number + 1
     if any("call trace:" in line.lower() for line in lines[first:limit]):  # arm64: Call trace
         return limit
-    # Without a trace it is a line or two, and what follows is something else.
+    # Without a trace, a complaint has one or two lines.
     return min(first + 1 + _NEAR_LINES, following, limit)
 
 
@@ -72,12 +76,12 @@ def _attach(stay: Stay, lab: Path) -> str:
     lines = [f"console: {folder / 'console.log'}", f"QEMU:    {folder / 'command.txt'}"]
     if stay.is_kept:
         lines += [
-            "It is kept as it is:",
+            "The guest is still running:",
             f"  labctl exec {option} {name} dmesg",
             f"  labctl down {option} {name}",
         ]
     elif stay.fleet is not None:
-        lines.append("Nothing could be kept: its QEMU has ended.")
+        lines.append("The guest is gone: its QEMU has exited.")
     else:
-        lines.append("`pytest --lab-keep-failed` keeps it for `labctl exec`.")
+        lines.append("Run `pytest --lab-keep-failed` to keep the guest for `labctl exec`.")
     return "\n".join(lines)

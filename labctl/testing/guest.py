@@ -1,4 +1,4 @@
-"""A guest as tests use it: `run` has a deadline of its own, `output` asks for success."""
+"""A guest for tests: `run` has a default deadline, `output` asserts success."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TRIP_SECONDS = 30.0
 
 
 class LabGuest(Guest):
-    """A guest of a test, on which `case` says what it is."""
+    """A guest of a test; `case` has its kernel, topology and tunables."""
 
     def __init__(self, spec: GuestSpec, case: Case, quiet: Quiet) -> None:
         super().__init__(spec)
@@ -28,11 +28,11 @@ class LabGuest(Guest):
 
     @property
     def is_well(self) -> bool:
-        """Whether it still takes commands, as far as is known; a splat does not hinder it."""
+        """Whether the guest accepts commands, as far as known; true also after a splat."""
         return not self._is_lost and self.state not in (State.BOOTING, State.HUNG, State.GONE)
 
     def check(self) -> None:
-        """Raise if the guest is not well, as `Guest.check` does."""
+        """Raise if the guest failed, like `Guest.check`."""
         try:
             super().check()
         except (GuestPanic, GuestLost):
@@ -47,36 +47,36 @@ class LabGuest(Guest):
         stdin: Stdin = b"",
         output: Output | None = None,
     ) -> Outcome:
-        """Run a command, as `Guest.run` does."""
+        """Run a command, like `Guest.run`; wait while a process measures."""
         with self.quiet.working():
             return super().run(argv, timeout_seconds=timeout_seconds, stdin=stdin, output=output)
 
     def output(self, argv: Sequence[str] | str, *, timeout_seconds: float = _RUN_SECONDS) -> str:
-        """Return what a command prints to its standard output.
+        """Return the standard output of a command.
 
         Raises:
-            AssertionError: it did not end with status 0.
-            GuestError: as `run`.
+            AssertionError: its exit status is not 0.
+            GuestError: as for `run`.
         """
         outcome = self.run(argv, timeout_seconds=timeout_seconds)
         if outcome.status != 0:
             said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()
             raise AssertionError(
-                f"{self.name}: `{outcome.command}` ended with status {outcome.status}: {said}"
+                f"{self.name}: `{outcome.command}` exited with status {outcome.status}: {said}"
             )
         return outcome.text
 
     def settle(self) -> None:
-        """Make a round trip, so that what the kernel has to complain of is on the console.
+        """Run `true`, so that pending kernel messages reach the console.
 
         Raises:
-            GuestError: it complained, or is not well any more.
+            GuestError: the kernel reported a problem, or the guest failed.
         """
         if self.is_well:
             self.run("true", timeout_seconds=_TRIP_SECONDS)
 
     def look(self) -> GuestError | None:
-        """Return what is wrong on the console and was not told yet, None if nothing is."""
+        """Return the next unreported error of the console, None if there is none."""
         if self.is_well:
             try:
                 self.check()

@@ -1,7 +1,7 @@
-"""Room for guests, shared by all pytest processes of a lab; and quiet while one measures.
+"""Memory and vCPU reservations shared by all pytest processes of a lab.
 
-A lease is a file that its owner holds by flock(2): the kernel gives it back
-however the owner ends.
+A lease is a file that its owner locks with flock(2): the kernel releases it when the
+owner ends. `Quiet` keeps guests idle while one process measures.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from labctl.errors import HostError
 from labctl.lab_topology import Topology
 from labctl.units import GIB, MIB
 
-# QEMU beside the guest's memory, translated code above all.
+# QEMU's own memory, mostly translated code.
 _QEMU_BYTES = 192 * MIB
 _POLL_SECONDS = 0.2
 _SUFFIX = ".lease"
-# As long as a kernel may build, or an experiment may take.
+# Long enough for a kernel build or an experiment.
 _LOCK_SECONDS = 4 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What guests need of a host, or what there is of it."""
+    """Memory and vCPUs that guests need or a host provides."""
 
     memory_bytes: int = 0
     vcpus: int = 0
 
     @classmethod
     def of(cls, topology: Topology) -> Room:
-        """Return what one guest of this shape needs."""
+        """Return the needs of one guest with this topology."""
         vcpus = topology.nodes * topology.cpus_per_node
         return cls(topology.memory_bytes + _QEMU_BYTES, vcpus)
 
@@ -46,12 +46,12 @@ class Room:
         return Room(self.memory_bytes + other.memory_bytes, self.vcpus + other.vcpus)
 
     def __or__(self, other: Room) -> Room:
-        """Return what is enough for either."""
+        """Return the larger of the two, for memory and vCPUs separately."""
         memory_bytes = max(self.memory_bytes, other.memory_bytes)
         return Room(memory_bytes, max(self.vcpus, other.vcpus))
 
     def fits(self, other: Room) -> bool:
-        """Say whether there is place for it in another one."""
+        """Return whether this fits into `other`."""
         return self.memory_bytes <= other.memory_bytes and self.vcpus <= other.vcpus
 
     def __str__(self) -> str:
@@ -60,22 +60,22 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Room that is held; `close` gives it back, as the end of the process does."""
+    """A reservation; `close` or the end of the process releases it."""
 
     path: Path
     descriptor: int
 
     def close(self) -> None:
-        """Give it back; call it once."""
+        """Release the reservation; call once."""
         self.path.unlink(missing_ok=True)
         os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class Leases:
-    """The leases in a folder; together they never exceed `limit`.
+    """The leases in a folder; their sum never exceeds `limit`.
 
-    `available_bytes` tells what memory the host really has left.
+    `available_bytes` returns the memory available on the host.
     """
 
     folder: Path
@@ -83,15 +83,15 @@ class Leases:
     available_bytes: Callable[[], int]
 
     def take(self, room: Room, *, deadline_seconds: float) -> Lease:
-        """Wait for room. Whoever holds some already may wait for another who waits for it.
+        """Wait for a lease. Can deadlock if the process already holds one.
 
         Raises:
-            HostError: there is never that much, or not before the deadline.
+            HostError: `room` exceeds the limit, or is not free before the deadline.
         """
         if not room.fits(self.limit):
             raise HostError(
-                f"the guests need {room}, and the tests of this lab may have {self.limit}",
-                hint="give the nodes less memory, or the tests more: --lab-memory 12GiB",
+                f"guests need {room}, but the limit for tests of this lab is {self.limit}",
+                hint="reduce the memory of the nodes, or raise the limit: --lab-memory 12GiB",
             )
         deadline = time.monotonic() + deadline_seconds
         while (lease := self.take_now(room)) is None:
@@ -99,15 +99,15 @@ class Leases:
                 with locked(self.folder / "ledger.lock"):
                     held = self.held()
                 raise HostError(
-                    f"no room for guests of {room} within {deadline_seconds:g} s: others hold "
-                    f"{held}, {self.available_bytes() / GIB:.1f} GiB are free",
-                    hint="end other guests (`labctl down`), or take fewer processes (-n)",
+                    f"timeout after {deadline_seconds:g} s while waiting for {room}: other tests "
+                    f"reserve {held}, {self.available_bytes() / GIB:.1f} GiB are free",
+                    hint="stop other guests (`labctl down`), or use fewer processes (-n)",
                 )
             time.sleep(_POLL_SECONDS)
         return lease
 
     def take_now(self, room: Room) -> Lease | None:
-        """Return a lease if there is room at this moment."""
+        """Return a lease if there is room now, else None."""
         with locked(self.folder / "ledger.lock"):
             if not (self.held() + room).fits(self.limit):
                 return None
@@ -115,15 +115,16 @@ class Leases:
                 return None
             path = self.folder / f"{uuid.uuid4().hex}{_SUFFIX}"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            flock.take(descriptor, timeout_seconds=_POLL_SECONDS)  # it is new
+            flock.take(descriptor, timeout_seconds=_POLL_SECONDS)  # a new file: nobody else has it
             content = {"memory_bytes": room.memory_bytes, "vcpus": room.vcpus, "pid": os.getpid()}
             os.write(descriptor, json.dumps(content).encode())
             return Lease(path, descriptor)
 
     def held(self) -> Room:
-        """Return what is held by all processes together; what dead ones held is cleared away.
+        """Return the sum of all leases; delete those of dead processes.
 
-        Under the ledger's lock: a lease that is being made would be taken for a dead one's.
+        The caller must hold the ledger's lock: a lease that is being created has no lock
+        yet and would be deleted.
         """
         total = Room()
         for path in self.folder.glob(f"*{_SUFFIX}"):
@@ -150,36 +151,38 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a file's lock for the length of the block.
 
     Raises:
-        HostError: others did not give it back.
+        HostError: another process does not release it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if not flock.take(descriptor, shared=shared, timeout_seconds=_LOCK_SECONDS):
-            raise HostError(f"another process has held it for {_LOCK_SECONDS:g} s", where=str(path))
+            raise HostError(f"locked by another process for {_LOCK_SECONDS:g} s", where=str(path))
         yield
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # also where a forked child has it open
+        fcntl.flock(
+            descriptor, fcntl.LOCK_UN
+        )  # close alone does not release it while a forked child has it open
         os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """Guests of tests work, or one process measures: never both at the same time."""
+    """Either guests of tests work, or one process measures, never both."""
 
     folder: Path
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Work in a guest; waits while a process measures."""
+        """Use a guest in the block; wait while a process measures."""
         with contextlib.ExitStack() as stack:
-            with locked(self._door, shared=True):  # whoever wants to measure stands in it
+            with locked(self._door, shared=True):  # a process that waits to measure holds it
                 stack.enter_context(locked(self._hall, shared=True))
             yield
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
-        """Measure; waits until nobody works, and lets nobody begin meanwhile."""
+        """Measure in the block; wait for all guests to be idle and keep them idle."""
         with locked(self._door), locked(self._hall):
             yield
 

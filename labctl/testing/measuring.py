@@ -1,4 +1,4 @@
-"""The fixture `measure`: a workload's figures in a guest, and experiments of the lab."""
+"""The fixture `measure`: measure workloads in a guest, and experiments of the lab."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from labctl.units import Scalar
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One repetition of a workload: the metric's value (times in seconds), and all it printed.
+    """One repetition of a workload: the metric (times in seconds) and its parsed output.
 
-    `counters` are how often the kernel's series was entered meanwhile: `handovers`
-    and `pages_handed`, where it counts them.
+    `counters` are the increases of the series' counters `handovers` and `pages_handed`,
+    if it has them.
     """
 
     value: float
@@ -41,9 +41,9 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Compared:
-    """An experiment that was measured; `result["mine"]` is a kernel's comparison.
+    """A measured experiment; `result["mine"]` is the comparison of the kernel `mine`.
 
-    As text it is the sentences of the report: for the message of an assertion.
+    Its text is the summary of the report, for assertion messages.
     """
 
     run: RunFolder
@@ -53,10 +53,10 @@ class Compared:
         return self.cell(kernel)
 
     def cell(self, kernel: str, **setting: Scalar) -> Comparison:
-        """Return the comparison of a kernel, at a setting of the experiment's matrix.
+        """Return the comparison of a kernel with a setting of the experiment's matrix.
 
         Raises:
-            UserError: there is none, or the setting does not tell which of several.
+            UserError: no cell or more than one cell matches.
         """
         names = known("compared kernel", kernel, {c.kernel: None for c in self.result.cells})
         found = [
@@ -67,7 +67,7 @@ class Compared:
         if len(found) != 1:
             settings = ", ".join(str(dict(c.setting)) for c in self.result.cells)
             raise UserError(
-                f"{len(found)} cells of {kernel} have {setting}", hint=f"there are: {settings}"
+                f"{len(found)} cells of {kernel} match {setting}", hint=f"settings: {settings}"
             )
         return found[0]
 
@@ -79,12 +79,12 @@ class Compared:
             *failures(content.failures),
             *content.warnings,
         ]
-        return "\n".join([*lines, f"`labctl report {self.run.id}` tells all of it"])
+        return "\n".join([*lines, f"for details, run `labctl report {self.run.id}`"])
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Measures: `measure("free")` in this test's guest, `measure.compare("smoke")` anew."""
+    """Measure `measure("free")` in this test's guest, `measure.compare("smoke")` in new ones."""
 
     bench: Bench = field(repr=False)
     guest: LabGuest | None
@@ -94,14 +94,14 @@ class Measure:
     )
 
     def __call__(self, workload: str, **parameters: Scalar) -> Measured:
-        """Run a workload of lab.yaml once in the guest; `parameters` replace its own.
+        """Run a workload of lab.yaml once in the guest; `parameters` override its parameters.
 
         Raises:
-            UserError: there is no such workload, or the test has no guest.
-            GuestError: the guest fails, or the workload does.
+            UserError: the workload is unknown, or the test has no guest.
+            GuestError: the guest or the workload fails.
         """
         if self.guest is None:
-            raise UserError("the test has no guest to measure in", hint="ask for `guest` too")
+            raise UserError("the test has no guest", hint="add the fixture `guest`")
         lab = self.bench.lab
         found = lab.workloads[known("workload", workload, lab.workloads)]
         values = {name: as_scalar(name, value) for name, value in parameters.items()}
@@ -114,14 +114,14 @@ class Measure:
         return Measured(value, measurements, counted)
 
     def compare(self, experiment: str, *, seed: int | None = None) -> Compared:
-        """Measure an experiment of lab.yaml, in fresh guests and with the lab's statistics.
+        """Measure an experiment of lab.yaml in new guests, with the lab's statistics.
 
-        No other test of this lab works in a guest meanwhile. The run is kept, as one
-        of `labctl run` is.
+        Other tests of this lab wait until it finishes. The run is stored like a run of
+        `labctl run`.
 
         Raises:
-            UserError: there is no such experiment.
-            HostError: there is no room for its guests.
+            UserError: the experiment is unknown.
+            HostError: there is not enough memory for its guests.
         """
         lab = self.bench.lab
         known("experiment", experiment, lab.experiments)

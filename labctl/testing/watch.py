@@ -1,4 +1,4 @@
-"""Watches the guests while tests run: what a kernel complains of fails the test that ran then."""
+"""Fail a test if a kernel reports a problem while the test runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from labctl.testing.cases import Case
 from labctl.testing.failure import sections
 from labctl.testing.guest import LabGuest
 
-# Where no line of a test is.
+# Folders without test code.
 _OURS = (str(Path(labctl.__file__).parent), str(Path(contextlib.__file__).parent))
-# For each guest that the test had: the length of its console in lines when the test began.
+# For each guest of the test: number of console lines at the start of the test.
 _HAD = pytest.StashKey[dict[str, tuple[Stay, int]]]()
 
 
 class Watch:
-    """The hooks of a pytest process that has guests, registered with the first of them."""
+    """Hooks of a pytest process with guests, registered with the first guest."""
 
     def __init__(self, bench: Bench, case_of: Callable[[pytest.Item], Case | None]) -> None:
         self.bench = bench
@@ -36,7 +36,7 @@ class Watch:
     def lend(
         self, case: Case, name: str, folders: pytest.TempPathFactory
     ) -> Generator[LabGuest, None, None]:
-        """Boot a guest for a fixture, and end it; what it complains of then is a failure."""
+        """Boot a guest for a fixture and stop it afterwards; kernel warnings are failures."""
         self._folders = folders
         with self.plainly():
             stay = self.bench.boot(case, name, folders.mktemp(slug(name)))
@@ -54,7 +54,7 @@ class Watch:
 
     @contextlib.contextmanager
     def plainly(self) -> Iterator[None]:
-        """Tell an error of the lab without the traceback of the plugin."""
+        """Report a LabError without the plugin's traceback."""
         try:
             yield
         except LabError as error:
@@ -62,12 +62,12 @@ class Watch:
 
     @staticmethod
     def name_of(item: pytest.Item) -> str:
-        """Return what the guest of a test is called."""
+        """Return the name of a test's guest, before `slug`."""
         owner = getattr(item, "cls", None)
         return "-".join([item.path.stem, *([owner.__name__] if owner else []), item.name])
 
     def _note(self, stay: Stay, lines: int) -> None:
-        """Note that the test of this moment has a guest."""
+        """Record that the running test uses a guest, whose console had `lines` lines."""
         if self._item is not None:
             self._item.stash.setdefault(_HAD, {})[stay.guest.name] = (stay, lines)
 
@@ -82,7 +82,7 @@ class Watch:
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
-        """Note which test runs, and which is the next."""
+        """Record the running and the next test."""
         self._item, self._next = item, nextitem
         try:
             return (yield)
@@ -91,7 +91,7 @@ class Watch:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Fail a test that passed if the kernel complained meanwhile."""
+        """Fail a passed test if the kernel reported a problem during the test."""
         had = self._of(item)
         for stay in had:
             if not stay.guest.is_well:
@@ -105,7 +105,7 @@ class Watch:
         return result
 
     def _of(self, item: pytest.Item) -> list[Stay]:
-        """Return the guests that a test has; those that it shares are noted for it."""
+        """Return the guests of a test; record the shared ones."""
         values = getattr(item, "funcargs", {}).values()
         had = [stay for stay in self._lent if any(value is stay.guest for value in values)]
         known = item.stash.get(_HAD, {})
@@ -116,7 +116,7 @@ class Watch:
         return had
 
     def _boot_ahead(self, item: pytest.Item) -> None:
-        """Boot the next test's guest beside this test, unless this one measures."""
+        """Start the next test's guest during this test, unless this one measures."""
         following = self._next
         if following is None or self._folders is None or following.path != item.path:
             return
@@ -132,7 +132,7 @@ class Watch:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Fail a test after which a guest that others share complains."""
+        """Fail a test if its shared guest reports a problem during teardown."""
         result = yield
         for stay in self._lent:
             if stay.guest.name in item.stash.get(_HAD, {}):
@@ -143,7 +143,7 @@ class Watch:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Add what is known of the guests to the report of a failed test."""
+        """Add the guests' sections to the report of a failed test."""
         had = item.stash.get(_HAD, {})
         if had and call.excinfo is not None and isinstance(call.excinfo.value, LabError):
             _shorten(call.excinfo.value)
@@ -155,12 +155,12 @@ class Watch:
         return report
 
     def pytest_sessionfinish(self) -> None:
-        """End the guest that was booted ahead."""
+        """Stop the guest started ahead."""
         self.bench.close()
 
 
 def _shorten(error: LabError) -> None:
-    """End the traceback at the last line of the test's own, and tell the console once."""
+    """Cut the traceback after the last line of test code; drop the duplicate console tail."""
     last: types.TracebackType | None = None
     step = error.__traceback__
     while step is not None:
@@ -171,4 +171,4 @@ def _shorten(error: LabError) -> None:
         last.tb_next = None
     error.__cause__, error.__suppress_context__ = None, True
     if hasattr(error, "console_tail"):
-        error.console_tail = ()  # it has a section of its own
+        error.console_tail = ()  # it has its own section

@@ -103,9 +103,11 @@ def test_what_a_kernel_complains_of_fails_its_test_and_the_guest_can_be_kept(
     assert outcomes["test_wrong"] == "FAILED"
     assert outcomes["test_shared_lost"] == outcomes["test_shared_after"] == "FAILED"
     for name in ("test_at_teardown", "test_shared_at_teardown"):
-        told = said.partition(f"ERROR at teardown of {name}[stock]")[2].partition("complained of")
+        told = said.partition(f"ERROR at teardown of {name}[stock]")[2].partition(
+            "kernel warnings of"
+        )
         assert "WARNING: CPU: 0 PID: 1" in told[0]
-        assert "WARNING: CPU: 0 PID: 1" in told[2].partition("how to look at")[0]
+        assert "WARNING: CPU: 0 PID: 1" in told[2].partition("how to inspect")[0]
     assert "test_failing-stock was lost in an earlier test" in said
     assert said.count("sysrq: Trigger a crash") == 1  # where the test that did it is told
     assert "labctl/guests/guest.py" not in said  # the traceback ends in the test
@@ -149,6 +151,6 @@ def test_kernels_are_compared_by_the_labs_statistics(small_lab, inner, labctl):
     assert told.startswith("undecided, parallel-free against stock: ratio")
     assert "A/A control: stock against itself" in said
     # Under CI=1, pytest tells it once more in whole, in its short summary.
-    (run,) = set(re.findall(r"`labctl report (\S+)` tells all of it", said))
+    (run,) = set(re.findall(r"for details, run `labctl report (\S+)`", said))
     document = labctl.json("report", run, "--json", check=False)
     assert document["experiments"][0]["name"] == "tiny"

@@ -109,7 +109,7 @@ def test_a_patch_that_oopses_fails_them_with_the_oops(project, python, long):
     assert done.returncode == 1
     assert "[stock-thp=never] PASSED" in done.stdout
     assert "[mine-thp=never] FAILED" in done.stdout
-    told = done.stdout.partition("complained of")[2]
+    told = done.stdout.partition("kernel warnings of")[2]
     assert "BUG: kernel NULL pointer dereference" in told
     assert re.search(r"RIP: 0010:(?:do_exit|exit_mm)", told)
     assert "Traceback" not in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""What holds for every unit test."""
+"""Fixtures of all unit tests."""
 
 import random
 
@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def drawn_seeds(monkeypatch):
-    """Draw the seeds of runs from a fixed row: by another one a sound analysis may err."""
+    """Use fixed seeds for runs: with random seeds, a correct analysis is sometimes wrong."""
     monkeypatch.setattr("secrets.randbelow", random.Random(20170315).randrange)

@@ -271,7 +271,7 @@ statistics:
 TWELVE_PLACES = [
     (3, "guests.numa4.memory_per_node", "need"),
     (5, "guests.small.nodes", "whole number"),
-    (6, "guests.small.memory_per_node", "not a size"),
+    (6, "guests.small.memory_per_node", "expected a size"),
     (9, "kernels.patched.series", "lost.patch"),
     (10, "kernels.left.base", "cycle"),
     (13, "tunables.max_active.kernels[0]", "no kernel 'patchd'"),
@@ -302,7 +302,7 @@ def test_the_error_reads_as_a_compiler_does(folder: Path) -> None:
     assert caught.value.exit_status == 2
     first, *_, last = str(caught.value).splitlines()
     assert first.startswith(f"{folder}/lab.yaml:5:12: guests.small.nodes: expected")
-    assert last == "10 mistakes in the lab's description"
+    assert last == "10 errors in the lab file"
 
 
 # --- one mistake, one problem ---
@@ -314,7 +314,7 @@ ONE = [
     ("zebra: 1", 7, "zebra", "unknown", "known keys: version"),
     ("version: 2", 7, "version", "duplicate", "remove"),
     ("statistics: {confidence: 5}", 7, "confidence", "less than 1", ""),
-    ("statistics: {confidence: high}", 7, "confidence", "not a share", "2% or 0.02"),
+    ("statistics: {confidence: high}", 7, "confidence", "expected a share", "2% or 0.02"),
     ("statistics: {blocks: {min: 1}}", 7, "blocks.min", "at least 2", ""),
     ("statistics: {blocks: {min: 9, max: 8}}", 7, "blocks.min", "minimum of 9", ""),
     ("statistics: {blocks: {max: 6}}", 7, "blocks.max", "minimum of 8", "defaults are 8 and 30"),
@@ -348,10 +348,10 @@ ONE = [
     ("workloads: {w: {comand: x}}", 7, "workloads.w.comand", "unknown", "command?"),
     ("workloads: {w: {command: ''}}", 7, "workloads.w.command", "empty", ""),
     ('workloads: {w: {command: "a \'b"}}', 7, "command", "split into words", "quote"),
-    ("workloads: {w: {command: a, timeout: 1:30}}", 7, "timeout", "not a duration", "5min"),
+    ("workloads: {w: {command: a, timeout: 1:30}}", 7, "timeout", "expected a duration", "5min"),
     ("workloads: {w: {command: a, timeout: 0}}", 7, "timeout", "more than 0", ""),
-    ("workloads: {w: {command: a, parameters: {size: 3GB}}}", 7, "size", "not a size", "3GiB?"),
-    ("workloads: {w: {command: a, parameters: {size: big}}}", 7, "size", "not a size", "3GiB"),
+    ("workloads: {w: {command: a, parameters: {size: 3GB}}}", 7, "size", "a size", "3GiB?"),
+    ("workloads: {w: {command: a, parameters: {size: big}}}", 7, "size", "expected a size", "3GiB"),
     ("workloads: {w: {command: a, parameters: {size: -3GiB}}}", 7, "size", "more than 0", ""),
     ("workloads: {w: {command: a, parameters: {n: [1]}}}", 7, "n", "one value", ""),
     ("workloads: {w: {command: a, parameters: {n: }}}", 7, "parameters.n", "has no value", ""),
@@ -384,12 +384,12 @@ def test_one_mistake(folder: Path, text: str, line: int, key: str, what: str, hi
 IN_GUESTS = [
     ("prealloc: maybe", "prealloc", "expected true or false", ""),
     ("hugepages: 4MiB", "hugepages", "2MiB, 1GiB or none, got 4MiB", ""),
-    ("hugepages: big", "hugepages", "not a size", ""),
+    ("hugepages: big", "hugepages", "expected a size", ""),
     ("hugepages: 1GiB, memory_per_node: 1536MiB", "hugepages", "not a multiple", "2GiB"),
     ("host_nodes: all", "host_nodes", "a list of numbers, got the text 'all'", "[0, 1]"),
     ("host_nodes: [-1]", "host_nodes", "counted from 0", "[0, 1]"),
     ("pin: 3", "pin", "a list of numbers", "[0, 1]"),
-    ("pin: [a]", "pin", "'a' is not a whole number", ""),
+    ("pin: [a]", "pin", "expected a whole number, got 'a'", ""),
     ("pin: [4, 5, 4]", "pin", "duplicate value 4", "remove"),
     ("pin: []", "pin", "at least one", "[0, 1]"),
     ("pined: auto", "pined", "unknown key", "pin?"),
@@ -499,9 +499,9 @@ IN_EXPERIMENTS = [
     ("{workload: free, kernels: [stock], matrix: {max_active: [1]}}", "max_active",
      "none of this experiment's kernels", "(patched)"),
     ("{workload: free, kernels: [stock], set: {max_active: 1}}", "set.max_active", "none", ""),
-    ("{workload: free, kernels: [stock], matrix: {size: [1GiB, 2GB]}}", "size[1]", "not a size",
+    ("{workload: free, kernels: [stock], matrix: {size: [1GiB, 2GB]}}", "size[1]", "a size",
      "2GiB?"),
-    ("{workload: free, kernels: [stock], matrix: {size: [1GiB, lots]}}", "size[1]", "not a size",
+    ("{workload: free, kernels: [stock], matrix: {size: [1GiB, lots]}}", "size[1]", "a size",
      "GiB"),
     ("{workload: free, kernels: [stock], set: {thp: ~}}", "set.thp", "has no value", ""),
     ("{workload: free, kernels: [stock], metric: 'a b'}", "metric", "invalid value", ""),
@@ -526,9 +526,9 @@ def test_a_mistake_in_an_experiment(
 
 
 IN_GUESTS = [
-    ("{nodes: four}", "nodes", "not a whole number"),
+    ("{nodes: four}", "nodes", "expected a whole number"),
     ("{nodes: -1}", "nodes", "at least 1, got -1"),
-    ("{nodes: 1.5}", "nodes", "not a whole number"),
+    ("{nodes: 1.5}", "nodes", "expected a whole number"),
     ("{memory_per_node: 1536}", "memory_per_node", "at least 64MiB"),
     ("{memory_per_node: 100000000}", "memory_per_node", "a multiple of 1MiB"),
     ("{memory_per_node: -1GiB}", "memory_per_node", "at least 64MiB"),

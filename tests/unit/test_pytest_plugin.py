@@ -88,7 +88,7 @@ def test_kernels_can_be_chosen(project):
 def test_an_unknown_kernel_is_a_wrong_call(project):
     done = project.runpytest("--kernel", "stok")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
-    done.stderr.fnmatch_lines(["ERROR: --kernel: the lab has no stok; there are: stock, mine"])
+    done.stderr.fnmatch_lines(["ERROR: --kernel: unknown kernel stok; available: stock, mine"])
 
 
 @pytest.mark.parametrize("words", [(), ("--lab", "lab.yaml"), ("-n2",)])

@@ -61,7 +61,7 @@ def fill(folder, *names):
 
 @pytest.mark.parametrize("text", [".", "..", "../..", "/", "../lab"])
 def test_a_state_that_holds_the_lab_is_refused(tmp_path, text):
-    assert "holds the lab" in refusal(tmp_path / "lab", text)
+    assert "contains the lab" in refusal(tmp_path / "lab", text)
 
 
 def test_a_state_that_holds_the_lab_behind_a_link_is_refused(tmp_path):
@@ -75,7 +75,7 @@ def test_a_state_that_holds_the_lab_behind_a_link_is_refused(tmp_path):
     (real / "lab.yaml").write_text(text)
     (tmp_path / "other" / "lab.yaml").symlink_to(real / "lab.yaml")
     for path in (tmp_path / "link" / "lab.yaml", tmp_path / "other" / "lab.yaml"):
-        with pytest.raises(ConfigError, match="holds the lab"):
+        with pytest.raises(ConfigError, match="contains the lab"):
             load(path)
 
 
@@ -93,7 +93,7 @@ def test_a_mount_point_is_refused(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     monkeypatch.setattr(lab_state, "mount_points", lambda: [folder])
     assert "is a mount point" in refusal(tmp_path / "lab", f"{folder}")
-    assert "holds a mount point" in refusal(tmp_path / "lab", "../disks")
+    assert "contains a mount point" in refusal(tmp_path / "lab", "../disks")
     assert lab_of(tmp_path / "lab", f"{folder}/labctl")
 
 
@@ -110,7 +110,7 @@ def test_a_state_with_foreign_files_is_refused(tmp_path, name):
     assert f"'{Path(name).parts[0]}'" in refusal(tmp_path / "lab")
     state.claim(tmp_path / "empty")
     fill(tmp_path / "empty", name)  # with a marker too
-    assert "did not make" in refusal(tmp_path / "lab", f"{tmp_path}/empty")
+    assert "did not create" in refusal(tmp_path / "lab", f"{tmp_path}/empty")
 
 
 def test_what_only_bears_our_names_is_not_ours(tmp_path):
@@ -301,7 +301,7 @@ def test_what_systems_and_editors_leave_in_any_folder_is_no_fault(tmp_path, name
 @pytest.mark.parametrize("name", [".DS_Store/x", "lost+found", "notes~/x"])
 def test_of_another_kind_they_are_foreign(tmp_path, name):
     fill(tmp_path / "new", name)
-    assert "did not make" in refusal(tmp_path / "lab", "../new")
+    assert "did not create" in refusal(tmp_path / "lab", "../new")
 
 
 def test_a_state_on_another_disk_behind_a_link_is_one(tmp_path):
@@ -371,5 +371,5 @@ def test_guests_can_be_ended_wherever_they_are(tmp_path, monkeypatch, is_marked)
 def test_a_state_that_cannot_be_looked_at_is_refused_for_every_use(tmp_path, use):
     lab = lab_of(tmp_path / "lab")
     lab.state.symlink_to(".labctl")
-    with pytest.raises(ConfigError, match=r"\.labctl' cannot be read"):
+    with pytest.raises(ConfigError, match=r"\.labctl' is not readable"):
         load(lab.path, use=use)
