@@ -1,10 +1,10 @@
-"""Boot to ready through QEMU, against `vng --exec true`: the ratio of their times.
+"""Ratio of boot times: labctl's QEMU launcher until ready / `vng --exec true`.
 
-Both boot the same image on the same topology under the same accelerator, one after
-the other, several times; each is first in every other round, so that the host's drift
-meets them alike. vng's time is the whole command's, ours ends when the guest says it is
-ready. The ratio is the geometric mean of the rounds', its interval Student's over
-their logarithms. Target: at most 0.5.
+Both boot the same image on the same topology under the same accelerator, in turn. The
+order alternates between rounds, so that drift of the host affects both. The time of vng
+is that of the whole command; the time of labctl ends when the guest is ready. The ratio
+is the geometric mean over rounds, with Student's t interval of the logarithms. Target:
+at most 0.5.
 """
 
 import argparse
@@ -30,7 +30,7 @@ CONFIDENCE = 0.95
 
 
 def by_qemu(spec):
-    """Return the seconds from nothing to a guest that is ready: its agent waits for commands."""
+    """Return the seconds from the start until the guest's agent waits for commands."""
     began = time.monotonic()
     with Guest(spec) as guest:
         guest.wait_ready(SECONDS)
@@ -38,20 +38,20 @@ def by_qemu(spec):
 
 
 def vng_command(spec, *more):
-    """Return vng's words for the same guest as its users start it: without what we add."""
+    """Return vng's command for the same guest, without the options that labctl adds."""
     words = virtme.command(spec)
     plain = [w for w in words[1 : words.index("--exec")] if not w.startswith("--rodir=")]
     return [virtme.find(), *plain, *more, "--exec", "true"]
 
 
 def vng(spec, *more):
-    """Run vng; return the seconds, and what it and the guest's console said."""
+    """Run vng; return the seconds and the output, including the guest's console."""
     path = os.pathsep.join([str(Path(virtme.find()).parent), os.environ["PATH"]])
     words = vng_command(spec, *more)
-    # Of a vng that hangs, the whole group is ended, with its QEMU.
+    # On a timeout, proc.run kills the whole process group, including QEMU.
     done = proc.run(words, cwd=spec.folder, env={"PATH": path}, timeout_seconds=SECONDS,
                     check=False)  # fmt: skip
-    # On a host without udev it says 255 of a command that ended well.
+    # On a host without udev, vng returns 255 for a successful command.
     assert done.status in (0, 255), done.stderr[-2000:]
     return done.seconds, done.stdout + done.stderr
 
@@ -83,16 +83,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     if asked.rounds < 2:
-        parser.error("one round has no interval: --rounds 2 at least")
+        parser.error("--rounds: expected at least 2")
     lab = load(asked.lab)
-    # The image is built for vng; ours boots it too.
+    # An image built for vng also boots with our launcher.
     lab = lab.model_copy(
         update={"defaults": lab.defaults.model_copy(update={"launcher": "virtme-ng"})}
     )
     prepared = prepare(lab, ["stock"], lambda _: None)
     with tempfile.TemporaryDirectory() as folder:
         said = vng(spec_in(prepared, folder), "--verbose")[1]
-        assert b"exited with code 0" in said, said[-2000:]  # it does reach the command
+        assert b"exited with code 0" in said, said[-2000:]  # the command did run
     logs = [math.log(measured(prepared, number)) for number in range(asked.rounds)]
     found = paired(logs, confidence=CONFIDENCE, margin=0.0)
     low, high = found.ci

@@ -1,10 +1,10 @@
-"""The kernel builder against one plain `make bzImage` of stock, measured in one run.
+"""Build times of labctl / a plain `make bzImage` of stock, measured in one run.
 
-With --full, three figures: both images from nothing (target: at most 1.2 plain
-makes), both again with nothing changed (under 2 s), and the patched one after one
-more line of mm/mmu_gather.c is changed (at most 0.1 plain makes). That takes ten
-minutes or more, in a scratch folder that is deleted afterwards. Without --full,
-only the second one, on the images of this checkout.
+With --full, three figures: both images from scratch (target: at most 1.2 plain
+makes), both again without changes (under 2 s), and the patched one after a change of
+one line in mm/mmu_gather.c (at most 0.1 plain makes). This takes ten minutes or more
+in a scratch folder that is deleted afterwards. Without --full, only the second figure,
+with the images of this checkout.
 """
 
 import argparse
@@ -31,7 +31,7 @@ EDITED_FILE = "mm/mmu_gather.c"
 
 
 def cpu_seconds():
-    """Return the CPU time of all children that ended: steadier than wall time on a busy host."""
+    """Return the CPU time of finished children: less noisy than wall time on a busy host."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -51,7 +51,7 @@ def kernels():
 
 
 def plain_make(kernel, folder, times):
-    """Build stock as by hand: one tree, one make."""
+    """Build stock without labctl: one tree, one make."""
     folder.mkdir(parents=True)
     with timed("unpacking by hand", times):
         open_source(kernel.source, folder).fill(folder / "src", ())
@@ -66,7 +66,7 @@ def plain_make(kernel, folder, times):
 
 
 def with_one_line_edited(kernel, state, scratch):
-    """Return the kernel with one more patch, which changes one line."""
+    """Return the kernel with an additional patch that changes one line."""
     series = shutil.copytree(kernel.series, scratch / "series")
     (path,) = state.glob(f"trees/*/src/{EDITED_FILE}")
     old = path.read_text().splitlines(keepends=True)
@@ -80,7 +80,7 @@ def with_one_line_edited(kernel, state, scratch):
 
 
 def unchanged(state, times):
-    """Ask for both images in a new process, as the next command would."""
+    """Request both images in a new process, like another command."""
     with timed("both, unchanged", times):
         subprocess.run([sys.executable, __file__, "--again", state], check=True)
     return times["both, unchanged"][0]
@@ -113,7 +113,7 @@ def ratio(what, names, times, target):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="build everything, in a scratch folder")
-    parser.add_argument("--scratch", type=Path, help="make the scratch folder in this one")
+    parser.add_argument("--scratch", type=Path, help="parent of the scratch folder")
     parser.add_argument("--again", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.again:

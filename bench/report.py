@@ -1,4 +1,4 @@
-"""A million samples, read, compared and rendered as a page: at most 20 s and 1 GiB."""
+"""Report one million samples as HTML. Target: at most 20 s and 1 GiB."""
 
 import json
 import random

@@ -1,7 +1,7 @@
-"""The share of `labctl run`'s wall time that is spent booting guests or in the workload.
+"""Share of `labctl run`'s wall time spent in boots and workloads.
 
-Reads the figures that the latest run recorded of itself; `--measure EXPERIMENT`
-makes one first. Target: at least 0.9.
+Uses the recorded times of the latest run; `--measure EXPERIMENT` starts a new run first.
+Target: at least 0.9.
 """
 
 import argparse
@@ -30,8 +30,8 @@ def main():
         boot = sum(t["boot_seconds"] for t in timings)
         workload = sum(t["workload_seconds"] for t in timings)
         share = (boot + workload) / total
-        print(f"{run.id} {name}: booting {boot:.0f} s, workload {workload:.0f} s, of {total:.0f} s"
-              f" in all: {share:.3f} (target {TARGET})")  # fmt: skip
+        print(f"{run.id} {name}: boots {boot:.0f} s, workload {workload:.0f} s, total "
+              f"{total:.0f} s: {share:.3f} (target {TARGET})")  # fmt: skip
         status |= share < TARGET
     return int(status)
 

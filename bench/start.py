@@ -1,9 +1,9 @@
-"""`labctl --help` and `labctl report` of this checkout against another one: ratios of times.
+"""Ratios of run times: `labctl --help` and `labctl report`, this checkout / another one.
 
     python bench/start.py --against FOLDER
 
-FOLDER is a checkout of an earlier commit (`git worktree add FOLDER COMMIT`). Both run by
-this Python, in turn, on one stored run. Target: at most 1.1.
+FOLDER is a checkout of an earlier commit (`git worktree add FOLDER COMMIT`). Both run
+alternately with this Python on the same stored run. Target: at most 1.1.
 """
 
 import argparse
@@ -25,8 +25,8 @@ COMMANDS = (("--help",), ("report", RUN), ("report", RUN, "--json"))
 
 
 def seconds(checkout, words, lab):
-    """Return how long one command of a checkout takes."""
-    # With byte code, as an installed labctl has it.
+    """Return the seconds that one command of a checkout takes."""
+    # With byte code, like an installed labctl.
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     code = "import sys; from labctl.cli import main; sys.exit(main())"
     argv = [sys.executable, "-c", code, *words]
@@ -40,7 +40,7 @@ def seconds(checkout, words, lab):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--against", type=Path, required=True, help="Checkout to compare with.")
+    parser.add_argument("--against", type=Path, required=True, help="checkout to compare with")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     before = options.against.absolute()

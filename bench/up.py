@@ -1,7 +1,7 @@
-"""`labctl up` against the same two QEMUs started by hand: the ratio of their times.
+"""Ratio of times: `labctl up` / the same two QEMUs started without labctl.
 
-Both boot the same images, side by side, until both inits are reached; the two
-ways alternate, so that the host's drift meets them alike. Target: at most 1.25.
+Both boot the same two images in parallel until both have reached init. They alternate,
+so that drift of the host affects both. Target: at most 1.25.
 """
 
 import argparse
@@ -25,7 +25,7 @@ TARGET = 1.25
 
 
 def by_hand(prepared, folder):
-    """Return the seconds that bare QEMUs need until both consoles say ready."""
+    """Return the seconds that plain QEMUs take until both consoles show the init."""
     specs = [
         prepared.spec(k, name=k, folder=folder / k, topology=prepared.lab.guests["numa4"])
         for k in KERNELS
@@ -51,7 +51,7 @@ def by_hand(prepared, folder):
 
 
 def by_labctl():
-    """Return the seconds that the whole command takes."""
+    """Return the seconds that `labctl up` takes."""
     began = time.monotonic()
     _labctl("up", *KERNELS)
     seconds = time.monotonic() - began
@@ -60,7 +60,7 @@ def by_labctl():
 
 
 def _labctl(*words):
-    # With byte code, as an installed labctl has it: compiling its modules is no part of `up`.
+    # With byte code, like an installed labctl: its compilation is not part of `up`.
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     argv = [sys.executable, "-m", "labctl", *words]
     subprocess.run(argv, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)

@@ -1,11 +1,11 @@
-"""Where the time goes when memory is given back: tables from a run of bench/where.yaml.
+"""Tables of the time spent when memory is freed, from a run of bench/where.yaml.
 
     labctl run --lab bench/where.yaml
     python bench/where.py .labctl/runs/RUN
 
-Times are sums over all CPUs, medians over repetitions; the share of a lock is of the
-CPU time of all. Both are of kernels that look into themselves, and so of shares, not
-of speed.
+Times are sums over all CPUs and medians over repetitions; the share of a lock is relative
+to the CPU time of all CPUs. The kernels are instrumented, so use the shares, not the
+absolute times.
 """
 
 import statistics
@@ -21,7 +21,7 @@ LOCKS_SHOWN = 4
 
 
 def cells_of(samples, experiment):
-    """Return the good repetitions of each cell, the A/A twin apart, by a name for it."""
+    """Return the measurements of successful repetitions by cell; the A/A control has its own."""
     cells = {}
     for sample in samples:
         if sample.experiment == experiment and sample.status == "ok" and not sample.warmup:
@@ -39,7 +39,7 @@ def cpu_seconds(measured):
 
 
 def functions(cells):
-    """One thread zaps and frees inside of it; workers do either beside it."""
+    """Return a table of time per function: one thread frees while it zaps, workers do either."""
 
     def seconds(name):
         return lambda m: m["functions"][name]["nanoseconds"] / 1e9
@@ -56,7 +56,7 @@ def functions(cells):
 
 
 def shares(cells):
-    """What the one thread of stock does, and by Amdahl's law the most that workers can gain."""
+    """Return the shares of stock's single thread, and the speed-up limit by Amdahl's law."""
     lines = []
     for name, measured in cells.items():
         if "=" in name:
@@ -72,8 +72,8 @@ def shares(cells):
         )
         lines.append(
             f"{name}: freeing {freeing:.1%} ({least:.1%} to {most:.1%}) of the time, zapping"
-            f" without it {zapping - freeing:.1%}, the rest {1 - zapping:.1%};"
-            f" freeing by others gains at most {1 / (1 - freeing):.2f}"
+            f" without freeing {zapping - freeing:.1%}, other {1 - zapping:.1%};"
+            f" moving the freeing to workers speeds up at most {1 / (1 - freeing):.2f} times"
         )
     return "\n".join(lines)
 
@@ -83,7 +83,7 @@ def of_lock(measured, lock, figure):
 
 
 def locks(cells):
-    """Waiting for locks, the most of it first."""
+    """Return a table of the time spent waiting for locks, longest first."""
     rows = []
     for name, measured in cells.items():
         cpu = median(measured, cpu_seconds)
@@ -92,7 +92,7 @@ def locks(cells):
         for lock in sorted(names, key=waits.get, reverse=True)[:LOCKS_SHOWN]:
             contentions = of_lock(measured, lock, "contentions")
             rows.append([name, cpu, lock, contentions, waits[lock], f"{waits[lock] / cpu:.1%}"])
-    head = ["exit", "CPU", "lock", "contentions", "waited", "of the CPU time"]
+    head = ["exit", "CPU", "lock", "contentions", "waited", "share of CPU time"]
     return tabulate(rows, head, tablefmt="github", floatfmt=".3f")
 
 
