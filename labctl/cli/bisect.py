@@ -85,7 +85,10 @@ def bisect(
     kernel: str,
     experiment: str | None,
 ) -> None:
-    """Find the first step of KERNEL's series that changed EXPERIMENT's metric.
+    """Find the step that changed a metric or broke a check.
+
+    Searches KERNEL's series for the first step that changed EXPERIMENT's metric or, with
+    --check, broke a check of `labctl verify`.
 
     First decides whether the good and the bad end differ. Each further step is then
     measured together with both ends, in blocks of one run, until it is clear whether it

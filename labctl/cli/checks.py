@@ -126,7 +126,7 @@ def methodology_simulate(
 )
 @click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
 def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> None:
-    """Measure the error rates of `labctl nightly` on simulated histories.
+    """Measure the error rates of `nightly` on simulated runs.
 
     The ratio of a nightly run has a spread of 3 %, and 3 of 100 nightly runs are off by
     50 %. At most 5 % of the histories of 90 nightly runs without a change may report one,
@@ -198,7 +198,7 @@ def series_() -> None:
 @JSON
 @click.argument("kernels", nargs=-1)
 def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
-    """Check each patch of the series of KERNELS (default: all) before a reviewer does.
+    """Check each patch of the series of KERNELS (default: all).
 
     Each patch must apply with patch and with `git am`, and the result must build and
     boot. W=1 and sparse must report nothing new in the files that the series changes,
@@ -259,7 +259,7 @@ def verify(
     without_base: bool,
     kernels: Sequence[str],
 ) -> None:
-    """Check that KERNELS (default: all) are as correct as their base kernels.
+    """Check the correctness of KERNELS (default: all).
 
     Builds debug kernels with the fragments of `verify:` in lab.yaml, sets the tunables
     listed there and runs programs that detect memory corruption: the lab's integrity

@@ -1,4 +1,4 @@
-"""Shell completion, made by click."""
+"""`labctl completion`: print click's completion scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VARIABLE = "_LABCTL_COMPLETE"  # as click derives it from the program's name
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print a script that completes commands and options in SHELL.
+    """Print a completion script for SHELL.
 
     \b
     Examples:

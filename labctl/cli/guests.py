@@ -39,7 +39,7 @@ _WATCH_STEPS = 2  # sleeps of one second each, so that signals are handled in be
 @click.option("--timeout", type=DURATION, default="3min", show_default=True, help="Boot deadline.")
 @click.argument("kernels", nargs=-1)
 def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[str]) -> None:
-    """Build and boot KERNELS (default: all) and keep the guests running.
+    """Build and boot KERNELS (default: all), keep them running.
 
     Running guests that match lab.yaml are left alone; a guest whose kernel or
     topology changed is restarted.
@@ -73,7 +73,11 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
 @JSON
 @click.option("-w", "--watch", is_flag=True, help="Refresh every 2 s until Ctrl-C.")
 def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
-    """Show the guests of `up`: state, process, kernel, and the kernel's warnings."""
+    """Show the guests of `up`.
+
+    Prints the state, process and kernel of each guest, and the number of warnings of
+    its kernel.
+    """
     fleet = fleet_of(load_lab(lab_path, Use.READS))
     if not watch:
         _show_status(fleet, as_json)

@@ -39,11 +39,12 @@ _KNOWN_HOSTS = "known_hosts"
 @click.option("-f", "--follow", is_flag=True, help="Follow even without a terminal.")
 @click.argument("guest")
 def console(lab_path: Path | None, lines: int | None, follow: bool, guest: str) -> None:
-    """Show a GUEST's console; on a terminal, follow it until Ctrl-] or Ctrl-C.
+    """Show a GUEST's console.
 
-    With -n, or if stdout is not a terminal, print the last lines. The console is
-    read-only; use `exec` or `ssh` to run commands. Only colour escape sequences are
-    passed to the terminal; the log file keeps all of them.
+    On a terminal, follow the console until Ctrl-] or Ctrl-C. With -n, or if stdout is
+    not a terminal, print the last lines. The console is read-only; use `exec` or `ssh`
+    to run commands. Only colour escape sequences are passed to the terminal; the log
+    file keeps all of them.
     """
     from labctl.guests import qemu
     from labctl.transports.console import Console
@@ -90,7 +91,7 @@ def _colours_ended() -> Iterator[None]:
 @click.argument("guest")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(lab_path: Path | None, guest: str, command: Sequence[str]) -> None:
-    """Log in to a GUEST of `up`, or run COMMAND there on this terminal.
+    """Log in to a GUEST of `up`, or run COMMAND there.
 
     Needs `transport: ssh` in lab.yaml; `exec` works with every transport. A single
     word is run by the guest's shell; several words are run without a shell.
@@ -118,8 +119,9 @@ def ssh(lab_path: Path | None, guest: str, command: Sequence[str]) -> None:
 @click.argument("kernel")
 @click.argument("gdb_options", nargs=-1, type=click.UNPROCESSED)
 def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
-    """Attach gdb to the guest of KERNEL, with symbols and the lx- commands.
+    """Attach gdb to the guest of KERNEL.
 
+    gdb loads the kernel's symbols and the lx- commands.
     The guest is paused while gdb is attached and resumes when gdb detaches. The kernel
     needs the options of guest/kconfig/gdb.config. Arguments after KERNEL are passed to
     gdb.

@@ -16,7 +16,7 @@ from labctl.cli.root import JSON, LAB, chosen, kernels_of, lab_to_work, load_lab
 @click.option("--force", is_flag=True, help="Overwrite an existing lab.yaml.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 def init(folder: Path, force: bool) -> None:
-    """Write a commented lab.yaml and the files that it refers to into FOLDER."""
+    """Write a commented lab.yaml and its files into FOLDER."""
     from labctl import lab_template
 
     for path in lab_template.write(folder, force=force):
@@ -31,9 +31,10 @@ def init(folder: Path, force: bool) -> None:
 @click.option("--nightly", "document", flag_value="nightly",
               help="Schema of `labctl nightly --json`.")  # fmt: skip
 def schema(document: str | None) -> None:
-    """Print the JSON Schema of lab.yaml, for completion and checks in an editor.
+    """Print the JSON Schema of lab.yaml.
 
-    With an option, print the schema of a JSON document that labctl writes.
+    Editors use it to complete and check the file. With an option, print the schema
+    of a JSON document that labctl writes.
     """
     from labctl import lab_template
     from labctl.reports import schema as documents
@@ -48,7 +49,10 @@ def schema(document: str | None) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @click.argument("experiments", nargs=-1)
 def plan(lab_path: Path | None, as_json: bool, seed: int, experiments: Sequence[str]) -> None:
-    """Show what `run` would do: guests, command lines, order, expected time."""
+    """Show what `run` would do, without running it.
+
+    Prints the guests, their QEMU command lines, the order and the expected time.
+    """
     from labctl.experiments import preview
 
     lab = load_lab(lab_path)

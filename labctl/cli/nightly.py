@@ -65,9 +65,9 @@ def nightly(
     output: Path | None,
     experiments: Sequence[str],
 ) -> None:
-    """Measure EXPERIMENTS (default: all) within a time budget and find regressions.
+    """Measure EXPERIMENTS (default: all), find regressions.
 
-    Two thirds of the budget are for the experiments: first all reach their minimum
+    Two thirds of the time budget are for the experiments: first all reach their minimum
     number of blocks, then the experiment with the widest interval gets the next block.
     Each nightly run is appended to the history. An outlying ratio is measured again
     at once. If it persists, the new kernel is measured against the kernel of the

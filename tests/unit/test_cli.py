@@ -1,4 +1,4 @@
-"""The program as a user meets it: exit statuses, messages, no traceback."""
+"""The command line: exit statuses, messages, no traceback."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def lab(tmp_path):
     return tmp_path
 
 
-def test_help_teaches_every_command():
+def test_help_lists_every_command():
     text = run("--help").stdout
     for command in (
         "init",
@@ -54,14 +54,14 @@ def test_help_teaches_every_command():
     assert "Exit status" in text
 
 
-def test_help_is_quick_because_nothing_heavy_is_imported():
+def test_help_imports_no_heavy_module():
     heavy = "{'numpy', 'scipy', 'pydantic', 'fabric', 'pexpect', 'asyncio'}"
     program = f"import sys; from labctl import cli; sys.exit(str({heavy} & set(sys.modules) or ''))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr.strip() == ""
 
 
-def test_up_brings_in_only_what_it_needs(lab):
+def test_up_imports_only_what_it_needs(lab):
     program = """
 import sys
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_init_writes_a_lab_that_is_valid(lab):
     assert len(experiment["guests"]) == 3
 
 
-def test_init_overwrites_nothing_unasked(lab):
+def test_init_overwrites_only_with_force(lab):
     (lab / "lab.yaml").write_text("mine")
     done = run("init", str(lab))
     assert done.returncode == 2
@@ -100,18 +100,18 @@ def test_schema_is_json():
     assert json.loads(run("schema").stdout)["properties"]["kernels"]
 
 
-def test_without_a_lab_it_says_how_to_get_one(tmp_path):
+def test_the_error_for_a_missing_lab_has_a_hint(tmp_path):
     done = run("plan", cwd=tmp_path)
     assert done.returncode == 2
     assert "labctl init" in done.stderr
 
 
-def test_a_lab_is_found_from_a_folder_below(lab):
+def test_a_lab_is_found_from_a_subfolder(lab):
     (lab / "deep/er").mkdir(parents=True)
     assert run("plan", "smoke", cwd=lab / "deep/er").returncode == 0
 
 
-def test_unknown_names_are_told_with_the_known_ones(lab):
+def test_unknown_names_are_reported_with_the_known_ones(lab):
     done = run("run", "smok", cwd=lab)
     assert done.returncode == 2
     assert "headline" in done.stderr
@@ -121,7 +121,7 @@ def test_unknown_names_are_told_with_the_known_ones(lab):
     assert run("run", "smoke", "--resume", "latest", cwd=lab).returncode == 2
 
 
-def test_every_mistake_of_a_lab_comes_with_its_line(lab):
+def test_every_error_in_a_lab_has_its_line(lab):
     text = (lab / "lab.yaml").read_text()
     broken = text.replace("  max_active:  #", "  maxactive:  #").replace(
         "repetitions: 3  #", "repetitions: -3  #"
@@ -136,7 +136,7 @@ def test_every_mistake_of_a_lab_comes_with_its_line(lab):
     assert "3 mistakes" in done.stderr
 
 
-def test_reports_of_nothing(lab):
+def test_reports_without_a_run(lab):
     done = run("report", cwd=lab)
     assert done.returncode == 2
     assert "labctl run" in done.stderr
@@ -168,12 +168,12 @@ def test_clean_keeps_what_was_measured(lab):
     assert run("clean", cwd=lab).returncode == 0
 
 
-def test_clean_of_a_lab_that_made_nothing_makes_nothing(lab):
+def test_clean_without_a_state_folder_creates_none(lab):
     assert run("clean", cwd=lab).returncode == 0
     assert not (lab / ".labctl").exists()
 
 
-def test_clean_removes_nothing_of_others(lab):
+def test_clean_removes_only_files_of_labctl(lab):
     documents = lab / "home" / "documents"
     documents.mkdir(parents=True)
     (documents / "thesis").write_text("years of work")

@@ -1,4 +1,4 @@
-"""The doctor on this host and on simulated bad ones."""
+"""The doctor on this host and on fake hosts with faults."""
 
 import json
 import os
@@ -26,7 +26,7 @@ MEMINFO = "MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n"
 
 
 def give_host(root, cpus=8, nodes=1, available_gib=64, flags="vmx", governor="performance"):
-    """Write a host's /proc and /sys below `root`: two threads a core, nodes in equal parts."""
+    """Write /proc and /sys of a host below `root`: two threads per core, equal nodes."""
 
     def put(path, text):
         file = root / path
@@ -57,7 +57,7 @@ def give_host(root, cpus=8, nodes=1, available_gib=64, flags="vmx", governor="pe
 
 @pytest.fixture
 def good_tools(tmp_path, monkeypatch):
-    """Put a QEMU that works and all tools on PATH; return the folder they are in."""
+    """Put fake tools and a fake QEMU on PATH; return their folder."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in (*building.PACKAGES, "ccache"):
@@ -71,7 +71,7 @@ def good_tools(tmp_path, monkeypatch):
 
 @pytest.fixture
 def lab_of():
-    """Return a function that gives a lab whose guest has more keys."""
+    """Return a function that makes a lab with additional keys for its guest."""
 
     def give(**keys):
         lab = synthetic.lab()
@@ -96,7 +96,7 @@ def script(path, text):
 
 @pytest.fixture
 def examine(tmp_path, good_tools):
-    """Return a function that examines a given host; its diagnoses by their names."""
+    """Return a function that runs the doctor on a host and returns diagnoses by name."""
     device = tmp_path / "kvm"
     device.touch()
     usual = synthetic.lab()
@@ -115,9 +115,9 @@ def examine(tmp_path, good_tools):
     return diagnoses
 
 
-def test_a_good_host_is_told_so(examine):
+def test_a_good_host_passes_every_test(examine):
     found = examine()
-    # How busy this machine is, and which of its packages are there, is not the fake host's.
+    # Load and Debian packages are those of the real host: do not check them.
     for name in ("load", "ccache", "sources", "disk"):
         found.pop(name)
     assert {one.name: one.status for one in found.values()} == dict.fromkeys(found, "ok"), found
@@ -125,7 +125,7 @@ def test_a_good_host_is_told_so(examine):
     assert {"tcg", "kvm", "memory", "cores", "numa", "hugepages", "compilers"} <= set(found)
 
 
-def test_no_qemu_fails_and_the_rest_is_still_told(examine, good_tools):
+def test_missing_qemu_fails_and_other_tests_still_run(examine, good_tools):
     (good_tools / "qemu-system-x86_64").unlink()
     found = examine()
     assert found["qemu"].status == "fail"
@@ -148,7 +148,7 @@ def test_no_permission_on_the_device(examine, accel, status):
     assert status == "ok" or "usermod -aG kvm" in kvm.mend
 
 
-def test_kvm_that_hangs_is_told_as_exactly_that(examine, monkeypatch):
+def test_hanging_kvm_is_reported_as_hanging(examine, monkeypatch):
     monkeypatch.setenv("FAKE_KVM", "exec sleep 60")
     kvm = examine(probe_seconds=0.5)["kvm"]
     assert kvm.status == "warn"
@@ -156,7 +156,7 @@ def test_kvm_that_hangs_is_told_as_exactly_that(examine, monkeypatch):
     assert "0.5 s" in kvm.what
 
 
-def test_kvm_that_kills_qemu_tells_its_last_words(examine, monkeypatch):
+def test_crash_under_kvm_reports_qemus_last_output(examine, monkeypatch):
     monkeypatch.setenv("FAKE_KVM", "echo 'Assertion x failed.' >&2; kill -ABRT $$")
     kvm = examine(accel="kvm")["kvm"]
     assert kvm.status == "fail"
@@ -168,14 +168,14 @@ def test_kvm_that_kills_qemu_tells_its_last_words(examine, monkeypatch):
     [("vmx", "modprobe kvm_intel"), ("svm", "modprobe kvm_amd"), ("", "firmware"),
      ("hypervisor", "virtual machine")],
 )  # fmt: skip
-def test_a_missing_device_has_the_cure_that_fits(examine, tmp_path, flags, word):
+def test_a_missing_kvm_device_has_the_matching_fix(examine, tmp_path, flags, word):
     facts = give_host(tmp_path / "host", flags=flags)
     kvm = examine(facts, kvm_device=tmp_path / "nothing")["kvm"]
     assert kvm.status == "warn"
     assert word in kvm.mend
 
 
-def test_what_was_tried_last_is_what_a_run_goes_by(examine, tmp_path, monkeypatch):
+def test_a_run_uses_the_latest_kvm_result(examine, tmp_path, monkeypatch):
     (tmp_path / "state").mkdir()
     monkeypatch.setenv("FAKE_KVM", "exit 3")
     examine()
@@ -185,7 +185,7 @@ def test_what_was_tried_last_is_what_a_run_goes_by(examine, tmp_path, monkeypatc
     assert json.loads((tmp_path / "state/accelerator.json").read_text())["reason"] == ""
 
 
-def test_one_gibibyte_does_not_hold_the_guests(examine, tmp_path):
+def test_one_gibibyte_is_too_little_for_the_guests(examine, tmp_path):
     memory = examine(give_host(tmp_path / "host", available_gib=1))["memory"]
     assert memory.status == "fail"
     assert "1.0 GiB of 2.0 GiB available" in memory.what
@@ -201,7 +201,7 @@ def test_guests_are_counted_as_a_run_boots_them():
     assert need.memory_bytes == 6 * 4 * 1536 * 2**20
 
 
-def test_fewer_cores_than_vcpus_are_told(examine, tmp_path):
+def test_fewer_cores_than_vcpus_are_a_warning(examine, tmp_path):
     cores = examine(give_host(tmp_path / "host", cpus=2))["cores"]
     assert cores.status == "warn"
     assert "2 usable on this host, guests have 4 vCPUs" in cores.what
@@ -214,7 +214,7 @@ def test_the_governor_matters(examine, tmp_path):
     assert "scaling_governor" in found.mend
 
 
-def test_memory_that_cannot_be_bound_is_told(examine, good_tools):
+def test_unbindable_memory_is_a_warning(examine, good_tools):
     refusal = 'echo "qemu-system-x86_64: cannot bind: Operation not permitted" >&2; exit 1'
     script(good_tools / "qemu-system-x86_64", f'case "$*" in *bind*) {refusal};; esac\n{QEMU}')
     numa = examine()["numa"]
@@ -222,20 +222,20 @@ def test_memory_that_cannot_be_bound_is_told(examine, good_tools):
     assert "cannot bind: Operation not permitted" in numa.what
 
 
-def test_hugepages_are_tried_where_there_are_some(examine, good_tools, tmp_path):
+def test_free_hugepages_are_tested(examine, good_tools, tmp_path):
     assert "1024 of 2MiB" in examine(give_host(tmp_path / "host", nodes=2))["hugepages"].what
     script(good_tools / "qemu-system-x86_64", f'case "$*" in *hugetlb*) exit 1;; esac\n{QEMU}')
     assert examine()["hugepages"].status == "warn"
 
 
 def with_virtme(**kernels):
-    """Return a lab whose launcher is virtme-ng, with more kernels."""
+    """Return a lab with launcher virtme-ng and additional kernels."""
     lab = synthetic.lab()
     defaults = lab.defaults.model_copy(update={"launcher": "virtme-ng"})
     return lab.model_copy(update={"defaults": defaults, "kernels": {**lab.kernels, **kernels}})
 
 
-def test_the_limits_of_virtme_ng_are_told_to_a_lab_that_uses_it(examine, good_tools):
+def test_limits_of_virtme_ng_are_reported_for_a_lab_that_uses_it(examine, good_tools):
     assert not any(name.startswith("virtme-ng") for name in examine())
     script(good_tools / "vng", "echo virtme-ng 1.42")
     found = examine(lab=with_virtme())
@@ -252,7 +252,7 @@ def test_a_missing_vng_fails(examine, monkeypatch):
     assert "pip install" in found.mend
 
 
-def test_a_ready_image_that_virtme_ng_cannot_boot_is_told(examine, tmp_path):
+def test_a_prebuilt_image_that_virtme_ng_cannot_boot_fails(examine, tmp_path):
     image = tmp_path / "bzImage"
     image.write_bytes(bytes(514) + b"HdrS" + bytes(8) + b"\x10\0" + b"6.1.0 x\0")
     (tmp_path / "bzImage.config").write_text("CONFIG_VIRTIO_PCI=y\nCONFIG_9P_FS=m\n")
@@ -273,7 +273,7 @@ def test_missing_tools_are_named_with_their_packages(examine, good_tools):
     assert found.mend == "sudo apt-get install flex xz-utils"
 
 
-def test_a_compiler_that_cannot_link_statically_is_told(examine, good_tools):
+def test_a_compiler_that_cannot_link_statically_fails(examine, good_tools):
     script(
         good_tools / "gcc",
         'case "$*" in *-static*) echo "ld: cannot find -lc" >&2; exit 1;; esac',
@@ -294,7 +294,7 @@ def test_ccache_counts_only_if_gcc_goes_through_it(examine, good_tools):
     assert "install ccache" in examine()["ccache"].mend
 
 
-def test_other_load_and_stolen_time_are_told():
+def test_load_and_stolen_time_are_warnings():
     assert running.load(0.05, 0.0).status == "ok"
     assert running.load(1.2, 0.0).status == "warn"
     assert "stolen" in running.load(0.0, 0.2).what
@@ -306,30 +306,30 @@ def test_a_small_disk_is_too_small_only_for_what_is_not_built():
     assert building.disk(3 * GIB, 0, "x").status == "ok"
 
 
-def test_a_folder_that_cannot_be_written_is_found_by_writing(tmp_path):
+def test_an_unwritable_folder_is_found_by_writing(tmp_path):
     assert trials.writing(tmp_path / "not/yet") == ""
     assert list(tmp_path.iterdir()) == []
     assert trials.writing(Path("/proc/self")) != ""
     assert building.state_folder("Permission denied", "x").mend == "sudo chown -R $USER x"
 
 
-def test_hugepages_that_a_guest_asks_for_and_are_not_there_fail(examine, lab_of):
+def test_missing_hugepages_of_a_guest_fail(examine, lab_of):
     found = examine(lab=lab_of(hugepages=2**21))
     assert found["hugepages"].status == "fail"
     assert "e needs 9216 pages of 2MiB for its 3 guests" in found["hugepages"].what
     assert found["hugepages"].mend == (
         "echo 9216 | sudo tee /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
     )
-    assert found["memory"].status == "ok"  # which they do not come from
+    assert found["memory"].status == "ok"  # hugepages are not part of it
 
 
-def test_nodes_of_the_host_that_are_not_used_are_pointed_out(examine, lab_of, tmp_path):
+def test_unused_host_nodes_are_a_warning(examine, lab_of, tmp_path):
     two = give_host(tmp_path / "host", nodes=2)
     assert examine(two)["numa"].mend.startswith("host_nodes: auto")
     assert examine(two, lab=lab_of(host_nodes="auto"))["numa"].status == "ok"
 
 
-def test_a_placement_that_this_host_does_not_have_fails(examine, lab_of, tmp_path):
+def test_a_placement_that_this_host_cannot_satisfy_fails(examine, lab_of, tmp_path):
     found = examine(lab=lab_of(pin=(0, 99)))["placement"]
     assert (found.status, found.what) == (
         "fail", "guests.numa4.pin: host CPU 99 is not available to labctl"
@@ -341,14 +341,14 @@ def test_a_placement_that_this_host_does_not_have_fails(examine, lab_of, tmp_pat
 
 @pytest.fixture
 def arm64_lab(monkeypatch):
-    """A lab of which one kernel is of arm64, on an x86_64 host."""
+    """A lab with an arm64 kernel, on an x86_64 host."""
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     lab = synthetic.lab()
     patched = lab.kernels["patched"].model_copy(update={"arch": "arm64"})
     return lab.model_copy(update={"kernels": {**lab.kernels, "patched": patched}})
 
 
-def test_what_arm64_lacks_is_told_where_the_lab_asks_for_it(examine, arm64_lab, monkeypatch):
+def test_missing_arm64_tools_fail_for_a_lab_that_needs_them(examine, arm64_lab, monkeypatch):
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     assert "arm64" not in examine()
     arm64 = examine(lab=arm64_lab)["arm64"]
@@ -357,7 +357,7 @@ def test_what_arm64_lacks_is_told_where_the_lab_asks_for_it(examine, arm64_lab, 
         assert f"{program} is not installed" in arm64.what
 
 
-def test_what_arm64_needs_is_tried(examine, arm64_lab, good_tools):
+def test_arm64_tools_are_tested(examine, arm64_lab, good_tools):
     script(good_tools / "qemu-system-aarch64", "echo QEMU emulator version 7.2.22")
     script(good_tools / "aarch64-linux-gnu-gcc", "exit 0")
     elf = b"\x7fELF" + bytes(14) + (183).to_bytes(2, "little")
@@ -409,7 +409,7 @@ def doctor(*words, cwd, env):
     )
 
 
-def test_the_command_tells_a_host_without_a_lab(tmp_path, good_tools):
+def test_the_command_works_without_a_lab(tmp_path, good_tools):
     done = doctor(cwd=tmp_path, env={})
     document = json.loads(done.stdout)
     assert document["lab"] is None

@@ -1,4 +1,4 @@
-"""However a command ends: an exit status that scripts can trust, and never a traceback."""
+"""The end of a command: the right exit status, no traceback."""
 
 import os
 import pty
@@ -42,7 +42,7 @@ def run(*words, cwd=ROOT, env=None, **options):
 
 
 def acting(body, *, env=None):
-    """Run a command that does what `body` says."""
+    """Run a labctl command with the Python code `body`."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     program = (
         "import atexit, errno, os, signal, sys, time\nfrom labctl import cli\n"
@@ -63,7 +63,7 @@ def acting(body, *, env=None):
 # --- where the output goes -----------------------------------------------------------------
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure():
+def test_a_closed_reader_of_stdout_is_no_failure():
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -73,7 +73,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure():
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_table_is_drawn_again_until_its_reader_has_gone(lab):
+def test_a_table_is_refreshed_until_its_reader_closes(lab):
     words = ["status", "--watch"]
     env = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm"}  # to draw it into a pipe too
     with subprocess.Popen([*LABCTL, *words], cwd=lab, env=env, stdout=subprocess.PIPE) as process:
@@ -82,13 +82,13 @@ def test_a_table_is_drawn_again_until_its_reader_has_gone(lab):
         assert process.wait(SECONDS) == 0
 
 
-def test_a_broken_pipe_elsewhere_is_not_taken_for_it():
+def test_a_broken_pipe_elsewhere_is_a_failure():
     done = acting("raise BrokenPipeError(errno.EPIPE, 'Broken pipe')")
     assert done.returncode == 3
     assert "Broken pipe" in done.stderr
 
 
-def test_a_full_disk_behind_stdout_is_told():
+def test_a_full_disk_behind_stdout_is_reported():
     with Path("/dev/full").open("w") as full:
         done = run("schema", stdout=full)
     assert done.returncode == 3
@@ -96,14 +96,14 @@ def test_a_full_disk_behind_stdout_is_told():
 
 
 @pytest.mark.parametrize("words", [["schema"], ["plan", "--lab", "/no/such/lab.yaml"]])
-def test_a_full_disk_behind_all_output_is_no_hang_up(words):
+def test_a_full_disk_behind_all_output_is_not_a_hang_up(words):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*LABCTL, *words], stdout=full, stderr=full, timeout=SECONDS)
     assert done.returncode == 3
 
 
 @pytest.mark.parametrize("command", ["plan", "report", "status"])
-def test_a_current_folder_that_was_removed_is_named(tmp_path, command):
+def test_a_removed_current_folder_is_reported(tmp_path, command):
     folder = tmp_path / "gone"
     folder.mkdir()
     line = 'rmdir "$PWD" && exec "$@"'
@@ -126,7 +126,7 @@ def test_a_closed_stream_reads_as_an_empty_one(lab, closed, command):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_what_a_terminal_cannot_show_is_written_in_ascii(lab, encoding):
+def test_unencodable_output_is_escaped_in_ascii(lab, encoding):
     (lab / "lab.yaml").write_text(LAB.replace("stock", "st\N{SNOWMAN}k"))
     done = run("plan", cwd=lab, env={"PYTHONIOENCODING": encoding})
     assert done.returncode == 2
@@ -151,7 +151,7 @@ def test_what_a_terminal_cannot_show_is_written_in_ascii(lab, encoding):
     ],
     ids=["while it cleans up", "at its very end", "while it says so"],
 )
-def test_a_second_ctrl_c_ends_it_as_the_first(body):
+def test_a_second_ctrl_c_ends_with_the_same_status(body):
     done = acting(body)
     assert (done.returncode, done.stderr.strip()) == (130, "labctl: interrupted")
 
@@ -170,7 +170,7 @@ def test_a_signal_at_the_very_end_does_not_change_its_status(number, body, statu
 
 
 @pytest.mark.parametrize("error", ["OSError(errno.EIO, 'Input/output error')", "KeyError('x')"])
-def test_what_fails_after_a_hang_up_does_not_hide_it(error):
+def test_errors_after_a_hang_up_do_not_change_the_status(error):
     body = (
         "signal.signal(signal.SIGHUP, signal.default_int_handler)\n"
         "from labctl.terminal import unwound\n"
@@ -216,7 +216,7 @@ def _take_terminal(slave):
         os.dup2(slave, descriptor)
 
 
-# --- what nobody foresaw -------------------------------------------------------------------
+# --- internal errors -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def _take_terminal(slave):
         ("ValueError('two\\nlines')", 70, "two lines"),
     ],
 )
-def test_what_nobody_foresaw_is_one_line_and_a_status(tmp_path, error, status, told):
+def test_an_internal_error_is_one_line_and_a_status(tmp_path, error, status, told):
     done = acting(f"raise {error}", env={"TMPDIR": str(tmp_path)})
     assert "Traceback" not in done.stderr
     assert done.returncode == status
@@ -245,7 +245,7 @@ def test_what_nobody_foresaw_is_one_line_and_a_status(tmp_path, error, status, t
         assert "Traceback" in kept.read_text()
 
 
-def test_a_traceback_is_shown_to_who_asks_for_it(tmp_path):
+def test_a_traceback_is_shown_on_request(tmp_path):
     done = acting("{}['x']", env={"LABCTL_TRACEBACK": "1", "TMPDIR": str(tmp_path)})
     assert done.returncode == 70
     assert "Traceback" in done.stderr
@@ -280,7 +280,7 @@ def _large(path):
     ],
     ids=["folder", "FIFO", "100 MB", "bytes", "program", "brackets", "deep", "loop"],
 )
-def test_what_is_no_lab_yaml_is_named(tmp_path, make, told):
+def test_an_unreadable_lab_yaml_is_named(tmp_path, make, told):
     path = tmp_path / "lab.yaml"
     make(path)
     done = run("plan", "--lab", path, cwd=tmp_path)
@@ -289,7 +289,7 @@ def test_what_is_no_lab_yaml_is_named(tmp_path, make, told):
     assert b"lab.yaml" in done.stderr
 
 
-def test_a_path_that_is_not_utf8_is_shown_all_the_same(tmp_path):
+def test_a_path_that_is_not_utf8_is_shown(tmp_path):
     folder = os.fsencode(tmp_path) + b"/\xff\xfe"
     Path(os.fsdecode(folder)).mkdir()
     done = run("plan", "--lab", folder + b"/lab.yaml")
@@ -300,14 +300,14 @@ def test_a_path_that_is_not_utf8_is_shown_all_the_same(tmp_path):
         assert run(*words, "--lab", folder + b"/lab.yaml").returncode in (0, 2)
 
 
-# Root may read and write everything, unless it gives these capabilities up.
+# Root can read and write every file unless it drops these capabilities.
 HARMLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
 
 
 @pytest.mark.skipif(bool(HARMLESS) and not shutil.which("setpriv"), reason="needs setpriv")
 @pytest.mark.parametrize("closed", ["lab.yaml", ".labctl", ".labctl/runs", ".labctl/guests"])
 @pytest.mark.parametrize("command", ["status", "report", "plan", "clean", "down"])
-def test_what_may_not_be_read_is_named(lab, closed, command):
+def test_a_file_without_read_permission_is_named(lab, closed, command):
     for name in ("runs", "guests"):
         (lab / ".labctl" / name).mkdir(parents=True)
     (lab / closed).chmod(0)

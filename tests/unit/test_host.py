@@ -29,9 +29,9 @@ def test_the_host_is_described_without_its_name():
     assert host.describe().id == facts["id"]
 
 
-def test_load_tells_cumulative_times():
+def test_load_has_cumulative_times():
     before = host.load()
-    until = time.process_time() + 0.2  # not of the clock: others may have the CPU
+    until = time.process_time() + 0.2  # CPU time, not wall time: the host may be busy
     while time.process_time() < until:
         pass
     after = host.load()
@@ -53,7 +53,7 @@ def tree(root, cpus, pressure, files):
     return root
 
 
-def test_load_is_read_of_the_cores_that_may_be_used(tmp_path):
+def test_load_counts_only_usable_cores(tmp_path):
     cores = len(host.os.sched_getaffinity(0))
     ticks = host.os.sysconf("SC_CLK_TCK")
     mine = "".join(
@@ -80,7 +80,7 @@ def test_load_is_read_of_the_cores_that_may_be_used(tmp_path):
     assert found["throttled_count"] == 3 * cores
 
 
-def test_what_a_host_does_not_show_is_left_out(tmp_path):
+def test_missing_host_facts_are_left_out(tmp_path):
     found = host.load(tmp_path)
     assert "frequency_hz" not in found
     assert "memory_pressure_seconds" not in found
@@ -106,7 +106,7 @@ def test_one_measurement_at_a_time(tmp_path):
     assert told == [f"process {holder.pid}: run other"]
 
 
-def test_a_killed_holder_holds_nothing(tmp_path):
+def test_the_lock_of_a_killed_holder_is_released(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -138,7 +138,7 @@ def plant(kind, path, victim):
 
 
 @pytest.mark.parametrize("kind", ["symlink", "dangling symlink", "hard link", "pipe", "folder"])
-def test_what_was_planted_as_the_lock_is_refused_and_not_touched(tmp_path, kind):
+def test_a_planted_lock_file_is_rejected_and_unchanged(tmp_path, kind):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     victim.chmod(0o600)
@@ -155,7 +155,7 @@ def test_what_was_planted_as_the_lock_is_refused_and_not_touched(tmp_path, kind)
     assert victim.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_was_planted_as_the_lock_of_another_is_left_alone(tmp_path):
+def test_a_planted_lock_file_of_another_user_is_ignored(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     for number, kind in enumerate(("symlink", "hard link", "pipe", "folder", "plain"), 10_000):
@@ -171,7 +171,7 @@ def test_what_was_planted_as_the_lock_of_another_is_left_alone(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes two users")
-def test_a_lock_of_another_owner_is_refused(tmp_path):
+def test_a_lock_with_another_owner_is_rejected(tmp_path):
     lock_in(tmp_path).write_text("")
     os.chown(lock_in(tmp_path), 65534, -1)
     with (
@@ -184,7 +184,7 @@ def test_a_lock_of_another_owner_is_refused(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes two users")
 @pytest.mark.parametrize("first", [0, 65534])
 def test_two_users_do_not_measure_at_the_same_time(first):
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where others can come
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # accessible to other users
     folder.chmod(0o1777)
     for each in (0, 65534):  # both have measured before
         os.waitpid(forked(each, lambda: hold(folder, lambda: None)), 0)
@@ -220,7 +220,7 @@ def hold(folder, while_held, waiting=lambda _: None):
 
 
 def forked(uid, action):
-    """Run something in a child of another user; return its pid."""
+    """Run a function in a child process as another user; return its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -245,7 +245,7 @@ def test_root_locks_where_only_root_can_write(tmp_path, monkeypatch):
         assert len(list(all_.iterdir())) == (os.geteuid() != 0)
 
 
-def test_what_another_says_of_itself_cannot_steer_a_terminal(tmp_path):
+def test_the_text_of_another_holder_is_made_printable(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER.replace("run other", "a\x1b[2Jb"), str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -264,7 +264,7 @@ def test_what_another_says_of_itself_cannot_steer_a_terminal(tmp_path):
     assert told == [f"process {holder.pid}: a?[2Jb"]
 
 
-def test_a_program_is_asked_for_its_version_again_when_it_changed(tmp_path, monkeypatch):
+def test_a_version_is_cached_until_the_program_changes(tmp_path, monkeypatch):
     program, asked = tmp_path / "tool", tmp_path / "asked"
 
     def install(version):

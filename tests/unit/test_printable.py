@@ -1,4 +1,4 @@
-"""What leaves for a terminal: colours may pass, what a terminal acts on may not."""
+"""Output for a terminal: only colours pass, no other escape sequences."""
 
 import re
 import time
@@ -17,7 +17,7 @@ HARMFUL = (
     "\x1b^x\x1b\\",
     "\x1bX\x1b\\",
     "\x1bc\x1b[2J\x1b[?7l",
-    "\x1b[21t\x1b[6n\x1b[c\x05",  # they answer as if it was typed
+    "\x1b[21t\x1b[6n\x1b[c\x05",  # the terminal answers as if it was typed
     "\x9b2J\x9d0;x\x9c\x90x",
     "\x1b[31\x1b]0;x\x07m",
     "\x1b[>4;2m\x1b[?1m\x1b[0 m",
@@ -27,12 +27,12 @@ HARMFUL = (
 
 
 def passed(text):
-    """Return what a terminal would act on."""
+    """Return the unprintable characters of a text, except tabs and newlines."""
     return re.sub(r"[\t\n]", "", "".join(c for c in text if not c.isprintable()))
 
 
 @pytest.mark.parametrize("text", HARMFUL)
-def test_no_sequence_but_colours_reaches_a_terminal(text):
+def test_only_colour_sequences_reach_a_terminal(text):
     assert passed(coloured(f"a{text}b")) == ""
     assert passed(layout(text)) == passed(printable(text)) == ""
     stream = Coloured()
@@ -47,7 +47,7 @@ def test_colours_tabs_and_words_stay():
     assert "".join(stream.feed(bytes([byte])) for byte in text.encode()) == text
 
 
-def test_bytes_that_are_no_text_are_shown_as_such():
+def test_invalid_utf8_is_shown_as_replacement():
     assert Coloured().feed(b"a\x9b2J\xff\xfeb") == "a\ufffd2J\ufffd\ufffdb"
 
 

@@ -1,11 +1,11 @@
-"""The plugin before any guest boots: options, markers, what is collected, how mistakes are told."""
+"""The plugin without guests: options, markers, collection, error messages."""
 
 import subprocess
 import sys
 
 import pytest
 
-# Once for all tests: what an inner pytest imports itself is forgotten after it.
+# Imported here once, since modules that an inner pytest imports are dropped after it.
 import labctl.lab
 import labctl.testing.watch  # noqa: F401
 
@@ -85,14 +85,14 @@ def test_kernels_can_be_chosen(project):
     assert len(collected(project, "--kernel", "stock", "--kernel", "mine")) == 8
 
 
-def test_an_unknown_kernel_is_a_wrong_call(project):
+def test_an_unknown_kernel_is_a_usage_error(project):
     done = project.runpytest("--kernel", "stok")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done.stderr.fnmatch_lines(["ERROR: --kernel: unknown kernel stok; available: stock, mine"])
 
 
 @pytest.mark.parametrize("words", [(), ("--lab", "lab.yaml"), ("-n2",)])
-def test_mistakes_of_the_lab_are_told_with_their_lines(project, words):
+def test_errors_in_the_lab_are_reported_with_their_lines(project, words):
     (project.path / "lab.yaml").write_text(LAB.replace("nodes: 4", "nodes: four"))
     done = project.runpytest_subprocess(*words)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
@@ -114,7 +114,7 @@ def test_a_wrong_marker_names_the_test(project):
     assert "Traceback" not in str(done.stdout)
 
 
-def test_without_a_lab_only_its_own_tests_suffer(project):
+def test_without_a_lab_only_tests_with_guests_fail(project):
     (project.path / "lab.yaml").unlink()
     assert project.runpytest("-k", "plain").ret == pytest.ExitCode.USAGE_ERROR
     project.makepyfile(test_it="def test_plain(): pass")
@@ -129,14 +129,14 @@ def test_the_ini_file_can_name_the_lab(project):
     assert len(collected(project)) == 8
 
 
-def test_a_kernel_that_cannot_be_had_fails_its_tests_without_a_traceback(project):
+def test_a_kernel_that_cannot_be_built_fails_its_tests_without_a_traceback(project):
     done = project.runpytest("-k", "test_one")
     done.assert_outcomes(errors=1)
     done.stdout.fnmatch_lines(["*is not a bzImage"])
     assert "Traceback" not in str(done.stdout)
 
 
-def test_a_project_without_a_lab_pays_for_no_import():
+def test_a_project_without_a_lab_imports_nothing_heavy():
     heavy = ("pydantic", "numpy", "yaml", "rich", "pexpect", "labctl.lab")
     code = f"""
 import sys, pytest

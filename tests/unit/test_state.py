@@ -1,4 +1,4 @@
-"""The state folder: what labctl takes for its own, and that only this is removed."""
+"""The state folder: which files labctl considers its own, and that it removes only these."""
 
 import contextlib
 import errno
@@ -60,11 +60,11 @@ def fill(folder, *names):
 
 
 @pytest.mark.parametrize("text", [".", "..", "../..", "/", "../lab"])
-def test_a_state_that_holds_the_lab_is_refused(tmp_path, text):
+def test_a_state_folder_that_contains_the_lab_is_rejected(tmp_path, text):
     assert "contains the lab" in refusal(tmp_path / "lab", text)
 
 
-def test_a_state_that_holds_the_lab_behind_a_link_is_refused(tmp_path):
+def test_a_state_folder_that_contains_the_lab_through_a_link_is_rejected(tmp_path):
     real = tmp_path / "real" / "lab"
     real.mkdir(parents=True)
     (tmp_path / "link").symlink_to(real)
@@ -79,7 +79,7 @@ def test_a_state_that_holds_the_lab_behind_a_link_is_refused(tmp_path):
             load(path)
 
 
-def test_a_home_is_refused(tmp_path, monkeypatch):
+def test_a_home_folder_is_rejected(tmp_path, monkeypatch):
     home = tmp_path / "homes" / "me"
     home.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
@@ -88,7 +88,7 @@ def test_a_home_is_refused(tmp_path, monkeypatch):
     assert lab_of(tmp_path / "lab", "~/labctl").state == home / "labctl"
 
 
-def test_a_mount_point_is_refused(tmp_path, monkeypatch):
+def test_a_mount_point_is_rejected(tmp_path, monkeypatch):
     folder = tmp_path / "disks" / "a disk"
     folder.mkdir(parents=True)
     monkeypatch.setattr(lab_state, "mount_points", lambda: [folder])
@@ -105,7 +105,7 @@ def test_mount_points_are_read_as_the_kernel_writes_them():
 @pytest.mark.parametrize(
     "name", ["notes", ".ssh/id", "images.old/x", "runs2/x", "lab.yaml.removed/x", "x.json.a.tmp"]
 )
-def test_a_state_with_foreign_files_is_refused(tmp_path, name):
+def test_a_state_folder_with_foreign_files_is_rejected(tmp_path, name):
     fill(tmp_path / "lab" / ".labctl", "images/1/image.json", name)
     assert f"'{Path(name).parts[0]}'" in refusal(tmp_path / "lab")
     state.claim(tmp_path / "empty")
@@ -113,7 +113,7 @@ def test_a_state_with_foreign_files_is_refused(tmp_path, name):
     assert "did not create" in refusal(tmp_path / "lab", f"{tmp_path}/empty")
 
 
-def test_what_only_bears_our_names_is_not_ours(tmp_path):
+def test_a_familiar_name_alone_does_not_make_it_ours(tmp_path):
     fill(tmp_path / "photos", "images/holiday.jpg", "runs/marathon.jpg")
     assert "no marker" in refusal(tmp_path / "lab", "../photos")
     fill(tmp_path / "kinds", "images", "sources.json/x")  # a file, and a folder
@@ -130,7 +130,7 @@ def test_what_only_bears_our_names_is_not_ours(tmp_path):
         ("scratch", ("runs/1/run.json", "trees.removed/x")),
     ],
 )
-def test_a_state_of_before_the_marker_is_taken_over(tmp_path, name, content):
+def test_a_state_folder_without_marker_of_an_old_version_is_accepted(tmp_path, name, content):
     fill(tmp_path / name, *content)
     lab = lab_of(tmp_path / "lab", f"{tmp_path}/{name}")
     remove_built(lab, runs_too=True)
@@ -138,7 +138,7 @@ def test_a_state_of_before_the_marker_is_taken_over(tmp_path, name, content):
     assert lab_state.is_marked(lab.state)
 
 
-def test_without_a_marker_of_ours_nothing_is_removed(tmp_path):
+def test_without_our_marker_nothing_is_removed(tmp_path):
     folder = fill(tmp_path / "x", "images/a")
     (folder / lab_state.MARKER).write_text("something else")
     with pytest.raises(HostError):
@@ -151,7 +151,7 @@ def test_without_a_marker_of_ours_nothing_is_removed(tmp_path):
     assert (folder / "images" / "a").exists()
 
 
-def test_behind_a_link_nothing_is_removed(tmp_path):
+def test_targets_of_links_are_not_removed(tmp_path):
     others = fill(tmp_path / "others", "images/1/bzImage", "trees/1/make.lock")
     lab = lab_of(tmp_path / "lab")
     fill(lab.state, "sources/x")
@@ -165,7 +165,7 @@ def test_behind_a_link_nothing_is_removed(tmp_path):
     assert (others / "trees/1/make.lock").exists()
 
 
-def test_a_clean_that_was_killed_leaves_no_half_of_a_folder(tmp_path, monkeypatch):
+def test_a_killed_clean_leaves_no_partial_folder(tmp_path, monkeypatch):
     lab = lab_of(tmp_path / "lab")
     fill(lab.state, "trees/1/src/a", "trees/1/src/b")
 
@@ -196,7 +196,7 @@ def test_a_history_keeps_the_pictures_of_its_folder(tmp_path, monkeypatch):
     assert all((tmp_path / "history" / name).exists() for name in theirs)
 
 
-def test_the_steps_of_a_series_are_written_beside_what_a_link_names(tmp_path):
+def test_series_steps_are_written_beside_the_target_of_a_link(tmp_path):
     theirs = fill(tmp_path / "theirs", "0001.patch", "sub/x")
     (tmp_path / "step").symlink_to(theirs)
     Series(tmp_path, ()).write(tmp_path / "step")
@@ -206,7 +206,7 @@ def test_the_steps_of_a_series_are_written_beside_what_a_link_names(tmp_path):
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["series"]
 
 
-def test_init_writes_behind_no_link(tmp_path):
+def test_init_follows_no_link(tmp_path):
     fill(tmp_path, "shared.yaml")
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "lab.yaml").symlink_to(tmp_path / "shared.yaml")
@@ -220,14 +220,14 @@ def test_init_writes_behind_no_link(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '"\xff'])
-def test_a_torn_file_of_json_is_none(tmp_path, content):
+def test_a_truncated_json_file_reads_as_none(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content.encode("latin-1"))
     assert files.read_json(tmp_path / "x.json") == {}
     files.write_json(tmp_path / "x.json", {"a": 1})
     assert files.read_json(tmp_path / "x.json") == {"a": 1}
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_file_is_replaced_atomically(tmp_path, monkeypatch):
     fill(tmp_path, "x")
 
     def full(_):
@@ -241,7 +241,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_cannot_be_removed_is_told(tmp_path, monkeypatch):
+def test_a_failed_removal_is_reported(tmp_path, monkeypatch):
     def refused(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -279,7 +279,7 @@ def test_no_clean_while_another_labctl_works(tmp_path):
     assert remove_built(lab, runs_too=False) == [lab.state / "images"]
 
 
-def test_the_lock_of_a_state_follows_no_link(tmp_path):
+def test_the_lock_of_a_state_folder_follows_no_link(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / lab_state.LOCK).symlink_to(tmp_path / "made")
     (tmp_path / "x" / lab_state.MARKER).write_text(lab_state.MARKER_LINE)
@@ -289,7 +289,7 @@ def test_the_lock_of_a_state_follows_no_link(tmp_path):
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_systems_and_editors_leave_in_any_folder_is_no_fault(tmp_path, name):
+def test_files_of_systems_and_editors_are_ignored(tmp_path, name):
     folder = fill(tmp_path / "new", name)
     lab = lab_of(tmp_path / "lab", f"{folder}")
     with state.used(lab.state):
@@ -299,12 +299,12 @@ def test_what_systems_and_editors_leave_in_any_folder_is_no_fault(tmp_path, name
 
 
 @pytest.mark.parametrize("name", [".DS_Store/x", "lost+found", "notes~/x"])
-def test_of_another_kind_they_are_foreign(tmp_path, name):
+def test_such_names_with_another_file_type_are_foreign(tmp_path, name):
     fill(tmp_path / "new", name)
     assert "did not create" in refusal(tmp_path / "lab", "../new")
 
 
-def test_a_state_on_another_disk_behind_a_link_is_one(tmp_path):
+def test_a_link_to_a_state_folder_on_another_disk_is_accepted(tmp_path):
     disk = fill(tmp_path / "disk" / "of-before", "trees/1/make.lock")
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / ".labctl").symlink_to(disk)
@@ -317,7 +317,7 @@ def test_a_state_on_another_disk_behind_a_link_is_one(tmp_path):
         assert lab_state.is_marked(tmp_path / "disk" / "new")
 
 
-def test_the_hint_of_a_refused_place_names_one_that_is_not(tmp_path, monkeypatch):
+def test_the_hint_for_a_rejected_folder_names_an_acceptable_one(tmp_path, monkeypatch):
     volume = tmp_path / "volume"
     volume.mkdir()
     monkeypatch.setattr(lab_state, "mount_points", lambda: [volume])
@@ -328,7 +328,7 @@ def test_the_hint_of_a_refused_place_names_one_that_is_not(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("words", READING, ids=lambda words: words[0])
-def test_a_stray_file_keeps_nobody_from_reading_or_ending(tmp_path, monkeypatch, words):
+def test_a_stray_file_prevents_neither_report_nor_down(tmp_path, monkeypatch, words):
     lab = lab_of(tmp_path / "lab")
     state.claim(lab.state)
     monkeypatch.chdir(tmp_path / "lab")
@@ -343,7 +343,7 @@ def test_a_stray_file_keeps_nobody_from_reading_or_ending(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("words", READING[:-1], ids=lambda words: words[0])
-def test_what_others_made_is_not_read_either(tmp_path, monkeypatch, words):
+def test_foreign_state_folders_are_not_read(tmp_path, monkeypatch, words):
     lab_of(tmp_path / "lab")
     fill(tmp_path / "lab" / ".labctl", "runs/1/run.json", "notes")
     monkeypatch.chdir(tmp_path / "lab")
@@ -351,7 +351,7 @@ def test_what_others_made_is_not_read_either(tmp_path, monkeypatch, words):
 
 
 @pytest.mark.parametrize("is_marked", [True, False])
-def test_guests_can_be_ended_wherever_they_are(tmp_path, monkeypatch, is_marked):
+def test_guests_can_always_be_stopped(tmp_path, monkeypatch, is_marked):
     lab = lab_of(tmp_path / "lab")
     folder = fill(lab.state / "guests" / "stock", "disk")
     if is_marked:
@@ -368,7 +368,7 @@ def test_guests_can_be_ended_wherever_they_are(tmp_path, monkeypatch, is_marked)
 
 
 @pytest.mark.parametrize("use", Use)
-def test_a_state_that_cannot_be_looked_at_is_refused_for_every_use(tmp_path, use):
+def test_an_unreadable_state_folder_is_rejected_for_every_use(tmp_path, use):
     lab = lab_of(tmp_path / "lab")
     lab.state.symlink_to(".labctl")
     with pytest.raises(ConfigError, match=r"\.labctl' is not readable"):

@@ -1,4 +1,4 @@
-"""The terminal: watched by key, and put back whatever happens."""
+"""The terminal: single key presses, and its state is restored."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def tty():
     os.close(slave)
 
 
-def test_keys_come_one_by_one_and_the_terminal_is_put_back(tty):
+def test_keys_are_unbuffered_and_the_terminal_is_restored(tty):
     master, slave = tty
     before = termios.tcgetattr(slave)
     with terminal.keys(slave):
@@ -43,7 +43,7 @@ def test_keys_come_one_by_one_and_the_terminal_is_put_back(tty):
     assert termios.tcgetattr(slave) == before
 
 
-def test_what_is_no_terminal_is_left_alone():
+def test_a_non_terminal_is_left_alone():
     read, write = os.pipe()
     with terminal.keys(read):
         os.write(write, b"\x1d")
@@ -73,7 +73,7 @@ def test_the_console_is_followed_from_its_end(tmp_path):
 
 @pytest.fixture
 def lab(tmp_path):
-    """A lab whose guest `stock` is a process that does nothing."""
+    """A lab whose guest `stock` is an idle process."""
     (tmp_path / "lab.yaml").write_text("version: 1\nkernels:\n  stock: {source: 'image:bzImage'}\n")
     (tmp_path / "bzImage").write_bytes(b"")
     folder = tmp_path / ".labctl" / "guests" / "stock"
@@ -88,7 +88,7 @@ def lab(tmp_path):
 
 
 def heed_signals():
-    """A shell without job control has what is in its background ignore Ctrl-C, nohup a hang-up."""
+    """Restore default signals: background jobs ignore SIGINT, and nohup ignores SIGHUP."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -115,7 +115,7 @@ def read_until(master, text):
 
 
 @pytest.mark.parametrize("leave", ["Ctrl-]", "Ctrl-C", "SIGTERM", "SIGHUP"])
-def test_console_attaches_and_leaves_the_terminal_as_it_was(lab, tty, leave):
+def test_console_restores_the_terminal(lab, tty, leave):
     master, slave = tty
     before = termios.tcgetattr(slave)
     process = start(lab, slave, "console", "stock")
@@ -137,7 +137,7 @@ def test_console_attaches_and_leaves_the_terminal_as_it_was(lab, tty, leave):
     assert termios.tcgetattr(slave) == before
 
 
-def test_console_prints_the_end_where_it_is_asked_to(lab, tty):
+def test_console_prints_the_last_lines(lab, tty):
     master, slave = tty
     process = start(lab, slave, "console", "-n", "3", "stock")
     seen = read_until(master, "line 199")
@@ -154,7 +154,7 @@ def test_console_prints_the_end_where_it_is_asked_to(lab, tty):
     assert len(done.stdout.splitlines()) == 100
 
 
-def test_the_end_of_a_guest_ends_the_following(lab):
+def test_following_ends_with_the_guest(lab):
     process = subprocess.Popen(
         [sys.executable, "-m", "labctl", "console", "--follow", "stock"],
         cwd=lab,
@@ -170,7 +170,7 @@ def test_the_end_of_a_guest_ends_the_following(lab):
     assert b"stock has ended" in said
 
 
-def test_status_is_watched_until_ctrl_c(tmp_path, tty):
+def test_status_watch_ends_with_ctrl_c(tmp_path, tty):
     (tmp_path / "lab.yaml").write_text("version: 1\nkernels:\n  stock: {source: 'image:bz'}\n")
     (tmp_path / "bz").write_bytes(b"")
     master, slave = tty
@@ -180,7 +180,7 @@ def test_status_is_watched_until_ctrl_c(tmp_path, tty):
     assert process.wait(SECONDS) == 0
 
 
-# --- a program that has the terminal -------------------------------------------------------------
+# --- a foreground program ------------------------------------------------------------------------
 
 
 def test_the_foreground_program_gets_ctrl_c_and_its_status_is_ours(tmp_path):
@@ -199,6 +199,6 @@ def test_the_foreground_program_gets_ctrl_c_and_its_status_is_ours(tmp_path):
     assert process.wait(SECONDS) == 7
 
 
-def test_the_foreground_program_tells_its_signal_as_a_shell_does():
+def test_a_signal_of_the_foreground_program_is_reported_like_a_shell():
     assert proc.foreground(["sh", "-c", "exit 3"]) == 3
     assert proc.foreground(["sh", "-c", "kill -9 $$"]) == 137

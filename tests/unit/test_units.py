@@ -47,7 +47,7 @@ def test_sizes(text: str, value: int) -> None:
         ("٣GiB", "1536MiB or 3GiB"),
     ],
 )
-def test_what_is_no_size_is_told_with_a_right_example(text: str, hint: str) -> None:
+def test_an_invalid_size_is_reported_with_an_example(text: str, hint: str) -> None:
     with pytest.raises(units.UnitError) as caught:
         units.size(text)
     assert hint in (caught.value.hint or "")
@@ -60,7 +60,7 @@ def test_counts(text: str, value: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["four", "1.5", "64KiB", "4%", "", "0x10", "1_000", "off"])
-def test_what_is_no_count(text: str) -> None:
+def test_an_invalid_count(text: str) -> None:
     with pytest.raises(units.UnitError) as caught:
         units.count(text)
     assert caught.value.hint == "example: 4 or 64Ki"
@@ -82,14 +82,14 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["1:30", "5m", "soon", "", "5 minutes"])
-def test_what_is_no_duration(text: str) -> None:
+def test_an_invalid_duration(text: str) -> None:
     with pytest.raises(units.UnitError) as caught:
         units.duration(text)
     assert caught.value.hint == "example: 300s or 5min"
 
 
 @pytest.mark.parametrize("text", ["2 percent", "half", "%", "2%%", "3GiB"])
-def test_what_is_no_share(text: str) -> None:
+def test_an_invalid_share(text: str) -> None:
     with pytest.raises(units.UnitError):
         units.share(text)
 
@@ -101,7 +101,7 @@ def test_only_text_and_numbers_are_quantities(parser: object, value: object) -> 
         parser(value)  # type: ignore[operator]
 
 
-def test_numbers_pass_as_they_are() -> None:
+def test_numbers_are_unchanged() -> None:
     assert units.size(5) == 5
     assert units.count(5) == 5
     assert units.share(0.5) == 0.5
@@ -138,7 +138,7 @@ def test_a_scalar_is_a_number_only_if_it_looks_like_one(text: str, value: units.
 
 
 @pytest.mark.parametrize("text", ["3GB", "16k", "1.3B", "3 Gib"])
-def test_a_scalar_that_only_resembles_a_size_is_a_mistake(text: str) -> None:
+def test_a_scalar_that_resembles_a_size_is_an_error(text: str) -> None:
     with pytest.raises(units.UnitError) as caught:
         units.scalar(text)
     assert "quotes" in (caught.value.hint or "")
@@ -204,11 +204,11 @@ def test_quoted_text_stays_on_one_short_line() -> None:
     [(0.00001, "0.00001"), (1.5, "1.5"), (1.0, "1.0"), (123456789012345.5, "123456789012345.5"),
      (7, "7"), ("1e-05", "1e-05")],
 )  # fmt: skip
-def test_a_value_is_given_on_without_an_exponent(value, text):
+def test_a_value_has_no_exponent(value, text):
     assert units.text(value) == text
 
 
-def test_what_is_quoted_is_short_and_does_nothing_to_a_terminal():
+def test_quoted_text_is_short_and_printable():
     assert units.quote("a\x1b[1m\tb\x07") == "'a?[1m b?'"
     assert units.quote("5" + " " * 9999 + "x") == "'5 x'"
     assert len(units.quote("x" * 9999)) == 42
