@@ -45,8 +45,8 @@ class _File:
         if flock.take(self.descriptor, shared=True, timeout_seconds=0):
             flock.give_back(self.descriptor)
             return ""
-        said = os.pread(self.descriptor, _TEXT_BYTES, 0).decode("utf-8", "replace").strip()
-        return printable(said)
+        text = os.pread(self.descriptor, _TEXT_BYTES, 0).decode("utf-8", "replace").strip()
+        return printable(text)
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the text is optional, even if the disk is full
@@ -82,12 +82,12 @@ def measuring(
 
 def _take_all(files: list[_File], waiting: Callable[[str], None]) -> None:
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    told = False
+    is_reported = False
     for index, file in enumerate(files):
-        while not file.taken(_POLL_SECONDS if told else 0.0):
+        while not file.taken(_POLL_SECONDS if is_reported else 0.0):
             holders = [text for text in (other.text() for other in files[index:]) if text]
-            if not told:
-                told = True
+            if not is_reported:
+                is_reported = True
                 waiting(", ".join(holders) or _UNKNOWN)
             if time.monotonic() > deadline:
                 raise HostError(

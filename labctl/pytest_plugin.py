@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from labctl.lab_models import Lab
-    from labctl.testing.cases import Asked, Case
+    from labctl.testing.cases import Case, Markers
     from labctl.testing.guest import LabGuest
     from labctl.testing.leases import Room
     from labctl.testing.measuring import Measure
@@ -132,7 +132,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from labctl.testing.cases import cases
 
     try:
-        found = cases(lab, _asked(metafunc.definition))
+        found = cases(lab, _markers_of(metafunc.definition))
     except (UserError, TypeError) as error:
         pytest.fail(f"{metafunc.definition.nodeid}: {error}", pytrace=False)
     shares = "shared_guest" in metafunc.fixturenames and metafunc.config.pluginmanager.hasplugin(
@@ -147,8 +147,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(_CASE, parameters, indirect=True, scope="module")
 
 
-def _asked(definition: pytest.Item) -> Asked:
-    from labctl.testing.cases import Asked
+def _markers_of(definition: pytest.Item) -> Markers:
+    from labctl.testing.cases import Markers
 
     kernels = definition.get_closest_marker("kernels")
     guest: str | None = None
@@ -161,7 +161,7 @@ def _asked(definition: pytest.Item) -> Asked:
         elif mark.name == "tunables":
             tunables |= mark.kwargs
     names = tuple(kernels.args) if kernels else ()
-    return Asked(kernels=names, guest=guest, topology=topology, tunables=tunables)
+    return Markers(kernels=names, guest=guest, topology=topology, tunables=tunables)
 
 
 def case_of(item: pytest.Item) -> Case | None:
@@ -254,7 +254,7 @@ def _lab_case(request: pytest.FixtureRequest) -> Case:
 def _lab_room(request: pytest.FixtureRequest) -> Iterator[None]:
     """Reserve memory for all guests of a module at once, to rule out deadlocks."""
     watch = _watch(request.config)
-    with watch.plainly(), watch.bench.room(_needed(request.session, request.path)):
+    with watch.without_traceback(), watch.bench.room(_needed(request.session, request.path)):
         yield
 
 

@@ -40,7 +40,7 @@ class _Line:
     def __init__(self) -> None:
         self._console: Console | None = None
         self._live: Live | None = None
-        self._told = -_PLAIN_EVERY_SECONDS
+        self._printed_at = -_PLAIN_EVERY_SECONDS
         self._entered = False
 
     def __enter__(self) -> Self:
@@ -57,12 +57,12 @@ class _Line:
         self._begin()
         if self._live is not None:
             self._live.update(_one_line(text))
-        elif time.monotonic() - self._told >= _PLAIN_EVERY_SECONDS:
+        elif time.monotonic() - self._printed_at >= _PLAIN_EVERY_SECONDS:
             self.say(text)
 
     def say(self, text: str) -> None:
         """Print a permanent line."""
-        self._told = time.monotonic()
+        self._printed_at = time.monotonic()
         self._begin().print(text, markup=False)
 
     def _begin(self) -> Console:
@@ -232,11 +232,11 @@ def series_steps(name: str, steps: Sequence[Step]) -> str:
     objections = []
     for step in steps:
         document = step.document()
-        told = {check: _outcome(said) for check, said in document["checks"].items()}
-        rows.append({"": step.number, "patch": step.subject, **told})
-        for check, said in step.checks.items():
-            if said:
-                objections += ["", f"{step.patch}: {check}:", *(f"  | {line}" for line in said)]
+        outcomes = {check: _outcome(findings) for check, findings in document["checks"].items()}
+        rows.append({"": step.number, "patch": step.subject, **outcomes})
+        for check, findings in step.checks.items():
+            if findings:
+                objections += ["", f"{step.patch}: {check}:", *(f"  | {line}" for line in findings)]
     text = _tabulated(rows, maxcolwidths=[None, _SUBJECT_COLUMNS])
     return "\n".join([f"series of {name}", "", text, *objections])
 

@@ -15,7 +15,7 @@ from types import FrameType
 DETACH_KEYS = b"\x1d\x03"
 _LOCAL_FLAGS = 3
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
-_came: list[int] = []  # received signals that end this process
+_received: list[int] = []  # received signals that end this process
 
 
 @contextlib.contextmanager
@@ -24,8 +24,8 @@ def unwound() -> Iterator[None]:
 
     The exit status is 128 plus the signal number. Ignored signals (nohup) stay ignored.
     """
-    heard = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
-    handlers = {number: signal.signal(number, _end) for number in heard}
+    handled = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, _end) for number in handled}
     try:
         yield
     finally:
@@ -35,11 +35,11 @@ def unwound() -> Iterator[None]:
 
 def ended_by() -> int:
     """Return the exit status for the received SIGTERM or SIGHUP, 0 if there was none."""
-    return 128 + _came[0] if _came else 0
+    return 128 + _received[0] if _received else 0
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    _came.append(number)
+    _received.append(number)
     raise SystemExit(128 + number)
 
 

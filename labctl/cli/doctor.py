@@ -39,7 +39,7 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     state = loaded.state if loaded else Path.cwd() / ".labctl"
     with screen.Examining() as examining:
         examination = Examination(
-            lab=loaded, state=state, facts=read_facts(), telling=examining.trying
+            lab=loaded, state=state, facts=read_facts(), progress=examining.trying
         )
         found = list(examination.diagnoses())
     status = worst(found)

@@ -99,12 +99,12 @@ def _status(error: BaseException) -> int:
         return error.exit_code
     if os.environ.get(_SHOWN):
         traceback.print_exception(error)
-    told = _told(error)
-    if told is None:
+    reported = _as_lab_error(error)
+    if reported is None:
         click.echo(f"labctl: {_internal(error)}", err=True)
         return _INTERNAL
-    click.echo(f"labctl: {_shown(told)}", err=True)
-    return told.exit_status
+    click.echo(f"labctl: {_shown(reported)}", err=True)
+    return reported.exit_status
 
 
 def _shown(error: LabError) -> str:
@@ -112,7 +112,7 @@ def _shown(error: LabError) -> str:
     return layout(str(error).encode("utf-8", "backslashreplace").decode())
 
 
-def _told(error: BaseException) -> LabError | None:
+def _as_lab_error(error: BaseException) -> LabError | None:
     """Return the error as a LabError, None if it is an internal error of labctl."""
     if isinstance(error, LabError):
         return error

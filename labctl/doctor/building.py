@@ -35,11 +35,11 @@ def compilers(version: str, missing: Sequence[str], failures: Mapping[str, str])
     wrong = {package: why for package, why in failures.items() if why}
     if not missing and not wrong:
         return ok("compilers", f"{version}; static and libelf test programs compile")
-    told = [f"not installed: {', '.join(missing)}"] if missing else []
-    told += list(wrong.values())
+    parts = [f"not installed: {', '.join(missing)}"] if missing else []
+    parts += list(wrong.values())
     packages = dict.fromkeys([*(PACKAGES[tool] for tool in missing), *wrong])
     return Diagnosis(
-        "compilers", "fail", "; ".join(told), f"sudo apt-get install {' '.join(packages)}"
+        "compilers", "fail", "; ".join(parts), f"sudo apt-get install {' '.join(packages)}"
     )
 
 
@@ -80,12 +80,12 @@ def sources(missing: Sequence[str], count: int) -> Diagnosis:
 def disk(free_bytes: int, unbuilt: int, place: str) -> Diagnosis:
     """Diagnose the disk space for builds; `unbuilt` counts the sources without a tree."""
     need = SPARE_BYTES + unbuilt * SOURCE_BYTES
-    told = f"{free_bytes / GIB:.1f} GiB free in {place}"
+    free = f"{free_bytes / GIB:.1f} GiB free in {place}"
     if free_bytes < need:
-        what = f"{told}, builds and runs may need {need / GIB:.1f} GiB"
+        what = f"{free}, builds and runs may need {need / GIB:.1f} GiB"
         mend = "labctl clean   # deletes builds; or set `state:` to a folder on another disk"
         return Diagnosis("disk", "fail", what, mend)
-    return ok("disk", f"{told}, at most {need / GIB:.1f} GiB needed")
+    return ok("disk", f"{free}, at most {need / GIB:.1f} GiB needed")
 
 
 def state_folder(failure: str, place: str) -> Diagnosis:

@@ -33,20 +33,20 @@ _COMPILED = {
 class Examination:
     """Tests of a host for a lab, or of the host alone if `lab` is None.
 
-    `telling` is called with the name of each test before it starts.
+    `progress` is called with the name of each test before it starts.
     """
 
     lab: Lab | None
     state: Path
     facts: HostFacts
-    telling: Callable[[str], None]
+    progress: Callable[[str], None]
     kvm_device: Path = accelerator.KVM_DEVICE
     probe_seconds: float = probe.PROBE_SECONDS
     load_seconds: float = 1.0
 
     def diagnoses(self) -> Iterator[Diagnosis]:
         """Yield each diagnosis as soon as it is known."""
-        self.telling("load")
+        self.progress("load")
         # First, since the other tests cause load themselves.
         busy_cores, steal_share = trials.watch_load(self.load_seconds)
         needs = needs_of(self.lab) if self.lab else []
@@ -63,19 +63,19 @@ class Examination:
         qemu = running.qemu(version)
         yield qemu
         if qemu.status != "fail":
-            self.telling("a probe guest under TCG")
+            self.progress("a probe guest under TCG")
             yield running.tcg(_under_tcg())
         yield self._kvm(tried=qemu.status != "fail")
         yield running.nested(self.facts)
         if self.lab and self.lab.defaults.launcher == "virtme-ng":
-            self.telling("virtme-ng")
+            self.progress("virtme-ng")
             yield from launching.virtme(_vng(), virtme.LIMITS, _lacking(self.lab))
         if qemu.status != "fail":
             yield self._hugepages(needs)
             yield self._numa(needs)
 
     def _kvm(self, *, tried: bool) -> Diagnosis:
-        self.telling(f"a probe guest under KVM, at most {self.probe_seconds:g} s")
+        self.progress(f"a probe guest under KVM, at most {self.probe_seconds:g} s")
         asked = self.lab.defaults.accel if self.lab else "auto"
         if not tried:
             refusal = accelerator.open_failure(self.kvm_device)
@@ -86,7 +86,7 @@ class Examination:
         return running.kvm(failure, self.facts, asked)
 
     def _hugepages(self, needs: Sequence[Need]) -> Diagnosis:
-        self.telling("hugepages")
+        self.progress("hugepages")
         failures = {
             size: _under_tcg(f"memory-backend-memfd,hugetlb=on,hugetlbsize={size}")
             for size, count in self.facts.hugepages.items()
@@ -95,7 +95,7 @@ class Examination:
         return running.hugepages(self.facts, needs, failures)
 
     def _numa(self, needs: Sequence[Need]) -> Diagnosis:
-        self.telling("binding to host nodes")
+        self.progress("binding to host nodes")
         failures = {
             node.number: _under_tcg(f"memory-backend-ram,policy=bind,host-nodes={node.number}")
             for node in self.facts.nodes
@@ -119,7 +119,7 @@ class Examination:
                 )
 
     def _builds(self) -> Iterator[Diagnosis]:
-        self.telling("compilers")
+        self.progress("compilers")
         missing = trials.missing(building.PACKAGES)
         failures = {} if "gcc" in missing else {p: _compiled(p) for p in _COMPILED}
         yield building.compilers(trials.version("gcc"), missing, failures)
@@ -133,19 +133,19 @@ class Examination:
         gone = [p for p in packages if not (DEBIAN_FOLDER / f"{p}.tar.xz").is_file()]
         if self.lab:
             yield building.sources(gone, len(kernels))
-        self.telling("disk")
+        self.progress("disk")
         place = str(self.state)
         trees = sum(1 for _ in self.state.glob("trees/*/src"))
         unbuilt = max(0, len(sources) - trees)
         yield building.disk(trials.free_bytes(self.state), unbuilt, place)
-        yield building.state_folder(trials.writing(self.state), place)
+        yield building.state_folder(trials.write_error(self.state), place)
 
     def _arch(self, arch: Architecture) -> Diagnosis:
-        self.telling(f"tools for {arch.name}")
+        self.progress(f"tools for {arch.name}")
         compiler = f"{arch.cross_compile}gcc"
         failures = [f"{gone} is not installed" for gone in trials.missing((arch.qemu, compiler))]
         if not any(compiler in failure for failure in failures):
-            failures.append(trials.compiling(*_STATIC, compiler=compiler))
+            failures.append(trials.compile_error(*_STATIC, compiler=compiler))
         try:
             busybox.find(arch)
         except HostError as error:
@@ -182,4 +182,4 @@ def _under_tcg(backend: str | None = None) -> str:
 
 
 def _compiled(package: str) -> str:
-    return trials.compiling(*_COMPILED[package])
+    return trials.compile_error(*_COMPILED[package])

@@ -25,7 +25,9 @@ def virtme(
     what = f"guests differ from those of `launcher: qemu`: {'; '.join(limits)}"
     mend = "defaults: {launcher: qemu}   # in lab.yaml, if one of these matters"
     yield Diagnosis(f"{_NAME} limits", "warn", what, mend)
-    told = [f"{kernel} has no built-in {', '.join(options)}" for kernel, options in lacking.items()]
-    if told:
+    faults = [
+        f"{kernel} has no built-in {', '.join(options)}" for kernel, options in lacking.items()
+    ]
+    if faults:
         mend = "build them in (=y), see guest/kconfig/virtme.config; modules are not used"
-        yield Diagnosis(f"{_NAME} kernels", "fail", "; ".join(told), mend)
+        yield Diagnosis(f"{_NAME} kernels", "fail", "; ".join(faults), mend)

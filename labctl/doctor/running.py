@@ -145,9 +145,9 @@ def hugepages(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, st
         return Diagnosis(
             "hugepages", "fail", ", ".join(short), _more(size, most.memory_bytes // size)
         )
-    told = {size: why for size, why in failures.items() if why}
-    if told:
-        size, why = next(iter(told.items()))
+    errors = {size: why for size, why in failures.items() if why}
+    if errors:
+        size, why = next(iter(errors.items()))
         return Diagnosis("hugepages", "warn", f"size {format_size(size)}: {why}", _more(size, 1024))
     free = [f"{count} of {format_size(size)}" for size, count in facts.hugepages.items() if count]
     if free:
@@ -169,9 +169,9 @@ def numa(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, str]) -
     """Diagnose host nodes; `failures` maps each to the error of a guest bound to it."""
     count = len(facts.nodes)
     nodes = f"{count} host node{'s' if count != 1 else ''}"
-    told = {node: why for node, why in failures.items() if why}
-    if told:
-        node, why = next(iter(told.items()))
+    errors = {node: why for node, why in failures.items() if why}
+    if errors:
+        node, why = next(iter(errors.items()))
         return Diagnosis(
             "numa",
             "warn",
@@ -205,14 +205,14 @@ def load(busy_cores: float, steal_share: float) -> Diagnosis:
     `busy_cores` is CPU time per second; `steal_share` is the share of all CPU time
     that the host of this virtual machine gave to others.
     """
-    told = f"{busy_cores:.1f} cores used by other processes"
+    used = f"{busy_cores:.1f} cores used by other processes"
     if steal_share > _STEAL_SHARE:
-        what = f"{told}, {100 * steal_share:.0f} % of CPU time stolen by this machine's host"
+        what = f"{used}, {100 * steal_share:.0f} % of CPU time stolen by this machine's host"
         return Diagnosis("load", "warn", what, "measure when its host is less busy")
     if busy_cores > _IDLE_CORES:
         mend = "ps -eo pid,pcpu,args --sort=-pcpu | head   # then stop them, or wait"
-        return Diagnosis("load", "warn", f"{told}: adds noise to measurements", mend)
-    return ok("load", told)
+        return Diagnosis("load", "warn", f"{used}: adds noise to measurements", mend)
+    return ok("load", used)
 
 
 def _gib(value: int) -> str:

@@ -38,7 +38,7 @@ def _which(program: str) -> str | None:
     )
 
 
-def compiling(source: str, *options: str, compiler: str = "gcc") -> str:
+def compile_error(source: str, *options: str, compiler: str = "gcc") -> str:
     """Return the compiler's first error for a program, empty if it compiles."""
     with tempfile.TemporaryDirectory(prefix="labctl-") as folder:
         argv = [compiler, *options, "-x", "c", "-", "-o", f"{folder}/program"]
@@ -49,8 +49,8 @@ def compiling(source: str, *options: str, compiler: str = "gcc") -> str:
         except (HostError, CommandError) as error:
             return error.what
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    told = [line for line in lines if "error:" in line or "cannot find" in line] or lines
-    return (told[0] if told else f"{compiler} failed without a message") if done.status else ""
+    errors = [line for line in lines if "error:" in line or "cannot find" in line] or lines
+    return (errors[0] if errors else f"{compiler} failed without a message") if done.status else ""
 
 
 def uses_ccache() -> bool:
@@ -64,7 +64,7 @@ def nearest(folder: Path) -> Path:
     return next((one for one in (folder, *folder.parents) if one.is_dir()), Path("/"))
 
 
-def writing(folder: Path) -> str:
+def write_error(folder: Path) -> str:
     """Return the error on writing 1 MiB to the folder's disk, empty if it works."""
     try:
         with tempfile.TemporaryFile(dir=nearest(folder)) as file:

@@ -1,1 +1,1 @@
-"""What the pytest plugin is made of: cases, guests, leases, and what a failed test tells."""
+"""Parts of the pytest plugin: cases, guests, leases, report sections of failed tests."""

@@ -42,7 +42,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Markers:
     """The markers of a test; a list stands for one case per value."""
 
     kernels: Sequence[str] = ()
@@ -51,7 +51,7 @@ class Asked:
     tunables: Setting = field(default_factory=dict)
 
 
-def cases(lab: Lab, asked: Asked) -> list[Case]:
+def cases(lab: Lab, markers: Markers) -> list[Case]:
     """Return all combinations of kernels (default: all of the lab), topologies and tunables.
 
     As in an experiment, a tunable is omitted for kernels that do not have it.
@@ -59,14 +59,14 @@ def cases(lab: Lab, asked: Asked) -> list[Case]:
     Raises:
         UserError: unknown name or invalid topology.
     """
-    kernels = [known("kernel", name, lab.kernels) for name in asked.kernels or lab.kernels]
-    base = lab.guests[known("guest", asked.guest or lab.defaults.guest, lab.guests)]
-    for name in asked.tunables:
+    kernels = [known("kernel", name, lab.kernels) for name in markers.kernels or lab.kernels]
+    base = lab.guests[known("guest", markers.guest or lab.defaults.guest, lab.guests)]
+    for name in markers.tunables:
         known("tunable", name, lab.tunables)
     found: dict[str, Case] = {}
-    for kernel, shape in itertools.product(kernels, _points(asked.topology)):
-        varied = [f"{n}={v}" for n, v in shape.items() if _is_list(n, asked.topology[n])]
-        mine = {n: v for n, v in asked.tunables.items() if lab.tunables[n].applies_to(kernel)}
+    for kernel, shape in itertools.product(kernels, _points(markers.topology)):
+        varied = [f"{n}={v}" for n, v in shape.items() if _is_list(n, markers.topology[n])]
+        mine = {n: v for n, v in markers.tunables.items() if lab.tunables[n].applies_to(kernel)}
         for values in _points(mine):
             shaped = _topology(base, shape, lab.kernels[kernel].arch)
             case = _case(lab, kernel, shaped, varied, values)
@@ -108,12 +108,12 @@ def _topology(base: Topology, shape: Setting, arch: ArchName) -> Topology:
     try:
         topology = Topology.model_validate(base.model_dump() | given)
     except ValidationError as error:
-        said = "; ".join(
+        faults = "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
             for e in error.errors()
         )
         hint = f"keys: {', '.join(Topology.model_fields)}, as for a guest in lab.yaml"
-        raise UserError(f"invalid topology: {said}", hint=hint) from error
+        raise UserError(f"invalid topology: {faults}", hint=hint) from error
     matrix = topology.distances.matrix
     if matrix is not None and {len(matrix), *map(len, matrix)} != {topology.nodes}:
         raise UserError(f"distances: expected {topology.nodes} rows of {topology.nodes} numbers")

@@ -31,10 +31,10 @@ def sections(stay: Stay, lab: Path, first_line: int = 0) -> list[Section]:
     found = splats(lines, [c for c in guest.console.complaints if c.line_number > first_line])
     shown = [number for splat in found for number in splat]
     others = [n for n in range(first_line, len(lines)) if n not in shown][-TAIL_LINES:]
-    told = "\n\n".join("\n".join(lines[n] for n in splat) for splat in found)
+    warnings = "\n\n".join("\n".join(lines[n] for n in splat) for splat in found)
     tail = "\n".join(lines[n] for n in others)
     return [
-        *([(f"kernel warnings of {guest.name}", told)] if told else []),
+        *([(f"kernel warnings of {guest.name}", warnings)] if warnings else []),
         *(
             [(f"other console output of {guest.name}, last {TAIL_LINES} lines", tail)]
             if tail

@@ -38,12 +38,12 @@ class Watch:
     ) -> Generator[LabGuest, None, None]:
         """Boot a guest for a fixture and stop it afterwards; kernel warnings are failures."""
         self._folders = folders
-        with self.plainly():
+        with self.without_traceback():
             stay = self.bench.boot(case, name, folders.mktemp(slug(name)))
         self._lent.append(stay)
         self._note(stay, 0)
         try:
-            with self.plainly():
+            with self.without_traceback():
                 stay.wait_ready()
             self._note(stay, stay.guest.console.lines)
             yield stay.guest
@@ -53,7 +53,7 @@ class Watch:
             stay.end()
 
     @contextlib.contextmanager
-    def plainly(self) -> Iterator[None]:
+    def without_traceback(self) -> Iterator[None]:
         """Report a LabError without the plugin's traceback."""
         try:
             yield
@@ -99,7 +99,7 @@ class Watch:
         self._boot_ahead(item)
         result = yield
         for stay in had:
-            with self.plainly():
+            with self.without_traceback():
                 stay.guest.settle()
             self._look(stay)
         return result

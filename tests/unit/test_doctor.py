@@ -107,7 +107,7 @@ def examine(tmp_path, good_tools):
             lab=lab.model_copy(update={"defaults": defaults}),
             state=tmp_path / "state",
             facts=facts or give_host(tmp_path / "host"),
-            telling=lambda what: None,
+            progress=lambda what: None,
             **{"kvm_device": device, "probe_seconds": 10.0, "load_seconds": 0.05, **more},
         )
         return {one.name: one for one in examination.diagnoses()}
@@ -307,9 +307,9 @@ def test_a_small_disk_is_too_small_only_for_what_is_not_built():
 
 
 def test_an_unwritable_folder_is_found_by_writing(tmp_path):
-    assert trials.writing(tmp_path / "not/yet") == ""
+    assert trials.write_error(tmp_path / "not/yet") == ""
     assert list(tmp_path.iterdir()) == []
-    assert trials.writing(Path("/proc/self")) != ""
+    assert trials.write_error(Path("/proc/self")) != ""
     assert building.state_folder("Permission denied", "x").mend == "sudo chown -R $USER x"
 
 

@@ -57,7 +57,7 @@ def test_no_clean_while_tests_run(project):
         from labctl.guests.prepare import remove_built
 
         def test_it(lab):
-            with pytest.raises(UserError, match="works here"):
+            with pytest.raises(UserError, match="in use by another labctl"):
                 remove_built(lab, runs_too=True)
         """
     )

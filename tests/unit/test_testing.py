@@ -9,7 +9,7 @@ import pytest
 from labctl.errors import HostError, UserError
 from labctl.lab import load
 from labctl.testing.bench import slug
-from labctl.testing.cases import Asked, cases
+from labctl.testing.cases import Markers, cases
 from labctl.testing.failure import splats
 from labctl.testing.leases import Leases, Quiet, Room
 from labctl.transports.console import Complaint, scan
@@ -48,12 +48,12 @@ def lab(tmp_path):
 
 
 def ids(lab, **asked):
-    return [case.id for case in cases(lab, Asked(**asked))]
+    return [case.id for case in cases(lab, Markers(**asked))]
 
 
 def test_without_markers_a_test_runs_on_every_kernel_of_the_lab(lab):
     assert ids(lab) == ["stock", "mine"]
-    assert {case.topology.nodes for case in cases(lab, Asked())} == {4}
+    assert {case.topology.nodes for case in cases(lab, Markers())} == {4}
 
 
 def test_lists_make_a_case_each_where_the_kernel_has_the_tunable(lab):
@@ -66,7 +66,7 @@ def test_lists_make_a_case_each_where_the_kernel_has_the_tunable(lab):
 
 
 def test_a_case_knows_files_from_parameters(lab):
-    asked = Asked(kernels=["mine"], tunables={"max_active": "4Ki", "isolcpus": "2-3"})
+    asked = Markers(kernels=["mine"], tunables={"max_active": "4Ki", "isolcpus": "2-3"})
     (case,) = cases(lab, asked)
     assert case.id == "mine-max_active=4Ki-isolcpus=2-3"
     assert case.files(lab) == {"max_active": 4096}
@@ -74,13 +74,13 @@ def test_a_case_knows_files_from_parameters(lab):
 
 
 def test_a_topology_is_a_guest_of_the_lab_with_changes(lab):
-    asked = Asked(kernels=["mine"], guest="numa2", topology={"distances": 31, "cpus_per_node": 2})
+    asked = Markers(kernels=["mine"], guest="numa2", topology={"distances": 31, "cpus_per_node": 2})
     (case,) = cases(lab, asked)
     assert (case.topology.nodes, case.topology.cpus_per_node) == (2, 2)
     assert case.topology.memory_per_node == 256 << 20
     assert case.topology.distances.distance(0, 1) == 31
     matrix = [[10, 40], [20, 10]]
-    (case,) = cases(lab, Asked(kernels=["mine"], guest="numa2", topology={"distances": matrix}))
+    (case,) = cases(lab, Markers(kernels=["mine"], guest="numa2", topology={"distances": matrix}))
     assert case.topology.distances.distance(0, 1) == 40
 
 
@@ -101,7 +101,7 @@ def test_a_topology_is_a_guest_of_the_lab_with_changes(lab):
 )
 def test_an_error_lists_the_known_names(lab, asked, said):
     with pytest.raises(UserError) as caught:
-        cases(lab, Asked(**asked))
+        cases(lab, Markers(**asked))
     assert said in str(caught.value)
 
 
