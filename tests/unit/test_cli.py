@@ -133,7 +133,7 @@ def test_every_error_in_a_lab_has_its_line(lab):
     place = next(i for i, line in enumerate(lines, 1) if "repetitions: -3" in line)
     assert f"lab.yaml:{place}:" in done.stderr
     assert "did you mean" in done.stderr
-    assert "3 mistakes" in done.stderr
+    assert "3 errors" in done.stderr
 
 
 def test_reports_without_a_run(lab):

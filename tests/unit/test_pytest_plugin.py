@@ -96,7 +96,9 @@ def test_errors_in_the_lab_are_reported_with_their_lines(project, words):
     (project.path / "lab.yaml").write_text(LAB.replace("nodes: 4", "nodes: four"))
     done = project.runpytest_subprocess(*words)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
-    done.stderr.fnmatch_lines(["ERROR: *lab.yaml:1:*guests.numa4.nodes: 'four' is not*"])
+    done.stderr.fnmatch_lines(
+        ["ERROR: *lab.yaml:1:*guests.numa4.nodes: expected a whole number, got 'four'*"]
+    )
     assert "Traceback" not in str(done.stderr) + str(done.stdout)
 
 
