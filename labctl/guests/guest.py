@@ -73,6 +73,7 @@ class Guest:
 
     @property
     def log(self) -> Path:
+        """The path of the console log."""
         return self.console.path
 
     def __enter__(self) -> Self:
@@ -194,6 +195,7 @@ class Guest:
         self._watchdog.check()
 
     def console_tail(self, lines: int = 100) -> list[str]:
+        """Return the last lines of the console."""
         return self.console.tail(lines)
 
     def run(
@@ -298,6 +300,7 @@ class Guest:
         self.exchange({path: text}, [])
 
     def put(self, local: Path, remote: str) -> None:
+        """Copy a file into the guest."""
         with self._busy() as line:
             line.put(local, remote)
 
@@ -344,6 +347,7 @@ class Guest:
             self.state = State.PAUSED
 
     def resume(self) -> None:
+        """Resume the guest's vCPUs."""
         if self.state is State.PAUSED:
             self.qmp("cont")
             self.state = State.READY
