@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from labctl.checks.verify import Events, Options, verify
 from labctl.errors import BuildError
-from labctl.experiments.bisect import Answer, Decision, step_of
+from labctl.experiments.bisect import Answer, step_of
 from labctl.lab_models import Kernel, Lab
 from labctl.results.bisection import BAD, GOOD, SKIPPED, passes_needed
+from labctl.results.bisection_types import Decision
 
 TRIES = 3  # runs at the bad end, to estimate how often the check fails
 # Returns whether a kernel's checks failed; raises BuildError if it cannot be built.

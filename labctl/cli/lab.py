@@ -30,6 +30,8 @@ def init(folder: Path, force: bool) -> None:
               help="Schema of `labctl compare --json`.")  # fmt: skip
 @click.option("--nightly", "document", flag_value="nightly",
               help="Schema of `labctl nightly --json`.")  # fmt: skip
+@click.option("--bisect", "document", flag_value="bisect",
+              help="Schema of `labctl bisect --json`.")  # fmt: skip
 def schema(document: str | None) -> None:
     """Print the JSON Schema of lab.yaml.
 

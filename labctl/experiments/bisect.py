@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from labctl.errors import BaselineFailed, BuildError, UserError
 from labctl.experiments.beside import beside, plan_of
@@ -27,6 +26,7 @@ from labctl.results.bisection import (
     is_bad,
     logs_of,
 )
+from labctl.results.bisection_types import Bisection, Candidate, Decision
 from labctl.results.failures import failures_of
 from labctl.results.paired import exp
 from labctl.results.store import Sample
@@ -34,25 +34,6 @@ from labctl.results.verdict import Rule
 from labctl.units import counted
 
 _SEEDS = 2**31
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What was decided of a step, from how many blocks of which run.
-
-    `ratio` is that to the good end, above 1 is better; `risk` how likely the decision is
-    wrong at most. `why` tells what kept a skipped step from being tested, `reason` the
-    same in the words of what failed.
-    """
-
-    step: int
-    verdict: str
-    blocks: int = 0
-    ratio: float | None = None
-    risk: float = 0.0
-    run: str = ""
-    why: str = ""
-    reason: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,23 +53,22 @@ class Answer:
         found = self.search.candidates
         return found[0] if len(found) == 1 and not self.problem else None
 
-    def document(self) -> dict[str, Any]:
-        """Return the answer as JSON has it."""
-        return {
-            "schema": 1,
-            "kernel": self.kernel,
-            "of": self.what,
-            "step": self.step,
-            "candidates": [
-                {"step": step, "patch": patch.name, "subject": patch.subject}
+    def document(self) -> Bisection:
+        """Return the document of the answer."""
+        return Bisection(
+            kernel=self.kernel,
+            of=self.what,
+            step=self.step,
+            candidates=tuple(
+                Candidate(step=step, patch=patch.name, subject=patch.subject)
                 for step in self.search.candidates
                 for patch in [self.patches.patches[step - 1]]
-            ],
-            "risk": self.search.risk,
-            "risk_spent": self.search.spent,
-            "problem": self.problem,
-            "decisions": [asdict(one) for one in self.decisions],
-        }
+            ),
+            risk=self.search.risk,
+            risk_spent=self.search.spent,
+            problem=self.problem,
+            decisions=tuple(self.decisions),
+        )
 
 
 def begin(lab: Lab, kernel: str, *, good: int, bad: int | None, risk: float, what: str) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from labctl.results.across_types import Across
+from labctl.results.bisection_types import Bisection
 from labctl.results.nightly_types import Nightly
 from labctl.results.report_types import Report
 
@@ -15,6 +16,7 @@ DOCUMENTS: Mapping[str, type[msgspec.Struct]] = {
     "report": Report,
     "compare": Across,
     "nightly": Nightly,
+    "bisect": Bisection,
 }
 
 

@@ -1,14 +1,15 @@
 """Bisection: the guilty step is found, in few decisions, and seldom is it the wrong one."""
 
 import contextlib
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 import synthetic
 from click.testing import CliRunner
+from samples import as_json
 
 from labctl.checks.bisect import BisectCheck
 from labctl.cli import labctl
@@ -26,6 +27,7 @@ from labctl.results.bisection import (
     is_bad,
     passes_needed,
 )
+from labctl.results.bisection_types import Bisection
 
 ROOT = Path(__file__).parent.parent.parent
 SERIES = ROOT / "tests/bisect/slow-exit"
@@ -92,9 +94,9 @@ def test_the_guilty_step_is_found_wherever_it_is(tmp_path, guilty):
     answer = FakeSteps(tmp_path, guilty, seed=guilty).bisect()
     assert answer.step == guilty
     document = answer.document()
-    assert [each["step"] for each in document["candidates"]] == [guilty]
-    assert 0 < document["risk_spent"] <= 0.05 + 1e-12
-    assert len(document["decisions"]) <= 1 + 3  # the ends, and log2 of 7
+    assert [each.step for each in document.candidates] == [guilty]
+    assert 0 < document.risk_spent <= 0.05 + 1e-12
+    assert len(document.decisions) <= 1 + 3  # the ends, and log2 of 7
 
 
 def test_a_step_is_measured_beside_both_ends_in_one_run(tmp_path):
@@ -314,7 +316,10 @@ def test_a_check_that_fails_at_times_is_tried_until_it_is_sure(tmp_path):
 
 def test_checks_that_tell_nothing_are_told(tmp_path):
     lab = FakeSteps(tmp_path, 5).lab
-    for always, said in ((False, "passed 3 times at step 7"), (True, "fails at step 0 too")):
+    for always, said in (
+        (False, "passed 3 times at the bad step 7"),
+        (True, "fails at the good step 0"),
+    ):
         answer = begin(lab, "patched", good=0, bad=None, risk=0.05, what="integrity/*")
         done = BisectCheck(lab=lab, answer=answer, failed=lambda _, a=always: a).run()
         assert done.step is None
@@ -323,7 +328,7 @@ def test_checks_that_tell_nothing_are_told(tmp_path):
 
 def test_the_answer_is_text_and_json(tmp_path):
     document = FakeSteps(tmp_path, 5).bisect().document()
-    assert json.loads(json.dumps(document)) == document
+    assert msgspec.json.decode(as_json(document), type=Bisection) == document
     text = bisected.terminal(document)
     assert "step 5 changed it: mm: exit_mmap: let the allocator settle" in text
     assert "Probability of a wrong answer: at most 5 %" in text
