@@ -25,7 +25,7 @@ from labctl.lab_experiment_checks import (
     check_size,
     check_unique,
 )
-from labctl.lab_files import absolute, check_fragments, check_kernels
+from labctl.lab_files import absolute, check_fragments, check_kernels, is_file
 from labctl.lab_findings import Findings
 from labctl.lab_guest_checks import check_guests
 from labctl.lab_topology import Topology
@@ -99,7 +99,7 @@ def _distances(guest: Topology, path: KeyPath, found: Findings) -> None:
 
 def _target(target: TargetEntry, path: KeyPath, found: Findings, root: Path) -> None:
     for key, text in (("key", target.key), ("initrd", target.initrd)):
-        if text is not None and found.sound(*path, key) and not absolute(root, text).is_file():
+        if text is not None and found.sound(*path, key) and not is_file(absolute(root, text)):
             hint = f"paths are relative to the folder of the lab file, {root}"
             found.add((*path, key), f"file {quote(text)} does not exist", hint)
     if target.host_key is not None and len(target.host_key.split()) < 2:

@@ -37,7 +37,7 @@ def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
 def check_fragments(fragments: Sequence[str], path: KeyPath, found: Findings, root: Path) -> None:
     """Record the kconfig fragments that do not exist."""
     for index, fragment in enumerate(fragments):
-        if not _is_file(absolute(root, fragment)):
+        if not is_file(absolute(root, fragment)):
             what = f"file {quote(fragment)} does not exist"
             found.add((*path, index), what, _relative_hint(root))
 
@@ -90,7 +90,7 @@ def _relative_hint(root: Path) -> str:
     return f"paths are relative to the folder of the lab file, {root}"
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -134,7 +134,7 @@ def _source(source: str, path: KeyPath, found: Findings, root: Path) -> None:
         found.add(path, "path is missing", f"expected {SOURCE_KINDS[kind]}")
     elif kind == "dir" and not _is_folder(absolute(root, place)):
         found.add(path, f"folder {quote(place)} does not exist", _relative_hint(root))
-    elif kind == "image" and not _is_file(absolute(root, place)):
+    elif kind == "image" and not is_file(absolute(root, place)):
         found.add(path, f"file {quote(place)} does not exist", _relative_hint(root))
 
 
@@ -183,7 +183,7 @@ def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:
 
 def _series_fault(folder: Path) -> tuple[str, str] | None:
     listing = folder / _SERIES_FILE
-    if not _is_file(listing):
+    if not is_file(listing):
         hint = "list the patches in it in order, one file name per line"
         return f"no file `{_SERIES_FILE}` in the folder", hint
     try:
@@ -195,7 +195,7 @@ def _series_fault(folder: Path) -> tuple[str, str] | None:
     if not patches:
         hint = "list the patches in it in order, one file name per line"
         return f"file `{_SERIES_FILE}` names no patch", hint
-    missing = [name for name in patches if not _is_file(folder / name)]
+    missing = [name for name in patches if not is_file(folder / name)]
     if missing:
         names = ", ".join(quote(name, 80) for name in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""

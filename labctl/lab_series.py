@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
+import posixpath
 import re
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ def entries(content: bytes) -> list[Entry]:
             found.append(_entry(number, words))
     seen: dict[str, int] = {}
     for entry in found:
-        first = seen.setdefault(os.path.normpath(entry.name), entry.line)
+        first = seen.setdefault(posixpath.normpath(entry.name), entry.line)
         if first != entry.line:
             what = f"duplicate patch {entry.name}, first in line {first}"
             raise SeriesFault(entry.line, what, "remove one of the two lines")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import labctl
+
 BASE_CONFIG = "guest/kconfig/base.config"
 
 
 def shipped(name: str) -> Path:
     """Return a file or folder of the installed package, or of the checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(labctl.__file__).resolve().parent
     top, _, rest = name.partition("/")
     installed = package / f"_{top}" / rest
     return installed if installed.exists() else package.parent / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,11 @@ from labctl.cli.root import (
     named,
     print_json,
 )
+from labctl.errors import HostError
 from labctl.lab_use import Use
 
 if TYPE_CHECKING:
-    from labctl.results.stored import ExperimentNoise
+    from labctl.results.noise import ExperimentNoise
 
 
 @click.group("methodology", cls=Group)
@@ -102,7 +103,7 @@ def methodology_simulate(
             )
         )
     if plots:
-        promises.write_plots(found, plots)
+        _write_plots(plots, promises.plot_files(found))
     if as_json:
         kinds = [one.document() for one in found]
         print_json({"schema": 1, "runs": runs, "seed": seed, "cells": cells, "kinds": kinds})
@@ -161,6 +162,15 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
         sys.exit(1)
 
 
+def _write_plots(folder: Path, plots: Mapping[str, str]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, image in plots.items():
+            (folder / name).write_text(image)
+    except OSError as error:
+        raise HostError(f"cannot write plots: {error.strerror}", where=str(folder)) from error
+
+
 @methodology.command("noise")
 @LAB
 @JSON
@@ -183,9 +193,10 @@ def methodology_noise(lab_path: Path | None, as_json: bool, run_id: str) -> None
 
 def _noises(lab_path: Path | None, run_id: str) -> list[ExperimentNoise]:
     from labctl.results import runs
-    from labctl.results.stored import noises_of
+    from labctl.results.noise import noises_of
 
-    return noises_of(runs.resolve(load_lab(lab_path, Use.READS).state / "runs", run_id))
+    run = runs.resolve(load_lab(lab_path, Use.READS).state / "runs", run_id)
+    return noises_of(run.read(), run.store.samples())
 
 
 @click.group("series", cls=Group)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from labctl.doctor.diagnosis import Diagnosis, Status, ok
 from labctl.experiments.needs import Need, shortage
-from labctl.host_facts import HostFacts
 from labctl.units import GIB, format_size
+
+if TYPE_CHECKING:
+    from labctl.host_facts import HostFacts
 
 _OLDEST_QEMU = (5, 0)  # the first with `prealloc-threads`
 _INSTALL_QEMU = "sudo apt-get install qemu-system-x86"

@@ -29,7 +29,7 @@ from labctl.results.bisection import (
 from labctl.results.bisection_types import Bisection, Candidate, Decision
 from labctl.results.failures import failures_of
 from labctl.results.paired import exp
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 from labctl.results.verdict import Rule
 from labctl.units import counted
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from labctl.experiments.plan import Plan, plan
-from labctl.host_facts import HostFacts
 from labctl.lab_models import Lab
 from labctl.lab_topology import Topology
 from labctl.units import GIB, format_size
+
+if TYPE_CHECKING:
+    from labctl.host_facts import HostFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
 
     for run in runs.list_runs(lab.state / "runs"):
         try:
-            sd = spread_of(run, planned.experiment.workload)
+            sd = spread_of(run.read(), run.store.samples(), planned.experiment.workload)
         except UserError:  # damaged: `report` says so; use an older run
             continue
         if sd is None:

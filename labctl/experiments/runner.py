@@ -30,7 +30,8 @@ from labctl.results.health import (
     extra_blocks,
     usable,
 )
-from labctl.results.store import Sample, Store
+from labctl.results.sample import Sample
+from labctl.results.store import Store
 
 _MEASURED = {"ok", "not-exercised"}
 # After these, measurements in the guest are not reliable.

@@ -29,7 +29,7 @@ from labctl.lab_topology import Topology
 from labctl.results import runs, stopping
 from labctl.results.health import HealthRule
 from labctl.results.runs import RunFolder
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
 from labctl.targets.prepare import prepare_target

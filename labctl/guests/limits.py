@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from labctl.errors import UserError
-from labctl.kernels.kconfig import Option
 from labctl.lab_topology import Topology
+
+if TYPE_CHECKING:
+    from labctl.kernels.kconfig import Option
 
 _LONGEST = 6
 

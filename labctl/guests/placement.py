@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labctl.errors import UserError
-from labctl.host_facts import HostCpu, HostFacts
 from labctl.lab_topology import Topology
+
+if TYPE_CHECKING:
+    from labctl.host_facts import HostCpu, HostFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from labctl.reports.kcidb import kcidb
 from labctl.reports.parquet import parquet
 from labctl.results.kinds import Verdict
 from labctl.results.report_types import Cell, Experiment, Report
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 
 
 def benchfmt(document: Report, samples: Sequence[Sample]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, cast
 
 from labctl.reports import words
 from labctl.results.report_types import Experiment, Kernel, Report
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 from labctl.units import rough_size
 
 _MOST_PAGES = 2**64

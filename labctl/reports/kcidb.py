@@ -17,7 +17,7 @@ from labctl.lab_names import safe_name
 from labctl.reports import failed, words
 from labctl.results.kinds import Verdict
 from labctl.results.report_types import Cell, Experiment, Kernel, Report
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 
 _VERSION = {"major": 5, "minor": 3}
 # The submitter replaces it by the name that KCIDB has for the CI system.

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from labctl.lab_metrics import is_freebench
 from labctl.reports import facts, health, plots, sentence, table
 from labctl.results.report_types import Experiment, Report
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 
 _STYLE = """
 :root { color-scheme: light dark; }

@@ -10,7 +10,7 @@ from typing import Any
 
 from labctl.errors import HostError
 from labctl.results.report_types import Report
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 
 _WHOLE = ("block", "order", "repetition", "schema")
 _TRUTH = ("warmup", "control")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from labctl.reports import seed, words
 from labctl.results.nightly_types import CellTrend, Finding
 from labctl.results.report_types import Experiment
+from labctl.results.sample import Sample
 from labctl.results.scaling import Curve
-from labctl.results.store import Sample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,18 +1,16 @@
-"""The results of the simulations of the method, as tables and plots."""
+"""The results of the simulations of the method, as tables and plots. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labctl.errors import HostError
 from labctl.reports import plots
 from labctl.results.night_simulation import Count
 from labctl.results.simulation import Promise
 
 if TYPE_CHECKING:
-    from labctl.results.stored import ExperimentNoise
+    from labctl.results.noise import ExperimentNoise
 
 STYLES = {"terminal": "simple", "markdown": "github"}
 
@@ -64,19 +62,10 @@ def noise_table(found: Sequence[ExperimentNoise]) -> str:
     return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
 
 
-def write_plots(promises: Sequence[Promise], folder: Path) -> None:
-    """Write the plots of simulated kinds as SVG into a folder, which is made if need be.
-
-    Raises:
-        HostError: they cannot be written.
-    """
+def plot_files(promises: Sequence[Promise]) -> dict[str, str]:
+    """Return the plots of simulated kinds as SVG, by the names of their files."""
     drawn = plots.promises([promise.document() for promise in promises])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, image in drawn.items():
-            (folder / f"methodology-{name}.svg").write_text(image)
-    except OSError as error:
-        raise HostError(f"plots cannot be written: {error.strerror}", where=str(folder)) from error
+    return {f"methodology-{name}.svg": image for name, image in drawn.items()}
 
 
 def _row(promise: Promise) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from labctl.results import runs
 from labctl.results.kinds import Verdict
 from labctl.results.report_types import Report
 from labctl.results.runs import RunFolder
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 from labctl.results.stored import results_of
 
 Render = Callable[[Report, Sequence[Sample], RunFolder], str]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from labctl.results.cells import cells_of, failures, primary
 from labctl.results.health import usable
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 
 # Numbers of blocks after which an interim analysis is made.
 LOOKS = (4, 5, 6, 8, 10, 13, 17, 22, 28, 36)

@@ -13,7 +13,7 @@ from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labctl.results.failures import NOT_FAILURES
-from labctl.results.store import Sample, Scalar
+from labctl.results.sample import Sample, Scalar
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from labctl.results.failures import Failure
 from labctl.results.health import Health
 from labctl.results.kinds import Verdict
 from labctl.results.report_types import Second
-from labctl.results.store import Scalar
+from labctl.results.sample import Scalar
 
 
 @dataclass(frozen=True, slots=True)

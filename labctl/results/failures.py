@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from labctl.printable import printable
 from labctl.results.kinds import Whose
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 
 # The cause of each status: a missing program is not a failure of the kernel.
 _WHOSE: Mapping[str, Whose] = {

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from labctl.results.paired import MINIMUM_BLOCKS
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 
 # Repetitions of one boot differ by about 4 % (docs/explanation/methodology.md), and an idle
 # host's daemons take less than 1 % of its CPU time. What lost 5 % of it may be longer

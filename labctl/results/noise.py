@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from labctl.errors import UserError
 from labctl.results.cells import OUTLIER_SDS, cells_of
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -244,3 +245,51 @@ def _drift_of(series: Sequence[_Series]) -> tuple[float, float]:
         return 0.0, 0.0
     share = min(max(later / near, _GONE), 1.0)
     return near, min(share ** (1 / (far - 1)), _LONGEST_MEMORY)
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentNoise:
+    """The noise of one experiment of a run.
+
+    `best_repetitions` is the most efficient number of repetitions per boot.
+    """
+
+    name: str
+    workload: str
+    noise: Noise
+    repetitions: int | None
+    best_repetitions: int | None
+
+
+def noises_of(record: Mapping[str, Any], samples: Sequence[Sample]) -> list[ExperimentNoise]:
+    """Return the noise of each experiment of a run's record that has enough samples.
+
+    Raises:
+        UserError: no experiment has two blocks of two cells with repetitions.
+    """
+    found = []
+    for experiment in record["experiments"]:
+        name = experiment["name"]
+        noise = estimate([s for s in samples if s.experiment == name], name=name)
+        if noise is not None:
+            best = _best_repetitions(noise, record.get("timing", {}).get(name, []))
+            repetitions = experiment.get("repetitions")
+            workload = experiment["workload"]
+            found.append(ExperimentNoise(name, workload, noise, repetitions, best))
+    if not found:
+        raise UserError(
+            f"run {record['run']}: too few samples to estimate the noise",
+            hint="at least two cells, two blocks and two repetitions per boot are needed",
+        )
+    return found
+
+
+def _best_repetitions(noise: Noise, timings: Sequence[Mapping[str, float]]) -> int | None:
+    boots, visits = (sum(each[what] for each in timings) for what in ("boots", "visits"))
+    if not boots or not visits:
+        return None
+    return best_repetitions(
+        noise,
+        boot_seconds=sum(each["boot_seconds"] for each in timings) / boots,
+        visit_seconds=sum(each["workload_seconds"] for each in timings) / visits,
+    )

@@ -14,8 +14,8 @@ from msgspec import UNSET, Meta, UnsetType
 from labctl.lab_metrics import MetricKind
 from labctl.results.failures import Failure
 from labctl.results.kinds import Verdict
+from labctl.results.sample import Scalar
 from labctl.results.scaling import Curve
-from labctl.results.store import Scalar
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Share = Annotated[float, Meta(gt=0, lt=1)]

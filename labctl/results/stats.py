@@ -35,7 +35,7 @@ from labctl.results.paired import (
     smallest_effect,
 )
 from labctl.results.report_types import Second
-from labctl.results.store import Sample
+from labctl.results.sample import Sample
 from labctl.results.verdict import Rule, conclude
 from labctl.results.warn import warnings_of
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from labctl.results.cells import baseline_for, cells_of, primary
+from labctl.results.sample import Sample
 from labctl.results.stats import differences, roles
-from labctl.results.store import Sample
 
 if TYPE_CHECKING:
     import numpy as np

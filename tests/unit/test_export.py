@@ -19,8 +19,8 @@ from labctl.errors import HostError, UserError
 from labctl.reports.document import document
 from labctl.reports.export import EXPORTS
 from labctl.results import runs
+from labctl.results.sample import Sample
 from labctl.results.stats import compare
-from labctl.results.store import Sample
 from labctl.results.stored import results_of
 
 RULE = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02, "better": "lower"}

@@ -127,4 +127,4 @@ def test_a_run_that_tells_nothing_is_the_users_to_know(folder):
     (folder.path / "samples.jsonl").write_text("")
     outcome = CliRunner().invoke(labctl, ["methodology", "noise"])
     assert outcome.exit_code != 0
-    assert "does not tell" in str(outcome.exception) + outcome.output
+    assert "too few samples" in str(outcome.exception) + outcome.output

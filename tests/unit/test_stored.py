@@ -38,6 +38,10 @@ def stored(folder: Path, spread=0.03):
     return run
 
 
+def spread(run, workload):
+    return spread_of(run.read(), run.store.samples(), workload)
+
+
 def test_a_stored_run_is_compared_by_its_own_rule(tmp_path):
     run = stored(tmp_path)
     (result,) = results_of(run.read(), run.store.samples())
@@ -46,18 +50,18 @@ def test_a_stored_run_is_compared_by_its_own_rule(tmp_path):
 
 
 def test_the_spread_is_that_of_a_difference_of_two_boots(tmp_path):
-    found = spread_of(stored(tmp_path, spread=0.03), "free")
+    found = spread(stored(tmp_path, spread=0.03), "free")
     assert found == pytest.approx(0.03 * 2**0.5, rel=0.6)
 
 
 def test_another_workload_says_nothing(tmp_path):
-    assert spread_of(stored(tmp_path), "exit") is None
+    assert spread(stored(tmp_path), "exit") is None
 
 
 def test_a_run_without_samples_says_nothing(tmp_path):
     run = runs.create(tmp_path)
     run.write(RECORD)
-    assert spread_of(run, "free") is None
+    assert spread(run, "free") is None
 
 
 def test_a_plan_tells_what_its_blocks_can_see(tmp_path):

@@ -1,0 +1,194 @@
+"""One measured number with its context: `Sample`, and the JSON line that holds it. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import msgspec
+from msgspec import field
+from msgspec.structs import force_setattr
+
+from labctl.errors import BadOutput, UserError
+
+Scalar = int | float | str
+Key = tuple[str, int, str, bool, int]
+SCHEMA = 1
+STATUSES = (
+    "ok",
+    "boot-failed",
+    "panic",
+    "splat",
+    "hung",
+    "deadline",
+    "lost",
+    "bad-output",
+    "knob-refused",
+    "not-exercised",
+    "exercised",
+    "skipped",
+)
+
+
+# Without the collector of cycles: a sample has none, and there may be a million of them.
+class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """One number, with all that is needed to believe it.
+
+    `block`, `order` and `repetition` count from 0; warm-ups have their own
+    count of repetitions. `value` is in seconds where the metric is a time.
+    `disturbed` says how the host disturbed the repetition (`results.health`), `console`
+    where its guest's console is, from the run's folder.
+    Raises ValueError for a status outside the closed list, and for an `ok`
+    without a value.
+    """
+
+    run: str
+    experiment: str
+    workload: str
+    metric: str
+    block: int
+    order: int
+    repetition: int
+    warmup: bool
+    kernel: str
+    label: str
+    control: bool
+    cell: str
+    setting: dict[str, Scalar]
+    parameters: dict[str, Scalar]
+    status: str
+    value: float | None
+    boot_id: str
+    image: str
+    series: str | None
+    host: str
+    accel: str
+    started_at: str
+    read_back: dict[str, str] = field(default_factory=dict)
+    measurements: dict[str, Any] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    load: dict[str, float] = field(default_factory=dict)
+    disturbed: str = ""
+    message: str = ""
+    console: str = ""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"unknown status {self.status!r}, expected {', '.join(STATUSES)}")
+        if self.status == "ok" and self.value is None:
+            raise ValueError("value is missing, required with status ok")
+
+    @property
+    def key(self) -> Key:
+        """What makes the sample the only one of its kind in a run."""
+        return (self.experiment, self.block, self.cell, self.warmup, self.repetition)
+
+    def to_json(self) -> str:
+        """Return the sample as one line of JSON; raises BadOutput for NaN and infinity."""
+        try:
+            values = msgspec.structs.asdict(self)
+            return json.dumps(values, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        except (ValueError, TypeError) as error:
+            raise BadOutput(
+                f"sample cannot be stored as JSON: {error}",
+                where=f"experiment {self.experiment}, cell {self.cell}, block {self.block}",
+            ) from error
+
+
+_FIELDS = frozenset(Sample.__struct_fields__)
+_TEXTS = (
+    "run", "experiment", "workload", "metric", "kernel", "label", "cell", "status", "boot_id",
+    "image", "series", "host", "accel", "disturbed", "message", "console",
+)  # fmt: skip
+_TEXTS_OF = attrgetter(*_TEXTS)
+_MAPPINGS = ("setting", "parameters", "read_back", "measurements", "counters", "load")
+_MAPPINGS_OF = attrgetter(*_MAPPINGS)
+# What sorts samples and is counted with; of a wrong type it would be noticed late, or never.
+_TYPES: tuple[tuple[str, type], ...] = (
+    *((name, int) for name in ("block", "order", "repetition")),
+    *((name, bool) for name in ("warmup", "control")),
+    *((name, dict) for name in _MAPPINGS),
+    *((name, str) for name in ("experiment", "kernel", "cell", "started_at", "disturbed")),
+)
+_HINT = (
+    "restore the line or delete it, since damaged runs are not read in part; "
+    "`labctl run --resume` measures missing samples again"
+)
+
+
+def parse(line: bytes, where: str) -> Sample:
+    """Return the sample of a line of JSON; `where` is its file and line.
+
+    Raises:
+        UserError: the line is not a valid sample.
+    """
+    return _parse(line) or _parse_slowly(line, where)
+
+
+def _parse(line: bytes) -> Sample | None:
+    try:
+        sample = _SAMPLES.decode(line)
+        datetime.fromisoformat(sample.started_at)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    is_good = sample.schema == SCHEMA and (sample.value is None or sample.value > 0)
+    return sample if is_good else None
+
+
+def _parse_slowly(line: bytes, where: str) -> Sample:
+    """Return the sample of a line, or raise an error that names the field at fault."""
+    try:
+        data = _DECODER.decode(line.decode())
+        if not isinstance(data, dict):
+            raise ValueError("not a JSON object")
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"schema: expected {SCHEMA}, got {data.get('schema')!r}")
+        unknown = sorted(data.keys() - _FIELDS)
+        if unknown:
+            raise ValueError(f"unknown field {', '.join(unknown)}")
+        for name, kind in _TYPES:
+            if type(data.get(name, kind())) is not kind:
+                raise ValueError(f"{name}: expected {kind.__name__}, got {data[name]!r}")
+        value = data.get("value")
+        if value is not None and not _is_number(value):
+            raise ValueError(f"value: expected a number, got {value!r}")
+        if value is not None and value <= 0:
+            raise ValueError(f"value: expected a number above 0, got {value!r}")
+        sample = msgspec.convert(data, Sample)
+        datetime.fromisoformat(sample.started_at)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise UserError(f"invalid sample: {error}", where=where, hint=_HINT) from error
+    return sample
+
+
+def share(sample: Sample, shared: dict[object, Sample]) -> None:
+    """Replace the strings and mappings of a sample by the equal ones of an earlier sample.
+
+    A million samples then fit in memory. `shared` has the first sample of each kind.
+    """
+    first = shared.setdefault(_TEXTS_OF(sample), sample)
+    if first is sample:
+        return
+    for name, text in zip(_TEXTS, _TEXTS_OF(first), strict=True):
+        force_setattr(sample, name, text)
+    for name, values, earlier in zip(
+        _MAPPINGS, _MAPPINGS_OF(sample), _MAPPINGS_OF(first), strict=True
+    ):
+        if values == earlier:
+            force_setattr(sample, name, earlier)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"expected a number, got {constant}")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # names NaN in its error
+_SAMPLES = msgspec.json.Decoder(Sample)
