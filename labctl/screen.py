@@ -258,7 +258,7 @@ def diagnoses(found: Sequence[Diagnosis]) -> str:
 
 def preview(content: dict[str, Any]) -> str:
     """Return the text of `labctl plan` for one experiment."""
-    from labctl.results.report_types import Placement
+    from labctl.results.run_types import Placement
 
     placement = content["placement"]
     least, most = content["expected_seconds"]

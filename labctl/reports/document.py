@@ -13,16 +13,8 @@ from msgspec.structs import replace
 from labctl.results.comparison import Comparison, ExperimentResult
 from labctl.results.failures import Failure
 from labctl.results.health import Health
-from labctl.results.report_types import (
-    Cell,
-    Experiment,
-    Host,
-    HostHealth,
-    Kernel,
-    Placement,
-    Report,
-    Seen,
-)
+from labctl.results.report_types import Cell, Experiment, HostHealth, Report, Seen
+from labctl.results.run_types import Host, Kernel, Placement
 from labctl.results.scaling import curves
 
 _DIGITS = 6

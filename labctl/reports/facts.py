@@ -11,7 +11,8 @@ from statistics import median
 from typing import Any, TypeGuard, cast
 
 from labctl.reports import words
-from labctl.results.report_types import Experiment, Kernel, Report
+from labctl.results.report_types import Experiment, Report
+from labctl.results.run_types import Kernel
 from labctl.results.sample import Sample
 from labctl.units import rough_size
 

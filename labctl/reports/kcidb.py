@@ -16,7 +16,8 @@ from labctl.lab_arch import X86_64
 from labctl.lab_names import safe_name
 from labctl.reports import failed, words
 from labctl.results.kinds import Verdict
-from labctl.results.report_types import Cell, Experiment, Kernel, Report
+from labctl.results.report_types import Cell, Experiment, Report
+from labctl.results.run_types import Kernel
 from labctl.results.sample import Sample
 
 _VERSION = {"major": 5, "minor": 3}

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from labctl.lab_metrics import MetricKind
 from labctl.reports import failed, health, sentence, words
-from labctl.results.report_types import Cell, Experiment, Report, Settings
+from labctl.results.report_types import Cell, Experiment, Report
+from labctl.results.run_types import Settings
 
 _COLUMNS = 72
 _NAME_COLUMNS = 10

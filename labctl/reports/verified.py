@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from labctl.reports import junit as xml
 from labctl.reports import words
-from labctl.results.report_types import Host
+from labctl.results.run_types import Host
 from labctl.units import counted
 
 Document = Mapping[str, Any]

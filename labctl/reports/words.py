@@ -10,7 +10,8 @@ from labctl.lab_metrics import MetricKind, is_freebench
 from labctl.units import counted, rough_size
 
 if TYPE_CHECKING:
-    from labctl.results.report_types import Cell, Host, Kernel, Placement
+    from labctl.results.report_types import Cell
+    from labctl.results.run_types import Host, Kernel, Placement
 
 _DOES = {
     "free": "frees {}",

@@ -13,7 +13,8 @@ from msgspec import Meta
 from labctl.lab_metrics import MetricKind
 from labctl.results.failures import Failure
 from labctl.results.kinds import Verdict
-from labctl.results.report_types import Bounds, Host, Settings
+from labctl.results.report_types import Bounds
+from labctl.results.run_types import Host, Settings
 
 Pair = tuple[float | None, float | None]
 

@@ -19,7 +19,7 @@ from labctl.results.nightly_types import (
     TrialResult,
 )
 from labctl.results.nights import Record, Watched, by_night, has_failed, watched
-from labctl.results.report_types import Host
+from labctl.results.run_types import Host
 
 # By the verdict of a watch.
 _KINDS = {

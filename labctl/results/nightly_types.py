@@ -12,7 +12,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from labctl.lab_metrics import MetricKind
 from labctl.results.kinds import FindingKind
-from labctl.results.report_types import Bounds, Host, Settings
+from labctl.results.report_types import Bounds
+from labctl.results.run_types import Host, Settings
 
 Better = Literal["lower", "higher"]
 # Of the last run without a change, and of the first one with it.

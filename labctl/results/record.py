@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from labctl.results.report_types import Count, Host, Kernel, Placement, Settings, Share
+from labctl.results.run_types import Count, Host, Kernel, Placement, Settings, Share
 
 
 class _Guest(msgspec.Struct):

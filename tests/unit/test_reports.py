@@ -11,7 +11,8 @@ from labctl.reports import mail, seed, words
 from labctl.reports.document import document
 from labctl.reports.report import FORMATS, found_a_problem
 from labctl.reports.table import render
-from labctl.results.report_types import Placement, Report
+from labctl.results.report_types import Report
+from labctl.results.run_types import Placement
 from labctl.results.stats import compare
 
 STOCK = [1.00, 1.10, 0.95, 1.05, 1.02, 0.98, 1.07, 1.01]
