@@ -2,112 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
-import platform
 import re
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 
 from labctl import proc
-from labctl.errors import CommandError, HostError
-from labctl.host_lock import measuring as measuring
-from labctl.lab_arch import X86_64, Architecture
 
 _CPUS_ASKED = 8
-_VERSION_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """Facts stored with a measurement; `id` is stable and does not reveal the host name."""
-
-    id: str
-    cpu_model: str
-    cores: int
-    memory_bytes: int
-    kernel: str
-    qemu: str
-    boot_id: str
-
-    def as_dict(self) -> dict[str, str | int]:
-        return asdict(self)
-
-
-def describe(arch: Architecture = X86_64) -> Host:
-    """Return this host's facts, with the version of the QEMU for `arch`, empty if missing."""
-    machine = _read("/etc/machine-id") or platform.node()
-    model = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
-    memory = re.search(r"MemTotal:\s*(\d+) kB", _read("/proc/meminfo"))
-    return Host(
-        id=hashlib.sha256(f"labctl {machine}".encode()).hexdigest()[:12],
-        cpu_model=model[1].strip() if model else platform.machine(),
-        cores=len(os.sched_getaffinity(0)),
-        memory_bytes=int(memory[1]) * 1024 if memory else 0,
-        kernel=platform.release(),
-        qemu=qemu_version(arch),
-        boot_id=_read("/proc/sys/kernel/random/boot_id"),
-    )
-
-
-def memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def available_bytes() -> int:
-    """Return the memory available to new guests without swapping."""
-    found = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
-    return int(found[1]) * 1024 if found else memory_bytes()
-
-
-def qemu_version(arch: Architecture = X86_64) -> str:
-    """Return QEMU's version, empty if it is not installed."""
-    try:
-        said = version_text(arch.qemu)
-    except (HostError, CommandError):
-        return ""
-    found = re.search(r"version (\S+)", said)
-    return found[1] if found else ""
-
-
-def version_text(program: str) -> str:
-    """Return the output of `PROGRAM --version`, cached until the program's files change.
-
-    Raises:
-        HostError: the program is not installed.
-        CommandError: it fails.
-    """
-    return _version_text(program, tuple(_files_of(program)))
-
-
-@lru_cache(maxsize=32)
-def _version_text(program: str, _: tuple[object, ...]) -> str:
-    return proc.run([program, "--version"], timeout_seconds=_VERSION_SECONDS).text
-
-
-def _files_of(program: str) -> Iterator[tuple[str, int, int, int]]:
-    # All programs of the name on PATH, since the first may wrap the next, like ccache's gcc.
-    for folder in os.get_exec_path():
-        with contextlib.suppress(OSError):
-            path = os.path.realpath(Path(folder, program))
-            info = Path(path).stat()
-            yield path, info.st_ino, info.st_size, info.st_mtime_ns
-
-
-def check_installed(programs: Iterable[str], arch: Architecture = X86_64) -> None:
-    """Check that programs for guests of `arch` are on PATH.
-
-    Raises:
-        HostError: programs are missing; the hint has the command that installs them.
-    """
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        is_or_are = "is" if len(missing) == 1 else "are"
-        raise HostError(f"{', '.join(missing)} {is_or_are} not installed", hint=arch.hint)
 
 
 def load(root: Path = Path("/")) -> dict[str, float]:

@@ -90,7 +90,7 @@ def _lab_path(config: pytest.Config) -> Path | None:
 def _lab(config: pytest.Config) -> Lab | None:
     """Return the lab, None if it is invalid; `_message` reports that after collection."""
     if _LAB not in config.stash and _WRONG not in config.stash:
-        from labctl import host
+        from labctl import host_identity
         from labctl.errors import LabError
         from labctl.lab import load
 
@@ -103,7 +103,7 @@ def _lab(config: pytest.Config) -> Lab | None:
                     "`labctl init`, or pass `--lab FILE`"
                 )
             else:
-                config.stash[_LAB] = load(path, host_memory_bytes=host.memory_bytes())
+                config.stash[_LAB] = load(path, host_memory_bytes=host_identity.memory_bytes())
         except LabError as error:
             config.stash[_WRONG] = str(error)
     return config.stash.get(_LAB, None)

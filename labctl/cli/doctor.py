@@ -28,7 +28,7 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     warn  the lab works, but results are less reliable or builds take longer
     fail  the lab cannot work without it (exit status 3)
     """  # noqa: D301 - click wants the character itself
-    from labctl import host, lab
+    from labctl import host_identity, lab
     from labctl.doctor.diagnosis import worst
     from labctl.doctor.examination import Examination
     from labctl.host_facts import read_facts
@@ -45,8 +45,9 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     status = worst(found)
     if as_json:
         print_json(
-            {"schema": 1, "lab": str(path) if path else None, "host": host.describe().as_dict(),
-             "status": status, "diagnoses": [one.document() for one in found]}
+            {"schema": 1, "lab": str(path) if path else None,
+             "host": host_identity.describe().as_dict(), "status": status,
+             "diagnoses": [one.document() for one in found]}
         )  # fmt: skip
     else:
         click.echo(screen.diagnoses(found))

@@ -160,9 +160,9 @@ def _gdb_for(arch: Architecture) -> str:
     """Return the name of the gdb program for guests of `arch`."""
     if not arch.is_foreign:
         return "gdb"
-    from labctl import host
+    from labctl import host_tools
 
-    host.check_installed(["gdb-multiarch"], arch)
+    host_tools.check_installed(["gdb-multiarch"], arch)
     return "gdb-multiarch"
 
 

@@ -157,11 +157,11 @@ def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
 
     Only `Use.WORKS` rejects guests that do not fit into this host's memory.
     """
-    from labctl import host
+    from labctl import host_identity
     from labctl.lab import load
     from labctl.lab_state import GUESTS, PAUSED, is_fit
 
-    memory_bytes = host.memory_bytes() if use is Use.WORKS else None
+    memory_bytes = host_identity.memory_bytes() if use is Use.WORKS else None
     lab = load(path or _found_lab(), host_memory_bytes=memory_bytes, use=use)
     is_paused = use is not Use.ENDS and next(lab.state.glob(f"{GUESTS}/*/{PAUSED}"), None)
     if is_paused and is_fit(lab.state):

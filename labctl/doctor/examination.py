@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import host
+from labctl import host_identity, host_tools
 from labctl.doctor import building, launching, running, trials
 from labctl.doctor.diagnosis import Diagnosis
 from labctl.errors import HostError, UserError
@@ -59,7 +59,7 @@ class Examination:
         yield from self._builds()
 
     def _guests(self, needs: Sequence[Need]) -> Iterator[Diagnosis]:
-        version = host.qemu_version()
+        version = host_tools.qemu_version()
         qemu = running.qemu(version)
         yield qemu
         if qemu.status != "fail":
@@ -82,7 +82,7 @@ class Examination:
             return running.kvm(refusal or "not tested without QEMU", self.facts, asked)
         failure = accelerator.kvm_failure(self.kvm_device, timeout_seconds=self.probe_seconds)
         if self.state.is_dir():  # replaces the stored result, which may be outdated
-            accelerator.remember(self.state / "accelerator.json", host.describe(), failure)
+            accelerator.remember(self.state / "accelerator.json", host_identity.describe(), failure)
         return running.kvm(failure, self.facts, asked)
 
     def _hugepages(self, needs: Sequence[Need]) -> Diagnosis:
@@ -150,7 +150,7 @@ class Examination:
             busybox.find(arch)
         except HostError as error:
             failures.append(error.what)
-        return building.arch(arch.name, host.qemu_version(arch), failures, arch.setup)
+        return building.arch(arch.name, host_tools.qemu_version(arch), failures, arch.setup)
 
 
 def _vng() -> str:

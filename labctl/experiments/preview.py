@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from labctl import host
+from labctl import host_identity
 from labctl.errors import UserError
 from labctl.experiments.plan import Plan, Visit, plan
 from labctl.guests import accelerator, launchers
@@ -60,7 +60,7 @@ def _guests(lab: Lab, planned: Plan, placement: Placement) -> list[dict[str, str
     cache = lab.state / "accelerator.json"
     arch = ARCHITECTURES[lab.kernels[planned.baseline].arch]
     accel = accelerator.expected(
-        lab.defaults.accel, host=host.describe(arch), cache=cache, arch=arch
+        lab.defaults.accel, host=host_identity.describe(arch), cache=cache, arch=arch
     )
     guests = []
     for group in planned.groups():

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from labctl import command_log, host
+from labctl import command_log, host, host_lock
 from labctl.errors import BaselineFailed, HostError, UserError
 from labctl.experiments import on_target
 from labctl.experiments.needs import need_of, shortage
@@ -300,7 +300,7 @@ def _under_way(
     record = folder.read()
     events.started(folder.id, record["seed"], prepared.accel)
     fleet = Fleet(prepared.lab.state / "guests")
-    with host.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
+    with host_lock.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
         yield OpenRun(folder, prepared, machine, record, events)
     folder.write(record | {"finished": True})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from labctl import files
 from labctl.errors import HostError
 from labctl.guests import probe
-from labctl.host import Host
+from labctl.host_identity import Host
 from labctl.lab_arch import X86_64, Architecture
 
 KVM_DEVICE = Path("/dev/kvm")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import labctl
-from labctl import files, host, proc
+from labctl import files, host_tools, proc
 from labctl.errors import BuildError, CommandError, HostError, UserError
 from labctl.guests import busybox, cpio
 from labctl.guests.cpio import Entry
@@ -148,8 +148,8 @@ class _Compiler:
     @classmethod
     def of(cls, arch: Architecture) -> _Compiler:
         name = f"{arch.cross_compile}gcc"
-        host.check_installed([name], arch)
-        return cls(name, host.version_text(name).partition("\n")[0])
+        host_tools.check_installed([name], arch)
+        return cls(name, host_tools.version_text(name).partition("\n")[0])
 
 
 def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Path:

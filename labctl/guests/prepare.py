@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labctl import host, state
+from labctl import host_identity, state
 from labctl.errors import UserError
 from labctl.guests import accelerator, busybox, initramfs, launchers, login, qemu
 from labctl.guests.fleet import Fleet
@@ -28,7 +28,7 @@ class Prepared:
     """Everything that the guests of a lab are made of."""
 
     lab: Lab
-    host: host.Host
+    host: host_identity.Host
     accel: str
     images: dict[str, Image]
     initramfs: Initramfs
@@ -184,7 +184,7 @@ def prepare(
         raise UserError("no kernel selected")
     beside = login.beside_programs(root) if with_ssh else {}
     archive = initramfs.build(root, {**more, **(files or {})}, beside=beside, arch=arch)
-    facts = host.describe(arch)
+    facts = host_identity.describe(arch)
     accel = accelerator.choose(
         lab.defaults.accel, host=facts, cache=root / "accelerator.json", arch=arch
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labctl import host
+from labctl import host_tools
 from labctl.errors import GuestHung, GuestLost, UserError
 from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
@@ -129,7 +129,7 @@ def find() -> str:
     Raises:
         HostError: it is not installed.
     """
-    host.check_installed([PROGRAM])
+    host_tools.check_installed([PROGRAM])
     return PROGRAM
 
 
@@ -139,8 +139,8 @@ def check(arch: Architecture) -> None:
     Raises:
         HostError: it is not installed; says what installs it.
     """
-    host.check_installed([arch.qemu], arch)
-    host.version_text(arch.qemu)
+    host_tools.check_installed([arch.qemu], arch)
+    host_tools.version_text(arch.qemu)
 
 
 def accelerator(accel: str, emulated_cpu: str = MACHINES[X86_64.name].emulated_cpu) -> list[str]:

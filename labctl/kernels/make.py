@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import completed, git, host, proc
+from labctl import completed, git, host_tools, proc
 from labctl.errors import BuildError, HostError
 from labctl.files import read_json, write_json
 from labctl.kernels import faults, kconfig, symbols
@@ -216,7 +216,7 @@ def check_tools(arch: Architecture = X86_64) -> None:
     Raises:
         HostError: names what is missing.
     """
-    host.check_installed([*_TOOLS, *_compiler(arch)], arch)
+    host_tools.check_installed([*_TOOLS, *_compiler(arch)], arch)
 
 
 def compiler(arch: Architecture = X86_64) -> str:
@@ -225,8 +225,8 @@ def compiler(arch: Architecture = X86_64) -> str:
     Raises:
         HostError: they are not installed.
     """
-    host.check_installed(_compiler(arch), arch)
-    versions = [host.version_text(tool).partition("\n")[0] for tool in _compiler(arch)]
+    host_tools.check_installed(_compiler(arch), arch)
+    versions = [host_tools.version_text(tool).partition("\n")[0] for tool in _compiler(arch)]
     return ", ".join(versions)
 
 
@@ -238,7 +238,7 @@ def tools_hash(arch: Architecture, state: Path) -> str:
     Raises:
         HostError: the compiler is not installed.
     """
-    host.check_installed(_compiler(arch), arch)
+    host_tools.check_installed(_compiler(arch), arch)
     memory = state / "sources.json"
     gcc, *others = (f"{arch.cross_compile}{tool}" for tool in (*_COMPILER, "as"))
     found = [_found(name) for name in (gcc, *others, *_IN_CONFIG)]

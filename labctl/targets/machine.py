@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from labctl.errors import BootFailed, GuestError, HostError, KnobRefused
-from labctl.host import Host
+from labctl.host_identity import Host
 from labctl.kernels.images import Image
 from labctl.lab_models import Target
 from labctl.targets import kexec

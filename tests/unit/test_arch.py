@@ -9,7 +9,7 @@ from pathlib import Path
 import faketree
 import pytest
 
-from labctl import host
+from labctl import host_identity
 from labctl.doctor import building
 from labctl.errors import ConfigError, HostError, UserError
 from labctl.experiments import preview
@@ -366,7 +366,7 @@ def test_the_console_has_all_that_the_kernel_says(tmp_path, arch, launcher, own)
 
 
 def test_guests_of_another_architecture_run_under_tcg_and_nothing_is_probed(tmp_path):
-    facts, cache = host.describe(), tmp_path / "accelerator.json"
+    facts, cache = host_identity.describe(), tmp_path / "accelerator.json"
     more = {"host": facts, "cache": cache, "device": tmp_path / "none"}
     assert accelerator.choose("auto", arch=ARM64, **more) == "tcg"
     assert accelerator.expected("auto", host=facts, cache=cache, arch=ARM64) == "tcg"

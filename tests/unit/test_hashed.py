@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import synthetic
 
-from labctl import host
+from labctl import host_identity
 from labctl.errors import HostError, UserError
 from labctl.experiments import session
 from labctl.guests.guest import Guest
@@ -37,7 +37,7 @@ def prepared(tmp_path):
     )
     return Prepared(
         lab=lab,
-        host=host.Host("", "", 1, 1, "", "", ""),
+        host=host_identity.Host("", "", 1, 1, "", "", ""),
         accel="tcg",
         images=dict.fromkeys(lab.kernels, image),
         initramfs=archive,

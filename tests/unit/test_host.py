@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from labctl import host, host_lock
+from labctl import host, host_identity, host_lock, host_tools
 from labctl.errors import HostError
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from labctl import host
-with host.measuring("run other", waiting=print, folder=Path(sys.argv[1])):
+from labctl import host_lock
+with host_lock.measuring("run other", waiting=print, folder=Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 def test_the_host_is_described_without_its_name():
-    facts = host.describe().as_dict()
+    facts = host_identity.describe().as_dict()
     assert facts["cores"] >= 1
     assert facts["memory_bytes"] > 2**28
     assert len(facts["id"]) == 12
-    assert host.describe().id == facts["id"]
+    assert host_identity.describe().id == facts["id"]
 
 
 def test_load_has_cumulative_times():
@@ -45,7 +45,7 @@ def tree(root, cpus, pressure, files):
     (root / "proc/stat").write_text("cpu  9 9 9 9 9 9 9 9 0 0\n" + cpus)
     for what, total in pressure.items():
         (root / "proc/pressure" / what).write_text(f"some avg10=0.00 total={total}\nfull total=1\n")
-    for core in host.os.sched_getaffinity(0):
+    for core in os.sched_getaffinity(0):
         for path, text in files.items():
             file = root / f"sys/devices/system/cpu/cpu{core}" / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -54,11 +54,11 @@ def tree(root, cpus, pressure, files):
 
 
 def test_load_counts_only_usable_cores(tmp_path):
-    cores = len(host.os.sched_getaffinity(0))
-    ticks = host.os.sysconf("SC_CLK_TCK")
+    cores = len(os.sched_getaffinity(0))
+    ticks = os.sysconf("SC_CLK_TCK")
     mine = "".join(
         f"cpu{core} {ticks} 0 {ticks} 5 5 {ticks} {ticks} {ticks} 0 0\n"
-        for core in host.os.sched_getaffinity(0)
+        for core in os.sched_getaffinity(0)
     )
     found = host.load(
         tree(
@@ -101,7 +101,7 @@ def test_one_measurement_at_a_time(tmp_path):
         told.append(text)
         holder.stdin.close()  # lets the holder go
 
-    with host.measuring("run mine", waiting=waiting, folder=tmp_path):
+    with host_lock.measuring("run mine", waiting=waiting, folder=tmp_path):
         assert holder.wait(10) == 0
     assert told == [f"process {holder.pid}: run other"]
 
@@ -116,7 +116,7 @@ def test_the_lock_of_a_killed_holder_is_released(tmp_path):
     holder.kill()
     holder.wait(60)
     told = []
-    with host.measuring("run mine", waiting=told.append, folder=tmp_path):
+    with host_lock.measuring("run mine", waiting=told.append, folder=tmp_path):
         assert told == []
 
 
@@ -147,7 +147,7 @@ def test_a_planted_lock_file_is_rejected_and_unchanged(tmp_path, kind):
     before = sorted(tmp_path.iterdir())
     with (
         pytest.raises(HostError, match=lock_in(tmp_path).name),
-        host.measuring("mine", waiting=print, folder=tmp_path),
+        host_lock.measuring("mine", waiting=print, folder=tmp_path),
     ):
         pass
     assert sorted(tmp_path.iterdir()) == before
@@ -164,7 +164,7 @@ def test_a_planted_lock_file_of_another_user_is_ignored(tmp_path):
         if kind == "plain":
             path.write_text("process 1: of a user who is not 10004")
     told = []
-    with host.measuring("mine", waiting=told.append, folder=tmp_path):
+    with host_lock.measuring("mine", waiting=told.append, folder=tmp_path):
         assert lock_in(tmp_path).stat().st_mode & 0o777 == 0o644
     assert told == []
     assert victim.read_text() == "precious"
@@ -176,7 +176,7 @@ def test_a_lock_with_another_owner_is_rejected(tmp_path):
     os.chown(lock_in(tmp_path), 65534, -1)
     with (
         pytest.raises(HostError, match="belongs to user 65534"),
-        host.measuring("mine", waiting=print, folder=tmp_path),
+        host_lock.measuring("mine", waiting=print, folder=tmp_path),
     ):
         pass
 
@@ -215,7 +215,7 @@ def test_two_users_do_not_measure_at_the_same_time(first):
 
 
 def hold(folder, while_held, waiting=lambda _: None):
-    with host.measuring("it", waiting=waiting, folder=folder):
+    with host_lock.measuring("it", waiting=waiting, folder=folder):
         while_held()
 
 
@@ -240,7 +240,7 @@ def test_root_locks_where_only_root_can_write(tmp_path, monkeypatch):
     all_.mkdir()
     monkeypatch.setattr(host_lock, "_OF_ROOT", mine)
     monkeypatch.setattr(host_lock, "_OF_ALL", (all_,))
-    with host.measuring("mine", waiting=print):
+    with host_lock.measuring("mine", waiting=print):
         assert len(list(mine.iterdir())) == (os.geteuid() == 0)
         assert len(list(all_.iterdir())) == (os.geteuid() != 0)
 
@@ -259,7 +259,7 @@ def test_the_text_of_another_holder_is_made_printable(tmp_path):
         told.append(text)
         holder.stdin.close()
 
-    with host.measuring("mine", waiting=waiting, folder=tmp_path):
+    with host_lock.measuring("mine", waiting=waiting, folder=tmp_path):
         assert holder.wait(10) == 0
     assert told == [f"process {holder.pid}: a?[2Jb"]
 
@@ -273,7 +273,7 @@ def test_a_version_is_cached_until_the_program_changes(tmp_path, monkeypatch):
 
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     install("1.0")
-    assert [host.version_text("tool") for _ in range(3)] == ["tool 1.0\n"] * 3
+    assert [host_tools.version_text("tool") for _ in range(3)] == ["tool 1.0\n"] * 3
     assert asked.read_text() == "\n"
     install("1.0.1")
-    assert host.version_text("tool") == "tool 1.0.1\n"
+    assert host_tools.version_text("tool") == "tool 1.0.1\n"

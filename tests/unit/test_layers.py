@@ -27,6 +27,8 @@ LAYERS = {
     "lab": 2,  # and lab_*.py
     "state": 3,  # and what it may hold: lab_state
     "host": 3,
+    "host_identity": 3,
+    "host_tools": 3,
     "host_facts": 3,
     "host_lock": 3,
     "kernels": 4,
