@@ -133,6 +133,15 @@ def nightly() -> str:
     )
 
 
+def bisect() -> str:
+    """Return the page on `labctl bisect --json`."""
+    return (
+        "# JSON of a bisection\n\n`labctl bisect --json` prints one object. [Find the patch that "
+        "caused a change](../howto/bisect.md) explains the decisions.\n\n"
+        + sections(schema_of("--bisect"))
+    )
+
+
 def run() -> str:
     """Return the page on run.json."""
     known: tuple[tuple[Mapping[str, Any], type[msgspec.Struct]], ...] = (
