@@ -20,8 +20,8 @@ from labctl import proc
 from labctl.guests import virtme
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import prepare
-from labctl.lab import load
-from labctl.results.paired import paired
+from labctl.lab.load import load
+from labctl.stats.paired import paired
 
 ROOT = Path(__file__).parent.parent
 TARGET = 0.5

@@ -22,7 +22,7 @@ from pathlib import Path
 from labctl.kernels import kconfig
 from labctl.kernels.build import Builder
 from labctl.kernels.sources import open_source
-from labctl.lab import load
+from labctl.lab.load import load
 
 ROOT = Path(__file__).parent.parent
 KERNELS = ("stock", "parallel-free")

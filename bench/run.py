@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from labctl.results import runs
+from labctl.runs import folder as run_folder
 
 ROOT = Path(__file__).parent.parent
 TARGET = 0.9
@@ -20,10 +20,10 @@ def main():
     parser.add_argument("--measure", metavar="EXPERIMENT")
     experiment = parser.parse_args().measure
     folder = ROOT / ".labctl" / "runs"
-    if experiment or not runs.list_runs(folder):
+    if experiment or not run_folder.list_runs(folder):
         subprocess.run([sys.executable, "-m", "labctl", "run", experiment or "smoke"],
                        cwd=ROOT, check=False)  # fmt: skip
-    run = runs.resolve(folder, "latest")
+    run = run_folder.resolve(folder, "latest")
     status = 0
     for name, timings in run.read()["timing"].items():
         total = sum(t["total_seconds"] for t in timings)

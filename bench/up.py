@@ -16,7 +16,7 @@ from pathlib import Path
 from labctl.guests import qemu
 from labctl.guests.folder import prepare_folder
 from labctl.guests.prepare import prepare
-from labctl.lab import load
+from labctl.lab.load import load
 from labctl.transports.console import Console
 
 ROOT = Path(__file__).parent.parent

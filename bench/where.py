@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from labctl.results.runs import RunFolder
+from labctl.runs.folder import RunFolder
 
 ZAP, FREE, TABLES = "unmap_page_range", "free_pages_and_swap_cache", "free_pgtables"
 LOCKS_SHOWN = 4

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from labctl.lab_models import Lab
+    from labctl.lab.models import Lab
     from labctl.testing.cases import Case, Markers
     from labctl.testing.guest import LabGuest
     from labctl.testing.leases import Room
@@ -90,9 +90,9 @@ def _lab_path(config: pytest.Config) -> Path | None:
 def _lab(config: pytest.Config) -> Lab | None:
     """Return the lab, None if it is invalid; `_message` reports that after collection."""
     if _LAB not in config.stash and _WRONG not in config.stash:
-        from labctl import host_identity
         from labctl.errors import LabError
-        from labctl.lab import load
+        from labctl.host import identity
+        from labctl.lab.load import load
 
         path = _lab_path(config)
         try:
@@ -103,7 +103,7 @@ def _lab(config: pytest.Config) -> Lab | None:
                     "`labctl init`, or pass `--lab FILE`"
                 )
             else:
-                config.stash[_LAB] = load(path, host_memory_bytes=host_identity.memory_bytes())
+                config.stash[_LAB] = load(path, host_memory_bytes=identity.memory_bytes())
         except LabError as error:
             config.stash[_WRONG] = str(error)
     return config.stash.get(_LAB, None)
@@ -186,9 +186,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     kernels = [case.kernel for item in session.items if (case := case_of(item))]
     if not kernels or session.config.option.collectonly:
         return
-    from labctl import screen
+    from labctl import progress
 
-    with _on_screen(session.config), screen.Building() as building:
+    with _on_screen(session.config), progress.Building() as building:
         _watch(session.config).bench.prepare(kernels, building)
 
 
@@ -225,8 +225,8 @@ def _watch(config: pytest.Config) -> Watch:
 
 def _keep_state(config: pytest.Config, lab: Lab) -> None:
     """Lock the lab's state folder against `labctl clean` until this process ends."""
-    from labctl import state
     from labctl.errors import LabError
+    from labctl.host import state
 
     stack = contextlib.ExitStack()
     try:
@@ -305,12 +305,12 @@ def shared_guest(
 @pytest.fixture
 def measure(request: pytest.FixtureRequest) -> Measure:
     """Measure a workload in this test's guest; `measure.compare` measures an experiment."""
-    from labctl import screen
+    from labctl import progress
     from labctl.experiments.session import Events
     from labctl.testing.measuring import Measure
 
     own = next((n for n in ("guest", "shared_guest") if n in request.fixturenames), None)
-    shown = screen.Measuring()
+    shown = progress.Measuring()
 
     @contextlib.contextmanager
     def on_screen() -> Iterator[None]:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from page import table
 
-from labctl.results.sample import STATUSES, Sample
+from labctl.runs.sample import STATUSES, Sample
 
 Schema = dict[str, Any]
 SAMPLE = {

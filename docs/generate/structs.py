@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from page import anchor, first_line, schema_of, table
 
-from labctl.results.record import _Experiment, _Record
+from labctl.runs.record import _Experiment, _Record
 
 Schema = dict[str, Any]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labctl import screen
+from labctl import progress
 from labctl.cli.root import JSON, LAB, WHOLE_SECONDS, lab_to_work, named, print_json
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
-    from labctl.experiments.bisect import Answer
-    from labctl.lab_models import Lab
+    from labctl.bisect.metric import Answer
+    from labctl.lab.models import Lab
     from labctl.units import Scalar
 
 
@@ -102,7 +102,7 @@ def bisect(
 
     Exit status 1 if the step was not found.
     """  # noqa: D301 - click wants the character itself
-    from labctl.reports import bisected
+    from labctl.bisect import text as bisect_text
 
     if bool(patterns) == bool(experiment):
         raise click.UsageError("expected either an EXPERIMENT or --check")
@@ -118,7 +118,7 @@ def bisect(
     if as_json:
         print_json(content)
     else:
-        click.echo(bisected.terminal(content), nl=False)
+        click.echo(bisect_text.terminal(content), nl=False)
     if answer.step is None:
         sys.exit(1)
 
@@ -133,12 +133,12 @@ def _of_metric(
     settings: Sequence[str],
     blocks: int,
 ) -> Answer:
-    from labctl.experiments.bisect import Bisect, begin
-    from labctl.experiments.nightly import opener
+    from labctl.bisect.metric import Bisect, begin
     from labctl.experiments.session import Events
+    from labctl.nightly.night import opener
 
     answer = begin(lab, kernel, good=good, bad=bad, risk=risk, what=experiment)
-    with screen.Measuring() as shown:
+    with progress.Measuring() as shown:
         events = Events(
             building=shown.building,
             waiting=shown.waiting,
@@ -165,12 +165,12 @@ def _of_check(
     patterns: Sequence[str],
     seconds: int,
 ) -> Answer:
-    from labctl.checks.bisect import BisectCheck, by_verify
-    from labctl.checks.verify import Events
-    from labctl.experiments.bisect import begin
+    from labctl.bisect.check import BisectCheck, by_verify
+    from labctl.bisect.metric import begin
+    from labctl.verify.run import Events
 
     answer = begin(lab, kernel, good=good, bad=bad, risk=risk, what=", ".join(patterns))
-    with screen.Checking() as shown:
+    with progress.Checking() as shown:
         events = Events(building=shown.building, checking=shown.checking)
         failed = by_verify(lab, patterns, seconds, events)
         return BisectCheck(lab=lab, answer=answer, failed=failed, tell=shown.say).run()

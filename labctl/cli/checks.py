@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labctl import __version__, screen
+from labctl import __version__, progress
 from labctl.cli.root import (
     JSON,
     LAB,
@@ -24,10 +24,10 @@ from labctl.cli.root import (
     print_json,
 )
 from labctl.errors import HostError
-from labctl.lab_use import Use
+from labctl.lab.use import Use
 
 if TYPE_CHECKING:
-    from labctl.results.noise import ExperimentNoise
+    from labctl.methodology.noise import ExperimentNoise
 
 
 @click.group("methodology", cls=Group)
@@ -83,15 +83,15 @@ def methodology_simulate(
     value, and at most 5 % of the runs without any change may report a difference. Exit
     status 1 if a limit is exceeded. Does not need QEMU; only --noise needs a lab.
     """
-    from labctl.lab_statistics import Statistics
-    from labctl.reports import promises
-    from labctl.results.noise import NOISES
-    from labctl.results.simulation import DESIGNS, simulate
-    from labctl.results.verdict import Rule
+    from labctl.lab.statistics import Statistics
+    from labctl.methodology import text as methodology_text
+    from labctl.methodology.noise import NOISES
+    from labctl.methodology.runs import DESIGNS, simulate
+    from labctl.stats.verdict import Rule
 
     usual = Statistics()
     noises = [one.noise for one in _noises(lab_path, noise_of)] if noise_of else NOISES
-    with screen.Simulating() as progress:
+    with progress.Simulating() as shown:
         found = list(
             simulate(
                 runs=runs,
@@ -99,16 +99,16 @@ def methodology_simulate(
                 rule=Rule.of(usual.confidence, usual.minimum_effect),
                 noises=noises,
                 designs=[replace(design, cells=cells) for design in DESIGNS],
-                tell=lambda kind, done: progress(kind, done, runs),
+                tell=lambda kind, done: shown(kind, done, runs),
             )
         )
     if plots:
-        _write_plots(plots, promises.plot_files(found))
+        _write_plots(plots, methodology_text.plot_files(found))
     if as_json:
         kinds = [one.document() for one in found]
         print_json({"schema": 1, "runs": runs, "seed": seed, "cells": cells, "kinds": kinds})
     else:
-        click.echo(promises.as_table(found, style))
+        click.echo(methodology_text.as_table(found, style))
         plural = "" if cells == 1 else "s"
         click.echo(f"\n{runs} runs each of {cells} cell{plural}, seed {seed}, labctl {__version__}")
     if not all(one.kept for one in found):
@@ -134,20 +134,20 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
     and at least 90 % must report a regression of 10 % within 6 nightly runs. Exit status
     1 if a limit is exceeded. Needs neither a lab nor QEMU.
     """
-    from labctl.lab_statistics import Statistics
-    from labctl.reports import promises
-    from labctl.results.night_simulation import simulate
-    from labctl.results.verdict import Rule
+    from labctl.lab.statistics import Statistics
+    from labctl.methodology import text as methodology_text
+    from labctl.methodology.nights import simulate
+    from labctl.stats.verdict import Rule
 
     usual = Statistics()
     rule = Rule.of(usual.confidence, usual.minimum_effect)
-    with screen.Simulating() as progress:
+    with progress.Simulating() as shown:
         found = list(
             simulate(
                 histories=histories,
                 seed=seed,
                 rule=rule,
-                tell=lambda kind, done: progress(kind, done, histories),
+                tell=lambda kind, done: shown(kind, done, histories),
             )
         )
     if as_json:
@@ -156,7 +156,7 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
              "scenarios": [one.document() for one in found]}
         )  # fmt: skip
     else:
-        click.echo(promises.nights_as_table(found, style))
+        click.echo(methodology_text.nights_as_table(found, style))
         click.echo(f"\n{histories} histories each, seed {seed}, labctl {__version__}")
     if not all(one.kept for one in found):
         sys.exit(1)
@@ -182,20 +182,20 @@ def methodology_noise(lab_path: Path | None, as_json: bool, run_id: str) -> None
     of a boot's first repetition, and the share of outliers. Does not need QEMU.
     `labctl methodology simulate --noise RUN` tests the statistics with this noise.
     """
-    from labctl.reports import promises
+    from labctl.methodology import text as methodology_text
 
     found = _noises(lab_path, run_id)
     if as_json:
         print_json({"schema": 1, "experiments": [asdict(one) for one in found]})
     else:
-        click.echo(promises.noise_table(found))
+        click.echo(methodology_text.noise_table(found))
 
 
 def _noises(lab_path: Path | None, run_id: str) -> list[ExperimentNoise]:
-    from labctl.results import runs
-    from labctl.results.noise import noises_of
+    from labctl.methodology.noise import noises_of
+    from labctl.runs import folder as run_folder
 
-    run = runs.resolve(load_lab(lab_path, Use.READS).state / "runs", run_id)
+    run = run_folder.resolve(load_lab(lab_path, Use.READS).state / "runs", run_id)
     return noises_of(run.read(), run.store.samples())
 
 
@@ -216,17 +216,17 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
     and `checkpatch --strict` of the kernel source must report nothing. Exit status 1 if
     a check failed.
     """
-    from labctl.checks import series
+    from labctl.review import steps as review_steps
 
     lab = lab_to_work(lab_path)
     names = named("series", kernels, (k for k, one in lab.kernels.items() if one.series))
-    with screen.Building() as building:
-        checked = {name: series.check(lab, name, building) for name in names}
+    with progress.Building() as building:
+        checked = {name: review_steps.check(lab, name, building) for name in names}
     if as_json:
         print_json({"schema": 1, "series": {n: [s.document() for s in c]
                                              for n, c in checked.items()}})  # fmt: skip
     else:
-        click.echo("\n\n".join(screen.series_steps(n, c) for n, c in checked.items()))
+        click.echo("\n\n".join(progress.series_steps(n, c) for n, c in checked.items()))
     if not all(step.passed for steps in checked.values() for step in steps):
         sys.exit(1)
 
@@ -279,8 +279,8 @@ def verify(
     not exercised are failures. Exit status 1 on failure; selftests that also fail on
     the base are ignored.
     """
-    from labctl.checks.verify import Events, Options, verify
-    from labctl.reports.verified import FORMATS
+    from labctl.verify.run import Events, Options, verify
+    from labctl.verify.text import FORMATS
 
     lab = lab_to_work(lab_path)
     known = [variant.name for variant in lab.verify.variants]
@@ -289,7 +289,7 @@ def verify(
         stop_at_first=stop_at_first,
         variants=tuple(named("variant", variants, known)),
     )
-    with screen.Checking() as checking:
+    with progress.Checking() as checking:
         verified = verify(
             lab,
             kernels_of(lab, kernels),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from labctl import screen
+from labctl import progress
 from labctl.cli.root import JSON, LAB, find_lab, print_json
 
 _HOST_CANNOT = 3
@@ -28,16 +28,17 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     warn  the lab works, but results are less reliable or builds take longer
     fail  the lab cannot work without it (exit status 3)
     """  # noqa: D301 - click wants the character itself
-    from labctl import host_identity, lab
     from labctl.doctor.diagnosis import worst
     from labctl.doctor.examination import Examination
-    from labctl.host_facts import read_facts
+    from labctl.host import identity
+    from labctl.host.facts import read_facts
+    from labctl.lab import load
 
     path = lab_path or find_lab()
     # Without the check against this host's memory: the doctor reports that itself.
-    loaded = lab.load(path) if path else None
+    loaded = load.load(path) if path else None
     state = loaded.state if loaded else Path.cwd() / ".labctl"
-    with screen.Examining() as examining:
+    with progress.Examining() as examining:
         examination = Examination(
             lab=loaded, state=state, facts=read_facts(), progress=examining.trying
         )
@@ -46,11 +47,11 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(
             {"schema": 1, "lab": str(path) if path else None,
-             "host": host_identity.describe().as_dict(), "status": status,
+             "host": identity.describe().as_dict(), "status": status,
              "diagnoses": [one.document() for one in found]}
         )  # fmt: skip
     else:
-        click.echo(screen.diagnoses(found))
+        click.echo(progress.diagnoses(found))
         if loaded is None:
             click.echo("\nno lab.yaml found: memory, vCPUs and sources of a lab were not checked")
     if status == "fail":

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import click
 
-from labctl import terminal
+from labctl.cli import terminal
 from labctl.errors import HostError, LabError, UserError
 from labctl.printable import layout
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labctl import screen
+from labctl import progress
 from labctl.cli.root import (
     DURATION,
     JSON,
@@ -24,7 +24,7 @@ from labctl.cli.root import (
     print_json,
 )
 from labctl.errors import UserError
-from labctl.lab_use import Use
+from labctl.lab.use import Use
 from labctl.printable import layout
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     names = kernels_of(lab, kernels)
     topology = lab.guests[lab.defaults.guest]
     limits = Limits({name: [topology] for name in names})
-    with screen.Building() as building:
+    with progress.Building() as building:
         prepared = prepare(lab, names, building, limits=limits)
     specs = [
         prepared.spec(name, name=name, folder=fleet.spec_folder(name), topology=topology)
@@ -86,7 +86,7 @@ def status(lab_path: Path | None, as_json: bool, watch: bool) -> None:
         raise UserError(
             "--watch conflicts with --json", hint="call `labctl status --json` repeatedly"
         )
-    with contextlib.suppress(KeyboardInterrupt), screen.Watching() as watching:
+    with contextlib.suppress(KeyboardInterrupt), progress.Watching() as watching:
         while True:
             watching.show(_as_table(fleet.status()))
             for _ in range(_WATCH_STEPS):
@@ -137,7 +137,7 @@ def down(lab_path: Path | None, guests: Sequence[str]) -> None:
 
     In a state folder that labctl did not create, the folders of the guests are kept.
     """
-    from labctl.lab_state import is_fit
+    from labctl.host.state_folder import is_fit
 
     lab = load_lab(lab_path, Use.ENDS)
     fleet = fleet_of(lab)
@@ -166,7 +166,7 @@ def _as_table(rows: Sequence[dict[str, Any]]) -> str:
     ]  # fmt: skip
     if not shown:
         return "no guests running; start them with `labctl up`"
-    return screen.table(shown, shorten=("image",))
+    return progress.table(shown, shorten=("image",))
 
 
 COMMANDS = (up, status, exec_, down)

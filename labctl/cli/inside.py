@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labctl import terminal
+from labctl.arch import ARCHITECTURES, Architecture
+from labctl.cli import terminal
 from labctl.cli.root import LAB, check_awake, fleet_of, load_lab
 from labctl.errors import UserError
-from labctl.lab_arch import ARCHITECTURES, Architecture
-from labctl.lab_use import Use
+from labctl.lab.use import Use
 from labctl.printable import COLOURS_OFF, Coloured, coloured
 
 if TYPE_CHECKING:
@@ -160,9 +160,9 @@ def _gdb_for(arch: Architecture) -> str:
     """Return the name of the gdb program for guests of `arch`."""
     if not arch.is_foreign:
         return "gdb"
-    from labctl import host_tools
+    from labctl.host import tools
 
-    host_tools.check_installed(["gdb-multiarch"], arch)
+    tools.check_installed(["gdb-multiarch"], arch)
     return "gdb-multiarch"
 
 

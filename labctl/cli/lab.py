@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from labctl import screen
+from labctl import progress
 from labctl.cli.root import JSON, LAB, chosen, kernels_of, lab_to_work, load_lab, print_json
 
 
@@ -17,9 +17,9 @@ from labctl.cli.root import JSON, LAB, chosen, kernels_of, lab_to_work, load_lab
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 def init(folder: Path, force: bool) -> None:
     """Write a commented lab.yaml and its files into FOLDER."""
-    from labctl import lab_template
+    from labctl.lab import template
 
-    for path in lab_template.write(folder, force=force):
+    for path in template.write(folder, force=force):
         click.echo(f"wrote {path}")
 
 
@@ -38,10 +38,10 @@ def schema(document: str | None) -> None:
     Editors use it to complete and check the file. With an option, print the schema
     of a JSON document that labctl writes.
     """
-    from labctl import lab_template
-    from labctl.reports import schema as documents
+    from labctl.cli import schemas
+    from labctl.lab import template
 
-    found = documents.schema_of(document) if document else lab_template.json_schema()
+    found = schemas.schema_of(document) if document else template.json_schema()
     click.echo(json.dumps(found, indent=2))
 
 
@@ -62,7 +62,7 @@ def plan(lab_path: Path | None, as_json: bool, seed: int, experiments: Sequence[
     if as_json:
         print_json({"schema": 1, "experiments": previews})
     else:
-        click.echo("\n\n".join(map(screen.preview, previews)))
+        click.echo("\n\n".join(map(progress.preview, previews)))
 
 
 @click.command()
@@ -74,7 +74,7 @@ def build(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
     from labctl.guests.prepare import build_images
 
     lab = lab_to_work(lab_path)
-    with screen.Building() as building:
+    with progress.Building() as building:
         images = build_images(lab, kernels_of(lab, kernels), building)
     rows = [
         {"kernel": name, "release": i.release, "image": i.hash, "series": i.series_hash,
@@ -84,7 +84,7 @@ def build(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
     if as_json:
         print_json({"schema": 1, "images": rows})
     else:
-        click.echo(screen.table(rows, shorten=("image", "series")))
+        click.echo(progress.table(rows, shorten=("image", "series")))
 
 
 @click.command()

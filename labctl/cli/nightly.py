@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labctl import screen
+from labctl import progress
 from labctl.cli.root import (
     DURATION,
     JSON,
@@ -24,8 +24,8 @@ from labctl.cli.root import (
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
-    from labctl.lab_models import Lab
-    from labctl.results.nightly_types import Nightly as NightlyReport
+    from labctl.lab.models import Lab
+    from labctl.nightly.types import Nightly as NightlyReport
 
 
 @click.command()
@@ -78,8 +78,8 @@ def nightly(
     any nightly run of the history did. See docs/howto/nightly.md for a systemd timer,
     a crontab line and the error rates.
     """
-    from labctl.results import nights
-    from labctl.results.findings import document, problems
+    from labctl.nightly import history as night_history
+    from labctl.nightly.findings import document, problems
 
     # --replay with --history works without a lab.
     read = load_lab if replay else lab_to_work
@@ -89,13 +89,13 @@ def nightly(
     if replay or lab is None:
         if experiments or seconds:
             raise click.UsageError("--replay conflicts with EXPERIMENTS and --verify")
-        if not nights.path_of(folder).is_file():
+        if not night_history.path_of(folder).is_file():
             raise UserError(
                 "no history", where=str(folder), hint="run `labctl nightly` to create one"
             )
     else:
         _measure(lab, chosen(lab, experiments), budget, folder, seconds, patterns)
-    content = document(nights.read(folder))
+    content = document(night_history.read(folder))
     if output is not None:
         _write(content, output, state and state / "runs")
     if as_json:
@@ -114,13 +114,13 @@ def _measure(
     seconds: int | None,
     patterns: Sequence[str],
 ) -> None:
-    from labctl.checks import verify
-    from labctl.checks.briefly import briefly
-    from labctl.experiments import kept_images
-    from labctl.experiments.nightly import Nightly, opener
     from labctl.experiments.session import Events
+    from labctl.nightly import images
+    from labctl.nightly.checks import briefly
+    from labctl.nightly.night import Nightly, opener
+    from labctl.verify import run
 
-    with screen.Measuring() as shown, screen.Checking() as checking:
+    with progress.Measuring() as shown, progress.Checking() as checking:
 
         def check(lab: Lab) -> Mapping[str, Any]:
             if seconds is None:
@@ -131,7 +131,7 @@ def _measure(
                 [kernel for kernel in used if lab.kernels[kernel].series],
                 seconds=seconds,
                 only=patterns,
-                events=verify.Events(building=checking.building, checking=checking.checking),
+                events=run.Events(building=checking.building, checking=checking.checking),
             )
 
         events = Events(
@@ -146,21 +146,22 @@ def _measure(
             budget_seconds=budget,
             history=folder,
             open_run=opener(events),
-            image_of=lambda image: kept_images.find(folder, image),
-            keep=lambda record: kept_images.keep(lab, folder, record),
+            image_of=lambda image: images.find(folder, image),
+            keep=lambda record: images.keep(lab, folder, record),
             check=check,
             tell=shown.say,
         ).run()
 
 
 def _rendered(content: NightlyReport, style: str) -> str:
-    from labctl.reports import nights, trend
+    from labctl.nightly import html as night_page
+    from labctl.nightly import text as night_text
 
-    return trend.render(content) if style == "html" else nights.FORMATS[style](content)
+    return night_page.render(content) if style == "html" else night_text.FORMATS[style](content)
 
 
 def _write(content: NightlyReport, output: Path, runs: Path | None) -> None:
-    from labctl.reports import files
+    from labctl.nightly import files
 
     texts = {
         "index.html": _rendered(content, "html"),

@@ -13,14 +13,14 @@ import click
 from labctl import __version__, units
 from labctl.cli.ending import broken_pipes_wrapped
 from labctl.errors import UserError
-from labctl.lab_use import Use
+from labctl.lab.use import Use
 
 if TYPE_CHECKING:
     from msgspec import Struct
 
     from labctl.guests.fleet import Fleet
     from labctl.guests.guest import Guest
-    from labctl.lab_models import Lab
+    from labctl.lab.models import Lab
 
 # Commands import numpy, pydantic and fabric only where they need them, so that
 # `--help` and shell completion stay fast.
@@ -157,11 +157,11 @@ def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
 
     Only `Use.WORKS` rejects guests that do not fit into this host's memory.
     """
-    from labctl import host_identity
-    from labctl.lab import load
-    from labctl.lab_state import GUESTS, PAUSED, is_fit
+    from labctl.host import identity
+    from labctl.host.state_folder import GUESTS, PAUSED, is_fit
+    from labctl.lab.load import load
 
-    memory_bytes = host_identity.memory_bytes() if use is Use.WORKS else None
+    memory_bytes = identity.memory_bytes() if use is Use.WORKS else None
     lab = load(path or _found_lab(), host_memory_bytes=memory_bytes, use=use)
     is_paused = use is not Use.ENDS and next(lab.state.glob(f"{GUESTS}/*/{PAUSED}"), None)
     if is_paused and is_fit(lab.state):
@@ -171,7 +171,7 @@ def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
 
 def lab_to_work(path: Path | None) -> Lab:
     """Load the lab and lock its state folder against `labctl clean` until the command ends."""
-    from labctl import state
+    from labctl.host import state
 
     lab = load_lab(path)
     click.get_current_context().with_resource(state.used(lab.state))

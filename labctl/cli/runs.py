@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labctl import screen
+from labctl import progress
 from labctl.cli.root import JSON, LAB, chosen, format_option, lab_to_work, load_lab, print_json
 from labctl.errors import UserError
-from labctl.lab_use import Use
+from labctl.lab.use import Use
 
 if TYPE_CHECKING:
-    from labctl.lab_models import Lab
+    from labctl.lab.models import Lab
 
 
 @click.command()
@@ -43,12 +43,13 @@ def run(
 
     Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
     """
-    from labctl.experiments import on_target, session
+    from labctl.experiments import session
+    from labctl.experiments import target as experiments_target
 
     if resumed and (experiments or seed is not None or target):
         raise click.UsageError("--resume conflicts with EXPERIMENTS, --seed and --target")
     lab = lab_to_work(lab_path)
-    with screen.Measuring() as shown:
+    with progress.Measuring() as shown:
         events = session.Events(
             building=shown.building,
             waiting=shown.waiting,
@@ -59,7 +60,7 @@ def run(
             folder = session.resume(lab, resumed, events=events)
         else:
             names = chosen(lab, experiments)
-            lab = on_target.with_target(lab, names, target)
+            lab = experiments_target.with_target(lab, names, target)
             folder = session.run(lab, names, seed=seed, events=events)
     _show_report(lab, folder.id, as_json=as_json)
 
@@ -142,16 +143,16 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
     can be compared.
     """
     from labctl.reports import report as reports
-    from labctl.reports import side_by_side
-    from labctl.results.across import across
-    from labctl.results.kinds import Verdict
+    from labctl.reports import two_runs
+    from labctl.stats.between_runs import across
+    from labctl.stats.kinds import Verdict
 
     folder = load_lab(lab_path, Use.READS).state / "runs"
     content = across(reports.document_of(folder, first), reports.document_of(folder, second))
     if as_json:
         print_json(content)
     else:
-        click.echo(side_by_side.render(content, style), nl=False)
+        click.echo(two_runs.render(content, style), nl=False)
     cells = [cell for each in content.experiments for cell in each.cells]
     if any(cell.verdict is Verdict.SLOWER for cell in cells):
         sys.exit(1)

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import host_identity, host_tools
+from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.doctor import building, launching, running, trials
 from labctl.doctor.diagnosis import Diagnosis
 from labctl.errors import HostError, UserError
 from labctl.experiments.needs import Need, needs_of, shortage
 from labctl.guests import accelerator, busybox, probe, virtme
 from labctl.guests.placement import place
-from labctl.host_facts import HostFacts
+from labctl.host import identity, tools
+from labctl.host.facts import HostFacts
 from labctl.kernels import images
 from labctl.kernels.sources import DEBIAN_FOLDER
-from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
-from labctl.lab_models import Lab
+from labctl.lab.models import Lab
 
 # Under TCG, a probe guest that is slow on a busy host does not hang: wait long enough.
 _PATIENT_SECONDS = 30.0
@@ -59,7 +59,7 @@ class Examination:
         yield from self._builds()
 
     def _guests(self, needs: Sequence[Need]) -> Iterator[Diagnosis]:
-        version = host_tools.qemu_version()
+        version = tools.qemu_version()
         qemu = running.qemu(version)
         yield qemu
         if qemu.status != "fail":
@@ -82,7 +82,7 @@ class Examination:
             return running.kvm(refusal or "not tested without QEMU", self.facts, asked)
         failure = accelerator.kvm_failure(self.kvm_device, timeout_seconds=self.probe_seconds)
         if self.state.is_dir():  # replaces the stored result, which may be outdated
-            accelerator.remember(self.state / "accelerator.json", host_identity.describe(), failure)
+            accelerator.remember(self.state / "accelerator.json", identity.describe(), failure)
         return running.kvm(failure, self.facts, asked)
 
     def _hugepages(self, needs: Sequence[Need]) -> Diagnosis:
@@ -150,7 +150,7 @@ class Examination:
             busybox.find(arch)
         except HostError as error:
             failures.append(error.what)
-        return building.arch(arch.name, host_tools.qemu_version(arch), failures, arch.setup)
+        return building.arch(arch.name, tools.qemu_version(arch), failures, arch.setup)
 
 
 def _vng() -> str:

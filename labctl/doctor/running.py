@@ -11,7 +11,7 @@ from labctl.experiments.needs import Need, shortage
 from labctl.units import GIB, format_size
 
 if TYPE_CHECKING:
-    from labctl.host_facts import HostFacts
+    from labctl.host.facts import HostFacts
 
 _OLDEST_QEMU = (5, 0)  # the first with `prealloc-threads`
 _INSTALL_QEMU = "sudo apt-get install qemu-system-x86"
@@ -58,7 +58,7 @@ def _kvm_mend(failure: str, facts: HostFacts) -> str:
             "sudo chgrp kvm /dev/kvm; sudo chmod g+rw /dev/kvm; sudo usermod -aG kvm $USER"
             "   # then log in again"
         )
-    if failure.startswith("there is no "):
+    if failure.endswith("does not exist"):
         if "vmx" in facts.cpu_flags:
             return "sudo modprobe kvm_intel"
         if "svm" in facts.cpu_flags:
@@ -68,7 +68,7 @@ def _kvm_mend(failure: str, facts: HostFacts) -> str:
             "on the host of this virtual machine: modprobe kvm_intel nested=1 (or kvm_amd), "
             "and CPU model `host` for this virtual machine; or use a physical host"
         )
-    if failure.startswith("there is no "):
+    if failure.endswith("does not exist"):
         return "enable VT-x or AMD-V in the firmware"
     return "sudo dmesg | grep -i kvm   # look for the reason"
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labctl.experiments.plan import Plan, plan
-from labctl.lab_models import Lab
-from labctl.lab_topology import Topology
+from labctl.lab.models import Lab
+from labctl.lab.topology import Topology
 from labctl.units import GIB, format_size
 
 if TYPE_CHECKING:
-    from labctl.host_facts import HostFacts
+    from labctl.host.facts import HostFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from labctl.lab_command_line import parameters
-from labctl.lab_models import Experiment, Lab
-from labctl.lab_names import safe_name
-from labctl.lab_statistics import Statistics
+from labctl.lab.command_line import parameters
+from labctl.lab.models import Experiment, Lab
+from labctl.lab.names import safe_name
+from labctl.lab.statistics import Statistics
 from labctl.units import Scalar
 
 

@@ -6,17 +6,17 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from labctl import host_identity
+from labctl.arch import ARCHITECTURES
 from labctl.errors import UserError
 from labctl.experiments.plan import Plan, Visit, plan
 from labctl.guests import accelerator, launchers
 from labctl.guests.guest import GuestSpec
 from labctl.guests.placement import Placement, document, place
-from labctl.host_facts import read_facts
+from labctl.host import identity
+from labctl.host.facts import read_facts
 from labctl.kernels.build import Image
-from labctl.lab_arch import ARCHITECTURES
-from labctl.lab_models import Lab
-from labctl.results import runs
+from labctl.lab.models import Lab
+from labctl.runs import folder as run_folder
 from labctl.targets.machine import describe_start
 
 # Defaults until something was measured: seconds on a slow host under TCG.
@@ -60,7 +60,7 @@ def _guests(lab: Lab, planned: Plan, placement: Placement) -> list[dict[str, str
     cache = lab.state / "accelerator.json"
     arch = ARCHITECTURES[lab.kernels[planned.baseline].arch]
     accel = accelerator.expected(
-        lab.defaults.accel, host=host_identity.describe(arch), cache=cache, arch=arch
+        lab.defaults.accel, host=identity.describe(arch), cache=cache, arch=arch
     )
     guests = []
     for group in planned.groups():
@@ -102,10 +102,10 @@ def _visit(visit: Visit) -> str:
 
 def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
     """Return the minimum detectable effect, by the spread of the last run of this workload."""
-    from labctl.results.paired import smallest_effect
-    from labctl.results.stored import spread_of
+    from labctl.stats.paired import smallest_effect
+    from labctl.stats.stored import spread_of
 
-    for run in runs.list_runs(lab.state / "runs"):
+    for run in run_folder.list_runs(lab.state / "runs"):
         try:
             sd = spread_of(run.read(), run.store.samples(), planned.experiment.workload)
         except UserError:  # damaged: `report` says so; use an older run
@@ -128,7 +128,7 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
 
 def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
     """Return seconds per boot, seconds per visit, and the source of these figures."""
-    for run in runs.list_runs(lab.state / "runs"):
+    for run in run_folder.list_runs(lab.state / "runs"):
         try:
             record = run.read()
         except UserError:

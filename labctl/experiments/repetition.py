@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from labctl import host
 from labctl.errors import BadOutput, GuestError
 from labctl.experiments import tunables
-from labctl.experiments.workload import measure
-from labctl.lab_models import Tunable, Workload
+from labctl.experiments.output import measure
+from labctl.host import load as host_load
+from labctl.lab.models import Tunable, Workload
 from labctl.transports import Outcome
 from labctl.units import Scalar
 
@@ -61,7 +61,7 @@ def repeat(
     lab_tunables: Mapping[str, Tunable],
     values: Mapping[str, Scalar],
     counters: Mapping[str, str],
-    load: Callable[[], Mapping[str, float]] = host.load,
+    load: Callable[[], Mapping[str, float]] = host_load.load,
     clock: Callable[[], float] = time.monotonic,
 ) -> Measured:
     """Resume the guest, run the workload once, and pause the guest again.

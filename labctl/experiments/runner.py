@@ -15,23 +15,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from labctl import host
 from labctl.errors import BaselineFailed, GuestError
 from labctl.experiments.plan import BootGroup, Cell, Plan, Visit
 from labctl.experiments.progress import Progress, Timing
 from labctl.experiments.repetition import GuestLike, exercise_status, repeat, value_of
 from labctl.experiments.tunables import counter_files
-from labctl.lab_models import Lab
-from labctl.results.failures import first_words, whose
-from labctl.results.health import (
-    HealthRule,
-    disturbance,
-    disturbed_blocks,
-    extra_blocks,
-    usable,
-)
-from labctl.results.sample import Sample
-from labctl.results.store import Store
+from labctl.host import load as host_load
+from labctl.lab.models import Lab
+from labctl.runs.sample import Sample
+from labctl.runs.store import Store
+from labctl.stats.failures import first_words, whose
+from labctl.stats.health import HealthRule, disturbance, disturbed_blocks, extra_blocks, usable
 
 _MEASURED = {"ok", "not-exercised"}
 # After these, measurements in the guest are not reliable.
@@ -69,7 +63,7 @@ class Runner:
     # Whether all guests of a block run at the same time; a target runs one kernel at a time.
     together: bool = True
     clock: Callable[[], float] = time.monotonic
-    load: Callable[[], Mapping[str, float]] = host.load
+    load: Callable[[], Mapping[str, float]] = host_load.load
     log_of: Callable[[GuestLike], str] = lambda _: ""  # console log, relative to the run's folder
     health: HealthRule = field(default_factory=HealthRule)
     timing: Timing = field(default_factory=Timing)

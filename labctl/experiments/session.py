@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from labctl import command_log, host, host_lock
+from labctl import command_log
+from labctl.arch import X86_64
 from labctl.errors import BaselineFailed, HostError, UserError
-from labctl.experiments import on_target
+from labctl.experiments import target as experiments_target
 from labctl.experiments.needs import need_of, shortage
 from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.progress import Progress
@@ -22,14 +23,16 @@ from labctl.guests.guest import Guest
 from labctl.guests.limits import Limits
 from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
+from labctl.host import load as host_load
+from labctl.host import lock
 from labctl.kernels.build import BuildProgress
-from labctl.lab_arch import X86_64
-from labctl.lab_models import Lab
-from labctl.lab_topology import Topology
-from labctl.results import runs, stopping
-from labctl.results.health import HealthRule
-from labctl.results.runs import RunFolder
-from labctl.results.sample import Sample
+from labctl.lab.models import Lab
+from labctl.lab.topology import Topology
+from labctl.runs import folder as run_folder
+from labctl.runs.folder import RunFolder
+from labctl.runs.sample import Sample
+from labctl.stats import stopping
+from labctl.stats.health import HealthRule
 from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
 from labctl.targets.prepare import prepare_target
@@ -68,7 +71,7 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     Raises:
         UserError: the lab, a kernel or the host is not what it was.
     """
-    folder = runs.resolve(lab.state / "runs", run_id)
+    folder = run_folder.resolve(lab.state / "runs", run_id)
     record = folder.read()
     missing = [what for what in _RESUMED if what not in record]
     if missing:
@@ -78,7 +81,7 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
             hint="start a new run",
         )
     names = [experiment["name"] for experiment in record["experiments"]]
-    lab = on_target.as_recorded(lab, record)
+    lab = experiments_target.as_recorded(lab, record)
     plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
     with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
         log.use(folder.path)
@@ -141,7 +144,7 @@ def _prepared(
     lab: Lab, plans: Sequence[Plan], events: Events
 ) -> Iterator[tuple[Prepared, TargetMachine | None]]:
     """Prepare guests, or hold the machine that is measured on in their place."""
-    target = on_target.target_of(lab, plans)
+    target = experiments_target.target_of(lab, plans)
     if target is None:
         yield _prepare(lab, plans, events), None
         return
@@ -172,7 +175,7 @@ def _record(
     return {
         "schema": 1,
         "run": run_id,
-        "created_at": runs.timestamp(),
+        "created_at": run_folder.timestamp(),
         "seed": seed,
         "lab": lab.path.read_text(),
         "host": prepared.host.as_dict(),
@@ -256,7 +259,7 @@ class OpenRun:
             store=folder.store,
             boot=_booter(prepared, each, folder)
             if machine is None
-            else on_target.booter(prepared, machine, each, folder),
+            else experiments_target.booter(prepared, machine, each, folder),
             facts=Facts(
                 run=folder.id,
                 host=prepared.host.id,
@@ -264,7 +267,7 @@ class OpenRun:
                 images={name: (i.hash, i.series_hash) for name, i in prepared.images.items()},
             ),
             together=machine is None,
-            load=host.load if machine is None else machine.load,
+            load=host_load.load if machine is None else machine.load,
             progress=self.events.measuring,
             log_of=lambda guest: _log_of(guest, folder),
             ended=_ended(each),
@@ -286,7 +289,7 @@ class OpenRun:
 def opened(lab: Lab, plans: Sequence[Plan], *, seed: int, events: Events) -> Iterator[OpenRun]:
     """Begin a run whose blocks the caller asks for one by one; raises as `run` does."""
     with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
-        folder = runs.create(lab.state / "runs")
+        folder = run_folder.create(lab.state / "runs")
         log.use(folder.path)
         folder.write(_record(lab, folder.id, plans, prepared, seed))
         with _under_way(folder, prepared, machine, events) as run:
@@ -300,7 +303,7 @@ def _under_way(
     record = folder.read()
     events.started(folder.id, record["seed"], prepared.accel)
     fleet = Fleet(prepared.lab.state / "guests")
-    with host_lock.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
+    with lock.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
         yield OpenRun(folder, prepared, machine, record, events)
     folder.write(record | {"finished": True})
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from labctl import units
 from labctl.errors import KnobRefused
 from labctl.experiments.same_value import holds
-from labctl.lab_models import Tunable
+from labctl.lab.models import Tunable
 from labctl.units import Scalar, quote
 
 COUNTERS = ("handovers", "pages_handed")

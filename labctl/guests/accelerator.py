@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from labctl import files
+from labctl.arch import X86_64, Architecture
 from labctl.errors import HostError
 from labctl.guests import probe
-from labctl.host_identity import Host
-from labctl.lab_arch import X86_64, Architecture
+from labctl.host.identity import Host
 
 KVM_DEVICE = Path("/dev/kvm")
 

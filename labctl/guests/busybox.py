@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from labctl import proc
+from labctl.arch import X86_64, Architecture
 from labctl.errors import HostError
-from labctl.lab_arch import X86_64, Architecture
 
 _LIST_SECONDS = 20.0
 _ELF_MACHINES = {62: "x86_64", 183: "arm64"}  # e_machine of elf(5)

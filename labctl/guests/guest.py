@@ -24,17 +24,14 @@ __all__ = ["Guest", "GuestSpec", "State"]
 _POLL_SECONDS = 0.02
 _CONSOLE_BYTES = 64 * 1024  # about the output of one boot
 _CAUSE_SECONDS = 2.0
-# Without a heartbeat of the agent, which sends one each second during a command.
-_SILENCE_SECONDS = 60.0
-# A few heartbeats: a shorter silence does not show that a guest hangs.
-_BEATS_SECONDS = 3.0
+_SILENCE_SECONDS = 60.0  # without a heartbeat, which the agent sends each second
+_BEATS_SECONDS = 3.0  # some heartbeats: less silence does not show that a guest hangs
 
 
 class Guest:
     """A guest; entering the `with` block starts QEMU, leaving it stops QEMU.
 
-    Methods that use the guest raise a `GuestError` with the kind of failure and the
-    end of the console.
+    Methods that use the guest raise a `GuestError` with its kind and the console's end.
     """
 
     def __init__(self, spec: GuestSpec) -> None:

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import labctl
-from labctl import files, host_tools, proc
+from labctl import files, proc
+from labctl.arch import X86_64, Architecture
 from labctl.errors import BuildError, CommandError, HostError, UserError
 from labctl.guests import busybox, cpio
 from labctl.guests.cpio import Entry
+from labctl.host import tools
 from labctl.kernels import faults
 from labctl.kernels.hashed import Hashed
-from labctl.lab_arch import X86_64, Architecture
 
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-pthread")
 _COMPILE_SECONDS = 300.0
@@ -148,8 +149,8 @@ class _Compiler:
     @classmethod
     def of(cls, arch: Architecture) -> _Compiler:
         name = f"{arch.cross_compile}gcc"
-        host_tools.check_installed([name], arch)
-        return cls(name, host_tools.version_text(name).partition("\n")[0])
+        tools.check_installed([name], arch)
+        return cls(name, tools.version_text(name).partition("\n")[0])
 
 
 def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Path:

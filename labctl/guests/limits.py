@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labctl.errors import UserError
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 if TYPE_CHECKING:
     from labctl.kernels.kconfig import Option

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labctl.errors import UserError
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 if TYPE_CHECKING:
-    from labctl.host_facts import HostCpu, HostFacts
+    from labctl.host.facts import HostCpu, HostFacts
 
 
 @dataclass(frozen=True, slots=True)

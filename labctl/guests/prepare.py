@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labctl import host_identity, state
+from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import UserError
 from labctl.guests import accelerator, busybox, initramfs, launchers, login, qemu
 from labctl.guests.fleet import Fleet
@@ -14,13 +14,13 @@ from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
 from labctl.guests.limits import NO_LIMITS, Limits
 from labctl.guests.placement import Placement, place
-from labctl.host_facts import HostFacts, read_facts
+from labctl.host import identity, state
+from labctl.host.facts import HostFacts, read_facts
+from labctl.host.state_folder import BUILT, GUESTS, MEASURED
 from labctl.kernels import kconfig, remains
 from labctl.kernels.build import Builder, BuildProgress, Image
-from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
-from labctl.lab_models import Kernel, Lab
-from labctl.lab_state import BUILT, GUESTS, MEASURED
-from labctl.lab_topology import Topology
+from labctl.lab.models import Kernel, Lab
+from labctl.lab.topology import Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Prepared:
     """Everything that the guests of a lab are made of."""
 
     lab: Lab
-    host: host_identity.Host
+    host: identity.Host
     accel: str
     images: dict[str, Image]
     initramfs: Initramfs
@@ -184,7 +184,7 @@ def prepare(
         raise UserError("no kernel selected")
     beside = login.beside_programs(root) if with_ssh else {}
     archive = initramfs.build(root, {**more, **(files or {})}, beside=beside, arch=arch)
-    facts = host_identity.describe(arch)
+    facts = identity.describe(arch)
     accel = accelerator.choose(
         lab.defaults.accel, host=facts, cache=root / "accelerator.json", arch=arch
     )

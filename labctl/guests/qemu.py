@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labctl import host_tools
+from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import GuestHung, GuestLost, UserError
 from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import qemu_arguments
+from labctl.host import tools
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
-from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture
-from labctl.lab_command_line import LONGEST_BYTES
-from labctl.lab_topology import Topology
+from labctl.lab.command_line import LONGEST_BYTES
+from labctl.lab.topology import Topology
 from labctl.transports import sockets
 
 PROGRAM = X86_64.qemu
@@ -129,7 +129,7 @@ def find() -> str:
     Raises:
         HostError: it is not installed.
     """
-    host_tools.check_installed([PROGRAM])
+    tools.check_installed([PROGRAM])
     return PROGRAM
 
 
@@ -139,8 +139,8 @@ def check(arch: Architecture) -> None:
     Raises:
         HostError: it is not installed; says what installs it.
     """
-    host_tools.check_installed([arch.qemu], arch)
-    host_tools.version_text(arch.qemu)
+    tools.check_installed([arch.qemu], arch)
+    tools.version_text(arch.qemu)
 
 
 def accelerator(accel: str, emulated_cpu: str = MACHINES[X86_64.name].emulated_cpu) -> list[str]:

@@ -15,9 +15,9 @@ from labctl import files, process_table
 from labctl.errors import UserError
 from labctl.guests import qemu
 from labctl.guests.qemu import GuestSpec
+from labctl.host.state_folder import PAUSED
 from labctl.kernels.build import Image
-from labctl.lab_state import PAUSED
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 RECORD = "guest.json"
 _TRACES = {RECORD, qemu.CONSOLE_LOG, qemu.QEMU_LOG, qemu.COMMAND}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from labctl import units
 from labctl.errors import UserError
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 # What the firmware keeps of a node's memory: on a PC, 384 KiB below 1 MiB and its tables
 # at the end of the memory below 4 GiB, together less than 1 MiB. Kernels round a node's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 # More do not touch memory any faster.
 _MOST_PREALLOC_THREADS = 16

@@ -15,14 +15,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from labctl import lab_command_line as command_line
 from labctl import proc
 from labctl.errors import CommandError, HostError
 from labctl.guests import qemu
 from labctl.guests.machines import FULL_CONSOLE
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.topology import sockets
-from labctl.lab_topology import Topology
+from labctl.lab import command_line
+from labctl.lab.topology import Topology
 
 PROGRAM = "vng"
 # A folder of the guest's own: what is under the host's /tmp or /run is hidden there.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from labctl.arch import ARCHITECTURES, Architecture
 from labctl.errors import HostError, LabError, UserError
 from labctl.kernels import images, kconfig, named_files, series
 from labctl.kernels.images import Image
@@ -18,8 +19,7 @@ from labctl.kernels.make import Make, check_tools, compiler, remaining_seconds, 
 from labctl.kernels.series import Series
 from labctl.kernels.sources import Source, open_source
 from labctl.kernels.tree import Tree
-from labctl.lab_arch import ARCHITECTURES, Architecture
-from labctl.lab_models import Kernel
+from labctl.lab.models import Kernel
 
 __all__ = ["BuildProgress", "Builder", "Image"]
 

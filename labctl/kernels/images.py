@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from labctl import files
+from labctl.arch import ARCHITECTURES, X86_64, Architecture, ArchName
 from labctl.errors import UserError
 from labctl.files import read_json, write_json
 from labctl.kernels import symbols
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.kconfig import Option
 from labctl.kernels.make import Make
-from labctl.lab_arch import ARCHITECTURES, X86_64, Architecture, ArchName
-from labctl.lab_models import Kernel
+from labctl.lab.models import Kernel
 
 # To be increased when the same inputs would give a different image.
 _BUILDER = 2

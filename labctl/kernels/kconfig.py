@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from labctl.arch import X86_64, Architecture
 from labctl.errors import UserError
 from labctl.kernels import kconfig_source
 from labctl.kernels.kconfig_expression import number
 from labctl.kernels.kconfig_reason import Reasons
-from labctl.lab_arch import X86_64, Architecture
 
 _SET = re.compile(r"^(CONFIG_\w+)=(.*)$")
 _UNSET = re.compile(r"^#\s*(CONFIG_\w+) is not set(?:\s+#.*)?$")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labctl.lab_arch import Architecture
+from labctl.arch import Architecture
 
 _TYPE = re.compile(r"(?:def_)?(bool|tristate|int|hex|string)\b")
 _QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""

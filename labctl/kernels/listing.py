@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from labctl import checkout
 from labctl.errors import CommandError, UserError
+from labctl.host import checkout
 
 # Build products in the user's tree; in a git work tree .gitignore is used instead.
 _MADE_FOLDERS = {".git", ".labctl", "include/config", "include/generated"}

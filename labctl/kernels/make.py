@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import completed, git, host_tools, proc
+from labctl import completed, proc
+from labctl.arch import X86_64, Architecture
 from labctl.errors import BuildError, HostError
 from labctl.files import read_json, write_json
+from labctl.host import git, tools
 from labctl.kernels import faults, kconfig, symbols
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.kconfig import Option
 from labctl.kernels.tree import Tree
-from labctl.lab_arch import X86_64, Architecture
 
 _POLL_SECONDS = 0.25
 _CONFIG_SECONDS = 600.0
@@ -216,7 +217,7 @@ def check_tools(arch: Architecture = X86_64) -> None:
     Raises:
         HostError: names what is missing.
     """
-    host_tools.check_installed([*_TOOLS, *_compiler(arch)], arch)
+    tools.check_installed([*_TOOLS, *_compiler(arch)], arch)
 
 
 def compiler(arch: Architecture = X86_64) -> str:
@@ -225,8 +226,8 @@ def compiler(arch: Architecture = X86_64) -> str:
     Raises:
         HostError: they are not installed.
     """
-    host_tools.check_installed(_compiler(arch), arch)
-    versions = [host_tools.version_text(tool).partition("\n")[0] for tool in _compiler(arch)]
+    tools.check_installed(_compiler(arch), arch)
+    versions = [tools.version_text(tool).partition("\n")[0] for tool in _compiler(arch)]
     return ", ".join(versions)
 
 
@@ -238,7 +239,7 @@ def tools_hash(arch: Architecture, state: Path) -> str:
     Raises:
         HostError: the compiler is not installed.
     """
-    host_tools.check_installed(_compiler(arch), arch)
+    tools.check_installed(_compiler(arch), arch)
     memory = state / "sources.json"
     gcc, *others = (f"{arch.cross_compile}{tool}" for tool in (*_COMPILER, "as"))
     found = [_found(name) for name in (gcc, *others, *_IN_CONFIG)]

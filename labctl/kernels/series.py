@@ -11,12 +11,13 @@ from email.parser import BytesHeaderParser
 from email.policy import default as mail_policy
 from pathlib import Path
 
-from labctl import files, lab_series, proc
+from labctl import files, proc
 from labctl.errors import UserError
 from labctl.kernels import diff, treefiles
 from labctl.kernels.diff import Change, Unfit
 from labctl.kernels.treefiles import File
-from labctl.lab_series import Entry, SeriesFault
+from labctl.lab import series_file
+from labctl.lab.series_file import Entry, SeriesFault
 
 _PATCH_SECONDS = 120.0
 _REJECT_LINES = 24
@@ -263,7 +264,7 @@ def read(folder: Path) -> Series:
     """
     listing = folder / "series"
     try:
-        entries = lab_series.entries(listing.read_bytes())
+        entries = series_file.entries(listing.read_bytes())
     except OSError as error:
         raise UserError(
             f"series file cannot be read: {error.strerror}",

@@ -10,12 +10,12 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from labctl.results.comparison import Comparison, ExperimentResult
-from labctl.results.failures import Failure
-from labctl.results.health import Health
-from labctl.results.report_types import Cell, Experiment, HostHealth, Report, Seen
-from labctl.results.run_types import Host, Kernel, Placement
-from labctl.results.scaling import curves
+from labctl.runs.types import Host, Kernel, Placement
+from labctl.stats.comparison import Comparison, ExperimentResult
+from labctl.stats.failures import Failure
+from labctl.stats.health import Health
+from labctl.stats.report_types import Cell, Experiment, HostHealth, Report, Seen
+from labctl.stats.scaling import curves
 
 _DIGITS = 6
 Value = TypeVar("Value")

@@ -25,9 +25,9 @@ from labctl.reports import failed, words
 from labctl.reports import junit as xml
 from labctl.reports.kcidb import kcidb
 from labctl.reports.parquet import parquet
-from labctl.results.kinds import Verdict
-from labctl.results.report_types import Cell, Experiment, Report
-from labctl.results.sample import Sample
+from labctl.runs.sample import Sample
+from labctl.stats.kinds import Verdict
+from labctl.stats.report_types import Cell, Experiment, Report
 
 
 def benchfmt(document: Report, samples: Sequence[Sample]) -> str:

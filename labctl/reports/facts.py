@@ -11,9 +11,9 @@ from statistics import median
 from typing import Any, TypeGuard, cast
 
 from labctl.reports import words
-from labctl.results.report_types import Experiment, Report
-from labctl.results.run_types import Kernel
-from labctl.results.sample import Sample
+from labctl.runs.sample import Sample
+from labctl.runs.types import Kernel
+from labctl.stats.report_types import Experiment, Report
 from labctl.units import rough_size
 
 _MOST_PAGES = 2**64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labctl.results.failures import Failure
+from labctl.stats.failures import Failure
 
 _MOST_KINDS = 8
 _MOST_CELLS = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from labctl.results.report_types import Experiment, Seen
+from labctl.stats.report_types import Experiment, Seen
 from labctl.units import counted
 
 _SHOWN = 6

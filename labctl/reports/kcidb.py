@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from labctl.lab_arch import X86_64
-from labctl.lab_names import safe_name
+from labctl.arch import X86_64
+from labctl.lab.names import safe_name
 from labctl.reports import failed, words
-from labctl.results.kinds import Verdict
-from labctl.results.report_types import Cell, Experiment, Report
-from labctl.results.run_types import Kernel
-from labctl.results.sample import Sample
+from labctl.runs.sample import Sample
+from labctl.runs.types import Kernel
+from labctl.stats.kinds import Verdict
+from labctl.stats.report_types import Cell, Experiment, Report
 
 _VERSION = {"major": 5, "minor": 3}
 # The submitter replaces it by the name that KCIDB has for the CI system.

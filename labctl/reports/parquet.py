@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from labctl.errors import HostError
-from labctl.results.report_types import Report
-from labctl.results.sample import Sample
+from labctl.runs.sample import Sample
+from labctl.stats.report_types import Report
 
 _WHOLE = ("block", "order", "repetition", "schema")
 _TRUTH = ("warmup", "control")

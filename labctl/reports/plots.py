@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from labctl.reports import seed, words
-from labctl.results.nightly_types import CellTrend, Finding
-from labctl.results.report_types import Experiment
-from labctl.results.sample import Sample
-from labctl.results.scaling import Curve
+from labctl.runs.sample import Sample
+from labctl.stats.report_types import Experiment
+from labctl.stats.scaling import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH_INCHES = 4.6  # readable on a phone, which shows it at four fifths of its size
-_ROW_INCHES = 0.28
-_INK = "#010203"  # of text and axes: stands for the page's own, dark or light
+ROW_INCHES = 0.28
+INK = "#010203"  # of text and axes: stands for the page's own, dark or light
 _BASELINE = "#7a7a7a"  # as the others readable on white and on black
-_COLOURS = ("#2a8fd0", "#e07b1a", "#2aa36b", "#c24d8f", "#8a6fd1")
+COLOURS = ("#2a8fd0", "#e07b1a", "#2aa36b", "#c24d8f", "#8a6fd1")
 _OF_CONTROL = "#b5a642"
 _MOST_POINTS = 3000  # a plot of a million points makes a page of 100 MB
 
@@ -34,7 +33,7 @@ def intervals(experiment: Experiment) -> str:
     names = {id(cell): words.cell(cell) for cell in cells}
     own = zip(experiment.cells, words.names(experiment.cells), strict=True)
     names |= {id(cell): name for cell, name in own}
-    with _figure(_ROW_INCHES * len(cells) + 0.8) as (axes, image):
+    with figure(ROW_INCHES * len(cells) + 0.8) as (axes, image):
         colours = _colours(experiment)
         for row, cell in enumerate(cells):
             if cell.ratio is None or cell.interval is None:
@@ -70,7 +69,7 @@ def over_time(experiment: Experiment, samples: Sequence[Sample]) -> tuple[str, i
     for index, each in enumerate(good):
         of_label.setdefault(each.label, []).append(index)
     drawn = 0
-    with _figure(2.6) as (axes, image):
+    with figure(2.6) as (axes, image):
         colours = _colours(experiment)
         for label, indices in sorted(of_label.items()):
             own = thinned(indices, times, values, most=_MOST_POINTS // len(of_label))
@@ -123,12 +122,12 @@ def curve(fitted: Curve, *, with_seed: bool = True) -> str:
     The latter are from another machine: all times are relative to one worker.
     """
     levels = fitted.levels
-    with _figure(2.6) as (axes, image):
+    with figure(2.6) as (axes, image):
         own = [one / fitted.seconds[0] for one in fitted.seconds]
         fit = [one / fitted.seconds[0] for one in fitted.fitted_seconds]
         ticks = set(levels)
-        axes.plot(levels, own, "o", color=_COLOURS[0], markersize=4, label=fitted.kernel)
-        axes.plot(levels, fit, "-", color=_COLOURS[0], linewidth=1, label="fitted")
+        axes.plot(levels, own, "o", color=COLOURS[0], markersize=4, label=fitted.kernel)
+        axes.plot(levels, fit, "-", color=COLOURS[0], linewidth=1, label="fitted")
         if with_seed and fitted.kernel == seed.SERIES and fitted.axis == "max_active":
             one = seed.MAX_ACTIVE[1].seconds
             ticks |= seed.MAX_ACTIVE.keys()
@@ -151,92 +150,21 @@ def curve(fitted: Curve, *, with_seed: bool = True) -> str:
     return image.getvalue()
 
 
-def trend(cell: CellTrend, changes: Sequence[Finding]) -> str:
-    """Return a cell's ratios over nightly runs, one line for each segment; mark `changes`.
-
-    Crosses are ratios that were disregarded after a repeat.
-    """
-    nights = cell.nights
-    days = [_day(night.night) for night in nights]
-    begins = [day for day, night in zip(days, nights, strict=True)
-              if night.night in {one.first for one in cell.segments}]  # fmt: skip
-    with _figure(2.2) as (axes, image):
-        for first, end in zip(begins, [*begins[1:], math.inf], strict=True):
-            own = [index for index, day in enumerate(days) if first <= day < end]
-            axes.plot(
-                [days[index] for index in own],
-                [nights[index].ratio for index in own],
-                ".-",
-                color=_COLOURS[0],
-                linewidth=1,
-                markersize=4,
-            )
-        for day, night in zip(days, nights, strict=True):
-            dropped = [one for one in night.measured if abs(one / night.ratio - 1) > 1e-9]
-            axes.plot([day] * len(dropped), dropped, "x", color=_INK, markersize=4)
-        for change in changes:
-            colour = _COLOURS[1] if (change.change or 1.0) < 1 else _COLOURS[2]
-            axes.axvline(_day(change.since), color=colour, linestyle=":")
-        axes.axhline(1.0, color=_INK, linewidth=1, linestyle=":")
-        axes.set_ylabel(f"ratio to {cell.baseline}")
-        axes.xaxis_date()
-        axes.tick_params(axis="x", rotation=30)
-    return image.getvalue()
-
-
-def _day(text: str) -> int:
-    """Return a date as matplotlib counts it: days since 1970."""
-    return (date.fromisoformat(text) - date(1970, 1, 1)).days
-
-
-def promises(kinds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return plots of simulations: coverage of intervals, and runs with false differences.
-
-    Bars are two standard errors to either side; the promised range is shaded.
-    """
-    drawn = {
-        "coverage": ("coverage", 93, 97, "% of the 95 % intervals hold the truth"),
-        "false-differences": ("any_difference", 0, 5, "% of the runs have a false difference"),
-    }
-    return {name: _promise(kinds, *what) for name, what in drawn.items()}
-
-
-def _promise(
-    kinds: Sequence[Mapping[str, Any]], field: str, low: float, high: float, label: str
-) -> str:
-    with _figure(_ROW_INCHES * len(kinds) + 0.8) as (axes, image):
-        for row, kind in enumerate(kinds):
-            axes.errorbar(
-                [100 * kind[field]],
-                [row],
-                xerr=[200 * kind[f"{field}_error"]],
-                fmt="o",
-                markersize=4,
-                capsize=3,
-                color=_COLOURS[0],
-            )
-        axes.axvspan(low, high, color=_COLOURS[2], alpha=0.15, linewidth=0)
-        axes.set_yticks(range(len(kinds)), [f"{k['noise']}, {k['design']}" for k in kinds])
-        axes.set_ylim(len(kinds) - 0.5, -0.5)
-        axes.set_xlabel(label)
-    return image.getvalue()
-
-
 def _legend(axes: Axes) -> None:
     # Near zero, where there are no points; to look for the best place takes long.
-    axes.legend(loc="lower left", fontsize=8, frameon=False, labelcolor=_INK, ncols=2)
+    axes.legend(loc="lower left", fontsize=8, frameon=False, labelcolor=INK, ncols=2)
 
 
 def _colours(experiment: Experiment) -> dict[str, str]:
     """Return each kernel's colour in all plots of an experiment; the baseline is grey."""
     others = dict.fromkeys(cell.kernel for cell in experiment.cells)
     others.pop(experiment.baseline, None)
-    own = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(others)}
+    own = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(others)}
     return {experiment.baseline: _BASELINE, **own}
 
 
 @contextmanager
-def _figure(height_inches: float) -> Iterator[tuple[Axes, io.StringIO]]:
+def figure(height_inches: float) -> Iterator[tuple[Axes, io.StringIO]]:
     """Draw one plot; it is in the text once the block ends."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -247,20 +175,20 @@ def _figure(height_inches: float) -> Iterator[tuple[Axes, io.StringIO]]:
         "svg.hashsalt": "labctl",  # the same values, the same file
         "font.family": "sans-serif",
         "font.size": 9,
-        "text.color": _INK,
-        "axes.edgecolor": _INK,
-        "axes.labelcolor": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
+        "text.color": INK,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
     with mpl.rc_context(style):
-        figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
-        yield figure.add_subplot(), image
-        figure.savefig(image, format="svg", metadata={"Date": None}, transparent=True)
+        drawn = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
+        yield drawn.add_subplot(), image
+        drawn.savefig(image, format="svg", metadata={"Date": None}, transparent=True)
         text = image.getvalue()
         image.seek(0)
         image.truncate()
         # What is before belongs to a file of its own.
-        image.write(text[text.index("<svg") :].replace(_INK, "currentColor"))
+        image.write(text[text.index("<svg") :].replace(INK, "currentColor"))

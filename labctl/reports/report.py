@@ -8,23 +8,23 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from labctl.errors import UserError
+from labctl.reports import cover_letter, html, table
 from labctl.reports import export as exports
-from labctl.reports import mail, page, table
 from labctl.reports.document import document
 from labctl.reports.export import EXPORTS
-from labctl.results import runs
-from labctl.results.kinds import Verdict
-from labctl.results.report_types import Report
-from labctl.results.runs import RunFolder
-from labctl.results.sample import Sample
-from labctl.results.stored import results_of
+from labctl.runs import folder as run_folder
+from labctl.runs.folder import RunFolder
+from labctl.runs.sample import Sample
+from labctl.stats.kinds import Verdict
+from labctl.stats.report_types import Report
+from labctl.stats.stored import results_of
 
 Render = Callable[[Report, Sequence[Sample], RunFolder], str]
 FORMATS: Mapping[str, Render] = {
     "terminal": lambda content, *_: table.render(content),
     "markdown": lambda content, *_: table.render(content, format="markdown"),
-    "cover-letter": lambda content, *_: mail.render(content),
-    "html": lambda content, samples, run: page.render(
+    "cover-letter": lambda content, *_: cover_letter.render(content),
+    "html": lambda content, samples, run: html.render(
         content, samples, lab=run.read().get("lab", ""), guests=run.first_guests()
     ),
 }
@@ -46,11 +46,11 @@ def report_of(folder: Path, run_id: str, style: str) -> tuple[Report, str]:
         UserError: there is no such run, or its files are damaged.
     """
     content, samples = _read(folder, run_id)
-    return content, FORMATS[style](content, samples, runs.resolve(folder, run_id))
+    return content, FORMATS[style](content, samples, run_folder.resolve(folder, run_id))
 
 
 def _read(folder: Path, run_id: str) -> tuple[Report, list[Sample]]:
-    run = runs.resolve(folder, run_id)
+    run = run_folder.resolve(folder, run_id)
     record, store = run.read(), run.store
     samples = store.samples()
     content = document(record, results_of(record, samples), folder=_shown(run.path))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labctl.lab_metrics import MetricKind
+from labctl.lab.metrics import MetricKind
 from labctl.reports import words
-from labctl.results.kinds import Verdict
-from labctl.results.report_types import Cell, Experiment
-from labctl.results.scaling import Curve
+from labctl.stats.kinds import Verdict
+from labctl.stats.report_types import Cell, Experiment
+from labctl.stats.scaling import Curve
 from labctl.units import counted
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from labctl.lab_metrics import MetricKind, is_freebench
+from labctl.lab.metrics import MetricKind, is_freebench
 from labctl.reports import failed, health, seed, sentence, words
-from labctl.results.report_types import Cell, Experiment, Report, Second
-from labctl.results.stopping import FEWEST_BLOCKS
+from labctl.stats.report_types import Cell, Experiment, Report, Second
+from labctl.stats.stopping import FEWEST_BLOCKS
 from labctl.units import counted
 
 Format = Literal["terminal", "markdown"]

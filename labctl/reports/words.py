@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from labctl.lab_arch import X86_64
-from labctl.lab_metrics import MetricKind, is_freebench
+from labctl.arch import X86_64
+from labctl.lab.metrics import MetricKind, is_freebench
 from labctl.units import counted, rough_size
 
 if TYPE_CHECKING:
-    from labctl.results.report_types import Cell
-    from labctl.results.run_types import Host, Kernel, Placement
+    from labctl.runs.types import Host, Kernel, Placement
+    from labctl.stats.report_types import Cell
 
 _DOES = {
     "free": "frees {}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from labctl.lab_command_line import words
+from labctl.lab.command_line import words
 
 PARAMETER = "labctl.image"
 # After an oops, measurements are not reliable; after a panic the target must reboot, so

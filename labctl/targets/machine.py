@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from labctl.errors import BootFailed, GuestError, HostError, KnobRefused
-from labctl.host_identity import Host
+from labctl.host.identity import Host
 from labctl.kernels.images import Image
-from labctl.lab_models import Target
+from labctl.lab.models import Target
 from labctl.targets import kexec
 from labctl.targets.kexec import Boot
 from labctl.transports import Command, Outcome, exchange

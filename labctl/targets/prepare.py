@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
+from labctl.arch import X86_64
 from labctl.errors import UserError
 from labctl.guests import initramfs
 from labctl.guests.prepare import Prepared, build_images
 from labctl.kernels.build import BuildProgress
-from labctl.lab_arch import X86_64
-from labctl.lab_models import Lab, Target
+from labctl.lab.models import Lab, Target
 from labctl.targets.machine import Connect, TargetMachine, Tools
 from labctl.transports.ssh import SshAddress
 from labctl.transports.ssh.transport import SshTransport

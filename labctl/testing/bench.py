@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labctl import host_identity
 from labctl.errors import LabError
 from labctl.experiments import tunables
 from labctl.guests.fleet import Fleet
 from labctl.guests.prepare import Prepared, prepare
+from labctl.host import identity
 from labctl.kernels.build import BuildProgress
-from labctl.lab_models import Lab
+from labctl.lab.models import Lab
 from labctl.testing.cases import Case
 from labctl.testing.guest import LabGuest
 from labctl.testing.leases import Lease, Leases, Quiet, Room, locked
@@ -97,11 +97,11 @@ class Bench:
 
     def __post_init__(self) -> None:
         folder = self.lab.state / "leases"
-        facts = host_identity.describe()
+        facts = identity.describe()
         memory = self.memory_bytes or int(facts.memory_bytes * _MEMORY_SHARE)
         self.quiet = Quiet(folder)
         self.leases = Leases(
-            folder, Room(memory, facts.cores * _VCPUS_PER_CORE), host_identity.available_bytes
+            folder, Room(memory, facts.cores * _VCPUS_PER_CORE), identity.available_bytes
         )
 
     def prepare(self, kernels: Iterable[str], progress: Callable[[BuildProgress], None]) -> None:

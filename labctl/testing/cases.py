@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from labctl.arch import ArchName
 from labctl.errors import UserError
-from labctl.lab_arch import ArchName
-from labctl.lab_command_line import parameters as command_line
-from labctl.lab_command_line import value_fault
-from labctl.lab_findings import dotted, suggestion
-from labctl.lab_guest_checks import mistakes
-from labctl.lab_models import Lab
-from labctl.lab_topology import Topology
+from labctl.lab.command_line import parameters as command_line
+from labctl.lab.command_line import value_fault
+from labctl.lab.models import Lab
+from labctl.lab.problems import dotted, suggestion
+from labctl.lab.topology import Topology
+from labctl.lab.topology_checks import mistakes
 from labctl.units import Scalar, UnitError, scalar
 
 Setting = Mapping[str, Any]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from labctl import flock
 from labctl.errors import HostError
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 from labctl.units import GIB, MIB
 
 # QEMU's own memory, mostly translated code.

@@ -12,13 +12,13 @@ from labctl.errors import UserError
 from labctl.experiments import session, tunables
 from labctl.experiments.plan import plan
 from labctl.experiments.repetition import value_of
-from labctl.lab_models import Lab
+from labctl.lab.models import Lab
 from labctl.reports.document import document
 from labctl.reports.failed import lines as failures
 from labctl.reports.sentence import control, sentence
-from labctl.results.comparison import Comparison, ExperimentResult
-from labctl.results.runs import RunFolder
-from labctl.results.stored import results_of
+from labctl.runs.folder import RunFolder
+from labctl.stats.comparison import Comparison, ExperimentResult
+from labctl.stats.stored import results_of
 from labctl.testing.bench import Bench
 from labctl.testing.cases import as_scalar, known
 from labctl.testing.guest import LabGuest

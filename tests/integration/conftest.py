@@ -6,7 +6,7 @@ import pytest
 from program import Labctl
 
 from labctl.guests.prepare import prepare
-from labctl.lab import load
+from labctl.lab.load import load
 from labctl.testing.leases import locked
 
 ROOT = Path(__file__).parent.parent.parent

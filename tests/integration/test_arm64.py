@@ -8,12 +8,12 @@ import pytest
 from conftest import SMALL, link_state
 from program import Labctl
 
+from labctl.arch import ARM64
 from labctl.errors import HostError
 from labctl.guests import busybox
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import prepare
-from labctl.lab import load
-from labctl.lab_arch import ARM64
+from labctl.lab.load import load
 
 ROOT_FOLDERS = ("trees", "images", "guest")
 KERNELS = ("stock", "parallel-free")

@@ -5,8 +5,8 @@ import json
 import pytest
 from workers import time_by_cpus, workers
 
-from labctl.checks import memory
 from labctl.errors import BadOutput, KnobRefused
+from labctl.verify import memory
 
 # With huge pages on, watermarks are high, and so much of what several CPUs free stays
 # on their per-CPU lists that MemFree says nothing. Lists and ranges are small.

@@ -9,7 +9,7 @@ from program import BOOT_SECONDS
 
 from labctl.guests import probe
 from labctl.guests.guest import Guest
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 MIB = 2**20
 

@@ -13,7 +13,7 @@ from labctl.errors import BootFailed
 from labctl.guests import initramfs
 from labctl.guests.guest import Guest, State
 from labctl.guests.prepare import prepare
-from labctl.lab import load
+from labctl.lab.load import load
 from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine, Tools
 from labctl.targets.prepare import connect_to

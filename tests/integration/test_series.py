@@ -2,7 +2,7 @@
 
 import pytest
 
-from labctl.checks.series import CHECKS
+from labctl.review.steps import CHECKS
 
 pytestmark = pytest.mark.xdist_group("building")
 

@@ -15,7 +15,7 @@ from program import BOOT_SECONDS
 from labctl.errors import DeadlineExceeded, GuestError, GuestHung, GuestPanic, UserError
 from labctl.guests.guest import Guest, State
 from labctl.guests.prepare import prepare
-from labctl.lab import load
+from labctl.lab.load import load
 
 # What stands under `defaults:` in lab.yaml.
 WAYS = {

@@ -12,7 +12,7 @@ import difflib
 import subprocess
 from pathlib import Path
 
-from labctl.lab_models import Kernel
+from labctl.lab.models import Kernel
 
 RELEASE = "6.1.0-fake"
 

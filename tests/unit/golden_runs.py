@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from samples import replace, sample
 
 from labctl.cli import labctl
-from labctl.results import nights
-from labctl.results.history import Night, Trial, Watch
-from labctl.results.runs import RunFolder
+from labctl.nightly import history as night_history
+from labctl.nightly.changes import Night, Trial, Watch
+from labctl.runs.folder import RunFolder
 
 GOLDEN = Path(__file__).parent / "golden"
 FIRST, SECOND, OLD = "20261124-015501-3fa2", "20261125-020000-77aa", "20261120-101010-0a0a"
@@ -287,7 +287,7 @@ def store_nights(folder):
         return {}
 
     nights_of.store(folder, watch, extra)
-    assert nights.read(folder)
+    assert night_history.read(folder)
 
 
 def printed(*words):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from labctl.results.sample import Sample
+from labctl.runs.sample import Sample
 
 
 def sample(**changes: Any) -> Sample:

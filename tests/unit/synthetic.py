@@ -7,10 +7,10 @@ from pathlib import Path
 
 from labctl.errors import GuestPanic, KnobRefused
 from labctl.experiments.runner import Facts
-from labctl.lab_entries import Defaults
-from labctl.lab_models import Experiment, Kernel, Lab, Tunable, Workload
-from labctl.lab_statistics import Blocks, Statistics
-from labctl.lab_topology import Topology
+from labctl.lab.entries import Defaults
+from labctl.lab.models import Experiment, Kernel, Lab, Tunable, Workload
+from labctl.lab.statistics import Blocks, Statistics
+from labctl.lab.topology import Topology
 from labctl.transports import Outcome
 
 CORES = 2.0

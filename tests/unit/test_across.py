@@ -11,13 +11,13 @@ from samples import cell, replace
 
 from labctl.cli import labctl
 from labctl.errors import UserError
-from labctl.reports import side_by_side
+from labctl.reports import two_runs
 from labctl.reports.document import document
-from labctl.results import runs
-from labctl.results.across import Summary, across, difference
-from labctl.results.report_types import HostHealth
-from labctl.results.stats import compare
-from labctl.results.verdict import Rule
+from labctl.runs import folder as run_folder
+from labctl.stats.between_runs import Summary, across, difference
+from labctl.stats.compare import compare
+from labctl.stats.report_types import HostHealth
+from labctl.stats.verdict import Rule
 
 GOLDEN = {
     case["id"]: case
@@ -167,7 +167,7 @@ def test_one_experiment_that_cannot_be_compared_spares_the_others():
     content = across(both("first", "free"), both("second", "exit"))
     assert [bool(each.refused) for each in content.experiments] == [False, True]
     assert "f is not compared: workload free and exit" in content.notes
-    assert "\nf\n" not in side_by_side.render(content)
+    assert "\nf\n" not in two_runs.render(content)
 
 
 def test_on_another_host_only_ratios_stand_side_by_side():
@@ -179,7 +179,7 @@ def test_on_another_host_only_ratios_stand_side_by_side():
     assert (row.verdict, row.median_seconds) == ("faster", None)
     assert [round(ratio, 1) for ratio in row.ratio] == [1.4, 1.6]
     for style in ("terminal", "markdown"):
-        text = side_by_side.render(content, style)
+        text = two_runs.render(content, style)
         assert "times can not" in text
         assert "144 cores" in text
         assert not re.search(r"\d m?s\b", text), "a time of another host"
@@ -201,14 +201,14 @@ def test_what_a_reader_must_mind_of_each_run_is_told():
 
 def test_markdown_is_a_table_and_a_list():
     content = across(told(1.4), told(1.6, "second", seed=2, host={"id": "o"}))
-    text = side_by_side.render(content, "markdown")
+    text = two_runs.render(content, "markdown")
     assert "### e" in text
     assert re.search(r"^\| patched +\|", text, re.MULTILINE)
     assert "- other host" in text
 
 
 def test_the_table_names_runs_change_and_verdict():
-    text = side_by_side.render(across(told(1.4), told(1.6, "second", seed=2, host={"id": "o"})))
+    text = two_runs.render(across(told(1.4), told(1.6, "second", seed=2, host={"id": "o"})))
     assert text.startswith("first and second; TCG")
     assert "change (95 % CI)" in text
     assert "faster" in text
@@ -223,7 +223,7 @@ def stored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def store(speedup, seed):
-        run = runs.create(tmp_path / ".labctl" / "runs")
+        run = run_folder.create(tmp_path / ".labctl" / "runs")
         for sample in measured(speedup, seed):
             run.store.append(sample)
         run.write(record(run.id))

@@ -9,21 +9,21 @@ from pathlib import Path
 import faketree
 import pytest
 
-from labctl import host_identity
+from labctl.arch import ARCHITECTURES, ARM64, X86_64
 from labctl.doctor import building
 from labctl.errors import ConfigError, HostError, UserError
 from labctl.experiments import preview
 from labctl.guests import accelerator, busybox, initramfs, launchers, prepare
 from labctl.guests.qemu import GuestSpec
+from labctl.host import identity
 from labctl.kernels import images, kconfig, make
 from labctl.kernels.build import Builder, Image
 from labctl.kernels.kconfig import Option
-from labctl.lab import load
-from labctl.lab_arch import ARCHITECTURES, ARM64, X86_64
-from labctl.lab_models import Kernel
-from labctl.lab_topology import Topology
+from labctl.lab.load import load
+from labctl.lab.models import Kernel
+from labctl.lab.topology import Topology
 from labctl.reports import kcidb, words
-from labctl.results import report_types
+from labctl.stats import report_types
 from labctl.targets.prepare import prepare_target
 from labctl.transports.console import scan
 
@@ -366,7 +366,7 @@ def test_the_console_has_all_that_the_kernel_says(tmp_path, arch, launcher, own)
 
 
 def test_guests_of_another_architecture_run_under_tcg_and_nothing_is_probed(tmp_path):
-    facts, cache = host_identity.describe(), tmp_path / "accelerator.json"
+    facts, cache = identity.describe(), tmp_path / "accelerator.json"
     more = {"host": facts, "cache": cache, "device": tmp_path / "none"}
     assert accelerator.choose("auto", arch=ARM64, **more) == "tcg"
     assert accelerator.expected("auto", host=facts, cache=cache, arch=ARM64) == "tcg"

@@ -11,23 +11,16 @@ import synthetic
 from click.testing import CliRunner
 from samples import as_json
 
-from labctl.checks.bisect import BisectCheck
+from labctl.bisect import text as bisect_text
+from labctl.bisect.check import BisectCheck
+from labctl.bisect.metric import Bisect, begin, step_of
+from labctl.bisect.search import LOOKS, Search, direction, ends_differ, is_bad, passes_needed
+from labctl.bisect.types import Bisection
 from labctl.cli import labctl
 from labctl.errors import BuildError, UserError
-from labctl.experiments.bisect import Bisect, begin, step_of
 from labctl.experiments.runner import Facts, Runner
 from labctl.kernels import series
-from labctl.reports import bisected
-from labctl.results import runs
-from labctl.results.bisection import (
-    LOOKS,
-    Search,
-    direction,
-    ends_differ,
-    is_bad,
-    passes_needed,
-)
-from labctl.results.bisection_types import Bisection
+from labctl.runs import folder as run_folder
 
 ROOT = Path(__file__).parent.parent.parent
 SERIES = ROOT / "tests/bisect/slow-exit"
@@ -64,7 +57,7 @@ class FakeSteps:
         broken = self.unbuildable & set(names)
         if broken:
             raise BuildError(f"{broken} does not compile", log="log", errors=[])
-        folder = runs.create(self.lab.state / "runs")
+        folder = run_folder.create(self.lab.state / "runs")
         images = {name: (name, None) for name in lab.kernels}
         facts = Facts(run=folder.id, host="h", accel="tcg", images=images)
 
@@ -115,7 +108,7 @@ def test_ends_that_do_not_differ_are_told(tmp_path):
     answer = FakeSteps(tmp_path, STEPS + 1).bisect(blocks_max=8)
     assert answer.step is None
     assert "no difference above" in answer.problem
-    assert "not found" in bisected.terminal(answer.document())
+    assert "not found" in bisect_text.terminal(answer.document())
 
 
 def test_a_step_that_does_not_build_is_passed_over(tmp_path):
@@ -329,7 +322,7 @@ def test_checks_that_tell_nothing_are_told(tmp_path):
 def test_the_answer_is_text_and_json(tmp_path):
     document = FakeSteps(tmp_path, 5).bisect().document()
     assert msgspec.json.decode(as_json(document), type=Bisection) == document
-    text = bisected.terminal(document)
+    text = bisect_text.terminal(document)
     assert "step 5 changed it: mm: exit_mmap: let the allocator settle" in text
     assert "Probability of a wrong answer: at most 5 %" in text
 

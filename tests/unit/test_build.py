@@ -273,7 +273,7 @@ import json, sys
 from pathlib import Path
 from labctl.kernels import sources
 from labctl.kernels.build import Builder
-from labctl.lab_models import Kernel
+from labctl.lab.models import Kernel
 sources.DEBIAN_FOLDER = Path(sys.argv[1])
 kernel = Kernel.model_validate_json(sys.argv[3])
 print(Builder(Path(sys.argv[2]), lambda _: None).image(kernel).hash)

@@ -65,10 +65,11 @@ def test_up_imports_only_what_it_needs(lab):
     program = """
 import sys
 from pathlib import Path
-from labctl import cli, lab, screen
+from labctl import cli, progress
+from labctl.lab import load
 from labctl.guests import fleet, prepare
-lab.load(Path(sys.argv[1]))
-with screen.Building():
+load.load(Path(sys.argv[1]))
+with progress.Building():
     pass
 heavy = {'numpy', 'scipy', 'fabric', 'paramiko', 'pexpect', 'asyncio', 'rich', 'tabulate'}
 sys.exit(str(heavy & set(sys.modules) or ''))

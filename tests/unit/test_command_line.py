@@ -9,7 +9,7 @@ from test_virtme import spec, values
 
 from labctl.errors import UserError
 from labctl.guests import launchers, qemu
-from labctl.lab_command_line import (
+from labctl.lab.command_line import (
     LONGEST_BYTES,
     line_fault,
     parameter,
@@ -17,7 +17,7 @@ from labctl.lab_command_line import (
     value_fault,
     words,
 )
-from labctl.lab_names import safe_name
+from labctl.lab.names import safe_name
 
 
 def as_linux_reads(line):
@@ -102,7 +102,7 @@ def test_a_command_line_that_linux_would_cut_off_is_refused(tmp_path):
 
     room = LONGEST_BYTES - len(line_of("x")) + 1
     assert len(line_of("x" * room)) == LONGEST_BYTES
-    with pytest.raises(UserError, match="2048 bytes; Linux reads 2047"):
+    with pytest.raises(UserError, match="2048 bytes; Linux reads at most 2047"):
         line_of("x" * (room + 1))
 
 

@@ -116,9 +116,9 @@ def test_v_prints_commands_and_vv_their_output(tmp_path):
 
 LIVE = """
 import sys
-from labctl import proc, screen
+from labctl import proc, progress
 from labctl.cli import verbose
-with verbose.shown(2), screen.Building() as line:
+with verbose.shown(2), progress.Building() as line:
     line.show("live")
     proc.run(["echo", "hello"], timeout_seconds=60)
     line.show("still live")

@@ -17,9 +17,9 @@ from labctl.doctor.diagnosis import Diagnosis, ok, worst
 from labctl.doctor.examination import Examination
 from labctl.experiments.needs import needs_of
 from labctl.guests import virtme
-from labctl.host_facts import numbers, read_facts
-from labctl.lab_models import Kernel
-from labctl.lab_topology import Topology
+from labctl.host.facts import numbers, read_facts
+from labctl.lab.models import Kernel
+from labctl.lab.topology import Topology
 
 GIB = 2**30
 MEMINFO = "MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n"

@@ -173,7 +173,7 @@ def test_a_signal_at_the_very_end_does_not_change_its_status(number, body, statu
 def test_errors_after_a_hang_up_do_not_change_the_status(error):
     body = (
         "signal.signal(signal.SIGHUP, signal.default_int_handler)\n"
-        "from labctl.terminal import unwound\n"
+        "from labctl.cli.terminal import unwound\n"
         "with unwound():\n"
         "    try: os.kill(os.getpid(), signal.SIGHUP); time.sleep(1)\n"
         f"    finally: raise {error}"
@@ -270,12 +270,15 @@ def _large(path):
     ("make", "told"),
     [
         (Path.mkdir, "folder|directory"),
-        (_fifo, "not a regular file"),
+        (_fifo, "expected a file, got a special file"),
         (_large, "MiB"),
         (lambda p: p.write_bytes(bytes(range(256)) * 100), "UTF-8|not allowed"),
         (lambda p: p.write_bytes(b"\x7fELF\0\0\0" * 100), "not allowed"),
-        (lambda p: p.write_text("a: " + "[" * 50_000), "nested too deeply|not YAML"),
-        (lambda p: p.write_text("".join(" " * n + "a:\n" for n in range(2000))), "nested"),
+        (lambda p: p.write_text("a: " + "[" * 50_000), "nesting is too deep|not YAML"),
+        (
+            lambda p: p.write_text("".join(" " * n + "a:\n" for n in range(2000))),
+            "nesting is too deep",
+        ),
         (lambda p: p.symlink_to(p), "symbolic links|symlink"),
     ],
     ids=["folder", "FIFO", "100 MB", "bytes", "program", "brackets", "deep", "loop"],

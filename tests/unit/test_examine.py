@@ -2,9 +2,10 @@ import faketree
 import pytest
 
 from labctl.errors import HostError, UserError
-from labctl.kernels import examine, series
+from labctl.kernels import series
 from labctl.kernels.build import Builder
 from labctl.kernels.treefiles import File
+from labctl.review import tools
 
 GCC = "/a/lab/.labctl/trees/1/src/mm/memory.c:12:3: warning: unused variable 'x' [-Wunused]\n"
 
@@ -22,38 +23,38 @@ def originals(*names):
 
 
 def test_a_warning_that_only_moved_is_not_new():
-    before = examine.complaints(GCC)
-    after = examine.complaints("  CC      mm/memory.o\n" + GCC.replace(":12:3:", ":40:9:"))
-    assert examine.new_complaints(before, after) == []
+    before = tools.complaints(GCC)
+    after = tools.complaints("  CC      mm/memory.o\n" + GCC.replace(":12:3:", ":40:9:"))
+    assert tools.new_complaints(before, after) == []
 
 
 def test_a_warning_more_often_than_before_is_new():
-    before = examine.complaints(GCC)
+    before = tools.complaints(GCC)
     second = GCC.replace(":12:3:", ":40:9:")
-    assert examine.new_complaints(before, examine.complaints(GCC + second)) == [second.strip()]
+    assert tools.new_complaints(before, tools.complaints(GCC + second)) == [second.strip()]
 
 
 def test_the_same_words_about_another_file_are_new():
     other = GCC.replace("memory.c", "mmap.c")
-    before, after = map(examine.complaints, (GCC, GCC + other))
-    assert examine.new_complaints(before, after) == [other.strip()]
+    before, after = map(tools.complaints, (GCC, GCC + other))
+    assert tools.new_complaints(before, after) == [other.strip()]
 
 
 @pytest.mark.parametrize("root", ["/a/src/", "../", "../../", ""])
 def test_a_file_is_known_however_it_is_reached(root):
-    (complaint,) = examine.complaints(f"{root}mm/memory.c:1:2: warning: no")
+    (complaint,) = tools.complaints(f"{root}mm/memory.c:1:2: warning: no")
     assert complaint.key == "mm/memory.c: warning: no"
 
 
 def test_sparse_errors_count_and_notes_do_not():
     said = "mm/memory.c:1:2: error: bad\nmm/memory.c:1:2: note: see\nmm/memory.c: at top\n"
-    assert [c.line for c in examine.complaints(said)] == ["mm/memory.c:1:2: error: bad"]
+    assert [c.line for c in tools.complaints(said)] == ["mm/memory.c:1:2: error: bad"]
 
 
 def test_git_am_takes_a_mail(tmp_path):
-    assert examine.git_am(
-        read(tmp_path, mail(faketree.changed())), originals("mm/mmu_gather.c")
-    ) == [None]
+    assert tools.git_am(read(tmp_path, mail(faketree.changed())), originals("mm/mmu_gather.c")) == [
+        None
+    ]
 
 
 def test_git_am_says_what_it_objects_to_and_stops_there(tmp_path):
@@ -61,14 +62,14 @@ def test_git_am_says_what_it_objects_to_and_stops_there(tmp_path):
     whole = read(
         tmp_path, mail(faketree.changed()), mail(bad), faketree.changed("int line20;", "int no;")
     )
-    first, second = examine.git_am(whole, originals("mm/mmu_gather.c", "mm/memory.c"))
+    first, second = tools.git_am(whole, originals("mm/mmu_gather.c", "mm/memory.c"))
     assert first is None
     assert "mm/memory.c" in second
 
 
 def test_git_am_makes_a_file_that_was_not_there(tmp_path):
     new = faketree.diff("mm/new.c", None, "int new;\n")
-    assert examine.git_am(read(tmp_path, mail(new)), {"mm/new.c": None}) == [None]
+    assert tools.git_am(read(tmp_path, mail(new)), {"mm/new.c": None}) == [None]
 
 
 @pytest.fixture
@@ -83,18 +84,18 @@ def tree(tmp_path):
 
 def test_checkpatch_is_silent_about_a_clean_patch(tree, tmp_path):
     (patch,) = read(tmp_path, faketree.changed()).patches
-    assert examine.checkpatch(tree, patch) == []
+    assert tools.checkpatch(tree, patch) == []
 
 
 def test_checkpatch_says_what_it_objects_to(tree, tmp_path):
     (patch,) = read(tmp_path, faketree.changed(new="int BAD;")).patches
-    assert examine.checkpatch(tree, patch)[0].endswith("+int BAD;")
+    assert tools.checkpatch(tree, patch)[0].endswith("+int BAD;")
 
 
 def test_a_source_without_checkpatch_is_told(tmp_path):
     (patch,) = read(tmp_path, faketree.changed()).patches
     with pytest.raises(HostError, match="checkpatch"):
-        examine.checkpatch(tmp_path, patch)
+        tools.checkpatch(tmp_path, patch)
 
 
 def test_w1_compiles_the_files_of_this_step_only(tmp_path, monkeypatch):
@@ -102,7 +103,7 @@ def test_w1_compiles_the_files_of_this_step_only(tmp_path, monkeypatch):
     source = faketree.pack(tmp_path, monkeypatch, **{"mm/memory.c": "#warning old\n"})
     kernel = faketree.kernel("stock", source, kconfig=(faketree.fragment(tmp_path / "config"),))
     with Builder(tmp_path / ".labctl", lambda _: None).workshop(kernel, tmp_path / "log") as make:
-        found = examine.extra_warnings(make, ["mm/memory.c", "mm/later.c"])
+        found = tools.extra_warnings(make, ["mm/memory.c", "mm/later.c"])
     assert [c.key for c in found] == ["mm/memory.c: warning: old"]
 
 

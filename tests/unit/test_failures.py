@@ -12,11 +12,12 @@ from test_reports import RUN, flat, patched, times
 from test_runner import measured, runner
 
 from labctl.errors import BadOutput, BaselineFailed, BootFailed
-from labctl.reports import export, kcidb, mail, nights, page, side_by_side, table
+from labctl.nightly import text as night_text
+from labctl.reports import cover_letter, export, html, kcidb, table, two_runs
 from labctl.reports.document import document
-from labctl.results.across import across
-from labctl.results.failures import failures_of
-from labctl.results.stats import compare
+from labctl.stats.between_runs import across
+from labctl.stats.compare import compare
+from labctl.stats.failures import failures_of
 from labctl.transports import Outcome
 
 GONE = "workload exited with status 127: sh: nope: not found"
@@ -83,12 +84,12 @@ def test_every_form_of_a_report_has_the_reason_and_the_console():
     texts = {
         "terminal": table.render(content),
         "markdown": table.render(content, format="markdown"),
-        "cover-letter": mail.render(content),
-        "html": page.render(content, samples),
+        "cover-letter": cover_letter.render(content),
+        "html": html.render(content, samples),
         "json": as_json(content),
         "junit": export.junit(content, samples),
         "kcidb": kcidb.kcidb(content, samples),
-        "compare": side_by_side.render(across(second, replace(content, run="first"))),
+        "compare": two_runs.render(across(second, replace(content, run="first"))),
         "notes of benchfmt": "\n".join(export.notes("benchfmt", content)),
     }
     for form, text in texts.items():
@@ -101,7 +102,7 @@ def test_a_path_is_not_broken_at_the_end_of_a_line():
     long = "guests/an-experiment-with-a-long-name-000-parallel-free-and-unmap/console.log"
     content, _ = of(failed(patched(1.4), console=long))
     assert long in table.render(content)
-    assert long in mail.render(content)
+    assert long in cover_letter.render(content)
 
 
 def test_the_same_failure_with_other_numbers_is_one_kind():
@@ -278,4 +279,4 @@ def test_a_night_tells_why_and_spares_other_experiments(tmp_path):
     assert GONE in finding.why
     assert "(workload)" in finding.why
     for form in ("terminal", "markdown", "junit"):
-        assert GONE in flat(nights.FORMATS[form](content)).replace("| ", "")
+        assert GONE in flat(night_text.FORMATS[form](content)).replace("| ", "")

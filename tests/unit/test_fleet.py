@@ -22,7 +22,7 @@ from labctl.guests.qemu import GuestSpec
 from labctl.guests.records import Record
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
-from labctl.lab_topology import Distances, Topology
+from labctl.lab.topology import Distances, Topology
 
 QEMU = """\
 #!/bin/sh

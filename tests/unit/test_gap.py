@@ -30,9 +30,9 @@ WAITS = {
     "a program beside": f"with proc.spawn({SLEEP}) as sleep: arm(); sleep.wait(900)",
     "a program in the foreground": f"arm(); proc.foreground({SLEEP})",
     "a file of records": (
-        "from labctl.results import lines; path = Path(sys.argv[1], 'records')\n"
+        "from labctl.runs import jsonl; path = Path(sys.argv[1], 'records')\n"
         "held = path.open('w'); fcntl.flock(held, fcntl.LOCK_EX)\n"
-        "arm(); lines.append(path, b'{}')"
+        "arm(); jsonl.append(path, b'{}')"
     ),
     "the other tests": (
         "from labctl.testing.leases import Quiet; path = Path(sys.argv[1])\n"

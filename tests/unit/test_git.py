@@ -11,13 +11,15 @@ import faketree
 import pytest
 
 import labctl
-from labctl import checkout, environment, proc
+from labctl import environment, proc
 from labctl.errors import UserError
-from labctl.experiments import provenance
-from labctl.kernels import examine, series
+from labctl.host import checkout
+from labctl.kernels import series
 from labctl.kernels.build import Builder
 from labctl.kernels.sources import open_source
 from labctl.kernels.treefiles import File
+from labctl.nightly import commits
+from labctl.review import tools
 
 MAIL = faketree.changed().replace("Subject", "From: A <a@example.org>\nSubject")
 ORIGINALS = {"mm/mmu_gather.c": File(faketree.FILES["mm/mmu_gather.c"].encode())}
@@ -149,7 +151,7 @@ def test_git_am_does_not_change_the_users_repository(mine, tmp_path, monkeypatch
     before = users_git(mine, "rev-parse", "HEAD"), users_git(mine, "status", "--short")
     enter(monkeypatch, variables(mine))
     whole = series.read(faketree.series(tmp_path / "series", MAIL))
-    assert examine.git_am(whole, ORIGINALS) == [None]
+    assert tools.git_am(whole, ORIGINALS) == [None]
     assert (users_git(mine, "rev-parse", "HEAD"), users_git(mine, "status", "--short")) == before
     assert not ran()
 
@@ -161,10 +163,11 @@ def test_git_am_works_within_a_rebase_of_a_linked_work_tree(mine, tmp_path, ran)
     users_git(linked, "commit", "-q", "--allow-empty", "-m", "mine")
     folder = faketree.series(tmp_path / "series", MAIL)
     (tmp_path / "check.py").write_text(
-        "from labctl.kernels import examine, series\n"
+        "from labctl.kernels import series\n"
+        "from labctl.review import tools\n"
         "from labctl.kernels.treefiles import File\n"
         f"whole = series.read(__import__('pathlib').Path({str(folder)!r}))\n"
-        f"assert examine.git_am(whole, {ORIGINALS!r}) == [None]\n"
+        f"assert tools.git_am(whole, {ORIGINALS!r}) == [None]\n"
     )
     path = f"PYTHONPATH={Path(labctl.__file__).parent.parent}"
     check = shlex.join(["env", path, sys.executable, str(tmp_path / "check.py")])
@@ -180,11 +183,11 @@ def test_the_environment_does_not_change_the_hash_of_a_source(
 ):
     (mine / "mm/new.c").write_text("new\n")
     source = open_source(f"dir:{mine}", tmp_path / "state")
-    before, commit = source.hash(), provenance.describe(mine)
+    before, commit = source.hash(), commits.describe(mine)
     enter(monkeypatch, variables(mine))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     assert source.hash() == before
-    assert provenance.describe(mine) == commit
+    assert commits.describe(mine) == commit
     source.fill(tmp_path / "copy", ())
     assert (tmp_path / "copy/mm/new.c").is_file()
     assert not (mine / "trace").exists()
@@ -201,7 +204,7 @@ def test_no_program_of_the_repositorys_config_is_run(mine, tmp_path, program, ra
     (mine / ".git/info/attributes").write_text("*.c filter=x\n")
     (mine / "mm/memory.c").touch()
     assert source.hash() == before
-    provenance.describe(mine)
+    commits.describe(mine)
     assert not ran()
 
 
@@ -266,11 +269,11 @@ def test_a_repository_without_a_commit_is_hashed_as_files(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of files")
 def test_a_tree_of_another_owner_can_be_read(mine, tmp_path):
     source = open_source(f"dir:{mine}", tmp_path / "state")
-    before, commit = source.hash(), provenance.describe(mine / "mm")
+    before, commit = source.hash(), commits.describe(mine / "mm")
     for path in (mine, *mine.rglob("*")):
         os.lchown(path, 65534, 65534)
     assert source.hash() == before
-    assert provenance.describe(mine / "mm") == commit is not None
+    assert commits.describe(mine / "mm") == commit is not None
 
 
 def test_a_linked_work_tree_can_be_read(mine, tmp_path):
@@ -294,7 +297,7 @@ def test_checkpatch_sees_neither_a_repository_nor_the_users_settings(tmp_path, m
     (home["HOME"] / ".checkpatch.conf").write_text("--ignore BAD\n")
     enter(monkeypatch, of_a_hook(mine) | home)
     (patch,) = series.read(faketree.series(tmp_path / "series", MAIL)).patches
-    assert examine.checkpatch(tree, patch) == []
+    assert tools.checkpatch(tree, patch) == []
 
 
 def test_git_commands_of_make_find_no_repository(tmp_path, monkeypatch):

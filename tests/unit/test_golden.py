@@ -7,7 +7,7 @@ import golden_runs
 import jsonschema
 import pytest
 
-from labctl.reports.schema import DOCUMENTS
+from labctl.cli.schemas import DOCUMENTS
 
 
 @pytest.fixture(scope="module")

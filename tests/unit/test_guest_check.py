@@ -5,7 +5,7 @@ import pytest
 from labctl.errors import GuestLost, GuestPanic, GuestSplat
 from labctl.guests.guest import Guest, GuestSpec
 from labctl.kernels.build import Image
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 FIRST = "[    0.000000] Linux version 6.1.192\n"
 READY = "[    1.000000] labctl: ready boot=0a1b2c3d-0000-4000-8000-0123456789ab\n"

@@ -10,7 +10,7 @@ from labctl.guests import locks
 from labctl.guests.guest import Guest, GuestSpec
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 QEMU = "#!/bin/sh\nexec sleep 60\n"
 

@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import pytest
 import synthetic
 
-from labctl import host_identity
 from labctl.errors import HostError, UserError
 from labctl.experiments import session
 from labctl.guests.guest import Guest
 from labctl.guests.initramfs import Initramfs
 from labctl.guests.prepare import Prepared
+from labctl.host import identity
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.images import Image
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 TINY = Topology(nodes=1, cpus_per_node=1)  # which asks nothing of the .config
 
@@ -37,7 +37,7 @@ def prepared(tmp_path):
     )
     return Prepared(
         lab=lab,
-        host=host_identity.Host("", "", 1, 1, "", "", ""),
+        host=identity.Host("", "", 1, 1, "", "", ""),
         accel="tcg",
         images=dict.fromkeys(lab.kernels, image),
         initramfs=archive,

@@ -7,18 +7,12 @@ from test_reports import RUN, STOCK, times
 from test_runner import runner
 
 from labctl.experiments.plan import plan
+from labctl.reports import cover_letter, html, table
 from labctl.reports import health as told
-from labctl.reports import mail, page, table
 from labctl.reports.document import document
-from labctl.results.health import (
-    HealthRule,
-    disturbance,
-    disturbed_blocks,
-    extra_blocks,
-    usable,
-)
-from labctl.results.store import Store
-from labctl.results.stored import results_of
+from labctl.runs.store import Store
+from labctl.stats.health import HealthRule, disturbance, disturbed_blocks, extra_blocks, usable
+from labctl.stats.stored import results_of
 
 RULE = HealthRule()
 CALM = {
@@ -242,8 +236,8 @@ def test_a_host_that_stayed_loaded_heads_every_report():
     assert content.experiments[0].cells[1].blocks == 8
     said = "the host was busy during the run: 3 of 8 blocks were disturbed"
     assert said in table.render(content).splitlines()[0]
-    assert said in " ".join(mail.render(content).split())
-    text = page.render(content, samples)
+    assert said in " ".join(cover_letter.render(content).split())
+    text = html.render(content, samples)
     assert text.index(said) < text.index('class="found"')
 
 

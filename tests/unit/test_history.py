@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from labctl.cli import labctl
 from labctl.errors import HostError
-from labctl.results import history as module
-from labctl.results.history import FEWEST_NIGHTS, Night, Trial, Watch
-from labctl.results.night_simulation import SCENARIOS, Scenario, history, simulate
-from labctl.results.verdict import Rule
+from labctl.methodology.nights import SCENARIOS, Scenario, history, simulate
+from labctl.nightly import changes as module
+from labctl.nightly.changes import FEWEST_NIGHTS, Night, Trial, Watch
+from labctl.stats.verdict import Rule
 
 RULE = Rule.of(0.95, 0.02)
 DAY = np.datetime64("2026-01-01")

@@ -8,33 +8,34 @@ from pathlib import Path
 
 import pytest
 
-from labctl import host, host_identity, host_lock, host_tools
 from labctl.errors import HostError
+from labctl.host import identity, lock, tools
+from labctl.host import load as host_load
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from labctl import host_lock
-with host_lock.measuring("run other", waiting=print, folder=Path(sys.argv[1])):
+from labctl.host import lock
+with lock.measuring("run other", waiting=print, folder=Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 def test_the_host_is_described_without_its_name():
-    facts = host_identity.describe().as_dict()
+    facts = identity.describe().as_dict()
     assert facts["cores"] >= 1
     assert facts["memory_bytes"] > 2**28
     assert len(facts["id"]) == 12
-    assert host_identity.describe().id == facts["id"]
+    assert identity.describe().id == facts["id"]
 
 
 def test_load_has_cumulative_times():
-    before = host.load()
+    before = host_load.load()
     until = time.process_time() + 0.2  # CPU time, not wall time: the host may be busy
     while time.process_time() < until:
         pass
-    after = host.load()
+    after = host_load.load()
     assert after["busy_seconds"] > before["busy_seconds"]
     assert after["steal_seconds"] >= before["steal_seconds"]
     assert after["own_seconds"] - before["own_seconds"] >= 0.19
@@ -60,7 +61,7 @@ def test_load_counts_only_usable_cores(tmp_path):
         f"cpu{core} {ticks} 0 {ticks} 5 5 {ticks} {ticks} {ticks} 0 0\n"
         for core in os.sched_getaffinity(0)
     )
-    found = host.load(
+    found = host_load.load(
         tree(
             tmp_path,
             mine + "cpu9999 777 777 777 777 777 777 777 777 0 0\n",
@@ -81,7 +82,7 @@ def test_load_counts_only_usable_cores(tmp_path):
 
 
 def test_missing_host_facts_are_left_out(tmp_path):
-    found = host.load(tmp_path)
+    found = host_load.load(tmp_path)
     assert "frequency_hz" not in found
     assert "memory_pressure_seconds" not in found
     assert found["busy_seconds"] == 0
@@ -101,7 +102,7 @@ def test_one_measurement_at_a_time(tmp_path):
         told.append(text)
         holder.stdin.close()  # lets the holder go
 
-    with host_lock.measuring("run mine", waiting=waiting, folder=tmp_path):
+    with lock.measuring("run mine", waiting=waiting, folder=tmp_path):
         assert holder.wait(10) == 0
     assert told == [f"process {holder.pid}: run other"]
 
@@ -116,7 +117,7 @@ def test_the_lock_of_a_killed_holder_is_released(tmp_path):
     holder.kill()
     holder.wait(60)
     told = []
-    with host_lock.measuring("run mine", waiting=told.append, folder=tmp_path):
+    with lock.measuring("run mine", waiting=told.append, folder=tmp_path):
         assert told == []
 
 
@@ -147,7 +148,7 @@ def test_a_planted_lock_file_is_rejected_and_unchanged(tmp_path, kind):
     before = sorted(tmp_path.iterdir())
     with (
         pytest.raises(HostError, match=lock_in(tmp_path).name),
-        host_lock.measuring("mine", waiting=print, folder=tmp_path),
+        lock.measuring("mine", waiting=print, folder=tmp_path),
     ):
         pass
     assert sorted(tmp_path.iterdir()) == before
@@ -164,7 +165,7 @@ def test_a_planted_lock_file_of_another_user_is_ignored(tmp_path):
         if kind == "plain":
             path.write_text("process 1: of a user who is not 10004")
     told = []
-    with host_lock.measuring("mine", waiting=told.append, folder=tmp_path):
+    with lock.measuring("mine", waiting=told.append, folder=tmp_path):
         assert lock_in(tmp_path).stat().st_mode & 0o777 == 0o644
     assert told == []
     assert victim.read_text() == "precious"
@@ -176,7 +177,7 @@ def test_a_lock_with_another_owner_is_rejected(tmp_path):
     os.chown(lock_in(tmp_path), 65534, -1)
     with (
         pytest.raises(HostError, match="belongs to user 65534"),
-        host_lock.measuring("mine", waiting=print, folder=tmp_path),
+        lock.measuring("mine", waiting=print, folder=tmp_path),
     ):
         pass
 
@@ -215,7 +216,7 @@ def test_two_users_do_not_measure_at_the_same_time(first):
 
 
 def hold(folder, while_held, waiting=lambda _: None):
-    with host_lock.measuring("it", waiting=waiting, folder=folder):
+    with lock.measuring("it", waiting=waiting, folder=folder):
         while_held()
 
 
@@ -238,9 +239,9 @@ def test_root_locks_where_only_root_can_write(tmp_path, monkeypatch):
     mine, all_ = tmp_path / "run", tmp_path / "lock"
     mine.mkdir()
     all_.mkdir()
-    monkeypatch.setattr(host_lock, "_OF_ROOT", mine)
-    monkeypatch.setattr(host_lock, "_OF_ALL", (all_,))
-    with host_lock.measuring("mine", waiting=print):
+    monkeypatch.setattr(lock, "_OF_ROOT", mine)
+    monkeypatch.setattr(lock, "_OF_ALL", (all_,))
+    with lock.measuring("mine", waiting=print):
         assert len(list(mine.iterdir())) == (os.geteuid() == 0)
         assert len(list(all_.iterdir())) == (os.geteuid() != 0)
 
@@ -259,7 +260,7 @@ def test_the_text_of_another_holder_is_made_printable(tmp_path):
         told.append(text)
         holder.stdin.close()
 
-    with host_lock.measuring("mine", waiting=waiting, folder=tmp_path):
+    with lock.measuring("mine", waiting=waiting, folder=tmp_path):
         assert holder.wait(10) == 0
     assert told == [f"process {holder.pid}: a?[2Jb"]
 
@@ -273,7 +274,7 @@ def test_a_version_is_cached_until_the_program_changes(tmp_path, monkeypatch):
 
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     install("1.0")
-    assert [host_tools.version_text("tool") for _ in range(3)] == ["tool 1.0\n"] * 3
+    assert [tools.version_text("tool") for _ in range(3)] == ["tool 1.0\n"] * 3
     assert asked.read_text() == "\n"
     install("1.0.1")
-    assert host_tools.version_text("tool") == "tool 1.0.1\n"
+    assert tools.version_text("tool") == "tool 1.0.1\n"

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labctl import lab_template
 from labctl.errors import ConfigError, Problem, UserError
-from labctl.lab import Experiment, Lab, Topology, check_host, load
+from labctl.lab import template
+from labctl.lab.load import Experiment, Lab, Topology, check_host, load
 from labctl.units import GIB, MIB
 
 CHECKOUT = Path(__file__).parents[2]
@@ -718,7 +718,7 @@ def test_depth_is_no_traceback(folder: Path, text: str) -> None:
     mistake(folder, text)
 
 
-LINES = lab_template.text().split("\n")
+LINES = template.text().split("\n")
 SCRAPS = [
     "", "\t", " ", "{", "}", "[", "]", ":", "- ", "&a ", "*a", "!!int ", "<<: *a", "'", '"', "|",
     "#", "~", "-1", "1e9999", "9" * 400, "3GB", "kernels:", "stock", "base: stock", "\0", "é", "%",
@@ -807,20 +807,20 @@ def test_removing_any_key_is_told_in_few_words(folder: Path) -> None:
 
 
 def test_init_writes_a_lab_that_loads(tmp_path: Path) -> None:
-    written = lab_template.write(tmp_path / "new")
+    written = template.write(tmp_path / "new")
     assert written[0] == tmp_path / "new/lab.yaml"
     assert all(path.is_file() for path in written)
     assert load(written[0]).experiments
     with pytest.raises(UserError, match="already"):
-        lab_template.write(tmp_path / "new")
+        template.write(tmp_path / "new")
 
 
 def test_init_by_force_replaces_the_lab_file_only(tmp_path: Path) -> None:
-    lab, *others = lab_template.write(tmp_path)
+    lab, *others = template.write(tmp_path)
     others[0].write_text("mine")
     lab.write_text("old")
-    assert lab_template.write(tmp_path, force=True) == [lab]
-    assert lab.read_text() == lab_template.text()
+    assert template.write(tmp_path, force=True) == [lab]
+    assert lab.read_text() == template.text()
     assert others[0].read_text() == "mine"
 
 
@@ -911,13 +911,13 @@ class _Schema:
 
 
 def test_the_schema_accepts_the_template_as_an_editor_reads_it() -> None:
-    schema = _Schema(lab_template.json_schema())
-    assert schema.accepts(yaml.safe_load(lab_template.text()))
+    schema = _Schema(template.json_schema())
+    assert schema.accepts(yaml.safe_load(template.text()))
     assert schema.accepts({"kernels": {"6.1": {"base": 6.1}}})
 
 
 def test_every_key_of_the_schema_has_a_description() -> None:
-    schema = lab_template.json_schema()
+    schema = template.json_schema()
     for name, part in [("lab.yaml", schema), *schema["$defs"].items()]:
         for key, value in part["properties"].items():
             description = value.get("description", "")
@@ -943,9 +943,9 @@ def test_every_key_of_the_schema_has_a_description() -> None:
     ],
 )
 def test_the_schema_refuses_mistakes(old: str, new: str) -> None:
-    assert old in lab_template.text()
-    text = lab_template.text().replace(old, new, 1)
-    assert not _Schema(lab_template.json_schema()).accepts(yaml.safe_load(text))
+    assert old in template.text()
+    text = template.text().replace(old, new, 1)
+    assert not _Schema(template.json_schema()).accepts(yaml.safe_load(text))
 
 
 def test_a_missing_line_with_a_name_is_one_mistake(folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""Reads the imports and keeps the layers: dependencies point one way."""
+"""The table of folders: what each may import, and which reach nothing outside the process."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,82 +9,70 @@ import pytest
 import labctl
 
 ROOT = Path(labctl.__file__).parent
-# Lower may not import higher; siblings of one number may import each other.
-LAYERS = {
-    "errors": 0,
-    "printable": 0,
-    "units": 0,
-    "files": 1,
-    "flock": 1,
-    "command_log": 1,
-    "completed": 1,
-    "environment": 1,
-    "parent_death": 1,
-    "process_table": 1,
-    "proc": 1,
-    "signals": 1,
-    "git": 2,
-    "checkout": 2,
-    "lab": 2,  # and lab_*.py
-    "state": 3,  # and what it may hold: lab_state
-    "host": 3,
-    "host_identity": 3,
-    "host_tools": 3,
-    "host_facts": 3,
-    "host_lock": 3,
-    "kernels": 4,
-    "transports": 5,
-    "guests": 6,
-    "targets": 6,
-    "results": 6,
-    "experiments": 7,
-    "reports": 7,
-    "checks": 7,
-    "doctor": 8,
-    "testing": 8,
-    "screen": 9,
-    "terminal": 9,
-    "cli": 10,
-    "pytest_plugin": 10,
-    "__main__": 10,
-}
+# A folder or module imports its own floor and the floors below it.
+FLOORS = (
+    ("errors", "printable", "units", "arch"),
+    ("signals", "environment", "completed", "parent_death", "process_table", "flock", "files"),
+    ("proc", "command_log"),
+    ("lab", "host"),
+    ("kernels", "transports", "runs"),
+    ("stats", "guests", "targets"),
+    ("reports",),
+    ("experiments",),
+    ("verify", "review", "doctor", "testing"),
+    ("nightly", "bisect"),
+    ("methodology",),
+    ("progress", "cli", "__main__", "pytest_plugin"),
+)
 ONLY_IN = {
     "subprocess": {"proc"},
     "pexpect": {"transports.serial"},
     "fabric": {"transports.ssh"},
     "paramiko": {"transports.ssh"},
-    "numpy": {"results"},
+    "numpy": {"stats", "methodology", "nightly.changes"},
+    "scipy": {"stats", "methodology", "bisect.search", "nightly.findings"},
+    "statsmodels": {"stats", "methodology"},
+    "ruptures": {"nightly.changes"},
     "matplotlib": {"reports.plots"},
     "pyarrow": {"reports.parquet"},
-    "scipy": {"results"},
-    "ruptures": {"results"},
-    "statsmodels": {"results"},
-    "rich": {"screen"},
+    "rich": {"progress"},
     "click": {"cli"},
     "pytest": {"pytest_plugin", "testing.watch"},
 }
-PURE = (
-    "lab_types",
-    "lab_topology",
-    "lab_statistics",
-    "lab_entries",
-    "lab_models",
+# A pure folder reaches no system call, also not through what it imports. The exceptions
+# look at the disk: lab.load reads the file, lab.kernels what it names, lab.template writes.
+PURE_FOLDERS = ("lab", "stats", "methodology")
+EXCEPTIONS = {"lab.kernels", "lab.load", "lab.template"}
+PURE_MODULES = (
+    "arch",
     "units",
+    "printable",
     "guests.topology",
     "guests.placement",
     "guests.limits",
     "guests.shape",
     "experiments.plan",
     "experiments.needs",
-    "results.history",
-    "results.stats",
+    "nightly.budget",
+    "nightly.changes",
+    "runs.sample",
     "doctor.diagnosis",
     "doctor.building",
     "doctor.launching",
     "doctor.running",
     "testing.cases",
 )
-IMPURE = {"os", "time", "socket", "shutil", "tempfile", "labctl.proc", "labctl.host"}
+IMPURE = {
+    "asyncio", "ctypes", "fcntl", "glob", "mmap", "multiprocessing", "os", "pwd", "pty", "resource",
+    "select", "selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading",
+    "time",
+}  # fmt: skip
+# Methods of pathlib.Path and of datetime that ask the system.
+SYSTEM_CALLS = {
+    "chmod", "exists", "expanduser", "glob", "is_dir", "is_file", "is_symlink", "iterdir", "lstat",
+    "mkdir", "now", "open", "read_bytes", "read_text", "resolve", "rglob", "rmdir", "stat",
+    "symlink_to", "today", "touch", "unlink", "write_bytes", "write_text",
+}  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 
 
@@ -91,32 +80,58 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def layer_of(name: str) -> int:
+NAMES = {name_of(path): path for path in MODULES}
+
+
+def floor_of(name: str) -> int:
     top = name.split(".")[0]
-    return LAYERS["lab"] if top.startswith("lab_") else LAYERS[top]
+    return next(number for number, floor in enumerate(FLOORS) if top in floor)
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """What a module imports when it is used, but for its type annotations."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _runtime(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-            found |= {f"{node.module}.{a.name}" for a in node.names if node.module == "labctl"}
-    return found
+            found |= {
+                f"{node.module}.{a.name}" for a in node.names if node.module.startswith("labctl")
+            }
+    return frozenset(found)
+
+
+def _runtime(node: ast.AST):
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _runtime(child)
+
+
+def own_imports(name: str) -> set[str]:
+    found = {each.removeprefix("labctl.") for each in imports(NAMES[name]) if "labctl" in each}
+    return {each for each in found if each in NAMES and each != name}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_imports_only_what_stands_before_it(path):
+def test_a_module_imports_its_own_floor_and_those_below(path):
     name = name_of(path)
     if name == "__init__":
         return
-    layer = layer_of(name)
-    for imported in imports(path):
-        parts = imported.split(".")
-        if parts[0] == "labctl" and len(parts) > 1 and not parts[1].startswith("_"):
-            assert layer_of(parts[1]) <= layer, f"{name} imports {imported}"
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "labctl":
+            tops = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+            for top in tops:
+                if not top.startswith("_"):
+                    assert floor_of(top) <= floor_of(name), f"line {node.lineno}: {top}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -129,17 +144,47 @@ def test_outside_libraries_have_one_home(path):
         ), f"{name} imports {imported}"
 
 
+PURE = sorted(
+    {name for name in NAMES if name.split(".")[0] in PURE_FOLDERS} - EXCEPTIONS | set(PURE_MODULES)
+)
+
+
 @pytest.mark.parametrize("name", PURE)
-def test_the_thinking_is_pure(name):
-    path = ROOT / (name.replace(".", "/") + ".py")
-    assert not imports(path) & IMPURE
+def test_a_pure_module_reaches_no_system_call(name):
+    seen, ahead = set(), [(name,)]
+    while ahead:
+        way = ahead.pop()
+        here = way[-1]
+        if here in seen or here in EXCEPTIONS:
+            continue
+        seen.add(here)
+        bad = {each.split(".")[0] for each in imports(NAMES[here])} & IMPURE
+        assert not bad, f"{' -> '.join(way)} imports {', '.join(sorted(bad))}"
+        for node in _runtime(tree_of(NAMES[here])):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func).split(".")
+                way_in = f"{' -> '.join(way)}, line {node.lineno}: {'.'.join(called)}()"
+                assert called != ["open"], way_in
+                assert len(called) == 1 or called[-1] not in SYSTEM_CALLS, way_in
+        ahead += [(*way, each) for each in own_imports(here)]
 
 
 @pytest.mark.parametrize(
     "path", [p for p in MODULES if name_of(p).split(".")[0] != "cli"], ids=name_of
 )
 def test_only_the_commands_print_or_exit(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in {"print", "exit", "sys.exit", "quit"}, f"line {node.lineno}"
+
+
+def test_every_folder_stands_in_the_table():
+    known = {top for floor in FLOORS for top in floor}
+    found = {name.split(".")[0] for name in NAMES} - {"__init__"}
+    assert found <= known
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_file_fits_on_a_few_screens(path):
+    assert len(path.read_text().splitlines()) <= 350

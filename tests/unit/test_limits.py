@@ -8,7 +8,7 @@ from labctl.errors import UserError
 from labctl.guests import limits
 from labctl.guests.limits import Limits
 from labctl.kernels import kconfig
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 FINE = {
     "CONFIG_NUMA": "y",

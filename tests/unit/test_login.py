@@ -117,7 +117,7 @@ def test_the_port_is_the_one_that_leads_to_ssh():
 def spec(key):
     from labctl.guests.qemu import GuestSpec
     from labctl.kernels.build import Image
-    from labctl.lab_topology import Topology
+    from labctl.lab.topology import Topology
 
     image = Image("stock", Path("bz"), "0", "0", None, (), None, "6.1", "gcc")
     return GuestSpec("g", image, Topology(), Path("initramfs"), "tcg", Path("folder"), ssh_key=key)

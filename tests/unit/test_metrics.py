@@ -7,16 +7,17 @@ import pytest
 from samples import cell, replace, sample
 from test_reports import RUN, STOCK, flat, patched, report, times
 
-from labctl.experiments.workload import measure
-from labctl.lab_metrics import MetricKind, better_of, is_time
-from labctl.reports import export, health, kcidb, mail, nights, page, side_by_side, table, words
+from labctl.experiments.output import measure
+from labctl.lab.metrics import MetricKind, better_of, is_time
+from labctl.nightly import text as night_text
+from labctl.nightly.types import Finding
+from labctl.reports import cover_letter, export, health, html, kcidb, table, two_runs, words
 from labctl.reports.sentence import sentence
-from labctl.results.across import across
-from labctl.results.health import usable
-from labctl.results.kinds import FindingKind
-from labctl.results.nightly_types import Finding
-from labctl.results.report_types import HostHealth
-from labctl.results.stats import compare
+from labctl.stats.between_runs import across
+from labctl.stats.compare import compare
+from labctl.stats.health import usable
+from labctl.stats.kinds import FindingKind
+from labctl.stats.report_types import HostHealth
 
 OP = {"op": "free", "size": 1 << 30}
 
@@ -114,7 +115,7 @@ def test_a_cover_letter_has_no_empty_part():
     content = of("rss_kib", command="mine")
     (experiment,) = content.experiments
     cells = tuple(replace(cell, parameters={}) for cell in experiment.cells)
-    text = mail.render(replace(content, experiments=(replace(experiment, cells=cells),)))
+    text = cover_letter.render(replace(content, experiments=(replace(experiment, cells=cells),)))
     assert text.startswith("smoke: rss_kib, lower is better\n")
 
 
@@ -123,12 +124,12 @@ def test_of_an_experiment_that_was_not_reached_nothing_was_measured():
     (experiment,) = of("elapsed").experiments
     empty = replace(experiment, name="later", cells=(), aa_control=None, blocks=0)
     content = replace(of("elapsed"), experiments=(experiment, empty))
-    texts = [table.render(content), mail.render(content), page.render(content, [])]
+    texts = [table.render(content), cover_letter.render(content), html.render(content, [])]
     assert all("nothing was measured" in text for text in texts)
 
 
 def test_a_cover_letter_says_which_mean_its_rows_are():
-    assert "Each row is the geometric mean over blocks" in flat(mail.render(of("elapsed")))
+    assert "Each row is the geometric mean over blocks" in flat(cover_letter.render(of("elapsed")))
 
 
 def test_of_a_matrix_without_a_gain_the_metric_is_named():
@@ -148,14 +149,14 @@ def test_a_metric_that_is_no_time_has_no_seconds_and_no_speed():
     texts = [
         table.render(content),
         table.render(content, format="markdown"),
-        mail.render(content),
-        page.render(content, []),
-        side_by_side.render(across_runs),
+        cover_letter.render(content),
+        html.render(content, []),
+        two_runs.render(across_runs),
     ]
     for text in texts:
         assert not re.search(r"\d ?m?s\b|faster|slower", text), text
         assert "better" in text
-    assert "Ratio: rss_kib of stock over rss_kib." in flat(mail.render(content))
+    assert "Ratio: rss_kib of stock over rss_kib." in flat(cover_letter.render(content))
     assert "sec/op" not in export.benchfmt(content, samples)
     assert '"unit": "second"' not in export.pyperf(content, samples)
     assert '"unit": "s"' not in kcidb.kcidb(content, samples)
@@ -167,7 +168,7 @@ def test_a_throughput_fits_no_law_of_times_and_is_explained():
     ]
     content = of("ops_s", *groups, command="mine", better="higher")
     assert content.experiments[0].curves == ()
-    assert "Ratio: ops_s over ops_s of stock." in flat(mail.render(content))
+    assert "Ratio: ops_s over ops_s of stock." in flat(cover_letter.render(content))
     assert "ops_s: higher is better" in flat(table.render(content))
     assert export.notes("pyperf", content) == [
         "smoke: higher ops_s is better, but pyperf calls it slower"
@@ -186,7 +187,7 @@ def test_a_run_of_an_older_labctl_is_told_as_its_time():
     assert "frees 3 GiB 1.25 times as fast" in sentence(old)
     content = replace(report(patched(1.25)), experiments=(old,))
     assert "frees 3 GiB" in flat(table.render(content))
-    assert "time of stock over time" in flat(mail.render(content))
+    assert "time of stock over time" in flat(cover_letter.render(content))
 
 
 def test_notes_explain_only_columns_that_are_there():
@@ -293,4 +294,4 @@ def test_a_nightly_finding_is_higher_or_lower(metric, better, change, says):
         night="y", run="r", since="x",
         command="freebench", metric=metric, better=better, change=change,
     )  # fmt: skip
-    assert says in nights.heading(finding)
+    assert says in night_text.heading(finding)

@@ -7,10 +7,10 @@ import faketree
 import pytest
 
 from labctl import proc
+from labctl.arch import X86_64
 from labctl.errors import UserError
 from labctl.kernels import kconfig, make, named_files
 from labctl.kernels.build import Builder
-from labctl.lab_arch import X86_64
 
 
 def digest(tmp_path, text):

@@ -17,15 +17,16 @@ from click.testing import CliRunner
 
 from labctl.cli import labctl
 from labctl.errors import HostError, UserError
-from labctl.experiments import kept_images
-from labctl.experiments.budget import Spent, next_experiment
-from labctl.experiments.nightly import Nightly
 from labctl.experiments.runner import Facts, Runner
 from labctl.kernels.images import Image
-from labctl.results import nights, runs
-from labctl.results.findings import document
-from labctl.results.night_simulation import SCENARIOS, history
-from labctl.results.verdict import Rule
+from labctl.methodology.nights import SCENARIOS, history
+from labctl.nightly import history as night_history
+from labctl.nightly import images as nightly_images
+from labctl.nightly.budget import Spent, next_experiment
+from labctl.nightly.findings import document
+from labctl.nightly.night import Nightly
+from labctl.runs import folder as run_folder
+from labctl.stats.verdict import Rule
 
 RULE = Rule.of(0.95, 0.02)
 
@@ -85,7 +86,7 @@ class FakeNights:
     @contextlib.contextmanager
     def open_run(self, lab, plans, seed):
         images = self.images(lab)
-        folder = runs.create(lab.state / "runs")
+        folder = run_folder.create(lab.state / "runs")
         folder.write(self.record(lab, folder.id, plans, images))
         facts = Facts(
             run=folder.id, host=self.host, accel="tcg",
@@ -152,10 +153,10 @@ class FakeNights:
         self.number += 1
 
     def found(self):
-        return document(nights.read(self.history))
+        return document(night_history.read(self.history))
 
     def kinds(self):
-        return [record["kind"] for record in nights.read(self.history)]
+        return [record["kind"] for record in night_history.read(self.history)]
 
 
 @pytest.fixture
@@ -227,14 +228,14 @@ def test_another_host_is_a_new_segment(fake):
 
 def test_a_budget_that_is_spent_ends_the_night_with_what_there_is(fake):
     fake.night(budget=12)
-    (row,) = nights.read(fake.history)[0]["cells"]
+    (row,) = night_history.read(fake.history)[0]["cells"]
     assert 1 <= row["blocks"] < 6
 
 
 def test_a_night_without_time_for_a_block_is_no_night(fake):
     with pytest.raises(HostError, match="before the first block"):
         fake.night(budget=1)
-    assert nights.read(fake.history) == []
+    assert night_history.read(fake.history) == []
 
 
 def test_an_alarm_without_time_is_told_as_open(fake):
@@ -268,15 +269,15 @@ def test_what_was_verified_is_in_the_record_and_its_failure_is_told(fake):
 
 def test_images_are_kept_and_the_oldest_go(tmp_path, monkeypatch):
     lab = SimpleNamespace(state=tmp_path / "state")
-    monkeypatch.setattr(kept_images, "_MOST", 2)
+    monkeypatch.setattr(nightly_images, "_MOST", 2)
     for name in ("a", "b", "c"):
         image = name * 64
         built = lab.state / "images" / image[:32] / "bzImage"
         built.parent.mkdir(parents=True)
         built.write_text(name)
-        kept_images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
-    assert kept_images.find(tmp_path / "history", "a" * 64) is None
-    assert kept_images.find(tmp_path / "history", "c" * 64).read_text() == "c"
+        nightly_images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
+    assert nightly_images.find(tmp_path / "history", "a" * 64) is None
+    assert nightly_images.find(tmp_path / "history", "c" * 64).read_text() == "c"
     assert len(list((tmp_path / "history/images").iterdir())) == 4  # with a note beside each
 
 
@@ -286,45 +287,45 @@ def test_a_damaged_kept_image_is_not_measured_against_and_is_kept_again(tmp_path
     built.parent.mkdir(parents=True)
     built.write_text("whole")
     history, record = tmp_path / "history", {"kernels": {"k": {"image": "a" * 64}}}
-    kept_images.keep(lab, history, record)
-    kept_images.find(history, "a" * 64).write_text("who")
-    assert kept_images.find(history, "a" * 64) is None
-    kept_images.keep(lab, history, record)
-    assert kept_images.find(history, "a" * 64).read_text() == "whole"
+    nightly_images.keep(lab, history, record)
+    nightly_images.find(history, "a" * 64).write_text("who")
+    assert nightly_images.find(history, "a" * 64) is None
+    nightly_images.keep(lab, history, record)
+    assert nightly_images.find(history, "a" * 64).read_text() == "whole"
 
 
 def test_a_torn_last_line_was_never_written(tmp_path):
     watch = history(SCENARIOS[0], RULE, np.random.default_rng(1))
     nights_of.store(tmp_path, watch)
-    whole = nights.read(tmp_path)
-    with nights.path_of(tmp_path).open("ab") as file:
+    whole = night_history.read(tmp_path)
+    with night_history.path_of(tmp_path).open("ab") as file:
         file.write(b'{"schema":1,"kind":"nig')
-    assert nights.read(tmp_path) == whole
-    nights.append(tmp_path, whole[-1])
-    assert len(nights.read(tmp_path)) == len(whole) + 1
+    assert night_history.read(tmp_path) == whole
+    night_history.append(tmp_path, whole[-1])
+    assert len(night_history.read(tmp_path)) == len(whole) + 1
 
 
 @pytest.mark.parametrize("cells", ["null", "[1]", "[" * 100_000])
 def test_damaged_cells_are_told_with_their_place(tmp_path, cells):
     line = '{"schema":1,"kind":"night","night":"2026-11-01","run":"r","cells":' + cells + "}\n"
-    nights.path_of(tmp_path).write_text(line * 2)
+    night_history.path_of(tmp_path).write_text(line * 2)
     with pytest.raises(UserError, match="invalid nightly record") as caught:
-        nights.read(tmp_path)
+        night_history.read(tmp_path)
     assert "nights.jsonl:1" in str(caught.value)
 
 
 def test_a_damaged_line_is_told_with_its_place(tmp_path):
-    nights.path_of(tmp_path).write_text('{"schema":1}\n{"schema":1}\n')
+    night_history.path_of(tmp_path).write_text('{"schema":1}\n{"schema":1}\n')
     with pytest.raises(UserError, match="missing keys: kind") as told:
-        nights.read(tmp_path)
+        night_history.read(tmp_path)
     assert "nights.jsonl:1" in str(told.value)
-    assert nights.read(tmp_path / "nowhere") == []
+    assert night_history.read(tmp_path / "nowhere") == []
 
 
 def test_a_history_that_cannot_be_written_is_the_hosts_fault(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError):
-        nights.append(tmp_path / "file", {})
+        night_history.append(tmp_path / "file", {})
 
 
 def replay(folder, *words):

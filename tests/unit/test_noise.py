@@ -10,8 +10,8 @@ from samples import sample
 from test_stats import GOLDEN
 
 from labctl.cli import labctl
-from labctl.results import runs
-from labctl.results.noise import Noise, _Series, _within, best_repetitions, estimate, times
+from labctl.methodology.noise import Noise, _Series, _within, best_repetitions, estimate, times
+from labctl.runs import folder as run_folder
 
 BEGAN = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -97,7 +97,7 @@ def test_the_variance_within_batches_is_the_textbooks():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    run = runs.create(tmp_path / ".labctl" / "runs")
+    run = run_folder.create(tmp_path / ".labctl" / "runs")
     for each in made_up(Noise(name="x", boot_sd=0.03), blocks=6):
         run.store.append(each)
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}

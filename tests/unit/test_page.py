@@ -6,9 +6,9 @@ import pytest
 from samples import cell, replace
 from test_reports import RUN, STOCK, patched, times
 
-from labctl.reports import page, plots
+from labctl.reports import html, plots
 from labctl.reports.document import document
-from labctl.results.stats import compare
+from labctl.stats.compare import compare
 
 LEVELS = (1, 2, 4, 8, 16)
 
@@ -20,7 +20,7 @@ def everything(*groups):
 def rendered(samples, run=RUN, **changes):
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
     content = replace(document(run, [compare(samples, **rule)]), **changes)
-    return page.render(content, samples)
+    return html.render(content, samples)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_host_guest_and_all_commands_are_told():
     }  # fmt: skip
     samples = everything(patched(1.4, setting={"max_active": 4}))
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
-    text = page.render(
+    text = html.render(
         document(run, [compare(samples, **rule)]),
         samples,
         lab="version: 1  # <mine>",

@@ -11,9 +11,10 @@ import faketree
 import pytest
 
 from labctl.errors import HostError, UserError
-from labctl.kernels import diff, examine, series
+from labctl.kernels import diff, series
 from labctl.kernels.build import Builder
 from labctl.kernels.treefiles import File
+from labctl.review import tools
 
 FILES = {
     "mm/a.c": File(b"".join(b"line %d\n" % n for n in range(20))),
@@ -123,14 +124,14 @@ def test_what_git_writes_is_applied_whole_and_taken_back(tree, tmp_path, what, o
 def test_git_am_agrees(tree, tmp_path, what):
     whole = read(tmp_path, mail(tree, CHANGES[what], "-C", "--find-copies-harder"))
     originals = {name: FILES.get(name) for name in whole.touches()}
-    assert examine.git_am(whole, originals) == [None]
+    assert tools.git_am(whole, originals) == [None]
 
 
 def test_a_patch_in_reverse_has_another_address_and_no_git_am(tree, tmp_path):
     patch = mail(tree, CHANGES["a mode and a line"])
     ahead, back = read(tmp_path, patch), read(tmp_path, patch, options="-R", name="back")
     assert ahead.hash != back.hash
-    (said,) = examine.git_am(back, {"scripts/go.sh": CHANGES["a mode and a line"]["scripts/go.sh"]})
+    (said,) = tools.git_am(back, {"scripts/go.sh": CHANGES["a mode and a line"]["scripts/go.sh"]})
     assert "-R" in said
     back.write(tmp_path / "copy")
     assert series.read(tmp_path / "copy").hash == back.hash
@@ -309,7 +310,7 @@ def test_a_full_scratch_folder_is_the_hosts_fault(tmp_path, monkeypatch, tool):
     call = (
         (lambda: whole.apply(originals.get))
         if tool == "patch"
-        else (lambda: examine.git_am(whole, originals))
+        else (lambda: tools.git_am(whole, originals))
     )
     with pytest.raises(HostError, match="No space left") as caught:
         call()
@@ -329,7 +330,7 @@ def test_a_full_disk_is_found_where_git_says_nothing_of_it(tmp_path, monkeypatch
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
     whole = read(tmp_path, faketree.changed())
     with pytest.raises(HostError, match="temporary folder cannot be written: No space left"):
-        examine.git_am(whole, {})
+        tools.git_am(whole, {})
 
 
 def test_a_scratch_folder_that_cannot_be_made_is_the_hosts_fault(tmp_path, monkeypatch):

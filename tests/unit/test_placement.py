@@ -13,7 +13,7 @@ from labctl.errors import HostError, UserError
 from labctl.experiments.needs import Need, shortage
 from labctl.guests.pinning import pin
 from labctl.guests.placement import Placement, document, place
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 
 GIB, MIB = 2**30, 2**20
 GUEST = Topology(nodes=4, cpus_per_node=1, memory_per_node=GIB)

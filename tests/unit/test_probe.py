@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from labctl import host_identity
 from labctl.errors import HostError
 from labctl.guests import accelerator, probe
+from labctl.host import identity
 
 SOURCE = Path(__file__).parent.parent.parent / "guest/probe/probe.S"
 RUNS = f'echo "{probe.TOKEN.decode()}"; exit {probe.STATUS}'
@@ -98,7 +98,7 @@ def test_without_qemu_there_is_no_answer(device, monkeypatch, tmp_path):
 
 
 def test_auto_takes_what_works_and_remembers_it(fake_qemu, device, tmp_path):
-    facts, cache = host_identity.describe(), tmp_path / "accelerator.json"
+    facts, cache = identity.describe(), tmp_path / "accelerator.json"
     fake_qemu()
     assert accelerator.choose("auto", host=facts, cache=cache, device=device) == "kvm"
     fake_qemu(kvm="exit 1")  # not asked again in this boot of the host
@@ -112,7 +112,7 @@ def test_auto_takes_what_works_and_remembers_it(fake_qemu, device, tmp_path):
 
 
 def test_a_lack_of_permission_is_not_remembered(fake_qemu, device, tmp_path):
-    facts, cache = host_identity.describe(), tmp_path / "accelerator.json"
+    facts, cache = identity.describe(), tmp_path / "accelerator.json"
     fake_qemu()
     assert accelerator.choose("auto", host=facts, cache=cache, device=DENIED) == "tcg"
     assert accelerator.choose("auto", host=facts, cache=cache, device=device) == "kvm"

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 # Imported here once, since modules that an inner pytest imports are dropped after it.
-import labctl.lab
+import labctl.lab.load
 import labctl.testing.watch  # noqa: F401
 
 pytest_plugins = ["pytester"]

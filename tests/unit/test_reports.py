@@ -7,13 +7,13 @@ import pytest
 from samples import as_json, cell, replace
 
 from labctl import cli, units
-from labctl.reports import mail, seed, words
+from labctl.reports import cover_letter, seed, words
 from labctl.reports.document import document
 from labctl.reports.report import FORMATS, found_a_problem
 from labctl.reports.table import render
-from labctl.results.report_types import Report
-from labctl.results.run_types import Placement
-from labctl.results.stats import compare
+from labctl.runs.types import Placement
+from labctl.stats.compare import compare
+from labctl.stats.report_types import Report
 
 STOCK = [1.00, 1.10, 0.95, 1.05, 1.02, 0.98, 1.07, 1.01]
 WOBBLE = [1.01, 0.99, 1.005, 0.995, 1.0, 1.01, 0.99, 1.0]
@@ -375,7 +375,7 @@ def test_sizes_are_in_the_unit_that_suits(count, text):
 
 
 def test_the_cover_letter_block_is_plain_and_narrow():
-    text = mail.render(report(patched(1.4)))
+    text = cover_letter.render(report(patched(1.4)))
     assert text.isprintable() or set(filter(lambda c: not c.isprintable(), text)) == {"\n"}
     assert max(map(len, text.splitlines())) <= 72
     row = next(line.split() for line in text.splitlines() if line.strip().startswith("parallel-"))
@@ -404,7 +404,7 @@ def test_where_the_guests_were_is_said():
 def test_the_cover_letter_block_of_a_matrix_names_settings_and_what_is_the_same():
     run = {**RUN, "experiments": [{**RUN["experiments"][0], "set": {"thp": "never"}}]}
     matrix = [patched(1.0 + k / 10, setting={"max_active": k}) for k in (1, 8)]
-    text = mail.render(report(*matrix, run=run))
+    text = cover_letter.render(report(*matrix, run=run))
     assert "thp=never" in text.splitlines()[0]
     assert [line.split()[0] for line in text.splitlines() if "max_active=" in line] == [
         "max_active=1",
@@ -416,14 +416,14 @@ def test_a_parameter_that_an_experiment_sets_is_told_once():
     run = {**RUN, "experiments": [{**RUN["experiments"][0], "set": {"size": 3 << 20, "thp": "x"}}]}
     sized = [replace(s, parameters={"size": 3 << 20}) for s in (*cell(STOCK), *patched(1.4))]
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
-    text = mail.render(document(run, [compare(sized, **rule)]))
+    text = cover_letter.render(document(run, [compare(sized, **rule)]))
     assert text.splitlines()[0] == "smoke: size=3MiB; thp=x"
 
 
 def test_the_cover_letter_block_says_what_failed_and_whom_not_to_trust():
     failed = [replace(s, status="panic", value=None) for s in patched(1.4)]
-    assert "8 panic" in mail.render(report(failed))
-    suspect = mail.render(report(patched(1.4), control=1.3))
+    assert "8 panic" in cover_letter.render(report(failed))
+    suspect = cover_letter.render(report(patched(1.4), control=1.3))
     assert "NOT TO BE TRUSTED" in suspect
 
 
@@ -461,7 +461,7 @@ def test_a_cell_has_the_p_of_the_sign_flip_test():
 
 def test_long_names_stay_within_the_columns_of_a_mail():
     setting = {"unmap_max_active": 1, "batch_pages": 65536}
-    text = mail.render(report(patched(1.4, setting=setting)))
+    text = cover_letter.render(report(patched(1.4, setting=setting)))
     assert max(map(len, text.splitlines())) <= 72
     assert "unmap_max_active=1" in text
 

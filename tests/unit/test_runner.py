@@ -8,8 +8,8 @@ from synthetic import FACTS, World, lab, panic
 from labctl.errors import BootFailed, DeadlineExceeded, GuestHung
 from labctl.experiments.plan import plan
 from labctl.experiments.runner import Runner
-from labctl.results.stats import compare
-from labctl.results.store import Store
+from labctl.runs.store import Store
+from labctl.stats.compare import compare
 
 
 def runner(tmp_path, world, the_lab=None, **more):

@@ -2,8 +2,8 @@ import pytest
 from samples import cell
 
 from labctl.reports.seed import MAX_ACTIVE
-from labctl.results.scaling import curves, fit
-from labctl.results.stats import compare
+from labctl.stats.compare import compare
+from labctl.stats.scaling import curves, fit
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 SEED = {level: figure.seconds for level, figure in MAX_ACTIVE.items()}

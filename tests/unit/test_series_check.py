@@ -1,10 +1,10 @@
 import faketree
 import pytest
 
-from labctl import screen
-from labctl.checks.series import CHECKS, compile_steps, examine_steps
+from labctl import progress
 from labctl.kernels import series
 from labctl.kernels.build import Builder
+from labctl.review.steps import CHECKS, compile_steps, examine_steps
 
 HEADER = "From: A <a@example.org>\nDate: Mon, 1 Jan 2024 00:00:00 +0000\nSubject"
 GOOD = faketree.changed().replace("Subject", HEADER)
@@ -88,7 +88,7 @@ def test_the_tree_is_stock_again_for_the_next_kernel(check, tmp_path):
 
 def test_the_table_says_what_failed_and_why(check):
     (step,) = check(faketree.changed(new="int BAD;").replace("Subject", HEADER))
-    text = screen.series_steps("mine", [step])
+    text = progress.series_steps("mine", [step])
     assert "FAILED" in text
     assert "| " in text
     assert "int BAD;" in text

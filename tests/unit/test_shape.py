@@ -3,7 +3,7 @@
 import pytest
 
 from labctl.guests import shape
-from labctl.lab_topology import Distances, Topology
+from labctl.lab.topology import Distances, Topology
 
 MIB = 2**20
 ASKED = Topology(

@@ -10,10 +10,9 @@ from click.testing import CliRunner
 from samples import cell
 
 from labctl.cli import labctl
-from labctl.lab_statistics import Statistics
-from labctl.results.noise import NOISES, Noise, times
-from labctl.results.paired import adjust, paired
-from labctl.results.simulation import (
+from labctl.lab.statistics import Statistics
+from labctl.methodology.noise import NOISES, Noise, times
+from labctl.methodology.runs import (
     Design,
     holm,
     last_blocks,
@@ -22,8 +21,9 @@ from labctl.results.simulation import (
     simulate,
     verdicts,
 )
-from labctl.results.stopping import ended
-from labctl.results.verdict import Rule, word
+from labctl.stats.paired import adjust, paired
+from labctl.stats.stopping import ended
+from labctl.stats.verdict import Rule, word
 
 RULE = Rule.of(Statistics().confidence, Statistics().minimum_effect)
 QUIET = Noise(name="quiet")
@@ -123,7 +123,7 @@ def test_a_first_repetition_is_longer():
 
 
 def test_one_run_is_refused():
-    with pytest.raises(ValueError, match="fewer than two"):
+    with pytest.raises(ValueError, match="at least 2 runs"):
         count(QUIET, FIXED, runs=1)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from labctl import proc
 from labctl.errors import HostError, UserError
-from labctl.experiments import provenance
 from labctl.kernels import folder
 from labctl.kernels.sources import open_source
 from labctl.kernels.treefiles import File
+from labctl.nightly import commits
 
 
 @pytest.fixture
@@ -164,18 +164,18 @@ def test_nothing_is_written_into_the_users_folder(mine, state, tmp_path):
     source = open_source(f"dir:{mine}", state)
     source.hash()
     source.fill(tmp_path / "tree/src", ())
-    provenance.describe(mine)
+    commits.describe(mine)
     assert snapshot() == before
 
 
 def test_a_file_that_was_only_touched_is_no_change(mine, state):
     source = open_source(f"dir:{mine}", state)
-    before, name = source.hash(), provenance.describe(mine)
+    before, name = source.hash(), commits.describe(mine)
     os.utime(mine / "mm/memory.c", (1000, 1000))
     assert source.hash() == before
-    assert provenance.describe(mine) == name
+    assert commits.describe(mine) == name
     edit(mine)
-    assert provenance.describe(mine) == (name and f"{name}-dirty")
+    assert commits.describe(mine) == (name and f"{name}-dirty")
 
 
 def test_staging_changes_no_hash(mine, state):
@@ -454,23 +454,23 @@ def test_an_edited_copy_is_put_right(mine, state, tmp_path):
 @pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
 def test_a_commit_with_edits_that_git_overlooks_is_dirty(tree, flag):
     git(tree, "update-index", flag, "mm/memory.c", "Kbuild")
-    clean = provenance.describe(tree)
+    clean = commits.describe(tree)
     assert not clean.endswith("-dirty")
     edit(tree)
-    assert provenance.describe(tree) == f"{clean}-dirty"
+    assert commits.describe(tree) == f"{clean}-dirty"
 
 
 @pytest.mark.parametrize("where", ["on a disk without modes", "elsewhere"])
 def test_a_mode_is_an_edit_where_files_have_one(tree, where):
     """On a disk without modes each file is executable, and git tells so in the config."""
-    clean = provenance.describe(tree)
+    clean = commits.describe(tree)
     git(tree, "config", "core.fileMode", "false")
     (tree / "mm/memory.c").chmod(0o755)
     if where == "elsewhere":
-        assert provenance.describe(tree) == f"{clean}-dirty"
+        assert commits.describe(tree) == f"{clean}-dirty"
     else:
         (tree / ".git/HEAD").chmod(0o755)
-        assert provenance.describe(tree) == clean
+        assert commits.describe(tree) == clean
 
 
 def test_a_folder_that_cannot_be_read_is_named(state, tmp_path, monkeypatch):

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from labctl import files, lab_state, lab_template, proc, state
+from labctl import files, proc
 from labctl.cli import labctl
 from labctl.errors import ConfigError, HostError, UserError
-from labctl.experiments import kept_images
 from labctl.guests.prepare import remove_built
+from labctl.host import state, state_folder
 from labctl.kernels.series import Series
-from labctl.lab import load
-from labctl.lab_use import Use
+from labctl.lab import template
+from labctl.lab.load import load
+from labctl.lab.use import Use
+from labctl.nightly import images
 
 HARMLESS = (
     ".DS_Store", "._x", ".stignore", ".gitkeep", "Thumbs.db", "notes~", ".notes.swp", "#notes#",
@@ -28,7 +30,7 @@ READING = (["status"], ["console", "none"], ["exec", "none", "true"], ["report"]
 HOLDER = """
 import sys
 from pathlib import Path
-from labctl import state
+from labctl.host import state
 with state.used(Path(sys.argv[1])):
     print("used", flush=True)
     sys.stdin.read()
@@ -91,15 +93,15 @@ def test_a_home_folder_is_rejected(tmp_path, monkeypatch):
 def test_a_mount_point_is_rejected(tmp_path, monkeypatch):
     folder = tmp_path / "disks" / "a disk"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(lab_state, "mount_points", lambda: [folder])
+    monkeypatch.setattr(state_folder, "mount_points", lambda: [folder])
     assert "is a mount point" in refusal(tmp_path / "lab", f"{folder}")
     assert "contains a mount point" in refusal(tmp_path / "lab", "../disks")
     assert lab_of(tmp_path / "lab", f"{folder}/labctl")
 
 
 def test_mount_points_are_read_as_the_kernel_writes_them():
-    assert Path("/proc") in lab_state.mount_points()
-    assert lab_state._unescaped(rb"/a\040disk\134x") == Path("/a disk\\x")
+    assert Path("/proc") in state_folder.mount_points()
+    assert state_folder._unescaped(rb"/a\040disk\134x") == Path("/a disk\\x")
 
 
 @pytest.mark.parametrize(
@@ -135,17 +137,17 @@ def test_a_state_folder_without_marker_of_an_old_version_is_accepted(tmp_path, n
     lab = lab_of(tmp_path / "lab", f"{tmp_path}/{name}")
     remove_built(lab, runs_too=True)
     assert not any((lab.state / folder).exists() for folder in ("images", "trees", "runs"))
-    assert lab_state.is_marked(lab.state)
+    assert state_folder.is_marked(lab.state)
 
 
 def test_without_our_marker_nothing_is_removed(tmp_path):
     folder = fill(tmp_path / "x", "images/a")
-    (folder / lab_state.MARKER).write_text("something else")
+    (folder / state_folder.MARKER).write_text("something else")
     with pytest.raises(HostError):
         state.remove(folder, ["images"])
-    (folder / lab_state.MARKER).unlink()
-    (tmp_path / "true").write_text(lab_state.MARKER_LINE)
-    (folder / lab_state.MARKER).symlink_to(tmp_path / "true")
+    (folder / state_folder.MARKER).unlink()
+    (tmp_path / "true").write_text(state_folder.MARKER_LINE)
+    (folder / state_folder.MARKER).symlink_to(tmp_path / "true")
     with pytest.raises(HostError):
         state.remove(folder, ["images"])
     assert (folder / "images" / "a").exists()
@@ -160,7 +162,7 @@ def test_targets_of_links_are_not_removed(tmp_path):
     (lab.state / "sources" / "link").symlink_to(others)
     removed = remove_built(lab, runs_too=True)
     assert [path.name for path in removed] == ["images", "sources", "trees"]
-    assert sorted(p.name for p in lab.state.iterdir()) == [lab_state.MARKER, lab_state.LOCK]
+    assert sorted(p.name for p in lab.state.iterdir()) == [state_folder.MARKER, state_folder.LOCK]
     assert (others / "images/1/bzImage").exists()
     assert (others / "trees/1/make.lock").exists()
 
@@ -185,14 +187,14 @@ def test_a_killed_clean_leaves_no_partial_folder(tmp_path, monkeypatch):
 
 
 def test_a_history_keeps_the_pictures_of_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_images, "_MOST", 1)
+    monkeypatch.setattr(images, "_MOST", 1)
     lab = lab_of(tmp_path / "lab")
     theirs = [f"images/{name}" for name in ("holiday.jpg", "0.bak", "c" * 63, "x/y")]
     fill(tmp_path / "history", *theirs)
     for image in ("a" * 64, "b" * 64):
         fill(lab.state, f"images/{image[:32]}/bzImage")
-        kept_images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
-    assert kept_images.find(tmp_path / "history", "b" * 64)
+        images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
+    assert images.find(tmp_path / "history", "b" * 64)
     assert all((tmp_path / "history" / name).exists() for name in theirs)
 
 
@@ -210,13 +212,13 @@ def test_init_follows_no_link(tmp_path):
     fill(tmp_path, "shared.yaml")
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "lab.yaml").symlink_to(tmp_path / "shared.yaml")
-    fragment = tmp_path / "lab" / lab_template.BASE_CONFIG
+    fragment = tmp_path / "lab" / template.BASE_CONFIG
     fragment.parent.mkdir(parents=True)
     fragment.symlink_to(tmp_path / "made")
-    lab_template.write(tmp_path / "lab", force=True)
+    template.write(tmp_path / "lab", force=True)
     assert (tmp_path / "shared.yaml").read_text() == "x"
     assert not (tmp_path / "made").exists()
-    assert (tmp_path / "lab" / "lab.yaml").read_text() == lab_template.text()
+    assert (tmp_path / "lab" / "lab.yaml").read_text() == template.text()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '"\xff'])
@@ -281,8 +283,8 @@ def test_no_clean_while_another_labctl_works(tmp_path):
 
 def test_the_lock_of_a_state_folder_follows_no_link(tmp_path):
     (tmp_path / "x").mkdir()
-    (tmp_path / "x" / lab_state.LOCK).symlink_to(tmp_path / "made")
-    (tmp_path / "x" / lab_state.MARKER).write_text(lab_state.MARKER_LINE)
+    (tmp_path / "x" / state_folder.LOCK).symlink_to(tmp_path / "made")
+    (tmp_path / "x" / state_folder.MARKER).write_text(state_folder.MARKER_LINE)
     with pytest.raises(HostError), state.used(tmp_path / "x"):
         pass
     assert not (tmp_path / "made").exists()
@@ -314,13 +316,13 @@ def test_a_link_to_a_state_folder_on_another_disk_is_accepted(tmp_path):
     (tmp_path / "lab" / ".labctl").unlink()
     (tmp_path / "lab" / ".labctl").symlink_to(tmp_path / "disk" / "new")  # not there yet
     with state.used(lab_of(tmp_path / "lab").state):
-        assert lab_state.is_marked(tmp_path / "disk" / "new")
+        assert state_folder.is_marked(tmp_path / "disk" / "new")
 
 
 def test_the_hint_for_a_rejected_folder_names_an_acceptable_one(tmp_path, monkeypatch):
     volume = tmp_path / "volume"
     volume.mkdir()
-    monkeypatch.setattr(lab_state, "mount_points", lambda: [volume])
+    monkeypatch.setattr(state_folder, "mount_points", lambda: [volume])
     with pytest.raises(ConfigError) as caught:
         lab_of(tmp_path / "lab", f"{volume}")
     assert f"`state: {volume}/labctl`" in caught.value.problems[0].hint
@@ -358,7 +360,7 @@ def test_guests_can_always_be_stopped(tmp_path, monkeypatch, is_marked):
         state.claim(lab.state)
     fill(lab.state, "notes")
     with proc.spawn(["sleep", "60"], cwd=folder, env={"LABCTL_GUEST": "stock"}) as machine:
-        monkeypatch.setattr(lab_state, "mount_points", lambda: [lab.state])
+        monkeypatch.setattr(state_folder, "mount_points", lambda: [lab.state])
         monkeypatch.chdir(tmp_path / "lab")
         done = CliRunner().invoke(labctl, ["down"])
         assert (done.exit_code, machine.poll() is None) == (0, False)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from samples import cell, null_times, replace, sample
 
 from labctl.errors import UserError
-from labctl.results.paired import (
+from labctl.stats.compare import compare, half_width, smallest_effect
+from labctl.stats.paired import (
     _blocks_for,
     _power,
     adjust,
@@ -18,7 +19,6 @@ from labctl.results.paired import (
     sign_flip,
     signed_ranks,
 )
-from labctl.results.stats import compare, half_width, smallest_effect
 
 GOLDEN = {
     case["id"]: case

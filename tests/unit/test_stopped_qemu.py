@@ -17,7 +17,7 @@ from labctl.guests import qemu
 from labctl.guests.fleet import Fleet
 from labctl.guests.qemu import GuestSpec
 from labctl.kernels.build import Image
-from labctl.lab_topology import Topology
+from labctl.lab.topology import Topology
 from labctl.transports.serial import SerialTransport
 
 # As QEMU, it listens for one client; `greets` is whether it does before it is stopped.

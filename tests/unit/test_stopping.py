@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from samples import cell, replace
 
-from labctl.results.stopping import ended, is_narrow
+from labctl.stats.stopping import ended, is_narrow
 
 RULE = {"baseline": "stock", "confidence": 0.95, "half_width": 0.03}
 BLOCKS = 10

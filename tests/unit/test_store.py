@@ -10,8 +10,8 @@ import pytest
 from samples import sample
 
 from labctl.errors import BadOutput, HostError, UserError
-from labctl.results import runs
-from labctl.results.store import Store
+from labctl.runs import folder as run_folder
+from labctl.runs.store import Store
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_two_writers_do_not_mix_their_lines(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "from samples import sample\n"
-        "from labctl.results.store import Store\n"
+        "from labctl.runs.store import Store\n"
         "for block in range(40):\n"
         "    Store(Path(sys.argv[2])).append(sample(cell=sys.argv[3], block=block))\n"
     )
@@ -241,7 +241,7 @@ NOON = datetime(2026, 11, 24, 1, 55, 1, tzinfo=UTC)
 
 
 def began(folder, name):
-    run = runs.RunFolder(folder / name)
+    run = run_folder.RunFolder(folder / name)
     run.path.mkdir(parents=True)
     run.write(RECORD | {"run": name})
     return run
@@ -249,15 +249,15 @@ def began(folder, name):
 
 def test_a_run_is_named_by_its_time_and_found_again(tmp_path):
     folder = tmp_path / "a" / "runs"
-    run = runs.create(folder, now=NOON)
+    run = run_folder.create(folder, now=NOON)
     stamp, _, digits = run.id.rpartition("-")
     assert stamp == "20261124-015501"
     assert len(digits) == 4
     assert int(digits, 16) >= 0
-    assert runs.list_runs(folder) == []  # it has not begun
+    assert run_folder.list_runs(folder) == []  # it has not begun
 
     run.write(RECORD)
-    assert runs.list_runs(folder) == [run]
+    assert run_folder.list_runs(folder) == [run]
     assert run.read() == RECORD
     run.store.append(sample())
     assert len(run.store.samples()) == 1
@@ -265,37 +265,37 @@ def test_a_run_is_named_by_its_time_and_found_again(tmp_path):
 
 def test_two_runs_of_one_second_have_two_folders(tmp_path, monkeypatch):
     digits = iter(["aaaa", "aaaa", "bbbb"])
-    monkeypatch.setattr(runs.secrets, "token_hex", lambda _: next(digits))
-    assert runs.create(tmp_path, now=NOON).id.endswith("aaaa")
-    assert runs.create(tmp_path, now=NOON).id.endswith("bbbb")
+    monkeypatch.setattr(run_folder.secrets, "token_hex", lambda _: next(digits))
+    assert run_folder.create(tmp_path, now=NOON).id.endswith("aaaa")
+    assert run_folder.create(tmp_path, now=NOON).id.endswith("bbbb")
 
 
 def test_runs_are_listed_newest_first(tmp_path):
     names = ["20261124-015501-3fa2", "20251124-015501-ffff", "20261124-015502-0000"]
     for name in names:
         began(tmp_path, name)
-    assert [run.id for run in runs.list_runs(tmp_path)] == sorted(names, reverse=True)
-    assert runs.resolve(tmp_path, "latest").id == "20261124-015502-0000"
+    assert [run.id for run in run_folder.list_runs(tmp_path)] == sorted(names, reverse=True)
+    assert run_folder.resolve(tmp_path, "latest").id == "20261124-015502-0000"
 
 
 def test_a_run_is_named_by_id_or_by_a_prefix_of_its_own(tmp_path):
     for name in ("20261124-015501-3fa2", "20261124-015502-0000", "2026"):
         began(tmp_path, name)
-    assert runs.resolve(tmp_path, "20261124-015501").id == "20261124-015501-3fa2"
-    assert runs.resolve(tmp_path, "2026").id == "2026"
+    assert run_folder.resolve(tmp_path, "20261124-015501").id == "20261124-015501-3fa2"
+    assert run_folder.resolve(tmp_path, "2026").id == "2026"
     with pytest.raises(UserError) as caught:
-        runs.resolve(tmp_path, "20261124")
+        run_folder.resolve(tmp_path, "20261124")
     assert "20261124-015501-3fa2" in str(caught.value)
     assert "20261124-015502-0000" in str(caught.value)
     for unknown in ("1999", "", "../x"):
         with pytest.raises(UserError, match="not found") as caught:
-            runs.resolve(tmp_path, unknown)
+            run_folder.resolve(tmp_path, unknown)
         assert "20261124-015501-3fa2" in str(caught.value)
 
 
 def test_no_runs_at_all_is_said(tmp_path):
     with pytest.raises(UserError, match="no runs found"):
-        runs.resolve(tmp_path / "runs", "latest")
+        run_folder.resolve(tmp_path / "runs", "latest")
 
 
 def test_the_record_is_replaced_as_a_whole(tmp_path, monkeypatch):

@@ -5,10 +5,10 @@ import pytest
 from samples import cell, null_times
 from synthetic import lab
 
-from labctl import screen
+from labctl import progress
 from labctl.experiments.preview import preview
-from labctl.results import runs
-from labctl.results.stored import results_of, spread_of
+from labctl.runs import folder as run_folder
+from labctl.stats.stored import results_of, spread_of
 
 BLOCKS = 8
 RECORD = {
@@ -29,7 +29,7 @@ RECORD = {
 
 
 def stored(folder: Path, spread=0.03):
-    run = runs.create(folder)
+    run = run_folder.create(folder)
     stock, twin, patched = null_times(np.random.default_rng(7), BLOCKS, 3, spread)
     for each in (cell(stock), cell(twin, control=True), cell(patched, kernel="patched")):
         for sample in each:
@@ -59,7 +59,7 @@ def test_another_workload_says_nothing(tmp_path):
 
 
 def test_a_run_without_samples_says_nothing(tmp_path):
-    run = runs.create(tmp_path)
+    run = run_folder.create(tmp_path)
     run.write(RECORD)
     assert spread(run, "free") is None
 
@@ -73,4 +73,4 @@ def test_a_plan_tells_what_its_blocks_can_see(tmp_path):
     (effect,) = found["power"]["smallest_effect"]
     assert effect["blocks"] == 6
     assert 0.01 < effect["effect"] < 0.2
-    assert "6 blocks" in screen.preview(found)
+    assert "6 blocks" in progress.preview(found)

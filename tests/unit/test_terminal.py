@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from labctl import proc, process_table, terminal
+from labctl import proc, process_table
+from labctl.cli import terminal
 from labctl.transports.console import Follower
 
 SECONDS = 60.0

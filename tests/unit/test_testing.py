@@ -7,7 +7,7 @@ import time
 import pytest
 
 from labctl.errors import HostError, UserError
-from labctl.lab import load
+from labctl.lab.load import load
 from labctl.testing.bench import slug
 from labctl.testing.cases import Markers, cases
 from labctl.testing.failure import splats

@@ -1,7 +1,7 @@
 import itertools
 
 from labctl.guests.topology import memory_backend, qemu_arguments
-from labctl.lab_topology import Distances, Topology
+from labctl.lab.topology import Distances, Topology
 
 MIB = 2**20
 

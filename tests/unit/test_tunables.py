@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from labctl.errors import KnobRefused
 from labctl.experiments import tunables
-from labctl.lab_models import Tunable
+from labctl.lab.models import Tunable
 from labctl.transports import Outcome, exchange
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"

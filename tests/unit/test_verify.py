@@ -11,20 +11,14 @@ from xml.etree import ElementTree
 import pytest
 from synthetic import KNOBS, lab
 
-from labctl.checks import memory, programs, selftests
-from labctl.checks.examination import (
-    Check,
-    Examination,
-    Options,
-    beside_base,
-    settings,
-)
-from labctl.checks.programs import Judgement, Program
 from labctl.errors import BuildError, GuestSplat
 from labctl.guests import bundle
-from labctl.lab_models import Variant, Verify
-from labctl.reports import verified
+from labctl.lab.models import Variant, Verify
 from labctl.transports import Outcome
+from labctl.verify import memory, programs, selftests
+from labctl.verify import text as verify_text
+from labctl.verify.kernel import Check, Examination, Options, beside_base, settings
+from labctl.verify.programs import Judgement, Program
 
 MEMINFO = "MemTotal: 1000000 kB\nMemFree: {free} kB\nSlab: 1000 kB\nHugePages_Total: 3\n"
 ZONEINFO = "Node 0, zone DMA32\n  pagesets\n    cpu: 0\n              count: 25\n"
@@ -350,7 +344,7 @@ DOCUMENT = {
 
 
 def test_the_table_has_a_line_a_check_and_the_base_beside_it():
-    text = verified.terminal(DOCUMENT)
+    text = verify_text.terminal(DOCUMENT)
     assert "1 of 4 checks failed" in text
     (line,) = (each for each in text.splitlines() if "integrity/free" in each)
     assert line.split() == ["debug", "integrity/free", "max_active=1", "ok", "ok", "3", "s"]
@@ -359,7 +353,7 @@ def test_the_table_has_a_line_a_check_and_the_base_beside_it():
 
 
 def test_ktap_has_a_subtest_a_check():
-    lines = verified.ktap(DOCUMENT).splitlines()
+    lines = verify_text.ktap(DOCUMENT).splitlines()
     assert lines[:4] == ["KTAP version 1", "1..1", "  KTAP version 1", "  1..4"]
     assert "  ok 1 debug: integrity/free max_active=1" in lines
     assert "  not ok 2 debug: integrity/stale max_active=1" in lines
@@ -368,7 +362,7 @@ def test_ktap_has_a_subtest_a_check():
 
 
 def test_junit_counts_what_failed():
-    root = ElementTree.fromstring(verified.junit(DOCUMENT))
+    root = ElementTree.fromstring(verify_text.junit(DOCUMENT))
     (suite,) = root
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "1", "2")
     assert suite.find("*/failure").text == "?[0mBUG"
@@ -376,7 +370,7 @@ def test_junit_counts_what_failed():
 
 def test_the_mutants_are_a_lab_of_one_series_and_one_mistake_each():
     from labctl.kernels import series
-    from labctl.lab import load
+    from labctl.lab.load import load
 
     folder = Path(__file__).parent.parent / "mutants"
     mutants = load(folder / "lab.yaml")

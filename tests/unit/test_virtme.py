@@ -12,7 +12,7 @@ from labctl.guests import launchers, virtme
 from labctl.guests.qemu import GuestSpec
 from labctl.kernels import kconfig
 from labctl.kernels.build import Image
-from labctl.lab_topology import Distances, Topology
+from labctl.lab.topology import Distances, Topology
 
 MIB = 2**20
 # It says what it was asked, and answers as vng does.

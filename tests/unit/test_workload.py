@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labctl.errors import BadOutput
-from labctl.experiments.workload import measure
+from labctl.experiments.output import measure
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""`labctl bisect`: the patch that changed a metric or broke a check."""

@@ -1,1 +1,0 @@
-"""Correctness checks of kernels and patch series: verify, series check, bisect --check."""

@@ -1,0 +1,28 @@
+"""JSON Schemas of the documents that labctl writes, made from their structs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from labctl.bisect.types import Bisection
+from labctl.nightly.types import Nightly
+from labctl.stats.between_runs_types import Across
+from labctl.stats.report_types import Report
+
+DOCUMENTS: Mapping[str, type[msgspec.Struct]] = {
+    "report": Report,
+    "compare": Across,
+    "nightly": Nightly,
+    "bisect": Bisection,
+}
+
+
+def schema_of(document: str) -> dict[str, Any]:
+    """Return the schema of a document, one of `DOCUMENTS`, as draft 2020-12."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **msgspec.json.schema(DOCUMENTS[document]),
+    }

@@ -1,0 +1,129 @@
+"""The metric in a workload's output: a key of a JSON object, or a line `name: number unit`."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import deque
+from typing import Any
+
+from labctl.errors import BadOutput
+from labctl.experiments.json_output import last_object
+from labctl.experiments.quantity import KNOWN_UNITS, TIME_SUFFIXES, Quantity, number, quantity
+from labctl.lab.metrics import is_time
+from labctl.units import quote
+
+_MIB = 2**20
+_LONGEST_OUTPUT = 8 * _MIB
+_SEEN_CHARACTERS = 60
+# CPU time summed over several CPUs can exceed the wall time.
+_CPU_TIMES = frozenset(["cpu", "user", "sys", "system", "utime", "stime", "cputime"])
+_TASK_CLOCK = {"task", "clock"}  # perf's
+# The guest's agent takes a command's time by the same clock, CLOCK_MONOTONIC of the same
+# kernel, around the workload's own; by SSH it comes in ticks of 10 ms, one at each end.
+# Other clocks of a kernel (REALTIME slewed by NTP, the bare time-stamp counter as calibrated
+# under translation) run within 1 % of it.
+_CLOCKS_DIFFER = 0.02
+_TICKS_SECONDS = 0.02
+
+
+def measure(
+    text: str, metric: str, *, took_seconds: float | None = None, cpus: int | None = None
+) -> tuple[float, dict[str, Any]]:
+    """Return the metric's value, and all that the workload measured.
+
+    The last JSON object on lines of its own wins; without one, the last line
+    that names the metric followed by a number and perhaps a unit; without that,
+    a last line that is a number alone. Times become seconds, sizes megabytes.
+
+    With `took_seconds`, the guest's own measure of the command, a time above it is
+    refused: its unit is not what it was taken for. CPU time may be `cpus` times that
+    much, or any if they are not known.
+
+    Raises:
+        BadOutput: the metric is not there, or is not a finite positive number in a known
+            unit, or is longer than the command took.
+    """
+    if len(text) > _LONGEST_OUTPUT:
+        raise BadOutput(
+            f"workload output is {len(text) / _MIB:.1f} MiB long; at most "
+            f"{_LONGEST_OUTPUT // _MIB} MiB are read"
+        )
+    measurements = last_object(text)
+    if measurements is not None:
+        found = _field(measurements, metric)
+    else:
+        measurements = {}
+        found = _plain(text, metric)
+    if not math.isfinite(found.value) or found.value <= 0:
+        raise BadOutput(f"{metric}: expected a number above 0, got {found.value:g}")
+    if took_seconds is not None:
+        _check_duration(found, metric, took_seconds, cpus)
+    return found.value, measurements
+
+
+def _field(measurements: dict[str, Any], metric: str) -> Quantity:
+    key = next((k for k in (metric + s for s in ("", *TIME_SUFFIXES)) if k in measurements), None)
+    if key is None:
+        names = ", ".join(sorted(measurements))
+        has = f"keys: {quote(names, 100)}" if names else "it is empty"
+        raise BadOutput(
+            f"the workload's last JSON object has no top-level key {quote(metric)} ({has})"
+        )
+    value = measurements[key]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise BadOutput(
+            f"{key}: expected a JSON number, got {quote(json.dumps(value), _SEEN_CHARACTERS)}"
+        )
+    # The metric's own name may end in its unit; but `requests_per_second` is no time.
+    is_named = key != metric or is_time(metric)
+    suffix = next((s for s in TIME_SUFFIXES if key.endswith(s)), None) if is_named else None
+    factor = TIME_SUFFIXES.get(suffix or "", 1.0)
+    # A second's may also mean "per second": ops_s.
+    return Quantity(float(value) * factor, True if factor != 1.0 else None)
+
+
+def _plain(text: str, metric: str) -> Quantity:
+    named = re.compile(
+        rf"(?<![\w.-]){re.escape(metric)}"
+        r"(?:[ \t]*[:=][ \t]*(?=[^\s])|[ \t]+(?=[-+]?\.?[0-9]))"
+    )
+    found_last = deque(named.finditer(text), maxlen=1)
+    if found_last:
+        last = found_last[0]
+        line = re.compile(r"[^\r\n]*").match(text, last.end())
+        said = line[0] if line else ""
+        found = quantity(said)
+        if found is None:
+            raise BadOutput(
+                f"{metric}: expected one number with a known unit or none, got "
+                f"{quote(said, _SEEN_CHARACTERS)} (units: {KNOWN_UNITS})"
+            )
+        return found
+    line_of_end = text.rstrip().rpartition("\n")[2].rpartition("\r")[2].strip()
+    alone = number(line_of_end)
+    if alone is None:
+        end = f"; last line: {quote(line_of_end, _SEEN_CHARACTERS)}" if line_of_end else ""
+        raise BadOutput(
+            f"the workload did not print {metric!r}: expected a JSON object, a line "
+            f"`{metric}: NUMBER UNIT` or a last line with only a number{end}"
+        )
+    return Quantity(alone, is_time=None)
+
+
+def _check_duration(found: Quantity, metric: str, took_seconds: float, cpus: int | None) -> None:
+    words = set(metric.lower().split("_"))
+    is_cpu_time = bool(words & _CPU_TIMES) or words >= _TASK_CLOCK
+    shows_time = is_time(metric) if found.is_time is None else found.is_time
+    if not shows_time or (is_cpu_time and cpus is None):
+        return
+    parallel = cpus if is_cpu_time and cpus is not None else 1
+    limit = parallel * took_seconds * (1 + _CLOCKS_DIFFER) + _TICKS_SECONDS
+    if found.value > limit:
+        whole = "the command" + (f" on {parallel} CPUs" if is_cpu_time else "")
+        raise BadOutput(
+            f"{metric} is {found.value:.6g} s, longer than {whole} ran ({took_seconds:.6g} s): "
+            "check its unit (none means seconds). For another kind of time, such as a sum over "
+            "threads, use a metric name that is not a time, and no unit"
+        )

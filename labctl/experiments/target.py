@@ -1,0 +1,83 @@
+"""Experiments on a machine in place of guests: which machine, and the boots of its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labctl.errors import UserError
+from labctl.experiments.plan import BootGroup, Plan
+from labctl.experiments.runner import Boot
+from labctl.guests.prepare import Prepared
+from labctl.lab.models import Lab, Target
+from labctl.runs.folder import RunFolder
+from labctl.targets.boot import TargetBoot
+from labctl.targets.machine import TargetMachine
+
+
+def with_target(lab: Lab, names: Sequence[str], target: str | None) -> Lab:
+    """Return the lab with experiments moved to a target.
+
+    Raises:
+        UserError: there is no such target.
+    """
+    if target is None:
+        return lab
+    if target not in lab.targets:
+        known = ", ".join(lab.targets) or "none, define them under `targets:` in lab.yaml"
+        raise UserError(
+            f"target {target} not found", where=str(lab.path), hint=f"available: {known}"
+        )
+    return _moved(lab, dict.fromkeys(names, target))
+
+
+def as_recorded(lab: Lab, record: Mapping[str, Any]) -> Lab:
+    """Return the lab with the experiments of a run on the targets that it was begun on."""
+    return _moved(lab, {each["name"]: each.get("target") for each in record["experiments"]})
+
+
+def _moved(lab: Lab, targets: Mapping[str, str | None]) -> Lab:
+    moved = {
+        name: one.model_copy(update={"target": targets[name]}) if name in targets else one
+        for name, one in lab.experiments.items()
+    }
+    return lab.model_copy(update={"experiments": moved})
+
+
+def target_of(lab: Lab, plans: Sequence[Plan]) -> Target | None:
+    """Return the one target of all these experiments, None if they run in guests.
+
+    Raises:
+        UserError: they run in several places.
+    """
+    names = list(dict.fromkeys(each.experiment.target for each in plans))
+    if len(names) > 1:
+        told = ", ".join(name or "guests" for name in names)
+        raise UserError(
+            f"experiments run on different targets: {told}",
+            where=str(lab.path),
+            hint="run them one by one, or on one target with --target",
+        )
+    if not names or names[0] is None:
+        return None
+    if names[0] not in lab.targets:
+        raise UserError(f"target {names[0]} is no longer in the lab", where=str(lab.path))
+    return lab.targets[names[0]]
+
+
+def booter(prepared: Prepared, machine: TargetMachine, each: Plan, folder: RunFolder) -> Boot:
+    """Return what boots a kernel on the machine."""
+
+    def boot(group: BootGroup, block: int) -> TargetBoot:
+        own = prepared.lab.kernels[group.kernel].command_line
+        name = f"{each.experiment.name}-{block:03d}-{group.name}"
+        return TargetBoot(
+            machine,
+            prepared.images[group.kernel],
+            " ".join(
+                word for word in (machine.target.command_line, own, group.command_line()) if word
+            ),
+            folder.path / "guests" / name / "dmesg.txt",
+        )
+
+    return boot

@@ -1,0 +1,1 @@
+"""This host: its facts, its load, its lock, git, and the state folder."""

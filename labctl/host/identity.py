@@ -1,0 +1,62 @@
+"""What this host is: CPU, memory, kernel and QEMU."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from labctl.arch import X86_64, Architecture
+from labctl.host.tools import qemu_version
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Facts stored with a measurement; `id` is stable and does not reveal the host name."""
+
+    id: str
+    cpu_model: str
+    cores: int
+    memory_bytes: int
+    kernel: str
+    qemu: str
+    boot_id: str
+
+    def as_dict(self) -> dict[str, str | int]:
+        return asdict(self)
+
+
+def describe(arch: Architecture = X86_64) -> Host:
+    """Return this host's facts, with the version of the QEMU for `arch`, empty if missing."""
+    machine = _read("/etc/machine-id") or platform.node()
+    model = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
+    memory = re.search(r"MemTotal:\s*(\d+) kB", _read("/proc/meminfo"))
+    return Host(
+        id=hashlib.sha256(f"labctl {machine}".encode()).hexdigest()[:12],
+        cpu_model=model[1].strip() if model else platform.machine(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=int(memory[1]) * 1024 if memory else 0,
+        kernel=platform.release(),
+        qemu=qemu_version(arch),
+        boot_id=_read("/proc/sys/kernel/random/boot_id"),
+    )
+
+
+def memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_bytes() -> int:
+    """Return the memory available to new guests without swapping."""
+    found = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
+    return int(found[1]) * 1024 if found else memory_bytes()
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,125 @@
+"""The state folder: its marker, its lock, and removal of its folders by `labctl clean`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from labctl import files, flock
+from labctl.errors import HostError, UserError
+from labctl.host import state_folder
+from labctl.printable import printable
+
+_CLEAN_SECONDS = 600.0  # deleting many trees takes this long
+_POLITE_SECONDS = 2.0
+_COLUMNS = 60
+
+
+@contextlib.contextmanager
+def used(folder: Path) -> Iterator[None]:
+    """Lock a state folder against `cleared` for the block; create it if necessary.
+
+    Raises:
+        HostError: the folder cannot be created, or another process clears it and does
+            not finish within 10 minutes.
+        UserError: the folder contains files that labctl did not create.
+    """
+    claim(folder)
+    with _locked(folder, shared=True, timeout_seconds=_CLEAN_SECONDS) as had:
+        if not had:
+            raise HostError(
+                f"another labctl has been cleaning this folder for {_CLEAN_SECONDS:g} s",
+                where=str(folder),
+            )
+        yield
+
+
+@contextlib.contextmanager
+def cleared(folder: Path) -> Iterator[None]:
+    """Lock an existing state folder exclusively for the block, to delete files in it.
+
+    Raises:
+        UserError: another labctl uses the folder, or the folder contains files that
+            labctl did not create.
+    """
+    claim(folder)
+    with _locked(folder, shared=False, timeout_seconds=_POLITE_SECONDS) as had:
+        if not had:
+            raise UserError(
+                f"in use by another labctl: {_users(folder)}",
+                where=str(folder),
+                hint="wait until it finishes, or stop it",
+            )
+        yield
+
+
+def claim(folder: Path) -> None:
+    """Create the marker of a state folder, unless it exists.
+
+    Raises:
+        HostError: the folder is not writable.
+        UserError: the folder contains files that labctl did not create.
+    """
+    fault = state_folder.content_fault(folder)
+    if fault:
+        raise UserError(fault, where=str(folder), hint="see `state:` in lab.yaml")
+    if not state_folder.is_marked(folder):
+        try:
+            files.replace(folder / state_folder.MARKER, state_folder.MARKER_LINE + "\n")
+        except OSError as error:
+            raise HostError(f"not writable: {error.strerror}", where=str(folder)) from error
+
+
+def remove(folder: Path, names: Collection[str]) -> list[Path]:
+    """Delete subfolders of a state folder by name; return the deleted ones.
+
+    A symbolic link is deleted, not its target. The folder must be locked by `cleared`.
+
+    Raises:
+        HostError: a folder cannot be deleted.
+    """
+    if not state_folder.is_marked(folder):
+        raise HostError(f"no {state_folder.MARKER}", where=str(folder))
+    removed = []
+    for name in sorted(names):
+        path = folder / name
+        files.remove(folder / f"{name}{files.REMOVED}")  # left by a killed clean
+        if os.path.lexists(path):
+            files.remove(path)
+            removed.append(path)
+    return removed
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, shared: bool, timeout_seconds: float) -> Iterator[bool]:
+    path = folder / state_folder.LOCK
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except OSError as error:
+        raise HostError(f"cannot open: {error.strerror}", where=str(path)) from error
+    try:
+        yield flock.take(descriptor, shared=shared, timeout_seconds=timeout_seconds)
+    finally:
+        os.close(descriptor)
+
+
+def _users(folder: Path) -> str:
+    """Return the processes with the lock file open, as far as this user may see them."""
+    pids = [pid for pid in flock.holders(folder / state_folder.LOCK) if pid != os.getpid()]
+    return (
+        ", ".join(f"process {pid} ({_command(pid)})" for pid in pids) or "a process of another user"
+    )
+
+
+def _command(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return "already finished"
+    names = [Path(os.fsdecode(word)).name if i < 2 else os.fsdecode(word) for i, word in
+             enumerate(words)]  # fmt: skip
+    text = printable(" ".join(names))
+    return text if len(text) <= _COLUMNS else f"{text[: _COLUMNS - 1]}…"

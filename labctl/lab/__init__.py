@@ -1,0 +1,1 @@
+"""lab.yaml: from its text to a `Lab`."""

@@ -1,0 +1,204 @@
+"""Check the kernels of lab.yaml against the disk: sources, series, kconfig fragments, bases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from labctl.host.shipped import BASE_CONFIG, shipped
+from labctl.lab import series_file
+from labctl.lab.document import KeyPath
+from labctl.lab.entries import KernelEntry, LabFile
+from labctl.lab.models import Kernel
+from labctl.lab.problems import Findings, suggestion
+from labctl.lab.series_file import SeriesFault
+from labctl.units import quote
+
+SOURCE_KINDS = {"debian": "debian:NAME", "dir": "dir:PATH", "image": "image:PATH"}
+_SERIES_FILE = "series"
+
+
+def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
+    """Record the errors of each kernel; an invalid base is reported once, at the base."""
+    reported: set[str] = set()
+    for name, entry in file.kernels.items():
+        path: KeyPath = ("kernels", name)
+        _origin(entry, path, found)
+        if entry.source is not None and found.sound(*path, "source"):
+            _source(entry.source, (*path, "source"), found, root)
+        if entry.base is not None and found.sound(*path, "base"):
+            _base(file, name, found, reported)
+        if entry.series is not None and found.sound(*path, "series"):
+            _series(file, name, found, root)
+        check_fragments(entry.kconfig, (*path, "kconfig"), found, root)
+
+
+def check_fragments(fragments: Sequence[str], path: KeyPath, found: Findings, root: Path) -> None:
+    """Record the kconfig fragments that do not exist."""
+    for index, fragment in enumerate(fragments):
+        if not is_file(absolute(root, fragment)):
+            what = f"file {quote(fragment)} does not exist"
+            found.add((*path, index), what, _relative_hint(root))
+
+
+def lineage(file: LabFile, name: str) -> list[KernelEntry] | None:
+    """Return a kernel's entries from its first base to itself, None if a base is invalid."""
+    entries: list[KernelEntry] = []
+    seen: set[str] = set()
+    current: str | None = name
+    while current is not None:
+        if current in seen or current not in file.kernels:
+            return None
+        seen.add(current)
+        entries.append(file.kernels[current])
+        current = entries[-1].base
+    return entries[::-1]
+
+
+def resolve(file: LabFile, name: str, root: Path) -> Kernel:
+    """Return a valid kernel with the values of its bases filled in."""
+    entries = lineage(file, name) or [file.kernels[name]]
+    source = next((e.source for e in entries if e.source), "")
+    kind, _, place = source.partition(":")
+    series = next((e.series for e in reversed(entries) if e.series), None)
+    lines = [e.command_line for e in entries if e.command_line is not None]
+    fragments = [absolute(root, text) for entry in entries for text in entry.kconfig]
+    if not fragments and kind != "image":  # without fragments no kernel boots
+        fragments = [shipped(BASE_CONFIG)]
+    return Kernel(
+        name=name,
+        source=source if kind == "debian" else f"{kind}:{absolute(root, place)}",
+        base=file.kernels[name].base,
+        series=None if series is None else absolute(root, series),
+        kconfig=tuple(fragments),
+        command_line=lines[-1] if lines else "",
+        arch=entries[0].arch or file.defaults.arch,
+    )
+
+
+def absolute(root: Path, text: str) -> Path:
+    """Return a path in the file as an absolute path; `~` is the user's home."""
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # a user that does not exist
+        path = Path(text)
+    return Path(*(root / path).parts)
+
+
+def _relative_hint(root: Path) -> str:
+    return f"paths are relative to the folder of the lab file, {root}"
+
+
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _origin(entry: KernelEntry, path: KeyPath, found: Findings) -> None:
+    both = (*path, "source"), (*path, "base")
+    if not all(found.sound(*one) for one in both):
+        return
+    if entry.source is None and entry.base is None:
+        what = "expected `source:` or `base:`, got neither"
+        hint = "example: `source: debian:linux-source-6.1`, or `base:` with a kernel's name"
+        found.note(path, what, hint, found.document.key_mark(path))
+        found.silence((*path, "source"))
+    elif entry.source is not None and entry.base is not None:
+        hint = "a kernel has the source of its base: remove one of the two"
+        found.add(both[1], "conflicts with `source:`", hint, at_key=True)
+
+
+def _source(source: str, path: KeyPath, found: Findings, root: Path) -> None:
+    kind, colon, place = source.partition(":")
+    kinds = list(SOURCE_KINDS)
+    forms = ", ".join(SOURCE_KINDS.values())
+    if not colon or kind not in SOURCE_KINDS:
+        near = suggestion(kind, kinds, "kinds") if colon else ""
+        hint = f"{near} " if near.startswith("did") else ""
+        found.add(path, f"{quote(source)} is not a source", f"{hint}known sources: {forms}")
+    elif kind == "debian":
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", place):
+            what = f"{quote(place)} is not a package name"
+            found.add(path, what, "example: debian:linux-source-6.1")
+    elif not place:
+        found.add(path, "path is missing", f"expected {SOURCE_KINDS[kind]}")
+    elif kind == "dir" and not _is_folder(absolute(root, place)):
+        found.add(path, f"folder {quote(place)} does not exist", _relative_hint(root))
+    elif kind == "image" and not is_file(absolute(root, place)):
+        found.add(path, f"file {quote(place)} does not exist", _relative_hint(root))
+
+
+def _base(file: LabFile, name: str, found: Findings, reported: set[str]) -> None:
+    path: KeyPath = ("kernels", name, "base")
+    names = found.names("kernels")
+    base = str(file.kernels[name].base)
+    if base not in names:
+        found.unknown("kernel", base, path, [other for other in names if other != name])
+        return
+    circle = [name]
+    while True:
+        entry = file.kernels.get(circle[-1])
+        if entry is None or entry.base is None or entry.base in circle[1:]:
+            return  # no cycle, or one without this kernel
+        circle.append(entry.base)
+        if entry.base == name:
+            break
+    if not reported.intersection(circle):
+        reported.update(circle)
+        what = f"cycle of bases: {' -> '.join(circle)}"
+        found.add(path, what, "replace `base:` by `source:` in one of these kernels")
+
+
+def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:
+    path: KeyPath = ("kernels", name, "series")
+    entries = lineage(file, name)
+    for entry in (entries or [])[:-1]:
+        if entry.series is not None:
+            hint = "put the patches of both in one series"
+            found.add(path, "conflicts with a base that has a series itself", hint, at_key=True)
+            return
+    if entries and str(entries[0].source).startswith("image:"):
+        hint = "use a source debian:NAME or dir:PATH, or remove `series:`"
+        found.add(path, "patches cannot be applied to a built image", hint, at_key=True)
+        return
+    folder = absolute(root, str(file.kernels[name].series))
+    if not _is_folder(folder):
+        what = f"folder {quote(str(file.kernels[name].series), 60)} does not exist"
+        found.add(path, what, _relative_hint(root))
+        return
+    what_hint = _series_fault(folder)
+    if what_hint is not None:
+        found.add(path, *what_hint)
+
+
+def _series_fault(folder: Path) -> tuple[str, str] | None:
+    listing = folder / _SERIES_FILE
+    if not is_file(listing):
+        hint = "list the patches in it in order, one file name per line"
+        return f"no file `{_SERIES_FILE}` in the folder", hint
+    try:
+        patches = [entry.name for entry in series_file.entries(listing.read_bytes())]
+    except OSError as error:
+        return f"file `{_SERIES_FILE}` cannot be read: {error.strerror}", "check its permissions"
+    except SeriesFault as fault:
+        return f"{listing}:{fault.line}: {fault.what}", fault.hint
+    if not patches:
+        hint = "list the patches in it in order, one file name per line"
+        return f"file `{_SERIES_FILE}` names no patch", hint
+    missing = [name for name in patches if not is_file(folder / name)]
+    if missing:
+        names = ", ".join(quote(name, 80) for name in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        what = f"patch in file `{_SERIES_FILE}` does not exist: {names}{more}"
+        return what, "add the patch, or remove its line"
+    return None

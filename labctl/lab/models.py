@@ -1,0 +1,170 @@
+"""A valid lab: what lab.yaml means once names and paths are resolved. Pure.
+
+The classes of the file as written are in `lab_entries`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from labctl import units
+from labctl.arch import ArchName
+from labctl.lab.document import KeyPath, Mark
+from labctl.lab.entries import (
+    Defaults,
+    ExperimentEntry,
+    TunableEntry,
+    VariantEntry,
+    VerifyEntry,
+    WorkloadEntry,
+    better_of,
+)
+from labctl.lab.metrics import Better
+from labctl.lab.statistics import Statistics
+from labctl.lab.topology import Topology
+from labctl.lab.types import Model
+from labctl.units import Scalar
+
+
+class Kernel(Model):
+    """A kernel with the values of its bases filled in and absolute paths.
+
+    `source` is `debian:NAME`, `dir:/absolute` or `image:/absolute`.
+    """
+
+    name: str
+    source: str
+    base: str | None = None
+    series: Path | None = None
+    kconfig: tuple[Path, ...] = ()
+    command_line: str = ""
+    arch: ArchName = "x86_64"
+
+
+class Target(Model):
+    """A target; `key` and `initrd` are absolute paths, `boot_timeout` is in seconds."""
+
+    name: str
+    kind: Literal["ssh"]
+    host: str
+    port: int | None
+    user: str
+    key: Path | None
+    host_key: str | None
+    initrd: Path | None
+    command_line: str
+    boot_timeout: float
+
+
+class Tunable(TunableEntry):
+    """A tunable with its name."""
+
+    name: str
+
+
+class Workload(WorkloadEntry):
+    """A workload with its name."""
+
+    name: str
+
+    def argv(self, parameters: Mapping[str, Scalar] | None = None) -> list[str]:
+        """Return the argument vector; `parameters` override the workload's own."""
+        words = shlex.split(self.command)
+        for name, value in {**self.parameters, **(parameters or {})}.items():
+            words += [f"--{name.replace('_', '-')}", units.text(value)]
+        return words
+
+
+class Experiment(ExperimentEntry):
+    """An experiment with its name; `kernels` always includes the baseline."""
+
+    name: str
+    baseline: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_baseline(cls, data: Any) -> Any:  # noqa: ANN401
+        if not isinstance(data, dict) or not data.get("kernels"):
+            return data
+        kernels = tuple(data["kernels"])
+        baseline = data.get("baseline") or kernels[0]
+        kernels = kernels if baseline in kernels else (baseline, *kernels)
+        return {**data, "baseline": baseline, "kernels": kernels}
+
+
+class Variant(VariantEntry):
+    """A variant with its name; `fragments` are the absolute paths of `kconfig`."""
+
+    name: str
+    fragments: tuple[Path, ...] = ()
+
+
+class Verify(Model):
+    """What `labctl verify` and `labctl series check` do; `held_back` is in bytes."""
+
+    guest: str | None = None
+    variants: tuple[Variant, ...] = (Variant(name="as-is"),)
+    set: dict[str, Scalar] = Field({})
+    matrix: dict[str, tuple[Scalar, ...]] = Field({})
+    compile: dict[str, tuple[Path, ...]] = Field({})
+    held_back: int = VerifyEntry().held_back
+
+
+class Lab(Model):
+    """A valid lab.
+
+    `root` is the folder of lab.yaml, which relative paths start from; `state` is the folder
+    for builds, guests and runs. Both are absolute. `marks` has the place of each key.
+    """
+
+    path: Path
+    root: Path
+    state: Path
+    defaults: Defaults
+    guests: dict[str, Topology]
+    targets: dict[str, Target] = Field({})
+    kernels: dict[str, Kernel]
+    tunables: dict[str, Tunable]
+    workloads: dict[str, Workload]
+    experiments: dict[str, Experiment]
+    statistics: Statistics
+    verify: Verify = Verify()
+    marks: dict[KeyPath, Mark] = Field({}, repr=False)
+
+    def resolve_statistics(self, experiment: Experiment | str) -> Statistics:
+        """Return an experiment's statistics: the lab's with the experiment's overrides."""
+        if isinstance(experiment, str):
+            experiment = self.experiments[experiment]
+        return experiment.statistics.over(self.statistics)
+
+    def guest_of(self, experiment: Experiment | str) -> str:
+        """Return the name of the guest that an experiment runs on."""
+        if isinstance(experiment, str):
+            experiment = self.experiments[experiment]
+        return experiment.guest or self.defaults.guest
+
+    def topologies(self, experiments: Iterable[str] | None = None) -> dict[str, list[Topology]]:
+        """Return the topologies that each kernel boots with; of all experiments by default."""
+        found: dict[str, list[Topology]] = {}
+        for name in self.experiments if experiments is None else experiments:
+            one = self.experiments[name]
+            for kernel in () if one.target is not None else one.kernels:
+                found.setdefault(kernel, []).append(self.guests[self.guest_of(one)])
+        return found
+
+    def metric_of(self, experiment: Experiment | str) -> str:
+        """Return the metric that an experiment compares."""
+        if isinstance(experiment, str):
+            experiment = self.experiments[experiment]
+        return experiment.metric or self.workloads[experiment.workload].metric
+
+    def better_of(self, experiment: Experiment | str) -> Better:
+        """Return whether less or more of an experiment's metric is better."""
+        if isinstance(experiment, str):
+            experiment = self.experiments[experiment]
+        return better_of(experiment, self.workloads[experiment.workload]) or "lower"

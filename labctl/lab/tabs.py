@@ -1,0 +1,173 @@
+"""Report tabs in a YAML file, and replace them by spaces so that the rest is checked too.
+
+YAML forbids tabs in indentation, and a parser stops at the first one. The number of spaces
+that a tab stands for is unknown, so likely widths are tried, and the one with the fewest
+other errors is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import yaml
+
+from labctl.errors import Problem
+from labctl.lab.document import Document, Mark
+
+Cost = tuple[int, int]
+_MAX_RUNS = 25
+_MAX_INLINE = 200
+_BLOCK_HEADER = re.compile(r"(?:[:-]|^)\s+[|>][+-]?[1-9]?[+-]?\s*(?:#.*)?$")
+_OPENS = re.compile(r"(?::|-|[|>][+-]?[1-9]?[+-]?)\s*(?:#.*)?$")
+
+
+@dataclass(slots=True)
+class Repair:
+    """A text without tabs; `tabs` are the (line, column) of those that were errors."""
+
+    text: str
+    tabs: list[tuple[int, int]]
+    shifts: dict[int, int] = field(default_factory=dict)
+
+    def restore(self, document: Document) -> Document:
+        """Return the parsed text with the columns of the original file."""
+        return replace(
+            document,
+            keys={path: self._original(mark) for path, mark in document.keys.items()},
+            values={path: self._original(mark) for path, mark in document.values.items()},
+            problems=[replace(one, mark=self._original(one.mark)) for one in document.problems],
+        )
+
+    def _original(self, mark: Mark) -> Mark:
+        return Mark(mark.line, max(1, mark.column - self.shifts.get(mark.line, 0)))
+
+
+def with_tabs(
+    file: str, tabs: Sequence[tuple[int, int]], problems: Sequence[Problem], *, broken: bool
+) -> list[Problem]:
+    """Return the problems with one added for each line that has a tab.
+
+    If the text does not parse even without tabs, errors after the first tab are left out:
+    they may be due to a wrong width.
+    """
+    hint = "indent by spaces; most editors can do so for YAML files"
+    what = "tab in indentation"
+    mine = [Problem(file, line, column, "", what, hint) for line, column in tabs]
+    first = min(line for line, _ in tabs) if tabs else 0
+    return mine + [one for one in problems if not broken or one.line < first]
+
+
+def repair(text: str, cost: Callable[[str], Cost]) -> Repair:
+    """Replace the tabs of a YAML text that did not parse; `cost` rates a candidate."""
+    lines = text.split("\n")
+    widths = dict.fromkeys(_tab_lines(lines))
+    runs = _runs(sorted(widths), lines)
+    done = list(lines)
+    for number, run in enumerate(runs):
+        end = runs[number + 1][0] if number + 1 < len(runs) else len(lines)
+        candidates = _candidates(lines, done, run)
+        if number >= _MAX_RUNS:
+            candidates = candidates[:1]
+        best: tuple[Cost, list[str]] | None = None
+        for candidate in candidates:
+            trial = [*done[: run[0]], *candidate, *done[run[-1] + 1 : end]]
+            price = cost(_inline("\n".join(trial))[0]) if len(candidates) > 1 else (0, 0)
+            if best is None or price < best[0]:
+                best = price, candidate
+        assert best is not None
+        done[run[0] : run[-1] + 1] = best[1]
+    fixed, inline = _inline("\n".join(done))
+    shifts = {i + 1: len(done[i]) - len(lines[i]) for i in range(len(lines)) if done[i] != lines[i]}
+    tabs = [(i + 1, lines[i].index("\t") + 1) for i in widths if not _is_silent(lines[i])]
+    tabs += [(line, column) for line, column in inline if line - 1 not in widths]
+    return Repair(fixed, sorted(tabs), shifts)
+
+
+def _is_silent(line: str) -> bool:
+    return line.strip() == "" or line.lstrip().startswith("#")
+
+
+def _leading(line: str) -> str:
+    return line[: len(line) - len(line.lstrip(" \t"))]
+
+
+def _tab_lines(lines: Sequence[str]) -> Iterator[int]:
+    """Yield the indices of lines with a tab in their indentation, outside block scalars."""
+    block: int | None = None
+    for i, line in enumerate(lines):
+        spaces = len(line) - len(line.lstrip(" "))
+        if block is not None:
+            if line.strip() == "" or spaces > block:
+                continue
+            block = None
+        if "\t" in _leading(line):
+            yield i
+        if _BLOCK_HEADER.search(line) and not _is_silent(line):
+            block = spaces
+
+
+def _runs(numbers: Sequence[int], lines: Sequence[str]) -> list[list[int]]:
+    """Group consecutive lines; blank lines between them belong to the run."""
+    runs: list[list[int]] = []
+    for i in numbers:
+        if runs and all(_is_silent(lines[j]) for j in range(runs[-1][-1] + 1, i)):
+            runs[-1] += range(runs[-1][-1] + 1, i + 1)
+        else:
+            runs.append([i])
+    return runs
+
+
+def _candidates(lines: Sequence[str], done: Sequence[str], run: Sequence[int]) -> list[list[str]]:
+    """Return the possible indentations of a run of lines, the likeliest first."""
+    before = [line for line in done[: run[0]] if not _is_silent(line)]
+    after = next((line for line in lines[run[-1] + 1 :] if not _is_silent(line)), "")
+    previous = len(_leading(before[-1])) if before else 0
+    deeper = bool(before) and _OPENS.search(before[-1]) is not None
+    bases = [previous + 2, previous + 4] if deeper else [previous]
+    bases += [len(_leading(after))] if "\t" not in _leading(after) else []
+    bases += sorted({len(_leading(line)) for line in before}, reverse=True)
+    first = next((lines[i] for i in run if not _is_silent(lines[i])), lines[run[0]])
+    ways: list[list[str]] = []
+    for base in bases[:8]:
+        for step in (2, 4) if len(run) > 1 else (2,):
+            shift = base - _width(first, step)
+            ways.append([_spaced(lines[i], _width(lines[i], step) + shift) for i in run])
+    for step in (2, 4, 8):
+        ways.append([_spaced(lines[i], _width(lines[i], step)) for i in run])
+    unique: list[list[str]] = []
+    for way in ways:
+        if way not in unique:
+            unique.append(way)
+    return unique
+
+
+def _width(line: str, step: int) -> int:
+    leading = _leading(line)
+    return leading.count("\t") * step + leading.count(" ")
+
+
+def _spaced(line: str, width: int) -> str:
+    return " " * max(0, width) + line.lstrip(" \t")
+
+
+def _inline(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """Replace each tab at which the scanner stops, after a dash, colon or value, by a space."""
+    places: list[tuple[int, int]] = []
+    for _ in range(_MAX_INLINE):
+        try:
+            for _token in yaml.scan(text, Loader=yaml.BaseLoader):
+                pass
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            if mark is None or text[mark.index : mark.index + 1] != "\t":
+                break
+            text = f"{text[: mark.index]} {text[mark.index + 1 :]}"
+            if not any(line == mark.line + 1 for line, _ in places):
+                places.append((mark.line + 1, mark.column + 1))
+        except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+            break
+        else:
+            break
+    return text, places

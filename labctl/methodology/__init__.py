@@ -1,0 +1,1 @@
+"""Simulations that validate the statistical method."""

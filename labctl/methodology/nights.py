@@ -1,0 +1,197 @@
+"""Validation of the change detection over nightly runs with simulated histories. Pure.
+
+Since the true changes are known, false alarms and missed regressions can be counted.
+Repeated measurements are drawn again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date, timedelta
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from labctl.nightly.changes import Change, Night, Trial, Watch
+from labctl.stats.paired import exp, paired
+from labctl.stats.verdict import Rule, word
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_FIRST = date(2026, 1, 1)
+MOST_FALSE_ALARMS = 0.05
+LEAST_FOUND = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """How nights scatter, and what happens in them.
+
+    `night_sd` and `block_sd` are standard deviations of log ratios: of what all blocks
+    of a run share, and of one of its `blocks`. A run is an outlier with the chance
+    `outliers` and takes `outlier_factor` times as long. If `outliers_stay`, a night
+    that is one is still one when it is measured again. From the night `at` on (from 0)
+    the kernel takes 1 + `effect` times as long; it must be found within so many
+    nights.
+    """
+
+    name: str
+    night_sd: float = 0.026
+    block_sd: float = 0.042
+    blocks: int = 8
+    outliers: float = 0.03
+    outlier_factor: float = 1.5
+    outliers_stay: bool = False
+    nights: int = 90
+    effect: float = 0.0
+    at: int = 0
+    within: int = 6
+    least_found: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """What was counted in the histories of one scenario.
+
+    `false_alarms` and `found` are shares of the histories: with a change that was
+    confirmed and was none; with the true one found in time, and `after` how many
+    nights (their median). `again` and `against` are runs a history.
+    """
+
+    scenario: str
+    histories: int
+    nights: int
+    effect: float
+    false_alarms: float
+    found: float | None
+    after: float | None
+    again: float
+    against: float
+    least_found: float | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether false alarms are few enough, and regressions found often enough."""
+        is_found = self.least_found is None or (self.found or 0.0) >= self.least_found
+        return self.false_alarms <= MOST_FALSE_ALARMS and is_found
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {**asdict(self), "kept": self.kept}
+
+
+# A night's ratio spreads by 3 % in all: the root of 2.6 % squared and of an eighth of
+# 4.2 % squared, which is what a block's ratio spread by in our own guests.
+SCENARIOS = (
+    Scenario(name="quiet"),
+    Scenario(name="quiet, no outliers", outliers=0.0),
+    Scenario(name="quiet, outliers stay all night", outliers_stay=True),
+    Scenario(name="slower by 10 %", effect=0.1, at=29, nights=35, least_found=LEAST_FOUND),
+    Scenario(name="slower by 20 %", effect=0.2, at=29, nights=35, least_found=LEAST_FOUND),
+    Scenario(name="slower by 5 %", effect=0.05, at=29, nights=54, within=25),
+)
+
+
+def simulate(
+    *,
+    histories: int,
+    seed: int,
+    rule: Rule,
+    scenarios: Sequence[Scenario] = SCENARIOS,
+    tell: Callable[[str, int], None] = lambda _what, _done: None,
+) -> Iterator[Count]:
+    """Yield what was counted in each scenario; `tell` hears how many histories are done."""
+    import numpy as np
+
+    for number, scenario in enumerate(scenarios):
+        watches = []
+        for done in range(histories):
+            tell(scenario.name, done)
+            watches.append(history(scenario, rule, np.random.default_rng([seed, number, done])))
+        yield _count(scenario, watches)
+
+
+def history(scenario: Scenario, rule: Rule, draw: np.random.Generator) -> Watch:
+    """Return a history, in which every wish of the watch was fulfilled.
+
+    It ends with its last night, or once a true regression was found.
+    """
+    watch = Watch(rule.margin)
+    for number in range(scenario.nights):
+        is_wild = bool(draw.random() < scenario.outliers)
+        night = _night(scenario, number, is_wild, draw)
+        while (look := watch.look(night)).wish:
+            if look.wish == "again":
+                stays = is_wild if scenario.outliers_stay else draw.random() < scenario.outliers
+                more = _night(scenario, number, bool(stays), draw)
+                night = replace(night, logs=(*night.logs, *more.logs))
+            else:
+                earlier = 0 if look.compared is None else look.compared
+                true = _true(scenario, number) - _true(scenario, earlier)
+                night = replace(night, trials=(*night.trials, _trial(scenario, true, rule, draw)))
+        watch.add(night, look)
+        if scenario.effect and number >= scenario.at and _reported(watch):
+            break
+    return watch
+
+
+def _true(scenario: Scenario, number: int) -> float:
+    return -math.log1p(scenario.effect) if number >= scenario.at else 0.0
+
+
+def _blocks(
+    scenario: Scenario, true: float, is_wild: bool, draw: np.random.Generator
+) -> list[float]:
+    shared = true + draw.normal(0, scenario.night_sd)
+    shared -= math.log(scenario.outlier_factor) * is_wild
+    return [float(one) for one in shared + draw.normal(0, scenario.block_sd, scenario.blocks)]
+
+
+def _night(scenario: Scenario, number: int, is_wild: bool, draw: np.random.Generator) -> Night:
+    d = _blocks(scenario, _true(scenario, number), is_wild, draw)
+    return Night(
+        date=(_FIRST + timedelta(days=number)).isoformat(),
+        logs=(fmean(d),),
+        error=scenario.block_sd / math.sqrt(scenario.blocks),
+        image=f"image of night {number}",
+    )
+
+
+def _trial(scenario: Scenario, true: float, rule: Rule, draw: np.random.Generator) -> Trial:
+    d = _blocks(scenario, true, bool(draw.random() < scenario.outliers), draw)
+    result = paired(d, confidence=rule.confidence, margin=rule.margin)
+    verdict = word(result, result.p_beyond, rule)
+    return Trial(verdict=verdict, ratio=exp(result.mean), ci=result.ci)
+
+
+def _reported(watch: Watch) -> list[Change]:
+    return [one for one in watch.changes if one.verdict in ("slower", "faster")]
+
+
+def _count(scenario: Scenario, watches: Sequence[Watch]) -> Count:
+    false, after = 0, []
+    for watch in watches:
+        reported = _reported(watch)
+        is_true = [scenario.effect and one.found >= scenario.at for one in reported]
+        false += not all(is_true)
+        in_time = (
+            one.found - scenario.at + 1
+            for one, true in zip(reported, is_true, strict=True)
+            if true and one.verdict == "slower" and one.found < scenario.at + scenario.within
+        )
+        after += list(in_time)[:1]
+    nights = [night for watch in watches for night in watch.nights]
+    return Count(
+        scenario=scenario.name,
+        histories=len(watches),
+        nights=scenario.nights,
+        effect=scenario.effect,
+        false_alarms=false / len(watches),
+        found=len(after) / len(watches) if scenario.effect else None,
+        after=median(after) if after else None,
+        again=sum(len(night.logs) - 1 for night in nights) / len(watches),
+        against=sum(len(night.trials) for night in nights) / len(watches),
+        least_found=scenario.least_found,
+    )

@@ -1,0 +1,238 @@
+"""Validation of the statistical method with simulated runs. Pure.
+
+A simulated run has the noise of real ones: variance of repetitions and boots, drift of
+the host, outliers. Since the true effect is known, intervals that miss it and wrong
+verdicts can be counted. Tests and stopping rule take arrays, for many runs at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from labctl.lab.statistics import Statistics
+from labctl.methodology.noise import NOISES, Noise, times
+from labctl.stats.paired import t_tests
+from labctl.stats.stopping import is_narrow
+from labctl.stats.verdict import Rule
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_USUAL = Statistics()  # the defaults of lab.yaml
+_BATCH = 250  # runs at a time, about 10 MB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """The number of cells (without the baseline), blocks and repetitions, and the stopping rule.
+
+    Without `stop_at_half_width` (on the log scale) all `blocks_max` blocks are measured.
+    """
+
+    name: str
+    cells: int = 12
+    blocks_min: int = _USUAL.blocks.min
+    blocks_max: int = _USUAL.blocks.max
+    repetitions: int = _USUAL.repetitions
+    stop_at_half_width: float | None = _USUAL.stop_at_half_width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What was counted in many simulated runs of one noise and one design.
+
+    All but the last three are shares (0.05 is 5 %): `coverage` of the intervals that
+    hold the truth; runs in which any of the cells was said to differ (`any_difference`)
+    or to be faster or slower (`any_verdict`) though nothing changed, and the latter
+    though all changed by no more than the smallest change that matters
+    (`any_verdict_at_margin`); `same` and `power` of the cells that were found the
+    same when they were, and faster when they were by `effect`. `*_error` are
+    standard errors over runs.
+    """
+
+    noise: str
+    design: str
+    coverage: float
+    coverage_error: float
+    any_difference: float
+    any_difference_error: float
+    any_verdict: float
+    any_verdict_at_margin: float
+    same: float
+    power: float
+    blocks: float
+    effect: float
+    runs: int
+
+    @property
+    def kept(self) -> bool:
+        """Whether the promise is kept, as far as so many runs can tell.
+
+        Coverage of 93 to 97 %, and false differences in at most 5 % of the runs;
+        two standard errors are granted.
+        """
+        grant = 2 * self.coverage_error
+        return (
+            0.93 - grant <= self.coverage <= 0.97 + grant
+            and self.any_difference <= 0.05 + 2 * self.any_difference_error
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {**asdict(self), "kept": self.kept}
+
+
+DESIGNS = (
+    Design(name="10 blocks", blocks_min=10, blocks_max=10, stop_at_half_width=None),
+    Design(name=f"{_USUAL.blocks.min} to {_USUAL.blocks.max} blocks"),
+)
+EFFECT = 0.1  # the effect for `power`
+
+
+def simulate(
+    *,
+    runs: int,
+    seed: int,
+    rule: Rule,
+    noises: Sequence[Noise] = NOISES,
+    designs: Sequence[Design] = DESIGNS,
+    tell: Callable[[str, int], None] = lambda _what, _done: None,
+) -> Iterator[Promise]:
+    """Yield the counts for each noise model and design.
+
+    `tell` receives its name and the number of finished `runs`. Raises ValueError for
+    fewer than 2 runs.
+    """
+    import numpy as np
+
+    if runs < 2:
+        raise ValueError("expected at least 2 runs")
+    for number, noise in enumerate(noises):
+        for of_noise, design in enumerate(designs):
+            draw = np.random.default_rng([seed, number, of_noise])
+            counted = []
+            for done in range(0, runs, _BATCH):
+                tell(f"{noise.name}, {design.name}", done)
+                counted.append(_runs(noise, design, rule, draw, min(_BATCH, runs - done)))
+            yield _promise(noise, design, np.concatenate(counted))
+
+
+def _promise(noise: Noise, design: Design, counted: np.ndarray) -> Promise:
+    means = counted.mean(axis=0)
+    errors = counted.std(axis=0, ddof=1) / math.sqrt(len(counted))
+    return Promise(
+        noise=noise.name,
+        design=design.name,
+        coverage=float(means[0]),
+        coverage_error=float(errors[0]),
+        any_difference=float(means[1]),
+        any_difference_error=float(errors[1]),
+        any_verdict=float(means[2]),
+        any_verdict_at_margin=float(means[3]),
+        same=float(means[4]),
+        power=float(means[5]),
+        blocks=float(means[6]),
+        effect=EFFECT,
+        runs=len(counted),
+    )
+
+
+def _runs(
+    noise: Noise, design: Design, rule: Rule, draw: np.random.Generator, runs: int
+) -> np.ndarray:
+    """Return a row of counts for each run, in the order of the fields of Promise."""
+    import numpy as np
+
+    d = log_ratios(noise, design, draw, runs)
+    blocks = last_blocks(d, design, rule.confidence)
+    mean, sd = (_at(moment[..., 1:], blocks) for moment in moments(d))
+    tests = t_tests(
+        mean, sd / np.sqrt(blocks), blocks - 1, confidence=rule.confidence, margin=rule.margin
+    )
+    holds = np.abs(mean) <= tests.half_width
+    words = verdicts(mean, sd, blocks, rule)
+    at_margin = verdicts(mean + rule.margin, sd, blocks, rule)
+    improved = verdicts(mean + math.log1p(EFFECT), sd, blocks, rule)
+    return np.stack(
+        [
+            holds.mean(axis=1),
+            (holm(tests.p) <= rule.alpha).any(axis=1),
+            np.isin(words, ("faster", "slower")).any(axis=1),
+            np.isin(at_margin, ("faster", "slower")).any(axis=1),
+            (words == "same").mean(axis=1),
+            (improved == "faster").mean(axis=1),
+            blocks.mean(axis=1),
+        ],
+        axis=1,
+    )
+
+
+def log_ratios(noise: Noise, design: Design, draw: np.random.Generator, runs: int) -> np.ndarray:
+    """Return the log ratios of runs x blocks_max blocks x cells, the A/A control as first cell."""
+    import numpy as np
+
+    shape = (runs, design.blocks_max, design.repetitions, design.cells + 2)
+    boots = np.median(times(noise, draw, shape)[0], axis=2)
+    ratios: np.ndarray = boots[..., :1] - boots[..., 1:]
+    return ratios
+
+
+def moments(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each cell after each block; after one, 0."""
+    import numpy as np
+
+    blocks = np.arange(1, d.shape[1] + 1)[:, None]
+    mean = np.cumsum(d, axis=1) / blocks
+    squares = np.cumsum(d**2, axis=1) - blocks * mean**2
+    return mean, np.sqrt(np.maximum(squares, 0) / np.maximum(blocks - 1, 1))
+
+
+def last_blocks(d: np.ndarray, design: Design, confidence: float) -> np.ndarray:
+    """Return after how many blocks each compared cell ends: runs x cells."""
+    import numpy as np
+
+    ends = np.full((d.shape[0], d.shape[2]), design.blocks_max)
+    if design.stop_at_half_width is None:
+        return ends[:, 1:]
+    _, sd = moments(d)
+    for count in range(design.blocks_min, design.blocks_max):
+        blocks = np.minimum(ends, count)  # of those that ended earlier no more than they had
+        narrow = is_narrow(
+            _at(sd, blocks), blocks, confidence=confidence, half_width=design.stop_at_half_width
+        )
+        narrow[:, 0] = False  # the control stays
+        ends[narrow & (ends > count)] = count
+    return ends[:, 1:]
+
+
+def _at(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.take_along_axis(values, blocks[:, None, :] - 1, axis=1)[:, 0]
+
+
+def verdicts(mean: np.ndarray, sd: np.ndarray, blocks: np.ndarray, rule: Rule) -> np.ndarray:
+    """Return the words of `verdict.word` for runs x cells; a run's cells are one family."""
+    import numpy as np
+
+    tests = t_tests(
+        mean, sd / np.sqrt(blocks), blocks - 1, confidence=rule.confidence, margin=rule.margin
+    )
+    is_beyond = holm(tests.p_beyond) <= rule.alpha
+    other = np.where(tests.p_same <= rule.alpha, "same", "undecided")
+    return np.where(is_beyond, np.where(mean > 0, "faster", "slower"), other)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Correct the p values of many families, along the last axis (`paired.adjust` has one)."""
+    import numpy as np
+
+    order = np.argsort(p, axis=-1)
+    ranked = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    corrected = np.empty_like(p)
+    stepped = np.minimum(np.maximum.accumulate(ranked, axis=-1), 1)
+    np.put_along_axis(corrected, order, stepped, axis=-1)
+    return corrected

@@ -1,0 +1,1 @@
+"""`labctl nightly`: the history of a lab's nightly runs."""

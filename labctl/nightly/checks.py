@@ -1,0 +1,37 @@
+"""The short `labctl verify` of a nightly run: some checks of each kernel, without its base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from labctl.lab.models import Lab
+from labctl.verify.run import Events, Options, verify
+
+
+def briefly(
+    lab: Lab, kernels: Sequence[str], *, seconds: int, only: Sequence[str], events: Events
+) -> dict[str, Any]:
+    """Return each kernel's failed checks among those matching `only`, for a nightly record.
+
+    Raise as `verify` does.
+    """
+    if not kernels:
+        return {}
+    options = Options(only=tuple(only), stop_at_first=False)
+    done = verify(
+        lab, kernels, seconds=seconds, options=options, with_base=False, events=events
+    ).document()
+    return {
+        "checks": {
+            name: {
+                "passed": kernel["passed"],
+                "failed": {
+                    check["name"]: check["why"]
+                    for check in kernel["checks"]
+                    if check["status"] == "failed"
+                },
+            }
+            for name, kernel in done["kernels"].items()
+        }
+    }

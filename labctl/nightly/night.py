@@ -1,0 +1,270 @@
+"""One night: the matrix within its time, then what an alarm asks for, each run into the history.
+
+Nothing is judged here: `results.history` says what is to be measured again.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from labctl.errors import BaselineFailed, HostError
+from labctl.experiments import session
+from labctl.experiments.plan import Plan, plan
+from labctl.experiments.session import Events
+from labctl.experiments.variants import beside, plan_of, with_settings
+from labctl.lab.models import Kernel, Lab
+from labctl.nightly import commits
+from labctl.nightly import history as night_history
+from labctl.nightly.budget import Spent, next_experiment
+from labctl.nightly.history import Key, Kind, Record, Watched
+from labctl.runs.folder import RunFolder
+from labctl.stats.compare import half_width
+from labctl.stats.health import usable
+from labctl.stats.stored import results_of
+
+# The rest is for what an alarm asks for.
+MATRIX_SHARE = 2 / 3
+_SEEDS = 2**31
+_BEFORE = ".before"  # names the kernel of an earlier night beside tonight's
+
+
+class OpenRun(Protocol):
+    """A run whose blocks are asked for one by one."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is kept."""
+
+    def measure(self, each: Plan, blocks: int | None = None) -> None:
+        """Measure an experiment up to so many blocks."""
+
+
+Open = Callable[[Lab, Sequence[Plan], int], AbstractContextManager[OpenRun]]
+# Returns facts for the night's record, such as what the checks found.
+Check = Callable[[Lab], Mapping[str, Any]]
+
+
+def opener(events: Events) -> Open:
+    """Return how real runs are opened."""
+
+    def begin(lab: Lab, plans: Sequence[Plan], seed: int) -> AbstractContextManager[OpenRun]:
+        return session.opened(lab, plans, seed=seed, events=events)
+
+    return begin
+
+
+def no_check(_: Lab) -> Mapping[str, Any]:
+    """Check nothing."""
+    return {}
+
+
+@dataclass(slots=True, kw_only=True)
+class Nightly:
+    """Measures a night of some experiments; call `run`."""
+
+    lab: Lab
+    experiments: Sequence[str]
+    budget_seconds: float
+    history: Path
+    open_run: Open
+    image_of: Callable[[str], Path | None]  # the bzImage of an image's hash
+    keep: Callable[[Record], None] = lambda _: None  # told each night's record
+    check: Check = no_check
+    tell: Callable[[str], None] = lambda _: None
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _ends: float = math.inf
+    _night: str = ""
+    _main: str = ""  # the run of the night's own record
+    _given_up: set[str] = field(default_factory=set)  # experiments whose baseline fails
+    _took: dict[str, float] = field(default_factory=dict)  # seconds of an experiment's block
+
+    def run(self) -> None:
+        """Measure, and append what was measured to the history.
+
+        Raises:
+            UserError: an experiment is not in the lab, or the history is damaged.
+            HostError: there was no time for a block.
+            LabError: building, preparing or the disk failed.
+        """
+        began = self.clock()
+        night_history.read(self.history)  # a damaged one is told before hours of measuring
+        self._ends = began + self.budget_seconds
+        self._night = self.now().date().isoformat()
+        facts = {"commits": commits.commits_of(self.lab), **self.check(self.lab)}
+        self._matrix(began, facts)
+        while self._fulfil_one():
+            pass
+
+    def _matrix(self, began: float, facts: Mapping[str, Any]) -> None:
+        seed = secrets.randbelow(_SEEDS)
+        plans = {name: plan(self.lab, name, seed) for name in self.experiments}
+        matrix_ends = began + MATRIX_SHARE * self.budget_seconds
+        with self.open_run(self.lab, list(plans.values()), seed) as run:
+            while chosen := next_experiment(
+                [self._spent(run, p) for n, p in plans.items() if n not in self._given_up],
+                matrix_ends - self.clock(),
+            ):
+                self._block(run, plans[chosen])
+            if not self._took:
+                raise HostError(
+                    "time budget exhausted before the first block, by building or by waiting for "
+                    "another measurement",
+                    hint="increase --budget, or run `labctl build` first",
+                )
+        self._main = run.folder.id
+        self.keep(self._append("night", run, self.lab, facts))
+
+    def _spent(self, run: OpenRun, each: Plan) -> Spent:
+        name, statistics = each.experiment.name, each.statistics
+        every = [one for one in run.folder.store.samples() if one.experiment == name]
+        samples, _ = usable(every, statistics.blocks.min)
+        width = math.inf
+        if samples:
+            width = half_width(
+                samples,
+                baseline=each.baseline,
+                confidence=statistics.confidence,
+                better=self.lab.better_of(each.experiment),
+            )
+        return Spent(
+            name=name,
+            blocks=len({one.block for one in samples}),
+            blocks_min=statistics.blocks.min,
+            blocks_max=statistics.blocks.max,
+            block_seconds=self._took.get(name),
+            half_width=width,
+            target=statistics.stop_at_half_width,
+        )
+
+    def _block(self, run: OpenRun, each: Plan) -> None:
+        name, began = each.experiment.name, self.clock()
+        try:
+            run.measure(each, _blocks(run, name) + 1)
+        except BaselineFailed as error:  # the other experiments need not suffer
+            self.tell(str(error))
+            self._given_up.add(name)
+        self._took[name] = self.clock() - began
+
+    def _fulfil_one(self) -> bool:
+        """Measure one thing that an alarm asks for; say whether there was one, and time for it."""
+        cells = night_history.watched(night_history.read(self.history)).values()
+        alarmed = [c for c in cells if c.records[-1]["run"] == self._main and c.last_look.wish]
+        for cell in alarmed:
+            blocks = self.lab.resolve_statistics(cell.experiment).blocks.min
+            if self.clock() + blocks * self._took.get(cell.experiment, 0.0) > self._ends:
+                self.tell(f"{cell.experiment}: no time left to measure {cell.cell} again")
+                continue
+            alike = [one for one in alarmed if _demand(one) == _demand(cell)]
+            try:
+                if cell.last_look.wish == "again":
+                    self._again(blocks, alike)
+                    return True
+                if self._against(blocks, alike):
+                    return True
+            except BaselineFailed as error:
+                self.tell(str(error))
+        return False
+
+    def _again(self, blocks: int, cells: Sequence[Watched]) -> None:
+        name, baseline = cells[0].experiment, cells[0].baseline
+        wanted = {cell.cell for cell in cells}
+        self.tell(f"{name}: {', '.join(sorted(wanted))}: unexpected result, measuring again")
+        seed = secrets.randbelow(_SEEDS)
+        again = plan_of(
+            self.lab, name, seed, lambda cell: cell.kernel == baseline or cell.id in wanted
+        )
+        with self.open_run(self.lab, [again], seed) as run:
+            run.measure(again, blocks)
+        self._append("again", run, self.lab, {"of": self._main}, [cell.key for cell in cells])
+
+    def _against(self, blocks: int, cells: Sequence[Watched]) -> bool:
+        """Measure tonight's kernel against that of before; False if that one is gone."""
+        name, own = cells[0].experiment, self.lab.kernels[cells[0].kernel]
+        earlier = compared(cells[0])
+        bzimage = self.image_of(earlier["kernels"][own.name]["image"])
+        if bzimage is None:
+            night = earlier["night"]
+            self.tell(f"{name}: image of {own.name} from {night} is missing or damaged")
+            return False
+        self.tell(f"{name}: comparing {own.name} with its image from {earlier['night']}")
+        before = Kernel(
+            name=f"{own.name}{_BEFORE}",
+            source=f"image:{bzimage}",
+            command_line=own.command_line,
+            arch=own.arch,
+        )
+        lab = beside(self.lab, name, own.name, {before.name: before, own.name: own})
+        seed = secrets.randbelow(_SEEDS)
+        trial = plan_of(lab, name, seed, with_settings([cell.setting for cell in cells]))
+        with self.open_run(lab, [trial], seed) as run:
+            run.measure(trial, blocks)
+        facts = {"of": self._main, "against": earlier["night"]}
+        self._append("against", run, lab, facts, [cell.key for cell in cells])
+        return True
+
+    def _append(
+        self,
+        kind: Kind,
+        run: OpenRun,
+        lab: Lab,
+        facts: Mapping[str, Any],
+        only: Iterable[Key] | None = None,
+    ) -> Record:
+        record = run.folder.read()
+        results = results_of(record, run.folder.store.samples())
+        setups = {each.name: setup_of(lab, each.name, record) for each in results}
+        done = night_history.record_of(
+            kind, self._night, record, results, setups=setups, facts=facts, only=only
+        )
+        night_history.append(self.history, done)
+        return done
+
+
+def compared(cell: Watched) -> Record:
+    """Return the record of the night whose kernel tonight's is compared with."""
+    index = cell.last_look.compared
+    return cell.records[0 if index is None else index]
+
+
+def _demand(cell: Watched) -> tuple[str, ...]:
+    """Return what one run can fulfil for several cells."""
+    if cell.last_look.wish == "again":
+        return cell.experiment, "again"
+    return cell.experiment, "against", cell.kernel, str(compared(cell)["run"])
+
+
+def _blocks(run: OpenRun, experiment: str) -> int:
+    """Return how many blocks of an experiment a run has."""
+    return len({one.block for one in run.folder.store.samples() if one.experiment == experiment})
+
+
+def _of(run: Record, experiment: str) -> Record:
+    return next(each for each in run["experiments"] if each["name"] == experiment)
+
+
+def setup_of(lab: Lab, name: str, run: Record) -> dict[str, str]:
+    """Return what of an experiment must be as it was for its nights to be comparable."""
+    experiment = lab.experiments[name]
+    measured = {"metric": lab.metric_of(experiment), "better": lab.better_of(experiment)}
+    workload = lab.workloads[experiment.workload].model_copy(update=measured)
+    place = experiment.target or lab.guests[lab.guest_of(experiment)].model_dump_json()
+    return {
+        "host": str(run["host"].get("id")),
+        "QEMU": str(run["host"].get("qemu")),
+        "accelerator": str(run["accel"]),
+        "baseline": str(run["kernels"][experiment.baseline]["image"]),
+        "guest": place,
+        "placement": str(_of(run, name).get("placement")),
+        "guest program": str(run["initramfs"]),
+        "workload": workload.model_dump_json(),
+        "setting": str(dict(experiment.set)),
+    }

@@ -1,0 +1,127 @@
+"""The report of a run as a block for a cover letter: plain text, 72 columns. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from labctl.lab.metrics import MetricKind
+from labctl.reports import failed, health, sentence, words
+from labctl.runs.types import Settings
+from labctl.stats.report_types import Cell, Experiment, Report
+
+_COLUMNS = 72
+_NAME_COLUMNS = 10
+_HASH_DIGITS = 12
+_INDENT = "  "
+_TCG = "QEMU TCG emulation, where only ratios mean anything"
+
+
+def render(document: Report) -> str:
+    """Return setting, time, spread and ratio of each cell."""
+    parts = [
+        _experiment(each) if each.cells else _fill(f"{each.name}: {sentence.sentence(each)}")
+        for each in document.experiments
+    ]
+    return "\n\n".join([*parts, _facts(document)]) + "\n"
+
+
+def _experiment(experiment: Experiment) -> str:
+    cells, baseline = experiment.cells, experiment.baseline
+    parameters = _parameters(cells)
+    # `parameters` has the values that `set` changed.
+    common = words.setting({k: v for k, v in (experiment.set or {}).items() if k not in parameters})
+    metric = experiment.kind
+    measured = "" if metric.is_elapsed else f"{metric.name}, {metric.better} is better"
+    said = "; ".join(filter(None, [words.parameters(parameters), common, measured]))
+    paragraphs = [_fill(f"{experiment.name}: {said}" if said else experiment.name)]
+    if experiment.control_differs:
+        paragraphs.append(_fill(f"NOT TO BE TRUSTED: {experiment.warnings[0]}"))
+    if said := health.heading(experiment):
+        paragraphs.append(_fill(f"WARNING: {said}"))
+    paragraphs.append(_table(experiment))
+    said = f"{sentence.control(experiment)}. Ratio: {metric.formula(baseline)}."
+    return "\n\n".join([*paragraphs, _fill(said), *map(_fill, failed.lines(experiment.failures))])
+
+
+def _table(experiment: Experiment) -> str:
+    from tabulate import tabulate
+
+    cells = experiment.cells
+    metric = experiment.kind
+    level = f"({words.level(experiment.confidence)})"
+    rows = [
+        (name, *_value(cell, metric), *_ratio(cell, metric))
+        for name, cell in zip(words.names(cells), cells, strict=True)
+    ]
+
+    def lines(name_columns: int | None) -> list[str]:
+        text = tabulate(
+            rows,
+            headers=["", "time" if metric.is_time else "value", "", "ratio", level, ""],
+            tablefmt="plain",
+            disable_numparse=True,
+            colalign=("left", "right", "right", "right", "left", "left"),
+            maxcolwidths=[name_columns],
+        )
+        return [line.rstrip() for line in text.splitlines()]
+
+    found = lines(None)
+    excess = max(map(len, found)) + len(_INDENT) - _COLUMNS
+    if excess > 0:  # wrap long names
+        found = lines(max(max(len(row[0]) for row in rows) - excess, _NAME_COLUMNS))
+    return textwrap.indent("\n".join(found), _INDENT)
+
+
+def _value(cell: Cell, metric: MetricKind) -> tuple[str, str]:
+    value, spread = cell.median_seconds, cell.spread_percent
+    if value is None:
+        not_ok = ", ".join(f"{count} {status}" for status, count in cell.failed.items())
+        return not_ok or "-", ""
+    text = words.value(value, metric)
+    return text.replace(" ", ""), "" if spread is None else f"±{spread:.1f}%"
+
+
+def _ratio(cell: Cell, metric: MetricKind) -> tuple[str, str, str]:
+    if cell.is_baseline:
+        return "", "", ""
+    ci = "" if cell.ci is None else f"({words.interval(cell.ci)})"
+    return words.ratio(cell.ratio), ci, metric.spoken(cell.verdict)
+
+
+def _parameters(cells: Sequence[Cell]) -> Settings:
+    """Return the parameters that are the same in all cells."""
+    first = cells[0].parameters
+    return {
+        name: value
+        for name, value in first.items()
+        if all(cell.parameters.get(name) == value for cell in cells)
+    }
+
+
+def _facts(document: Report) -> str:
+    accel = document.accel
+    lines = [
+        f"Host: {words.host(document.host)}; "
+        f"{_TCG if accel == 'tcg' else accel.upper()}. "
+        f"Each row is the geometric mean over blocks (a fresh boot each) of the median repetition, "
+        f"± the coefficient of variation over blocks; all kernels take turns within a block. "
+        f"labctl run {document.run}, seed {document.seed}."
+    ]
+    for name, kernel in document.kernels.items():
+        series = kernel.series
+        lines.append(
+            f"{name}: {words.release(kernel)}, image {str(kernel.image or None)[:_HASH_DIGITS]}, "
+            + (f"series {series[:_HASH_DIGITS]}" if series else "no series")
+        )
+    return "\n".join(map(_fill, [*lines, *document.notes]))
+
+
+def _fill(text: str) -> str:
+    return textwrap.fill(
+        text,
+        _COLUMNS,
+        subsequent_indent=_INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,  # paths stay whole
+    )

@@ -1,1 +1,0 @@
-"""Results: stored samples and what they say."""

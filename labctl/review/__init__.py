@@ -1,0 +1,1 @@
+"""`labctl series check`: what reviewers try on each step of a series."""

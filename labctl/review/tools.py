@@ -1,0 +1,149 @@
+"""Run reviewers' tools on each step of a series: git am, W=1, sparse, checkpatch."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl import proc
+from labctl.errors import HostError
+from labctl.host import git
+from labctl.kernels import treefiles
+from labctl.kernels.make import Make
+from labctl.kernels.series import Patch, Series
+from labctl.kernels.treefiles import File
+
+_COMPLAINT = re.compile(r"^(\S+?):\d+(?::\d+)?: ((?:warning|error): .*)$", re.IGNORECASE)
+_GIT_SECONDS = 60.0
+_CHECKPATCH_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A warning or error of a compiler; `key` is the same without the line number."""
+
+    line: str
+    key: str
+
+
+def complaints(output: str) -> list[Complaint]:
+    """Return the warnings and errors in the output of a compiler or sparse."""
+    found = []
+    for line in output.splitlines():
+        if said := _COMPLAINT.match(line):
+            name = re.sub(r"^(?:.*/src/|(?:\.\./)+)", "", said[1])
+            found.append(Complaint(line, f"{name}: {said[2]}"))
+    return found
+
+
+def new_complaints(before: Iterable[Complaint], after: Iterable[Complaint]) -> list[str]:
+    """Return the lines of `after` that are missing from `before`, or occur more often."""
+    known = Counter(each.key for each in before)
+    new = []
+    for each in after:
+        if known[each.key]:
+            known[each.key] -= 1
+        else:
+            new.append(each.line)
+    return new
+
+
+def compiled_files(series: Series) -> list[str]:
+    """Return the C files that the series touches; all are compiled at each step."""
+    return sorted(name for name in series.touches() if name.endswith(".c"))
+
+
+def extra_warnings(make: Make, files: Sequence[str]) -> list[Complaint]:
+    """Return the warnings and errors of `make W=1` on the files."""
+    return complaints(make.compile(_there(make, files), "W=1"))
+
+
+def warnings(make: Make, files: Sequence[str]) -> list[Complaint]:
+    """Return the compiler's warnings and errors on the files."""
+    return complaints(make.compile(_there(make, files)))
+
+
+def sparse(make: Make, files: Sequence[str]) -> list[Complaint]:
+    """Return the warnings and errors of sparse on the files.
+
+    Raises:
+        HostError: sparse is not installed.
+    """
+    proc.run(["sparse", "--version"], timeout_seconds=_GIT_SECONDS)
+    return complaints(make.compile(_there(make, files), "C=2", "CHECK=sparse"))
+
+
+def _there(make: Make, files: Sequence[str]) -> list[str]:
+    """Return the object names of the files that exist at this step."""
+    return [f"{name[:-2]}.o" for name in files if (make.tree.src / name).is_file()]
+
+
+def checkpatch(source: Path, patch: Patch) -> list[str]:
+    """Return the output lines of the source's checkpatch for a patch; none if it is clean.
+
+    Raises:
+        HostError: the source has no checkpatch, or it cannot run.
+    """
+    script = source / "scripts" / "checkpatch.pl"
+    if not script.is_file():
+        raise HostError(f"{source} has no scripts/checkpatch.pl")
+    done = proc.run(
+        [script, "--strict", "--no-signoff", "--no-summary", "--terse", "-"],
+        cwd=source,
+        # Ignore the user's ~/.checkpatch.conf: reviewers do not have it.
+        env=git.environment(source.parent) | {"HOME": "/dev/null"},
+        stdin=patch.content,
+        timeout_seconds=_CHECKPATCH_SECONDS,
+        check=False,
+    )
+    name = f"{patch.name}:"  # checkpatch calls its standard input "-"
+    lines = [re.sub(r"^-:", name, line) for line in done.text.splitlines() if line.strip()]
+    if done.status == 0:
+        return []
+    return (
+        lines
+        or done.stderr.decode("utf-8", "replace").splitlines()
+        or ["checkpatch failed without a message"]
+    )
+
+
+def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None]:
+    """Apply a series with `git am`; return git's error for each patch, None if it applied.
+
+    `originals` are the files that the series touches, without the series; None is no
+    file. Patches after a failed one are not tried.
+
+    Raises:
+        HostError: git is not installed.
+    """
+    outcome: list[str | None] = []
+    with treefiles.scratch("am") as root:
+        for name, file in originals.items():
+            treefiles.write(root, name, file)
+        git.run(root, "init", "-q", "--template=", timeout_seconds=_GIT_SECONDS)
+        git.run(root, "add", "-A", "-f", timeout_seconds=_GIT_SECONDS)
+        base = ["commit", "-q", "--allow-empty", "-m", "base"]
+        git.run(root, *base, timeout_seconds=_GIT_SECONDS)
+        for patch in series.patches:
+            if patch.reverse:
+                outcome.append("git am cannot apply in reverse (-R in the series file)")
+                break
+            done = git.run(
+                root,
+                *["am", "-q", f"-p{patch.strip}"],
+                stdin=patch.content,
+                timeout_seconds=_GIT_SECONDS,
+                check=False,
+            )
+            said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+            if done.status != 0:
+                treefiles.probe(root)
+            if treefiles.FULL.search(said):
+                raise treefiles.full(root, said.splitlines()[-1])
+            outcome.append(None if done.status == 0 else said or "git am failed")
+            if done.status != 0:
+                break
+    return outcome

@@ -1,0 +1,1 @@
+"""Runs on disk: samples and the folder that holds them."""

@@ -1,0 +1,134 @@
+"""The folders of runs: `<runs>/<id>/` holds run.json, samples.jsonl and the guests' logs."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from labctl import files
+from labctl.errors import HostError, UserError
+from labctl.files import sync_folder
+from labctl.runs import record
+from labctl.runs.store import Store
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The name of the run and of its folder."""
+        return self.path.name
+
+    @property
+    def store(self) -> Store:
+        """The run's samples."""
+        return Store(self.path)
+
+    def read(self) -> dict[str, Any]:
+        """Return run.json; raises UserError when it is missing or damaged."""
+        where = str(self.path / "run.json")
+        try:
+            data = json.loads((self.path / "run.json").read_bytes())
+        except FileNotFoundError:
+            raise UserError("run.json not found: the run never started", where=where) from None
+        except OSError as error:
+            raise HostError(f"cannot read file: {error.strerror}", where=where) from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"not JSON: {error}", where=where) from error
+        if not isinstance(data, dict) or data.get("schema") != 1:
+            raise UserError("not a run.json of schema 1", where=where)
+        fault = record.fault(data)
+        if fault is not None:
+            hint = "restore run.json from a copy, or remove the run's folder"
+            raise UserError(f"not a run.json of schema 1: {fault}", where=where, hint=hint)
+        return data
+
+    def first_guests(self) -> dict[str, str]:
+        """Return the command line of each guest of the first block, by its folder's name."""
+        found = sorted(self.path.glob("guests/*-000-*/command.txt"))
+        return {file.parent.name: file.read_text().strip() for file in found}
+
+    def write(self, data: dict[str, Any]) -> None:
+        """Replace run.json as a whole: a reader or a crash sees the old or the new one.
+
+        Raises HostError when the disk is full or fails, ValueError for NaN.
+        """
+        text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        try:
+            files.replace(self.path / "run.json", text)
+        except OSError as error:
+            raise HostError(
+                f"cannot write run.json: {error.strerror or error}", where=str(self.path)
+            ) from error
+
+
+def timestamp(now: datetime | None = None) -> str:
+    """Return the time as text: UTC, ISO 8601, to the second."""
+    return (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
+
+
+def create(runs: Path, *, now: datetime | None = None) -> RunFolder:
+    """Make the folder of a new run in `runs`, named by UTC time and four random hex digits.
+
+    Raises HostError when it cannot be made.
+    """
+    stamp = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%d-%H%M%S")
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = runs / f"{stamp}-{secrets.token_hex(2)}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            sync_folder(runs)
+            return RunFolder(path)
+    except OSError as error:
+        raise HostError(
+            f"cannot create the run folder: {error.strerror or error}", where=str(runs)
+        ) from error
+
+
+def list_runs(runs: Path) -> list[RunFolder]:
+    """Return all runs that began (have a run.json), the newest first."""
+    if not runs.is_dir():
+        return []
+    began = (path.parent for path in runs.glob("*/run.json"))
+    return [RunFolder(path) for path in sorted(began, key=lambda p: p.name, reverse=True)]
+
+
+def resolve(runs: Path, name: str) -> RunFolder:
+    """Return the run called `name`: an id, a prefix that only one run has, or "latest".
+
+    Raises UserError naming the candidates when none or several fit.
+    """
+    known = list_runs(runs)
+    if not known:
+        raise UserError("no runs found", where=str(runs), hint="start one with `labctl run`")
+    if name == "latest":
+        return known[0]
+    fitting = [run for run in known if run.id == name] or [
+        run for run in known if name and run.id.startswith(name)
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UserError(f"{name!r} is ambiguous: it matches {_names(fitting)}", where=str(runs))
+    raise UserError(
+        f"run {name!r} not found", where=str(runs), hint=f"existing runs: {_names(known)}"
+    )
+
+
+def _names(found: list[RunFolder]) -> str:
+    names = ", ".join(run.id for run in found[:_SHOWN])
+    return names if len(found) <= _SHOWN else f"{names} and {len(found) - _SHOWN} more"

@@ -1,0 +1,93 @@
+"""Samples on disk: one JSON object a line, appended, never rewritten."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import NoReturn
+
+from labctl.errors import HostError, UserError
+from labctl.runs import jsonl
+from labctl.runs.sample import Key, Sample, parse, share
+
+
+class Store:
+    """The samples of one run, in `folder`/samples.jsonl.
+
+    `torn` tells, once `samples` was called, what it left out at the end of the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "samples.jsonl"
+        self.torn = ""
+        self._checked_bytes = -1  # up to here the file is known to hold whole lines
+
+    def append(self, sample: Sample) -> None:
+        """Write one sample so that it stays: on return it is on the disk.
+
+        Raises HostError when the disk is full or fails (the file then ends
+        where it ended before), BadOutput for a sample that JSON cannot hold.
+        """
+        line = (sample.to_json() + "\n").encode()
+        try:
+            self._checked_bytes = jsonl.append(self.path, line, self._checked_bytes)
+        except OSError as error:
+            raise HostError(
+                f"cannot write sample: {error.strerror or error}",
+                where=str(self.path),
+                hint="free disk space, then continue with `labctl run --resume`"
+                if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else None,
+            ) from error
+
+    def samples(self) -> list[Sample]:
+        """Return all samples in the order of their writing, without a torn last line.
+
+        Raises UserError naming file and line for a line that is no sample and
+        for a sample that is there twice.
+        """
+        samples: list[Sample] = []
+        self.torn = ""
+        size = 0
+        seen: dict[tuple[object, ...], set[int]] = {}
+        shared: dict[object, Sample] = {}
+        try:
+            with self.path.open("rb") as file:
+                for number, line in enumerate(jsonl.whole_lines(file), start=1):
+                    size += len(line)
+                    sample = parse(line, f"{self.path}:{number}")
+                    share(sample, shared)
+                    visit = (sample.experiment, sample.block, sample.cell, sample.warmup)
+                    of_visit = seen.get(visit)
+                    if of_visit is None:
+                        of_visit = seen[visit] = set()
+                    elif sample.repetition in of_visit:
+                        self._refuse_twice(samples, sample, number)
+                    of_visit.add(sample.repetition)
+                    samples.append(sample)
+                if size < file.tell():
+                    self.torn = (
+                        f"{self.path}:{len(samples) + 1}: last line is incomplete "
+                        f"({file.tell() - size} bytes) and ignored: the run or the machine "
+                        "stopped while writing it"
+                    )
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise HostError(f"cannot read file: {error.strerror}", where=str(self.path)) from error
+        return samples
+
+    def _refuse_twice(self, samples: list[Sample], sample: Sample, number: int) -> NoReturn:
+        first = next(n for n, each in enumerate(samples, start=1) if each.key == sample.key)
+        raise UserError(
+            f"duplicate of the sample in line {first}: experiment "
+            f"{sample.experiment}, block {sample.block}, cell {sample.cell}, "
+            f"{'warm-up' if sample.warmup else 'repetition'} {sample.repetition}",
+            where=f"{self.path}:{number}",
+            hint="delete one of the two lines: labctl cannot tell which is valid",
+        )
+
+    def keys(self) -> set[Key]:
+        """Return the keys of all samples that are finished, of whatever status."""
+        return {sample.key for sample in self.samples()}

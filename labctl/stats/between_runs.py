@@ -1,0 +1,264 @@
+"""Compare two stored runs: which cells are comparable, and which changed. Pure.
+
+Blocks of different runs are not pairs. But the host cancels in the log ratios of each
+run's own blocks: these are compared, by Welch's t test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from labctl.errors import UserError
+from labctl.stats.between_runs_types import Across, ChangedCell, ChangedExperiment
+from labctl.stats.kinds import Verdict
+from labctl.stats.paired import MINIMUM_BLOCKS, Paired, adjust, t_tests
+from labctl.stats.report_types import Cell, Experiment, Report
+from labctl.stats.verdict import Rule, word
+from labctl.units import counted
+
+# If one of these differs, the cells of two experiments are not comparable.
+_SAME_EXPERIMENT = ("workload", "command", "guest", "metric", "better", "baseline", "set")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The log ratios of one cell's blocks: how many, their mean and standard deviation."""
+
+    blocks: int
+    mean: float
+    sd: float
+
+
+def across(first: Report, second: Report) -> Across:
+    """Compare the reports of two runs.
+
+    A cell's `change` is the second run's ratio over the first one's. Times are given only
+    if host, QEMU and the baseline's image are the same; they have no verdict.
+
+    Raises:
+        UserError: both are the same run, their accelerators differ, or they have no cell
+            in common.
+    """
+    if first.run == second.run:
+        raise UserError(
+            f"both are the run {first.run}",
+            hint="name two runs; without a second name it is the latest",
+        )
+    if first.accel != second.accel:
+        raise UserError(
+            f"one run is under {first.accel}, the other under {second.accel}",
+            hint="emulation and virtualisation slow down different things: "
+            "not even ratios can be compared",
+        )
+    both = _by_name(first), _by_name(second)
+    common = [name for name in both[0] if name in both[1]]
+    if not common:
+        raise UserError(
+            "the runs have no experiment in common",
+            hint=f"they have: {', '.join(both[0])}; {', '.join(both[1])}",
+        )
+    same_host = _of_host(first) == _of_host(second)
+    experiments = []
+    for name in common:
+        pair = both[0][name], both[1][name]
+        images = [_image(run, pair[0].baseline) for run in (first, second)]
+        experiments.append(_experiment(pair, images[0] == images[1], same_host=same_host))
+    if all(each.refused for each in experiments):
+        reasons = "; ".join(f"{each.name}: {each.refused}" for each in experiments)
+        raise UserError(f"nothing can be compared: {reasons}")
+    return Across(
+        runs=(first.run, second.run),
+        hosts=(first.host, second.host),
+        accel=first.accel,
+        same_host=same_host,
+        notes=tuple(_notes(first, second, experiments, same_host=same_host)),
+        experiments=tuple(experiments),
+    )
+
+
+def difference(first: Summary, second: Summary, rule: Rule) -> Paired:
+    """Return the test of the change from the first summary to the second.
+
+    Welch's t, with the degrees of freedom of Satterthwaite (Biometrics 2, 1946). Of the
+    result `blocks` is the smaller number of blocks. With fewer than two blocks, or no
+    spread at all in both, there is only the mean.
+    """
+    mean = second.mean - first.mean
+    blocks = min(first.blocks, second.blocks)
+    parts = [each.sd**2 / each.blocks for each in (first, second)]
+    error = math.sqrt(sum(parts))
+    if blocks < 2 or not error:
+        return Paired(blocks, mean, None, None, None, None, None)
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (each.blocks - 1) for part, each in zip(parts, (first, second), strict=True)
+    )
+    tests = t_tests(mean, error, freedom, confidence=rule.confidence, margin=rule.margin)
+    return Paired(blocks, mean, None, *(float(each) for each in tests))
+
+
+def _experiment(
+    pair: tuple[Experiment, Experiment], same_baseline: bool, *, same_host: bool
+) -> ChangedExperiment:
+    first, second = pair
+    values = [(name, getattr(first, name), getattr(second, name)) for name in _SAME_EXPERIMENT]
+    # A fact that an older labctl did not record does not count as a difference.
+    known = [each for each in values if not any(one in (None, UNSET) for one in each[1:])]
+    told = [_difference_of(*each) for each in known if each[1] != each[2]]
+    cells = [] if told else _cells(first, second)
+    if not (same_host and same_baseline):
+        cells = [replace(cell, median_seconds=None) for cell in cells]
+    return ChangedExperiment(
+        name=first.name,
+        metric=first.metric or None,
+        better=first.better,
+        command=first.command or None,
+        baseline=first.baseline,
+        confidence=_confidence(first, second),
+        refused=", ".join(told) or ("" if cells else "no cell in common"),
+        failures=(first.failures, second.failures),
+        cells=tuple(cells),
+        same_baseline=same_baseline,
+    )
+
+
+def _difference_of(what: str, first: object, second: object) -> str:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+        each = (f"{key} {first.get(key)} and {second.get(key)}" for key in keys)
+        return f"{what}: {', '.join(each)}"
+    return f"{what} {first} and {second}"
+
+
+def _cells(first: Experiment, second: Experiment) -> list[ChangedCell]:
+    effect = max(first.minimum_effect, second.minimum_effect)
+    rule = Rule.of(_confidence(first, second), effect)
+    others = {_key(cell): cell for cell in second.cells}
+    pairs = [(cell, others[_key(cell)]) for cell in first.compared if _key(cell) in others]
+    control_differs = first.control_differs or second.control_differs
+    results = [_difference(pair, rule) for pair in pairs]
+    beyond = adjust([one.p_beyond if one else None for one in results])
+    return [
+        _row(pair, one, p, rule, control_differs=control_differs)
+        for pair, one, p in zip(pairs, results, beyond, strict=True)
+    ]
+
+
+def _difference(pair: tuple[Cell, Cell], rule: Rule) -> Paired | None:
+    first, second = map(_summary, pair)
+    return difference(first, second, rule) if first and second else None
+
+
+def _summary(cell: Cell) -> Summary | None:
+    if not cell.ratio or cell.sd_log is None or cell.failed:
+        return None
+    return Summary(cell.blocks, math.log(cell.ratio), cell.sd_log)
+
+
+def _row(
+    pair: tuple[Cell, Cell],
+    result: Paired | None,
+    p: float | None,
+    rule: Rule,
+    *,
+    control_differs: bool,
+) -> ChangedCell:
+    first, second = pair
+    verdict, reason = Verdict.UNDECIDED, ""
+    if result is None:
+        reason = "a run has failures, or too few blocks, of this cell"
+    elif result.blocks < MINIMUM_BLOCKS:
+        blocks = counted(result.blocks, "block")
+        reason = f"{blocks} in one of the runs, at least {MINIMUM_BLOCKS} are needed"
+    elif control_differs:
+        reason = "the A/A control of one of the runs differs"
+    else:
+        verdict = word(result, p, rule)
+        if verdict is Verdict.UNDECIDED:
+            reason = "the interval is too wide for a verdict"
+    return ChangedCell(
+        kernel=first.kernel,
+        setting=first.setting,
+        parameters=first.parameters,
+        blocks=(first.blocks, second.blocks),
+        ratio=(first.ratio, second.ratio),
+        ci=(first.ci, second.ci),
+        median_seconds=(first.median_seconds, second.median_seconds),
+        change=result.ratio if result else None,
+        change_ci=result.ci if result else None,
+        p_beyond=p,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _confidence(first: Experiment, second: Experiment) -> float:
+    return float(max(first.confidence, second.confidence))
+
+
+def _notes(
+    first: Report, second: Report, experiments: Sequence[ChangedExperiment], *, same_host: bool
+) -> list[str]:
+    notes = [*first.notes, *second.notes]
+    for run in (first, second):
+        if not run.finished:
+            notes.append(f"{run.run} is not finished")
+        loaded = [each.name for each in run.experiments if _is_loaded(each)]
+        if loaded:
+            notes.append(f"in {run.run} the host was busy ({', '.join(loaded)})")
+        few = [each.name for each in run.experiments if _uses_few_disturbed(each)]
+        if few:
+            notes.append(f"in {run.run} disturbed blocks are used ({', '.join(few)})")
+    if not same_host:
+        notes.append("other host or other QEMU: ratios can be compared, times can not")
+    for name in sorted({each.baseline for each in experiments if not each.same_baseline}):
+        notes.append(
+            f"the baseline {name} is another image: a ratio may have changed with it alone"
+        )
+    kernels = first.kernels.keys() & second.kernels.keys()
+    baselines = {each.baseline for each in experiments}
+    for name in sorted(kernels - baselines):
+        if _image(first, name) != _image(second, name):
+            notes.append(f"{name} is another image in each run: what is compared is its change")
+    names = _by_name(first).keys() ^ _by_name(second).keys()
+    notes += [f"{name} is in one of the runs only" for name in sorted(names)]
+    refused = (each for each in experiments if each.refused)
+    notes += [f"{each.name} is not compared: {each.refused}" for each in refused]
+    return notes
+
+
+def _is_loaded(experiment: Experiment) -> bool:
+    health = experiment.host_health
+    return health is not None and health.stays_loaded
+
+
+def _uses_few_disturbed(experiment: Experiment) -> bool:
+    """Whether disturbed blocks count, though the host was not busy all the time."""
+    health = experiment.host_health
+    return (
+        health is not None
+        and bool(health.disturbed)
+        and not health.left_out
+        and not health.stays_loaded
+    )
+
+
+def _by_name(report: Report) -> dict[str, Experiment]:
+    return {each.name: each for each in report.experiments}
+
+
+def _key(cell: Cell) -> tuple[str, str, str]:
+    return cell.kernel, str(cell.setting), str(cell.parameters)
+
+
+def _image(report: Report, kernel: str) -> str | None:
+    found = report.kernels.get(kernel)
+    return (found.image or None) if found else None
+
+
+def _of_host(report: Report) -> tuple[object, object]:
+    return report.host.id, report.host.qemu

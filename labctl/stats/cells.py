@@ -1,0 +1,260 @@
+"""Samples grouped into cells, and each cell's blocks reduced to one number. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from operator import attrgetter
+from statistics import fmean, median, stdev
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from labctl.runs.sample import Sample, Scalar
+from labctl.stats.failures import NOT_FAILURES
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_T = TypeVar("_T")
+Metric = Callable[[Sample], float | None]
+NANOSECONDS = 1e-9
+OUTLIER_SDS = 4.0  # exceeded by 1 in 16000 normally distributed values
+_FEWEST_FOR_OUTLIERS = 6
+_IN_TIME = attrgetter("block", "order", "warmup", "repetition")
+_CRASHES = frozenset({"boot-failed", "panic", "splat", "hung", "lost"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """The valid repetitions; `mask` selects them from the samples with status ok."""
+
+    mask: np.ndarray
+    blocks: np.ndarray
+    values: np.ndarray
+
+    def logs(self) -> dict[int, float]:
+        """Return the log of the median of each block."""
+        import numpy as np
+
+        order = np.argsort(self.blocks, kind="stable")
+        blocks, first = np.unique(self.blocks[order], return_index=True)
+        groups = np.split(self.values[order], first[1:])
+        return {
+            int(block): math.log(np.median(group))
+            for block, group in zip(blocks, groups, strict=False)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """All samples of one cell, with warm-ups separate."""
+
+    id: str
+    kernel: str
+    label: str
+    is_control: bool
+    setting: Mapping[str, Scalar]
+    parameters: Mapping[str, Scalar]
+    samples: tuple[Sample, ...]
+    warmups: tuple[Sample, ...]
+    # Cached results, since a cell may have a million samples.
+    _asked: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the cell in messages: its kernel and its matrix values."""
+        if self.is_control:
+            return "the A/A control"
+        return " ".join([self.kernel, *(f"{k}={v}" for k, v in sorted(self.setting.items()))])
+
+    @property
+    def seen_blocks(self) -> set[int]:
+        """The blocks in which the cell was measured, successfully or not."""
+        return self._once("blocks", lambda: {s.block for s in (*self.samples, *self.warmups)})
+
+    def count(self, metric: Metric) -> int:
+        """Return the number of valid repetitions."""
+        return len(self._good(metric).values)
+
+    def logs(self, metric: Metric) -> dict[int, float]:
+        """The log of the median of each block's repetitions."""
+        return self._once(("logs", metric), lambda: self._good(metric).logs())
+
+    def not_ok(self) -> dict[str, int]:
+        """Return the number of samples by status, without ok; of warm-ups only failures.
+
+        A value without a logarithm counts as bad output.
+        """
+        return self._once("not_ok", self._count_not_ok)
+
+    def _count_not_ok(self) -> dict[str, int]:
+        counts = Counter(s.status for s in self.samples if s.status != "ok")
+        counts.update(s.status for s in self.warmups if s.status not in NOT_FAILURES)
+        unusable = len(self._ok()) - self.count(primary)
+        counts.update({"bad-output": unusable} if unusable else {})
+        return dict(sorted(counts.items()))
+
+    def _ok(self) -> list[Sample]:
+        return self._once("ok", lambda: [s for s in self.samples if s.status == "ok"])
+
+    def _good(self, metric: Metric) -> _Good:
+        return self._once(("good", metric), lambda: _good(self._ok(), metric))
+
+    def _once(self, what: object, find: Callable[[], _T]) -> _T:
+        if what not in self._asked:
+            self._asked[what] = find()
+        found: _T = self._asked[what]
+        return found
+
+    def outliers(self) -> list[tuple[int, float]]:
+        """Return the block of each outlier, and its ratio to the cell's median.
+
+        Outliers are more than 4 robust standard deviations and more than 10 % from the
+        median. They still count within the median of their block.
+        """
+        import numpy as np
+        from scipy.stats import median_abs_deviation
+
+        good = self._good(primary)
+        if len(good.values) < _FEWEST_FOR_OUTLIERS:
+            return []
+        logs = np.log(good.values)
+        rest = logs - np.median(logs)
+        reach = max(OUTLIER_SDS * median_abs_deviation(logs, scale="normal"), math.log(1.1))
+        far = np.abs(rest) > reach
+        return list(zip(good.blocks[far].tolist(), np.exp(rest[far]).tolist(), strict=True))
+
+    def counters(self) -> dict[str, float]:
+        """The median of each counter over the good repetitions."""
+        found: dict[str, list[int]] = {}
+        for sample in compress(self._ok(), self._good(primary).mask):
+            for name, count in sample.counters.items():
+                found.setdefault(name, []).append(count)
+        return {name: float(median(counts)) for name, counts in sorted(found.items())}
+
+
+def _good(samples: Sequence[Sample], metric: Metric) -> _Good:
+    import numpy as np
+
+    values = np.array([metric(sample) for sample in samples], dtype=float)  # None becomes NaN
+    mask = np.isfinite(values) & (values > 0)
+    blocks = np.array([sample.block for sample in samples], dtype=int)
+    return _Good(mask, blocks[mask], values[mask])
+
+
+def primary(sample: Sample) -> float | None:
+    """The metric of the experiment."""
+    return sample.value
+
+
+def memory_back_seconds(sample: Sample) -> float | None:
+    """The time until every node has its memory back, None if not measured."""
+    return _seconds(sample, "memory_back_nanoseconds")
+
+
+def cpu_seconds(sample: Sample) -> float | None:
+    """The CPU time of the operation and of its kernel workers, None if not measured.
+
+    The time of other tasks has a resolution of 10 ms and includes all tasks that ran.
+    """
+    own = _seconds(sample, "cpu_nanoseconds")
+    return None if own is None else own + (_seconds(sample, "other_cpu_nanoseconds") or 0.0)
+
+
+# Compared in addition to the metric of the experiment, by the same method.
+SECONDARY: Mapping[str, Metric] = {"memory_back": memory_back_seconds, "cpu": cpu_seconds}
+
+
+def _seconds(sample: Sample, name: str) -> float | None:
+    value = sample.measurements.get(name)
+    # Exact types exclude bool, and are faster to compare than isinstance.
+    return value * NANOSECONDS if type(value) is int or type(value) is float else None
+
+
+def crashes(cells: Iterable[Cell]) -> dict[str, dict[str, int]]:
+    """Return the number of crashes of each kernel's guests, by status.
+
+    A guest is shared by several cells; a crash is recorded by the cell it interrupted.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for cell in cells:
+        of_cell = {k: n for k, n in cell.not_ok().items() if k in _CRASHES}
+        counts.setdefault(cell.kernel, Counter()).update(of_cell)
+    return {kernel: dict(sorted(count.items())) for kernel, count in counts.items()}
+
+
+def crashed_boots(cells: Iterable[Cell]) -> tuple[int, int]:
+    """Return the number of crashed boots of some cells, and of all their boots."""
+    boots: dict[tuple[int, str], bool] = {}
+    for cell in cells:
+        for sample in (*cell.samples, *cell.warmups):
+            key = (sample.block, sample.boot_id)
+            boots[key] = boots.get(key, False) or sample.status in _CRASHES
+    return sum(boots.values()), len(boots)
+
+
+def failures(not_ok: Mapping[str, int]) -> int:
+    """Return the number of failures among the counts of `Cell.not_ok`."""
+    return sum(count for status, count in not_ok.items() if status not in NOT_FAILURES)
+
+
+def cells_of(samples: Iterable[Sample]) -> list[Cell]:
+    """Group samples into cells; the order of the cells does not depend on that of samples."""
+    groups: dict[tuple[str, str, bool], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.cell, sample.kernel, sample.control), []).append(sample)
+    return sorted(map(_cell, groups.values()), key=_order)
+
+
+def baseline_for(cell: Cell, baselines: Sequence[Cell]) -> Cell | None:
+    """Return the baseline with the same workload parameters, None if there is none.
+
+    If the baseline has several settings, return the one that shares most with the cell.
+    """
+    fitting = [
+        b
+        for b in baselines
+        if _same(b.parameters, cell.parameters)
+        and all(cell.setting.get(k, v) == v for k, v in b.setting.items())
+    ]
+    return max(fitting, key=lambda b: len(b.setting.items() & cell.setting.items()), default=None)
+
+
+def mean_and_spread(logs: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the geometric mean and the coefficient of variation in percent of block medians."""
+    if not logs:
+        return None, None
+    values = [math.exp(log) for log in sorted(logs)]
+    spread = 100 * stdev(values) / fmean(values) if len(values) > 1 else None
+    return math.exp(fmean(sorted(logs))), spread
+
+
+def _cell(samples: Sequence[Sample]) -> Cell:
+    first = min(samples, key=_IN_TIME)
+    return Cell(
+        id=first.cell,
+        kernel=first.kernel,
+        label=first.label,
+        is_control=first.control,
+        setting=first.setting,
+        parameters=first.parameters,
+        samples=tuple(s for s in samples if not s.warmup),
+        warmups=tuple(s for s in samples if s.warmup),
+    )
+
+
+def _same(one: Mapping[str, Scalar], other: Mapping[str, Scalar]) -> bool:
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _order(cell: Cell) -> tuple[object, ...]:
+    def natural(values: Mapping[str, Scalar]) -> tuple[object, ...]:
+        return tuple(
+            (name, isinstance(value, str), "" if isinstance(value, str) else value, str(value))
+            for name, value in sorted(values.items())
+        )
+
+    return (cell.kernel, cell.is_control, natural(cell.setting), natural(cell.parameters), cell.id)

@@ -1,0 +1,279 @@
+"""From samples to comparisons: the paired t on block log ratios, Holm, four verdicts. Pure.
+
+The unit of evidence is the block: repetitions of one boot are not independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from labctl.errors import UserError
+from labctl.lab.metrics import Better, MetricKind
+from labctl.runs.sample import Sample
+from labctl.stats.cells import (
+    SECONDARY,
+    Cell,
+    Metric,
+    baseline_for,
+    cells_of,
+    crashes,
+    mean_and_spread,
+    primary,
+)
+from labctl.stats.comparison import Comparison, ExperimentResult
+from labctl.stats.failures import failures_of
+from labctl.stats.kinds import Verdict
+from labctl.stats.paired import Paired, adjust, paired, sign_flip, signed_ranks, smallest_effect
+from labctl.stats.report_types import Second
+from labctl.stats.verdict import Rule, conclude
+from labctl.stats.warnings import warnings_of
+
+__all__ = [
+    "Comparison",
+    "ExperimentResult",
+    "compare",
+    "differences",
+    "half_width",
+    "roles",
+    "smallest_effect",
+]
+
+
+def compare(
+    samples: Iterable[Sample],
+    *,
+    baseline: str,
+    confidence: float,
+    minimum_effect: float,
+    better: Better = "lower",
+    metric: MetricKind | None = None,
+    name: str = "",
+) -> ExperimentResult:
+    """Compare every cell of one experiment with the baseline, block by block.
+
+    `baseline` is a kernel's name, `minimum_effect` the smallest change that
+    matters (0.02 is 2 %); `metric` is what warnings speak of; `name` is the experiment's,
+    for when there is no sample yet to tell it. Raises UserError for samples that do not belong into
+    one table: several experiments, or several accelerators.
+    """
+    found = list(samples)
+    own_name = _only(found, "experiment", lambda s: s.experiment)
+    _only(found, "accelerator", lambda s: s.accel)
+    cells = cells_of(found)
+    baselines, controls, others = roles(cells, baseline)
+    kind = metric or MetricKind(better=better)
+    rule = Rule.of(confidence, minimum_effect, kind)
+
+    # Failures do not excuse a control that differs: it is judged by its times alone.
+    aa = _worst(_family(controls, baselines, rule, better, {}, host_is_trusted=True))
+    trusted = aa is None or not aa.verdict.is_difference
+    failed = {cell.id: {**crashes(others)[cell.kernel], **cell.not_ok()} for cell in others}
+    compared = _family(others, baselines, rule, better, failed, host_is_trusted=trusted)
+    rows = tuple(_baseline_row(cell) for cell in baselines) + tuple(compared)
+    return ExperimentResult(
+        name=own_name or name,
+        baseline=baseline,
+        aa_control=aa,
+        cells=rows,
+        warnings=warnings_of(
+            baselines=baselines,
+            controls=controls,
+            others=others,
+            aa=aa,
+            rows=compared,
+            rule=rule,
+        ),
+        blocks=len({block for cell in cells for block in cell.logs(primary)}),
+        confidence=confidence,
+        minimum_effect=minimum_effect,
+        better=better,
+        failures=failures_of(found),
+    )
+
+
+def half_width(
+    samples: Iterable[Sample], *, baseline: str, confidence: float, better: Better = "lower"
+) -> float:
+    """Return the largest half-width of the cells' intervals, on the log scale.
+
+    How far an experiment is from being narrow as a whole; when a cell ends: `stopping`.
+    A cell without any good block has nothing to narrow and is left out; infinite
+    while a cell has but one block, and when no cell is left.
+    """
+    baselines, _, others = roles(cells_of(samples), baseline)
+    widths: list[float] = []
+    for cell in others:
+        d = differences(cell, baseline_for(cell, baselines), primary, better)
+        if d:
+            result = paired(d, confidence=confidence, margin=0.0)
+            widths.append(math.inf if result.half_width is None else result.half_width)
+    return max(widths, default=math.inf)
+
+
+def roles(cells: Sequence[Cell], baseline: str) -> tuple[list[Cell], list[Cell], list[Cell]]:
+    """Return the cells of the baseline, their A/A twins, and those that are compared."""
+    controls = [cell for cell in cells if cell.is_control]
+    baselines = [cell for cell in cells if not cell.is_control and cell.kernel == baseline]
+    others = [cell for cell in cells if not cell.is_control and cell.kernel != baseline]
+    return baselines, controls, others
+
+
+def _only(samples: Sequence[Sample], what: str, of: Callable[[Sample], str]) -> str:
+    values = sorted({of(sample) for sample in samples})
+    if len(values) > 1:
+        raise UserError(f"samples differ in {what}: {', '.join(values)}")
+    return values[0] if values else ""
+
+
+def differences(cell: Cell, base: Cell | None, metric: Metric, better: Better) -> list[float]:
+    """Return one log ratio a block that has both; above 0 is better than the baseline."""
+    if base is None:
+        return []
+    own, other = cell.logs(metric), base.logs(metric)
+    sign = 1 if better == "lower" else -1
+    return [sign * (other[block] - own[block]) for block in sorted(own.keys() & other.keys())]
+
+
+def _family(
+    cells: Sequence[Cell],
+    baselines: Sequence[Cell],
+    rule: Rule,
+    better: Better,
+    failed: Mapping[str, Mapping[str, int]],
+    *,
+    host_is_trusted: bool,
+) -> list[Comparison]:
+    """Compare the cells of one family: Holm for the metric, FDR for the second one."""
+    results = _paired_all(cells, baselines, rule, primary, better)
+    corrected = adjust([r.p if r else None for r in results])
+    beyond = adjust([r.p_beyond if r else None for r in results])
+    family = sum(p is not None for p in beyond)
+    comparisons = []
+    for cell, result, p_corrected, p_beyond in zip(cells, results, corrected, beyond, strict=True):
+        conclusion = conclude(
+            result,
+            p_corrected=p_corrected,
+            p_beyond=p_beyond,
+            not_ok=failed.get(cell.id, {}),
+            rule=rule,
+            family=family,
+            host_is_trusted=host_is_trusted,
+        )
+        row = _row(cell, primary)
+        d = differences(cell, baseline_for(cell, baselines), primary, better)
+        comparisons.append(
+            replace(
+                row,
+                blocks=result.blocks if result else 0,
+                ratio=result.ratio if result else None,
+                ci=result.ci if result else None,
+                p=result.p if result else None,
+                p_corrected=p_corrected,
+                p_beyond=p_beyond,
+                verdict=conclusion.verdict,
+                blocks_needed=conclusion.blocks_needed,
+                p_sign_flip=sign_flip(d),
+                p_wilcoxon=signed_ranks(d),
+                sd_log=result.sd if result else None,
+                smallest_effect=_could_see(result, rule, family),
+                reason=conclusion.reason,
+            )
+        )
+    for name, metric in SECONDARY.items():
+        comparisons = _with_secondary(name, metric, comparisons, cells, baselines, rule)
+    return comparisons
+
+
+def _could_see(result: Paired | None, rule: Rule, family: int) -> float | None:
+    if result is None or result.sd is None:
+        return None
+    return smallest_effect(result.sd, result.blocks, rule.confidence, family)
+
+
+def _with_secondary(
+    name: str,
+    metric: Metric,
+    comparisons: Sequence[Comparison],
+    cells: Sequence[Cell],
+    baselines: Sequence[Cell],
+    rule: Rule,
+) -> list[Comparison]:
+    results = _paired_all(cells, baselines, rule, metric, "lower")
+    corrected = adjust([r.p if r else None for r in results], method="fdr_bh")
+    rows = []
+    for row, cell, result, p_corrected in zip(comparisons, cells, results, corrected, strict=True):
+        second = _second(cell, metric)
+        if second and result:
+            second = msgspec.structs.replace(
+                second,
+                blocks=result.blocks,
+                ratio=result.ratio,
+                ci=result.ci,
+                p=result.p,
+                p_corrected=p_corrected,
+            )
+        rows.append(replace(row, secondary={**row.secondary, name: second}) if second else row)
+    return rows
+
+
+def _second(cell: Cell, metric: Metric) -> Second | None:
+    logs = cell.logs(metric)
+    seconds, spread = mean_and_spread(list(logs.values()))
+    if seconds is None:
+        return None
+    return Second(median_seconds=seconds, spread_percent=spread, blocks=len(logs))
+
+
+def _paired_all(
+    cells: Sequence[Cell], baselines: Sequence[Cell], rule: Rule, metric: Metric, better: Better
+) -> list[Paired | None]:
+    found = (differences(cell, baseline_for(cell, baselines), metric, better) for cell in cells)
+    return [paired(d, confidence=rule.confidence, margin=rule.margin) if d else None for d in found]
+
+
+def _row(cell: Cell, metric: Metric) -> Comparison:
+    logs = cell.logs(metric)
+    seconds, spread = mean_and_spread(list(logs.values()))
+    return Comparison(
+        cell=cell.id,
+        kernel=cell.kernel,
+        label=cell.label,
+        setting=dict(cell.setting),
+        parameters=dict(cell.parameters),
+        blocks=len(logs),
+        blocks_visited=len(cell.seen_blocks),
+        n=cell.count(metric),
+        failed=cell.not_ok(),
+        median_seconds=seconds,
+        spread_percent=spread,
+        ratio=None,
+        ci=None,
+        p=None,
+        p_corrected=None,
+        p_beyond=None,
+        verdict=Verdict.UNDECIDED,
+        counters=cell.counters(),
+    )
+
+
+def _baseline_row(cell: Cell) -> Comparison:
+    found = {
+        name: msgspec.structs.replace(second, ratio=1.0)
+        for name, metric in SECONDARY.items()
+        if (second := _second(cell, metric))
+    }
+    return replace(
+        _row(cell, primary),
+        ratio=1.0,
+        verdict=Verdict.BASELINE,
+        secondary=found,
+    )
+
+
+def _worst(controls: Sequence[Comparison]) -> Comparison | None:
+    """Return the control that differs most clearly; there is usually one."""
+    return min(controls, key=lambda c: 2.0 if c.p_beyond is None else c.p_beyond, default=None)

@@ -1,0 +1,84 @@
+"""The types of results: the comparison of one cell with its baseline, and an experiment's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from labctl.lab.metrics import Better
+from labctl.runs.sample import Scalar
+from labctl.stats.failures import Failure
+from labctl.stats.health import Health
+from labctl.stats.kinds import Verdict
+from labctl.stats.report_types import Second
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One cell against its baseline.
+
+    `ratio` is baseline time / cell time (cell / baseline where higher is better):
+    above 1 is better. `blocks` counts pairs, `blocks_visited` also those that lack one,
+    `n` good repetitions. `failed` counts
+    samples by status, all but ok. `p` is of no difference, `p_corrected` the same
+    after Holm, `p_beyond` that of no difference beyond the minimum effect, after
+    Holm: it carries the verdict. `blocks_needed` is how many more blocks would
+    about decide an undecided cell. `p_sign_flip` is a second opinion on `p`, by a
+    test that does not ask for normal blocks, `p_wilcoxon` by one in which blocks that lie
+    far out have little weight. `sd_log` is the standard deviation of
+    the blocks' log ratios. `smallest_effect` (0.05 is 5 %) is
+    what as many blocks of this spread see four times in five, in this family.
+    Values that cannot be computed are None.
+    """
+
+    cell: str
+    kernel: str
+    label: str
+    setting: Mapping[str, Scalar]
+    parameters: Mapping[str, Scalar]
+    blocks: int
+    n: int
+    failed: Mapping[str, int]
+    median_seconds: float | None
+    spread_percent: float | None
+    ratio: float | None
+    ci: tuple[float, float] | None
+    p: float | None
+    p_corrected: float | None
+    p_beyond: float | None
+    verdict: Verdict
+    blocks_needed: int | None = None
+    p_sign_flip: float | None = None
+    p_wilcoxon: float | None = None
+    sd_log: float | None = None
+    blocks_visited: int = 0
+    smallest_effect: float | None = None
+    reason: str = ""
+    counters: Mapping[str, float] = field(default_factory=dict)
+    secondary: Mapping[str, Second] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentResult:
+    """All comparisons of one experiment; `cells` begins with the baseline's own.
+
+    `health` tells what the host did meanwhile, None if nobody asked; `failures` why
+    samples failed.
+    """
+
+    name: str
+    baseline: str
+    aa_control: Comparison | None
+    cells: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+    blocks: int
+    confidence: float
+    minimum_effect: float
+    better: Better
+    health: Health | None = None
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def control_differs(self) -> bool:
+        """Whether the baseline differs from itself, so that no verdict is valid."""
+        return self.aa_control is not None and self.aa_control.verdict.is_difference

@@ -1,0 +1,113 @@
+"""Failures of samples by kind: cause, count, and console log. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from labctl.printable import printable
+from labctl.runs.sample import Sample
+from labctl.stats.kinds import Whose
+
+# The cause of each status: a missing program is not a failure of the kernel.
+_WHOSE: Mapping[str, Whose] = {
+    **dict.fromkeys(("boot-failed", "panic", "splat", "hung"), Whose.KERNEL),
+    "lost": Whose.GUEST,
+    **dict.fromkeys(("deadline", "bad-output"), Whose.WORKLOAD),
+    "knob-refused": Whose.TUNABLE,
+    **dict.fromkeys(("exercised", "not-exercised"), Whose.SERIES),
+}
+_SAID: Mapping[Whose, str] = {
+    Whose.KERNEL: "its kernel failed",
+    Whose.GUEST: "its guest was lost",
+    Whose.WORKLOAD: "its workload failed",
+    Whose.TUNABLE: "a tunable was refused",
+    Whose.SERIES: "its series was entered where it should stay out",
+}
+NOT_FAILURES = frozenset({"ok", "skipped", "not-exercised"})
+_REASON_LENGTH = 200
+# What differs between failures of one kind: addresses, process ids, times.
+_VARYING = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\d+", re.ASCII | re.IGNORECASE)
+_BLANKS = re.compile(r"\s+")
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples of an experiment that failed in the same way."""
+
+    status: Annotated[str, Meta(description="Status of the samples.")]
+    whose: Annotated[Whose, Meta(description="What the failure is blamed on.")]
+    reason: Annotated[str, Meta(description="First words of the first sample's message.")]
+    count: Annotated[int, Meta(description="Samples that failed in this way.")]
+    cells: Annotated[tuple[str, ...], Meta(description="Ids of their cells.")]
+    block: Annotated[int, Meta(description="Block of the first one.")]
+    console: Annotated[str, Meta(description="Console log of its guest; empty if not on record.")]
+
+
+def failures_of(samples: Iterable[Sample]) -> tuple[Failure, ...]:
+    """Return the failures of one experiment by kind, the most frequent first.
+
+    Count as `Cell.not_ok` does: warm-ups only if they failed, skipped samples never.
+    """
+    kinds: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        if not _is_told(sample):
+            continue
+        reason = first_words(sample)
+        kinds.setdefault((sample.status, _VARYING.sub("#", reason)), []).append(sample)
+    found = [_failure(status, alike) for (status, _), alike in kinds.items()]
+    return tuple(sorted(found, key=lambda one: -one.count))
+
+
+def first_words(sample: Sample) -> str:
+    """Return the beginning of a sample's message, as one printable line.
+
+    After the first line comes the console log, except in messages of a workload.
+    """
+    text = sample.message.strip()
+    if _WHOSE.get(sample.status) is not Whose.WORKLOAD:
+        text = text.partition("\n")[0]
+    line = _BLANKS.sub(" ", text[: 4 * _REASON_LENGTH])
+    line = printable(line).strip()
+    return line if len(line) <= _REASON_LENGTH else f"{line[: _REASON_LENGTH - 1]}…"
+
+
+def whose(status: str) -> Whose:
+    """Return the cause of a status."""
+    return _WHOSE.get(status, Whose.WORKLOAD)
+
+
+def whose_failures(not_ok: Mapping[str, int]) -> str:
+    """Return the causes and counts of failures, as `Cell.not_ok` counts them."""
+    parts = []
+    for who, said in _SAID.items():
+        counts = [
+            f"{count} {status}"
+            for status, count in not_ok.items()
+            if status not in NOT_FAILURES and whose(status) == who
+        ]
+        if counts:
+            parts.append(f"{said} ({', '.join(counts)})")
+    return " and ".join(parts)
+
+
+def _is_told(sample: Sample) -> bool:
+    if sample.status in ("ok", "skipped"):
+        return False
+    return not (sample.warmup and sample.status in NOT_FAILURES)
+
+
+def _failure(status: str, alike: Sequence[Sample]) -> Failure:
+    first = alike[0]
+    return Failure(
+        status=status,
+        whose=whose(status),
+        reason=first_words(first),
+        count=len(alike),
+        cells=tuple(dict.fromkeys(sample.cell for sample in alike)),
+        block=first.block,
+        console=first.console,
+    )

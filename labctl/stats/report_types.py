@@ -1,0 +1,209 @@
+"""The document of `labctl report --json`, as frozen structs. Pure.
+
+The order of the fields is the order of the JSON keys. A field that is `UNSET` has no key:
+an older labctl did not record the fact.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from labctl.lab.metrics import MetricKind
+from labctl.runs.types import Host, Kernel, Placement, Settings
+from labctl.stats.failures import Failure
+from labctl.stats.kinds import Verdict
+from labctl.stats.scaling import Curve
+
+# A bound is null if it is not finite.
+Bounds = tuple[float | None, float | None]
+
+
+class Second(msgspec.Struct, frozen=True, kw_only=True):
+    """A second metric of a cell, compared by the same method."""
+
+    median_seconds: Annotated[
+        float, Meta(description="Geometric mean over blocks of the median repetition, in seconds.")
+    ]
+    spread_percent: Annotated[
+        float | None, Meta(description="Coefficient of variation over blocks, in percent.")
+    ]
+    blocks: Annotated[int, Meta(description="Blocks with a value, or pairs if it was compared.")]
+    ratio: Annotated[
+        float | None, Meta(description="Time of the baseline over the cell's; above 1 is better.")
+    ] = None
+    ci: Annotated[Bounds | None, Meta(description="Confidence interval of the ratio.")] = None
+    p: Annotated[float | None, Meta(description="p value of no difference.")] = None
+    p_corrected: Annotated[
+        float | None, Meta(description="The same after the false discovery rate correction.")
+    ] = None
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One kernel with one setting, compared with the baseline."""
+
+    cell: Annotated[str, Meta(description="Id of the cell: kernel and setting.")]
+    kernel: Annotated[str, Meta(description="Name of the kernel.")]
+    label: Annotated[str, Meta(description="Name for tables and plots.")]
+    setting: Annotated[Settings, Meta(description="Tunables and parameters of this cell alone.")]
+    parameters: Annotated[Settings, Meta(description="Parameters of the workload.")]
+    n: Annotated[int, Meta(description="Good repetitions.")]
+    blocks: Annotated[int, Meta(description="Blocks that pair the cell with its baseline.")]
+    blocks_visited: Annotated[int, Meta(description="Blocks in which the cell was measured.")]
+    median_seconds: Annotated[
+        float | None,
+        Meta(
+            description="Geometric mean over blocks of the median repetition; seconds if the "
+            "metric is a time, else its own unit."
+        ),
+    ]
+    spread_percent: Annotated[
+        float | None, Meta(description="Coefficient of variation over blocks, in percent.")
+    ]
+    ratio: Annotated[
+        float | None,
+        Meta(
+            description="Baseline over cell if lower is better, cell over baseline if higher is: "
+            "above 1 is better."
+        ),
+    ]
+    ci: Annotated[Bounds | None, Meta(description="Confidence interval of the ratio.")]
+    p: Annotated[float | None, Meta(description="p value of no difference, by the paired t test.")]
+    p_corrected: Annotated[float | None, Meta(description="p after Holm's correction.")]
+    p_beyond: Annotated[
+        float | None,
+        Meta(
+            description="p value of no difference beyond minimum_effect, after Holm's correction; "
+            "faster and slower rest on it."
+        ),
+    ]
+    p_sign_flip: Annotated[float | None, Meta(description="p of the sign-flip test.")]
+    p_wilcoxon: Annotated[float | None, Meta(description="p of Wilcoxon's signed-rank test.")]
+    sd_log: Annotated[
+        float | None, Meta(description="Standard deviation of the blocks' log ratios.")
+    ]
+    smallest_effect: Annotated[
+        float | None, Meta(description="Minimum detectable effect at 80 % power; 0.05 is 5 %.")
+    ]
+    verdict: Annotated[Verdict, Meta(description="What the statistics say of the cell.")]
+    reason: Annotated[str, Meta(description="Why the cell is undecided; empty otherwise.")]
+    blocks_needed: Annotated[
+        int | None, Meta(description="About how many more blocks would decide the cell.")
+    ]
+    failed: Annotated[dict[str, int], Meta(description="Samples that are not ok, by their status.")]
+    handovers: Annotated[
+        int | float | None,
+        Meta(description="Median handovers per repetition; null if not counted."),
+    ]
+    counters: Annotated[
+        dict[str, int | float], Meta(description="Median of each counter per repetition.")
+    ]
+    memory_back: Annotated[
+        Second | None, Meta(description="Time until every node has its memory back.")
+    ]
+    cpu: Annotated[Second | None, Meta(description="CPU time of the operation and its workers.")]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether other cells are compared with this one."""
+        return self.verdict is Verdict.BASELINE
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The confidence interval, None if there is none or a bound is not finite."""
+        low, high = self.ci or (None, None)
+        return None if low is None or high is None else (low, high)
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of the host's load over the repetitions."""
+
+    median: Annotated[float, Meta(description="Median over the repetitions.")]
+    worst: Annotated[float, Meta(description="Worst repetition.")]
+
+
+class HostHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host did during an experiment."""
+
+    blocks: Annotated[int, Meta(description="Blocks that were measured.")]
+    disturbed: Annotated[
+        dict[str, str], Meta(description="Disturbed blocks by number, each with the reason.")
+    ]
+    left_out: Annotated[
+        tuple[int, ...],
+        Meta(description="Disturbed blocks without effect on the results; empty if all are used."),
+    ]
+    stays_loaded: Annotated[bool, Meta(description="Whether the host was busy during the run.")]
+    seen: Annotated[
+        dict[str, Seen], Meta(description="Load of the host, by the name of the figure.")
+    ]
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """One experiment: cells compared with a baseline."""
+
+    name: Annotated[str, Meta(description="Name of the experiment.")]
+    workload: Annotated[str | UnsetType, Meta(description="Name of the workload.")] = UNSET
+    command: Annotated[str | UnsetType | None, Meta(description="Command of the workload.")] = UNSET
+    guest: Annotated[
+        dict[str, Any] | UnsetType | None,
+        Meta(description="Topology of the guest, as lab.yaml has it; null on a target."),
+    ] = UNSET
+    metric: Annotated[str | UnsetType | None, Meta(description="Name of the metric.")] = UNSET
+    set: Annotated[Settings | UnsetType, Meta(description="Tunables that hold for all cells.")] = (
+        UNSET
+    )
+    better: Annotated[Literal["lower", "higher"], Meta(description="Which values are better.")]
+    confidence: Annotated[float, Meta(description="Confidence level of the intervals.")]
+    minimum_effect: Annotated[float, Meta(description="Smallest change that matters; 0.02 is 2 %.")]
+    placement: Annotated[
+        Placement | UnsetType | None, Meta(description="Placement of a guest; null on a target.")
+    ] = UNSET
+    baseline: Annotated[str, Meta(description="Kernel that the cells are compared with.")]
+    blocks: Annotated[int, Meta(description="Blocks with a good value.")]
+    aa_control: Annotated[
+        Cell | None, Meta(description="The baseline against itself; null without a control.")
+    ]
+    cells: Annotated[tuple[Cell, ...], Meta(description="Cells of the baseline, then all others.")]
+    curves: Annotated[
+        tuple[Curve, ...], Meta(description="Scalability law over a number of workers.")
+    ]
+    host_health: Annotated[
+        HostHealth | None, Meta(description="Load of the host; null if it is not on record.")
+    ]
+    failures: Annotated[
+        tuple[Failure, ...], Meta(description="Failures by kind, the most frequent first.")
+    ]
+    warnings: Annotated[tuple[str, ...], Meta(description="Warnings for the reader.")]
+
+    @property
+    def kind(self) -> MetricKind:
+        """The metric; freebench's time if it is not on record."""
+        return MetricKind.known(self.metric or None, self.better, self.command or None)
+
+    @property
+    def control_differs(self) -> bool:
+        """Whether the baseline differs from itself, so that no verdict is valid."""
+        return self.aa_control is not None and self.aa_control.verdict.is_difference
+
+    @property
+    def compared(self) -> tuple[Cell, ...]:
+        """All cells but those of the baseline."""
+        return tuple(cell for cell in self.cells if not cell.is_baseline)
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The document of `labctl run --json` and `labctl report --json`."""
+
+    schema: Annotated[Literal[1], Meta(description="Version of the document.")] = 1
+    run: Annotated[str, Meta(description="Id of the run.")]
+    created_at: Annotated[str | None, Meta(description="Begin of the run: UTC, ISO 8601.")]
+    seed: Annotated[int | None, Meta(description="Seed of the order of cells.")]
+    finished: Annotated[bool, Meta(description="Whether the run measured all planned blocks.")]
+    host: Annotated[Host, Meta(description="The host.")]
+    accel: Annotated[str, Meta(description="Accelerator: kvm, tcg, or native on a target.")]
+    kernels: Annotated[dict[str, Kernel], Meta(description="Kernels by name.")]
+    notes: Annotated[tuple[str, ...], Meta(description="Notes on the run as a whole.")]
+    experiments: Annotated[tuple[Experiment, ...], Meta(description="Experiments in their order.")]

@@ -1,0 +1,109 @@
+"""The rule that turns p values into a verdict: faster, slower, same or undecided. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from labctl.lab.metrics import ELAPSED, MetricKind
+from labctl.stats.cells import failures
+from labctl.stats.failures import whose_failures
+from labctl.stats.kinds import Verdict
+from labctl.stats.paired import MINIMUM_BLOCKS, Paired, more_blocks
+from labctl.units import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The thresholds of a verdict; `margin` is the minimum effect, on the log scale.
+
+    `metric` only affects the wording of reasons.
+    """
+
+    alpha: float
+    confidence: float
+    margin: float
+    metric: MetricKind = ELAPSED
+
+    @classmethod
+    def of(cls, confidence: float, minimum_effect: float, metric: MetricKind = ELAPSED) -> Rule:
+        """Return the rule for the `statistics` of a lab.yaml; 0.02 is an effect of 2 %."""
+        margin = math.log1p(minimum_effect)
+        return cls(alpha=1 - confidence, confidence=confidence, margin=margin, metric=metric)
+
+    @property
+    def margin_text(self) -> str:
+        """The margin in percent, for messages."""
+        return f"{100 * math.expm1(self.margin):.3g} %"
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """A verdict; if undecided, with the reason and, where more blocks help, their number."""
+
+    verdict: Verdict
+    reason: str = ""
+    blocks_needed: int | None = None
+
+
+def conclude(
+    result: Paired | None,
+    *,
+    p_corrected: float | None,
+    p_beyond: float | None,
+    not_ok: Mapping[str, int],
+    rule: Rule,
+    family: int,
+    host_is_trusted: bool,
+) -> Conclusion:
+    """Return the verdict for one cell.
+
+    `not_ok` counts the cell's samples that were not ok, and the crashes of its
+    kernel in other cells. A cell with failures can be slower, but never faster or
+    same. A cell whose series was not exercised is undecided, as is every cell of a
+    host whose A/A control differs.
+    """
+    if missed := not_ok.get("not-exercised"):
+        reason = f"series not exercised in {counted(missed, 'sample')}"
+        return Conclusion(Verdict.UNDECIDED, reason)
+    said = word(result, p_beyond, rule)
+    if failures(not_ok) and said is not Verdict.SLOWER:
+        what = "timings" if rule.metric.is_time else "values"
+        return Conclusion(Verdict.UNDECIDED, f"{whose_failures(not_ok)}; {what} are disregarded")
+    if result is None:
+        return Conclusion(
+            Verdict.UNDECIDED,
+            "no block has valid values for the cell and its baseline",
+            MINIMUM_BLOCKS,
+        )
+    more = more_blocks(result, alpha=rule.alpha, margin=rule.margin, family=family)
+    if result.blocks < MINIMUM_BLOCKS:
+        blocks = counted(result.blocks, "paired block")
+        reason = f"{blocks}, needs at least {MINIMUM_BLOCKS}"
+        return Conclusion(Verdict.UNDECIDED, reason, more)
+    if said is not Verdict.UNDECIDED:
+        if host_is_trusted:
+            return Conclusion(said)
+        return Conclusion(
+            Verdict.UNDECIDED,
+            f"would be {rule.metric.spoken(said)}, but the A/A control also differs",
+        )
+    if p_corrected is not None and p_corrected <= rule.alpha:
+        reason = f"differs, but not shown to differ by more than {rule.margin_text}"
+    else:
+        reason = "interval too wide for a verdict"
+    if more is None:
+        reason += f"; effect too close to {rule.margin_text}: more blocks would not decide it"
+    return Conclusion(Verdict.UNDECIDED, reason, more)
+
+
+def word(result: Paired | None, p_beyond: float | None, rule: Rule) -> Verdict:
+    """Return the verdict of the tests alone, ignoring failures."""
+    if result is None:
+        return Verdict.UNDECIDED
+    if p_beyond is not None and p_beyond <= rule.alpha:
+        return Verdict.FASTER if result.mean > 0 else Verdict.SLOWER
+    if result.p_same is not None and result.p_same <= rule.alpha:
+        return Verdict.SAME
+    return Verdict.UNDECIDED

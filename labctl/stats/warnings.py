@@ -1,0 +1,134 @@
+"""Warnings about the validity of a comparison, most severe first. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from labctl.stats.cells import Cell, baseline_for, crashed_boots, crashes, primary
+from labctl.stats.comparison import Comparison
+from labctl.stats.verdict import Rule
+from labctl.units import counted
+
+_NAMED_OUTLIERS = 4
+
+
+def warnings_of(
+    *,
+    baselines: Sequence[Cell],
+    controls: Sequence[Cell],
+    others: Sequence[Cell],
+    aa: Comparison | None,
+    rows: Sequence[Comparison],
+    rule: Rule,
+) -> tuple[str, ...]:
+    """Return one line per warning; `rows` are the comparisons of `others`, in the same order."""
+    alpha, spoken = rule.alpha, rule.metric.spoken
+    lines = _on_host(aa, spoken)
+    for cell in (*baselines, *controls):
+        lines += _on_failures(cell)
+    for cell, row in zip(others, rows, strict=True):
+        lines += _on_failures(cell)
+        # With few blocks the smallest p of the sign-flip test is above alpha.
+        could_flip = 2.0 ** (1 - row.blocks) <= alpha
+        if row.verdict.is_difference and could_flip and (row.p_sign_flip or 0) > alpha:
+            lines.append(
+                f"{cell.name} is {spoken(row.verdict)} by the t test but not by the sign-flip test "
+                f"(p {row.p_sign_flip:.2g}): driven by a few blocks"
+            )
+        if row.verdict == "undecided":
+            needed = row.blocks_needed
+            more = f"; about {counted(needed, 'more block')} would decide it" if needed else ""
+            lines.append(f"{cell.name} is undecided: {row.reason}{more}")
+        if _only_by_ranks(row, alpha, len(rows)):
+            lines.append(
+                f"{cell.name} differs by Wilcoxon's signed-rank test (p {row.p_wilcoxon:.2g}) "
+                "but not by the t test: outlying blocks reduce the t test's power"
+            )
+    lines += _on_crashes(baselines, others)
+    for cell in (*baselines, *controls, *others):
+        lines += _on_outliers(cell)
+    for cell in (*controls, *others):
+        lines += _on_pairs(cell, baseline_for(cell, baselines))
+    return tuple(lines)
+
+
+def _only_by_ranks(row: Comparison, alpha: float, rows: int) -> bool:
+    """Whether Wilcoxon's test shows a difference and the t test does not."""
+    t_sees_it = row.p_corrected is not None and row.p_corrected <= alpha
+    return row.verdict == "undecided" and not t_sees_it and (row.p_wilcoxon or 1) <= alpha / rows
+
+
+def _on_host(aa: Comparison | None, spoken: Callable[[str], str]) -> list[str]:
+    if aa is None:
+        return ["no A/A control: the repeatability of this host was not tested"]
+    if not aa.verdict.is_difference or aa.ratio is None or aa.ci is None:
+        return []
+    low, high = aa.ci
+    return [
+        "this host cannot be trusted today: the baseline differs from itself (A/A control "
+        f"{spoken(aa.verdict)}, ratio {aa.ratio:.3g}, interval {low:.3g} to {high:.3g}); "
+        "all verdicts of this experiment are invalid"
+    ]
+
+
+def _on_failures(cell: Cell) -> list[str]:
+    not_ok = cell.not_ok()
+    if not not_ok:
+        return []
+    counts = ", ".join(f"{count} {status}" for status, count in not_ok.items())
+    number = sum(not_ok.values())
+    were = "was" if number == 1 else "were"
+    return [f"{cell.name}: {counted(number, 'sample')} {were} not ok ({counts})"]
+
+
+def _on_crashes(baselines: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
+    """Compare crash rates, because timings exclude crashed boots (survivorship bias)."""
+    if not any(crashes(others).values()):
+        return []
+    base, of_base = crashed_boots(baselines)
+    lines = []
+    for kernel in dict.fromkeys(cell.kernel for cell in others):
+        crashed, boots = crashed_boots(cell for cell in others if cell.kernel == kernel)
+        if not crashed or not of_base:
+            continue
+        from scipy.stats import fisher_exact
+
+        p = fisher_exact([[crashed, boots - crashed], [base, of_base - base]]).pvalue
+        lines.append(
+            f"{kernel}: {crashed} of {counted(boots, 'boot')} crashed, baseline: {base} of "
+            f"{of_base} (Fisher's exact test: p {p:.2g})"
+        )
+    return lines
+
+
+def _on_outliers(cell: Cell) -> list[str]:
+    found = cell.outliers()
+    if not found:
+        return []
+    worst = sorted(found, key=lambda each: -abs(math.log(each[1])))[:_NAMED_OUTLIERS]
+    named = ", ".join(
+        f"block {block}: {factor:.2g} times the median" for block, factor in sorted(worst)
+    )
+    more = f", and {len(found) - len(worst)} more" if len(found) > len(worst) else ""
+    return [
+        f"{cell.name}: {counted(len(found), 'outlier')} in {cell.count(primary)} repetitions "
+        f"({named}{more}); outliers count within their block's median"
+    ]
+
+
+def _on_pairs(cell: Cell, base: Cell | None) -> list[str]:
+    if base is None:
+        return [f"{cell.name} has no baseline with the same workload parameters"]
+    # A cell that has ended is not measured in later blocks, so it misses none of them.
+    last = max(cell.seen_blocks, default=math.inf)
+    seen = {block for block in cell.seen_blocks | base.seen_blocks if block <= last}
+    dropped = sorted(seen - (cell.logs(primary).keys() & base.logs(primary).keys()))
+    if not dropped:
+        return []
+    numbers = ", ".join(str(block) for block in dropped)
+    blocks = "block" if len(dropped) == 1 else "blocks"
+    return [
+        f"{cell.name}: {len(dropped)} of {counted(len(seen), 'block')} dropped: no valid value for "
+        f"the cell or its baseline ({blocks} {numbers})"
+    ]

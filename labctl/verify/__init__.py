@@ -1,0 +1,1 @@
+"""`labctl verify`: is a patched kernel as correct as its base?"""

@@ -1,0 +1,215 @@
+"""`labctl verify`: build debug images and guest programs, and run all checks of each kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from labctl.arch import X86_64
+from labctl.errors import UserError
+from labctl.guests.bundle import bundle
+from labctl.guests.guest import Guest
+from labctl.guests.limits import Limits
+from labctl.guests.prepare import Prepared, prepare
+from labctl.kernels.build import Builder, BuildProgress
+from labctl.lab.models import Kernel, Lab, Variant
+from labctl.lab.topology import Topology
+from labctl.verify import programs, selftests
+from labctl.verify.kernel import Check, Examination, Options, beside_base
+from labctl.verify.programs import Judgement, Program
+
+__all__ = ["Events", "Options", "Verified", "verify"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Callbacks for progress."""
+
+    building: Callable[[BuildProgress], None]
+    checking: Callable[[str, str, Judgement | None], None]  # kernel, check, verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The checks of all kernels, including their bases, by the kernels' names.
+
+    `prepared` has the guests' images by the variants' names.
+    """
+
+    lab: Lab
+    prepared: Mapping[str, Prepared]
+    checks: dict[str, list[Check]]
+
+    @property
+    def passed(self) -> bool:
+        """Whether at least one check ran and none failed."""
+        return any(self.checks.values()) and not any(map(_failed, self.checks.values()))
+
+    def document(self) -> dict[str, Any]:
+        """Return the result as a JSON document."""
+        return {
+            "schema": 1,
+            "host": self._any.host.as_dict(),
+            "accel": self._any.accel,
+            "passed": self.passed,
+            "kernels": {name: self._kernel(name) for name in self.checks},
+        }
+
+    @property
+    def _any(self) -> Prepared:
+        return next(iter(self.prepared.values()))
+
+    def _kernel(self, name: str) -> dict[str, Any]:
+        image, base = self._any.images[name], self.lab.kernels[name].base
+        beside = {
+            (check.variant, check.name): check.judgement.status
+            for check in self.checks.get(base or "", ())
+        }
+        checks = self.checks[name]
+        return {
+            "images": {label: each.images[name].hash for label, each in self.prepared.items()},
+            "series": image.series_hash,
+            "release": image.release,
+            "base": base,
+            "passed": not _failed(checks),
+            "checks": [check.document(beside.get((check.variant, check.name))) for check in checks],
+        }
+
+
+def verify(
+    lab: Lab,
+    names: Sequence[str],
+    *,
+    seconds: int,
+    options: Options,
+    with_base: bool,
+    events: Events,
+) -> Verified:
+    """Check kernels of the lab and, `with_base`, their bases; run each program for `seconds`.
+
+    Raises:
+        UserError: no check matches.
+        BuildError: a debug image does not build.
+        HostError: a tool is missing, or the host cannot run the guests.
+    """
+    chosen = _with_bases(lab, names) if with_base else list(names)
+    _refuse_arm64(lab, chosen)
+    prepared: dict[str, Prepared] = {}
+    programs_of: dict[str, list[Program]] = {}
+    for variant in lab.verify.variants:
+        debug = _as_variant(lab, variant)
+        todo, files = _programs(debug, chosen[0], variant, seconds, options, events)
+        if todo:
+            programs_of[variant.name] = todo
+            limits = Limits({name: [_topology(lab)] for name in chosen})
+            prepared[variant.name] = prepare(debug, chosen, events.building, files, limits)
+    if not prepared:
+        raise UserError("no check of these variants matches", hint="example: --check 'integrity/*'")
+    checks: dict[str, list[Check]] = {}
+    for name in chosen:
+        checks[name] = []
+        for variant in lab.verify.variants:
+            if variant.name not in prepared or (options.stop_at_first and _failed(checks[name])):
+                continue
+            examination = Examination(
+                lab=lab,
+                kernel=lab.kernels[name],
+                variant=variant,
+                programs=programs_of[variant.name],
+                options=options,
+                boot=_booter(prepared[variant.name], variant, name),
+                tell=partial(events.checking, name),
+            )
+            checks[name] += examination.run()
+    beside = {
+        name: beside_base(made, checks.get(lab.kernels[name].base or name, []))
+        for name, made in checks.items()
+    }
+    return Verified(lab, prepared, beside)
+
+
+def _refuse_arm64(lab: Lab, names: Sequence[str]) -> None:
+    arm64 = [name for name in names if lab.kernels[name].arch != X86_64.name]
+    if arm64:
+        raise UserError(
+            f"`labctl verify` supports {X86_64.name} kernels only, got {', '.join(arm64)}",
+            hint=f"check the series on a kernel with `arch: {X86_64.name}`",
+        )
+
+
+def _failed(checks: Sequence[Check]) -> bool:
+    return any(check.judgement.status == "failed" for check in checks)
+
+
+def _programs(
+    lab: Lab, kernel: str, variant: Variant, seconds: int, options: Options, events: Events
+) -> tuple[list[Program], dict[str, Path]]:
+    """Return the selected programs, and the files that the guest needs for them."""
+    files: dict[str, Path] = {}
+    offered = [*programs.integrity(seconds, lab.verify.held_back), *programs.stressors(seconds)]
+    todo = [program for program in offered if options.takes(variant, program.check)]
+    if any(program.kind == "stress-ng" for program in todo):
+        files |= bundle("stress-ng", "stress-ng")
+    is_image = lab.kernels[kernel].source.startswith("image:")
+    if not is_image and any(options.takes(variant, f"selftests/{n}") for n in selftests.NAMES):
+        log = lab.state / "verify" / "selftests.log"
+        with Builder(lab.state, events.building).workshop(lab.kernels[kernel], log) as make:
+            built = selftests.build(make, lab.state)
+        todo += [program for program in built.programs if options.takes(variant, program.check)]
+        files |= built.files
+    return todo, files
+
+
+def _with_bases(lab: Lab, names: Sequence[str]) -> list[str]:
+    """Return the kernels, each after its base."""
+    both = ((lab.kernels[name].base, name) for name in names)
+    return list(dict.fromkeys(name for pair in both for name in pair if name))
+
+
+def _as_variant(lab: Lab, variant: Variant) -> Lab:
+    """Return the lab with each kernel replaced by its variant, under the same name.
+
+    The launcher is qemu, as the programs of the checks are in the initramfs.
+    """
+    kernels = {name: _kernel_as_variant(one, variant) for name, one in lab.kernels.items()}
+    defaults = lab.defaults.model_copy(update={"launcher": "qemu"})
+    return lab.model_copy(update={"kernels": kernels, "defaults": defaults})
+
+
+def _kernel_as_variant(kernel: Kernel, variant: Variant) -> Kernel:
+    fragments = () if kernel.source.startswith("image:") else variant.fragments
+    return kernel.model_copy(
+        update={
+            "kconfig": (*kernel.kconfig, *fragments),
+            "command_line": f"{kernel.command_line} {variant.command_line}".strip(),
+        }
+    )
+
+
+def _topology(lab: Lab) -> Topology:
+    return lab.guests[lab.verify.guest or lab.defaults.guest]
+
+
+def _booter(
+    prepared: Prepared, variant: Variant, name: str
+) -> Callable[[], AbstractContextManager[Guest]]:
+    lab = prepared.lab
+    place = lab.state / "verify" / name / variant.name
+    numbers = count()
+
+    def boot() -> Guest:
+        return Guest(
+            prepared.spec(
+                name,
+                name=name,
+                folder=place / f"boot-{next(numbers)}",
+                topology=_topology(lab),
+            )
+        )
+
+    return boot

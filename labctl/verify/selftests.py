@@ -1,0 +1,135 @@
+"""Build the kernel tree's own selftests of memory management for the guest.
+
+Programs are built one by one and statically, as a guest has no libraries. A test that does
+not build is recorded with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labctl import files, proc
+from labctl.errors import CommandError
+from labctl.kernels.make import Make, compiler
+from labctl.verify.programs import Program
+
+_FOLDERS = ("tools/testing/selftests/mm", "tools/testing/selftests/vm")  # new name, old name
+_SHARED = ("vm_util.c", "thp_settings.c", "uffd-common.c")
+_FLAGS = ("-std=gnu11", "-O2", "-w", "-static", "-pthread", "-D_GNU_SOURCE")
+_LIBRARIES = ("-lnuma", "-lcap", "-lrt")
+_COMPILE_SECONDS = 120.0
+_IN_GUEST = "/selftests"
+_TIMEOUT_SECONDS = 180.0
+_ERROR_COLUMNS = 120
+
+# The selftests to run, with their arguments as in run_vmtests.sh. Old and new names of a
+# test are both listed. Tests that need a disk, a module, another machine or hours are omitted.
+_RUNS: Mapping[str, tuple[str, ...]] = {
+    "madv_populate": (),
+    "map_fixed_noreplace": (),
+    "map_populate": (),
+    "mlock-random-test": (),
+    "mlock2-tests": (),
+    "mremap_dontunmap": (),
+    "mremap_test": (),
+    "mrelease_test": (),
+    "on-fault-limit": (),
+    "soft-dirty": (),
+    "split_huge_page_test": (),
+    "thuge-gen": (),
+    "ksm_functional_tests": (),
+    "mseal_test": (),
+    "pagemap_ioctl": (),
+    "hugetlb-madvise": (),
+    "hugepage-mmap": (),
+    "uffd-unit-tests": (),
+    "userfaultfd": ("anon", "16", "2"),
+}
+NAMES = tuple(_RUNS)
+_HUGE_PAGES = 32
+_NEEDS_HUGE_PAGES = ("hugetlb-madvise", "hugepage-mmap", "thuge-gen")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The built programs, their files by path in the guest, and why others are missing."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    programs: list[Program] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def build(make: Make, root: Path) -> Built:
+    """Build the selftests of make's tree, unless they are built already.
+
+    `root` is the lab's state folder.
+
+    Raises:
+        BuildError: the tree's user headers cannot be built.
+    """
+    source = next(
+        (make.tree.src / name for name in _FOLDERS if (make.tree.src / name).is_dir()), None
+    )
+    if source is None:
+        return Built(missing={"all": "source has no mm selftests"})
+    folder = root / "selftests" / _address(make, source)
+    record = folder / "built.json"
+    missing = files.read_json(record).get("missing")
+    if not isinstance(missing, dict):  # never built, or not completely
+        folder.mkdir(parents=True, exist_ok=True)
+        make.compile(["headers"])
+        missing = {n: why for n in _RUNS if (why := _compile(make, source, n, folder)) is not None}
+        files.write_json(record, {"missing": missing})
+    names = [name for name in _RUNS if name not in missing]
+    return Built(
+        files={f"{_IN_GUEST}/{name}": folder / name for name in names},
+        programs=[_program(name) for name in names],
+        missing=missing,
+    )
+
+
+def _address(make: Make, source: Path) -> str:
+    digest = hashlib.sha256(f"{compiler()}{_FLAGS}{_LIBRARIES}{sorted(_RUNS)}".encode())
+    for path in sorted(source.glob("*.[ch]")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return f"{make.tree.source.key}-{digest.hexdigest()[:12]}"
+
+
+def _compile(make: Make, source: Path, name: str, folder: Path) -> str | None:
+    """Build one test; return the reason if it cannot be built, else None."""
+    if not (source / f"{name}.c").is_file():
+        return "not in this source"
+    shared = [one for one in _SHARED if (source / one).is_file()]
+    includes = [
+        f"-isystem{make.tree.build / 'usr/include'}",
+        f"-isystem{make.tree.src / 'tools/include/uapi'}",
+        f"-I{make.tree.src}",
+    ]
+    argv: list[str | Path] = [
+        "gcc",
+        *_FLAGS,
+        *includes,
+        "-o",
+        folder / name,
+        f"{name}.c",
+        *shared,
+        *_LIBRARIES,
+    ]
+    try:
+        proc.run(argv, cwd=source, timeout_seconds=_COMPILE_SECONDS)
+    except CommandError as error:
+        lines = [line for line in error.output.splitlines() if "error" in line]
+        return (lines or error.output.splitlines() or ["it does not compile"])[0][:_ERROR_COLUMNS]
+    return None
+
+
+def _program(name: str) -> Program:
+    argv = (f"{_IN_GUEST}/{name}", *_RUNS[name])
+    if name in _NEEDS_HUGE_PAGES:
+        pool = "/proc/sys/vm/nr_hugepages"
+        words = f"echo {_HUGE_PAGES} > {pool}; {' '.join(argv)}; s=$?; echo 0 > {pool}; exit $s"
+        argv = ("sh", "-c", words)
+    return Program("selftests", name, argv, _TIMEOUT_SECONDS)
