@@ -71,7 +71,7 @@ def _follow(fleet: Fleet, guest: str, path: Path, lines: int) -> None:
             runs = fleet.running(guest)  # before the read, which then gets the last output too
             click.echo(shown.feed(follower.read()), nl=False)
             if not runs:
-                click.echo(f"{guest} has ended", err=True)
+                click.echo(f"{guest} has exited", err=True)
                 return
             if terminal.detached(_KEYBOARD, _FOLLOW_SECONDS):
                 return

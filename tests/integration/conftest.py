@@ -11,9 +11,8 @@ from labctl.testing.leases import locked
 
 ROOT = Path(__file__).parent.parent.parent
 KERNELS = ("stock", "parallel-free", "parallel-unmap")
-# What every way to a kernel asks of its configuration: labctl adds some of it itself, and
-# what stands there twice counts once. So whatever is reached over SSH, looked into by gdb,
-# started by virtme-ng or by kexec is one image, and one build of some minutes.
+# All fragments that labctl adds for SSH, gdb, virtme-ng and kexec. Duplicates count once,
+# so every lab with this list has the same image, and the kernel is built only once.
 FRAGMENTS = ("base", "gdb", "ssh", "kexec", "virtme")
 KCONFIG = "[" + ", ".join(f"{ROOT}/guest/kconfig/{name}.config" for name in FRAGMENTS) + "]"
 SMALL = """\
@@ -55,18 +54,18 @@ def link_state(folder):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="what takes hours, for the night")
+    parser.addoption("--long", action="store_true", help="Also run tests that take hours.")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    # Tests that share a guest, or wait for each other anyway, go to one process.
+    # Run tests that share a guest, or wait for each other anyway, in one process.
     if config.getoption("dist", "no") == "load":
         config.option.dist = "loadgroup"
 
 
 def pytest_collection_modifyitems(items):
-    # Whoever comes first builds the kernel, which the usual five minutes are not for.
+    # The first test builds the kernel, which can exceed the default timeout of five minutes.
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(1800))

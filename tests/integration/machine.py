@@ -1,4 +1,4 @@
-"""A target simulated by QEMU: a machine with its own system, an SSH server and reboots."""
+"""A target simulated by QEMU, with its own system, an SSH server and reboots."""
 
 import contextlib
 import socket
@@ -14,8 +14,8 @@ from labctl.guests.topology import qemu_arguments
 
 INIT = Path(__file__).parent / "machine-init"
 _BOOT_SECONDS = 240
-# QEMU's timer is not as the firmware leaves it when a second kernel starts, and the
-# kernel's test of it panics.
+# After kexec, QEMU's timer is not in the state that firmware leaves it in, and the
+# kernel's timer test panics.
 _TIMER = "no_timer_check"
 
 

@@ -18,7 +18,7 @@ _LIBC = ctypes.CDLL(None)
 def _prepare():
     """Make labctl die with the test runner, and receive Ctrl-C."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    # A shell without job control has what is in its background ignore Ctrl-C.
+    # A shell without job control makes its background processes ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

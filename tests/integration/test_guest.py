@@ -99,7 +99,7 @@ def test_running_out_of_memory_is_a_splat(guest):
     assert caught.value.kind == "oom-kill"
 
 
-def test_the_death_of_qemu_is_told_at_once(guest):
+def test_the_death_of_qemu_is_reported_at_once(guest):
     killer = threading.Timer(2, os.kill, (guest._watchdog.machine.pid, signal.SIGKILL))
     killer.start()
     began = time.monotonic()

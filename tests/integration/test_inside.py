@@ -57,11 +57,11 @@ def test_a_guest_that_is_reached_by_ssh(ssh_lab):
     (pid,) = ssh_lab.guests_running()
     guest = ssh_lab.folder / ".labctl/guests/stock"
 
-    # The key is the lab's own, and nobody else's.
+    # Only the owner can read the lab's key.
     key = ssh_lab.folder / ".labctl/ssh/id_ed25519"
     assert key.stat().st_mode & 0o777 == 0o600
 
-    # exec, and OpenSSH's own client.
+    # exec, and OpenSSH's client.
     done = ssh_lab("exec", "stock", "uname -r; exit 3", check=False)
     assert (done.returncode, done.stdout.startswith("6.1.")) == (3, True)
     done = ssh_lab("ssh", "stock", "--", "echo", "two  words", check=False)
@@ -77,7 +77,7 @@ def test_a_guest_that_is_reached_by_ssh(ssh_lab):
     _has_a_session(ssh_lab)
     _lets_gdb_look_in(ssh_lab)
 
-    # A host key that is not the console's is refused.
+    # A host key that differs from the console's is rejected.
     log = guest / "console.log"
     other = re.sub(r"(ssh-ed25519 \S+AAAI)\S{8}", r"\g<1>AAAAAAAA", log.read_text())
     assert other != log.read_text()
@@ -89,7 +89,7 @@ def test_a_guest_that_is_reached_by_ssh(ssh_lab):
     os.kill(pid, signal.SIGKILL)
     gone = ssh_lab("ssh", "stock", check=False)
     assert gone.returncode == 2
-    assert "has ended" in gone.stderr
+    assert "has exited" in gone.stderr
     ssh_lab("down")
 
 
@@ -128,7 +128,7 @@ def _lets_gdb_look_in(labctl):
     assert "Linux version 6.1." in done.stdout, done.stdout + done.stderr
     assert "$1 = 0" in done.stdout
     assert "init/main.c" in done.stdout
-    # It goes on afterwards, and nobody can attach any more.
+    # The guest continues after gdb has detached.
     assert labctl("exec", "stock", "echo", "well").stdout == "well\n"
     (guest,) = labctl.json("status", "--json")["guests"]
     assert guest["state"] == "ready"

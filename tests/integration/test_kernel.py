@@ -8,8 +8,8 @@ from workers import time_by_cpus, workers
 from labctl.errors import BadOutput, KnobRefused
 from labctl.verify import memory
 
-# With huge pages on, watermarks are high, and so much of what several CPUs free stays
-# on their per-CPU lists that MemFree says nothing. Lists and ranges are small.
+# With huge pages, watermarks are high, and so many pages freed by several CPUs stay on
+# per-CPU lists that MemFree is useless. Lists and ranges are small.
 SETTINGS = {"thp": "never", "max_active": 8, "batch_pages": "8Ki"}
 SETTINGS |= {"unmap_max_active": 8, "range_pages": "8Ki"}
 pytestmark = [
@@ -19,7 +19,7 @@ pytestmark = [
 NODE = "/sys/devices/system/node"
 SIZE_BYTES = 512 << 20
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
-# The knob that switches a series off, and what is too large for 512 MiB.
+# The tunable that disables a series with 0; its usual value; one too large for 512 MiB.
 SWITCHES = {
     "parallel-free": ("/sys/kernel/debug/parallel_free/batch_pages", "8192", "262144"),
     "parallel-unmap": ("/sys/kernel/debug/parallel_unmap/range_pages", "8192", "131072"),
@@ -137,12 +137,12 @@ def test_caches_are_reclaimed(shared_guest):
 
     shared_guest.write("/proc/sys/vm/drop_caches", "2")
     before = reclaimable()
-    # sysfs remembers the names that it was asked for and has not.
+    # sysfs caches negative lookups.
     names = "i=0; while [ $i -lt 20000 ]; do [ -e /sys/no-$i ]; i=$((i + 1)); done; true"
     assert shared_guest.run(names, timeout_seconds=300).status == 0
     grown = reclaimable() - before
     assert grown > 2000  # KiB
-    # Who was asked for lately is spared at first.
+    # Recently used entries are spared at first.
     for _ in range(4):
         shared_guest.write("/proc/sys/vm/drop_caches", "2")
     assert reclaimable() < before + grown / 2

@@ -1,4 +1,4 @@
-"""Nights and bisections on real guests: two tiny nights; with --long the seven-step series."""
+"""Nightly runs and bisections on real guests: two tiny runs; --long: the seven-step series."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ pytestmark = pytest.mark.xdist_group("measuring")
 NIGHT = ("nightly", "tiny", "--budget", "15min", "--json")
 
 
-def test_two_nights_make_a_history(labctl):
+def test_two_nightly_runs_make_a_history(labctl):
     labctl(*NIGHT)
     content = json.loads(labctl(*NIGHT, "--output", "out").stdout)
     assert content["nights"] == 2
-    assert content["findings"] == []  # two nights can accuse nobody
+    assert content["findings"] == []  # two nightly runs are too few for a finding
     (cell,) = content["cells"]
     assert cell["kernel"] == "parallel-free"
     assert all(night["blocks"] >= 2 for night in cell["nights"])

@@ -46,13 +46,13 @@ def test_a_guest_is_where_the_lab_puts_it(prepared, tmp_path):
         assert guest.run("nproc", timeout_seconds=60).text == "4\n"
 
 
-def test_guests_that_stay_are_not_pinned(prepared, tmp_path):
+def test_guests_of_up_are_not_pinned(prepared, tmp_path):
     shape = prepared.lab.guests["numa4"].model_copy(update={"pin": (0,)})
     spec = prepared.spec("stock", name="up", folder=tmp_path, topology=shape)
     assert spec.placement.vcpus == ()
 
 
-def test_the_doctor_says_what_a_run_finds(labctl, prepared):
+def test_doctor_agrees_with_a_run(labctl, prepared):
     document = labctl.json("doctor", "--json")
     found = {one["name"]: one["status"] for one in document["diagnoses"]}
     assert found["qemu"] == found["tcg"] == "ok"

@@ -54,7 +54,7 @@ def test_shared_lost(shared_guest):
 
 def test_shared_after(shared_guest): pass
 """
-# Two processes, and room for one guest: whoever has it writes down from when to when.
+# Two processes and room for one guest: each test records the time span of its guest.
 CROWDED = """
 @pytest.fixture
 def lone(guest):
@@ -73,7 +73,7 @@ def test_it(measure):
     cell = result["parallel-free"]
     assert (cell.blocks, cell.n) == (2, 2)
     assert cell.counters["handovers"] > 0
-    assert cell.verdict == "faster", result  # two blocks can decide nothing
+    assert cell.verdict == "faster", result  # two blocks are too few for a verdict
 """
 KILLED_TEST = """
 def test_it(guest):
@@ -109,7 +109,7 @@ def test_what_a_kernel_complains_of_fails_its_test_and_the_guest_can_be_kept(
         assert "WARNING: CPU: 0 PID: 1" in told[0]
         assert "WARNING: CPU: 0 PID: 1" in told[2].partition("how to inspect")[0]
     assert "test_failing-stock was lost in an earlier test" in said
-    assert said.count("sysrq: Trigger a crash") == 1  # where the test that did it is told
+    assert said.count("sysrq: Trigger a crash") == 1  # in the report of the test that did it
     assert "labctl/guests/guest.py" not in said  # the traceback ends in the test
 
     up = {row["name"]: row["state"] for row in labctl.json("status", "--json")["guests"]}
@@ -140,7 +140,7 @@ def test_processes_wait_for_room_and_the_killed_give_theirs_back(small_lab, inne
 
 @pytest.mark.xdist_group("measuring")
 def test_kernels_are_compared_by_the_labs_statistics(small_lab, inner, labctl):
-    # Two CPUs: with one alone there is no worker to hand anything over to.
+    # Two CPUs: with one CPU there is no worker to hand pages to.
     lab = (small_lab / "lab.yaml").read_text().replace("nodes: 4", "nodes: 2")
     lab = lab.replace("size: 256MiB", "size: 128MiB").replace("repetitions: 2", "repetitions: 1")
     (small_lab / "lab.yaml").write_text(lab)
@@ -150,7 +150,7 @@ def test_kernels_are_compared_by_the_labs_statistics(small_lab, inner, labctl):
     (told,) = re.findall(r"^E +AssertionError: (undecided, .*)", said, re.MULTILINE)
     assert told.startswith("undecided, parallel-free against stock: ratio")
     assert "A/A control: stock against itself" in said
-    # Under CI=1, pytest tells it once more in whole, in its short summary.
+    # Under CI=1, pytest repeats the whole message in its short summary.
     (run,) = set(re.findall(r"for details, run `labctl report (\S+)`", said))
     document = labctl.json("report", run, "--json", check=False)
     assert document["experiments"][0]["name"] == "tiny"

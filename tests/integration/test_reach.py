@@ -19,13 +19,13 @@ from labctl.targets.machine import TargetMachine, Tools
 from labctl.targets.prepare import connect_to
 
 WAYS = tuple(itertools.product(("qemu", "virtme-ng"), ("serial", "ssh")))
-# Patched, and dead before it reaches its init.
+# A series whose kernel panics before init.
 PANICS = Path(__file__).parent / "panics-at-boot"
-# smoke: six blocks give one verdict in five places only if the gain, about half as much
-# again, stands clear of their scatter in each, and no A/A control seems to differ. Two
-# repetitions of 192 MiB scatter by 12 to 17 % under TCG, and one time in two some place
-# would be undecided; so here it is 512 MiB. A control differs if it is beyond 5 %:
-# beyond 2 %, one of five does so too often.
+# smoke: six blocks give the same verdict in all five setups only if the speed-up of about
+# 1.5 exceeds their noise in each, and no A/A control differs. Two repetitions of 192 MiB
+# vary by 12 to 17 % under TCG, and in every second test one setup would be undecided:
+# hence 512 MiB. The minimum effect is 5 %: with 2 %, one of five A/A controls differs too
+# often.
 LAB = """\
 version: 1
 defaults: {{launcher: {launcher}, transport: {transport}, accel: auto, guest: small}}

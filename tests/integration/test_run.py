@@ -7,7 +7,7 @@ import time
 import pytest
 from program import wait_for
 
-# Runs of one host wait for each other.
+# Runs on one host wait for each other.
 pytestmark = pytest.mark.xdist_group("measuring")
 
 
@@ -51,15 +51,15 @@ def test_a_run_measures_and_reports(labctl):
     cells = {cell["label"]: cell for cell in experiment["cells"]}
     patched = cells["parallel-free"]
     assert patched["n"] == 4
-    assert patched["verdict"] == "undecided"  # two blocks can decide nothing
+    assert patched["verdict"] == "undecided"  # two blocks are too few for a verdict
     assert patched["handovers"] >= 4
     assert experiment["aa_control"]["ratio"] > 0
     seen = experiment["host_health"]["seen"]
     assert 0 <= seen["others_percent"]["median"] <= seen["others_percent"]["worst"] <= 100
     samples = [json.loads(line) for line in labctl.samples()]
     assert {s["status"] for s in samples} == {"ok"}
-    for load in (s["load"] for s in samples):  # the guest's time is the lab's own, not others'
-        # Not held against busy_seconds: ticks sample it, and can see less than was used.
+    for load in (s["load"] for s in samples):  # the guest's CPU time counts as the lab's
+        # Not compared with busy_seconds, which is sampled by ticks and can be too low.
         assert 0 < load["own_seconds"] <= load["cores"] * load["wall_seconds"] + 0.1
     assert all("[never]" in s["read_back"]["thp"] for s in samples)
     assert labctl.guests_running() == []
@@ -71,7 +71,7 @@ def test_a_run_measures_and_reports(labctl):
     assert record["finished"] is True
 
 
-def test_a_killed_run_leaves_nothing_and_goes_on(labctl):
+def test_a_killed_run_leaves_no_guest_and_is_resumed(labctl):
     process = labctl.start("run", "tiny")
     try:
         wait_for(lambda: len(labctl.samples()) >= 5, 240, "five samples")
@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_no_guest(labctl):
     assert all(json.loads(line)["status"] for line in labctl.samples())
 
 
-def test_guests_of_up_stand_still_while_a_run_measures(labctl):
+def test_guests_of_up_are_paused_while_a_run_measures(labctl):
     labctl("up", "stock")
     process = labctl.start("run", "tiny")
     try:

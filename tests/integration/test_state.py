@@ -5,18 +5,18 @@ from program import BOOT_SECONDS, wait_for
 
 
 @pytest.mark.xdist_group("measuring")
-def test_a_killed_run_and_a_torn_record_leave_no_guest_that_nobody_knows(labctl):
+def test_no_guest_is_lost_after_a_killed_run_and_a_damaged_record(labctl):
     labctl("up", "stock")
     (pid,) = labctl.guests_running()
     run = labctl.start("run", "tiny")
     wait_for(labctl.samples, 2 * BOOT_SECONDS, "sample")
 
-    # Nothing is removed under it.
+    # `clean` removes nothing while a run measures.
     refused = labctl("clean", check=False)
     assert refused.returncode == 2
     assert f"process {run.pid}" in refused.stderr
 
-    # The guest that it had paused goes on with the next command.
+    # The next command resumes the guest that the killed run had paused.
     paused = labctl.folder / ".labctl/guests/stock/paused.json"
     assert paused.exists()
     run.kill()
@@ -25,7 +25,7 @@ def test_a_killed_run_and_a_torn_record_leave_no_guest_that_nobody_knows(labctl)
     assert (row["state"], row["pid"]) == ("ready", pid)
     assert not paused.exists()
 
-    # Without its record, it is still found and ended.
+    # A guest with a damaged record is still found and stopped.
     (labctl.folder / ".labctl/guests/stock/guest.json").write_text('{"pid"')
     (row,) = labctl.json("status", "--json")["guests"]
     assert (row["state"], row["pid"]) == ("unknown", pid)

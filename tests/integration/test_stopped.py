@@ -1,11 +1,11 @@
-"""Guests of `labctl up` from a shell: a stopped one, and one that is written to."""
+"""`labctl exec` with a stopped guest, and with input while the command runs."""
 
 import os
 import signal
 import subprocess
 from pathlib import Path
 
-# Longer than its own deadlines, shorter than for ever.
+# Longer than labctl's own deadlines.
 SECONDS = 120
 
 
@@ -22,7 +22,7 @@ def test_a_stopped_guest_is_named_and_a_living_one_streams(labctl):
         assert "hung" in done.stdout or "did not answer within 4 s" in done.stderr
     os.kill(pid, signal.SIGCONT)
 
-    # The command is at work before its input ends, and its output comes meanwhile.
+    # The command runs, and its output arrives, before its input ends.
     with subprocess.Popen(
         labctl.argv("exec", "stock", "cat"),
         cwd=labctl.folder,

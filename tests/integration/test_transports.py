@@ -1,6 +1,6 @@
-"""One promise, many ways in: what every transport must do, asked of guests of each launcher.
+"""The contract of all transports, tested with guests of each launcher.
 
-A further way to reach or to launch a guest is one more line of WAYS.
+For a new transport or launcher, add a line to WAYS.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from labctl.guests.guest import Guest, State
 from labctl.guests.prepare import prepare
 from labctl.lab.load import load
 
-# What stands under `defaults:` in lab.yaml.
+# Keys of `defaults:` in lab.yaml.
 WAYS = {
     "qemu-serial": "launcher: qemu, transport: serial",
     "qemu-ssh": "launcher: qemu, transport: ssh",
@@ -50,7 +50,7 @@ def guest(request, tmp_path_factory):
 
 
 def hang_up(guest, silence_seconds):
-    """Have the guest's line opened anew, with another deadline for silence."""
+    """Close the guest's transport; it is reopened with another silence deadline."""
     if guest._line is not None:  # the first test of a process has opened none
         guest._line.close()
     guest._line = None
@@ -64,7 +64,7 @@ def test_the_exit_status_is_exact(guest, status):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGINT])
-def test_a_signal_is_told_as_a_shell_tells_it(guest, number):
+def test_a_signal_is_reported_as_by_a_shell(guest, number):
     outcome = guest.run(["sh", "-c", f"kill -{int(number)} $$"], timeout_seconds=60)
     assert (outcome.status, outcome.stdout, outcome.stderr) == (128 + number, b"", b"")
 
@@ -116,7 +116,7 @@ def test_ten_megabytes_arrive_whole(guest):
     assert outcome.stderr == b"end\n"
 
 
-def test_input_goes_in_whole_or_is_no_obstacle(guest):
+def test_input_is_complete_or_ignored(guest):
     data = os.urandom(100_000)
     outcome = guest.run(["md5sum"], stdin=data, timeout_seconds=120)
     assert outcome.text.split()[0] == hashlib.md5(data).hexdigest()
@@ -187,7 +187,7 @@ def test_the_time_of_a_command_is_the_guests_own(guest):
     assert 0.9 <= guest.run(["sleep", "1"], timeout_seconds=60).seconds < 30
 
 
-def test_a_busy_guest_is_told_from_one_that_hangs(guest):
+def test_a_busy_guest_is_not_reported_as_hung(guest):
     hang_up(guest, silence_seconds=5.0)
     assert guest.run("sleep 6", timeout_seconds=60).status == 0
     guest.qmp("stop")  # behind the guest's back
@@ -199,8 +199,8 @@ def test_a_busy_guest_is_told_from_one_that_hangs(guest):
     assert guest.run(["echo", "back"], timeout_seconds=60).text == "back\n"
 
 
-# The last: it is the guest's end.
-def test_a_guest_that_dies_in_the_middle_is_told_with_its_cause(guest):
+# The last test, since it ends the guest.
+def test_a_guest_that_dies_in_the_middle_is_reported_with_its_cause(guest):
     began = time.monotonic()
     with pytest.raises(GuestPanic, match="sysrq") as caught:
         guest.run("sleep 1; echo c >/proc/sysrq-trigger; sleep 1000", timeout_seconds=200)

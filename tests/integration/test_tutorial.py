@@ -15,14 +15,14 @@ from conftest import ROOT, link_state
 from program import Labctl
 
 EXIT = "kernel/exit.c"
-# What exit_mm() does, and what a wrong patch would do to processes of 256 MiB before it.
+# A line of exit_mm(), and a bug inserted before it that hits processes of 256 MiB.
 PLACE = "\tsync_mm_rss(mm);\n"
 WRONG = "\tif (mm->total_vm > 65536)\n\t\tWRITE_ONCE(*READ_ONCE(nothing), 1);\n"
 NOTHING = "static int *nothing;\n\nstatic void exit_mm(void)\n"
 
 
 def oopsing():
-    """Return a patch with which the end of a large process is the kernel's too."""
+    """Return a patch whose kernel oopses when a large process exits."""
     (archive,) = Path("/usr/src").glob("linux-source-6.1.tar.xz")
     found = subprocess.run(
         ["tar", "-xOf", archive, "--wildcards", f"linux-source-*/{EXIT}"],
@@ -37,7 +37,7 @@ def oopsing():
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """The python of a fresh environment with our wheel; what we depend on is at hand."""
+    """The python of a fresh environment with our wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
 
     def run(*words):
@@ -117,7 +117,7 @@ def test_a_patch_that_oopses_fails_them_with_the_oops(project, python, long):
 
 @pytest.fixture
 def first_lab(tmp_path, prepared, python):
-    """The lab that `labctl init` writes, with `smoke` as small as it gets."""
+    """The lab that `labctl init` writes, with `smoke` as small as possible."""
     labctl = Labctl(tmp_path, python)
     labctl("init")
     path = tmp_path / "lab.yaml"

@@ -1,6 +1,6 @@
-"""The threads of unbound workqueues, which work for a series, and their CPUs."""
+"""Threads of unbound workqueues, which do the work of a series, and their CPUs."""
 
-# One line each: pid, ticks in the kernel, the CPUs it may run on, the one it ran on last.
+# A line for each: pid, kernel ticks, allowed CPUs, last CPU.
 WORKERS = r"""
 for task in /proc/[0-9]*; do
   read comm < $task/comm 2> /dev/null || continue
@@ -24,7 +24,7 @@ def cpus(text):
 
 
 def time_by_cpus(before, after, cpus):
-    """Return the ticks used meanwhile by workers bound to `cpus`, and by the others."""
+    """Return the ticks used between two readings by workers bound to `cpus`, and by others."""
     ticks = {True: 0, False: 0}
     for pid, (now, allowed, last) in after.items():
         kept = allowed <= cpus and last in cpus

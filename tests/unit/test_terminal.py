@@ -168,7 +168,7 @@ def test_following_ends_with_the_guest(lab):
     os.kill(record["pid"], signal.SIGKILL)
     _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
-    assert b"stock has ended" in said
+    assert b"stock has exited" in said
 
 
 def test_status_watch_ends_with_ctrl_c(tmp_path, tty):
