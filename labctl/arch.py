@@ -1,4 +1,4 @@
-"""The architectures of guests, by their names in lab.yaml, with the host's tools for them.
+"""The architectures of guests, by their names in lab.yaml: kernel, compiler and QEMU machine.
 
 The host's gcc compiles for its own architecture, the cross compiler of the Debian
 package gcc-TRIPLET for another one.
@@ -7,27 +7,69 @@ package gcc-TRIPLET for another one.
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 ArchName = Literal["x86_64", "arm64"]
 
+# The console must show all messages, warnings too, whatever `quiet`, `loglevel=` or
+# `dmesg -n` ask for. Their times tell the kernel's lines from a program's.
+FULL_CONSOLE = "ignore_loglevel printk.time=1"
+# oops=panic: results of a kernel after an oops are not credible. panic=-1 with
+# -no-reboot ends QEMU at once.
+_ALWAYS = f"panic=-1 oops=panic {FULL_CONSOLE}"
+_TICKS = re.compile(r"^CONFIG_HZ=(\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A value of `defaults:` that an architecture does not support."""
+
+    value: str
+    reason: str
+    replacement: str
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """An architecture; `kbuild` is its name in the kernel source.
+    """An architecture: its kernel, its compiler and the machine that QEMU emulates for it.
 
-    `image` is the path of the bootable image in a build folder.
+    Kernel: `kbuild` is its name in the kernel source, `image` the path of the bootable
+    image in a build folder, `image_format` the file's format with its article,
+    `numa_options` the options without which the kernel sees one node only.
+
+    QEMU: the console is the first serial port of `qemu_machine`. The command line of
+    the lab is the second one, or a `line_device` on the PCI bus if there is no second
+    one. `parameters` are the architecture's kernel parameters besides the common ones.
+    `highest_apic_id` is the limit under TCG, None if there is no APIC.
+    `fastest_delay_hz` is the fastest possible counter of the delay loop.
+
+    `unsupported` maps keys of `defaults:` to the value that the architecture lacks.
     """
 
     name: ArchName
     kbuild: str
     machine: str  # as in uname(2)
+    elf_machine: int  # e_machine of elf(5)
     triplet: str
     image: Path
-    qemu: str
+    image_format: str
+    numa_options: tuple[str, ...]
     setup: str  # the make command that installs its tools
+    qemu: str
+    qemu_package: str
+    qemu_machine: str
+    emulated_cpu: str
+    most_vcpus: int
+    console: str
+    parameters: str
+    line_device: str | None = None
+    highest_apic_id: int | None = None
+    fastest_delay_hz: int | None = None
+    unsupported: Mapping[str, Unsupported] = field(default_factory=dict, hash=False)
 
     @property
     def is_foreign(self) -> bool:
@@ -44,23 +86,79 @@ class Architecture:
         """The hint of an error about a missing tool."""
         return f"`{self.setup}` installs the tools for {self.name} kernels and guests"
 
+    @property
+    def command_line(self) -> str:
+        """The kernel parameters of every guest under the qemu launcher."""
+        return f"console={self.console},115200 {_ALWAYS} {self.parameters}"
+
+    def delay_loop(self, config: str) -> str:
+        """Return the kernel parameter that skips the timing of the delay loop, or "".
+
+        Under TCG each vCPU but the first would time it, which takes long and fails:
+        Linux then prints "Consider using lpj=". Under KVM the hypervisor supplies the
+        value. The value is that of the fastest counter, so that no delay is shorter
+        than requested. `config` is the text of the kernel's .config, which has the
+        ticks per second.
+        """
+        ticks = _TICKS.search(config)
+        if ticks is None or self.fastest_delay_hz is None:
+            return ""
+        return f"lpj={self.fastest_delay_hz // int(ticks[1])}"
+
 
 X86_64 = Architecture(
     name="x86_64",
     kbuild="x86",
     machine="x86_64",
+    elf_machine=62,
     triplet="x86_64-linux-gnu",
     image=Path("arch/x86/boot/bzImage"),
-    qemu="qemu-system-x86_64",
+    image_format="a bzImage",
+    numa_options=("CONFIG_NUMA", "CONFIG_ACPI_NUMA"),  # ACPI describes the nodes
     setup="make setup",
+    qemu="qemu-system-x86_64",
+    qemu_package="qemu-system-x86",
+    qemu_machine="pc",
+    # With ERMS, the kernel clears pages a byte at a time, which under TCG is half as
+    # fast as by words.
+    emulated_cpu="max,-erms",
+    most_vcpus=255,
+    highest_apic_id=254,  # a higher ID needs KVM's interrupt controller
+    console="ttyS0",
+    # no_timer_check: on a busy host a guest under TCG may get no interrupt in ten
+    # ticks; the kernel would conclude that its timer is broken, and panic.
+    parameters="no_timer_check",
+    # The time-stamp counter, which a guest under TCG reads from the host's.
+    fastest_delay_hz=5_000_000_000,
 )
 ARM64 = Architecture(
     name="arm64",
     kbuild="arm64",
     machine="aarch64",
+    elf_machine=183,
     triplet="aarch64-linux-gnu",
     image=Path("arch/arm64/boot/Image"),
-    qemu="qemu-system-aarch64",
+    image_format="an uncompressed arm64 Image",
+    numa_options=("CONFIG_NUMA",),  # the device tree describes the nodes
     setup="make arm64",
+    qemu="qemu-system-aarch64",
+    qemu_package="qemu-system-arm",
+    qemu_machine="virt,gic-version=3",
+    emulated_cpu="max",
+    most_vcpus=512,
+    console="ttyAMA0",
+    # mitigations=off: x86 kernels are built without them; arm64 has no Kconfig option.
+    parameters="mitigations=off",
+    # A 16550 as on x86, with the same driver. It is ttyS0.
+    line_device="pci-serial",
+    unsupported={
+        "launcher": Unsupported(
+            "virtme-ng", "its guests use the host's files as root", "launcher: qemu"
+        ),
+        "transport": Unsupported(
+            "ssh", "arm64 guests have a serial port only", "transport: serial"
+        ),
+        "accel": Unsupported("kvm", "arm64 guests run under TCG", "accel: auto"),
+    },
 )
 ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in (X86_64, ARM64)}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from labctl.arch import X86_64
 from labctl.doctor.diagnosis import Diagnosis, Status, ok
 from labctl.experiments.needs import Need, shortage
 from labctl.units import GIB, format_size
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from labctl.host.facts import HostFacts
 
 _OLDEST_QEMU = (5, 0)  # the first with `prealloc-threads`
-_INSTALL_QEMU = "sudo apt-get install qemu-system-x86"
+_INSTALL_QEMU = f"sudo apt-get install {X86_64.qemu_package}"
 # In cores: more than this is load of other processes.
 _IDLE_CORES = 0.2
 _STEAL_SHARE = 0.01
@@ -24,7 +25,7 @@ _FEW_HUGEPAGES = 8
 def qemu(version: str) -> Diagnosis:
     """Diagnose QEMU by its version, empty if it is not installed."""
     if not version:
-        return Diagnosis("qemu", "fail", "qemu-system-x86_64 does not run", _INSTALL_QEMU)
+        return Diagnosis("qemu", "fail", f"{X86_64.qemu} does not run", _INSTALL_QEMU)
     numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
     if numbers < _OLDEST_QEMU:
         oldest = ".".join(map(str, _OLDEST_QEMU))
@@ -37,7 +38,8 @@ def qemu(version: str) -> Diagnosis:
 def tcg(failure: str) -> Diagnosis:
     """Diagnose TCG by the error of its probe guest, empty if it ran."""
     if failure:
-        return Diagnosis("tcg", "fail", failure, "sudo apt-get install --reinstall qemu-system-x86")
+        mend = f"sudo apt-get install --reinstall {X86_64.qemu_package}"
+        return Diagnosis("tcg", "fail", failure, mend)
     return ok("tcg", "a probe guest ran under QEMU's emulator")
 
 

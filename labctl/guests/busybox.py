@@ -12,7 +12,6 @@ from labctl.arch import X86_64, Architecture
 from labctl.errors import HostError
 
 _LIST_SECONDS = 20.0
-_ELF_MACHINES = {62: "x86_64", 183: "arm64"}  # e_machine of elf(5)
 # How the table of applets begins in every busybox that has a test command.
 _FIRST_APPLETS = b"[\0[[\0"
 
@@ -36,7 +35,7 @@ def find(arch: Architecture) -> Path:
     if b"/ld-linux" in content or b"/ld-musl" in content:
         raise HostError(f"{found} is not statically linked", hint=hint)
     machine = int.from_bytes(content[18:20], "little")
-    if arch.is_foreign and _ELF_MACHINES.get(machine) != arch.name:
+    if arch.is_foreign and machine != arch.elf_machine:
         raise HostError(f"{found} is not an {arch.name} executable", hint=hint)
     return Path(found)
 

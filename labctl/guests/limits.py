@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from labctl.arch import ARCHITECTURES
 from labctl.errors import UserError
 from labctl.lab.topology import Topology
 
@@ -81,9 +82,7 @@ def _limits(
 ) -> Iterator[Limit]:
     nodes, vcpus = topology.nodes, topology.vcpus
     if nodes > 1:
-        # Where firmware describes the nodes by ACPI; on arm64 the device tree does.
-        needed = ("CONFIG_NUMA", "CONFIG_ACPI_NUMA") if arch == "x86_64" else ("CONFIG_NUMA",)
-        for option in needed:
+        for option in ARCHITECTURES[arch].numa_options:
             if options.get(option, absent) == "n":
                 yield Limit(
                     option, f"{option} is off, but the guest has {nodes} nodes", f"{option}=y"

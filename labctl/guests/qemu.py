@@ -13,7 +13,6 @@ from typing import Any
 
 from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import GuestHung, GuestLost, UserError
-from labctl.guests.machines import MACHINES
 from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import qemu_arguments
 from labctl.host import tools
@@ -81,26 +80,29 @@ def command(spec: GuestSpec) -> list[str]:
     Raises:
         UserError: the kernel's command line is longer than what Linux reads of it.
     """
-    machine = MACHINES[spec.image.arch]
-    program = ARCHITECTURES[spec.image.arch].qemu
+    arch = ARCHITECTURES[spec.image.arch]
     words = [
-        program,
+        arch.qemu,
         "-name",
         f"labctl-{option_value(spec.name)}",
         "-no-user-config",
         "-nodefaults",
     ]
-    words += ["-display", "none", "-no-reboot", "-machine", machine.type]
+    words += ["-display", "none", "-no-reboot", "-machine", arch.qemu_machine]
     words += ["-nic", "none"] if spec.ssh_key is None else network()
-    words += accelerator(spec.accel, machine.emulated_cpu)
+    words += accelerator(spec.accel, arch.emulated_cpu)
     words += qemu_arguments(spec.topology, spec.placement.host_nodes)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
-    delay_loop = machine.delay_loop(spec.image.config) if spec.accel == "tcg" else ""
-    parts = (machine.command_line, delay_loop, spec.command_line)
+    delay_loop = _delay_loop(arch, spec.image.config) if spec.accel == "tcg" else ""
+    parts = (arch.command_line, delay_loop, spec.command_line)
     words += ["-append", checked(" ".join(filter(None, parts)))]
     words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
-    words += serial("line", LINE_SOCKET, device=machine.line_device)
+    words += serial("line", LINE_SOCKET, device=arch.line_device)
     return [*words, *monitor()]
+
+
+def _delay_loop(arch: Architecture, config: Path | None) -> str:
+    return arch.delay_loop(config.read_text()) if config is not None and config.is_file() else ""
 
 
 def checked(command_line: str) -> str:
@@ -143,7 +145,7 @@ def check(arch: Architecture) -> None:
     tools.version_text(arch.qemu)
 
 
-def accelerator(accel: str, emulated_cpu: str = MACHINES[X86_64.name].emulated_cpu) -> list[str]:
+def accelerator(accel: str, emulated_cpu: str = X86_64.emulated_cpu) -> list[str]:
     """Return the arguments for an accelerator and its CPU."""
     if accel != "tcg":
         return ["-accel", "kvm", "-cpu", "host"]

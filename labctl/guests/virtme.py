@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from labctl import proc
+from labctl.arch import FULL_CONSOLE
 from labctl.errors import CommandError, HostError
 from labctl.guests import qemu
-from labctl.guests.machines import FULL_CONSOLE
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.topology import sockets
 from labctl.lab import command_line

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from labctl import files
-from labctl.arch import ARCHITECTURES, X86_64, Architecture, ArchName
+from labctl.arch import ARCHITECTURES, ARM64, X86_64, Architecture, ArchName
 from labctl.errors import UserError
 from labctl.files import read_json, write_json
 from labctl.kernels import symbols
@@ -214,7 +214,7 @@ def _no_image(path: Path, content: bytes, arch: Architecture) -> UserError:
             what, where=str(path), hint=f"add `arch: {other}` to the kernel in lab.yaml"
         )
     return UserError(
-        f"file is not {_A[arch.name]}",
+        f"file is not {arch.image_format}",
         where=str(path),
         hint=f"use {arch.image} of a build, or a distribution's /boot/vmlinuz-*",
     )
@@ -244,8 +244,7 @@ def _release_arm64(content: bytes) -> str | None:
     return found[1].decode("ascii", "replace") if found else "unknown"
 
 
-_A = {"x86_64": "a bzImage", "arm64": "an uncompressed arm64 Image"}
 _RELEASE: dict[str, Callable[[bytes], str | None]] = {
-    "x86_64": _release_x86,
-    "arm64": _release_arm64,
+    X86_64.name: _release_x86,
+    ARM64.name: _release_arm64,
 }

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-from labctl.arch import ArchName
+from labctl.arch import ARCHITECTURES, ArchName
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import KernelEntry, LabFile
 from labctl.lab.kernels import lineage
 from labctl.lab.problems import Findings
-
-# Values of `defaults:` that only x86_64 supports: the value, the reason, the replacement.
-_X86_ONLY = {
-    "launcher": ("virtme-ng", "its guests use the host's files as root", "launcher: qemu"),
-    "transport": ("ssh", "arm64 guests have a serial port only", "transport: serial"),
-    "accel": ("kvm", "arm64 guests run under TCG", "accel: auto"),
-}
 
 
 def check_arch(file: LabFile, found: Findings) -> None:
@@ -30,7 +23,7 @@ def check_arch(file: LabFile, found: Findings) -> None:
     arches = {
         name: arch_of_kernel(file, name) for name in file.kernels if found.sound("kernels", name)
     }
-    _defaults(file, [name for name, arch in arches.items() if arch == "arm64"], found)
+    _defaults(file, arches, found)
     for name, experiment in file.experiments.items():
         path = ("experiments", name, "kernels")
         kernels = [*experiment.kernels, *([experiment.baseline] if experiment.baseline else [])]
@@ -47,11 +40,17 @@ def arch_of_kernel(file: LabFile, name: str) -> ArchName | None:
     return None if entries is None else entries[0].arch or file.defaults.arch
 
 
-def _defaults(file: LabFile, arm64: Iterable[str], found: Findings) -> None:
-    first = next(iter(arm64), None)
-    if first is None:
-        return
-    for key, (value, why, instead) in _X86_ONLY.items():
-        if getattr(file.defaults, key) == value:
-            what = f"{value} is not supported on arm64, the architecture of kernel {first}: {why}"
-            found.add(("defaults", key), what, instead)
+def _defaults(file: LabFile, arches: Mapping[str, ArchName | None], found: Findings) -> None:
+    """Record values of `defaults:` that an architecture does not support, each once."""
+    first: dict[ArchName, str] = {}
+    for name, arch in arches.items():
+        if arch is not None:
+            first.setdefault(arch, name)
+    for arch, name in first.items():
+        for key, each in ARCHITECTURES[arch].unsupported.items():
+            if getattr(file.defaults, key) == each.value:
+                what = (
+                    f"{each.value} is not supported on {arch}, the architecture of kernel {name}: "
+                    f"{each.reason}"
+                )
+                found.add(("defaults", key), what, each.replacement)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from labctl import units
-from labctl.arch import ArchName
+from labctl.arch import X86_64, ArchName
 from labctl.lab import metrics
 from labctl.lab.metrics import Better
 from labctl.lab.statistics import Statistics, StatisticsOverride
@@ -42,7 +42,7 @@ class Defaults(Model):
         description="QEMU accelerator: kvm, tcg (emulation), or auto for KVM if a probe guest"
         " boots with it and TCG otherwise.",
     )
-    arch: ArchName = Field("x86_64", description="Architecture of kernels and guests.")
+    arch: ArchName = Field(X86_64.name, description="Architecture of kernels and guests.")
     guest: Reference = Field(
         "numa4",
         description="Name of a guest under `guests:`, used where no other guest is named. If"

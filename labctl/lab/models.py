@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from labctl import units
-from labctl.arch import ArchName
+from labctl.arch import X86_64, ArchName
 from labctl.lab.document import KeyPath, Mark
 from labctl.lab.entries import (
     Defaults,
@@ -43,7 +43,7 @@ class Kernel(Model):
     series: Path | None = None
     kconfig: tuple[Path, ...] = ()
     command_line: str = ""
-    arch: ArchName = "x86_64"
+    arch: ArchName = X86_64.name
 
 
 class Target(Model):

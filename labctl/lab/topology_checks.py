@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from labctl.arch import ArchName
+from labctl.arch import ARCHITECTURES, ArchName
 from labctl.lab.arch_checks import arch_of_kernel
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import LabFile
 from labctl.lab.problems import Findings
 from labctl.lab.topology import Topology
 from labctl.lab.types import LOCAL_DISTANCE
-
-# Limits of QEMU's machines `pc` and `virt`.
-_MOST_VCPUS: dict[ArchName, int] = {"x86_64": 255, "arm64": 512}
-# A higher ID needs KVM's interrupt controller.
-_HIGHEST_APIC_ID = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +40,29 @@ def mistakes(guest: Topology, arches: Collection[ArchName], accel: str) -> Itera
 
 def _vcpus(guest: Topology, arches: Collection[ArchName], accel: str) -> Iterator[Mistake]:
     key = "cpus_per_node" if guest.cpus_per_node > 1 else "nodes"
-    most, arch = min(((_MOST_VCPUS[arch], arch) for arch in arches), default=(None, ""))
+    most, arch = min(
+        ((ARCHITECTURES[arch].most_vcpus, arch) for arch in arches), default=(None, "")
+    )
     if most is not None and guest.vcpus > most:
         asked = f"{guest.nodes} x {guest.cpus_per_node} CPUs are {guest.vcpus}"
         each = most // guest.nodes
         hint = f"cpus_per_node: {each}" if each else f"nodes: {most}"
         yield Mistake((key,), f"{asked}, but QEMU's {arch} machine has at most {most}", hint)
-    elif "x86_64" in arches and accel != "kvm":
-        highest = _highest_apic_id(guest)
-        if highest > _HIGHEST_APIC_ID:
+    elif accel != "kvm":
+        highest, limit = _highest_apic_id(guest), _apic_limit(arches)
+        if limit is not None and highest > limit:
             what = (
                 f"{guest.nodes} nodes of {guest.cpus_per_node} CPUs need APIC ID {highest}, but"
-                f" QEMU without KVM has at most {_HIGHEST_APIC_ID}"
+                f" QEMU without KVM has at most {limit}"
             )
             fewer = 2 ** (guest.cpus_per_node.bit_length() - 1)
             hint = f"cpus_per_node: {fewer} (IDs of a node are rounded up to a power of two)"
             yield Mistake((key,), what, hint)
+
+
+def _apic_limit(arches: Collection[ArchName]) -> int | None:
+    limits = (ARCHITECTURES[arch].highest_apic_id for arch in arches)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _highest_apic_id(guest: Topology) -> int:
