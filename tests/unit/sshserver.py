@@ -11,7 +11,12 @@ from pathlib import Path
 import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from paramiko.common import MSG_CHANNEL_SUCCESS
+from paramiko.common import (
+    AUTH_FAILED,
+    AUTH_SUCCESSFUL,
+    MSG_CHANNEL_SUCCESS,
+    OPEN_SUCCEEDED,
+)
 
 
 def new_key(path: Path) -> paramiko.PKey:
@@ -39,7 +44,7 @@ class Line(paramiko.Transport):
         self.commands: list[threading.Thread] = []
 
     def _send_user_message(self, data: paramiko.Message) -> None:
-        super()._send_user_message(data)
+        super()._send_user_message(data)  # type: ignore[misc]  # not in the stubs
         if data.asbytes()[0] == MSG_CHANNEL_SUCCESS and self.commands:
             self.commands.pop().start()
 
@@ -88,13 +93,14 @@ class Server(paramiko.ServerInterface):
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        return paramiko.AUTH_SUCCESSFUL if key == self._client_key else paramiko.AUTH_FAILED
+        return AUTH_SUCCESSFUL if key == self._client_key else AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
-        return paramiko.OPEN_SUCCEEDED
+        return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         command_thread = threading.Thread(target=self._run, args=(channel, command), daemon=True)
+        assert isinstance(channel.transport, Line)
         channel.transport.commands.append(command_thread)
         return True
 
@@ -132,6 +138,7 @@ def _pump(source, send) -> None:
 
 
 def _feed(channel: paramiko.Channel, child: subprocess.Popen) -> None:
+    assert child.stdin is not None
     while data := channel.recv(65536):
         try:
             child.stdin.write(data)

@@ -25,7 +25,7 @@ def freebench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("freebench") / "freebench"
     folder = initramfs.source_folder() / "freebench"
     units = sorted(path.name for path in folder.glob("*.c"))
-    argv = ["gcc", *initramfs._FLAGS, "-o", program, *units]
+    argv = ["gcc", *initramfs._FLAGS, "-o", str(program), *units]
     proc.run(argv, cwd=folder, timeout_seconds=120)
     return program
 

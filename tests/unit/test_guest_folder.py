@@ -54,9 +54,10 @@ def test_a_guest_of_a_damaged_file_is_never_started(
     spec = replace(spec, files=(Hashed.of(path),))
     with Guest(spec):
         pass
-    {"truncate": lambda: path.write_text("what"), "remove": path.unlink}.get(
-        damage, lambda: path.write_text("what was other")
-    )()
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_text("what" if damage == "truncate" else "what was other")
     with pytest.raises(HostError, match=f"{name}: file (changed|cannot be read)"), Guest(spec):
         pass
 

@@ -164,7 +164,8 @@ def test_a_baseline_is_the_first_kernel_or_joins_them(folder: Path) -> None:
         "two": ("stock", ("stock", "patched")),
         "three": ("patched", ("stock", "patched")),
     }
-    assert Experiment(name="x", workload="w", kernels=("a", "b")).baseline == "a"
+    data = {"name": "x", "workload": "w", "kernels": ("a", "b")}
+    assert Experiment.model_validate(data).baseline == "a"
 
 
 def test_statistics_are_overridden_key_by_key(folder: Path) -> None:
@@ -381,7 +382,7 @@ def test_one_mistake(folder: Path, text: str, line: int, key: str, what: str, hi
     assert hint in (problem.hint or "")
 
 
-IN_GUESTS = [
+IN_PLACEMENTS = [
     ("prealloc: maybe", "prealloc", "expected true or false", ""),
     ("hugepages: 4MiB", "hugepages", "2MiB, 1GiB or none, got 4MiB", ""),
     ("hugepages: big", "hugepages", "expected a size", ""),
@@ -396,7 +397,9 @@ IN_GUESTS = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "key", "what", "hint"), IN_GUESTS, ids=[x[0] for x in IN_GUESTS])
+@pytest.mark.parametrize(
+    ("keys", "key", "what", "hint"), IN_PLACEMENTS, ids=[x[0] for x in IN_PLACEMENTS]
+)
 def test_a_mistake_in_how_a_guest_is_placed(
     folder: Path, keys: str, key: str, what: str, hint: str
 ) -> None:
@@ -847,7 +850,7 @@ class _Schema:
         return any(self.accepts(value, option) for option in options)
 
     def _type(self, value: object, names: str | list[str], _: Any) -> bool:
-        kinds = {
+        kinds: dict[str, type | tuple[type, ...]] = {
             "string": str, "integer": int, "number": (int, float), "boolean": bool,
             "object": dict, "array": list, "null": type(None),
         }  # fmt: skip
@@ -855,9 +858,6 @@ class _Schema:
         if isinstance(value, bool):
             return "boolean" in names
         return any(isinstance(value, kinds[name]) for name in names)
-
-    def _propertyNames(self, value: Any, limits: dict[str, Any], _: Any) -> bool:  # noqa: N802
-        return all(self.accepts(key, limits) for key in value)
 
     def _maxLength(self, value: Any, most: int, _: Any) -> bool:  # noqa: N802
         return len(value) <= most

@@ -73,7 +73,7 @@ class Line:
     def _serve(self) -> None:
         client: socket.socket | None = None
         while True:
-            files = [self._stop, self._master, client or self._server]
+            files: list[int | socket.socket] = [self._stop, self._master, client or self._server]
             ready = select.select(files, [], [])[0]
             if self._stop in ready:
                 break

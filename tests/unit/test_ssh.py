@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sshserver import Server, alive, new_key, public
@@ -58,15 +59,18 @@ def serve(keys: Path) -> Server:
     return Server(host, client)
 
 
-def address(server: Server, keys: Path, **other) -> SshAddress:
-    facts = {"user": "root", "key": keys / "client", "host_key": public(server.host_key)}
+def address(server: Server, keys: Path, **other: Any) -> SshAddress:
+    facts: dict[str, Any] = {
+        "user": "root",
+        "key": keys / "client",
+        "host_key": public(server.host_key),
+    }
     return SshAddress("127.0.0.1", server.port, **(facts | other))
 
 
-def connect(server: Server, keys: Path, owner: object = "", **other) -> SshTransport:
-    return SshTransport(
-        address(server, keys), **({"alive": fine, "owner": f"{keys}{owner}"} | other)
-    )
+def connect(server: Server, keys: Path, owner: object = "", **other: Any) -> SshTransport:
+    facts: dict[str, Any] = {"alive": fine, "owner": f"{keys}{owner}"}
+    return SshTransport(address(server, keys), **(facts | other))
 
 
 @pytest.fixture
@@ -205,7 +209,12 @@ def test_a_connection_that_breaks_is_told_and_its_command_ended_by_the_next(
 ) -> None:
     transport = connect(server, keys, tmp_path)
     pid = tmp_path / "pid"
-    cut = threading.Thread(target=lambda: (wait_until(pid.exists), server.drop()))
+
+    def drop() -> None:
+        wait_until(pid.exists)
+        server.drop()
+
+    cut = threading.Thread(target=drop)
     cut.start()
     with pytest.raises(GuestLost, match=r"no exit status|connection lost"):
         transport.run(f"echo $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 1000", SECONDS)
@@ -253,7 +262,7 @@ def test_a_machine_that_answers_nothing_hangs(keys: Path) -> None:
 
 
 def test_a_machine_that_falls_silent_hangs_and_one_that_works_does_not(
-    server: Server, keys: Path
+    server: Server, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport = connect(server, keys, "silent", silence_seconds=3.0)
     assert transport.run("sleep 5", SECONDS).status == 0
@@ -266,7 +275,7 @@ def test_a_machine_that_falls_silent_hangs_and_one_that_works_does_not(
             time.sleep(0.1)
         return original()
 
-    connection.packetizer.read_message = stuck
+    monkeypatch.setattr(connection.packetizer, "read_message", stuck)
     threading.Timer(0.5, stop.set).start()
     with pytest.raises(GuestHung):
         transport.run("sleep 8", SECONDS)
@@ -335,8 +344,10 @@ def test_the_shell_of_a_guest_does_as_this_one(
     plain: Server, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of it by busybox, as in a guest: /bin/sh of the line itself is this host's."""
+    busybox = shutil.which("busybox")
+    assert busybox is not None
     for tool in ("sh", "setsid", "dd", "grep", "cat", "sleep"):
-        (tmp_path / tool).symlink_to(shutil.which("busybox"))
+        (tmp_path / tool).symlink_to(busybox)
     from labctl.transports import shell
 
     monkeypatch.setenv("PATH", str(tmp_path))
