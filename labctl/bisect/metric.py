@@ -1,4 +1,4 @@
-"""Which step of a series changed a metric: steps between two ends, each beside both of them."""
+"""Find the step of a series that changed a metric; each step is measured with both ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SEEDS = 2**31
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """The end of a search: which step it was, or between which ones it lies."""
+    """The result of a search: the step, or the range of steps that contains it."""
 
     kernel: str
     what: str
@@ -49,7 +49,7 @@ class Answer:
 
     @property
     def step(self) -> int | None:
-        """The first step that is bad, None if it was not found."""
+        """The first bad step, None if it was not found."""
         found = self.search.candidates
         return found[0] if len(found) == 1 and not self.problem else None
 
@@ -72,10 +72,10 @@ class Answer:
 
 
 def begin(lab: Lab, kernel: str, *, good: int, bad: int | None, risk: float, what: str) -> Answer:
-    """Return the search at its beginning, with nothing decided.
+    """Return a new search without decisions.
 
     Raises:
-        UserError: the kernel has no series, or no such steps.
+        UserError: the kernel has no series, or the steps do not exist.
     """
     own = lab.kernels[kernel]
     if own.series is None:
@@ -92,7 +92,7 @@ def begin(lab: Lab, kernel: str, *, good: int, bad: int | None, risk: float, wha
 
 
 def step_of(lab: Lab, answer: Answer, step: int) -> Kernel:
-    """Return the kernel with the first `step` patches of the series, written for the builder."""
+    """Return the kernel with the first `step` patches of the series, which it writes to disk."""
     own = lab.kernels[answer.kernel]
     name = f"{own.name}.step{step}"
     folder: Path | None = None
@@ -119,10 +119,10 @@ class Bisect:
     _sign: int = 0
 
     def run(self) -> Answer:
-        """Measure until the step is found, or as far as it can be.
+        """Measure until the step is found, or cannot be narrowed further.
 
         Raises:
-            UserError: the experiment has no such cell.
+            UserError: the experiment has no cell with this setting.
             LabError: an end does not build, or preparing or the disk failed.
         """
         search = self.answer.search
@@ -168,7 +168,7 @@ class Bisect:
             )
 
     def _ends(self) -> bool:
-        """Say whether the ends differ; only then there is something to find."""
+        """Return whether the ends differ; otherwise there is nothing to find."""
         search, lab = self.answer.search, self.lab
         risk = search.allowance(ends=True)
         effect = lab.resolve_statistics(self.experiment).minimum_effect
@@ -255,7 +255,7 @@ class Bisect:
         without = [name for name, kernel in kernels.items() if kernel.series is None]
         lab = beside(self.lab, self.experiment, self.answer.kernel, kernels, without=without)
         seed = secrets.randbelow(_SEEDS)
-        # The ends are measured beside each other all the time: no control is needed.
+        # Both ends are measured in every block: no A/A control is needed.
         each = plan_of(
             lab,
             self.experiment,
@@ -267,7 +267,7 @@ class Bisect:
 
 
 def _why_failed(samples: Iterable[Sample], kernel: str) -> tuple[str, str]:
-    """Return what failed of a kernel, and the reason in its own words."""
+    """Return what failed for a kernel, and the recorded reason."""
     found = failures_of(sample for sample in samples if sample.kernel == kernel)
     if not found:
         return "no valid block", ""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The guests of an experiment that run at the same time: `guests` times `guest`."""
+    """Number and topology of the guests of an experiment that run at the same time."""
 
     experiment: str
     guest: str
@@ -27,26 +27,26 @@ class Need:
 
     @property
     def memory_bytes(self) -> int:
-        """The memory of all of them."""
+        """The total memory of the guests."""
         return self.guests * self.topology.memory_bytes
 
 
 def need_of(lab: Lab, planned: Plan) -> Need:
-    """Return what a planned experiment needs: its kernels and the A/A control."""
+    """Return the guests of a planned experiment: its kernels and the A/A control."""
     guest = lab.guest_of(planned.experiment)
     return Need(planned.experiment.name, guest, len(planned.groups()), lab.guests[guest])
 
 
 def needs_of(lab: Lab) -> list[Need]:
-    """Return what each experiment of a lab that runs in guests needs."""
+    """Return the guests of each experiment of a lab that runs in guests."""
     in_guests = (name for name, one in lab.experiments.items() if one.target is None)
     return [need_of(lab, plan(lab, name, seed=0)) for name in in_guests]
 
 
 def shortage(need: Need, facts: HostFacts, host_nodes: Sequence[int]) -> str:
-    """Return what the host lacks for it, as "needs X and there is Y", or an empty text.
+    """Return the missing memory as "needs X, but only Y are free", or an empty text.
 
-    `host_nodes` has the host node that each guest node's memory is bound to, if it is.
+    `host_nodes` has the host node for each guest node's memory, empty if not bound.
     """
     size = need.topology.hugepages
     free = facts.hugepages.get(size, 0) * size if size else facts.available_bytes

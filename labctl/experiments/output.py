@@ -20,10 +20,10 @@ _SEEN_CHARACTERS = 60
 # CPU time summed over several CPUs can exceed the wall time.
 _CPU_TIMES = frozenset(["cpu", "user", "sys", "system", "utime", "stime", "cputime"])
 _TASK_CLOCK = {"task", "clock"}  # perf's
-# The guest's agent takes a command's time by the same clock, CLOCK_MONOTONIC of the same
-# kernel, around the workload's own; by SSH it comes in ticks of 10 ms, one at each end.
-# Other clocks of a kernel (REALTIME slewed by NTP, the bare time-stamp counter as calibrated
-# under translation) run within 1 % of it.
+# The guest's agent measures the command with CLOCK_MONOTONIC of the same kernel, which
+# includes the workload's own time; over SSH the resolution is 10 ms at each end. Other
+# clocks (REALTIME slewed by NTP, the time-stamp counter as calibrated under TCG) differ by
+# less than 1 %.
 _CLOCKS_DIFFER = 0.02
 _TICKS_SECONDS = 0.02
 
@@ -31,19 +31,19 @@ _TICKS_SECONDS = 0.02
 def measure(
     text: str, metric: str, *, took_seconds: float | None = None, cpus: int | None = None
 ) -> tuple[float, dict[str, Any]]:
-    """Return the metric's value, and all that the workload measured.
+    """Return the metric's value, and all values that the workload printed.
 
-    The last JSON object on lines of its own wins; without one, the last line
-    that names the metric followed by a number and perhaps a unit; without that,
-    a last line that is a number alone. Times become seconds, sizes megabytes.
+    The last JSON object on separate lines is used; without one, the last line with the
+    metric's name, a number and an optional unit; else a last line with only a number.
+    Times become seconds, sizes megabytes.
 
-    With `took_seconds`, the guest's own measure of the command, a time above it is
-    refused: its unit is not what it was taken for. CPU time may be `cpus` times that
-    much, or any if they are not known.
+    `took_seconds` is the run time of the command in the guest. A longer time is rejected,
+    since its unit must be wrong. CPU time may be `cpus` times as long, or any time if
+    `cpus` is unknown.
 
     Raises:
-        BadOutput: the metric is not there, or is not a finite positive number in a known
-            unit, or is longer than the command took.
+        BadOutput: the metric is missing, is not a finite positive number in a known unit,
+            or is longer than the command took.
     """
     if len(text) > _LONGEST_OUTPUT:
         raise BadOutput(
@@ -76,11 +76,11 @@ def _field(measurements: dict[str, Any], metric: str) -> Quantity:
         raise BadOutput(
             f"{key}: expected a JSON number, got {quote(json.dumps(value), _SEEN_CHARACTERS)}"
         )
-    # The metric's own name may end in its unit; but `requests_per_second` is no time.
+    # The metric's name may end in its unit, but `requests_per_second` is not a time.
     is_named = key != metric or is_time(metric)
     suffix = next((s for s in TIME_SUFFIXES if key.endswith(s)), None) if is_named else None
     factor = TIME_SUFFIXES.get(suffix or "", 1.0)
-    # A second's may also mean "per second": ops_s.
+    # `_s` may also mean "per second": ops_s.
     return Quantity(float(value) * factor, True if factor != 1.0 else None)
 
 

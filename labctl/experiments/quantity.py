@@ -1,9 +1,9 @@
-"""A number that a program printed, with its unit: `12.5 ms`, `812.5 MB/s`, `3`. Pure.
+"""Parse a number with a unit in a program's output: `12.5 ms`, `812.5 MB/s`, `3`. Pure.
 
-A number is a whole word, in ASCII digits, with a point for the decimals and nothing
-between thousands. A unit is known or absent; anything else is refused, since a part of a
-number (`402` of `402,5`) is another number. Times become seconds, sizes megabytes
-(10^6 bytes), and numbers of bits megabits, so that `900 MB/s` and `1.1 GB/s` compare.
+A number is a whole word of ASCII digits with a decimal point and without thousands
+separators. A unit is known or absent; anything else is rejected, since a part of a number
+(`402` of `402,5`) would be a wrong value. Times become seconds, sizes megabytes (10^6
+bytes), and bits megabits, so that `900 MB/s` and `1.1 GB/s` are comparable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LONGEST_WORD = 64
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number in the base unit of its kind; `is_time` says so of its unit, None: it has none."""
+    """A number in base units; `is_time`: whether the unit is one of time, None without a unit."""
 
     value: float
     is_time: bool | None
@@ -37,9 +37,9 @@ _TIMES = {
     **_spellings(60.0, "min mins minute minutes"),
     **_spellings(3600.0, "h hr hrs hour hours"),
 }
-# `elapsed_min` is the least of several times, not one in minutes.
+# `elapsed_min` is a minimum, not a time in minutes.
 _NO_SUFFIX = {"min", "mins", "h", "hr", "hrs", "\u00b5s", "\u03bcs"}
-# What follows the name of a metric in the key of a JSON object: `elapsed_ms`.
+# Suffixes of a metric's name in keys of JSON objects: `elapsed_ms`.
 TIME_SUFFIXES = {f"_{unit}": f for unit, f in _TIMES.items() if unit not in _NO_SUFFIX}
 
 _COUNTED = (
@@ -74,20 +74,20 @@ _A_SECOND = ("s", "sec", "second")
 
 NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _START = re.compile(rf"({NUMBER})(.*)")
-# What may stand behind a quantity: `(3 runs)`, `# warm`, `+- 1 ms`, and the next `name=…`.
+# Text allowed after a quantity: `(3 runs)`, `# warm`, `+- 1 ms`, and the next `name=…`.
 _REMARK = re.compile(r"[(\[#\u00b1]|\+/?-|[A-Za-z_][\w.-]*[:=]")
 
 
 def number(text: str) -> float | None:
-    """Return a number that stands alone, None if it is something else."""
+    """Return the number if the text is only a number, else None."""
     is_number = len(text) <= _LONGEST_WORD and re.fullmatch(NUMBER, text)
     return float(text) if is_number else None
 
 
 def quantity(text: str) -> Quantity | None:
-    """Return the quantity that a text begins with, None if it is not a whole one.
+    """Return the quantity at the start of a text, None if it is not valid.
 
-    What may follow is a comma, a remark in brackets, or the next `name=…`.
+    A comma, a remark in brackets or the next `name=…` may follow.
     """
     first, *rest = text.split(maxsplit=3)[:3] or [""]
     start = _START.fullmatch(first) if len(first) <= _LONGEST_WORD else None
@@ -108,7 +108,7 @@ def quantity(text: str) -> Quantity | None:
 
 
 def _without_end(word: str) -> tuple[str, bool]:
-    """Return a unit without what closes it, and whether a comma did."""
+    """Return a unit without its trailing punctuation, and whether that was a comma."""
     unit = word.rstrip(",;)")
     if unit[-1:] == "." and unit[:-1]:
         unit = unit[:-1]
@@ -122,7 +122,7 @@ def _may_follow(word: str, *, is_ended: bool) -> bool:
 
 
 def _factor(unit: str) -> tuple[float, bool | None] | None:
-    """Return what a unit is in base units, and whether it is one of time; None if unknown."""
+    """Return a unit's factor to base units and whether it is a time; None if unknown."""
     if not unit:
         return 1.0, None
     time = _time(unit)
@@ -142,5 +142,5 @@ def _factor(unit: str) -> tuple[float, bool | None] | None:
 
 
 def _time(unit: str) -> float | None:
-    # Of the short ones, case decides: Ms is no ms.
+    # Short units are case-sensitive: Ms is not ms.
     return _TIMES.get(unit.lower() if len(unit) > 2 else unit)

@@ -1,8 +1,8 @@
-"""Whether what a kernel's file reads as is what was written to it: by meaning. Pure.
+"""Compare the value read from a kernel file with the value written, by meaning. Pure.
 
-The kernel prints a value as it likes: with tabs, leading zeros, as a mask or a list of CPUs,
-as Y or 1. Two spellings are the same value only if one of the kernel's own formats makes
-them so.
+The kernel may print a value in another form: with tabs, leading zeros, as a mask or a list
+of CPUs, as Y or 1. Two texts are the same value only if they are in one of the kernel's
+formats.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-# Longer, and nothing is compared but the text itself.
+# Longer texts are only compared literally.
 _LONGEST = 4096
 _MOST_CPUS = 2**16
 _CHOICE = re.compile(r"(?<!\S)\[([^\[\]]+)\](?!\S)")
@@ -24,8 +24,8 @@ _SIZE = re.compile(r"([0-9]{1,20})([kKmMgGtT])", re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6})(?::([0-9]{1,6})/([0-9]{1,6}))?)?", re.ASCII)
 # memparse() of lib/cmdline.c
 _FACTORS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-# kstrtobool() of lib/kstrtox.c, and what files print of it; letters that are digits of a
-# mask are not among them.
+# kstrtobool() of lib/kstrtox.c, and the forms that files print; letters that are digits of
+# a mask are excluded.
 _ON = frozenset(("1", "y", "yes", "true", "on", "enabled"))
 _OFF = frozenset(("0", "n", "no", "false", "off", "disabled"))
 
@@ -67,7 +67,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _numbers(word: str) -> set[Decimal]:
-    """Return the numbers that a word may stand for: a leading zero is padding, or octal."""
+    """Return the possible values of a word: a leading zero is padding or means octal."""
     found = set()
     if _DECIMAL.fullmatch(word):
         found.add(Decimal(word))
@@ -86,19 +86,19 @@ def _switch(word: str) -> bool | None:
 
 
 def _mask(word: str) -> int | None:
-    """Return a mask in hexadecimal digits, in groups of 32 bits: `00000000,0000000f`."""
+    """Parse a hexadecimal mask in groups of 32 bits: `00000000,0000000f`."""
     return int(word.replace(",", ""), 16) if _MASK.fullmatch(word) else None
 
 
 def _unmistakable(word: str) -> int | None:
-    """Return a number that is hexadecimal by its looks: `0x33` to `00000033` or `ff`."""
+    """Parse a number that is unambiguously hexadecimal: `0x33`, `00000033` or `ff`."""
     if hexadecimal := _HEX.fullmatch(word):
         return int(hexadecimal[1], 16)
     return _mask(word) if _HEX_LOOKS.search(word) else None
 
 
 def _cpus(word: str) -> set[int] | None:
-    """Return a list of CPUs or nodes as `0-3,8` and `0-15:1/2` name them."""
+    """Parse a list of CPUs or nodes: `0-3,8`, `0-15:1/2`."""
     found: set[int] = set()
     for part in word.split(","):
         match = _RANGE.fullmatch(part)

@@ -55,7 +55,7 @@ def run(lab: Lab, names: Sequence[str], *, seed: int | None, events: Events) -> 
 
     Raises:
         UserError: an experiment is not in the lab.
-        LabError: building, preparing or the store failed. A guest's failure is a sample.
+        LabError: building, preparing or the store failed. Guest failures become samples.
     """
     chosen = secrets.randbelow(2**31) if seed is None else seed
     plans = [plan(lab, name, chosen) for name in _known(lab, names)]
@@ -66,10 +66,10 @@ def run(lab: Lab, names: Sequence[str], *, seed: int | None, events: Events) -> 
 
 
 def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
-    """Go on with an interrupted run: what has a sample is not measured again.
+    """Resume an interrupted run; existing samples are not measured again.
 
     Raises:
-        UserError: the lab, a kernel or the host is not what it was.
+        UserError: the lab, a kernel or the host changed.
     """
     folder = run_folder.resolve(lab.state / "runs", run_id)
     record = folder.read()
@@ -87,7 +87,7 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
         log.use(folder.path)
         now = _record(lab, folder.id, plans, prepared, record["seed"])
         now["experiments"] = _as_recorded(now["experiments"], record["experiments"])
-        # With the keys that an older labctl did not know at what they mean if left out.
+        # Keys that an older labctl did not record get their default.
         record["guests"] = _completed(folder, record["guests"])
         for kernel in record["kernels"].values():
             kernel.setdefault("arch", X86_64.name)
@@ -101,7 +101,7 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
 def _completed(folder: RunFolder, guests: dict[str, Any]) -> dict[str, Any]:
     try:
         return {name: _shape(Topology(**guest)) for name, guest in guests.items()}
-    except ValueError as error:  # pydantic's, of several lines
+    except ValueError as error:  # pydantic's message has several lines
         where = str(folder.path / "run.json")
         raise UserError("guests: invalid value", where=where) from error
 
@@ -121,7 +121,7 @@ def _check_unchanged(folder: RunFolder, record: dict[str, Any], now: dict[str, A
 def _as_recorded(
     now: Sequence[dict[str, Any]], recorded: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return experiments without what an older labctl did not yet record of them."""
+    """Return experiments without the keys that an older labctl did not record."""
     return [
         {key: value for key, value in new.items() if key in old}
         for new, old in zip(now, recorded, strict=True)
@@ -143,7 +143,7 @@ def _known(lab: Lab, names: Sequence[str]) -> list[str]:
 def _prepared(
     lab: Lab, plans: Sequence[Plan], events: Events
 ) -> Iterator[tuple[Prepared, TargetMachine | None]]:
-    """Prepare guests, or hold the machine that is measured on in their place."""
+    """Prepare guests, or connect to the target."""
     target = experiments_target.target_of(lab, plans)
     if target is None:
         yield _prepare(lab, plans, events), None
@@ -234,7 +234,7 @@ def _experiment(prepared: Prepared, each: Plan) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class OpenRun:
-    """A run under way, for which the host is held; without a `machine` it is on guests."""
+    """A running measurement that holds the host's lock; on guests if `machine` is None."""
 
     folder: RunFolder
     prepared: Prepared
@@ -243,12 +243,12 @@ class OpenRun:
     events: Events
 
     def measure(self, each: Plan, blocks: int | None = None) -> None:
-        """Measure the blocks of an experiment that are missing: all, or the first `blocks`.
+        """Measure the missing blocks of an experiment: all, or the first `blocks`.
 
         Raises as `Runner.run` does.
         """
         if blocks is not None:
-            # One block is fewer than a lab.yaml may ask for.
+            # lab.yaml does not allow a single block.
             fixed = each.statistics.blocks.model_copy(update={"min": blocks, "max": blocks})
             statistics = each.statistics.model_copy(update={"blocks": fixed})
             each = replace(each, statistics=statistics)
@@ -287,7 +287,7 @@ class OpenRun:
 
 @contextlib.contextmanager
 def opened(lab: Lab, plans: Sequence[Plan], *, seed: int, events: Events) -> Iterator[OpenRun]:
-    """Begin a run whose blocks the caller asks for one by one; raises as `run` does."""
+    """Start a run whose blocks the caller measures one by one; raises as `run` does."""
     with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
         folder = run_folder.create(lab.state / "runs")
         log.use(folder.path)
@@ -321,7 +321,7 @@ def _booter(
     def boot(group: BootGroup, block: int) -> Guest:
         place = folder.path / "guests" / f"{each.experiment.name}-{block:03d}-{group.name}"
         attempt = 1
-        while place.exists():  # an interrupted block is booted again, and every console is kept
+        while place.exists():  # an interrupted block is booted again; its console is kept
             attempt += 1
             place = place.with_name(f"{place.name.split('~')[0]}~{attempt}")
         return Guest(

@@ -1,4 +1,4 @@
-"""Experiments on a machine in place of guests: which machine, and the boots of its kernels."""
+"""Experiments on a target instead of guests: select the target and boot its kernels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def with_target(lab: Lab, names: Sequence[str], target: str | None) -> Lab:
     """Return the lab with experiments moved to a target.
 
     Raises:
-        UserError: there is no such target.
+        UserError: the target does not exist.
     """
     if target is None:
         return lab
@@ -32,7 +32,7 @@ def with_target(lab: Lab, names: Sequence[str], target: str | None) -> Lab:
 
 
 def as_recorded(lab: Lab, record: Mapping[str, Any]) -> Lab:
-    """Return the lab with the experiments of a run on the targets that it was begun on."""
+    """Return the lab with the experiments of a run on the targets recorded for it."""
     return _moved(lab, {each["name"]: each.get("target") for each in record["experiments"]})
 
 
@@ -45,10 +45,10 @@ def _moved(lab: Lab, targets: Mapping[str, str | None]) -> Lab:
 
 
 def target_of(lab: Lab, plans: Sequence[Plan]) -> Target | None:
-    """Return the one target of all these experiments, None if they run in guests.
+    """Return the common target of these experiments, None if they run in guests.
 
     Raises:
-        UserError: they run in several places.
+        UserError: their targets differ.
     """
     names = list(dict.fromkeys(each.experiment.target for each in plans))
     if len(names) > 1:
@@ -66,7 +66,7 @@ def target_of(lab: Lab, plans: Sequence[Plan]) -> Target | None:
 
 
 def booter(prepared: Prepared, machine: TargetMachine, each: Plan, folder: RunFolder) -> Boot:
-    """Return what boots a kernel on the machine."""
+    """Return a function that boots a kernel on the target."""
 
     def boot(group: BootGroup, block: int) -> TargetBoot:
         own = prepared.lab.kernels[group.kernel].command_line

@@ -1,4 +1,4 @@
-"""Labs made from a lab: the same experiment on other kernels beside one of its own. Pure."""
+"""Derive labs that run the same experiment on other kernels. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def beside(
     kernels: Mapping[str, Kernel],
     without: Collection[str] = (),
 ) -> Lab:
-    """Return the lab with more kernels, on which `experiment` runs as it does on `like`.
+    """Return the lab with more kernels, on which `experiment` runs as on the kernel `like`.
 
-    They have the tunables of `like`, except those named by `without`. The first of them
-    is the baseline; `like` itself is in the experiment only if it is among them.
+    They have the tunables of `like`, except those in `without`. The first one is the
+    baseline; `like` itself is in the experiment only if it is one of them.
     """
     names = tuple(kernels)
     having = tuple(name for name in names if name not in without)
@@ -42,11 +42,11 @@ def beside(
 
 
 def plan_of(lab: Lab, experiment: str, seed: int, wanted: Callable[[Cell], bool]) -> Plan:
-    """Return an experiment's plan with only the cells that are wanted."""
+    """Return an experiment's plan with only the wanted cells."""
     whole = plan(lab, experiment, seed)
     return replace(whole, cells=tuple(cell for cell in whole.cells if wanted(cell)))
 
 
 def with_settings(settings: Sequence[Mapping[str, object]]) -> Callable[[Cell], bool]:
-    """Return whether a cell has one of some settings; for `plan_of`."""
+    """Return a predicate for `plan_of`: whether a cell has one of the settings."""
     return lambda cell: any(dict(cell.setting) == dict(one) for one in settings)

@@ -1,4 +1,4 @@
-"""A program of the host with the shared libraries that it needs, for the initramfs."""
+"""Host programs with their shared libraries, for the initramfs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def bundle(program: str, package: str) -> dict[str, Path]:
     """Return the files of an installed program by their paths in the guest.
 
     Raises:
-        HostError: it, or a library of it, is not installed; names the Debian package.
+        HostError: the program or one of its libraries is not installed.
     """
-    # Servers lie in sbin, which is not on a user's PATH.
+    # Servers are in sbin, which is not on a user's PATH.
     found = shutil.which(program, path=os.environ.get("PATH", "") + os.pathsep + _SBIN)
     hint = f"`make setup` installs the Debian package {package}"
     if found is None:
@@ -31,6 +31,6 @@ def bundle(program: str, package: str) -> dict[str, Path]:
     missing = _MISSING.findall(said)
     if missing:
         raise HostError(f"{program}: missing libraries: {', '.join(missing)}", hint=hint)
-    # ldd names what the program asks for; behind it may be a link to another name.
+    # Keep the names that ldd prints: the program needs them, and the files may be symlinks.
     files = {path: Path(path).resolve() for path in _LIBRARY.findall(said)}
     return {f"/bin/{Path(found).name}": Path(found).resolve(), **files}

@@ -1,4 +1,4 @@
-"""A static busybox for the guests: the host's own, or one of another architecture."""
+"""Find the static busybox for guests, of the host's or another architecture."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from labctl.arch import X86_64, Architecture
 from labctl.errors import HostError
 
 _LIST_SECONDS = 20.0
-# How the table of applets begins in every busybox that has a test command.
+# The start of the applet table in every busybox with a test command.
 _FIRST_APPLETS = b"[\0[[\0"
 
 
 def find(arch: Architecture) -> Path:
     """Return the busybox for guests of an architecture.
 
-    For a foreign one it is called busybox-ARCH, on PATH or beside the Python that
-    runs labctl.
+    For a foreign architecture, the program is busybox-ARCH, on PATH or next to the Python
+    that runs labctl.
 
     Raises:
-        HostError: it is not installed, not static, or of another architecture.
+        HostError: busybox is not installed, not static, or of another architecture.
     """
     name = f"busybox-{arch.name}" if arch.is_foreign else "busybox"
     more = str(Path(sys.executable).parent) if arch.is_foreign else "/bin:/usr/bin"
@@ -41,12 +41,12 @@ def find(arch: Architecture) -> Path:
 
 
 def applets(busybox: Path, arch: Architecture = X86_64) -> list[str]:
-    """Return what a busybox can be called as.
+    """Return the names of the applets of a busybox.
 
-    A foreign one cannot be asked: its table of names is read.
+    A busybox of another architecture cannot run here: its applet table is read instead.
 
     Raises:
-        HostError: there is no such table in it.
+        HostError: the file has no applet table.
     """
     if not arch.is_foreign:
         return proc.run([busybox, "--list"], timeout_seconds=_LIST_SECONDS).text.split()
@@ -57,10 +57,10 @@ def applets(busybox: Path, arch: Architecture = X86_64) -> list[str]:
 
 
 def applets_in(content: bytes) -> list[str]:
-    """Return the names in the table of a busybox; none if there is no such table.
+    """Return the names in the applet table of a busybox, an empty list without a table.
 
-    The table (applet_names of its source) holds each name with a zero behind it, and
-    ends with an empty name.
+    In the table (applet_names of the source), each name ends with a zero byte; an empty
+    name ends the table.
     """
     start = content.find(_FIRST_APPLETS)
     end = content.find(b"\0\0", start)

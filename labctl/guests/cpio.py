@@ -1,7 +1,7 @@
-"""Archives in the "newc" form that the kernel unpacks as its first file system. Pure.
+"""Write initramfs archives in the cpio "newc" format. Pure.
 
-Owner, time and inode numbers are fixed, so that equal entries give equal bytes,
-and a device node needs no root.
+Owner, time and inode numbers are fixed, so that equal entries give equal bytes.
+Device nodes can be written without root.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TRAILER = "TRAILER!!!"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One name in the archive; `mode` holds kind and permissions, `numbers` a device's two."""
+    """An entry of the archive: `mode` is file type and permissions, `numbers` major and minor."""
 
     name: str
     mode: int
@@ -45,9 +45,10 @@ class Entry:
 
 
 def archive(entries: Sequence[Entry]) -> bytes:
-    """Return the archive of `entries` in order; of two with one name the first place, last content.
+    """Return the archive of `entries` in order.
 
-    A directory must come before what is in it.
+    Of two entries with the same name, the later replaces the earlier in its place. A
+    directory must come before its contents.
     """
     unique = {entry.name: entry for entry in entries}
     pieces = [_record(entry, number) for number, entry in enumerate(unique.values(), start=1)]
@@ -64,13 +65,13 @@ def _record(entry: Entry, inode: int) -> bytes:
         0,  # owner
         0,  # group
         links,
-        0,  # time of change
+        0,  # modification time
         len(entry.content),
-        0,  # device that the file is on
+        0,  # device of the file system
         0,
         *entry.numbers,
         len(name),
-        0,  # checksum: not in this form
+        0,  # checksum: unused in this format
     )
     header = _MAGIC + b"".join(b"%08X" % field for field in fields)
     return _padded(header + name) + _padded(entry.content)

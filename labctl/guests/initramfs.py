@@ -1,7 +1,7 @@
-"""The guest's file system: our init, agent and freebench beside busybox, as a cpio archive.
+"""Build the guest's initramfs: busybox, init, agent and freebench as a cpio archive.
 
-Everything is content-addressed under `.labctl/guest/`: the same inputs are
-never built twice, and the same inputs give the same bytes on any host.
+All files are content-addressed under `.labctl/guest/`: the same inputs are built once,
+and give the same bytes on any host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from labctl.kernels.hashed import Hashed
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-pthread")
 _COMPILE_SECONDS = 300.0
 _LARGEST_ERRORS = 40
-# Where a program of guest/<folder>/ goes in the guest.
+# Paths in the guest of the programs from guest/<folder>/.
 _PROGRAMS = {
     "init": "init",
     "agent": "bin/labagent",
@@ -42,9 +42,9 @@ _ETC = {"etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n", "etc/group": b"root:x:
 
 @dataclass(frozen=True, slots=True)
 class Initramfs:
-    """A built archive; `hash` is the hex content address of all that went in.
+    """A built archive; `hash` is the hex hash of all its inputs.
 
-    `programs` is a folder with the lab's own programs, as they are in the archive.
+    `programs` is a folder with the lab's programs that are in the archive.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Initramfs:
     hashed_programs: tuple[Hashed, ...] = ()
 
     def files(self, launcher: str) -> tuple[Hashed, ...]:
-        """Return what a launcher's guests read of it, with hashes."""
+        """Return the files that guests of a launcher read, with hashes."""
         return (Hashed(self.path, self.hash),) if launcher == "qemu" else self.hashed_programs
 
 
@@ -64,14 +64,14 @@ def build(
     beside: Mapping[str, Path] | None = None,
     arch: Architecture = X86_64,
 ) -> Initramfs:
-    """Return the initramfs, building what is not there yet.
+    """Build the initramfs if it is missing, and return it.
 
     Args:
         root: the lab's `.labctl` folder.
-        files: further files by their path in the guest; the executable bit is kept.
-        source: the `guest` folder to compile, by default the one that came with labctl.
-        beside: further files of the folder with the programs, by name.
-        arch: what its programs are compiled for.
+        files: additional files by their path in the guest; the executable bit is kept.
+        source: the `guest` folder to compile, by default labctl's.
+        beside: additional files for the programs folder, by name.
+        arch: the architecture to compile for.
 
     Raises:
         HostError: the compiler or a static busybox is missing.
@@ -99,14 +99,14 @@ def build(
 
 
 def program(root: Path, name: str) -> Path:
-    """Return one program of the `guest` folder, compiled; raises as `build`."""
+    """Compile a program of the `guest` folder and return its path; raises as `build` does."""
     store = root / "guest"
     store.mkdir(parents=True, exist_ok=True)
     return _program(store, source_folder(), name, _Compiler.of(X86_64))
 
 
 def _folder(store: Path, files: Mapping[str, Path]) -> tuple[Path, tuple[Hashed, ...]]:
-    """Return a folder that holds files under their names, and these files."""
+    """Return a folder with the files under their names, and the hashed files."""
     digest = hashlib.sha256()
     hashes = {name: Hashed.of(path).sha256 for name, path in files.items()}
     for name, each in hashes.items():
@@ -117,7 +117,7 @@ def _folder(store: Path, files: Mapping[str, Path]) -> tuple[Path, tuple[Hashed,
         partial.mkdir(exist_ok=True)
         for name, path in files.items():
             shutil.copy(path, partial / name)
-        with contextlib.suppress(OSError):  # another labctl was faster, with the same
+        with contextlib.suppress(OSError):  # another labctl has written the same folder
             partial.rename(folder)
         shutil.rmtree(partial, ignore_errors=True)
     inside = tuple(Hashed(folder / name, each) for name, each in hashes.items())
@@ -129,10 +129,10 @@ def _folder(store: Path, files: Mapping[str, Path]) -> tuple[Path, tuple[Hashed,
 
 
 def source_folder() -> Path:
-    """Return the `guest` folder: inside an installed labctl, or beside it in a checkout.
+    """Return the `guest` folder: in the installed package, or next to it in a checkout.
 
     Raises:
-        HostError: there is neither.
+        HostError: the folder is missing.
     """
     package = Path(labctl.__file__).parent
     for folder in (package / "_guest", package.parent / "guest"):
@@ -154,7 +154,7 @@ class _Compiler:
 
 
 def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Path:
-    """Compile guest/<folder>/*.c into one static program, unless it was done before."""
+    """Compile guest/<folder>/*.c into one static program, unless it exists."""
     texts = sorted((source / folder).glob("*.[ch]"))
     units = [path.name for path in texts if path.suffix == ".c"]
     if not units:
@@ -170,7 +170,7 @@ def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Pat
 
 
 def _note(program: Path) -> Path:
-    """Return where the SHA-256 of a compiled program is noted: its name is of its source."""
+    """Return the path of the file with the SHA-256 of a compiled program."""
     return program.with_suffix(".sha256")
 
 
@@ -213,7 +213,7 @@ def _skeleton() -> list[Entry]:
     entries = [Entry.folder(name) for name in _FOLDERS]
     entries += [Entry.link(name, target) for name, target in _LINKED_FOLDERS.items()]
     entries += [Entry.file(name, content, 0o644) for name, content in _ETC.items()]
-    # The kernel opens it for init before init can mount anything.
+    # The kernel opens the console for init before init can mount devtmpfs.
     entries.append(Entry.device("dev/console", 5, 1))
     return entries
 

@@ -1,4 +1,4 @@
-"""The limits that a kernel's configuration puts on a guest's topology. Pure."""
+"""Limits of a kernel's .config on a guest's topology. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST = 6
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """An option that is too small for the topology, and the setting that is needed."""
+    """An option that is too small for the topology, and the required setting."""
 
     option: str
     what: str
@@ -32,10 +32,10 @@ class Limits:
     topologies: Mapping[str, Sequence[Topology]]
 
     def check_options(self, kernel: str, options: Iterable[Option], arch: str) -> None:
-        """Look at what fragments ask for, before there is a .config.
+        """Check the options of fragments, before there is a .config.
 
         Raises:
-            UserError: names the line of a fragment that allows too little.
+            UserError: an option is too small for a guest; names the fragment's line.
         """
         places = {option.name: option for option in options}
         values = {name: option.value for name, option in places.items()}
@@ -50,10 +50,10 @@ class Limits:
                 )
 
     def check_config(self, kernel: str, config: Mapping[str, str], arch: str) -> None:
-        """Look at a whole .config.
+        """Check a complete .config.
 
         Raises:
-            UserError: names the option that allows too little.
+            UserError: an option is too small for a guest; names the option.
         """
         for topology in self.topologies.get(kernel, ()):
             for limit in of_config(topology, config, arch):
@@ -68,12 +68,12 @@ NO_LIMITS = Limits({})
 
 
 def of_config(topology: Topology, config: Mapping[str, str], arch: str) -> list[Limit]:
-    """Return what a whole .config does not allow; an option that is not in it is off."""
+    """Return the limits that a complete .config breaks; missing options are off."""
     return [*_limits(topology, config, arch, "n")]
 
 
 def of_options(topology: Topology, options: Mapping[str, str], arch: str) -> list[Limit]:
-    """Return what some options of a .config to be do not allow, whatever the others are."""
+    """Return the limits that some options break, whatever the rest of the .config is."""
     return [*_limits(topology, options, arch, None)]
 
 

@@ -32,7 +32,7 @@ def key(root: Path) -> Path:
 
 
 def files(root: Path) -> dict[str, Path]:
-    """Return what goes into the initramfs, by the paths there: a server that knows our key.
+    """Return the files of the SSH server for the initramfs, by their path in the guest.
 
     Raises:
         HostError: dropbear is not installed.
@@ -46,26 +46,26 @@ def files(root: Path) -> dict[str, Path]:
 
 
 def beside_programs(root: Path) -> dict[str, Path]:
-    """Return what a guest with another root needs beside the lab's programs, by name.
+    """Return the SSH files for a guest whose root is not the initramfs, by name.
 
-    The server itself is then that root's.
+    The SSH server itself comes from that root.
     """
     start = source_folder() / "ssh" / "start.sh"
     return {"ssh-start": start, "authorized_keys": _public(key(root))}
 
 
 def fragment() -> Path:
-    """Return the kconfig fragment of what the kernel needs."""
+    """Return the kconfig fragment with the options for SSH."""
     return source_folder() / "kconfig" / "ssh.config"
 
 
 def client(
     address: SshAddress, known_hosts: Path, command: Sequence[str], *, terminal: bool
 ) -> list[str]:
-    """Return the words of OpenSSH's client for a session at `address`.
+    """Return the argument vector of OpenSSH's client for a session at `address`.
 
-    One word of `command` is the guest's shell's to read, several are run as they
-    are; none is a login. `known_hosts` is written: the one host key that is right.
+    A single word of `command` is run by the guest's shell, several without a shell; an
+    empty command logs in. The expected host key is written to `known_hosts`.
     """
     replace(known_hosts, f"[{address.host}]:{address.port} {address.host_key}\n")
     options = {
@@ -88,7 +88,7 @@ def _line(command: Sequence[str]) -> list[str]:
 
 
 def _plain(path: Path | None) -> str:
-    """Return a path of which ssh replaces nothing (ssh_config(5), TOKENS)."""
+    """Return a path with `%` escaped (ssh_config(5), TOKENS)."""
     return str(path).replace("%", "%%")
 
 
@@ -97,7 +97,7 @@ def _public(path: Path) -> Path:
 
 
 def _make(path: Path) -> None:
-    # Late: only a lab whose transport is ssh pays for it, once.
+    # Imported late: slow, and only needed once in labs with `transport: ssh`.
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -109,7 +109,7 @@ def _make(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     with _written(path, secret) as partial, contextlib.suppress(FileExistsError):
-        os.link(partial, path)  # of two labctls that make one, both use the first
+        os.link(partial, path)  # if two labctls create a key, both use the first
 
 
 def _derive(path: Path) -> None:
@@ -125,7 +125,7 @@ def _derive(path: Path) -> None:
 
 @contextlib.contextmanager
 def _written(path: Path, content: bytes) -> Iterator[Path]:
-    """Yield a file beside `path` that only we may read; it is gone afterwards."""
+    """Yield a temporary file next to `path` that only the owner can read; remove it at the end."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

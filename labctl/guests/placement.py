@@ -1,6 +1,6 @@
-"""Where on the host a guest's vCPUs and memory go. Pure: a topology and a host in, a value out.
+"""Choose the host CPUs and NUMA nodes for a guest's vCPUs and memory. Pure.
 
-All guests of an experiment get the same host CPUs: one of them runs at a time.
+All guests of an experiment get the same host CPUs, since one of them runs at a time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a guest is on the host.
+    """The placement of a guest on the host.
 
-    `vcpus` has the host CPU of each vCPU, empty if they are not pinned; `emulator`
-    the CPUs of QEMU's other threads, empty if they go where they like; `host_nodes`
-    the host node of each guest node's memory, empty if it is not bound.
+    `vcpus` is the host CPU of each vCPU, empty if not pinned; `emulator` the CPUs of
+    QEMU's other threads, empty if not pinned; `host_nodes` the host node for each guest
+    node's memory, empty if not bound.
     """
 
     vcpus: tuple[int, ...] = ()
@@ -31,7 +31,7 @@ class Placement:
     host_nodes: tuple[int, ...] = ()
 
     def unpinned(self) -> Placement:
-        """Return the same with nothing pinned: for guests that run side by side."""
+        """Return the placement without pinning, for guests that run at the same time."""
         return Placement(host_nodes=self.host_nodes)
 
 
@@ -39,7 +39,7 @@ ANYWHERE = Placement()
 
 
 def document(topology: Topology, placement: Placement, facts: HostFacts) -> dict[str, Any]:
-    """Return a placement as a run's document tells it, with how many vCPUs share a core."""
+    """Return the JSON of a placement for run.json, with the vCPUs that share a core."""
     used = len(set(placement.vcpus)) or facts.cores
     return {
         "vcpus": topology.vcpus,
@@ -52,11 +52,11 @@ def document(topology: Topology, placement: Placement, facts: HostFacts) -> dict
 
 
 def place(guest: str, topology: Topology, facts: HostFacts) -> Placement:
-    """Return where a guest of that name goes.
+    """Return the placement of the guest named `guest`.
 
-    `pin: auto` gives every vCPU a core of its own, on the host node of its memory,
-    and QEMU's other threads what is left; where there are not enough it pins
-    nothing, for two vCPUs on one core while another idles are worse than none pinned.
+    `pin: auto` pins each vCPU to a separate core on the host node of its memory, and
+    QEMU's other threads to the remaining CPUs. Without enough cores nothing is pinned: two
+    vCPUs on one core while another is idle are worse than no pinning.
 
     Raises:
         UserError: lab.yaml names a CPU or a node that this host does not have.
@@ -99,13 +99,13 @@ def _known(guest: str, key: str, noun: str, asked: Iterable[int], known: Sequenc
 
 
 def _own_cores(topology: Topology, host_nodes: Sequence[int], facts: HostFacts) -> tuple[int, ...]:
-    """Return a CPU for each vCPU, none of them twice, or nothing if there are not enough."""
+    """Return a different CPU for each vCPU, empty if there are not enough."""
     homes: Sequence[int | None] = host_nodes or [None] * topology.nodes
     given: dict[int | None, Iterator[int]] = {}
     for home, count in Counter(homes).items():
         needed = count * topology.cpus_per_node
         own = [cpu for cpu in facts.cpus if home is None or cpu.node == home]
-        # One thread of every core first, and the first core last: it serves the host.
+        # One thread of every core first; the first core last, since the host uses it most.
         own.sort(key=lambda cpu: (_thread(cpu), -cpu.number))
         if len(own) < needed:
             return ()
@@ -114,12 +114,12 @@ def _own_cores(topology: Topology, host_nodes: Sequence[int], facts: HostFacts) 
 
 
 def _thread(cpu: HostCpu) -> int:
-    """Return which thread of its core a CPU is."""
+    """Return the index of a CPU among the threads of its core."""
     return cpu.core.index(cpu.number)
 
 
 def _left_over(vcpus: Sequence[int], facts: HostFacts) -> tuple[int, ...]:
-    """Return the CPUs that no vCPU is on, those first whose core none is on; none if none is."""
+    """Return the CPUs without a vCPU, preferring cores without one; empty without vCPUs."""
     if not vcpus:
         return ()
     rest = [cpu for cpu in facts.cpus if cpu.number not in vcpus]

@@ -25,7 +25,7 @@ from labctl.lab.topology import Topology
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Everything that the guests of a lab are made of."""
+    """Images, initramfs and accelerator for the guests of a lab."""
 
     lab: Lab
     host: identity.Host
@@ -45,9 +45,9 @@ class Prepared:
         command_line: str = "",
         pinned: bool = False,
     ) -> GuestSpec:
-        """Return a guest of one of the kernels; `command_line` is added to the kernel's own.
+        """Return the spec of a guest; `command_line` is appended to the kernel's.
 
-        `pinned` is for guests of which one runs at a time: all are put on the same CPUs.
+        With `pinned`, guests that run one at a time are pinned to the same CPUs.
 
         Raises:
             UserError: the kernel's .config does not allow the topology.
@@ -75,7 +75,7 @@ class Prepared:
         )
 
     def placement(self, topology: Topology) -> Placement:
-        """Return where a guest of this topology goes on the host."""
+        """Return the host placement of a guest with this topology."""
         names = (name for name, one in self.lab.guests.items() if one == topology)
         return place(next(names, ""), topology, self.facts)
 
@@ -87,9 +87,9 @@ def build_images(
     fragments: tuple[Path, ...] | None = None,
     limits: Limits = NO_LIMITS,
 ) -> dict[str, Image]:
-    """Build what is not built yet; return the images by the kernels' names.
+    """Build missing images; return the images by kernel name.
 
-    `fragments` are added to those of each kernel, by default what the launcher asks for.
+    `fragments` are added to those of each kernel, by default the launcher's.
 
     Raises:
         UserError: a kernel's configuration is too small for its guests, by `limits`.
@@ -105,17 +105,17 @@ def _asked_for(lab: Lab) -> tuple[Path, ...]:
 
 
 def _with(kernel: Kernel, fragments: tuple[Path, ...]) -> Kernel:
-    """Return a kernel with more fragments; a ready image is what it is."""
+    """Return a kernel with more fragments; a prebuilt image is unchanged."""
     if kernel.source.startswith("image:"):
         return kernel
     return kernel.model_copy(update={"kconfig": (*kernel.kconfig, *fragments)})
 
 
 def arch_of(lab: Lab, kernels: Iterable[str]) -> Architecture:
-    """Return the architecture of some of a lab's kernels.
+    """Return the common architecture of some of a lab's kernels.
 
     Raises:
-        UserError: they have several.
+        UserError: their architectures differ.
     """
     arches = {name: lab.kernels[name].arch for name in kernels}
     found = set(arches.values()) or {X86_64.name}
@@ -130,11 +130,11 @@ def arch_of(lab: Lab, kernels: Iterable[str]) -> Architecture:
 
 
 def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
-    """Remove sources, trees and images; with `runs_too` all runs. Return what was removed.
+    """Remove sources, trees and images, with `runs_too` also runs; return the removed paths.
 
     Raises:
-        UserError: another labctl works with them, or guests of `up` run from them.
-        HostError: something cannot be removed.
+        UserError: another labctl uses them, or guests of `labctl up` are running.
+        HostError: a file cannot be removed.
     """
     if not lab.state.is_dir():
         return []
@@ -157,16 +157,15 @@ def prepare(
     files: Mapping[str, Path] | None = None,
     limits: Limits = NO_LIMITS,
 ) -> Prepared:
-    """Build images and initramfs, and find out which accelerator works.
+    """Build images and initramfs, and select the accelerator.
 
-    `files` are put into the guests beside the lab's own, by their path there. `limits`
-    has the topologies that are asked for, so that what a kernel cannot have is found
-    before it is built.
+    `files` are additional files by their path in the guest. `limits` has the topologies
+    of the guests, so that an unsuitable kernel is found before it is built.
 
     Raises:
         BuildError: a kernel or a guest program does not build.
-        HostError: a tool is missing, or the asked accelerator does not work.
-        UserError: the kernels are of several architectures.
+        HostError: a tool is missing, or the requested accelerator does not work.
+        UserError: the kernels have different architectures.
     """
     root, kernels = lab.state, list(kernels)
     arch = arch_of(lab, kernels)
@@ -174,7 +173,7 @@ def prepare(
     qemu.check(arch)
     if arch.is_foreign:
         busybox.find(arch)
-    if arch is X86_64:  # others have QEMU's only
+    if arch is X86_64:  # other architectures have only QEMU's emulation
         launchers.check(lab.defaults.launcher)
     with_ssh = lab.defaults.transport == "ssh"
     ssh_key = login.key(root) if with_ssh else None

@@ -1,8 +1,7 @@
-"""The probe guest: QEMU with a ROM of our own that says whether an accelerator runs code.
+"""Test an accelerator with a probe guest: QEMU with a small ROM.
 
-It needs no kernel and no firmware: from the reset vector it goes to 64-bit code, as
-a kernel must, prints a token on the first serial port and ends QEMU with a status
-that nothing else gives.
+The ROM needs no kernel and no firmware: from the reset vector it switches to 64-bit mode,
+prints a token on the first serial port and ends QEMU with a unique exit status.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ CODE = bytes.fromhex(
     "697420636f64652072756e730a"
 )
 TOKEN = b"labctl-probe: 64-bit code runs"
-STATUS = 0x2A << 1 | 1  # as isa-debug-exit makes it of what the code writes
+STATUS = 0x2A << 1 | 1  # isa-debug-exit's encoding of the written value
 _ROM_BYTES = 64 * 1024
 _RESET_VECTOR = 0xFFF0
 _MEMORY_MEBIBYTES = 16
 
 
 def rom() -> bytes:
-    """Return the image that stands in the place of the BIOS: the code, and a jump to it."""
+    """Return the ROM image that replaces the BIOS: the code, and a jump to it."""
     image = bytearray(_ROM_BYTES)
     image[: len(CODE)] = CODE
-    # jmp rel16, counted from the byte after it.
+    # jmp rel16, relative to the next instruction.
     displacement = -(_RESET_VECTOR + 3) % 2**16
     image[_RESET_VECTOR : _RESET_VECTOR + 3] = b"\xe9" + displacement.to_bytes(2, "little")
     return bytes(image)
@@ -47,10 +46,10 @@ def rom() -> bytes:
 def failure(
     accel: str, backend: str | None = None, *, timeout_seconds: float = PROBE_SECONDS
 ) -> str:
-    """Return why the probe guest does not run, or an empty text if it does.
+    """Return why the probe guest does not run, an empty text if it runs.
 
     `backend` is a QEMU object such as `memory-backend-ram,policy=bind,host-nodes=0`
-    that the guest's memory comes from.
+    for the guest's memory.
 
     Raises:
         HostError: QEMU is not installed.
@@ -84,7 +83,7 @@ def _command(accel: str, image: Path, backend: str | None) -> Sequence[str]:
 
 @contextmanager
 def _rom_file() -> Iterator[Path]:
-    """Yield a path of the ROM for a child; in memory, for the disk may be full."""
+    """Yield the path of the ROM for a child process; in memory, since the disk may be full."""
     descriptor = os.memfd_create("labctl-probe")
     try:
         os.write(descriptor, rom())

@@ -1,7 +1,7 @@
-"""The QEMUs of guests that outlive a command, found without their records.
+"""Find the QEMU processes of guests kept by `labctl up`, without their records.
 
-They work in their guest's folder, and have a mark in their environment; those of an
-earlier labctl are known by their name.
+Their working directory is the guest's folder, and their environment has a mark; those of
+an older labctl are recognised by their name.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from pathlib import Path
 from labctl import process_table
 
 MARK = "LABCTL_GUEST"
-_GONE = " (deleted)"  # proc(5) of a folder that was removed
+_GONE = " (deleted)"  # suffix of a removed folder, proc(5)
 
 
 def of(guests: Path) -> dict[str, list[process_table.Found]]:
-    """Return the running QEMUs of the guests whose folders lie in `guests`, by their names."""
+    """Return the running QEMU processes of guests with folders in `guests`, by guest name."""
     root = os.path.realpath(guests)
     found: dict[str, list[process_table.Found]] = {}
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208
         ticks = process_table.started_ticks(pid)
         name = _guest(pid, root)
-        # Looked at twice: the pid means the same process still.
+        # Check twice, since the pid may have been reused in between.
         if name and ticks is not None and process_table.started_ticks(pid) == ticks:
             found.setdefault(name, []).append(process_table.Found(pid, ticks))
     return found
 
 
 def _guest(pid: int, root: str) -> str | None:
-    """Return the name of the guest that a process runs, None if it runs none of this folder."""
+    """Return the name of the guest that a process runs, None for other processes."""
     process = Path("/proc") / str(pid)
     try:
         parent, _, name = str((process / "cwd").readlink()).removesuffix(_GONE).rpartition("/")
@@ -37,5 +37,5 @@ def _guest(pid: int, root: str) -> str | None:
             return None
         is_marked = f"\0{MARK}=".encode() in b"\0" + (process / "environ").read_bytes()
         return name if is_marked or (process / "comm").read_text().startswith("qemu-") else None
-    except OSError:  # it ended, or is another user's
+    except OSError:  # exited, or of another user
         return None

@@ -31,8 +31,8 @@ QEMU_LOG = "qemu.log"
 COMMAND = "command.txt"
 
 PATIENCE_SECONDS = 10.0
-# QEMU's own network: it gives the guest this address, and takes a free port of the
-# host's loopback itself, so that nobody can take it in between.
+# QEMU's user network gives the guest this address. QEMU also chooses the free port on the
+# host's loopback, which avoids a race for the port.
 _GUEST_ADDRESS = "10.0.2.15"
 _SSH_PORT = 22
 _FORWARDED = re.compile(
@@ -42,12 +42,11 @@ _FORWARDED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class GuestSpec:
-    """All that decides how a guest runs; `folder` receives its logs and sockets.
+    """The complete configuration of a guest; logs and sockets are in `folder`.
 
-    `programs` is a folder with the lab's programs, for a launcher whose guests do
-    not boot from the initramfs. With `ssh_key`, the private key that its SSH server
-    knows, it has a network card over which the lab reaches that server, and nothing
-    else. `files` are looked at again before it starts.
+    `programs` is a folder with the lab's programs, for launchers whose guests do not boot
+    from the initramfs. With `ssh_key`, the private key for its SSH server, the guest has a
+    network card that only reaches this server. `files` are verified before the start.
     """
 
     name: str
@@ -65,10 +64,10 @@ class GuestSpec:
     files: tuple[Hashed, ...] = field(default=(), compare=False)
 
     def check_files(self) -> None:
-        """Look for damage: what boots badly for that reason says nothing of its kernel.
+        """Verify the hashes of all files, so that a damaged file is not taken for a bad kernel.
 
         Raises:
-            HostError: a file is not what it was when it was built or first read.
+            HostError: a file changed since it was built or first read.
         """
         for file in self.files:
             file.check()
@@ -78,7 +77,7 @@ def command(spec: GuestSpec) -> list[str]:
     """Return QEMU's argument vector; sockets and logs are relative to the guest's folder.
 
     Raises:
-        UserError: the kernel's command line is longer than what Linux reads of it.
+        UserError: the kernel command line is longer than Linux reads.
     """
     arch = ARCHITECTURES[spec.image.arch]
     words = [
@@ -106,10 +105,10 @@ def _delay_loop(arch: Architecture, config: Path | None) -> str:
 
 
 def checked(command_line: str) -> str:
-    """Return a kernel's command line.
+    """Return a kernel command line after a check of its length.
 
     Raises:
-        UserError: it is longer than what Linux reads of it.
+        UserError: it is longer than Linux reads.
     """
     size = len(command_line.encode())
     if size > LONGEST_BYTES:
@@ -121,25 +120,25 @@ def checked(command_line: str) -> str:
 
 
 def argv(spec: GuestSpec) -> list[str]:
-    """Return what starts the guest: nobody else has to be asked."""
+    """Return the argument vector that starts the guest."""
     return command(spec)
 
 
 def find() -> str:
-    """Return the name of QEMU's program.
+    """Return the name of the QEMU program.
 
     Raises:
-        HostError: it is not installed.
+        HostError: QEMU is not installed.
     """
     tools.check_installed([PROGRAM])
     return PROGRAM
 
 
 def check(arch: Architecture) -> None:
-    """Look for the QEMU of an architecture.
+    """Check that the QEMU of an architecture is installed.
 
     Raises:
-        HostError: it is not installed; says what installs it.
+        HostError: it is not; the hint has the command to install it.
     """
     tools.check_installed([arch.qemu], arch)
     tools.version_text(arch.qemu)
@@ -153,14 +152,14 @@ def accelerator(accel: str, emulated_cpu: str = X86_64.emulated_cpu) -> list[str
 
 
 def option_value(text: str) -> str:
-    """Return a text as a value among QEMU's comma-separated options."""
+    """Escape a text for use in QEMU's comma-separated options."""
     return text.replace(",", ",,")
 
 
 def network() -> list[str]:
-    """Return the arguments of a network card that leads to the guest's SSH server only."""
+    """Return the arguments of a network card that only reaches the guest's SSH server."""
     forward = f"hostfwd=tcp:127.0.0.1:0-{_GUEST_ADDRESS}:{_SSH_PORT}"
-    # Restricted: from the guest, nothing leads out. No ROM: it does not boot from it.
+    # restrict=on: the guest cannot connect to the outside. No ROM: no network boot.
     return [
         "-netdev",
         f"user,id=net,restrict=on,ipv6=off,{forward}",
@@ -170,16 +169,16 @@ def network() -> list[str]:
 
 
 def forwarded_port(usernet: str) -> int | None:
-    """Return the host's port that leads to a guest's SSH server.
+    """Return the host port that forwards to a guest's SSH server.
 
-    `usernet` is what QEMU's monitor says to `info usernet`.
+    `usernet` is the output of `info usernet` on QEMU's monitor.
     """
     found = _FORWARDED.search(usernet)
     return int(found[1]) if found else None
 
 
 def serial(name: str, socket: str, log: str | None = None, device: str | None = None) -> list[str]:
-    """Return the arguments of the next serial port, or of one that is a `device`, on a socket."""
+    """Return the arguments of the next serial port, or of a `device`, on a socket."""
     chardev = f"socket,id={name},path={socket},server=on,wait=off"
     if log:
         chardev += f",logfile={log},logappend=off"
@@ -188,16 +187,16 @@ def serial(name: str, socket: str, log: str | None = None, device: str | None = 
 
 
 def monitor() -> list[str]:
-    """Return the arguments of the monitor, on its socket."""
+    """Return the arguments of the monitor on its socket."""
     chardev = f"socket,id=monitor,path={MONITOR_SOCKET},server=on,wait=off"
     return ["-chardev", chardev, "-mon", "chardev=monitor,mode=control"]
 
 
 class Monitor:
-    """QEMU's machine protocol: pause, resume, quit. One client at a time.
+    """QEMU's machine protocol (QMP): pause, resume, quit. One client at a time.
 
-    Every method waits at most `patience_seconds`: a QEMU that is stopped, or that serves
-    another client, takes connections and never answers.
+    Every method waits at most `patience_seconds`: a QEMU that is stopped, or serves another
+    client, accepts connections but never answers.
     """
 
     def __init__(
@@ -207,14 +206,14 @@ class Monitor:
 
         Raises:
             GuestHung: QEMU does not answer in time.
-            GuestLost: there is no monitor, or it broke off.
+            GuestLost: there is no monitor, or the connection broke.
         """
-        # Late: they bring asyncio with them, and `--help` needs none of that.
+        # Imported late: they import asyncio, which `--help` does not need.
         from qemu.qmp import QMPClient
 
         from labctl.guests.stepped import Loop
 
-        logging.getLogger("qemu").addHandler(logging.NullHandler())  # what is raised here as well
+        logging.getLogger("qemu").addHandler(logging.NullHandler())  # its errors are also raised
         self._name = name
         self._patience_seconds = patience_seconds
         self._client = QMPClient(name)
@@ -234,7 +233,7 @@ class Monitor:
 
         Raises:
             GuestHung: QEMU does not answer in time.
-            GuestLost: QEMU is gone or refused.
+            GuestLost: QEMU exited or rejected the command.
         """
         deadline = time.monotonic() + self._patience_seconds
         with self._errors():
@@ -256,7 +255,7 @@ class Monitor:
             raise GuestLost(f"QEMU's monitor does not answer: {error}", where=self._name) from error
 
     def close(self) -> None:
-        """Close the connection; a QEMU that is gone already is no error."""
+        """Close the connection; no error if QEMU has exited."""
         from qemu.qmp import QMPError
 
         try:

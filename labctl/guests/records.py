@@ -25,9 +25,9 @@ _TRACES = {RECORD, qemu.CONSOLE_LOG, qemu.QEMU_LOG, qemu.COMMAND}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A guest: its QEMU by pid and start, None if it was not yet known, and its spec.
+    """A guest: pid and start time of its QEMU, None if not yet known, and its spec.
 
-    `spec` is None if the record is torn.
+    `spec` is None if the record is damaged.
     """
 
     pid: int | None = None
@@ -35,7 +35,7 @@ class Record:
     spec: GuestSpec | None = None
 
     def machine(self) -> process_table.Found | None:
-        """Return the QEMU on record, if it runs."""
+        """Return the recorded QEMU process, None if it does not run."""
         if self.pid is None or self.started_ticks is None:
             return None
         found = process_table.Found(self.pid, self.started_ticks)
@@ -50,7 +50,7 @@ def read(folder: Path) -> Record | None:
     content: dict[str, Any] = files.read_json(path)
     pid, ticks = _number(content.get("pid")), _number(content.get("started_ticks"))
     try:
-        # The folder may have been moved, with the guest in it.
+        # The folder may have been moved while the guest runs.
         spec = replace(_spec_from_json(content["spec"]), folder=folder)
     except (KeyError, TypeError, ValueError, AttributeError):
         return Record(pid, ticks)
@@ -97,7 +97,7 @@ def remove(folder: Path) -> None:
 
 
 def note_paused(folder: Path) -> None:
-    """Note, before a guest is paused, that this process will resume it."""
+    """Record, before a guest is paused, that this process will resume it."""
     mine = os.getpid()
     files.write_json(
         folder / PAUSED, {"pid": mine, "started_ticks": process_table.started_ticks(mine)}
@@ -105,12 +105,12 @@ def note_paused(folder: Path) -> None:
 
 
 def note_resumed(folder: Path) -> None:
-    """Note that a guest goes on."""
+    """Record that a guest was resumed."""
     (folder / PAUSED).unlink(missing_ok=True)
 
 
 def is_forsaken(folder: Path) -> bool:
-    """Return whether a guest was paused by a process that is gone and did not resume it."""
+    """Return whether a guest was paused by a process that exited without resuming it."""
     path = folder / PAUSED
     if not os.path.lexists(path):
         return False
@@ -122,7 +122,7 @@ def is_forsaken(folder: Path) -> bool:
 
 
 def noted(guests: Path) -> list[Path]:
-    """Return the folders of the guests that are on record as paused."""
+    """Return the folders of the guests that are recorded as paused."""
     return [path.parent for path in sorted(guests.glob(f"*/{PAUSED}"))]
 
 

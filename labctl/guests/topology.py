@@ -1,4 +1,4 @@
-"""NUMA topology as QEMU arguments. Pure: a value in, a list of words out."""
+"""QEMU arguments for a NUMA topology. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from labctl.lab.topology import Topology
 
-# More do not touch memory any faster.
+# More threads do not touch memory faster.
 _MOST_PREALLOC_THREADS = 16
 
 
 def qemu_arguments(topology: Topology, host_nodes: Sequence[int] = ()) -> list[str]:
     """Return the arguments that give a guest its nodes, vCPUs, memory and distances.
 
-    Every node has a memory backend of its own and `cpus_per_node` vCPUs in one
-    socket. Node distances are always spelled out, also the local 10. With
-    `host_nodes`, one for each node, memory comes from these nodes of the host.
+    Each node has a memory backend and `cpus_per_node` vCPUs in one socket. All node
+    distances are listed, also the local 10. With `host_nodes`, one for each node, the
+    memory is bound to these host nodes.
     """
     words = ["-m", _mebibytes(topology.nodes * topology.memory_per_node), "-smp", sockets(topology)]
     for node in range(topology.nodes):
@@ -34,10 +34,10 @@ def qemu_arguments(topology: Topology, host_nodes: Sequence[int] = ()) -> list[s
 
 
 def memory_backend(topology: Topology, node: int, host_node: int | None) -> str:
-    """Return the object that a node's memory is made of.
+    """Return the QEMU object for a node's memory.
 
-    Hugepages are always preallocated: one that is missing would end QEMU at its
-    first touch, in the middle of a measurement.
+    Hugepages are always preallocated: without a free page, QEMU would die at first touch,
+    in the middle of a measurement.
     """
     kind = "memory-backend-memfd" if topology.hugepages else "memory-backend-ram"
     parts = [kind, f"id=ram{node}", f"size={_mebibytes(topology.memory_per_node)}"]
@@ -52,7 +52,7 @@ def memory_backend(topology: Topology, node: int, host_node: int | None) -> str:
 
 
 def sockets(topology: Topology) -> str:
-    """Return the vCPUs for `-smp`: a socket a node."""
+    """Return the value of `-smp`: one socket per node."""
     cpus = topology.nodes * topology.cpus_per_node
     return f"{cpus},sockets={topology.nodes},cores={topology.cpus_per_node},threads=1"
 

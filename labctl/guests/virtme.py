@@ -1,9 +1,8 @@
-"""The virtme-ng launcher: vng writes QEMU's command line and gives the host's root as the guest's.
+"""The virtme-ng launcher: vng writes QEMU's command line; the guest's root is the host's.
 
-labctl starts that command line itself: a guest is then one process, which pauses,
-ends and dies with labctl as any other. Beside what vng wants of it, the guest gets
-the console's log, the command port and the monitor of every guest, and a folder with
-the lab's own programs.
+labctl starts QEMU with that command line itself, so a guest is one process as with the
+qemu launcher. labctl adds the console log, the command port, the monitor, and a folder
+with the lab's programs.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from labctl.lab import command_line
 from labctl.lab.topology import Topology
 
 PROGRAM = "vng"
-# A folder of the guest's own: what is under the host's /tmp or /run is hidden there.
+# Files under the host's /tmp or /run are hidden in the guest.
 PROGRAMS_FOLDER = "/run/labctl"
 _LINK = "programs"
-_SHARED = re.compile(r"[a-zA-Z0-9_+ /.-]+")  # what vng takes in a path that it shares
+_SHARED = re.compile(r"[a-zA-Z0-9_+ /.-]+")  # characters that vng accepts in shared paths
 LIMITS = (
     "the guest's root is the host's file system: guests run the host's programs",
     "the root is 9p, even where virtiofsd is installed: programs start more slowly",
@@ -46,9 +45,9 @@ def command(spec: GuestSpec) -> list[str]:
     """Return vng's argument vector; sockets and logs are relative to the guest's folder."""
     nodes = spec.topology.nodes
     words = [PROGRAM, "--run", _quoted(spec.image.bzimage), "--name", f"labctl-{spec.name}"]
-    # Where /dev/kvm opens and does not work, vng would take it and QEMU would die.
+    # vng uses /dev/kvm whenever it opens, even if KVM does not work.
     words += ["--disable-kvm"] if spec.accel == "tcg" else []
-    # QEMU's own 9p server needs no second process; there are no modules; / is there.
+    # QEMU's 9p server needs no second process. The lab's kernels have no modules.
     words += ["--force-9p", "--skip-modules", "--cwd", "/", "--memory"]
     words += [f"{nodes * spec.topology.memory_per_node // 2**20}M"]
     words += ["--cpus", sockets(spec.topology)]
@@ -65,7 +64,7 @@ def argv(spec: GuestSpec) -> list[str]:
     """Ask vng for the command line of QEMU.
 
     Raises:
-        HostError: virtme-ng is not installed, or refused.
+        HostError: virtme-ng is not installed or fails.
     """
     if spec.programs is not None and _share(spec.programs) != spec.programs:
         link = spec.folder / _LINK
@@ -73,8 +72,8 @@ def argv(spec: GuestSpec) -> list[str]:
         link.symlink_to(spec.programs)
     words = [find(), *command(spec)[1:], "--dry-run"]
     env = {
-        # vng calls other programs of its package by their names, and makes a file
-        # for the status of its script.
+        # vng runs other programs of its package from PATH, and creates a file for the
+        # exit status of its script.
         "PATH": os.pathsep.join([str(Path(words[0]).parent), os.environ.get("PATH", os.defpath)]),
         "TMPDIR": str(spec.folder),
     }
@@ -95,10 +94,10 @@ def argv(spec: GuestSpec) -> list[str]:
 
 
 def find() -> str:
-    """Return the path of vng: on PATH, or beside the Python that runs labctl.
+    """Return the path of vng: on PATH, or next to the Python that runs labctl.
 
     Raises:
-        HostError: it is not installed.
+        HostError: vng is not installed.
     """
     beside = Path(sys.executable).parent / PROGRAM
     found = shutil.which(PROGRAM) or (str(beside) if os.access(beside, os.X_OK) else None)
@@ -111,7 +110,7 @@ def find() -> str:
 
 
 def lacking(kernel_config: str) -> list[str]:
-    """Return the options that a kernel needs for this launcher and its .config has not built in."""
+    """Return the required options of this launcher that a .config does not have as `=y`."""
     have = set(kernel_config.splitlines())
     return [option for option in _NEEDED if f"{option}=y" not in have]
 
@@ -134,8 +133,8 @@ def _numa(topology: Topology) -> list[str]:
 
 
 def _more_of_qemu(spec: GuestSpec) -> list[str]:
-    words = qemu.accelerator(spec.accel)[2:]  # the CPU; of two, QEMU takes the last
-    # vng throws the console away. It is ttyS0, by the name `console`.
+    words = qemu.accelerator(spec.accel)[2:]  # the CPU: QEMU uses the last of two -cpu options
+    # vng discards the console: ttyS0, with the chardev id `console`.
     words += ["-set", f"chardev.console.logfile={qemu.CONSOLE_LOG}"]
     words += qemu.serial("line", qemu.LINE_SOCKET)
     words += [] if spec.ssh_key is None else qemu.network()
@@ -143,19 +142,19 @@ def _more_of_qemu(spec: GuestSpec) -> list[str]:
 
 
 def _share(programs: Path) -> Path:
-    """Return how vng is told a folder: one whose path it refuses, by a link in the guest's."""
+    """Return a path of the folder that vng accepts: if needed, a symlink in the guest's folder."""
     return programs if _SHARED.fullmatch(str(programs)) else Path(_LINK)
 
 
 def _append(line: str) -> str:
-    """Return the kernel's words as vng takes them: quoted as for a shell.
+    """Return kernel parameters for `--append`: quoted for a shell.
 
-    It quotes those with blanks for the kernel itself.
+    vng itself quotes words with blanks for the kernel.
     """
     kernel_words = (word.replace('"', "") for word in command_line.words(line))
     return shlex.join(kernel_words)
 
 
 def _quoted(path: Path) -> str:
-    """Quote for the shell that vng hands some of its arguments to as they are."""
+    """Quote an argument that vng passes to a shell unquoted."""
     return shlex.quote(str(path))

@@ -27,14 +27,13 @@ LEAST_FOUND = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """How nights scatter, and what happens in them.
+    """Noise and changes in a series of nightly runs.
 
-    `night_sd` and `block_sd` are standard deviations of log ratios: of what all blocks
-    of a run share, and of one of its `blocks`. A run is an outlier with the chance
-    `outliers` and takes `outlier_factor` times as long. If `outliers_stay`, a night
-    that is one is still one when it is measured again. From the night `at` on (from 0)
-    the kernel takes 1 + `effect` times as long; it must be found within so many
-    nights.
+    `night_sd` and `block_sd` are standard deviations of log ratios: of the part common to
+    all blocks of a run, and of each of its `blocks`. A run is an outlier with probability
+    `outliers`, and then takes `outlier_factor` times as long. If `outliers_stay`, repeated
+    measurements of an outlier are outliers too. From nightly run `at` on (from 0) the
+    kernel takes 1 + `effect` times as long; this must be found within `within` runs.
     """
 
     name: str
@@ -53,11 +52,11 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """What was counted in the histories of one scenario.
+    """The counts of the histories of one scenario.
 
-    `false_alarms` and `found` are shares of the histories: with a change that was
-    confirmed and was none; with the true one found in time, and `after` how many
-    nights (their median). `again` and `against` are runs a history.
+    `false_alarms` and `found` are shares of the histories: those with a confirmed false
+    change, and those with the true change found in time. `after` is the median number of
+    nightly runs until then. `again` and `against` are repeated runs per history.
     """
 
     scenario: str
@@ -73,17 +72,17 @@ class Count:
 
     @property
     def kept(self) -> bool:
-        """Whether false alarms are few enough, and regressions found often enough."""
+        """Whether false alarms are rare enough, and regressions found often enough."""
         is_found = self.least_found is None or (self.found or 0.0) >= self.least_found
         return self.false_alarms <= MOST_FALSE_ALARMS and is_found
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the JSON object."""
         return {**asdict(self), "kept": self.kept}
 
 
-# A night's ratio spreads by 3 % in all: the root of 2.6 % squared and of an eighth of
-# 4.2 % squared, which is what a block's ratio spread by in our own guests.
+# The ratio of a nightly run has a standard deviation of 3 %: the root of 2.6 % squared plus
+# an eighth of 4.2 % squared, the measured value for a block's ratio in our guests.
 SCENARIOS = (
     Scenario(name="quiet"),
     Scenario(name="quiet, no outliers", outliers=0.0),
@@ -102,7 +101,7 @@ def simulate(
     scenarios: Sequence[Scenario] = SCENARIOS,
     tell: Callable[[str, int], None] = lambda _what, _done: None,
 ) -> Iterator[Count]:
-    """Yield what was counted in each scenario; `tell` hears how many histories are done."""
+    """Yield the counts of each scenario; `tell` receives the number of finished histories."""
     import numpy as np
 
     for number, scenario in enumerate(scenarios):
@@ -114,9 +113,9 @@ def simulate(
 
 
 def history(scenario: Scenario, rule: Rule, draw: np.random.Generator) -> Watch:
-    """Return a history, in which every wish of the watch was fulfilled.
+    """Return a history with all repeated measurements that the watch required.
 
-    It ends with its last night, or once a true regression was found.
+    It ends with the last nightly run, or once a true regression was found.
     """
     watch = Watch(rule.margin)
     for number in range(scenario.nights):

@@ -42,15 +42,14 @@ class Design:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """What was counted in many simulated runs of one noise and one design.
+    """The counts of many simulated runs with one noise model and one design.
 
-    All but the last three are shares (0.05 is 5 %): `coverage` of the intervals that
-    hold the truth; runs in which any of the cells was said to differ (`any_difference`)
-    or to be faster or slower (`any_verdict`) though nothing changed, and the latter
-    though all changed by no more than the smallest change that matters
-    (`any_verdict_at_margin`); `same` and `power` of the cells that were found the
-    same when they were, and faster when they were by `effect`. `*_error` are
-    standard errors over runs.
+    All but the last three are shares (0.05 is 5 %). `coverage`: intervals that contain the
+    true value. `any_difference` and `any_verdict`: runs in which any cell differs, or is
+    faster or slower, although nothing changed. `any_verdict_at_margin`: the latter when all
+    changes are at most the minimum effect. `same`: unchanged cells with that verdict.
+    `power`: cells found faster that are faster by `effect`. `*_error` are standard errors
+    over runs.
     """
 
     noise: str
@@ -69,10 +68,9 @@ class Promise:
 
     @property
     def kept(self) -> bool:
-        """Whether the promise is kept, as far as so many runs can tell.
+        """Whether the requirements are met, with a tolerance of two standard errors.
 
-        Coverage of 93 to 97 %, and false differences in at most 5 % of the runs;
-        two standard errors are granted.
+        They are a coverage of 93 to 97 %, and false differences in at most 5 % of the runs.
         """
         grant = 2 * self.coverage_error
         return (
@@ -81,7 +79,7 @@ class Promise:
         )
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the JSON object."""
         return {**asdict(self), "kept": self.kept}
 
 
@@ -191,7 +189,7 @@ def moments(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def last_blocks(d: np.ndarray, design: Design, confidence: float) -> np.ndarray:
-    """Return after how many blocks each compared cell ends: runs x cells."""
+    """Return the number of blocks after which each compared cell ends: runs x cells."""
     import numpy as np
 
     ends = np.full((d.shape[0], d.shape[2]), design.blocks_max)
@@ -199,11 +197,11 @@ def last_blocks(d: np.ndarray, design: Design, confidence: float) -> np.ndarray:
         return ends[:, 1:]
     _, sd = moments(d)
     for count in range(design.blocks_min, design.blocks_max):
-        blocks = np.minimum(ends, count)  # of those that ended earlier no more than they had
+        blocks = np.minimum(ends, count)  # ended cells keep their number of blocks
         narrow = is_narrow(
             _at(sd, blocks), blocks, confidence=confidence, half_width=design.stop_at_half_width
         )
-        narrow[:, 0] = False  # the control stays
+        narrow[:, 0] = False  # the A/A control is never ended
         ends[narrow & (ends > count)] = count
     return ends[:, 1:]
 
@@ -215,7 +213,7 @@ def _at(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
 
 
 def verdicts(mean: np.ndarray, sd: np.ndarray, blocks: np.ndarray, rule: Rule) -> np.ndarray:
-    """Return the words of `verdict.word` for runs x cells; a run's cells are one family."""
+    """Return the verdicts of `verdict.word` for runs x cells; a run's cells are one family."""
     import numpy as np
 
     tests = t_tests(
@@ -227,7 +225,7 @@ def verdicts(mean: np.ndarray, sd: np.ndarray, blocks: np.ndarray, rule: Rule) -
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Correct the p values of many families, along the last axis (`paired.adjust` has one)."""
+    """Correct the p values of many families along the last axis (`paired.adjust`: one family)."""
     import numpy as np
 
     order = np.argsort(p, axis=-1)

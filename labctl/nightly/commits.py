@@ -1,4 +1,4 @@
-"""Which commits a lab and its kernel trees are at."""
+"""Find the commits of a lab and its kernel trees."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from labctl.lab.models import Lab
 
 
 def describe(folder: Path) -> str | None:
-    """Return what `git describe` says of a folder, None where there is no git or no commit.
+    """Return the `git describe` of a folder, None without git or without a commit.
 
-    It ends in -dirty if a file that git knows was changed.
+    It ends in -dirty if a tracked file was changed.
     """
     try:
         name = (

@@ -24,7 +24,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 def keep(lab: Lab, history: Path, record: Record) -> None:
     """Keep the images of a nightly run, so that later runs can be measured against them.
 
-    At most 30 are kept, without the oldest; `record` names the newest. A file's name is
+    The newest 30 are kept; `record` names the newest. A file's name is
     the hash of the image's inputs; the hash of its content is stored in a second file.
 
     Raises:
@@ -43,7 +43,7 @@ def keep(lab: Lab, history: Path, record: Record) -> None:
                 content = built.read_bytes()
                 files.replace(_note(kept), hashlib.sha256(content).hexdigest() + "\n")
                 files.replace(kept, content)
-        # The history may be a folder of the user's own: only what was kept here is ours.
+        # The history may be a user's folder: only remove files that `keep` wrote.
         ours = [path for path in folder.iterdir() if _is_kept(path)]
         by_age = sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
         for old in by_age[_MOST:]:
@@ -61,7 +61,7 @@ def _is_kept(path: Path) -> bool:
 
 
 def find(history: Path, image: str) -> Path | None:
-    """Return the bzImage of an image's hash, None if it was not kept or is damaged."""
+    """Return the bzImage with an image's hash, None if it is missing or damaged."""
     path = history / "images" / image
     return path if _is_whole(path) else None
 

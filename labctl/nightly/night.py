@@ -1,6 +1,6 @@
-"""One night: the matrix within its time, then what an alarm asks for, each run into the history.
+"""Measure one nightly run: all experiments within the time budget, then repeats for alarms.
 
-Nothing is judged here: `results.history` says what is to be measured again.
+Each run is appended to the history. `nightly.history` decides what is measured again.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from labctl.stats.compare import half_width
 from labctl.stats.health import usable
 from labctl.stats.stored import results_of
 
-# The rest is for what an alarm asks for.
+# The rest is for measurements that an alarm requires.
 MATRIX_SHARE = 2 / 3
 _SEEDS = 2**31
-_BEFORE = ".before"  # names the kernel of an earlier night beside tonight's
+_BEFORE = ".before"  # suffix of the kernel of an earlier nightly run
 
 
 class OpenRun(Protocol):
-    """A run whose blocks are asked for one by one."""
+    """A run that is measured block by block."""
 
     @property
     def folder(self) -> RunFolder:
-        """Where it is kept."""
+        """The folder of the run."""
 
     def measure(self, each: Plan, blocks: int | None = None) -> None:
-        """Measure an experiment up to so many blocks."""
+        """Measure an experiment until it has `blocks` blocks."""
 
 
 Open = Callable[[Lab, Sequence[Plan], int], AbstractContextManager[OpenRun]]
-# Returns facts for the night's record, such as what the checks found.
+# Returns entries for the nightly record, such as failed checks.
 Check = Callable[[Lab], Mapping[str, Any]]
 
 
 def opener(events: Events) -> Open:
-    """Return how real runs are opened."""
+    """Return the function that opens real runs."""
 
     def begin(lab: Lab, plans: Sequence[Plan], seed: int) -> AbstractContextManager[OpenRun]:
         return session.opened(lab, plans, seed=seed, events=events)
@@ -62,13 +62,13 @@ def opener(events: Events) -> Open:
 
 
 def no_check(_: Lab) -> Mapping[str, Any]:
-    """Check nothing."""
+    """Return no check results."""
     return {}
 
 
 @dataclass(slots=True, kw_only=True)
 class Nightly:
-    """Measures a night of some experiments; call `run`."""
+    """Measures a nightly run of some experiments; call `run`."""
 
     lab: Lab
     experiments: Sequence[str]
@@ -76,27 +76,27 @@ class Nightly:
     history: Path
     open_run: Open
     image_of: Callable[[str], Path | None]  # the bzImage of an image's hash
-    keep: Callable[[Record], None] = lambda _: None  # told each night's record
+    keep: Callable[[Record], None] = lambda _: None  # receives the nightly record
     check: Check = no_check
     tell: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _ends: float = math.inf
     _night: str = ""
-    _main: str = ""  # the run of the night's own record
+    _main: str = ""  # id of the main run
     _given_up: set[str] = field(default_factory=set)  # experiments whose baseline fails
     _took: dict[str, float] = field(default_factory=dict)  # seconds of an experiment's block
 
     def run(self) -> None:
-        """Measure, and append what was measured to the history.
+        """Measure, and append the records to the history.
 
         Raises:
             UserError: an experiment is not in the lab, or the history is damaged.
-            HostError: there was no time for a block.
+            HostError: the time budget did not suffice for one block.
             LabError: building, preparing or the disk failed.
         """
         began = self.clock()
-        night_history.read(self.history)  # a damaged one is told before hours of measuring
+        night_history.read(self.history)  # report damage before hours of measuring
         self._ends = began + self.budget_seconds
         self._night = self.now().date().isoformat()
         facts = {"commits": commits.commits_of(self.lab), **self.check(self.lab)}
@@ -149,13 +149,13 @@ class Nightly:
         name, began = each.experiment.name, self.clock()
         try:
             run.measure(each, _blocks(run, name) + 1)
-        except BaselineFailed as error:  # the other experiments need not suffer
+        except BaselineFailed as error:  # the other experiments continue
             self.tell(str(error))
             self._given_up.add(name)
         self._took[name] = self.clock() - began
 
     def _fulfil_one(self) -> bool:
-        """Measure one thing that an alarm asks for; say whether there was one, and time for it."""
+        """Measure once for an alarm; return False if none is open or no time is left."""
         cells = night_history.watched(night_history.read(self.history)).values()
         alarmed = [c for c in cells if c.records[-1]["run"] == self._main and c.last_look.wish]
         for cell in alarmed:
@@ -187,7 +187,7 @@ class Nightly:
         self._append("again", run, self.lab, {"of": self._main}, [cell.key for cell in cells])
 
     def _against(self, blocks: int, cells: Sequence[Watched]) -> bool:
-        """Measure tonight's kernel against that of before; False if that one is gone."""
+        """Measure today's kernel against the earlier one; return False if that image is missing."""
         name, own = cells[0].experiment, self.lab.kernels[cells[0].kernel]
         earlier = compared(cells[0])
         bzimage = self.image_of(earlier["kernels"][own.name]["image"])
@@ -230,20 +230,20 @@ class Nightly:
 
 
 def compared(cell: Watched) -> Record:
-    """Return the record of the night whose kernel tonight's is compared with."""
+    """Return the nightly record whose kernel is compared with today's."""
     index = cell.last_look.compared
     return cell.records[0 if index is None else index]
 
 
 def _demand(cell: Watched) -> tuple[str, ...]:
-    """Return what one run can fulfil for several cells."""
+    """Return a key: cells with equal keys can be measured in one run."""
     if cell.last_look.wish == "again":
         return cell.experiment, "again"
     return cell.experiment, "against", cell.kernel, str(compared(cell)["run"])
 
 
 def _blocks(run: OpenRun, experiment: str) -> int:
-    """Return how many blocks of an experiment a run has."""
+    """Return the number of blocks of an experiment in a run."""
     return len({one.block for one in run.folder.store.samples() if one.experiment == experiment})
 
 
@@ -252,7 +252,7 @@ def _of(run: Record, experiment: str) -> Record:
 
 
 def setup_of(lab: Lab, name: str, run: Record) -> dict[str, str]:
-    """Return what of an experiment must be as it was for its nights to be comparable."""
+    """Return the facts of an experiment that must be equal for runs to be comparable."""
     experiment = lab.experiments[name]
     measured = {"metric": lab.metric_of(experiment), "better": lab.better_of(experiment)}
     workload = lab.workloads[experiment.workload].model_copy(update=measured)

@@ -1,4 +1,4 @@
-"""One measured number with its context: `Sample`, and the JSON line that holds it. Pure."""
+"""`Sample`, one measured number with its context, and its line of JSON. Pure."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ STATUSES = (
 )
 
 
-# Without the collector of cycles: a sample has none, and there may be a million of them.
+# gc=False: samples have no reference cycles, and there can be a million of them.
 class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """One number, with all that is needed to believe it.
+    """One measured number with its context.
 
     `block`, `order` and `repetition` count from 0; warm-ups have their own
     count of repetitions. `value` is in seconds where the metric is a time.
-    `disturbed` says how the host disturbed the repetition (`results.health`), `console`
-    where its guest's console is, from the run's folder.
+    `disturbed` says how the host disturbed the repetition (`stats.health`); `console` is
+    the path of the guest's console log in the run's folder.
     Raises ValueError for a status outside the closed list, and for an `ok`
     without a value.
     """
@@ -84,7 +84,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def key(self) -> Key:
-        """What makes the sample the only one of its kind in a run."""
+        """The key of the sample, unique in a run."""
         return (self.experiment, self.block, self.cell, self.warmup, self.repetition)
 
     def to_json(self) -> str:
@@ -107,7 +107,7 @@ _TEXTS = (
 _TEXTS_OF = attrgetter(*_TEXTS)
 _MAPPINGS = ("setting", "parameters", "read_back", "measurements", "counters", "load")
 _MAPPINGS_OF = attrgetter(*_MAPPINGS)
-# What sorts samples and is counted with; of a wrong type it would be noticed late, or never.
+# Keys for sorting and counting: a wrong type would be noticed late or never.
 _TYPES: tuple[tuple[str, type], ...] = (
     *((name, int) for name in ("block", "order", "repetition")),
     *((name, bool) for name in ("warmup", "control")),

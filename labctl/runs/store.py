@@ -1,4 +1,4 @@
-"""Samples on disk: one JSON object a line, appended, never rewritten."""
+"""Store samples on disk: one JSON object per line, append only."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from labctl.runs.sample import Key, Sample, parse, share
 class Store:
     """The samples of one run, in `folder`/samples.jsonl.
 
-    `torn` tells, once `samples` was called, what it left out at the end of the file.
+    `torn` describes the incomplete last line, once `samples` has ignored one.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "samples.jsonl"
         self.torn = ""
-        self._checked_bytes = -1  # up to here the file is known to hold whole lines
+        self._checked_bytes = -1  # the file is known to have complete lines up to here
 
     def append(self, sample: Sample) -> None:
-        """Write one sample so that it stays: on return it is on the disk.
+        """Append a sample and sync it to disk.
 
-        Raises HostError when the disk is full or fails (the file then ends
-        where it ended before), BadOutput for a sample that JSON cannot hold.
+        Raises HostError if the disk is full or fails (the file is then unchanged),
+        BadOutput for a sample that cannot be written as JSON.
         """
         line = (sample.to_json() + "\n").encode()
         try:
@@ -42,10 +42,9 @@ class Store:
             ) from error
 
     def samples(self) -> list[Sample]:
-        """Return all samples in the order of their writing, without a torn last line.
+        """Return all samples in the order written, without an incomplete last line.
 
-        Raises UserError naming file and line for a line that is no sample and
-        for a sample that is there twice.
+        Raises UserError with file and line for an invalid line or a duplicate sample.
         """
         samples: list[Sample] = []
         self.torn = ""
@@ -89,5 +88,5 @@ class Store:
         )
 
     def keys(self) -> set[Key]:
-        """Return the keys of all samples that are finished, of whatever status."""
+        """Return the keys of all samples, of any status."""
         return {sample.key for sample in self.samples()}

@@ -27,7 +27,7 @@ _SAME_EXPERIMENT = ("workload", "command", "guest", "metric", "better", "baselin
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The log ratios of one cell's blocks: how many, their mean and standard deviation."""
+    """Number, mean and standard deviation of the log ratios of one cell's blocks."""
 
     blocks: int
     mean: float
@@ -46,14 +46,14 @@ def across(first: Report, second: Report) -> Across:
     """
     if first.run == second.run:
         raise UserError(
-            f"both are the run {first.run}",
-            hint="name two runs; without a second name it is the latest",
+            f"cannot compare run {first.run} with itself",
+            hint="select two different runs; the second defaults to the latest",
         )
     if first.accel != second.accel:
         raise UserError(
-            f"one run is under {first.accel}, the other under {second.accel}",
+            f"the runs have different accelerators: {first.accel} and {second.accel}",
             hint="emulation and virtualisation slow down different things: "
-            "not even ratios can be compared",
+            "ratios cannot be compared either",
         )
     both = _by_name(first), _by_name(second)
     common = [name for name in both[0] if name in both[1]]
@@ -84,9 +84,9 @@ def across(first: Report, second: Report) -> Across:
 def difference(first: Summary, second: Summary, rule: Rule) -> Paired:
     """Return the test of the change from the first summary to the second.
 
-    Welch's t, with the degrees of freedom of Satterthwaite (Biometrics 2, 1946). Of the
-    result `blocks` is the smaller number of blocks. With fewer than two blocks, or no
-    spread at all in both, there is only the mean.
+    Welch's t test, with Satterthwaite's degrees of freedom (Biometrics 2, 1946). `blocks` of
+    the result is the smaller number of blocks. With fewer than two blocks, or without
+    spread in both, the result has only the mean.
     """
     mean = second.mean - first.mean
     blocks = min(first.blocks, second.blocks)
@@ -170,16 +170,16 @@ def _row(
     first, second = pair
     verdict, reason = Verdict.UNDECIDED, ""
     if result is None:
-        reason = "a run has failures, or too few blocks, of this cell"
+        reason = "a run has failures or too few blocks of this cell"
     elif result.blocks < MINIMUM_BLOCKS:
         blocks = counted(result.blocks, "block")
-        reason = f"{blocks} in one of the runs, at least {MINIMUM_BLOCKS} are needed"
+        reason = f"{blocks} in one of the runs, needs at least {MINIMUM_BLOCKS}"
     elif control_differs:
         reason = "the A/A control of one of the runs differs"
     else:
         verdict = word(result, p, rule)
         if verdict is Verdict.UNDECIDED:
-            reason = "the interval is too wide for a verdict"
+            reason = "interval too wide for a verdict"
     return ChangedCell(
         kernel=first.kernel,
         setting=first.setting,
@@ -214,16 +214,14 @@ def _notes(
         if few:
             notes.append(f"in {run.run} disturbed blocks are used ({', '.join(few)})")
     if not same_host:
-        notes.append("other host or other QEMU: ratios can be compared, times can not")
+        notes.append("different host or QEMU: ratios can be compared, times cannot")
     for name in sorted({each.baseline for each in experiments if not each.same_baseline}):
-        notes.append(
-            f"the baseline {name} is another image: a ratio may have changed with it alone"
-        )
+        notes.append(f"the baseline {name} has different images: this alone can change a ratio")
     kernels = first.kernels.keys() & second.kernels.keys()
     baselines = {each.baseline for each in experiments}
     for name in sorted(kernels - baselines):
         if _image(first, name) != _image(second, name):
-            notes.append(f"{name} is another image in each run: what is compared is its change")
+            notes.append(f"{name} has different images in the runs: their change is compared")
     names = _by_name(first).keys() ^ _by_name(second).keys()
     notes += [f"{name} is in one of the runs only" for name in sorted(names)]
     refused = (each for each in experiments if each.refused)

@@ -1,6 +1,6 @@
-"""From samples to comparisons: the paired t on block log ratios, Holm, four verdicts. Pure.
+"""Compare samples: paired t test on block log ratios, Holm correction, four verdicts. Pure.
 
-The unit of evidence is the block: repetitions of one boot are not independent.
+The statistical unit is the block, since repetitions of one boot are not independent.
 """
 
 from __future__ import annotations
@@ -55,10 +55,9 @@ def compare(
 ) -> ExperimentResult:
     """Compare every cell of one experiment with the baseline, block by block.
 
-    `baseline` is a kernel's name, `minimum_effect` the smallest change that
-    matters (0.02 is 2 %); `metric` is what warnings speak of; `name` is the experiment's,
-    for when there is no sample yet to tell it. Raises UserError for samples that do not belong into
-    one table: several experiments, or several accelerators.
+    `baseline` is a kernel's name; `minimum_effect` is the smallest relevant change (0.02 is
+    2 %); `metric` is used in warnings; `name` is the experiment's name, in case there are
+    no samples. Raises UserError for samples of different experiments or accelerators.
     """
     found = list(samples)
     own_name = _only(found, "experiment", lambda s: s.experiment)
@@ -68,7 +67,7 @@ def compare(
     kind = metric or MetricKind(better=better)
     rule = Rule.of(confidence, minimum_effect, kind)
 
-    # Failures do not excuse a control that differs: it is judged by its times alone.
+    # An A/A control that differs counts even with failures: only its times are tested.
     aa = _worst(_family(controls, baselines, rule, better, {}, host_is_trusted=True))
     trusted = aa is None or not aa.verdict.is_difference
     failed = {cell.id: {**crashes(others)[cell.kernel], **cell.not_ok()} for cell in others}
@@ -100,9 +99,8 @@ def half_width(
 ) -> float:
     """Return the largest half-width of the cells' intervals, on the log scale.
 
-    How far an experiment is from being narrow as a whole; when a cell ends: `stopping`.
-    A cell without any good block has nothing to narrow and is left out; infinite
-    while a cell has but one block, and when no cell is left.
+    It describes the whole experiment; `stopping` decides when a cell ends. Cells without a
+    valid block are left out. Infinite while a cell has only one block, and without cells.
     """
     baselines, _, others = roles(cells_of(samples), baseline)
     widths: list[float] = []
@@ -115,7 +113,7 @@ def half_width(
 
 
 def roles(cells: Sequence[Cell], baseline: str) -> tuple[list[Cell], list[Cell], list[Cell]]:
-    """Return the cells of the baseline, their A/A twins, and those that are compared."""
+    """Return the baseline's cells, the A/A controls, and the compared cells."""
     controls = [cell for cell in cells if cell.is_control]
     baselines = [cell for cell in cells if not cell.is_control and cell.kernel == baseline]
     others = [cell for cell in cells if not cell.is_control and cell.kernel != baseline]
@@ -130,7 +128,7 @@ def _only(samples: Sequence[Sample], what: str, of: Callable[[Sample], str]) -> 
 
 
 def differences(cell: Cell, base: Cell | None, metric: Metric, better: Better) -> list[float]:
-    """Return one log ratio a block that has both; above 0 is better than the baseline."""
+    """Return the log ratio of each block that has both; above 0 is better than the baseline."""
     if base is None:
         return []
     own, other = cell.logs(metric), base.logs(metric)
@@ -147,7 +145,7 @@ def _family(
     *,
     host_is_trusted: bool,
 ) -> list[Comparison]:
-    """Compare the cells of one family: Holm for the metric, FDR for the second one."""
+    """Compare the cells of one family: Holm for the metric, FDR for the secondary metric."""
     results = _paired_all(cells, baselines, rule, primary, better)
     corrected = adjust([r.p if r else None for r in results])
     beyond = adjust([r.p_beyond if r else None for r in results])
@@ -275,5 +273,5 @@ def _baseline_row(cell: Cell) -> Comparison:
 
 
 def _worst(controls: Sequence[Comparison]) -> Comparison | None:
-    """Return the control that differs most clearly; there is usually one."""
+    """Return the A/A control with the clearest difference; usually there is only one."""
     return min(controls, key=lambda c: 2.0 if c.p_beyond is None else c.p_beyond, default=None)

@@ -1,4 +1,4 @@
-"""The types of results: the comparison of one cell with its baseline, and an experiment's."""
+"""Types of results: the comparison of a cell with its baseline, and of an experiment."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ class Comparison:
     """One cell against its baseline.
 
     `ratio` is baseline time / cell time (cell / baseline where higher is better):
-    above 1 is better. `blocks` counts pairs, `blocks_visited` also those that lack one,
-    `n` good repetitions. `failed` counts
-    samples by status, all but ok. `p` is of no difference, `p_corrected` the same
-    after Holm, `p_beyond` that of no difference beyond the minimum effect, after
-    Holm: it carries the verdict. `blocks_needed` is how many more blocks would
-    about decide an undecided cell. `p_sign_flip` is a second opinion on `p`, by a
-    test that does not ask for normal blocks, `p_wilcoxon` by one in which blocks that lie
-    far out have little weight. `sd_log` is the standard deviation of
-    the blocks' log ratios. `smallest_effect` (0.05 is 5 %) is
-    what as many blocks of this spread see four times in five, in this family.
-    Values that cannot be computed are None.
+    above 1 is better. `blocks` counts complete pairs, `blocks_visited` all measured
+    blocks, `n` good repetitions. `failed` counts samples by status, except ok. `p` tests
+    no difference; `p_corrected` is the same after Holm; `p_beyond` tests no difference
+    beyond the minimum effect, after Holm: it determines the verdict. `blocks_needed` is
+    the approximate number of further blocks that would decide an undecided cell.
+    `p_sign_flip` checks `p` by a test that does not assume normal blocks, `p_wilcoxon` by
+    one in which outlying blocks have little weight. `sd_log` is the standard deviation of
+    the blocks' log ratios. `smallest_effect` (0.05 is 5 %) is the minimum detectable
+    effect (80 % power) for this number of blocks, spread and family. Values that cannot be
+    computed are None.
     """
 
     cell: str
@@ -60,10 +59,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentResult:
-    """All comparisons of one experiment; `cells` begins with the baseline's own.
+    """All comparisons of one experiment; the baseline's cells are first in `cells`.
 
-    `health` tells what the host did meanwhile, None if nobody asked; `failures` why
-    samples failed.
+    `health` is the host's load during the run, None if not requested; `failures` the
+    reasons of failed samples.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""The arithmetic of paired blocks: intervals, p values, families, power. Pure.
+"""Statistics of paired blocks: intervals, p values, families, power. Pure.
 
-Everything works on `d`, one log ratio a block; above 0 is better than the
-baseline. A constant `d` has no t statistic, and is answered by its mean alone.
+The input `d` has one log ratio per block; above 0 is better than the baseline. A constant
+`d` has no t statistic: its result has only the mean.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 MINIMUM_BLOCKS = 6  # with fewer, no exact test over blocks can reach p = 5 %
 POWER = 0.8
 _CONSTANT = 1e-12  # a spread of logs below the precision of a double
-_MOST_BLOCKS = 200  # a run of more takes days
-# Up to this many blocks all sign patterns are tried; above, a sample with a fixed seed.
+_MOST_BLOCKS = 200  # more blocks take days
+# Up to this many blocks, all sign patterns are used; above, a sample with a fixed seed.
 _EXACT_BLOCKS = 14
 _BATCH = 1024  # patterns at a time: for 1000 blocks, all patterns would take 1 GB
 _LARGEST_LOG = 700.0  # larger values overflow in exp()
@@ -67,7 +67,7 @@ def paired(d: Sequence[float], *, confidence: float, margin: float) -> Paired:
     """
     if not d:
         raise ValueError("no block has a valid pair")
-    values = sorted(d)  # so that the order of the blocks cannot move the last digit
+    values = sorted(d)  # so that the order of the blocks does not change the last digit
     blocks = len(values)
     mean = math.fsum(values) / blocks
     if blocks == 1:
@@ -121,8 +121,8 @@ def t_tests(mean: Any, error: Any, freedom: Any, *, confidence: float, margin: f
 def sign_flip(d: Sequence[float]) -> float | None:
     """Return the two-sided p of Fisher's sign-flip test of the mean, None below 6 blocks.
 
-    It asks of the log ratios only that they are symmetric about 0 if nothing
-    changed: a second opinion on the t test, which asks that they are normal.
+    It only assumes log ratios symmetric about 0 under no change, while the t test assumes
+    a normal distribution.
     """
     if len(d) < MINIMUM_BLOCKS:
         return None
@@ -134,17 +134,17 @@ def sign_flip(d: Sequence[float]) -> float | None:
     for first in range(0, len(patterns), _BATCH):
         flipped = patterns[first : first + _BATCH].astype(float)
         sums = np.abs(values.sum() - 2 * (flipped @ values))
-        # Patterns that tie must not be told apart by their last bits.
+        # Rounding must not separate tied patterns.
         reached += int(np.sum(sums >= abs(values.sum()) - _CONSTANT * len(values)))
     if len(values) <= _EXACT_BLOCKS:
         return reached / len(patterns)
-    # What was seen is a pattern too: a sample of them gets it added (Phipson and Smyth, 2010).
+    # Add the observed pattern to a sample of patterns (Phipson and Smyth, 2010).
     return (reached + 1) / (len(patterns) + 1)
 
 
-@lru_cache(maxsize=1)  # cells mostly have as many blocks as the one before
+@lru_cache(maxsize=1)  # consecutive cells mostly have the same number of blocks
 def _sign_patterns(blocks: int) -> np.ndarray:
-    """Return which signs are flipped, a row a pattern: all of them, or a sample of many."""
+    """Return the sign patterns, one per row: all patterns, or a sample of them."""
     import numpy as np
 
     if blocks > _EXACT_BLOCKS:
@@ -157,8 +157,8 @@ def _sign_patterns(blocks: int) -> np.ndarray:
 def signed_ranks(d: Sequence[float]) -> float | None:
     """Return the two-sided p of Wilcoxon's signed-rank test, None below 6 blocks.
 
-    It is the sign-flip test of the ranks, and so exact with ties too. A few blocks that lie
-    far out have little weight in it, where they take the t test its power.
+    It is the sign-flip test of the ranks, and therefore exact also with ties. A few outlying
+    blocks have little weight, while they reduce the t test's power.
     """
     from scipy.stats import rankdata
 
@@ -169,7 +169,7 @@ def signed_ranks(d: Sequence[float]) -> float | None:
 def adjust(
     p_values: Sequence[float | None], *, method: Literal["holm", "fdr_bh"] = "holm"
 ) -> list[float | None]:
-    """Correct the p values of one family; a missing one (None) is no test of it."""
+    """Correct the p values of one family; None is not counted as a test."""
     present = [p for p in p_values if p is not None]
     if len(present) < 2:
         return list(p_values)
@@ -180,10 +180,10 @@ def adjust(
 
 
 def more_blocks(result: Paired | None, *, alpha: float, margin: float, family: int) -> int | None:
-    """Return about how many more blocks would decide, None if more than can be measured.
+    """Return about how many more blocks would decide, None if too many to measure.
 
-    Assumes that effect and spread stay as seen: beyond the margin the effect must
-    be shown to be so, within it the equivalence.
+    Assumes that effect and spread stay as observed. Beyond the margin, a difference must be
+    shown; within it, equivalence.
     """
     blocks = result.blocks if result else 0
     missing = max(MINIMUM_BLOCKS - blocks, 0)
@@ -192,7 +192,7 @@ def more_blocks(result: Paired | None, *, alpha: float, margin: float, family: i
     gap = (abs(result.mean) - margin) / result.sd
     if gap > 0:
         needed = _blocks_for(gap, alpha=alpha / max(family, 1), power=POWER, sides="two-sided")
-    else:  # both sides have to be shown
+    else:  # equivalence: both bounds must be shown
         needed = _blocks_for(-gap, alpha=alpha, power=(1 + POWER) / 2, sides="larger")
     return None if needed is None else max(needed - blocks, missing, 1)
 
@@ -213,10 +213,10 @@ def _blocks_for(effect: float, *, alpha: float, power: float, sides: str) -> int
 
 
 def smallest_effect(sd: float, blocks: int, confidence: float, cells: int) -> float:
-    """Return the smallest change (0.05 is 5 %) that `blocks` blocks see four times in five.
+    """Return the minimum detectable effect (80 % power) of `blocks` blocks; 0.05 is 5 %.
 
-    `sd` is of a block's log ratio, `cells` the size of the family. Infinite
-    below two blocks.
+    `sd` is the standard deviation of the blocks' log ratios, `cells` the size of the
+    family. Infinite below two blocks.
     """
     if blocks < 2:
         return math.inf

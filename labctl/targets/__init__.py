@@ -1,1 +1,1 @@
-"""Machines that are not guests: reached by SSH, their kernel changed by kexec."""
+"""Targets: physical or virtual machines reached by SSH that change kernels by kexec."""

@@ -1,4 +1,4 @@
-"""`TargetBoot`: one kernel on a machine, as the runner takes a guest."""
+"""`TargetBoot`: one kernel on a target, with the runner's interface of a guest."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TAIL_LINES = 100
 
 
 class TargetBoot:
-    """A kernel that is started on a machine by `wait_ready` and stays until the next one is.
+    """A kernel on a target: started by `wait_ready`, running until the next one is started.
 
-    There is one kernel on a machine at a time, so pausing means nothing. `log` is
-    where the kernel's messages are kept.
+    A target runs one kernel at a time, so pausing does nothing. `log` is the file for the
+    kernel's messages.
     """
 
     def __init__(self, machine: TargetMachine, image: Image, command_line: str, log: Path) -> None:
@@ -37,11 +37,11 @@ class TargetBoot:
         self._machine.hang_up()
 
     def wait_ready(self, deadline_seconds: float) -> None:
-        """Change the machine's kernel; `deadline_seconds` is at least the target's own.
+        """Change the target's kernel; the deadline is at least the target's `boot_timeout`.
 
         Raises:
-            BootFailed: it did not come to that.
-            GuestSplat: the kernel complained on its way.
+            BootFailed: the kernel did not boot.
+            GuestSplat: the kernel reported a problem while booting.
         """
         seconds = max(deadline_seconds, self._machine.target.boot_timeout)
         boot = self._machine.change_kernel(self._image, self._command_line, seconds)
@@ -54,8 +54,8 @@ class TargetBoot:
         """Run a command.
 
         Raises:
-            GuestError: as `Transport.run`; GuestLost too if the machine rebooted.
-            GuestSplat: the kernel complained meanwhile.
+            GuestError: as `Transport.run`; GuestLost also if the target rebooted.
+            GuestSplat: the kernel reported a problem.
         """
         try:
             outcome = self._machine.run(argv, timeout_seconds=timeout_seconds, stdin=stdin)
@@ -70,13 +70,13 @@ class TargetBoot:
         return self._machine.exchange(writes, reads)
 
     def pause(self) -> None:
-        """Do nothing: no other kernel waits on this machine."""
+        """Do nothing: a target runs one kernel at a time."""
 
     def resume(self) -> None:
-        """See that the machine still runs this kernel.
+        """Check that the target still runs this kernel.
 
         Raises:
-            GuestLost: it rebooted.
+            GuestLost: the target rebooted.
         """
         boot = self._machine.boot()
         if boot.id != self.boot_id:

@@ -1,4 +1,4 @@
-"""`TargetMachine`: one machine behind SSH, and the change of its kernel."""
+"""`TargetMachine`: a target reached by SSH, and the change of its kernel."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from labctl.targets import kexec
 from labctl.targets.kexec import Boot
 from labctl.transports import Command, Outcome, exchange
 
-# In memory, private to root, and gone with every boot.
+# In memory, private to root, and removed by every boot.
 FOLDER = "/run/labctl"
-# No measure of anything: only what hangs takes longer.
+# A command that takes longer hangs.
 _COMMAND_SECONDS = 300.0
 _POLL_SECONDS = 1.0
 _BOOT_FILES = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/cmdline")
 _LOAD_FILES = ("/proc/stat", "/proc/loadavg")
-_TICKS_A_SECOND = 100.0  # of /proc/stat, on every architecture that Linux has left
-# The machine's own way down stops its services; without systemd nobody does. What is
-# left of a command's process group is killed at its end: the group is left first.
+_TICKS_A_SECOND = 100.0  # USER_HZ of /proc/stat, on all current architectures
+# systemctl stops the target's services first; without systemd they are not stopped. setsid,
+# because the process group of a command is killed at its end.
 _LEAVE = """\
 if [ -d /run/systemd/system ]; then leave="systemctl $2"; else leave="$1 $3"; fi
 setsid /bin/sh -c "(sleep 1; exec $leave) </dev/null >/dev/null 2>&1 &"
 """
-# As Debian, Fedora and openSUSE name it.
+# File names of Debian, Fedora and openSUSE.
 _OWN_INITRD = """\
 for file in "/boot/initrd.img-$1" "/boot/initramfs-$1.img" "/boot/initrd-$1"; do
   [ -f "$file" ] && { echo "$file"; exit; }
@@ -44,28 +44,28 @@ _PATH = f"PATH={FOLDER}:$PATH; export PATH"
 
 
 class Line(Protocol):
-    """The part of a transport that a machine is used by."""
+    """The part of a transport that `TargetMachine` uses."""
 
     def run(self, command: Command, timeout_seconds: float, stdin: bytes = b"") -> Outcome:
         """Run a command; see `Transport.run`."""
 
     def put(self, local: Path, remote: str) -> None:
-        """Copy a file to the machine."""
+        """Copy a file to the target."""
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
 
 
 class Connect(Protocol):
-    """Makes a line to the machine; it connects when it is first used."""
+    """Creates a transport to the target that connects at its first use."""
 
     def __call__(self, *, silence_seconds: float) -> Line:
-        """Return a line that takes this long a silence for a machine that hangs."""
+        """Return a transport that reports a hang after this many seconds without a response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Programs for the machine: `kexec` changes its kernel, `programs` are what is measured."""
+    """Programs for the target: `kexec` changes its kernel, `programs` are measured."""
 
     kexec: Path
     programs: tuple[Path, ...]
@@ -94,7 +94,7 @@ class TargetMachine:
             self.hang_up()
 
     def hang_up(self) -> None:
-        """Close the connection; the next command makes another one."""
+        """Close the connection; the next command opens a new one."""
         if self._line is not None:
             with contextlib.suppress(GuestError, OSError):
                 self._line.close()
@@ -122,15 +122,15 @@ class TargetMachine:
     # --- what it is ----------------------------------------------------------------------------
 
     def boot(self) -> Boot:
-        """Return which boot this is."""
+        """Return the current boot."""
         found = self.exchange({}, _BOOT_FILES)
         return Boot(*(found.get(path, "").strip() for path in _BOOT_FILES))
 
     def describe(self) -> Host:
-        """Return the machine's facts, as of a host; `qemu` is empty.
+        """Return the target's hardware and system as a host's; `qemu` is empty.
 
         Raises:
-            HostError: it cannot be reached, or not as root.
+            HostError: the target cannot be reached, or not as root.
         """
         files = ("/etc/machine-id", "/proc/cpuinfo", "/proc/meminfo")
         try:
@@ -164,9 +164,9 @@ class TargetMachine:
         )
 
     def load(self) -> dict[str, float]:
-        """Return what the machine did since it booted, as `host.load` does for this host.
+        """Return the target's load counters since boot, as `host.load` does for this host.
 
-        What others than the workload took is not known here.
+        The share of processes other than the workload is not known.
         """
         found = self.exchange({}, _LOAD_FILES)
         fields = [
@@ -180,21 +180,21 @@ class TargetMachine:
         }
 
     def kernel_log(self) -> list[str]:
-        """Return the kernel's log since its boot, as far as it is still there."""
+        """Return the kernel's log buffer; the oldest messages may be lost."""
         log = self.run(["dmesg"], timeout_seconds=_COMMAND_SECONDS).text
         return log.removesuffix("\n").split("\n")
 
     # --- its kernel ----------------------------------------------------------------------------
 
     def change_kernel(self, image: Image, more: str, deadline_seconds: float) -> Boot:
-        """Start an image in place of the running kernel, and return its boot.
+        """Replace the running kernel by an image, and return the new boot.
 
-        The machine's boot loader is not touched: whatever happens, the next reset
-        brings its own kernel back.
+        The boot loader is not changed: after any failure, a reset boots the target's own
+        kernel.
 
         Raises:
-            BootFailed: the machine does not take the image, does not come back, or
-                comes back with another kernel.
+            BootFailed: the target rejects the image, does not come back, or comes back
+                with another kernel.
         """
         with self._booting():
             before = self.boot()
@@ -213,10 +213,10 @@ class TargetMachine:
         return after
 
     def give_back(self) -> None:
-        """Reboot into the machine's own kernel, unless that runs already.
+        """Reboot into the target's own kernel, unless it already runs.
 
         Raises:
-            BootFailed: it does not come back.
+            BootFailed: the target does not come back.
         """
         with self._booting():
             boot = self.boot()
@@ -272,7 +272,7 @@ class TargetMachine:
             raise BootFailed(f"{local.name}: checksum mismatch after transfer", where=self.name)
 
     def _leave(self, systemd: str, own: str) -> None:
-        """Let the machine go down a moment after the command that asked for it has ended."""
+        """Reboot the target one second after this command has ended."""
         words = ["/bin/sh", "-c", _LEAVE, "sh", f"{FOLDER}/kexec", systemd, own]
         self._use().run(words, _COMMAND_SECONDS)
         self.hang_up()
@@ -299,7 +299,7 @@ class TargetMachine:
         )
 
     def _furnish(self) -> None:
-        """Bring what is measured, and mount what tunables are found in."""
+        """Copy the programs to the target, and mount debugfs for tunables."""
         for program in self._tools.programs:
             self._put(program)
         mount = "mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug"

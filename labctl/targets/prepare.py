@@ -1,4 +1,4 @@
-"""From kernels of the lab to a machine that can run them."""
+"""Prepare a target: build the kernels and connect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labctl.targets.machine import Connect, TargetMachine, Tools
 from labctl.transports.ssh import SshAddress
 from labctl.transports.ssh.transport import SshTransport
 
-# Not an accelerator: nothing stands between the kernel and the machine.
+# The `accel` value of runs on a target: no accelerator.
 NATIVE = "native"
 
 
@@ -23,13 +23,13 @@ NATIVE = "native"
 def prepare_target(
     lab: Lab, target: Target, kernels: Iterable[str], progress: Callable[[BuildProgress], None]
 ) -> Iterator[tuple[Prepared, TargetMachine]]:
-    """Build what the kernels lack and hold the machine, in its own kernel at first and at last.
+    """Build missing images and yield the target; it starts and ends with its own kernel.
 
     Raises:
         BuildError: a kernel or a program does not build.
-        HostError: the machine cannot be reached, or not as root.
-        BootFailed: it does not come back with its own kernel.
-        UserError: a kernel is not of x86_64.
+        HostError: the target cannot be reached, or not as root.
+        BootFailed: the target does not come back with its own kernel.
+        UserError: a kernel is not for x86_64.
     """
     kernels = list(kernels)
     foreign = [name for name in kernels if lab.kernels[name].arch != X86_64.name]
@@ -44,7 +44,7 @@ def prepare_target(
         programs=(initramfs.program(lab.state, "freebench"),),
     )
     with TargetMachine(target, connect_to(target), tools) as machine:
-        machine.describe()  # what is wrong with it is told before a build of minutes
+        machine.describe()  # report problems before a build that takes minutes
         fragment = initramfs.source_folder() / "kconfig" / "kexec.config"
         images = build_images(lab, kernels, progress, (fragment,))
         machine.give_back()
@@ -59,7 +59,7 @@ def prepare_target(
 
 
 def connect_to(target: Target) -> Connect:
-    """Return what makes lines to a target."""
+    """Return a function that creates transports to a target."""
     address = SshAddress(
         host=target.host,
         port=target.port,

@@ -1,9 +1,8 @@
-"""The console of a guest: written by its kernel, kept whole and watched by the lab.
+"""Follow the console log of a guest and find kernel complaints in it.
 
-QEMU itself writes the log file, so that nothing is lost while nobody reads and
-the file outlives labctl. `Console` follows that file; `splats.scan` knows what a sick
-kernel prints. A program in the guest can write to the console too: its lines have no
-printk time.
+QEMU writes the log file, so that no output is lost and the file outlives labctl.
+`splats.scan` recognises the kernel's complaints. Programs in the guest can also write to
+the console; their lines have no printk time.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ __all__ = ["Complaint", "Console", "Follower", "scan"]
 _READY = re.compile(PREFIX + r"labctl: ready boot=(?P<boot>[0-9a-f-]{36})")
 _NODE = re.compile(PREFIX + r"labctl: (?P<text>node \d+ .*)")
 _SSH_HOST_KEY = re.compile(PREFIX + r"labctl: ssh host key (?P<key>ssh-\S+ [\w+/=]+)\s*$")
-# printk writes 2 KiB at most. Of a longer line its end counts: there the kernel's text
-# is, if a program wrote the rest.
+# printk writes at most 2 KiB. The end of a longer line is scanned: a program wrote the
+# start, and the kernel's text is last.
 LINE_BYTES = 4096
 _CHUNK_BYTES = 2**20
-# The first and the last ones are kept.
+# The first and the last complaints are kept.
 _MOST_COMPLAINTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One sign of a sick kernel: its kind, its line of the console (from 1), the line itself."""
+    """A kernel complaint: its kind, its line number in the console log (from 1), its text."""
 
     kind: str
     line_number: int
@@ -41,7 +40,7 @@ class Complaint:
 
 @dataclass(slots=True)
 class Follower:
-    """Yields what is written to a console log, as bytes; begins with its last `lines` lines."""
+    """Reads new output of a console log as bytes, starting with its last `lines` lines."""
 
     path: Path
     lines: int
@@ -49,7 +48,7 @@ class Follower:
     _offset: int = 0
 
     def read(self) -> bytes:
-        """Return what is new; a log that was replaced, by a new boot, is read from its start."""
+        """Return the new output; a log replaced by a new boot is read from its start."""
         try:
             with files.reading(self.path) as log:
                 facts = os.fstat(log.fileno())
@@ -76,7 +75,7 @@ class Console:
     path: Path
     boot_id: str | None = None
     ssh_host_key: str | None = None
-    nodes: list[str] = field(default_factory=list)  # what init said of each NUMA node
+    nodes: list[str] = field(default_factory=list)  # init's line for each NUMA node
     complaints: list[Complaint] = field(default_factory=list)
     lines: int = 0
     _offset: int = 0
@@ -85,11 +84,11 @@ class Console:
     _has_times: bool = False
 
     def poll(self) -> bool:
-        """Read what was written since the last call; return whether there was anything."""
+        """Read the output since the last call; return whether there was any."""
         began = self._offset
         try:
             with files.reading(self.path) as log:
-                size = os.fstat(log.fileno()).st_size  # a guest may write on meanwhile
+                size = os.fstat(log.fileno()).st_size  # the log may grow during the read
                 log.seek(began)
                 while self._offset < size and (data := log.read(_CHUNK_BYTES)):
                     self._offset += len(data)
@@ -115,10 +114,10 @@ class Console:
             line = kernels
         elif is_cut:
             return
-        # Before the kernel was told to print times, and where it is told not to, a
-        # program's line cannot be told from its own.
+        # Before the kernel prints times, and with times disabled, a program's line cannot
+        # be distinguished from the kernel's.
         kind = scan(line) if kernels is not None or not self._has_times else None
-        if self.boot_id is None:  # what comes later, anybody in the guest may say
+        if self.boot_id is None:  # later lines could be printed by any program
             self._note_init(line)
         elif kernels is not None and splats.is_banner(line):
             kind = "reboot"
@@ -128,7 +127,7 @@ class Console:
             self.complaints.append(Complaint(kind, self.lines, line))
 
     def _note_init(self, line: str) -> None:
-        """Note what the guest's init announces."""
+        """Parse a line of the guest's init."""
         if ready := _READY.match(line):
             self.boot_id = ready["boot"]
         elif host_key := _SSH_HOST_KEY.match(line):
@@ -138,15 +137,15 @@ class Console:
 
     @property
     def bytes_seen(self) -> int:
-        """How much of the log was read, in bytes."""
+        """Number of bytes read from the log."""
         return self._offset
 
     def panic(self) -> Complaint | None:
-        """Return the panic, if the kernel died of one."""
+        """Return the kernel panic, None without one."""
         return next((c for c in self.complaints if c.kind == "panic"), None)
 
     def tail(self, lines: int = 100) -> list[str]:
-        """Return the last `lines` lines of the log; of one that is too long, its end."""
+        """Return the last `lines` lines of the log; too long lines are cut at the start."""
         try:
             with files.reading(self.path) as log:
                 size = os.fstat(log.fileno()).st_size
@@ -154,7 +153,7 @@ class Console:
                 data = log.read()
         except FileNotFoundError:
             return []
-        # As `poll` counts lines; str.splitlines() knows other ends of line.
+        # Split as `poll` does; str.splitlines() also splits at other characters.
         found = data.decode("utf-8", "replace").replace("\r", "").split("\n")
         if not found[-1]:
             found.pop()

@@ -1,4 +1,4 @@
-"""The language of the command port, as guest/agent/frame.h describes it. Pure."""
+"""The frame protocol of the command port, described in guest/agent/frame.h. Pure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _HEADER = struct.Struct(f"<c{ID_BYTES}sI")
 _CHECKSUM = struct.Struct("<I")
 _EXIT = struct.Struct("<iQQQ")
 _TAKEN = struct.Struct("<Q")
-# A frame of the largest payload, every byte escaped; more without an END is noise.
+# The longest frame, with every byte escaped; more bytes without an END are noise.
 _LONGEST = 2 * (_HEADER.size + PAYLOAD_BYTES + _CHECKSUM.size)
 
 
 class FrameType(Enum):
-    """What a frame says: capital letters come from the host, small ones from the guest."""
+    """Frame types: capital letters are sent by the host, small letters by the guest."""
 
     HELLO = b"H"
     RUN = b"R"
@@ -43,7 +43,7 @@ class FrameType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame off the line whose length and checksum were right."""
+    """A received frame with valid length and checksum."""
 
     type: FrameType
     id: bytes
@@ -52,7 +52,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """The payload of an EXIT frame; the two totals prove that no frame was lost."""
+    """The payload of an EXIT frame; the two totals show whether a frame was lost."""
 
     status: int
     stdout_bytes: int
@@ -61,14 +61,14 @@ class Exit:
 
 
 def encode(kind: FrameType, request: bytes, payload: bytes = b"") -> bytes:
-    """Return a frame as it goes over the line."""
+    """Return the encoded bytes of a frame."""
     raw = _HEADER.pack(kind.value, request, len(payload)) + payload
     raw += _CHECKSUM.pack(zlib.crc32(raw))
     return _END + raw.replace(_ESCAPE, _ESCAPED_ESCAPE).replace(_END, _ESCAPED_END) + _END
 
 
 def decode(wire: bytes) -> Frame | None:
-    """Return the frame between two ENDs, or None if it was damaged."""
+    """Return the frame between two ENDs, None if it is damaged."""
     raw = wire.replace(_ESCAPED_END, _END).replace(_ESCAPED_ESCAPE, _ESCAPE)
     if len(raw) < _HEADER.size + _CHECKSUM.size:
         return None
@@ -85,25 +85,25 @@ def decode(wire: bytes) -> Frame | None:
 
 
 def exit_of(frame: Frame) -> Exit:
-    """Read the payload of an EXIT frame."""
+    """Parse the payload of an EXIT frame."""
     return Exit(*_EXIT.unpack(frame.payload))
 
 
 def taken_of(frame: Frame) -> int:
-    """Read the payload of a TAKEN frame: bytes of the stream that the guest took so far."""
+    """Parse the payload of a TAKEN frame: the bytes of stdin that the guest has consumed."""
     (taken,) = _TAKEN.unpack(frame.payload)
     return int(taken)
 
 
 class Reader:
-    """Cuts a stream of bytes into frames; its cost grows with the bytes, however they are cut."""
+    """Splits a byte stream into frames, in time linear in the number of bytes."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._waiting = 0
 
     def feed(self, data: bytes) -> Iterator[Frame | None]:
-        """Yield the frames that `data` completes; None stands for a damaged one."""
+        """Yield the frames that `data` completes, None for a damaged frame."""
         *ended, rest = data.split(_END)
         for piece in ended:
             wire = b"".join([*self._parts, piece])

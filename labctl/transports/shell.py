@@ -1,10 +1,9 @@
-"""A command through the POSIX shell at the other end of an SSH session, its outcome exact. Pure.
+"""Run a command through the POSIX shell of an SSH session, with an exact outcome. Pure.
 
-SSH alone gives back a command's status, but not which signal ended it, and it
-leaves running what a command started or what overran its deadline. A small
-script around the command, which needs nothing but a shell, setsid and dd, puts
-it in a process group of its own and tells on standard error, behind a mark that
-nothing else prints: first the group, at the end the status and the times.
+SSH returns a command's status, but not the signal that ended it, and does not kill its
+child processes or a command that exceeds its deadline. A small script around the command
+needs only a shell, setsid and dd. It runs the command in a separate process group, and
+prints the group, and at the end status and times, on stderr after a unique mark.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from labctl.transports import Outcome, Output
 _MARK = "labctl-command"
 _OWNER_DIGITS = 12
 _NONCE_BYTES = 8
-# Longer ones go by standard input: dropbear takes 9000 bytes, and Linux's shells
-# no single word above 128 KiB.
+# Longer commands are sent on stdin: dropbear accepts 9000 bytes, and Linux no argument
+# above 128 KiB.
 _LONGEST_LINE_BYTES = 4000
 
-# A process group of its own: OpenSSH gives one, dropbear does not. As it is not
-# the leader of one, setsid starts no other process.
+# A separate process group: OpenSSH creates one, dropbear does not. Since the shell is then
+# no group leader, setsid does not fork.
 _LEAD = (
     "read -r pid name state parent group rest </proc/$$/stat; lead=; "
     '[ "$group" = $$ ] || lead=setsid; exec $lead /bin/sh -c "$@"'
 )
-# What the shell itself says of a child's death must not be taken for the
-# command's; a program is started even where the shell has a command of its name.
-# What is left of the group when the command ended is killed, the script with it.
+# The shell's own message about a killed child must not mix with the command's stderr.
+# `exec` runs the program even if the shell has a builtin of that name. At the end, the
+# whole group is killed, including this script.
 _RUN = """\
 mark=$1; size=$2; shift 2
 echo "$mark $$" >&2
@@ -48,7 +47,7 @@ echo "$mark $status $began $ended" >&3
 kill -s KILL 0
 """
 _KILL = 'kill -s KILL -- "-$1"'
-# The brackets keep the pattern from finding the process that looks for it.
+# The brackets keep grep from matching its own command line.
 _SWEEP = """\
 for file in $(grep -l "$1" /proc/[0-9]*/cmdline); do
   pid=${file#/proc/}
@@ -58,12 +57,12 @@ done
 
 
 def kill_line(group: int) -> bytes:
-    """Return what ends a process group."""
+    """Return the shell line that kills a process group."""
     return _shell(_KILL, str(group))
 
 
 def sweep_line(owner: str) -> bytes:
-    """Return what ends all commands that `owner` began through earlier connections."""
+    """Return the shell line that kills all commands that `owner` started earlier."""
     return _shell(f"exec 2>/dev/null\n{_SWEEP}", _mark(owner).replace("-", "[-]", 1))
 
 
@@ -81,7 +80,7 @@ def _quoted(word: str | bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One command as it is sent: the line for the shell, and what goes ahead of its input."""
+    """An encoded command: the shell line, and the bytes to send before its input."""
 
     text: str
     mark: bytes
@@ -90,7 +89,7 @@ class Request:
 
     @classmethod
     def of(cls, text: str, words: Sequence[bytes], owner: str) -> Request:
-        """Return the request of a command; `owner` is whoever may end it later."""
+        """Return the request for a command; `owner` identifies it for `sweep_line`."""
         mark = f"{_mark(owner)}-{os.urandom(_NONCE_BYTES).hex()}"
         start = (_RUN, "sh", mark)
         line = _shell(_LEAD, *start, "0", *words)
@@ -106,12 +105,12 @@ class Reply:
 
     request: Request
     output: Output | None = None
-    group: int | None = None  # the command's process group, once it was told
+    group: int | None = None  # the command's process group, None until received
     _stdout: list[bytes] = field(default_factory=list)
     _stderr: bytearray = field(default_factory=bytearray)
 
     def take(self, number: int, data: bytes) -> None:
-        """Take a piece of standard output (1) or standard error (2)."""
+        """Add received data of stdout (1) or stderr (2)."""
         if number == 2:
             self._take_stderr(data)
         elif self.output is not None:
@@ -158,14 +157,14 @@ class Reply:
             command=self.request.text,
             status=int(end[1]),
             stdout=b"".join(self._stdout),
-            # A process that was left behind may have written after the end.
+            # A leftover process may have written after the end mark.
             stderr=self._give(errors[: end.start()] + errors[end.end() :]),
             seconds=float(end[3]) - float(end[2]),
         )
 
 
 def _mark_at(data: bytes | bytearray, mark: bytes) -> int:
-    """Return where a mark begins in data, or may begin at its end."""
+    """Return the index where a mark starts in data, or may start at its end."""
     found = data.find(mark)
     if found >= 0:
         return found

@@ -1,26 +1,26 @@
-"""What a sick kernel prints: the first lines of its reports, each of a kind.
+"""Recognise kernel splats by the first line of their reports.
 
-A report is known by the start of a message, behind printk's time and perhaps its
-caller: text in the middle of a line is somebody quoting. Each pattern begins with
-fixed text and has at most one unbounded repetition before the next fixed text, so
-that a line is matched in linear time.
+A pattern must match at the start of a message, after printk's time and optional caller:
+text in the middle of a line may be a quotation. Each pattern begins with fixed text and
+has at most one unbounded repetition before the next fixed text, so that a line is matched
+in linear time.
 """
 
 from __future__ import annotations
 
 import re
 
-# What stands before a kernel's message: syslog's level (from 8 on it is a message of
-# user space), the time, and the caller, a task or a CPU.
+# The prefix of a kernel message: syslog level (8 and above: from user space), time, and
+# caller, a task or a CPU.
 PREFIX = r"(?:<[0-7]>)?(?:\[ *\d+\.\d+\])?(?:\[ *[CT]\d+\])? ?"
 _STAMPED = re.compile(r"(?:<\d+>)?\[ *\d+\.\d+\]")
-# The kernel writes a message and its end of line at once, whatever a program has begun
-# to write before: `50 %[    9.123456] BUG: …`. printk's own width and digits.
+# A kernel message can follow a program's incomplete line: `50 %[    9.123456] BUG: …`.
+# The widths are printk's.
 _TORN = re.compile(r"\[(?: {0,4}\d{1,5}|\d{6,10})\.\d{6}\](?:\[ *[CT]\d+\])? ")
 
-# A fault of a program begins with the program's name, which it chooses.
+# Reports of a program's fault start with its name, which can be any text.
 _PROGRAM = r".{1,15}\[\d+\]: (?:segfault at |unhandled )"
-# Messages that begin with WARNING: and yet report no fault of the kernel.
+# Messages that begin with WARNING: but report no kernel fault.
 _NOTICES = (
     r"(?:Unprivileged eBPF|See https?:|kernel not compiled with|CPU does not support"
     r"|(?:Spectre|LFENCE|IBRS|ITS|BTB|retbleed)\b"  # speculation and its mitigations
@@ -28,7 +28,7 @@ _NOTICES = (
     r"|BIOS bug: |bogus zero IO-APIC|x1-x3 nonzero|fbcon: )"
 )
 
-# The special before the general; of two that match, the first counts.
+# Specific patterns before general ones: the first match wins.
 _KINDS: tuple[tuple[str, str], ...] = (
     ("panic", r"Kernel panic - not syncing|Rebooting in \d+ seconds\.\."),
     ("oops", r"PANIC: double fault"),
@@ -100,22 +100,22 @@ _BANNER = re.compile(PREFIX + r"(?:Linux version \d|Booting the kernel\.)")
 
 
 def scan(line: str) -> str | None:
-    """Return the kind of report that begins on a line of the kernel's, or None."""
+    """Return the kind of the report that starts on a kernel line, None if none does."""
     found = _SPLAT.match(line)
     return None if found is None or found.lastindex is None else _KINDS[found.lastindex - 1][0]
 
 
 def is_banner(line: str) -> bool:
-    """Say whether a kernel begins to boot on this line of its own."""
+    """Return whether this kernel line is the banner of a booting kernel."""
     return _BANNER.match(line) is not None
 
 
 def stamped(line: str) -> str | None:
-    """Return what the kernel wrote on a line of the console, None if it has no printk time."""
+    """Return the kernel's text on a console line, None without a printk time."""
     return line if _STAMPED.match(line) else torn(line)
 
 
 def torn(line: str) -> str | None:
-    """Return what the kernel wrote behind a program's text on the same line, None if nothing."""
+    """Return the kernel's text after a program's text on the same line, None without one."""
     found = _TORN.search(line)
     return None if found is None else line[found.start() :]

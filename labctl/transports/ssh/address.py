@@ -1,4 +1,4 @@
-"""Where an SSH server is, and how both sides prove who they are. Pure."""
+"""The address of an SSH server, with its host key and the user's key. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class SshAddress:
-    """Where an SSH server is, who we are to it, and how it proves who it is.
+    """The address of an SSH server, the user's identity and the expected host key.
 
-    Without `key` the user's agent and default keys are tried. `host_key`
-    ("ssh-ed25519 AAAA…") is the only one that is accepted; without it the server
-    must be in `known_hosts`, by default the user's own. With `ssh_config` the
-    user's ~/.ssh/config is honoured: aliases, jump hosts, users and ports.
+    Without `key`, the user's agent and default keys are tried. Only `host_key`
+    ("ssh-ed25519 AAAA…") is accepted; without it, the server must be in `known_hosts`, by
+    default ~/.ssh/known_hosts. With `ssh_config`, aliases, jump hosts, users and ports of
+    ~/.ssh/config apply.
     """
 
     host: str

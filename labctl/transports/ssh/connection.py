@@ -1,4 +1,4 @@
-"""A connection to an SSH server by fabric, that trusts no host key but the right one."""
+"""A connection to an SSH server by fabric that only accepts the expected host key."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from labctl.transports.stdin import Source
 
 _WRITE_BYTES = 1 << 15
 
-# It would print to stderr what is raised here as well.
+# Its log on stderr would repeat errors that are raised here.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Broken(Exception):
-    """The connection did not come about, or is no more; another one may."""
+    """The connection failed or was lost; a new attempt may succeed."""
 
 
 class Connection:
-    """One connection. Every method but `close` may wait for the other side.
+    """One connection. Every method except `close` may block.
 
     Raises:
-        Broken: by every method.
+        Broken: from any method.
     """
 
     def __init__(self, address: SshAddress, patience_seconds: float) -> None:
@@ -57,9 +57,9 @@ class Connection:
         """Connect, check the host key, and log in.
 
         Raises:
-            GuestLost: it is another machine than it should be, or does not let us in.
-            HostError: nothing is known of its host key.
-            UserError: there is no host of this name.
+            GuestLost: host key mismatch, or authentication failed.
+            HostError: unknown host key.
+            UserError: host not found.
         """
         address, where = self._address, str(self._address)
         try:
@@ -69,7 +69,7 @@ class Connection:
             raise GuestLost(
                 f"{address.host}: host key mismatch",
                 where=where,
-                hint="another machine has this address, or the machine was reinstalled",
+                hint="another host has this address, or the target was reinstalled",
             ) from error
         except paramiko.AuthenticationException as error:
             raise GuestLost(
@@ -85,32 +85,32 @@ class Connection:
             ) from error
         except socket.gaierror as error:
             raise UserError(f"{address.host}: host not found", where=where) from error
-        # A request is several small packets; none waits for the answer to another.
+        # TCP_NODELAY: a request is several small packets that need not wait for answers.
         line = self._fabric.transport.sock
-        if isinstance(line, socket.socket):  # behind a jump host it is a channel
+        if isinstance(line, socket.socket):  # with a jump host it is a channel
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def session(self) -> paramiko.Channel:
-        """Open a session; nothing runs in it yet."""
+        """Open a session without a command."""
         with _breaking():
             channel: paramiko.Channel = self._fabric.create_session()
         return channel
 
     def execute(self, line: bytes, session: paramiko.Channel | None = None) -> paramiko.Channel:
-        """Begin a line of the login shell, in a session of its own if none is given."""
+        """Start a command line in the login shell, in a new session if none is given."""
         with _breaking():
             channel = self.session() if session is None else session
-            # As bytes: text would be encoded as UTF-8, which file names need not be.
+            # Bytes, since file names need not be valid UTF-8.
             channel.exec_command(line)
         return channel
 
     def ask(self) -> None:
-        """Wait for a sign of life: servers refuse what they do not know, and that is one."""
+        """Wait for a reply to an unknown request: a rejection also shows a live server."""
         with _breaking():
             self._fabric.transport.global_request("keepalive@openssh.com")
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._fabric.close()
 
 
@@ -130,18 +130,18 @@ def _breaking() -> Iterator[None]:
 
 
 class _UnknownHostError(paramiko.SSHException):
-    """Nothing says whose key that is."""
+    """The host key is not known."""
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):
-    """Fabric itself would take any key that it sees for the first time."""
+    """Reject unknown host keys; fabric's default accepts them."""
 
     def missing_host_key(self, client: object, hostname: str, key: object) -> None:  # noqa: ARG002
         raise _UnknownHostError(hostname)
 
 
 def _pin(connection: Any, address: SshAddress) -> None:  # noqa: ANN401 - a fabric.Connection
-    """Let a connection accept the right host key only."""
+    """Make a connection accept only the expected host key."""
     client = connection.client
     client.set_missing_host_key_policy(_Refuse())
     if address.host_key is None:
@@ -157,7 +157,7 @@ def _pin(connection: Any, address: SshAddress) -> None:  # noqa: ANN401 - a fabr
 
 
 def _configuration(*, user_file: bool) -> Any:  # noqa: ANN401 - a fabric.Config
-    """Return fabric's configuration: no file of fabric's own, and of OpenSSH's only if asked."""
+    """Return fabric's configuration; it reads ~/.ssh/config only with `user_file`."""
     config = fabric.Config(lazy=True)
     if user_file:
         config.load_ssh_config()
@@ -165,7 +165,7 @@ def _configuration(*, user_file: bool) -> Any:  # noqa: ANN401 - a fabric.Config
 
 
 class Input:
-    """The standard input of a command, no more at a time than the other side takes."""
+    """The stdin of a command, sent as fast as the server accepts it."""
 
     def __init__(self, channel: paramiko.Channel, source: Source) -> None:
         self._channel = channel
@@ -174,20 +174,20 @@ class Input:
 
     @property
     def waits_for(self) -> int | None:
-        """The descriptor to wait for, None if nothing of it could be sent now."""
+        """The descriptor to wait for, None if nothing can be sent now."""
         return self._source.waits_for if self._channel.send_ready() else None
 
     def can_push(self) -> bool:
-        """Return whether there is something to send, or the end of it, and it would be taken."""
+        """Return whether data or end of file is pending and the server accepts it."""
         return not self.ended and self._channel.send_ready() and self._source.is_ready()
 
     def push(self) -> None:
-        """Send what is taken, and the end of it; waits if the connection's buffers are full."""
+        """Send pending data and end of file; block while the connection's buffers are full."""
         try:
             while self._channel.send_ready() and (piece := self._source.peek(_WRITE_BYTES)):
                 self._source.advance(self._channel.send(piece))
             if self._source.ended:
                 self._channel.shutdown_write()
         except OSError:
-            self._source.drop()  # the command is gone: nobody will read it
+            self._source.drop()  # the command has exited: nothing will read it
         self.ended = self._source.ended
