@@ -31,8 +31,8 @@ def ending(status: int) -> str:
     try:
         name = signal.Signals(number).name
     except ValueError:
-        return f"ended with status {status}"
-    text = f"was killed by {name}" if status < 0 else f"ended with status {status} ({name})"
+        return f"exited with status {status}"
+    text = f"was killed by {name}" if status < 0 else f"exited with status {status} ({name})"
     if number == signal.SIGKILL:
         return f"{text}, perhaps by the kernel's OOM killer (see `dmesg`)"
     return text

@@ -52,7 +52,7 @@ STATUS = {
     "lost": "QEMU or the line to the guest ended.",
     "bad-output": "The workload did not print its metric.",
     "knob-refused": "A tunable did not read back as written.",
-    "not-exercised": "The patch was not entered: handovers unchanged.",
+    "not-exercised": "Series not exercised: handovers unchanged.",
     "exercised": "The patch was entered where the experiment says `handovers: none`.",
     "skipped": "Not measured.",
 }

@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 RUN = {
     "schema": ("integer", "Version of this format: 1."),
     "run": ("string", "Id of the run, the name of its folder."),
-    "created_at": ("string", "Begin of the run: UTC, ISO 8601."),
+    "created_at": ("string", "Start of the run: UTC, ISO 8601."),
     "finished": ("boolean", "Whether the run measured all planned blocks."),
     "seed": ("integer", "Seed of the order of cells."),
     "lab": ("string", "Text of lab.yaml."),

@@ -82,7 +82,7 @@ def argv(spec: GuestSpec) -> list[str]:
     except CommandError as error:
         last = error.output.strip().splitlines()[-1:] or ["no output"]
         raise HostError(
-            f"vng refused to start {spec.name}: {last[0]}", hint=f"run: {shlex.join(words)}"
+            f"vng failed to start {spec.name}: {last[0]}", hint=f"run: {shlex.join(words)}"
         ) from error
     lines = said.text.strip().splitlines()
     qemu_words = shlex.split(lines[-1]) if lines else []

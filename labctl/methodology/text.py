@@ -24,7 +24,7 @@ def as_table(promises: Sequence[Promise], style: str) -> str:
 
 
 def nights_as_table(counts: Sequence[Count], style: str) -> str:
-    """Return one row for each scenario of simulated nights."""
+    """Return one row for each scenario of simulated nightly runs."""
     from tabulate import tabulate
 
     rows = [

@@ -201,7 +201,7 @@ class Watch:
             return Segment(first=index, why=f"another {', '.join(differs)}", continues=False)
         missing = (date.fromisoformat(night.date) - date.fromisoformat(last.date)).days - 1
         if missing > 0:
-            plural = "night is" if missing == 1 else "nights are"
+            plural = "nightly run is" if missing == 1 else "nightly runs are"
             return Segment(first=index, why=f"{missing} {plural} missing", continues=True)
         return None
 

@@ -68,7 +68,7 @@ class Store:
                 if size < file.tell():
                     self.torn = (
                         f"{self.path}:{len(samples) + 1}: last line is incomplete "
-                        f"({file.tell() - size} bytes) and ignored: the run or the machine "
+                        f"({file.tell() - size} bytes) and ignored: the run or the host "
                         "stopped while writing it"
                     )
         except FileNotFoundError:

@@ -25,7 +25,7 @@ _SAID: Mapping[Whose, str] = {
     Whose.KERNEL: "its kernel failed",
     Whose.GUEST: "its guest was lost",
     Whose.WORKLOAD: "its workload failed",
-    Whose.TUNABLE: "a tunable was refused",
+    Whose.TUNABLE: "a tunable was rejected",
     Whose.SERIES: "its series was entered where it should stay out",
 }
 NOT_FAILURES = frozenset({"ok", "skipped", "not-exercised"})

@@ -199,7 +199,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: Annotated[Literal[1], Meta(description="Version of the document.")] = 1
     run: Annotated[str, Meta(description="Id of the run.")]
-    created_at: Annotated[str | None, Meta(description="Begin of the run: UTC, ISO 8601.")]
+    created_at: Annotated[str | None, Meta(description="Start of the run: UTC, ISO 8601.")]
     seed: Annotated[int | None, Meta(description="Seed of the order of cells.")]
     finished: Annotated[bool, Meta(description="Whether the run measured all planned blocks.")]
     host: Annotated[Host, Meta(description="The host.")]

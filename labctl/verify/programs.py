@@ -144,7 +144,7 @@ def _why(text: str) -> str:
 
 def _failed(outcome: Outcome, why: str = "") -> Judgement:
     told = tuple(_lines(outcome)[-_TOLD_LINES:])
-    return Judgement("failed", why or f"ended with status {outcome.status}", told)
+    return Judgement("failed", why or f"exited with status {outcome.status}", told)
 
 
 def _lines(outcome: Outcome) -> list[str]:

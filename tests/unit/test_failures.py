@@ -61,7 +61,7 @@ def test_a_kind_is_told_once_with_whose_it_is_how_often_and_where():
         ("hung", "its kernel failed (8 hung)"),
         ("bad-output", "its workload failed (8 bad-output)"),
         ("deadline", "its workload failed (8 deadline)"),
-        ("knob-refused", "a tunable was refused (8 knob-refused)"),
+        ("knob-refused", "a tunable was rejected (8 knob-refused)"),
         ("lost", "its guest was lost (8 lost)"),
     ],
 )

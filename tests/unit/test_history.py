@@ -124,7 +124,7 @@ def test_a_missing_night_is_a_new_segment_and_no_alarm():
     nights = watch(steady())
     assert nights.add(night(23, 1.5)).wish == ""
     assert nights.segments[-1] == module.Segment(
-        first=20, why="3 nights are missing", continues=True
+        first=20, why="3 nightly runs are missing", continues=True
     )
 
 

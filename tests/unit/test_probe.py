@@ -58,7 +58,7 @@ def test_the_reset_vector_jumps_to_the_code():
 def test_a_real_probe_guest_runs_under_tcg():
     assert probe.failure("tcg", timeout_seconds=60) == ""
     bound = probe.failure("tcg", "memory-backend-ram,policy=bind,host-nodes=127")
-    assert bound.startswith("QEMU ended with status 1: ")
+    assert bound.startswith("QEMU exited with status 1: ")
 
 
 def test_a_probe_guest_that_runs_is_no_failure(fake_qemu, device):

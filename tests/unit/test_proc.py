@@ -332,15 +332,15 @@ def test_the_cpu_time_of_children_is_included(tmp_path):
 @pytest.mark.parametrize(
     ("status", "text"),
     [
-        (2, "ended with status 2"),
+        (2, "exited with status 2"),
         (-11, "was killed by SIGSEGV"),
         (-9, "was killed by SIGKILL, perhaps by the kernel's OOM killer (see `dmesg`)"),
         (
             137,
-            "ended with status 137 (SIGKILL), perhaps by the kernel's OOM killer (see `dmesg`)",
+            "exited with status 137 (SIGKILL), perhaps by the kernel's OOM killer (see `dmesg`)",
         ),
-        (-99, "ended with status -99"),
-        (255, "ended with status 255"),
+        (-99, "exited with status -99"),
+        (255, "exited with status 255"),
     ],
 )
 def test_a_status_is_described_in_words(status, text):

@@ -108,7 +108,7 @@ def test_a_folder_that_vng_would_refuse_is_shared_by_a_link(tmp_path, vng):
     [
         ("", "0", "no QEMU command line"),
         ("hello", "0", "no QEMU command line"),
-        ("", "2", "vng refused"),
+        ("", "2", "vng failed"),
     ],
 )
 def test_what_vng_cannot_do_is_the_hosts_fault(tmp_path, vng, monkeypatch, answer, status, told):
