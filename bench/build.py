@@ -23,6 +23,7 @@ from labctl.kernels import kconfig
 from labctl.kernels.build import Builder
 from labctl.kernels.sources import open_source
 from labctl.lab.load import load
+from labctl.lab.state import StateFolder
 
 ROOT = Path(__file__).parent.parent
 KERNELS = ("stock", "parallel-free")
@@ -68,7 +69,7 @@ def plain_make(kernel, folder, times):
 def with_one_line_edited(kernel, state, scratch):
     """Return the kernel with an additional patch that changes one line."""
     series = shutil.copytree(kernel.series, scratch / "series")
-    (path,) = state.glob(f"trees/*/src/{EDITED_FILE}")
+    (path,) = StateFolder(state).trees.glob(f"*/src/{EDITED_FILE}")
     old = path.read_text().splitlines(keepends=True)
     at = next(i for i, line in enumerate(old) if line.startswith("static ") and "(" in line)
     new = [*old[:at], f"noinline {old[at]}", *old[at + 1 :]]
@@ -93,7 +94,7 @@ def everything(scratch, times):
     builder = Builder(state, lambda _: None)
     source = open_source(stock.source, state)
     with timed("unpacking", times):
-        source.fill(state / "trees" / source.key / "src", ())
+        source.fill(StateFolder(state).trees / source.key / "src", ())
     with timed("stock, cold", times):
         builder.image(stock)
     with timed("patched after it", times):

@@ -41,9 +41,9 @@ class Architecture:
     image in a build folder, `image_format` the file's format with its article,
     `numa_options` the options without which the kernel sees one node only.
 
-    QEMU: the console is the first serial port of `qemu_machine`. The command line of
-    the lab is the second one, or a `line_device` on the PCI bus if there is no second
-    one. `parameters` are the architecture's kernel parameters besides the common ones.
+    QEMU: the console is the first serial port of `qemu_machine`. The line for commands is
+    the second one, or a `line_device` on the PCI bus if the machine has one port only.
+    `parameters` are the architecture's kernel parameters besides the common ones.
     `highest_apic_id` is the limit under TCG, None if there is no APIC.
     `fastest_delay_hz` is the fastest possible counter of the delay loop.
 

@@ -97,7 +97,7 @@ def step_of(lab: Lab, answer: Answer, step: int) -> Kernel:
     name = f"{own.name}.step{step}"
     folder: Path | None = None
     if step:
-        folder = lab.state / "bisect" / own.name / str(step)
+        folder = lab.state_folder.bisect(own.name, step)
         answer.patches.first(step).write(folder)
     return own.model_copy(update={"name": name, "series": folder})
 

@@ -195,7 +195,7 @@ def _noises(lab_path: Path | None, run_id: str) -> list[ExperimentNoise]:
     from labctl.methodology.noise import noises_of
     from labctl.runs import folder as run_folder
 
-    run = run_folder.resolve(load_lab(lab_path, Use.READS).state / "runs", run_id)
+    run = run_folder.resolve(load_lab(lab_path, Use.READS).state_folder.runs, run_id)
     return noises_of(run.read(), run.store.samples())
 
 

@@ -33,11 +33,12 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     from labctl.host import identity
     from labctl.host.facts import read_facts
     from labctl.lab import load
+    from labctl.lab.state import USUAL_NAME
 
     path = lab_path or find_lab()
     # Without the check against this host's memory: the doctor reports that itself.
     loaded = load.load(path) if path else None
-    state = loaded.state if loaded else Path.cwd() / ".labctl"
+    state = loaded.state if loaded else Path.cwd() / USUAL_NAME
     with progress.Examining() as examining:
         examination = Examination(
             lab=loaded, state=state, facts=read_facts(), progress=examining.trying

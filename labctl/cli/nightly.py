@@ -84,8 +84,8 @@ def nightly(
     # --replay with --history works without a lab.
     read = load_lab if replay else lab_to_work
     lab = None if replay and history else read(lab_path)
-    state = lab.state if lab else None
-    folder = history or Path(state or "", "nightly")
+    state = lab.state_folder if lab else None
+    folder = history or (state.nightly if state else Path("nightly"))
     if replay or lab is None:
         if experiments or seconds:
             raise click.UsageError("--replay conflicts with EXPERIMENTS and --verify")
@@ -97,7 +97,7 @@ def nightly(
         _measure(lab, chosen(lab, experiments), budget, folder, seconds, patterns)
     content = document(night_history.read(folder))
     if output is not None:
-        _write(content, output, state and state / "runs")
+        _write(content, output, state.runs if state else None)
     if as_json:
         print_json(content)
     else:

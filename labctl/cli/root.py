@@ -158,12 +158,13 @@ def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
     Only `Use.WORKS` rejects guests that do not fit into this host's memory.
     """
     from labctl.host import identity
-    from labctl.host.state_folder import GUESTS, PAUSED, is_fit
+    from labctl.host.state_folder import is_fit
     from labctl.lab.load import load
+    from labctl.lab.state import PAUSED
 
     memory_bytes = identity.memory_bytes() if use is Use.WORKS else None
     lab = load(path or _found_lab(), host_memory_bytes=memory_bytes, use=use)
-    is_paused = use is not Use.ENDS and next(lab.state.glob(f"{GUESTS}/*/{PAUSED}"), None)
+    is_paused = use is not Use.ENDS and next(lab.state_folder.guests.glob(f"*/{PAUSED}"), None)
     if is_paused and is_fit(lab.state):
         fleet_of(lab).recover()  # a killed labctl leaves its guests paused
     return lab
@@ -182,7 +183,7 @@ def fleet_of(lab: Lab) -> Fleet:
     """Return the guests of `labctl up`."""
     from labctl.guests.fleet import Fleet
 
-    return Fleet(lab.state / "guests")
+    return Fleet(lab.state_folder.guests)
 
 
 def check_awake(guest: Guest) -> None:

@@ -111,7 +111,7 @@ def export(
     from labctl.reports import report as reports
 
     content, notes = reports.export_of(
-        load_lab(lab_path, Use.READS).state / "runs", run_id, style, kernel=kernel
+        load_lab(lab_path, Use.READS).state_folder.runs, run_id, style, kernel=kernel
     )
     for note in notes:
         click.echo(f"labctl: {note}", err=True)
@@ -147,7 +147,7 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
     from labctl.stats.between_runs import across
     from labctl.stats.kinds import Verdict
 
-    folder = load_lab(lab_path, Use.READS).state / "runs"
+    folder = load_lab(lab_path, Use.READS).state_folder.runs
     content = across(reports.document_of(folder, first), reports.document_of(folder, second))
     if as_json:
         print_json(content)
@@ -161,7 +161,7 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
 def _show_report(lab: Lab, run_id: str, *, as_json: bool, style: str = "terminal") -> None:
     from labctl.reports import report as reports
 
-    runs = lab.state / "runs"
+    runs = lab.state_folder.runs
     if as_json:
         document = reports.document_of(runs, run_id)
         print_json(document)

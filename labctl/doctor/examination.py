@@ -18,6 +18,7 @@ from labctl.host.facts import HostFacts
 from labctl.kernels import images
 from labctl.kernels.sources import DEBIAN_FOLDER
 from labctl.lab.models import Lab
+from labctl.lab.state import StateFolder
 
 # Under TCG, a probe guest that is slow on a busy host does not hang: wait long enough.
 _PATIENT_SECONDS = 30.0
@@ -82,7 +83,7 @@ class Examination:
             return running.kvm(refusal or "not tested without QEMU", self.facts, asked)
         failure = accelerator.kvm_failure(self.kvm_device, timeout_seconds=self.probe_seconds)
         if self.state.is_dir():  # replaces the stored result, which may be outdated
-            accelerator.remember(self.state / "accelerator.json", identity.describe(), failure)
+            accelerator.remember(StateFolder(self.state).accelerator, identity.describe(), failure)
         return running.kvm(failure, self.facts, asked)
 
     def _hugepages(self, needs: Sequence[Need]) -> Diagnosis:
@@ -135,7 +136,7 @@ class Examination:
             yield building.sources(gone, len(kernels))
         self.progress("disk")
         place = str(self.state)
-        trees = sum(1 for _ in self.state.glob("trees/*/src"))
+        trees = sum(1 for _ in StateFolder(self.state).trees.glob("*/src"))
         unbuilt = max(0, len(sources) - trees)
         yield building.disk(trials.free_bytes(self.state), unbuilt, place)
         yield building.state_folder(trials.write_error(self.state), place)

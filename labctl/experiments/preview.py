@@ -57,7 +57,7 @@ def _guests(lab: Lab, planned: Plan, placement: Placement) -> list[dict[str, str
             for g in planned.groups()
         ]
     topology = lab.guests[lab.guest_of(planned.experiment)]
-    cache = lab.state / "accelerator.json"
+    cache = lab.state_folder.accelerator
     arch = ARCHITECTURES[lab.kernels[planned.baseline].arch]
     accel = accelerator.expected(
         lab.defaults.accel, host=identity.describe(arch), cache=cache, arch=arch
@@ -105,7 +105,7 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
     from labctl.stats.paired import smallest_effect
     from labctl.stats.stored import spread_of
 
-    for run in run_folder.list_runs(lab.state / "runs"):
+    for run in run_folder.list_runs(lab.state_folder.runs):
         try:
             sd = spread_of(run.read(), run.store.samples(), planned.experiment.workload)
         except UserError:  # damaged: `report` says so; use an older run
@@ -128,7 +128,7 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
 
 def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
     """Return seconds per boot, seconds per visit, and the source of these figures."""
-    for run in run_folder.list_runs(lab.state / "runs"):
+    for run in run_folder.list_runs(lab.state_folder.runs):
         try:
             record = run.read()
         except UserError:

@@ -71,7 +71,7 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     Raises:
         UserError: the lab, a kernel or the host changed.
     """
-    folder = run_folder.resolve(lab.state / "runs", run_id)
+    folder = run_folder.resolve(lab.state_folder.runs, run_id)
     record = folder.read()
     missing = [what for what in _RESUMED if what not in record]
     if missing:
@@ -289,7 +289,7 @@ class OpenRun:
 def opened(lab: Lab, plans: Sequence[Plan], *, seed: int, events: Events) -> Iterator[OpenRun]:
     """Start a run whose blocks the caller measures one by one; raises as `run` does."""
     with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
-        folder = run_folder.create(lab.state / "runs")
+        folder = run_folder.create(lab.state_folder.runs)
         log.use(folder.path)
         folder.write(_record(lab, folder.id, plans, prepared, seed))
         with _under_way(folder, prepared, machine, events) as run:
@@ -302,7 +302,7 @@ def _under_way(
 ) -> Iterator[OpenRun]:
     record = folder.read()
     events.started(folder.id, record["seed"], prepared.accel)
-    fleet = Fleet(prepared.lab.state / "guests")
+    fleet = Fleet(prepared.lab.state_folder.guests)
     with lock.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
         yield OpenRun(folder, prepared, machine, record, events)
     folder.write(record | {"finished": True})

@@ -1,7 +1,7 @@
 """Build the guest's initramfs: busybox, init, agent and freebench as a cpio archive.
 
-All files are content-addressed under `.labctl/guest/`: the same inputs are built once,
-and give the same bytes on any host.
+All files are content-addressed in the state folder: the same inputs are built once, and
+give the same bytes on any host.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from labctl.guests.cpio import Entry
 from labctl.host import tools
 from labctl.kernels import faults
 from labctl.kernels.hashed import Hashed
+from labctl.lab.state import StateFolder
 
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-pthread")
 _COMPILE_SECONDS = 300.0
@@ -58,7 +59,7 @@ class Initramfs:
 
 
 def build(
-    root: Path,
+    state: Path,
     files: Mapping[str, Path] | None = None,
     source: Path | None = None,
     beside: Mapping[str, Path] | None = None,
@@ -67,7 +68,7 @@ def build(
     """Build the initramfs if it is missing, and return it.
 
     Args:
-        root: the lab's `.labctl` folder.
+        state: the lab's state folder.
         files: additional files by their path in the guest; the executable bit is kept.
         source: the `guest` folder to compile, by default labctl's.
         beside: additional files for the programs folder, by name.
@@ -79,7 +80,7 @@ def build(
         UserError: one of `files` cannot be read.
     """
     source = source or source_folder()
-    store = root / "guest"
+    store = StateFolder(state).initramfs
     store.mkdir(parents=True, exist_ok=True)
     compiler = _Compiler.of(arch)
     entries = _skeleton()
@@ -98,9 +99,9 @@ def build(
     return Initramfs(path, digest, folder, hashed)
 
 
-def program(root: Path, name: str) -> Path:
+def program(state: Path, name: str) -> Path:
     """Compile a program of the `guest` folder and return its path; raises as `build` does."""
-    store = root / "guest"
+    store = StateFolder(state).initramfs
     store.mkdir(parents=True, exist_ok=True)
     return _program(store, source_folder(), name, _Compiler.of(X86_64))
 

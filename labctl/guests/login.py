@@ -11,6 +11,7 @@ from pathlib import Path
 from labctl.files import replace
 from labctl.guests.bundle import bundle
 from labctl.guests.initramfs import source_folder
+from labctl.lab.state import StateFolder
 from labctl.transports.ssh.address import SshAddress
 
 _PACKAGE = "dropbear-bin"
@@ -18,12 +19,12 @@ _START = "/etc/labctl/ssh-start"
 _AUTHORIZED_KEYS = "/root/.ssh/authorized_keys"
 
 
-def key(root: Path) -> Path:
+def key(state: Path) -> Path:
     """Return the file of the lab's private key, created if missing.
 
     The public key is in the same folder, with the suffix .pub.
     """
-    path = root / "ssh" / "id_ed25519"
+    path = StateFolder(state).ssh_key
     if not path.exists():
         _make(path)
     if not _public(path).exists():
@@ -31,7 +32,7 @@ def key(root: Path) -> Path:
     return path
 
 
-def files(root: Path) -> dict[str, Path]:
+def files(state: Path) -> dict[str, Path]:
     """Return the files of the SSH server for the initramfs, by their path in the guest.
 
     Raises:
@@ -41,17 +42,17 @@ def files(root: Path) -> dict[str, Path]:
         **bundle("dropbear", _PACKAGE),
         **bundle("dropbearkey", _PACKAGE),
         _START: source_folder() / "ssh" / "start.sh",
-        _AUTHORIZED_KEYS: _public(key(root)),
+        _AUTHORIZED_KEYS: _public(key(state)),
     }
 
 
-def beside_programs(root: Path) -> dict[str, Path]:
+def beside_programs(state: Path) -> dict[str, Path]:
     """Return the SSH files for a guest whose root is not the initramfs, by name.
 
     The SSH server itself comes from that root.
     """
     start = source_folder() / "ssh" / "start.sh"
-    return {"ssh-start": start, "authorized_keys": _public(key(root))}
+    return {"ssh-start": start, "authorized_keys": _public(key(state))}
 
 
 def fragment() -> Path:

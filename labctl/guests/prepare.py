@@ -16,10 +16,10 @@ from labctl.guests.limits import NO_LIMITS, Limits
 from labctl.guests.placement import Placement, place
 from labctl.host import identity, state
 from labctl.host.facts import HostFacts, read_facts
-from labctl.host.state_folder import BUILT, GUESTS, MEASURED
 from labctl.kernels import kconfig, remains
 from labctl.kernels.build import Builder, BuildProgress, Image
 from labctl.lab.models import Kernel, Lab
+from labctl.lab.state import BUILT, MEASURED
 from labctl.lab.topology import Topology
 
 
@@ -139,12 +139,12 @@ def remove_built(lab: Lab, *, runs_too: bool) -> list[Path]:
     if not lab.state.is_dir():
         return []
     with state.cleared(lab.state):
-        names = Fleet(lab.state / GUESTS).names()
+        names = Fleet(lab.state_folder.guests).names()
         if names:
             raise UserError(
                 f"guests still running: {', '.join(names)}", hint="stop them with `labctl down`"
             )
-        trees = lab.state / "trees"
+        trees = lab.state_folder.trees
         for lock in () if trees.is_symlink() else trees.glob("*/make.lock"):
             remains.end_orphans(lock)
         return state.remove(lab.state, (*BUILT, *(MEASURED if runs_too else ())))
@@ -167,7 +167,7 @@ def prepare(
         HostError: a tool is missing, or the requested accelerator does not work.
         UserError: the kernels have different architectures.
     """
-    root, kernels = lab.state, list(kernels)
+    kernels = list(kernels)
     arch = arch_of(lab, kernels)
     # Report a missing tool before a build that takes minutes.
     qemu.check(arch)
@@ -176,16 +176,16 @@ def prepare(
     if arch is X86_64:  # other architectures have only QEMU's emulation
         launchers.check(lab.defaults.launcher)
     with_ssh = lab.defaults.transport == "ssh"
-    ssh_key = login.key(root) if with_ssh else None
-    more = login.files(root) if with_ssh else {}
+    ssh_key = login.key(lab.state) if with_ssh else None
+    more = login.files(lab.state) if with_ssh else {}
     images = build_images(lab, kernels, progress, limits=limits)
     if not images:
         raise UserError("no kernel selected")
-    beside = login.beside_programs(root) if with_ssh else {}
-    archive = initramfs.build(root, {**more, **(files or {})}, beside=beside, arch=arch)
+    beside = login.beside_programs(lab.state) if with_ssh else {}
+    archive = initramfs.build(lab.state, {**more, **(files or {})}, beside=beside, arch=arch)
     facts = identity.describe(arch)
     accel = accelerator.choose(
-        lab.defaults.accel, host=facts, cache=root / "accelerator.json", arch=arch
+        lab.defaults.accel, host=facts, cache=lab.state_folder.accelerator, arch=arch
     )
     return Prepared(
         lab=lab,

@@ -15,8 +15,8 @@ from labctl import files, process_table
 from labctl.errors import UserError
 from labctl.guests import qemu
 from labctl.guests.qemu import GuestSpec
-from labctl.host.state_folder import PAUSED
 from labctl.kernels.build import Image
+from labctl.lab.state import PAUSED
 from labctl.lab.topology import Topology
 
 RECORD = "guest.json"

@@ -10,6 +10,7 @@ from pathlib import Path
 from labctl import files, flock
 from labctl.errors import HostError, UserError
 from labctl.host import state_folder
+from labctl.lab.state import MARKER, MARKER_LINE, StateFolder
 from labctl.printable import printable
 
 _CLEAN_SECONDS = 600.0  # deleting many trees takes this long
@@ -67,7 +68,7 @@ def claim(folder: Path) -> None:
         raise UserError(fault, where=str(folder), hint="see `state:` in lab.yaml")
     if not state_folder.is_marked(folder):
         try:
-            files.replace(folder / state_folder.MARKER, state_folder.MARKER_LINE + "\n")
+            files.replace(StateFolder(folder).marker, MARKER_LINE + "\n")
         except OSError as error:
             raise HostError(f"not writable: {error.strerror}", where=str(folder)) from error
 
@@ -81,7 +82,7 @@ def remove(folder: Path, names: Collection[str]) -> list[Path]:
         HostError: a folder cannot be deleted.
     """
     if not state_folder.is_marked(folder):
-        raise HostError(f"no {state_folder.MARKER}", where=str(folder))
+        raise HostError(f"no {MARKER}", where=str(folder))
     removed = []
     for name in sorted(names):
         path = folder / name
@@ -94,7 +95,7 @@ def remove(folder: Path, names: Collection[str]) -> list[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, *, shared: bool, timeout_seconds: float) -> Iterator[bool]:
-    path = folder / state_folder.LOCK
+    path = StateFolder(folder).lock
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o644)
@@ -108,7 +109,7 @@ def _locked(folder: Path, *, shared: bool, timeout_seconds: float) -> Iterator[b
 
 def _users(folder: Path) -> str:
     """Return the processes with the lock file open, as far as this user may see them."""
-    pids = [pid for pid in flock.holders(folder / state_folder.LOCK) if pid != os.getpid()]
+    pids = [pid for pid in flock.holders(StateFolder(folder).lock) if pid != os.getpid()]
     return (
         ", ".join(f"process {pid} ({_command(pid)})" for pid in pids) or "a process of another user"
     )

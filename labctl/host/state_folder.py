@@ -1,6 +1,6 @@
 """Check the state folder (`state:`) on disk: its location, contents and marker.
 
-labctl deletes only folders named here, in a state folder with the marker.
+labctl deletes only in a state folder with the marker.
 """
 
 from __future__ import annotations
@@ -15,31 +15,10 @@ from pathlib import Path
 
 from labctl.lab.kernels import absolute
 from labctl.lab.problems import Findings
+from labctl.lab.state import FILES, FOLDERS, MARKER, MARKER_LINE, TRACES, USUAL_NAME, StateFolder
 from labctl.lab.use import Use
 from labctl.units import quote
 
-MARKER = ".labctl-state"
-MARKER_LINE = "labctl state folder: `labctl clean` removes what labctl made in it"
-LOCK = "state.lock"
-GUESTS = "guests"
-PAUSED = "paused.json"  # in the folder of a guest that a labctl has paused
-MEASURED = ("nightly", "runs")
-BUILT = (
-    "bisect",
-    "checked",  # of earlier versions
-    "guest",
-    "images",
-    "leases",
-    "logs",  # of earlier versions
-    "selftests",
-    "series",
-    "sources",
-    "ssh",
-    "trees",
-    "verify",
-)
-_FOLDERS = {GUESTS, *MEASURED, *BUILT}
-_FILES = {MARKER, LOCK, "accelerator.json", "sources.json"}
 # Created in any folder by file systems, desktops, sync and backup tools and editors.
 # Ignored and never deleted.
 _HARMLESS_FILES = re.compile(
@@ -54,20 +33,9 @@ _HARMLESS_FOLDERS = re.compile(
 )
 # Left by a labctl that was killed while writing a file or deleting a folder.
 _LEFT = re.compile(r"(?P<file>.+?)\.[\w-]+\.tmp|(?P<folder>.+)\.removed")
-# Identify a state folder of a labctl version without the marker.
-_TRACES = (
-    "sources.json",
-    "accelerator.json",
-    "images/*/image.json",
-    "runs/*/run.json",
-    "guests/*/guest.json",
-    "guest/initramfs-*.cpio",
-    "trees/*/make.lock",
-)
-_USUAL_NAME = ".labctl"
 _SHOWN = 3
 _STRAY = "move it elsewhere; the state folder is for labctl only"
-_NEW_FOLDER = "use a new or empty folder for labctl only, such as `state: .labctl`"
+_NEW_FOLDER = f"use a new or empty folder for labctl only, such as `state: {USUAL_NAME}`"
 
 
 def check_state(text: str, found: Findings, root: Path, lab: Path, use: Use) -> None:
@@ -88,7 +56,7 @@ def check_state(text: str, found: Findings, root: Path, lab: Path, use: Use) -> 
 
 def is_marked(folder: Path) -> bool:
     """Return whether the folder has labctl's marker."""
-    path = folder / MARKER
+    path = StateFolder(folder).marker
     with suppress(OSError, UnicodeDecodeError):
         if stat.S_ISREG(path.lstat().st_mode):
             return path.read_text("utf-8").startswith(MARKER_LINE)
@@ -110,7 +78,7 @@ def _fault(folder: Path, lab: Path, use: Use) -> tuple[str, str] | None:
     what = content_fault(folder)
     if what is None:
         return None
-    is_stray = is_ours or folder.name == _USUAL_NAME
+    is_stray = is_ours or folder.name == USUAL_NAME
     return what, _STRAY if is_stray else _NEW_FOLDER
 
 
@@ -153,16 +121,16 @@ def _is_known(entry: os.DirEntry[str]) -> bool:
         return False  # a device, a socket, a pipe
     left = _LEFT.fullmatch(name)
     if left:
-        return left["folder"] in _FOLDERS if of_folder else left["file"] in _FILES
+        return left["folder"] in FOLDERS if of_folder else left["file"] in FILES
     if entry.is_symlink():
-        return name in _FOLDERS | _FILES
-    return name in (_FOLDERS if of_folder else _FILES)
+        return name in FOLDERS | FILES
+    return name in (FOLDERS if of_folder else FILES)
 
 
 def _is_of_before(folder: Path) -> bool:
     """Return whether a labctl version without the marker created the folder."""
-    return folder.name == _USUAL_NAME or any(
-        next(folder.glob(trace), None) is not None for trace in _TRACES
+    return folder.name == USUAL_NAME or any(
+        next(folder.glob(trace), None) is not None for trace in TRACES
     )
 
 

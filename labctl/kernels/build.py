@@ -20,11 +20,11 @@ from labctl.kernels.series import Series
 from labctl.kernels.sources import Source, open_source
 from labctl.kernels.tree import Tree
 from labctl.lab.models import Kernel
+from labctl.lab.state import StateFolder
 
 __all__ = ["BuildProgress", "Builder", "Image"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_FOLDER_DIGITS = 32
 _FILES_DIGITS = 8
 
 
@@ -69,16 +69,16 @@ class Guard(Protocol):
 
 
 class Builder:
-    """Builds the images of a lab's kernels under `root`, the state folder."""
+    """Builds the images of a lab's kernels under `state`, the state folder."""
 
     def __init__(
         self,
-        root: Path,
+        state: Path,
         progress: Callable[[BuildProgress], None],
         guard: Guard | None = None,
     ) -> None:
         # Absolute, as make runs in another folder.
-        self._root = root.absolute()
+        self._state = StateFolder(state.absolute())
         self._progress = progress
         self._guard = guard
 
@@ -141,7 +141,7 @@ class Builder:
         if kernel.source.startswith("image:"):
             return images.given(kernel)
         if kernel.source not in sources:  # read a source once for all its kernels
-            opened = open_source(kernel.source, self._root)
+            opened = open_source(kernel.source, self._state.path)
             sources[kernel.source] = opened, opened.hash()
         source, source_hash = sources[kernel.source]
         patches = series.read(kernel.series) if kernel.series else None
@@ -158,11 +158,11 @@ class Builder:
             release="",
             compiler=compiler(arch),
             arch=arch.name,
-            tools_hash=tools_hash(arch, self._root),
+            tools_hash=tools_hash(arch, self._state.path),
             files_hash=named_files.digest(options),
         )
         image = replace(image, hash=images.address(image, options))
-        folder = self._root / "images" / image.hash[:_FOLDER_DIGITS]
+        folder = self._state.image(image.hash)
         return _Request(image, folder, source, patches, options)
 
     def _check_known(self, asked: _Request | Image) -> None:
@@ -232,7 +232,7 @@ class Builder:
 
     @contextlib.contextmanager
     def _tree(self, request: _Request, tell: Callable[..., None]) -> Iterator[Tree]:
-        place = self._root / "trees" / request.source.key
+        place = self._state.trees / request.source.key
         # make compares times, and the files that options name may be older than the objects.
         files = request.image.files_hash[:_FILES_DIGITS]
         configuration = kconfig.digest(request.options, request.arch) + (files and f"-{files}")
@@ -258,7 +258,7 @@ class Builder:
             if error.errno not in _FULL:
                 raise
             raise HostError(
-                "the disk is full", where=str(self._root), hint="free space: `labctl clean`"
+                "the disk is full", where=str(self._state.path), hint="free space: `labctl clean`"
             ) from error
 
 

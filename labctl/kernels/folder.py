@@ -16,6 +16,7 @@ from labctl.errors import UserError
 from labctl.kernels import listing, stamps
 from labctl.kernels.listing import Place
 from labctl.kernels.treefiles import File
+from labctl.lab.state import StateFolder
 
 # A file written so shortly before it was hashed may change again without a change of its
 # time stamp, within one tick of the file system's clock: its hash is not stored.
@@ -101,7 +102,7 @@ class Folder:
 
     def _look(self) -> None:
         """List and hash all files; hashes are cached by the files' stamps."""
-        memory = self.state / "sources" / f"{self.key}.json"
+        memory = StateFolder(self.state).stamps(self.key)
         known, began = stamps.read(memory), time.time_ns()
         remembered: stamps.Stamped = {}
         self._places.clear()

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from labctl.errors import CommandError, UserError
 from labctl.host import checkout
+from labctl.lab.state import USUAL_NAME
 
 # Build products in the user's tree; in a git work tree .gitignore is used instead.
-_MADE_FOLDERS = {".git", ".labctl", "include/config", "include/generated"}
+_MADE_FOLDERS = {".git", USUAL_NAME, "include/config", "include/generated"}
 _MADE_ENDINGS = (".o", ".cmd", ".ko", ".a", ".mod", ".order", ".symvers")
 _MADE_FILES = {".git", ".config", ".config.old", ".version", "vmlinux", "System.map"}
 _GENERATED = "include/generated"

@@ -20,6 +20,7 @@ from labctl.kernels import faults, kconfig, symbols
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.kconfig import Option
 from labctl.kernels.tree import Tree
+from labctl.lab.state import StateFolder
 
 _POLL_SECONDS = 0.25
 _CONFIG_SECONDS = 600.0
@@ -240,12 +241,12 @@ def tools_hash(arch: Architecture, state: Path) -> str:
         HostError: the compiler is not installed.
     """
     tools.check_installed(_compiler(arch), arch)
-    memory = state / "sources.json"
+    memory = StateFolder(state).source_hashes
     gcc, *others = (f"{arch.cross_compile}{tool}" for tool in (*_COMPILER, "as"))
     found = [_found(name) for name in (gcc, *others, *_IN_CONFIG)]
     named = {Hashed.remembered(path, memory).sha256: path for path in found if path}
     digest = hashlib.sha256("\0".join(named).encode())
-    core = _core_of(gcc, next(iter(named)), state / "sources" / "compilers.json")
+    core = _core_of(gcc, next(iter(named)), StateFolder(state).compilers)
     if core is not None:
         digest.update(Hashed.remembered(core, memory).sha256.encode())
     return digest.hexdigest()

@@ -16,6 +16,7 @@ from labctl import files, proc
 from labctl.errors import CommandError, HostError, UserError
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.treefiles import File
+from labctl.lab.state import StateFolder
 
 DEBIAN_FOLDER = Path("/usr/src")
 _UNPACK_SECONDS = 1200.0
@@ -85,7 +86,7 @@ class Archive:
 
     def hash(self) -> str:
         """Return the archive's hash, cached by its path, size and times."""
-        return Hashed.remembered(self.archive, self.state / "sources.json").sha256
+        return Hashed.remembered(self.archive, StateFolder(self.state).source_hashes).sha256
 
     def fill(self, folder: Path, leave: Collection[str]) -> str:
         """Unpack the archive, unless `folder` exists: then it is complete."""

@@ -14,6 +14,7 @@ from labctl import units
 from labctl.arch import X86_64, ArchName
 from labctl.lab import metrics
 from labctl.lab.metrics import Better
+from labctl.lab.state import USUAL_NAME
 from labctl.lab.statistics import Statistics, StatisticsOverride
 from labctl.lab.topology import Topology
 from labctl.lab.types import Bytes, Count, Model, Name, Reference, Seconds, Value, Version, Word
@@ -270,7 +271,8 @@ class LabFile(Model):
 
     version: Version = Field(1, description="Version of the file format: 1.")
     state: str = Field(
-        ".labctl", description="Path of the folder for builds, guests and runs. Default: .labctl."
+        USUAL_NAME,
+        description=f"Path of the folder for builds, guests and runs. Default: {USUAL_NAME}.",
     )
     defaults: Defaults = Field(
         Defaults(), description="Values for guests and kernels that do not set their own."

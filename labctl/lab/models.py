@@ -25,6 +25,7 @@ from labctl.lab.entries import (
     better_of,
 )
 from labctl.lab.metrics import Better
+from labctl.lab.state import StateFolder
 from labctl.lab.statistics import Statistics
 from labctl.lab.topology import Topology
 from labctl.lab.types import Model
@@ -135,6 +136,11 @@ class Lab(Model):
     statistics: Statistics
     verify: Verify = Verify()
     marks: dict[KeyPath, Mark] = Field({}, repr=False)
+
+    @property
+    def state_folder(self) -> StateFolder:
+        """The paths in the state folder."""
+        return StateFolder(self.state)
 
     def resolve_statistics(self, experiment: Experiment | str) -> Statistics:
         """Return an experiment's statistics: the lab's with the experiment's overrides."""

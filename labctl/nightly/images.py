@@ -16,7 +16,6 @@ from labctl.lab.models import Lab
 from labctl.nightly.history import Record
 
 _MOST = 30
-_FOLDER_DIGITS = 32
 _NOTE = ".sha256"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -35,7 +34,7 @@ def keep(lab: Lab, history: Path, record: Record) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for kernel in record["kernels"].values():
             name = ARCHITECTURES[kernel.get("arch", X86_64.name)].image.name
-            built = lab.state / "images" / kernel["image"][:_FOLDER_DIGITS] / name
+            built = lab.state_folder.image(kernel["image"]) / name
             kept = folder / kernel["image"]
             if _is_whole(kept):
                 os.utime(kept)

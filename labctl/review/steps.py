@@ -73,7 +73,7 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
     if kernel.series is None:
         raise UserError(f"kernel {name} has no series")
     whole = series.read(kernel.series)
-    folder = lab.state / "series" / name
+    folder = lab.state_folder.series(name)
     builder = Builder(lab.state, progress)
     with builder.workshop(kernel, folder / "check.log") as make:
         steps = examine_steps(make, whole, tuple(lab.verify.compile))

@@ -96,7 +96,7 @@ class Bench:
     _ahead: Stay | None = None
 
     def __post_init__(self) -> None:
-        folder = self.lab.state / "leases"
+        folder = self.lab.state_folder.leases
         facts = identity.describe()
         memory = self.memory_bytes or int(facts.memory_bytes * _MEMORY_SHARE)
         self.quiet = Quiet(folder)
@@ -106,7 +106,7 @@ class Bench:
 
     def prepare(self, kernels: Iterable[str], progress: Callable[[BuildProgress], None]) -> None:
         """Build missing kernels, once for all processes; `boot` raises build errors."""
-        with locked(self.lab.state / "leases" / "prepare.lock"):
+        with locked(self.lab.state_folder.prepare_lock):
             for kernel in dict.fromkeys(kernels):
                 if kernel not in self._prepared:
                     try:
@@ -170,7 +170,7 @@ class Bench:
         prepared = self._prepared[case.kernel]
         if isinstance(prepared, LabError):
             raise prepared
-        fleet = Fleet(self.lab.state / "guests") if self.keep else None
+        fleet = Fleet(self.lab.state_folder.guests) if self.keep else None
         if fleet is not None:
             folder = fleet.spec_folder(slug(name))
             if slug(name) in fleet.names():  # kept by an earlier session

@@ -157,7 +157,7 @@ def _programs(
         files |= bundle("stress-ng", "stress-ng")
     is_image = lab.kernels[kernel].source.startswith("image:")
     if not is_image and any(options.takes(variant, f"selftests/{n}") for n in selftests.NAMES):
-        log = lab.state / "verify" / "selftests.log"
+        log = lab.state_folder.selftests_log
         with Builder(lab.state, events.building).workshop(lab.kernels[kernel], log) as make:
             built = selftests.build(make, lab.state)
         todo += [program for program in built.programs if options.takes(variant, program.check)]
@@ -199,7 +199,7 @@ def _booter(
     prepared: Prepared, variant: Variant, name: str
 ) -> Callable[[], AbstractContextManager[Guest]]:
     lab = prepared.lab
-    place = lab.state / "verify" / name / variant.name
+    place = lab.state_folder.verify(name, variant.name)
     numbers = count()
 
     def boot() -> Guest:

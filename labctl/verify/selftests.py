@@ -14,6 +14,7 @@ from pathlib import Path
 from labctl import files, proc
 from labctl.errors import CommandError
 from labctl.kernels.make import Make, compiler
+from labctl.lab.state import StateFolder
 from labctl.verify.programs import Program
 
 _FOLDERS = ("tools/testing/selftests/mm", "tools/testing/selftests/vm")  # new name, old name
@@ -62,10 +63,10 @@ class Built:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def build(make: Make, root: Path) -> Built:
+def build(make: Make, state: Path) -> Built:
     """Build the selftests of make's tree, unless they are built already.
 
-    `root` is the lab's state folder.
+    `state` is the lab's state folder.
 
     Raises:
         BuildError: the tree's user headers cannot be built.
@@ -75,7 +76,7 @@ def build(make: Make, root: Path) -> Built:
     )
     if source is None:
         return Built(missing={"all": "source has no mm selftests"})
-    folder = root / "selftests" / _address(make, source)
+    folder = StateFolder(state).selftests / _address(make, source)
     record = folder / "built.json"
     missing = files.read_json(record).get("missing")
     if not isinstance(missing, dict):  # never built, or not completely

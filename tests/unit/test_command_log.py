@@ -16,6 +16,7 @@ import labctl as package
 from labctl import command_log, proc
 from labctl.errors import HostError
 from labctl.experiments import session
+from labctl.lab.state import StateFolder
 
 
 @pytest.fixture
@@ -162,7 +163,9 @@ def test_a_run_keeps_the_commands_of_its_preparation_too(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "_under_way", under_way)
     monkeypatch.setattr(session, "_record", lambda *_: {"schema": 1})
     monkeypatch.setattr(session, "plan", lambda _, name, seed: (name, seed))
-    lab = SimpleNamespace(state=tmp_path, experiments=["smoke"], path=tmp_path / "lab.yaml")
+    lab = SimpleNamespace(
+        state_folder=StateFolder(tmp_path), experiments=["smoke"], path=tmp_path / "lab.yaml"
+    )
     folder = session.run(lab, ["smoke"], seed=7, events=None)
     assert measured == [("smoke", 7)]
     text = (folder.path / command_log.FILE_NAME).read_text()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import labctl
+from labctl.lab import state
 
 ROOT = Path(labctl.__file__).parent
 # A folder or module imports its own floor and the floors below it.
@@ -177,6 +178,23 @@ def test_only_the_commands_print_or_exit(path):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in {"print", "exit", "sys.exit", "quit"}, f"line {node.lineno}"
+
+
+STATE_NAMES = {*state.FOLDERS, *state.FILES, state.USUAL_NAME}
+# Also names of folders elsewhere, such as a run's or the checkout's.
+AMBIGUOUS = {"guest", "guests", "images", "logs", "nightly", "series", "ssh", "verify"}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p) != "lab.state"], ids=name_of)
+def test_only_one_module_names_the_state_folders_contents(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            left, right = ast.unparse(node.left), node.right
+            if isinstance(right, ast.Constant) and isinstance(right.value, str):
+                first = right.value.split("/")[0]
+                of_state = left.split(".")[-1].strip("_") in {"state", "state_folder"}
+                assert not of_state, f"line {node.lineno}: {left} / {right.value!r}"
+                assert first not in STATE_NAMES - AMBIGUOUS, f"line {node.lineno}: {right.value!r}"
 
 
 def test_every_folder_stands_in_the_table():

@@ -19,6 +19,7 @@ from labctl.cli import labctl
 from labctl.errors import HostError, UserError
 from labctl.experiments.runner import Facts, Runner
 from labctl.kernels.images import Image
+from labctl.lab.state import StateFolder
 from labctl.methodology.nights import SCENARIOS, history
 from labctl.nightly import history as night_history
 from labctl.nightly import images as nightly_images
@@ -268,11 +269,11 @@ def test_what_was_verified_is_in_the_record_and_its_failure_is_told(fake):
 
 
 def test_images_are_kept_and_the_oldest_go(tmp_path, monkeypatch):
-    lab = SimpleNamespace(state=tmp_path / "state")
+    lab = SimpleNamespace(state_folder=StateFolder(tmp_path / "state"))
     monkeypatch.setattr(nightly_images, "_MOST", 2)
     for name in ("a", "b", "c"):
         image = name * 64
-        built = lab.state / "images" / image[:32] / "bzImage"
+        built = lab.state_folder.image(image) / "bzImage"
         built.parent.mkdir(parents=True)
         built.write_text(name)
         nightly_images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
@@ -282,8 +283,8 @@ def test_images_are_kept_and_the_oldest_go(tmp_path, monkeypatch):
 
 
 def test_a_damaged_kept_image_is_not_measured_against_and_is_kept_again(tmp_path):
-    lab = SimpleNamespace(state=tmp_path / "state")
-    built = lab.state / "images" / ("a" * 32) / "bzImage"
+    lab = SimpleNamespace(state_folder=StateFolder(tmp_path / "state"))
+    built = lab.state_folder.image("a" * 64) / "bzImage"
     built.parent.mkdir(parents=True)
     built.write_text("whole")
     history, record = tmp_path / "history", {"kernels": {"k": {"image": "a" * 64}}}

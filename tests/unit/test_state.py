@@ -16,6 +16,7 @@ from labctl.errors import ConfigError, HostError, UserError
 from labctl.guests.prepare import remove_built
 from labctl.host import state, state_folder
 from labctl.kernels.series import Series
+from labctl.lab import state as lab_state
 from labctl.lab import template
 from labctl.lab.load import load
 from labctl.lab.use import Use
@@ -142,12 +143,12 @@ def test_a_state_folder_without_marker_of_an_old_version_is_accepted(tmp_path, n
 
 def test_without_our_marker_nothing_is_removed(tmp_path):
     folder = fill(tmp_path / "x", "images/a")
-    (folder / state_folder.MARKER).write_text("something else")
+    (folder / lab_state.MARKER).write_text("something else")
     with pytest.raises(HostError):
         state.remove(folder, ["images"])
-    (folder / state_folder.MARKER).unlink()
-    (tmp_path / "true").write_text(state_folder.MARKER_LINE)
-    (folder / state_folder.MARKER).symlink_to(tmp_path / "true")
+    (folder / lab_state.MARKER).unlink()
+    (tmp_path / "true").write_text(lab_state.MARKER_LINE)
+    (folder / lab_state.MARKER).symlink_to(tmp_path / "true")
     with pytest.raises(HostError):
         state.remove(folder, ["images"])
     assert (folder / "images" / "a").exists()
@@ -162,7 +163,7 @@ def test_targets_of_links_are_not_removed(tmp_path):
     (lab.state / "sources" / "link").symlink_to(others)
     removed = remove_built(lab, runs_too=True)
     assert [path.name for path in removed] == ["images", "sources", "trees"]
-    assert sorted(p.name for p in lab.state.iterdir()) == [state_folder.MARKER, state_folder.LOCK]
+    assert sorted(p.name for p in lab.state.iterdir()) == [lab_state.MARKER, lab_state.LOCK]
     assert (others / "images/1/bzImage").exists()
     assert (others / "trees/1/make.lock").exists()
 
@@ -283,8 +284,8 @@ def test_no_clean_while_another_labctl_works(tmp_path):
 
 def test_the_lock_of_a_state_folder_follows_no_link(tmp_path):
     (tmp_path / "x").mkdir()
-    (tmp_path / "x" / state_folder.LOCK).symlink_to(tmp_path / "made")
-    (tmp_path / "x" / state_folder.MARKER).write_text(state_folder.MARKER_LINE)
+    (tmp_path / "x" / lab_state.LOCK).symlink_to(tmp_path / "made")
+    (tmp_path / "x" / lab_state.MARKER).write_text(lab_state.MARKER_LINE)
     with pytest.raises(HostError), state.used(tmp_path / "x"):
         pass
     assert not (tmp_path / "made").exists()
