@@ -179,10 +179,14 @@ def format_size(value: int) -> str:
 
 
 def rough_size(count_bytes: float) -> str:
-    """Return bytes with three digits in the largest unit that fits: `7.75 GiB`, `512 bytes`."""
+    """Return bytes in the largest unit that fits, with three digits or all before the point.
+
+    Examples: `7.75 GiB`, `1020 MiB`, `512 bytes`.
+    """
     for unit, factor in reversed(_BINARY.items()):
         if count_bytes >= factor:
-            return f"{count_bytes / factor:.3g} {unit}B"
+            value = count_bytes / factor
+            return f"{value:.3g} {unit}B" if value < 999.5 else f"{value:.0f} {unit}B"
     return f"{count_bytes:.0f} bytes"
 
 

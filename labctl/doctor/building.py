@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from labctl.doctor.diagnosis import Diagnosis, ok
-from labctl.units import GIB
+from labctl.units import GIB, rough_size
 
 # Debian's package of each program.
 PACKAGES = {
@@ -80,12 +80,12 @@ def sources(missing: Sequence[str], count: int) -> Diagnosis:
 def disk(free_bytes: int, unbuilt: int, place: str) -> Diagnosis:
     """Diagnose the disk space for builds; `unbuilt` counts the sources without a tree."""
     need = SPARE_BYTES + unbuilt * SOURCE_BYTES
-    free = f"{free_bytes / GIB:.1f} GiB free in {place}"
+    free = f"{rough_size(free_bytes)} free in {place}"
     if free_bytes < need:
-        what = f"{free}, builds and runs may need {need / GIB:.1f} GiB"
+        what = f"{free}, builds and runs may need {rough_size(need)}"
         mend = "labctl clean   # deletes builds; or set `state:` to a folder on another disk"
         return Diagnosis("disk", "fail", what, mend)
-    return ok("disk", f"{free}, at most {need / GIB:.1f} GiB needed")
+    return ok("disk", f"{free}, at most {rough_size(need)} needed")
 
 
 def state_folder(failure: str, place: str) -> Diagnosis:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labctl.arch import X86_64
 from labctl.doctor.diagnosis import Diagnosis, Status, ok
 from labctl.experiments.needs import Need, shortage
-from labctl.units import GIB, format_size
+from labctl.units import format_size, rough_size
 
 if TYPE_CHECKING:
     from labctl.host.facts import HostFacts
@@ -116,7 +116,7 @@ def cores(facts: HostFacts, needs: Sequence[Need]) -> Diagnosis:
 def memory(facts: HostFacts, asked: Sequence[Need]) -> Diagnosis:
     """Diagnose whether the guests of each experiment fit into memory at the same time."""
     needs = [need for need in asked if not need.topology.hugepages]
-    free = f"{_gib(facts.available_bytes)} of {_gib(facts.memory_bytes)} available"
+    free = f"{rough_size(facts.available_bytes)} of {rough_size(facts.memory_bytes)} available"
     if not needs:
         return ok("memory", free)
     short = [need for need in needs if need.memory_bytes > facts.available_bytes]
@@ -137,7 +137,7 @@ def memory(facts: HostFacts, asked: Sequence[Need]) -> Diagnosis:
 
 
 def _needed(need: Need) -> str:
-    return f"{_gib(need.memory_bytes)} for {need.guests} guests"
+    return f"{rough_size(need.memory_bytes)} for {need.guests} guests"
 
 
 def hugepages(facts: HostFacts, needs: Sequence[Need], failures: Mapping[int, str]) -> Diagnosis:
@@ -218,7 +218,3 @@ def load(busy_cores: float, steal_share: float) -> Diagnosis:
         mend = "ps -eo pid,pcpu,args --sort=-pcpu | head   # then stop them, or wait"
         return Diagnosis("load", "warn", f"{used}: adds noise to measurements", mend)
     return ok("load", used)
-
-
-def _gib(value: int) -> str:
-    return f"{value / GIB:.1f} GiB"

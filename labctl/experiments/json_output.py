@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from labctl.errors import BadOutput
-from labctl.units import quote
+from labctl.units import quote, rough_size
 
 # An object is kept with its sample.
 _LONGEST = 2**20
@@ -46,7 +46,7 @@ def last_object(text: str) -> dict[str, Any] | None:
     if not _LINE_END.match(text, found.end):
         raise _bad(text, found, "is followed by other text on its last line")
     if found.end - found.start > _LONGEST:
-        raise _bad(text, found, f"is longer than {_LONGEST // 2**20} MiB")
+        raise _bad(text, found, f"is longer than {rough_size(_LONGEST)}")
     if found.height > _DEEPEST:
         raise _bad(text, found, f"has brackets nested {found.height} deep; at most {_DEEPEST}")
     try:

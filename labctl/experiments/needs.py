@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from labctl.experiments.plan import Plan, plan
 from labctl.lab.models import Lab
 from labctl.lab.topology import Topology
-from labctl.units import GIB, format_size
+from labctl.units import format_size, rough_size
 
 if TYPE_CHECKING:
     from labctl.host.facts import HostFacts
@@ -72,4 +72,4 @@ def _on_nodes(need: Need, host_nodes: Sequence[int]) -> Mapping[int, int]:
 def _amount(size_bytes: int, page_bytes: int | None) -> str:
     if page_bytes:
         return f"{size_bytes // page_bytes} pages of {format_size(page_bytes)}"
-    return f"{size_bytes / GIB:.1f} GiB"
+    return rough_size(size_bytes)

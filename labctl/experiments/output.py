@@ -12,10 +12,9 @@ from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
 from labctl.experiments.quantity import KNOWN_UNITS, TIME_SUFFIXES, Quantity, number, quantity
 from labctl.lab.metrics import is_time
-from labctl.units import quote
+from labctl.units import MIB, quote, rough_size
 
-_MIB = 2**20
-_LONGEST_OUTPUT = 8 * _MIB
+_LONGEST_OUTPUT = 8 * MIB
 _SEEN_CHARACTERS = 60
 # CPU time summed over several CPUs can exceed the wall time.
 _CPU_TIMES = frozenset(["cpu", "user", "sys", "system", "utime", "stime", "cputime"])
@@ -47,8 +46,8 @@ def measure(
     """
     if len(text) > _LONGEST_OUTPUT:
         raise BadOutput(
-            f"workload output is {len(text) / _MIB:.1f} MiB long; at most "
-            f"{_LONGEST_OUTPUT // _MIB} MiB are read"
+            f"workload output is {rough_size(len(text))} long; at most "
+            f"{rough_size(_LONGEST_OUTPUT)} are read"
         )
     measurements = last_object(text)
     if measurements is not None:

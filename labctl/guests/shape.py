@@ -141,6 +141,7 @@ def _differs(expected_bytes: int, got_bytes: int, nodes: int) -> bool:
 
 
 def _memory_told(expected_bytes: int, got_bytes: int) -> str:
+    # In MiB even of large nodes: a few missing MiB are a difference.
     expected, got = (f"{size / units.MIB:.0f} MiB" for size in (expected_bytes, got_bytes))
     return f"expected {expected} of memory, got {got}"
 

@@ -202,15 +202,10 @@ def check_memory(
             node = units.format_size(guest.memory_per_node)
             guests_need = "guest needs" if need == 1 else "guests together need"
             what = (
-                f"{need} {guests_need} {gib(total)} ({guest.nodes} x {node} each),"
-                f" but this host has {gib(memory_bytes)}"
+                f"{need} {guests_need} {units.rough_size(total)} ({guest.nodes} x {node} each),"
+                f" but this host has {units.rough_size(memory_bytes)}"
             )
             why = f"experiment {user} runs {need - 1} kernels at once, the baseline twice"
             most = memory_bytes // (need * guest.nodes) // units.MIB
             fits = f"at most {most}MiB fits"
             found.add(path, what, f"{why}; {fits}" if user else fits)
-
-
-def gib(value: int) -> str:
-    """Return bytes as GiB with one decimal."""
-    return f"{value / units.GIB:.1f} GiB"

@@ -19,7 +19,7 @@ from pathlib import Path
 from labctl import flock
 from labctl.errors import HostError
 from labctl.lab.topology import Topology
-from labctl.units import GIB, MIB
+from labctl.units import MIB, rough_size
 
 # QEMU's own memory, mostly translated code.
 _QEMU_BYTES = 192 * MIB
@@ -55,7 +55,7 @@ class Room:
         return self.memory_bytes <= other.memory_bytes and self.vcpus <= other.vcpus
 
     def __str__(self) -> str:
-        return f"{self.memory_bytes / GIB:.1f} GiB and {self.vcpus} vCPUs"
+        return f"{rough_size(self.memory_bytes)} and {self.vcpus} vCPUs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Leases:
                     held = self.held()
                 raise HostError(
                     f"timeout after {deadline_seconds:g} s while waiting for {room}: other tests "
-                    f"reserve {held}, {self.available_bytes() / GIB:.1f} GiB are free",
+                    f"reserve {held}, {rough_size(self.available_bytes())} are free",
                     hint="stop other guests (`labctl down`), or use fewer processes (-n)",
                 )
             time.sleep(_POLL_SECONDS)

@@ -19,7 +19,7 @@ from labctl.errors import GuestError
 from labctl.experiments import tunables
 from labctl.guests.guest import Guest
 from labctl.lab.models import Kernel, Lab, Variant
-from labctl.units import Scalar
+from labctl.units import Scalar, rough_size
 from labctl.verify import memory
 from labctl.verify.programs import Judgement, Program, judge
 
@@ -29,7 +29,6 @@ _BOOT_SECONDS = 300.0
 _SILENCE_SECONDS = 180.0
 _TOLERATED = frozenset({"oom-kill"})
 _LOST_SHARE = 0.01
-_MIB = 2**20
 _TAIL_LINES = 40
 _KMEMLEAK = "/sys/kernel/debug/kmemleak"
 _SCAN_SECONDS = 300.0
@@ -229,7 +228,7 @@ def _memory_back(guest: Guest, before_bytes: int) -> Judgement | None:
         return None
     return Judgement(
         "failed",
-        f"{lost / _MIB:.0f} MiB were not freed (limit: {tolerated / _MIB:.0f} MiB)",
+        f"{rough_size(lost)} were not freed (limit: {rough_size(tolerated)})",
     )
 
 

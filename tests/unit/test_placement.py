@@ -85,12 +85,10 @@ def test_what_the_host_lacks_is_the_users_mistake(host):
 def test_memory_is_counted_where_it_comes_from(host):
     three = Need("e", "g", 3, GUEST)
     assert shortage(three, host, ()) == ""
-    assert "needs 20.0 GiB for its 5 guests, but only 16.0 GiB are free" in shortage(
+    assert "needs 20 GiB for its 5 guests, but only 16 GiB are free" in shortage(
         Need("e", "g", 5, GUEST), host, ()
     )
-    assert "12.0 GiB of host node 1, but only 8.0 GiB are free" in shortage(
-        three, host, (1, 1, 1, 1)
-    )
+    assert "12 GiB of host node 1, but only 8 GiB are free" in shortage(three, host, (1, 1, 1, 1))
     assert shortage(three, host, (0, 1, 0, 1)) == ""
 
 

@@ -365,7 +365,8 @@ def test_times_have_about_three_digits(value, text):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(3 << 30, "3 GiB"), (1536 << 20, "1.5 GiB"), (512, "512 bytes")]
+    ("count", "text"),
+    [(3 << 30, "3 GiB"), (1536 << 20, "1.5 GiB"), (1020 << 30, "1020 GiB"), (512, "512 bytes")],
 )
 def test_sizes_are_in_the_unit_that_suits(count, text):
     assert units.rough_size(count) == text
