@@ -142,6 +142,13 @@ def bisect() -> str:
     )
 
 
+def verify() -> str:
+    """Return the page on `labctl verify --json`."""
+    return "# JSON of checks\n\n`labctl verify --json` prints one object.\n\n" + sections(
+        schema_of("--verify")
+    )
+
+
 def run() -> str:
     """Return the page on run.json."""
     known: tuple[tuple[Mapping[str, Any], type[msgspec.Struct]], ...] = (

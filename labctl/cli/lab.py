@@ -32,6 +32,8 @@ def init(folder: Path, force: bool) -> None:
               help="Schema of `labctl nightly --json`.")  # fmt: skip
 @click.option("--bisect", "document", flag_value="bisect",
               help="Schema of `labctl bisect --json`.")  # fmt: skip
+@click.option("--verify", "document", flag_value="verify",
+              help="Schema of `labctl verify --json`.")  # fmt: skip
 def schema(document: str | None) -> None:
     """Print the JSON Schema of lab.yaml.
 

@@ -11,12 +11,14 @@ from labctl.bisect.types import Bisection
 from labctl.nightly.types import Nightly
 from labctl.stats.between_runs_types import Across
 from labctl.stats.report_types import Report
+from labctl.verify.types import Verification
 
 DOCUMENTS: Mapping[str, type[msgspec.Struct]] = {
     "report": Report,
     "compare": Across,
     "nightly": Nightly,
     "bisect": Bisection,
+    "verify": Verification,
 }
 
 

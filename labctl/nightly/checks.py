@@ -25,13 +25,11 @@ def briefly(
     return {
         "checks": {
             name: {
-                "passed": kernel["passed"],
+                "passed": kernel.passed,
                 "failed": {
-                    check["name"]: check["why"]
-                    for check in kernel["checks"]
-                    if check["status"] == "failed"
+                    check.name: check.why for check in kernel.checks if check.status == "failed"
                 },
             }
-            for name, kernel in done["kernels"].items()
+            for name, kernel in done.kernels.items()
         }
     }

@@ -22,6 +22,7 @@ from labctl.lab.models import Kernel, Lab, Variant
 from labctl.units import Scalar, rough_size
 from labctl.verify import memory
 from labctl.verify.programs import Judgement, Program, judge
+from labctl.verify.types import CheckResult, Status
 
 __all__ = ["Check", "Examination", "Options", "settings"]
 
@@ -52,18 +53,18 @@ class Check:
             [f"{self.variant}: {self.name}", *(f"{k}={v}" for k, v in self.setting.items())]
         )
 
-    def document(self, on_base: str | None) -> dict[str, Any]:
-        """Return the check as a JSON document."""
-        return {
-            "variant": self.variant,
-            "name": self.name,
-            "setting": dict(self.setting),
-            "status": self.judgement.status,
-            "on_base": on_base,
-            "why": self.judgement.why,
-            "seconds": round(self.seconds, 1),
-            "details": list(self.judgement.details),
-        }
+    def result(self, on_base: Status | None) -> CheckResult:
+        """Return the check for the document, beside its verdict on the base."""
+        return CheckResult(
+            variant=self.variant,
+            name=self.name,
+            setting=dict(self.setting),
+            status=self.judgement.status,
+            on_base=on_base,
+            why=self.judgement.why,
+            seconds=round(self.seconds, 1),
+            details=self.judgement.details,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Literal
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
 from labctl.transports import Outcome
+from labctl.verify.types import Status
 
-Status = Literal["passed", "failed", "skipped", "known"]
 Kind = Literal["integrity", "stress-ng", "selftests"]
 
 # In the order in which they run: those that find most come first.

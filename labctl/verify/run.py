@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from labctl.arch import X86_64
 from labctl.errors import UserError
@@ -22,6 +21,7 @@ from labctl.lab.topology import Topology
 from labctl.verify import programs, selftests
 from labctl.verify.kernel import Check, Examination, Options, beside_base
 from labctl.verify.programs import Judgement, Program
+from labctl.verify.types import KernelResult, Verification
 
 __all__ = ["Events", "Options", "Verified", "verify"]
 
@@ -50,35 +50,34 @@ class Verified:
         """Whether at least one check ran and none failed."""
         return any(self.checks.values()) and not any(map(_failed, self.checks.values()))
 
-    def document(self) -> dict[str, Any]:
-        """Return the result as a JSON document."""
-        return {
-            "schema": 1,
-            "host": self._any.host.as_dict(),
-            "accel": self._any.accel,
-            "passed": self.passed,
-            "kernels": {name: self._kernel(name) for name in self.checks},
-        }
+    def document(self) -> Verification:
+        """Return the document of `labctl verify --json`."""
+        return Verification(
+            host=self._any.host.as_dict(),
+            accel=self._any.accel,
+            passed=self.passed,
+            kernels={name: self._kernel(name) for name in self.checks},
+        )
 
     @property
     def _any(self) -> Prepared:
         return next(iter(self.prepared.values()))
 
-    def _kernel(self, name: str) -> dict[str, Any]:
+    def _kernel(self, name: str) -> KernelResult:
         image, base = self._any.images[name], self.lab.kernels[name].base
         beside = {
             (check.variant, check.name): check.judgement.status
             for check in self.checks.get(base or "", ())
         }
         checks = self.checks[name]
-        return {
-            "images": {label: each.images[name].hash for label, each in self.prepared.items()},
-            "series": image.series_hash,
-            "release": image.release,
-            "base": base,
-            "passed": not _failed(checks),
-            "checks": [check.document(beside.get((check.variant, check.name))) for check in checks],
-        }
+        return KernelResult(
+            images={label: each.images[name].hash for label, each in self.prepared.items()},
+            series=image.series_hash,
+            release=image.release,
+            base=base,
+            passed=not _failed(checks),
+            checks=tuple(check.result(beside.get((check.variant, check.name))) for check in checks),
+        )
 
 
 def verify(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from msgspec import convert
 from tabulate import tabulate
@@ -12,8 +11,7 @@ from labctl.reports import junit as xml
 from labctl.reports import words
 from labctl.runs.types import Host
 from labctl.units import counted
-
-Document = Mapping[str, Any]
+from labctl.verify.types import CheckResult, KernelResult, Verification
 
 _SHOWN = {
     "passed": "ok",
@@ -24,38 +22,38 @@ _SHOWN = {
 }
 
 
-def terminal(document: Document) -> str:
+def terminal(document: Verification) -> str:
     """Return one table for each kernel, one row for each check, and the failures below."""
-    parts = [_table(name, kernel) for name, kernel in document["kernels"].items()]
-    parts.append(f"{words.host(convert(document['host'], Host))}; {document['accel'].upper()}")
+    parts = [_table(name, kernel) for name, kernel in document.kernels.items()]
+    parts.append(f"{words.host(convert(document.host, Host))}; {document.accel.upper()}")
     return "\n\n".join(parts) + "\n"
 
 
-def _table(name: str, kernel: Document) -> str:
-    checks = kernel["checks"]
-    failed = [check for check in checks if check["status"] == "failed"]
+def _table(name: str, kernel: KernelResult) -> str:
+    checks = kernel.checks
+    failed = [check for check in checks if check.status == "failed"]
     rows = [
         {
-            "variant": check["variant"],
-            "check": check["name"],
-            "setting": words.setting(check["setting"]),
-            name: _SHOWN[check["status"]],
-            **({kernel["base"]: _SHOWN[check["on_base"]]} if kernel["base"] else {}),
-            "time": f"{check['seconds']:.0f} s",
-            "": _shorten(check["why"]),
+            "variant": check.variant,
+            "check": check.name,
+            "setting": words.setting(check.setting),
+            name: _SHOWN[check.status],
+            **({kernel.base: _SHOWN[check.on_base]} if kernel.base else {}),
+            "time": f"{check.seconds:.0f} s",
+            "": _shorten(check.why),
         }
         for check in checks
     ]
-    series = f"series {kernel['series'][:12]}" if kernel["series"] else "no series"
-    images = ", ".join(f"{variant} {image[:12]}" for variant, image in kernel["images"].items())
+    series = f"series {kernel.series[:12]}" if kernel.series else "no series"
+    images = ", ".join(f"{variant} {image[:12]}" for variant, image in kernel.images.items())
     head = (
         f"{name}: {len(failed)} of {counted(len(checks), 'check')} failed"
-        f" ({kernel['release']}, {series}, images {images})"
+        f" ({kernel.release}, {series}, images {images})"
     )
     lines = [head, "", tabulate(rows, headers="keys", tablefmt="simple")]
     for check in failed:
-        lines += ["", f"{_title(check)}: {check['why']}"]
-        lines += [f"  | {line}" for line in check["details"]]
+        lines += ["", f"{_title(check)}: {check.why}"]
+        lines += [f"  | {line}" for line in check.details]
     return "\n".join(lines)
 
 
@@ -63,57 +61,56 @@ def _shorten(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def ktap(document: Document) -> str:
+def ktap(document: Verification) -> str:
     """Return KTAP version 1: kernels are tests, their checks are subtests.
 
     The format: Documentation/dev-tools/ktap.rst.
     """
-    kernels = document["kernels"]
+    kernels = document.kernels
     lines = ["KTAP version 1", f"1..{len(kernels)}"]
     for number, (name, kernel) in enumerate(kernels.items(), 1):
-        checks = kernel["checks"]
+        checks = kernel.checks
         lines += ["  KTAP version 1", f"  1..{len(checks)}"]
         for inner, check in enumerate(checks, 1):
             lines += [f"  {line}" for line in _result(inner, check)]
-        lines.append(f"{'ok' if kernel['passed'] else 'not ok'} {number} {name}")
+        lines.append(f"{'ok' if kernel.passed else 'not ok'} {number} {name}")
     return "\n".join(lines) + "\n"
 
 
-def _result(number: int, check: Document) -> list[str]:
-    title, status, why = _title(check).replace("#", "no."), check["status"], check["why"]
+def _result(number: int, check: CheckResult) -> list[str]:
+    title, status, why = _title(check).replace("#", "no."), check.status, check.why
     if status == "failed":
-        told = [f"# {line}" for line in (why, *check["details"])]
+        told = [f"# {line}" for line in (why, *check.details)]
         return [*told, f"not ok {number} {title}"]
     if status == "known":
         return [f"not ok {number} {title} # TODO {why}"]
     return [f"ok {number} {title}{f' # SKIP {why}' if status == 'skipped' else ''}"]
 
 
-def junit(document: Document) -> str:
+def junit(document: Verification) -> str:
     """Return one suite for each kernel, with one test case for each check."""
     suites = {
-        name: [_case(check) for check in kernel["checks"]]
-        for name, kernel in document["kernels"].items()
+        name: [_case(check) for check in kernel.checks] for name, kernel in document.kernels.items()
     }
     return xml.render("labctl verify", suites)
 
 
-def _case(check: Document) -> xml.Case:
-    why, status = check["why"], check["status"]
+def _case(check: CheckResult) -> xml.Case:
+    why, status = check.why, check.status
     return xml.Case(
         name=_title(check),
-        seconds=check["seconds"],
-        failures=[(why, "\n".join(check["details"]))] if status == "failed" else [],
+        seconds=check.seconds,
+        failures=[(why, "\n".join(check.details))] if status == "failed" else [],
         skipped=None if status in ("passed", "failed") else why,
     )
 
 
-def _title(check: Document) -> str:
-    name = f"{check['variant']}: {check['name']}"
-    return " ".join(filter(None, [name, words.setting(check["setting"])]))
+def _title(check: CheckResult) -> str:
+    name = f"{check.variant}: {check.name}"
+    return " ".join(filter(None, [name, words.setting(check.setting)]))
 
 
-FORMATS: Mapping[str, Callable[[Document], str]] = {
+FORMATS: Mapping[str, Callable[[Verification], str]] = {
     "terminal": terminal,
     "ktap": ktap,
     "junit": junit,

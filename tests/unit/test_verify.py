@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from synthetic import KNOBS, lab
 
@@ -19,6 +20,7 @@ from labctl.verify import memory, programs, selftests
 from labctl.verify import text as verify_text
 from labctl.verify.kernel import Check, Examination, Options, beside_base, settings
 from labctl.verify.programs import Judgement, Program
+from labctl.verify.types import Verification
 
 MEMINFO = "MemTotal: 1000000 kB\nMemFree: {free} kB\nSlab: 1000 kB\nHugePages_Total: 3\n"
 ZONEINFO = "Node 0, zone DMA32\n  pagesets\n    cpu: 0\n              count: 25\n"
@@ -325,22 +327,25 @@ CHECKS = [
     check("selftests/a", "known", "also fails on the base", "failed"),
     check("integrity/hotplug", "skipped", "no CPU can go"),
 ]
-DOCUMENT = {
-    "schema": 1,
-    "host": {"cpu_model": "CPU", "cores": 2, "memory_bytes": 2**30, "qemu": "7.2", "id": "abc"},
-    "accel": "tcg",
-    "passed": False,
-    "kernels": {
-        "patched": {
-            "images": {"debug": "a" * 64},
-            "series": "b" * 64,
-            "release": "6.1.0",
-            "base": "stock",
-            "passed": False,
-            "checks": CHECKS,
-        }
+DOCUMENT = msgspec.convert(
+    {
+        "schema": 1,
+        "host": {"cpu_model": "CPU", "cores": 2, "memory_bytes": 2**30, "qemu": "7.2", "id": "abc"},
+        "accel": "tcg",
+        "passed": False,
+        "kernels": {
+            "patched": {
+                "images": {"debug": "a" * 64},
+                "series": "b" * 64,
+                "release": "6.1.0",
+                "base": "stock",
+                "passed": False,
+                "checks": CHECKS,
+            }
+        },
     },
-}
+    Verification,
+)
 
 
 def test_the_table_has_a_line_a_check_and_the_base_beside_it():

@@ -1,0 +1,57 @@
+"""The document of `labctl verify --json`, as frozen structs. Pure.
+
+The order of the fields is the order of the JSON keys.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from labctl.runs.types import Settings
+
+Status = Literal["passed", "failed", "skipped", "known"]
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of a variant of a kernel at one setting."""
+
+    variant: Annotated[str, Meta(description="Name of the variant.")]
+    name: Annotated[str, Meta(description="Program and its test, such as integrity/free.")]
+    setting: Annotated[Settings, Meta(description="Tunables that were set.")]
+    status: Annotated[
+        Status, Meta(description="The verdict; `known` if the check also fails on the base.")
+    ]
+    on_base: Annotated[
+        Status | None, Meta(description="Verdict on the base; null if it was not checked.")
+    ]
+    why: Annotated[str, Meta(description="Reason of the verdict; may be empty.")]
+    seconds: Annotated[float, Meta(description="Duration in seconds.")]
+    details: Annotated[
+        tuple[str, ...], Meta(description="End of the output or of the console, after a failure.")
+    ]
+
+
+class KernelResult(msgspec.Struct, frozen=True, kw_only=True):
+    """All checks of one kernel."""
+
+    images: Annotated[dict[str, str], Meta(description="Hash of each variant's image.")]
+    series: Annotated[str | None, Meta(description="Hash of the series; null without one.")]
+    release: Annotated[str, Meta(description="Release, as uname -r has it.")]
+    base: Annotated[str | None, Meta(description="Name of the base; null without one.")]
+    passed: Annotated[bool, Meta(description="Whether no check failed.")]
+    checks: Annotated[tuple[CheckResult, ...], Meta(description="Checks, in their order.")]
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """The document of `labctl verify --json`."""
+
+    schema: Annotated[Literal[1], Meta(description="Version of the document.")] = 1
+    host: Annotated[dict[str, str | int], Meta(description="Facts about the host, as in a run.")]
+    accel: Annotated[str, Meta(description="Accelerator of the guests: kvm or tcg.")]
+    passed: Annotated[bool, Meta(description="Whether at least one check ran and no check failed.")]
+    kernels: Annotated[
+        dict[str, KernelResult], Meta(description="Results by kernel, with their bases.")
+    ]
