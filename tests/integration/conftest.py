@@ -57,11 +57,10 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="Also run tests that take hours.")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    # Run tests that share a guest, or wait for each other anyway, in one process.
+    # In two processes, tests that wait for each other's builds exceed their time limits.
     if config.getoption("dist", "no") == "load":
-        config.option.dist = "loadgroup"
+        raise pytest.UsageError("-n without --dist loadgroup: tests of a group need one process")
 
 
 def pytest_collection_modifyitems(items):
