@@ -214,7 +214,7 @@ def test_every_option_for_a_time_has_the_same_form():
         (name, option.opts[0]): option.metavar or option.type.name.upper()
         for name, command in program.commands.items()
         for option in command.params
-        if option.opts[0] in ("--timeout", "--seconds", "--budget", "--verify")
+        if name != "schema" and option.opts[0] in ("--timeout", "--seconds", "--budget", "--verify")
     }
     assert set(options.values()) == {"DURATION"}
     assert len(options) == 6

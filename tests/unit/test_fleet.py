@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,6 +222,9 @@ def test_a_starter_that_is_killed_before_the_pid_is_on_record_leaves_a_known_gue
     with monkeypatch.context() as patch:
         patch.setattr(records, "write", lambda *words: kill_me() if words[1].pid else write(*words))
         killed(lambda: fleet.up([spec(fleet)], SECONDS))
+    console = fleet.spec_folder("stock") / "console.log"
+    while not console.is_file() or "ready" not in console.read_text():
+        time.sleep(0.05)  # until then the fake QEMU has programs of its own beside it
     (orphan,) = qemus(fleet)
     (row,) = fleet.status()
     assert (row["name"], row["pid"]) == ("stock", orphan)
