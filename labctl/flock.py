@@ -39,8 +39,8 @@ def holders(lock: Path) -> Iterator[int]:
     """Yield the pids of processes that have a lock file open, if this user may see them."""
     wanted = lock.stat()
     for folder in Path("/proc").glob("[0-9]*/fd"):
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(folder):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
                 with contextlib.suppress(OSError):
                     info = entry.stat()
                     if (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino):
