@@ -47,6 +47,9 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     Use `exec` to run commands in the guests, `status` to list them and `down` to stop
     them. They are paused during a run.
     """
+    from labctl.host import tools
+
+    tools.ask_ahead(*tools.VERSIONS)  # they answer during the imports
     from labctl.guests.fleet import UNCHANGED
     from labctl.guests.limits import Limits
     from labctl.guests.prepare import prepare

@@ -7,11 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from labctl import proc
 from labctl.arch import X86_64, Architecture
 from labctl.errors import HostError
+from labctl.host import tools
 
-_LIST_SECONDS = 20.0
 # The start of the applet table in every busybox with a test command.
 _FIRST_APPLETS = b"[\0[[\0"
 
@@ -49,7 +48,7 @@ def applets(busybox: Path, arch: Architecture = X86_64) -> list[str]:
         HostError: the file has no applet table.
     """
     if not arch.is_foreign:
-        return proc.run([busybox, "--list"], timeout_seconds=_LIST_SECONDS).text.split()
+        return tools.output((str(busybox), "--list")).split()
     found = applets_in(busybox.read_bytes())
     if not found:
         raise HostError("table of applets not found", where=str(busybox), hint=arch.hint)

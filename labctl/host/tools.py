@@ -6,15 +6,17 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from labctl import proc
 from labctl.arch import X86_64, Architecture
-from labctl.errors import CommandError, HostError
+from labctl.errors import CommandError, HostError, LabError
 
-_VERSION_SECONDS = 30.0
+# The commands whose output nearly every build or boot needs.
+VERSIONS = tuple((program, "--version") for program in (X86_64.qemu, "gcc", "ld"))
+_SECONDS = 30.0
 
 
 def qemu_version(arch: Architecture = X86_64) -> str:
@@ -28,18 +30,58 @@ def qemu_version(arch: Architecture = X86_64) -> str:
 
 
 def version_text(program: str) -> str:
-    """Return the output of `PROGRAM --version`, cached until the program's files change.
+    """Return the output of `PROGRAM --version`; raises as `output` does."""
+    return output((program, "--version"))
+
+
+def output(argv: tuple[str, ...]) -> str:
+    """Return the output of a command, kept until its program's files change.
 
     Raises:
         HostError: the program is not installed.
         CommandError: it fails.
     """
-    return _version_text(program, tuple(_files_of(program)))
+    return _answer(argv).text()
 
 
-@lru_cache(maxsize=32)
-def _version_text(program: str, _: tuple[object, ...]) -> str:
-    return proc.run([program, "--version"], timeout_seconds=_VERSION_SECONDS).text
+def ask_ahead(*commands: tuple[str, ...]) -> None:
+    """Start commands whose `output` is wanted soon; returns at once, errors come there."""
+    for argv in commands:
+        _answer(argv)
+
+
+class _Answer:
+    """The output of a command that a thread of its own waits for."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._argv = argv
+        self._text = ""
+        self._error: LabError | None = None
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        try:
+            self._text = proc.run(self._argv, timeout_seconds=_SECONDS).text
+        except LabError as error:
+            self._error = error
+
+    def text(self) -> str:
+        while self._thread.is_alive():
+            self._thread.join(1.0)  # in steps, so that signals are handled in between
+        if self._error:
+            raise self._error
+        return self._text
+
+
+_answers: dict[tuple[object, ...], _Answer] = {}
+
+
+def _answer(argv: tuple[str, ...]) -> _Answer:
+    key = (argv, *_files_of(argv[0]))
+    if key not in _answers:
+        _answers[key] = _Answer(argv)
+    return _answers[key]
 
 
 def _files_of(program: str) -> Iterator[tuple[str, int, int, int]]:

@@ -278,3 +278,25 @@ def test_a_version_is_cached_until_the_program_changes(tmp_path, monkeypatch):
     assert asked.read_text() == "\n"
     install("1.0.1")
     assert tools.version_text("tool") == "tool 1.0.1\n"
+
+
+def test_programs_asked_ahead_answer_side_by_side_and_once(tmp_path, monkeypatch):
+    asked = tmp_path / "asked"
+    for name, other in (("one", "two"), ("two", "one")):
+        # Each waits for the other's start, so one after the other they would fail.
+        (tmp_path / name).write_text(
+            f"#!/bin/sh\necho {name} >>{asked}\ni=0\n"
+            f"until grep -q {other} {asked}; do sleep 0.05; i=$((i+1)); [ $i -lt 400 ] || exit 1\n"
+            f"done\necho {name} 1.0\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    tools.ask_ahead(("one", "--version"), ("two", "--version"), ("absent", "--version"))
+    assert [tools.version_text(name) for name in ("one", "two", "one")] == [
+        "one 1.0\n",
+        "two 1.0\n",
+        "one 1.0\n",
+    ]
+    assert sorted(asked.read_text().split()) == ["one", "two"]
+    with pytest.raises(HostError, match="absent is not installed"):
+        tools.version_text("absent")
