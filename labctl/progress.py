@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from labctl.printable import layout
 from labctl.reports import words
-from labctl.units import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -198,23 +197,13 @@ def build_line(progress: BuildProgress) -> str:
     if progress.total_files_estimate:
         files = f"  {progress.done_files} of about {progress.total_files_estimate} files"
     return (
-        f"{progress.kernel}: {progress.stage}{files}  {duration(progress.seconds)}"
+        f"{progress.kernel}: {progress.stage}{files}  {words.duration(progress.seconds)}"
         f"{_remaining(progress.remaining_seconds, ' about')}"
     )
 
 
 def _remaining(seconds: float | None, word: str) -> str:
-    return "" if seconds is None else f"  {word.strip()} {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as text: 42 s, 3 min 05 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return "" if seconds is None else f"  {word.strip()} {words.duration(seconds)} left"
 
 
 def table(rows: Sequence[dict[str, Any]], shorten: Sequence[str] = ()) -> str:
@@ -254,41 +243,3 @@ def diagnoses(found: Sequence[Diagnosis]) -> str:
         if one.mend:
             lines.append(f"{'':<5} {'':<{width}}  -> {one.mend}")
     return "\n".join(lines)
-
-
-def preview(content: dict[str, Any]) -> str:
-    """Return the text of `labctl plan` for one experiment."""
-    from labctl.runs.types import Placement
-
-    placement = content["placement"]
-    least, most = content["expected_seconds"]
-    lines = [
-        f"experiment {content['name']}: {counted(len(content['cells']), 'cell')}, "
-        f"baseline {content['baseline']}, "
-        f"{content['blocks']['min']} to {content['blocks']['max']} blocks of "
-        f"{len(content['first_block'])} repetitions",
-        f"metric: {content['metric']}, {content['better']} is better",
-        f"expected: {duration(least)} to {duration(most)} ({content['expected_from']})",
-        *_power(content["power"]),
-        *([f"guest: {words.placement(Placement(**placement))}"] if placement else []),
-        "",
-        "guests of a block:",
-        *(f"  {guest['name']}: {guest['command']}" for guest in content["guests"]),
-        "",
-        f"order of block 1 (seed {content['seed']}):",
-        *(f"  {number:3d}. {visit}" for number, visit in enumerate(content["first_block"], 1)),
-    ]
-    return "\n".join(lines)
-
-
-def _power(power: dict[str, Any] | None) -> list[str]:
-    if power is None:
-        return []
-    each = [
-        f"{counted(p['blocks'], 'block')} {words.percent(p['effect'])}"
-        for p in power["smallest_effect"]
-    ]
-    return [
-        f"minimum detectable effect (80 % power): {', '.join(each)} "
-        f"(with the spread of {power['from']})"
-    ]

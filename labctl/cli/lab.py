@@ -51,20 +51,25 @@ def schema(document: str | None) -> None:
 @LAB
 @JSON
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order.")
+@click.option("--commands", is_flag=True, help="Also print the commands that start the guests.")
 @click.argument("experiments", nargs=-1)
-def plan(lab_path: Path | None, as_json: bool, seed: int, experiments: Sequence[str]) -> None:
+def plan(
+    lab_path: Path | None, as_json: bool, seed: int, commands: bool, experiments: Sequence[str]
+) -> None:
     """Show what `run` would do, without running it.
 
-    Prints the guests, their QEMU command lines, the order and the expected time.
+    Prints the guests, the accelerator, the order and the expected time. Nothing is
+    built; whether KVM works is tested once by a guest without a kernel.
     """
     from labctl.experiments import preview
+    from labctl.reports import plan as plan_text
 
     lab = load_lab(lab_path)
     previews = [preview.preview(lab, name, seed) for name in chosen(lab, experiments)]
     if as_json:
         print_json({"schema": 1, "experiments": previews})
     else:
-        click.echo("\n\n".join(map(progress.preview, previews)))
+        click.echo("\n\n".join(plan_text.text(each, commands=commands) for each in previews))
 
 
 @click.command()

@@ -32,6 +32,7 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
     facts, guest = read_facts(), lab.guest_of(planned.experiment)
     placement = place(guest, lab.guests[guest], facts)
     in_guests = planned.experiment.target is None
+    accel, reason = _accelerator(lab, planned) if in_guests else ("", "")
     return {
         "name": name,
         "seed": seed,
@@ -40,7 +41,9 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
         "better": lab.better_of(planned.experiment),
         "cells": [cell.id for cell in planned.cells],
         "blocks": {"min": statistics.blocks.min, "max": statistics.blocks.max},
-        "guests": _guests(lab, planned, placement),
+        "accel": accel or None,
+        "accel_reason": reason,
+        "guests": _guests(lab, planned, placement, accel),
         "placement": document(lab.guests[guest], placement, facts) if in_guests else None,
         "first_block": [_visit(visit) for visit in planned.block(0)],
         "expected_seconds": list(planned.expected_seconds(boot_seconds, visit_seconds)),
@@ -49,20 +52,30 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _guests(lab: Lab, planned: Plan, placement: Placement) -> list[dict[str, str]]:
+def _accelerator(lab: Lab, planned: Plan) -> tuple[str, str]:
+    arch = ARCHITECTURES[lab.kernels[planned.baseline].arch]
+    return accelerator.expected(
+        lab.defaults.accel,
+        host=identity.describe(arch),
+        cache=lab.state_folder.accelerator,
+        arch=arch,
+    )
+
+
+def _guests(lab: Lab, planned: Plan, placement: Placement, accel: str) -> list[dict[str, Any]]:
     if planned.experiment.target is not None:
         target = lab.targets[planned.experiment.target]
         return [
-            {"name": g.name, "command": describe_start(target, f"<{g.kernel}>/bzImage")}
+            {
+                "name": g.name,
+                "kernel": g.kernel,
+                "command": describe_start(target, f"<{g.kernel}>/bzImage"),
+            }
             for g in planned.groups()
         ]
     topology = lab.guests[lab.guest_of(planned.experiment)]
-    cache = lab.state_folder.accelerator
     arch = ARCHITECTURES[lab.kernels[planned.baseline].arch]
-    accel = accelerator.expected(
-        lab.defaults.accel, host=identity.describe(arch), cache=cache, arch=arch
-    )
-    guests = []
+    guests: list[dict[str, Any]] = []
     for group in planned.groups():
         image = Image(
             kernel=group.kernel,
@@ -91,7 +104,8 @@ def _guests(lab: Lab, planned: Plan, placement: Placement) -> list[dict[str, str
             transport=lab.defaults.transport,
             ssh_key=Path("<key>") if lab.defaults.transport == "ssh" else None,
         )
-        guests.append({"name": group.name, "command": shlex.join(launchers.command(spec))})
+        command = shlex.join(launchers.command(spec))
+        guests.append({"name": group.name, "kernel": group.kernel, "command": command})
     return guests
 
 

@@ -36,12 +36,7 @@ def choose(
     """
     if asked == "tcg" or arch is not X86_64:
         return "tcg"
-    reason = open_failure(device)
-    if not reason:
-        known = _cached(cache, host)
-        reason = known if known is not None else kvm_failure(device)
-        if known is None:
-            remember(cache, host, reason)
+    reason = _reason(host, cache, device)
     if not reason:
         return "kvm"
     if asked == "kvm":
@@ -52,12 +47,35 @@ def choose(
     return "tcg"
 
 
-def expected(asked: str, *, host: Host, cache: Path, arch: Architecture = X86_64) -> str:
-    """Return the cached result of `choose`, else `asked`; boot nothing."""
-    if asked == "tcg" or arch is not X86_64 or open_failure():
-        return "tcg"
+def expected(
+    asked: str, *, host: Host, cache: Path, arch: Architecture = X86_64
+) -> tuple[str, str]:
+    """Return the accelerator that `choose` would return, and why KVM is not used.
+
+    The reason is empty with KVM, and if KVM was not asked for. If `choose` would raise,
+    the accelerator is "kvm" and the reason is not empty.
+    """
+    if asked == "tcg" or arch is not X86_64:
+        return "tcg", ""
+    try:
+        reason = _reason(host, cache, KVM_DEVICE)
+    except HostError as error:  # without QEMU nothing can be tried
+        reason = error.what
+    return ("tcg" if reason and asked == "auto" else "kvm"), reason
+
+
+def _reason(host: Host, cache: Path, device: Path) -> str:
+    """Return why KVM does not work, empty if it does; boot the probe guest once per boot."""
+    reason = open_failure(device)
+    if reason:
+        return reason
     known = _cached(cache, host)
-    return asked if known is None else "tcg" if known else "kvm"
+    if known is not None:
+        return known
+    reason = kvm_failure(device)
+    if cache.parent.is_dir():  # `plan` creates no state folder
+        remember(cache, host, reason)
+    return reason
 
 
 def kvm_failure(device: Path = KVM_DEVICE, *, timeout_seconds: float = probe.PROBE_SECONDS) -> str:

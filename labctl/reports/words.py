@@ -31,6 +31,21 @@ def seconds(value: float) -> str:
     return f"{value / 1e-9:.0f} ns"
 
 
+def duration(seconds: float) -> str:
+    """Return a time as text: 42 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def between(least: str, most: str) -> str:
+    """Return "LEAST to MOST", or one of them if they are equal."""
+    return least if least == most else f"{least} to {most}"
+
+
 def ratio(value: float | None) -> str:
     """Return a ratio with two decimals, or three digits below 0.1."""
     if value is None:

@@ -369,7 +369,7 @@ def test_guests_of_another_architecture_run_under_tcg_and_nothing_is_probed(tmp_
     facts, cache = identity.describe(), tmp_path / "accelerator.json"
     more = {"host": facts, "cache": cache, "device": tmp_path / "none"}
     assert accelerator.choose("auto", arch=ARM64, **more) == "tcg"
-    assert accelerator.expected("auto", host=facts, cache=cache, arch=ARM64) == "tcg"
+    assert accelerator.expected("auto", host=facts, cache=cache, arch=ARM64) == ("tcg", "")
     assert not cache.exists()
 
 
