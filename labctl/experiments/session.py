@@ -12,9 +12,9 @@ from typing import Any
 
 from labctl import command_log
 from labctl.arch import X86_64
-from labctl.errors import BaselineFailed, HostError, UserError
+from labctl.errors import BaselineFailed, UserError
+from labctl.experiments import early
 from labctl.experiments import target as experiments_target
-from labctl.experiments.needs import need_of, shortage
 from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.progress import Progress
 from labctl.experiments.runner import Facts, Runner
@@ -25,6 +25,7 @@ from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
 from labctl.host import load as host_load
 from labctl.host import lock
+from labctl.host.facts import read_facts
 from labctl.kernels.build import BuildProgress
 from labctl.lab.models import Lab
 from labctl.lab.topology import Topology
@@ -149,23 +150,18 @@ def _prepared(
         yield _prepare(lab, plans, events), None
         return
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
-    with prepare_target(lab, target, kernels, events.building) as found:
+    check = partial(early.check_commands_of, lab=lab, plans=plans)
+    with prepare_target(lab, target, kernels, events.building, check) as found:
         yield found
 
 
 def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> Prepared:
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
     limits = Limits(lab.topologies([each.experiment.name for each in plans]))
+    early.check_commands(lab, plans)
+    early.check_memory(lab, plans, read_facts())
     prepared = prepare(lab, kernels, events.building, limits=limits)
-    for each in plans:
-        need = need_of(lab, each)
-        lacking = shortage(need, prepared.facts, prepared.placement(need.topology).host_nodes)
-        if lacking:
-            raise HostError(
-                f"experiment {need.experiment} {lacking}",
-                hint="reduce `memory_per_node:`, stop other guests (`labctl down`), or select "
-                "fewer kernels; `labctl doctor` suggests more",
-            )
+    early.check_memory(lab, plans, prepared.facts)  # again: a build may take long
     return prepared
 
 

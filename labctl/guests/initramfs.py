@@ -36,6 +36,9 @@ _PROGRAMS = {
     "freebench": "bin/freebench",
     "integrity": "bin/integrity",
 }
+# Names of the programs on the guest's PATH, beside busybox's applets.
+PROGRAMS = frozenset(Path(target).name for target in _PROGRAMS.values() if "/" in target)
+COMMAND_FOLDERS = frozenset(("/bin", "/sbin", "/usr/bin", "/usr/sbin"))
 _FOLDERS = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr")
 _LINKED_FOLDERS = {"sbin": "bin", "usr/bin": "../bin", "usr/sbin": "../bin"}
 _ETC = {"etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n", "etc/group": b"root:x:0:\n"}
@@ -97,6 +100,15 @@ def build(
     programs = {Path(_PROGRAMS[name]).name: program for name, program in built.items()}
     folder, hashed = _folder(store, programs | dict(beside or {}))
     return Initramfs(path, digest, folder, hashed)
+
+
+def commands(arch: Architecture) -> frozenset[str]:
+    """Return the names of the programs on a guest's PATH.
+
+    Raises:
+        HostError: there is no static busybox.
+    """
+    return PROGRAMS | {"busybox", *busybox.applets(busybox.find(arch), arch)}
 
 
 def program(state: Path, name: str) -> Path:

@@ -21,9 +21,15 @@ NATIVE = "native"
 
 @contextlib.contextmanager
 def prepare_target(
-    lab: Lab, target: Target, kernels: Iterable[str], progress: Callable[[BuildProgress], None]
+    lab: Lab,
+    target: Target,
+    kernels: Iterable[str],
+    progress: Callable[[BuildProgress], None],
+    check: Callable[[TargetMachine], None] = lambda _: None,
 ) -> Iterator[tuple[Prepared, TargetMachine]]:
     """Build missing images and yield the target; it starts and ends with its own kernel.
+
+    `check` is called before the first build.
 
     Raises:
         BuildError: a kernel or a program does not build.
@@ -45,6 +51,7 @@ def prepare_target(
     )
     with TargetMachine(target, connect_to(target), tools) as machine:
         machine.describe()  # report problems before a build that takes minutes
+        check(machine)
         fragment = initramfs.source_folder() / "kconfig" / "kexec.config"
         images = build_images(lab, kernels, progress, (fragment,))
         machine.give_back()
