@@ -42,3 +42,25 @@ class Timing:
         visit = self.workload_seconds / self.visits
         boots = self.boot_seconds / max(1, self.boots) * guests
         return visit * visits + blocks * (boots + visit * visits_per_block)
+
+
+@dataclass(slots=True)
+class Budget:
+    """A limit for the time of an experiment; without `seconds` there is none."""
+
+    seconds: float | None
+    began: float
+    blocks: int = 0
+
+    def is_spent(self, now: float) -> bool:
+        """Return whether a block that takes as long as those before would end too late."""
+        if self.seconds is None:
+            return False
+        took = now - self.began
+        return took + took / max(1, self.blocks) > self.seconds
+
+    def limit(self, remaining_seconds: float | None, now: float) -> float | None:
+        """Return an estimate of the remaining time, at most what is left of the budget."""
+        if self.seconds is None or remaining_seconds is None:
+            return remaining_seconds
+        return min(remaining_seconds, max(0.0, self.seconds - (now - self.began)))

@@ -17,7 +17,7 @@ from typing import Any
 
 from labctl.errors import BaselineFailed, GuestError
 from labctl.experiments.plan import BootGroup, Cell, Plan, Visit
-from labctl.experiments.progress import Progress, Timing
+from labctl.experiments.progress import Budget, Progress, Timing
 from labctl.experiments.repetition import GuestLike, exercise_status, repeat, value_of
 from labctl.experiments.tunables import counter_files
 from labctl.host import load as host_load
@@ -62,6 +62,8 @@ class Runner:
     ended: Callable[[list[Sample]], frozenset[str]] = lambda _: frozenset()
     # Whether all guests of a block run at the same time; a target runs one kernel at a time.
     together: bool = True
+    # The minimum of blocks is measured even if it takes longer.
+    budget_seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
     load: Callable[[], Mapping[str, float]] = host_load.load
     log_of: Callable[[GuestLike], str] = lambda _: ""  # console log, relative to the run's folder
@@ -69,6 +71,7 @@ class Runner:
     timing: Timing = field(default_factory=Timing)
     _baseline_is_good: bool = False
     _extra: int = 0  # blocks measured again
+    _budget: Budget = field(default_factory=lambda: Budget(None, 0.0))
     _ended: frozenset[str] = frozenset()  # cells that need no further block
     _failed: set[BootGroup] = field(default_factory=set)
     _owned: dict[BootGroup, contextlib.ExitStack] = field(default_factory=dict)
@@ -85,14 +88,15 @@ class Runner:
                 can be compared.
             LabError: the store failed; finished samples are on disk.
         """
-        began = self.clock()
+        self._budget = Budget(self.budget_seconds, self.clock())
         try:
             for number in itertools.count():
                 if self._is_done(number):
                     break
                 self._block(number)
+                self._budget.blocks += 1
         finally:
-            self.timing.total_seconds += self.clock() - began
+            self.timing.total_seconds += self.clock() - self._budget.began
 
     def _is_done(self, number: int) -> bool:
         """Return whether the run is complete before block `number`; update the ended cells.
@@ -106,6 +110,8 @@ class Runner:
             return True
         if number < blocks.min + self._extra:
             return False
+        if self._budget.is_spent(self.clock()):
+            return True
         self._ended |= self.ended(usable(before, blocks.min)[0])
         compared = [cell.id for cell in self.plan.cells if cell.kernel != self.plan.baseline]
         return bool(compared) and self._ended.issuperset(compared)
@@ -328,17 +334,14 @@ class Runner:
         )
 
     def _remaining(self, number: int, done: int, visits: int) -> float | None:
-        return self.timing.remaining_seconds(
+        remaining = self.timing.remaining_seconds(
             visits=visits - done,
             blocks=self.plan.statistics.blocks.max + self._extra - number - 1,
             guests=len(self.plan.groups()),
             visits_per_block=len(self.plan.block(number)),
         )
+        return self._budget.limit(remaining, self.clock())
 
 
 def _message(error: GuestError) -> str:
-    return (
-        error.what
-        if not error.console_tail
-        else f"{error.what}\n" + "\n".join(error.console_tail[-20:])
-    )
+    return "\n".join([error.what, *error.console_tail[-20:]])

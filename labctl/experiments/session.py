@@ -17,18 +17,17 @@ from labctl.experiments import early
 from labctl.experiments import target as experiments_target
 from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.progress import Progress
+from labctl.experiments.record import as_recorded, check_unchanged, completed, record_of
 from labctl.experiments.runner import Facts, Runner
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import Guest
 from labctl.guests.limits import Limits
-from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared, prepare
 from labctl.host import load as host_load
 from labctl.host import lock
 from labctl.host.facts import read_facts
 from labctl.kernels.build import BuildProgress
 from labctl.lab.models import Lab
-from labctl.lab.topology import Topology
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
 from labctl.runs.sample import Sample
@@ -51,8 +50,18 @@ class Events:
     measuring: Callable[[Progress], None]
 
 
-def run(lab: Lab, names: Sequence[str], *, seed: int | None, events: Events) -> RunFolder:
+def run(
+    lab: Lab,
+    names: Sequence[str],
+    *,
+    seed: int | None,
+    events: Events,
+    budget_seconds: float | None = None,
+) -> RunFolder:
     """Measure experiments and return the folder of the run.
+
+    With a budget, each experiment ends with the last block that probably fits into it,
+    but never before the minimum of blocks.
 
     Raises:
         UserError: an experiment is not in the lab.
@@ -62,7 +71,7 @@ def run(lab: Lab, names: Sequence[str], *, seed: int | None, events: Events) -> 
     plans = [plan(lab, name, chosen) for name in _known(lab, names)]
     with opened(lab, plans, seed=chosen, events=events) as open_run:
         for each in plans:
-            open_run.measure(each)
+            open_run.measure(each, budget_seconds=budget_seconds)
     return open_run.folder
 
 
@@ -86,47 +95,17 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
     with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
         log.use(folder.path)
-        now = _record(lab, folder.id, plans, prepared, record["seed"])
-        now["experiments"] = _as_recorded(now["experiments"], record["experiments"])
+        now = record_of(lab, folder.id, plans, prepared, record["seed"])
+        now["experiments"] = as_recorded(now["experiments"], record["experiments"])
         # Keys that an older labctl did not record get their default.
-        record["guests"] = _completed(folder, record["guests"])
+        record["guests"] = completed(folder, record["guests"])
         for kernel in record["kernels"].values():
             kernel.setdefault("arch", X86_64.name)
-        _check_unchanged(folder, record, now)
+        check_unchanged(folder, record, now)
         with _under_way(folder, prepared, machine, events) as open_run:
             for each in plans:
                 open_run.measure(each)
     return folder
-
-
-def _completed(folder: RunFolder, guests: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return {name: _shape(Topology(**guest)) for name, guest in guests.items()}
-    except ValueError as error:  # pydantic's message has several lines
-        where = str(folder.path / "run.json")
-        raise UserError("guests: invalid value", where=where) from error
-
-
-def _check_unchanged(folder: RunFolder, record: dict[str, Any], now: dict[str, Any]) -> None:
-    for what in ("experiments", "kernels", "accel", "guests", "initramfs"):
-        if now[what] != record[what]:
-            raise UserError(
-                f"{what} changed since run {folder.id} started",
-                where=str(folder.path / "run.json"),
-                hint="samples from different setups must not be mixed: start a new run",
-            )
-    if now["host"]["id"] != record["host"].get("id"):
-        raise UserError(f"run {folder.id} was started on another host", hint="start a new run here")
-
-
-def _as_recorded(
-    now: Sequence[dict[str, Any]], recorded: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return experiments without the keys that an older labctl did not record."""
-    return [
-        {key: value for key, value in new.items() if key in old}
-        for new, old in zip(now, recorded, strict=True)
-    ]
 
 
 def _known(lab: Lab, names: Sequence[str]) -> list[str]:
@@ -165,69 +144,6 @@ def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> Prepared:
     return prepared
 
 
-def _record(
-    lab: Lab, run_id: str, plans: Sequence[Plan], prepared: Prepared, seed: int
-) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "run": run_id,
-        "created_at": run_folder.timestamp(),
-        "seed": seed,
-        "lab": lab.path.read_text(),
-        "host": prepared.host.as_dict(),
-        "accel": prepared.accel,
-        "launcher": lab.defaults.launcher,
-        "transport": lab.defaults.transport,
-        "initramfs": prepared.initramfs.hash,
-        "guests": {name: _shape(topology) for name, topology in lab.guests.items()},
-        "kernels": {
-            name: {
-                "image": image.hash,
-                "series": image.series_hash,
-                "patches": list(image.patch_hashes),
-                "release": image.release,
-                "compiler": image.compiler,
-                "arch": image.arch,
-            }
-            for name, image in prepared.images.items()
-        },
-        "experiments": [_experiment(prepared, each) for each in plans],
-        "health": HealthRule().as_dict(),
-        "finished": False,
-    }
-
-
-def _shape(topology: Topology) -> dict[str, Any]:
-    return topology.model_dump(mode="json")
-
-
-def _experiment(prepared: Prepared, each: Plan) -> dict[str, Any]:
-    lab = prepared.lab
-    topology = lab.guests[lab.guest_of(each.experiment)]
-    statistics, workload = each.statistics, lab.workloads[each.experiment.workload]
-    return {
-        "name": each.experiment.name,
-        "workload": workload.name,
-        "guest": lab.guest_of(each.experiment),
-        "target": each.experiment.target,
-        "command": workload.command,
-        "metric": lab.metric_of(each.experiment),
-        "better": lab.better_of(each.experiment),
-        "baseline": each.baseline,
-        "confidence": statistics.confidence,
-        "minimum_effect": statistics.minimum_effect,
-        "blocks_min": statistics.blocks.min,
-        "blocks_max": statistics.blocks.max,
-        "repetitions": statistics.repetitions,
-        "warmup": statistics.warmup,
-        "set": dict(each.experiment.set),
-        "cells": [cell.id for cell in each.cells],
-        "placement": document(topology, prepared.placement(topology), prepared.facts)
-        if each.experiment.target is None
-        else None,
-    }
-
-
 @dataclass(slots=True)
 class OpenRun:
     """A running measurement that holds the host's lock; on guests if `machine` is None."""
@@ -238,8 +154,12 @@ class OpenRun:
     record: dict[str, Any]
     events: Events
 
-    def measure(self, each: Plan, blocks: int | None = None) -> None:
+    def measure(
+        self, each: Plan, blocks: int | None = None, *, budget_seconds: float | None = None
+    ) -> None:
         """Measure the missing blocks of an experiment: all, or the first `blocks`.
+
+        With a budget, only as many as probably fit into it.
 
         Raises as `Runner.run` does.
         """
@@ -268,6 +188,7 @@ class OpenRun:
             log_of=lambda guest: _log_of(guest, folder),
             ended=_ended(each),
             health=HealthRule.of(self.record),
+            budget_seconds=budget_seconds,
         )
         try:
             runner.run()
@@ -287,7 +208,7 @@ def opened(lab: Lab, plans: Sequence[Plan], *, seed: int, events: Events) -> Ite
     with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
         folder = run_folder.create(lab.state_folder.runs)
         log.use(folder.path)
-        folder.write(_record(lab, folder.id, plans, prepared, seed))
+        folder.write(record_of(lab, folder.id, plans, prepared, seed))
         with _under_way(folder, prepared, machine, events) as run:
             yield run
 

@@ -155,13 +155,13 @@ def test_a_run_keeps_the_commands_of_its_preparation_too(tmp_path, monkeypatch):
 
     @contextlib.contextmanager
     def under_way(folder, *_):
-        yield SimpleNamespace(folder=folder, measure=measured.append)
+        yield SimpleNamespace(folder=folder, measure=lambda each, **_: measured.append(each))
         proc.run(["echo", "measured"], timeout_seconds=60)
 
     measured = []
     monkeypatch.setattr(session, "_prepared", prepared)
     monkeypatch.setattr(session, "_under_way", under_way)
-    monkeypatch.setattr(session, "_record", lambda *_: {"schema": 1})
+    monkeypatch.setattr(session, "record_of", lambda *_: {"schema": 1})
     monkeypatch.setattr(session, "plan", lambda _, name, seed: (name, seed))
     lab = SimpleNamespace(
         state_folder=StateFolder(tmp_path), experiments=["smoke"], path=tmp_path / "lab.yaml"

@@ -8,7 +8,7 @@ import pytest
 import synthetic
 
 from labctl.errors import HostError, UserError
-from labctl.experiments import session
+from labctl.experiments.record import check_unchanged
 from labctl.guests.guest import Guest
 from labctl.guests.initramfs import Initramfs
 from labctl.guests.prepare import Prepared
@@ -68,6 +68,6 @@ def test_a_run_goes_on_only_with_the_guest_programs_that_it_began_with():
     record = dict.fromkeys(("experiments", "kernels", "accel", "guests"), "same")
     record |= {"initramfs": "before", "host": {"id": "h"}}
     folder = SimpleNamespace(id="r", path=Path("runs/r"))
-    session._check_unchanged(folder, record, dict(record))
+    check_unchanged(folder, record, dict(record))
     with pytest.raises(UserError, match="initramfs changed since run r started"):
-        session._check_unchanged(folder, record, record | {"initramfs": "now"})
+        check_unchanged(folder, record, record | {"initramfs": "now"})

@@ -194,6 +194,14 @@ def up_to(blocks, the_lab):
     return the_lab.model_copy(update={"statistics": statistics})
 
 
+@pytest.mark.parametrize(("budget_blocks", "blocks"), [(0.5, 2), (2.5, 2), (5.5, 5), (99, 9)])
+def test_a_budget_ends_the_run_with_the_last_block_that_fits(tmp_path, budget_blocks, blocks):
+    the_lab = up_to(9, lab(blocks=2))
+    visits = len(plan(the_lab, "e", 7).block(0))  # each takes a second
+    runner(tmp_path, World(), the_lab, budget_seconds=visits * budget_blocks).run()
+    assert max(s.block for s in measured(tmp_path)) + 1 == blocks
+
+
 def one_ends(samples):
     """The first cell ends after three blocks, the other never; nothing else is looked at."""
     return frozenset({"patched/max_active=1"} if max(s.block for s in samples) >= 2 else ())

@@ -1,0 +1,120 @@
+"""The record of a run, run.json: what was measured, and whether a resumed run is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from labctl.errors import UserError
+from labctl.experiments.plan import Plan
+from labctl.guests.placement import document
+from labctl.guests.prepare import Prepared
+from labctl.lab.models import Lab
+from labctl.lab.topology import Topology
+from labctl.runs import folder as run_folder
+from labctl.runs.folder import RunFolder
+from labctl.stats.health import HealthRule
+
+
+def record_of(
+    lab: Lab, run_id: str, plans: Sequence[Plan], prepared: Prepared, seed: int
+) -> dict[str, Any]:
+    """Return the record of a run that starts now."""
+    return {
+        "schema": 1,
+        "run": run_id,
+        "created_at": run_folder.timestamp(),
+        "seed": seed,
+        "lab": lab.path.read_text(),
+        "host": prepared.host.as_dict(),
+        "accel": prepared.accel,
+        "launcher": lab.defaults.launcher,
+        "transport": lab.defaults.transport,
+        "initramfs": prepared.initramfs.hash,
+        "guests": {name: _shape(topology) for name, topology in lab.guests.items()},
+        "kernels": {
+            name: {
+                "image": image.hash,
+                "series": image.series_hash,
+                "patches": list(image.patch_hashes),
+                "release": image.release,
+                "compiler": image.compiler,
+                "arch": image.arch,
+            }
+            for name, image in prepared.images.items()
+        },
+        "experiments": [_experiment(prepared, each) for each in plans],
+        "health": HealthRule().as_dict(),
+        "finished": False,
+    }
+
+
+def _shape(topology: Topology) -> dict[str, Any]:
+    return topology.model_dump(mode="json")
+
+
+def _experiment(prepared: Prepared, each: Plan) -> dict[str, Any]:
+    lab = prepared.lab
+    topology = lab.guests[lab.guest_of(each.experiment)]
+    statistics, workload = each.statistics, lab.workloads[each.experiment.workload]
+    return {
+        "name": each.experiment.name,
+        "workload": workload.name,
+        "guest": lab.guest_of(each.experiment),
+        "target": each.experiment.target,
+        "command": workload.command,
+        "metric": lab.metric_of(each.experiment),
+        "better": lab.better_of(each.experiment),
+        "baseline": each.baseline,
+        "confidence": statistics.confidence,
+        "minimum_effect": statistics.minimum_effect,
+        "blocks_min": statistics.blocks.min,
+        "blocks_max": statistics.blocks.max,
+        "repetitions": statistics.repetitions,
+        "warmup": statistics.warmup,
+        "set": dict(each.experiment.set),
+        "cells": [cell.id for cell in each.cells],
+        "placement": document(topology, prepared.placement(topology), prepared.facts)
+        if each.experiment.target is None
+        else None,
+    }
+
+
+def completed(folder: RunFolder, guests: dict[str, Any]) -> dict[str, Any]:
+    """Return recorded guests with the defaults of keys that an older labctl did not record.
+
+    Raises:
+        UserError: they are not valid.
+    """
+    try:
+        return {name: _shape(Topology(**guest)) for name, guest in guests.items()}
+    except ValueError as error:  # pydantic's message has several lines
+        where = str(folder.path / "run.json")
+        raise UserError("guests: invalid value", where=where) from error
+
+
+def as_recorded(
+    now: Sequence[dict[str, Any]], recorded: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return experiments without the keys that an older labctl did not record."""
+    return [
+        {key: value for key, value in new.items() if key in old}
+        for new, old in zip(now, recorded, strict=True)
+    ]
+
+
+def check_unchanged(folder: RunFolder, record: dict[str, Any], now: dict[str, Any]) -> None:
+    """Check that a resumed run measures what it measured before.
+
+    Raises:
+        UserError: the lab, a kernel, the initramfs or the host changed.
+    """
+    for what in ("experiments", "kernels", "accel", "guests", "initramfs"):
+        if now[what] != record[what]:
+            raise UserError(
+                f"{what} changed since run {folder.id} started",
+                where=str(folder.path / "run.json"),
+                hint="samples from different setups must not be mixed: start a new run",
+            )
+    if now["host"]["id"] != record["host"].get("id"):
+        raise UserError(f"run {folder.id} was started on another host", hint="start a new run here")
