@@ -167,6 +167,7 @@ def run(
     stdin: bytes = b"",
     timeout_seconds: float,
     check: bool = True,
+    is_output_logged: bool = True,
 ) -> Completed:
     """Run a program to its end and return its output.
 
@@ -187,7 +188,7 @@ def run(
                 status=_reap(popen),
                 output=tail(_outputs(popen)),
             ) from error
-    command_log.output(stdout + stderr)
+    command_log.output(stdout + stderr if is_output_logged else stderr)
     done = Completed(
         tuple(map(str, argv)), popen.returncode, stdout, stderr, time.monotonic() - began
     )

@@ -7,7 +7,7 @@ templates and hooks. None of them may change the result of a git command of labc
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labctl import completed, proc
@@ -57,6 +57,9 @@ def environment(ceiling: Path, more: Mapping[str, str] | None = None) -> dict[st
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_NO_LAZY_FETCH": "1",
+        # Also in repositories that allow protocols, and before git 2.45, where a missing
+        # object of a partial clone is otherwise fetched.
+        "GIT_ALLOW_PROTOCOL": "",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_CEILING_DIRECTORIES": str(ceiling.resolve()),
@@ -86,20 +89,47 @@ def run(
 ) -> completed.Completed:
     """Run a git command on the work tree with this top folder.
 
-    With an explicit --git-dir, git does not search parent folders, does not check who
-    owns the repository (safe.directory) and ignores core.worktree.
-
     Raises:
         CommandError: git failed and `check` is set, or the deadline expired.
         HostError: git is not installed.
     """
+    words = (f"--work-tree={work_tree}", *words)
+    return _run(work_tree / ".git", work_tree, words, stdin, check, settings, timeout_seconds)
+
+
+def read(git_dir: Path, *words: str, stdin: bytes = b"", check: bool = True) -> completed.Completed:
+    """Run a git command that needs no work tree on a repository; its output is not logged.
+
+    `git_dir` is a bare repository, or the .git of a work tree: a folder, or the file of a
+    linked work tree. Raises the errors of `run`.
+    """
+    words = (f"--work-tree={git_dir.parent}", *words)  # else core.worktree, which may be gone
+    return _run(git_dir, git_dir.parent, words, stdin, check, None, _SECONDS, is_logged=False)
+
+
+def _run(
+    git_dir: Path,
+    folder: Path,
+    words: Sequence[str],
+    stdin: bytes,
+    check: bool,
+    settings: Mapping[str, str] | None,
+    timeout_seconds: float,
+    is_logged: bool = True,
+) -> completed.Completed:
+    """Run git in a folder.
+
+    With an explicit --git-dir, git does not search parent folders, does not check who
+    owns the repository (safe.directory).
+    """
     return proc.run(
-        ["git", f"--git-dir={work_tree / '.git'}", f"--work-tree={work_tree}", *words],
-        cwd=work_tree,
-        env=environment(work_tree.parent, settings),
+        ["git", f"--git-dir={git_dir}", *words],
+        cwd=folder,
+        env=environment(folder.parent, settings),
         stdin=stdin,
         timeout_seconds=timeout_seconds,
         check=check,
+        is_output_logged=is_logged,
     )
 
 
