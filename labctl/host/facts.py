@@ -11,6 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from labctl.host import procfs
+
 _NODES = "sys/devices/system/node"
 _CPUS = "sys/devices/system/cpu"
 _HUGEPAGES = "sys/kernel/mm/hugepages"
@@ -67,19 +69,20 @@ def read_facts(root: Path = Path("/"), usable: Collection[int] | None = None) ->
     `usable` are the CPUs to use, by default the affinity of this process.
     """
     allowed = os.sched_getaffinity(0) if usable is None else usable
-    memory = _read(root / "proc/meminfo")
-    flags = re.search(r"^flags\s*:(.*)", _read(root / "proc/cpuinfo"), re.MULTILINE)
+    meminfo = procfs.read(root / "proc/meminfo")
+    total = procfs.size_bytes(meminfo, "MemTotal")
+    flags = re.search(r"^flags\s*:(.*)", procfs.read(root / "proc/cpuinfo"), re.MULTILINE)
     modules = (root / f"sys/module/{name}/parameters/nested" for name in ("kvm_intel", "kvm_amd"))
     return HostFacts(
         cpus=_cpus(root, allowed),
         nodes=_nodes(root),
-        memory_bytes=_kibibytes(memory, "MemTotal"),
-        available_bytes=_kibibytes(memory, "MemAvailable") or _kibibytes(memory, "MemTotal"),
+        memory_bytes=total,
+        available_bytes=procfs.size_bytes(meminfo, "MemAvailable", total),
         cpu_flags=frozenset(flags[1].split()) if flags else frozenset(),
-        nested=next(filter(None, map(_read, modules)), ""),
+        nested=next(filter(None, map(procfs.read, modules)), ""),
         hugepages=_hugepages(root / _HUGEPAGES),
         governors=frozenset(
-            _read(path) for path in (root / _CPUS).glob("cpu[0-9]*/cpufreq/scaling_governor")
+            procfs.read(path) for path in (root / _CPUS).glob("cpu[0-9]*/cpufreq/scaling_governor")
         ),
     )
 
@@ -97,11 +100,11 @@ def _cpus(root: Path, allowed: Collection[int]) -> tuple[HostCpu, ...]:
     node_of = {
         cpu: int(path.name.removeprefix("node"))
         for path in (root / _NODES).glob("node[0-9]*")
-        for cpu in numbers(_read(path / "cpulist"))
+        for cpu in numbers(procfs.read(path / "cpulist"))
     }
     found = []
     for cpu in sorted(allowed):
-        siblings = numbers(_read(root / _CPUS / f"cpu{cpu}/topology/thread_siblings_list"))
+        siblings = numbers(procfs.read(root / _CPUS / f"cpu{cpu}/topology/thread_siblings_list"))
         found.append(HostCpu(cpu, node_of.get(cpu, 0), siblings or (cpu,)))
     return tuple(found)
 
@@ -111,7 +114,7 @@ def _nodes(root: Path) -> tuple[HostNode, ...]:
     found = [
         HostNode(
             int(folder.name.removeprefix("node")),
-            _node_available(_read(folder / "meminfo")),
+            _node_available(procfs.read(folder / "meminfo")),
             _hugepages(folder / "hugepages"),
         )
         for folder in folders
@@ -123,21 +126,10 @@ def _hugepages(folder: Path) -> dict[int, int]:
     found = {}
     for size in sorted(folder.glob("hugepages-*kB")):
         kibibytes = int(size.name.removeprefix("hugepages-").removesuffix("kB"))
-        found[kibibytes * 1024] = int(_read(size / "free_hugepages") or 0)
+        found[kibibytes * 1024] = int(procfs.read(size / "free_hugepages") or 0)
     return found
 
 
 def _node_available(text: str) -> int:
-    return sum(_kibibytes(text, name) for name in ("MemFree", "Active(file)", "Inactive(file)"))
-
-
-def _kibibytes(text: str, name: str) -> int:
-    found = re.search(rf"\b{re.escape(name)}:\s*(\d+) kB", text)
-    return int(found[1]) * 1024 if found else 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+    names = ("MemFree", "Active(file)", "Inactive(file)")
+    return sum(procfs.size_bytes(text, name) for name in names)

@@ -7,9 +7,9 @@ import os
 import platform
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from labctl.arch import X86_64, Architecture
+from labctl.host import procfs
 from labctl.host.tools import qemu_version
 
 
@@ -31,17 +31,16 @@ class Host:
 
 def describe(arch: Architecture = X86_64) -> Host:
     """Return this host's facts, with the version of the QEMU for `arch`, empty if missing."""
-    machine = _read("/etc/machine-id") or platform.node()
-    model = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
-    memory = re.search(r"MemTotal:\s*(\d+) kB", _read("/proc/meminfo"))
+    machine = procfs.read("/etc/machine-id") or platform.node()
+    model = re.search(r"model name\s*: (.*)", procfs.read("/proc/cpuinfo"))
     return Host(
         id=hashlib.sha256(f"labctl {machine}".encode()).hexdigest()[:12],
         cpu_model=model[1].strip() if model else platform.machine(),
         cores=len(os.sched_getaffinity(0)),
-        memory_bytes=int(memory[1]) * 1024 if memory else 0,
+        memory_bytes=procfs.size_bytes(procfs.read("/proc/meminfo"), "MemTotal"),
         kernel=platform.release(),
         qemu=qemu_version(arch),
-        boot_id=_read("/proc/sys/kernel/random/boot_id"),
+        boot_id=procfs.read("/proc/sys/kernel/random/boot_id"),
     )
 
 
@@ -51,12 +50,4 @@ def memory_bytes() -> int:
 
 def available_bytes() -> int:
     """Return the memory available to new guests without swapping."""
-    found = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
-    return int(found[1]) * 1024 if found else memory_bytes()
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
+    return procfs.size_bytes(procfs.read("/proc/meminfo"), "MemAvailable", memory_bytes())

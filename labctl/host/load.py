@@ -1,4 +1,4 @@
-"""Facts and load of this host."""
+"""Load of this host."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labctl import proc
+from labctl.host import procfs
 
 _CPUS_ASKED = 8
 
@@ -28,7 +29,7 @@ def load(root: Path = Path("/")) -> dict[str, float]:
     this host does not provide are left out. `root` is the folder of proc and sys.
     """
     cores = sorted(os.sched_getaffinity(0))
-    busy, steal = _cpu_seconds(_read(root / "proc/stat"), cores)
+    busy, steal = _cpu_seconds(procfs.read(root / "proc/stat"), cores)
     found = {
         "cores": float(len(cores)),
         "busy_seconds": busy,
@@ -57,29 +58,22 @@ def _cpu_seconds(stat: str, cores: Sequence[int]) -> tuple[float, float]:
 
 
 def _pressure_seconds(root: Path, what: str) -> float | None:
-    found = re.search(r"some .*total=(\d+)", _read(root / "proc/pressure" / what))
+    found = re.search(r"some .*total=(\d+)", procfs.read(root / "proc/pressure" / what))
     return int(found[1]) / 1e6 if found else None
 
 
 def _frequency_hz(root: Path, cores: Sequence[int]) -> float | None:
     # Not of all cores: on some hosts each read takes 10 ms.
     paths = (_of_cpu(root, core) / "cpufreq/scaling_cur_freq" for core in cores[:_CPUS_ASKED])
-    found = [1000.0 * int(text) for text in map(_read, paths) if text.isdecimal()]
+    found = [1000.0 * int(text) for text in map(procfs.read, paths) if text.isdecimal()]
     return sum(found) / len(found) if found else None
 
 
 def _throttled_count(root: Path, cores: Sequence[int]) -> float | None:
     paths = (_of_cpu(root, core) / "thermal_throttle/core_throttle_count" for core in cores)
-    found = [int(text) for text in map(_read, paths) if text.isdecimal()]
+    found = [int(text) for text in map(procfs.read, paths) if text.isdecimal()]
     return float(sum(found)) if found else None
 
 
 def _of_cpu(root: Path, core: int) -> Path:
     return root / "sys/devices/system/cpu" / f"cpu{core}"
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""

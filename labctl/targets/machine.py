@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from labctl.errors import BootFailed, GuestError, HostError, KnobRefused
+from labctl.host import procfs
 from labctl.host.identity import Host
 from labctl.kernels.images import Image
 from labctl.lab.models import Target
@@ -152,12 +153,11 @@ class TargetMachine:
         machine = found.get("/etc/machine-id", "").strip() or self.target.host
         cpus = found.get("/proc/cpuinfo", "")
         model = re.search(r"model name\s*: (.*)", cpus)
-        memory = re.search(r"MemTotal:\s*(\d+) kB", found.get("/proc/meminfo", ""))
         return Host(
             id=hashlib.sha256(f"labctl {machine}".encode()).hexdigest()[:12],
             cpu_model=model[1].strip() if model else "",
             cores=len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)),
-            memory_bytes=int(memory[1]) * 1024 if memory else 0,
+            memory_bytes=procfs.size_bytes(found.get("/proc/meminfo", ""), "MemTotal"),
             kernel=boot.release,
             qemu="",
             boot_id=boot.id,
