@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _POLL_SECONDS = 0.02
@@ -28,6 +28,30 @@ def take(descriptor: int, *, shared: bool = False, timeout_seconds: float) -> bo
             time.sleep(_POLL_SECONDS)
         else:
             return True
+
+
+@contextlib.contextmanager
+def held(
+    descriptor: int,
+    *,
+    shared: bool = False,
+    timeout_seconds: float,
+    busy: Callable[[], Exception],
+) -> Iterator[None]:
+    """Lock an open file for the block, then unlock and close it.
+
+    `busy` returns the exception to raise if another process keeps the lock.
+    """
+    try:
+        if not take(descriptor, shared=shared, timeout_seconds=timeout_seconds):
+            raise busy()
+        try:
+            yield
+        finally:
+            # Closing alone does not unlock it while a forked child has it open.
+            give_back(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def give_back(descriptor: int) -> None:

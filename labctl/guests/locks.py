@@ -25,16 +25,13 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if not flock.take(descriptor, timeout_seconds=_FOLDER_SECONDS):
-            raise HostError(
-                "folder is in use by a guest of another labctl process",
-                where=str(folder),
-                hint="wait until it finishes, or set another `state:` in a copy of lab.yaml",
-            )
+    busy = HostError(
+        "folder is in use by a guest of another labctl process",
+        where=str(folder),
+        hint="wait until it finishes, or set another `state:` in a copy of lab.yaml",
+    )
+    with flock.held(descriptor, timeout_seconds=_FOLDER_SECONDS, busy=lambda: busy):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -47,17 +44,14 @@ def fleet_lock(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _FLEET_LOCK
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        if not flock.take(descriptor, timeout_seconds=_FLEET_SECONDS):
-            raise HostError(
-                "guests are locked: another labctl process has been starting or stopping "
-                f"guests for {_FLEET_SECONDS:g} s",
-                where=str(path),
-                hint="wait until it finishes, or stop it",
-            )
+    busy = HostError(
+        "guests are locked: another labctl process has been starting or stopping "
+        f"guests for {_FLEET_SECONDS:g} s",
+        where=str(path),
+        hint="wait until it finishes, or stop it",
+    )
+    with flock.held(descriptor, timeout_seconds=_FLEET_SECONDS, busy=lambda: busy):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -75,9 +69,6 @@ def command_port_lock(folder: Path, name: str) -> Iterator[None]:
             where=str(folder),
             hint=f"`labctl up {name}` restarts it, `labctl down {name}` stops it",
         ) from error
-    try:
-        if not flock.take(descriptor, timeout_seconds=_COMMAND_PORT_SECONDS):
-            raise UserError(f"guest {name} is in use by another labctl process")
+    busy = UserError(f"guest {name} is in use by another labctl process")
+    with flock.held(descriptor, timeout_seconds=_COMMAND_PORT_SECONDS, busy=lambda: busy):
         yield
-    finally:
-        os.close(descriptor)

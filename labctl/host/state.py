@@ -28,12 +28,13 @@ def used(folder: Path) -> Iterator[None]:
         UserError: the folder contains files that labctl did not create.
     """
     claim(folder)
-    with _locked(folder, shared=True, timeout_seconds=_CLEAN_SECONDS) as had:
-        if not had:
-            raise HostError(
-                f"another labctl has been cleaning this folder for {_CLEAN_SECONDS:g} s",
-                where=str(folder),
-            )
+    busy = HostError(
+        f"another labctl has been cleaning this folder for {_CLEAN_SECONDS:g} s",
+        where=str(folder),
+    )
+    with flock.held(
+        _lock_file(folder), shared=True, timeout_seconds=_CLEAN_SECONDS, busy=lambda: busy
+    ):
         yield
 
 
@@ -46,13 +47,15 @@ def cleared(folder: Path) -> Iterator[None]:
             labctl did not create.
     """
     claim(folder)
-    with _locked(folder, shared=False, timeout_seconds=_POLITE_SECONDS) as had:
-        if not had:
-            raise UserError(
-                f"in use by another labctl: {_users(folder)}",
-                where=str(folder),
-                hint="wait until it finishes, or stop it",
-            )
+
+    def busy() -> UserError:
+        return UserError(
+            f"in use by another labctl: {_users(folder)}",
+            where=str(folder),
+            hint="wait until it finishes, or stop it",
+        )
+
+    with flock.held(_lock_file(folder), timeout_seconds=_POLITE_SECONDS, busy=busy):
         yield
 
 
@@ -93,18 +96,14 @@ def remove(folder: Path, names: Collection[str]) -> list[Path]:
     return removed
 
 
-@contextlib.contextmanager
-def _locked(folder: Path, *, shared: bool, timeout_seconds: float) -> Iterator[bool]:
+def _lock_file(folder: Path) -> int:
+    """Open the lock file of a state folder and return its descriptor."""
     path = StateFolder(folder).lock
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags, 0o644)
+        return os.open(path, flags, 0o644)
     except OSError as error:
         raise HostError(f"cannot open: {error.strerror}", where=str(path)) from error
-    try:
-        yield flock.take(descriptor, shared=shared, timeout_seconds=timeout_seconds)
-    finally:
-        os.close(descriptor)
 
 
 def _users(folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import time
@@ -32,10 +31,7 @@ def end_orphans(lock: Path) -> None:
     deadline = time.monotonic() + _END_SECONDS
     descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     try:
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
+        while not flock.take(descriptor, timeout_seconds=0):
             holders = [pid for pid in flock.holders(lock) if pid != os.getpid()]
             for pid in holders:
                 with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -8,13 +8,13 @@ series writes only the files whose content differs; make detects them by their t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from labctl import flock
 from labctl.errors import HostError
 from labctl.kernels import remains, treefiles
 from labctl.kernels.series import Series
@@ -75,12 +75,8 @@ class Tree:
         descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + LOCK_SECONDS
         try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    waiting()
+            while not flock.take(descriptor, timeout_seconds=0):
+                waiting()
                 if time.monotonic() > deadline:
                     raise HostError(
                         f"another labctl has been building for {LOCK_SECONDS:g} s",

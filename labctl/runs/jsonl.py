@@ -45,14 +45,11 @@ def whole_lines(file: Iterable[bytes]) -> Iterator[bytes]:
 def _locked(path: Path) -> Iterator[int]:
     is_new = not path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        if not flock.take(descriptor, timeout_seconds=_LOCK_SECONDS):
-            raise TimeoutError(errno.ETIMEDOUT, "another process holds its lock", str(path))
+    busy = TimeoutError(errno.ETIMEDOUT, "another process holds its lock", str(path))
+    with flock.held(descriptor, timeout_seconds=_LOCK_SECONDS, busy=lambda: busy):
         if is_new:
             sync_folder(path.parent)
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _append(descriptor: int, line: bytes, checked_bytes: int) -> int:

@@ -7,7 +7,6 @@ owner ends. `Quiet` keeps guests idle while one process measures.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -130,20 +129,12 @@ class Leases:
         for path in self.folder.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
                 with path.open("rb") as file:
-                    if _is_free(file.fileno()):
+                    if flock.take(file.fileno(), shared=True, timeout_seconds=0):
                         path.unlink(missing_ok=True)
                         continue
                     content = json.loads(file.read())
                 total += Room(content["memory_bytes"], content["vcpus"])
         return total
-
-
-def _is_free(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -155,15 +146,9 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        if not flock.take(descriptor, shared=shared, timeout_seconds=_LOCK_SECONDS):
-            raise HostError(f"locked by another process for {_LOCK_SECONDS:g} s", where=str(path))
+    busy = HostError(f"locked by another process for {_LOCK_SECONDS:g} s", where=str(path))
+    with flock.held(descriptor, shared=shared, timeout_seconds=_LOCK_SECONDS, busy=lambda: busy):
         yield
-    finally:
-        fcntl.flock(
-            descriptor, fcntl.LOCK_UN
-        )  # close alone does not release it while a forked child has it open
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ FLOORS = (
 )
 ONLY_IN = {
     "subprocess": {"proc"},
+    "fcntl": {"flock"},
     "pexpect": {"transports.serial"},
     "fabric": {"transports.ssh"},
     "paramiko": {"transports.ssh"},
