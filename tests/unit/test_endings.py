@@ -47,6 +47,8 @@ def acting(body, *, env=None):
     program = (
         "import atexit, errno, os, signal, sys, time\nfrom labctl import cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        # The tests may run under nohup.
+        "for one in (signal.SIGHUP, signal.SIGTERM): signal.signal(one, signal.SIG_DFL)\n"
         f"def action():\n{lines}\ncli._quietly(action)\n"
     )
     done = subprocess.run(
