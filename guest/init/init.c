@@ -177,18 +177,14 @@ static pid_t start_agent(void)
 	return pid;
 }
 
-/* Run the script that starts the SSH server, if the guest has one. */
-static void start_ssh(bool is_first)
+/* Run a script with a folder as its argument, if the script exists. */
+static void run_script(char *script, char *folder, const char *failure)
 {
-	char script[PATH_MAX + 16] = SSH_START;
-	char *folder = is_first ? NULL : program_folder;
 	/* execve(), as the list of execle() would end at a NULL folder. */
 	char *const argv[] = { "sh", script, folder, NULL };
 	int status;
 	pid_t pid;
 
-	if (folder)
-		snprintf(script, sizeof(script), "%s/ssh-start", folder);
 	if (access(script, F_OK))
 		return;
 	pid = fork();
@@ -197,7 +193,24 @@ static void start_ssh(bool is_first)
 		_exit(127);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
-		say("ssh did not start");
+		say("%s", failure);
+}
+
+/*
+ * Start the SSH server, if the guest has one. With another root than the
+ * initramfs, first copy the files of the workloads to their places.
+ */
+static void run_scripts(bool is_first)
+{
+	char files[PATH_MAX + 16], ssh[PATH_MAX + 16] = SSH_START;
+
+	if (!is_first) {
+		snprintf(files, sizeof(files), "%s/files-start",
+			 program_folder);
+		run_script(files, program_folder, "cannot copy the files");
+		snprintf(ssh, sizeof(ssh), "%s/ssh-start", program_folder);
+	}
+	run_script(ssh, is_first ? NULL : program_folder, "ssh did not start");
 }
 
 int main(int argc, char **argv)
@@ -219,7 +232,7 @@ int main(int argc, char **argv)
 		say("the agent did not start on " COMMAND_PORT);
 		end_guest();
 	}
-	start_ssh(is_first);
+	run_scripts(is_first);
 	say_nodes();
 	read_boot_id(boot_id, sizeof(boot_id));
 	uname(&kernel);

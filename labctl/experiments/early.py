@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from labctl import proc
-from labctl.arch import ARCHITECTURES, Architecture
-from labctl.errors import CommandError, ConfigError, HostError, Problem
+from labctl.arch import ARCHITECTURES, X86_64, Architecture
+from labctl.errors import ConfigError, HostError, Problem
 from labctl.experiments.needs import need_of, shortage
 from labctl.experiments.plan import Plan
 from labctl.guests import initramfs
@@ -20,6 +19,9 @@ from labctl.host.facts import HostFacts
 from labctl.lab.models import Lab, Workload
 from labctl.lab.problems import dotted, nearest
 from labctl.transports import Outcome
+from labctl.workloads.closure import Fault, closure
+from labctl.workloads.supply import Kind, Supply
+from labctl.workloads.supply import supply as supply_of
 
 _SECONDS = 60.0
 
@@ -52,42 +54,80 @@ def check_memory(lab: Lab, plans: Sequence[Plan], facts: HostFacts) -> None:
             )
 
 
-def check_commands(lab: Lab, plans: Sequence[Plan]) -> None:
-    """Check that the commands of the workloads exist in the guests.
+def check_commands(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:
+    """Check the commands and files of the workloads for guests; return what each brings.
 
     A guest of virtme-ng has the files of the host, so the shared libraries are checked too.
 
     Raises:
-        ConfigError: commands do not exist; names their lines in lab.yaml.
+        ConfigError: a command or a file does not exist, or cannot be brought into the guest;
+            names the lines in lab.yaml.
         HostError: there is no busybox for the guests.
     """
-    problems = []
+    problems: list[Problem] = []
+    supplies: dict[str, Supply] = {}
     for workload, arch in _workloads(lab, plans):
+        supplies[workload.name], failed = _supply(lab, workload, arch, lab.defaults.launcher)
+        problems += failed
+        if failed or supplies[workload.name].has(_program(workload)):
+            continue
         if lab.defaults.launcher == "qemu":
             problems += _not_in_initramfs(lab, workload, arch)
         else:
             problems += _not_on_host(lab, workload)
+    problems += _conflicts(lab, supplies)
     if problems:
         raise ConfigError(problems)
+    return supplies
 
 
-def check_commands_of(machine: Machine, lab: Lab, plans: Sequence[Plan]) -> None:
-    """Check that the commands of the workloads exist on a target.
+def _conflicts(lab: Lab, supplies: Mapping[str, Supply]) -> list[Problem]:
+    """Return the absolute paths in the guest to which workloads bring different files."""
+    problems = []
+    owners: dict[str, str] = {}
+    for name, supply in supplies.items():
+        for path, source in supply.files.items():
+            first = owners.setdefault(path, name)
+            if supplies[first].files[path] != source:
+                what = f"workload {first} brings another file to {path}"
+                key = next((k for k in lab.workloads[name].files if k == path), None)
+                where = ("command",) if key is None else ("files", key)
+                hint = "use a relative path in the guest: each workload has its own folder"
+                problems.append(_problem(lab, lab.workloads[name], what, hint, where))
+    return problems
+
+
+def supplies_of_target(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:
+    """Check the files of the workloads for a target; return what each brings.
 
     Raises:
-        ConfigError: commands do not exist; names their lines in lab.yaml.
+        ConfigError: a file cannot be brought; names its line in lab.yaml.
+    """
+    found = {w.name: _supply(lab, w, arch, "target") for w, arch in _workloads(lab, plans)}
+    problems = [problem for _, failed in found.values() for problem in failed]
+    if problems:
+        raise ConfigError(problems)
+    return {name: supply for name, (supply, _) in found.items()}
+
+
+def check_commands_of(
+    machine: Machine, lab: Lab, plans: Sequence[Plan], supplies: Mapping[str, Supply]
+) -> None:
+    """Check that a target has the commands of the workloads and the interpreters of scripts.
+
+    Raises:
+        ConfigError: a program does not exist; names its line in lab.yaml.
         GuestError: the target does not respond.
     """
     problems = []
     for workload, _ in _workloads(lab, plans):
-        program = _program(workload)
-        if program in initramfs.PROGRAMS:
-            continue
-        script = f"command -v -- {shlex.quote(program)} >/dev/null"
-        if machine.run(script, timeout_seconds=_SECONDS).status != 0:
-            problems.append(
-                _problem(lab, workload, f"{program} not found on target {machine.name}")
-            )
+        supply, program = supplies[workload.name], _program(workload)
+        is_there = supply.has(program) or program in initramfs.PROGRAMS
+        for needed in (*supply.interpreters, *(() if is_there else (program,))):
+            script = f"command -v -- {shlex.quote(needed)} >/dev/null"
+            if machine.run(script, timeout_seconds=_SECONDS).status != 0:
+                what = f"{needed} not found on target {machine.name}"
+                problems.append(_problem(lab, workload, what))
     if problems:
         raise ConfigError(problems)
 
@@ -95,6 +135,21 @@ def check_commands_of(machine: Machine, lab: Lab, plans: Sequence[Plan]) -> None
 def _workloads(lab: Lab, plans: Sequence[Plan]) -> list[tuple[Workload, Architecture]]:
     arches = {each.experiment.workload: lab.kernels[each.baseline].arch for each in plans}
     return [(lab.workloads[name], ARCHITECTURES[arch]) for name, arch in arches.items()]
+
+
+def _supply(
+    lab: Lab, workload: Workload, arch: Architecture, kind: Kind
+) -> tuple[Supply, list[Problem]]:
+    problems: list[Problem] = []
+
+    def report(key: tuple[str, ...], fault: Fault) -> None:
+        problems.append(_problem(lab, workload, fault.what, fault.hint, key))
+
+    known: frozenset[str] = frozenset()
+    if kind == "qemu":
+        names = initramfs.commands(arch)
+        known = frozenset(f"{f}/{n}" for f in initramfs.COMMAND_FOLDERS for n in names)
+    return supply_of(lab, workload, arch, kind, known, report), problems
 
 
 def _program(workload: Workload) -> str:
@@ -113,8 +168,9 @@ def _not_in_initramfs(lab: Lab, workload: Workload, arch: Architecture) -> list[
     near = nearest(path.name, known)
     if near is not None:
         hint = f"did you mean {near}? {hint}"
-    if shutil.which(program) or (lab.root / program).exists():
-        hint += "; `launcher: virtme-ng` runs programs of the host by their absolute path"
+    found = shutil.which(program)
+    if found:
+        hint += f"; `files: {{{path.name}: {found}}}` brings the program of the host"
     return [_problem(lab, workload, f"{program} not found in the guest", hint)]
 
 
@@ -122,34 +178,25 @@ def _not_on_host(lab: Lab, workload: Workload) -> list[Problem]:
     program = _program(workload)
     if program in initramfs.PROGRAMS:
         return []
-    # The working directory of a guest is its root.
-    if "/" in program and not program.startswith("/"):
-        hint = "use an absolute path: the guest starts commands in /"
-        return [_problem(lab, workload, f"{program} is a relative path", hint)]
     found = shutil.which(program)
     if found is None:
         what = f"{program} not found on the host, whose files the guest uses"
         return [_problem(lab, workload, what)]
-    missing = _missing_libraries(found)
-    if missing:
-        what = f"{program}: shared libraries not found: {', '.join(missing)}"
-        return [_problem(lab, workload, what, f"`ldd {found}` lists what it needs")]
+    try:
+        closure(Path(found), X86_64)
+    except Fault as fault:
+        return [_problem(lab, workload, fault.what, fault.hint)]
     return []
 
 
-def _missing_libraries(program: str) -> list[str]:
-    try:
-        done = proc.run(
-            ["ldd", program], env={"LC_ALL": "C"}, timeout_seconds=_SECONDS, check=False
-        )
-    except (CommandError, HostError):
-        return []  # ldd tells too little about static programs, scripts and other formats
-    lines = done.text.splitlines()
-    return [line.split()[0] for line in lines if line.rstrip().endswith("=> not found")]
-
-
-def _problem(lab: Lab, workload: Workload, what: str, hint: str | None = None) -> Problem:
-    key = ("workloads", workload.name, "command")
-    mark = lab.marks.get(key)
+def _problem(
+    lab: Lab,
+    workload: Workload,
+    what: str,
+    hint: str | None = None,
+    key: tuple[str, ...] = ("command",),
+) -> Problem:
+    path = ("workloads", workload.name, *key)
+    mark = lab.marks.get(path)
     line, column = (mark.line, mark.column) if mark else (0, 0)
-    return Problem(os.fspath(lab.path), line, column, dotted(key), what, hint)
+    return Problem(os.fspath(lab.path), line, column, dotted(path), what, hint)

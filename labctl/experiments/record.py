@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labctl.errors import UserError
@@ -14,12 +14,19 @@ from labctl.lab.topology import Topology
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
 from labctl.stats.health import HealthRule
+from labctl.workloads.supply import Supply
 
 
 def record_of(
-    lab: Lab, run_id: str, plans: Sequence[Plan], prepared: Prepared, seed: int
+    lab: Lab,
+    run_id: str,
+    plans: Sequence[Plan],
+    prepared: Prepared,
+    seed: int,
+    supplies: Mapping[str, Supply] | None = None,
 ) -> dict[str, Any]:
-    """Return the record of a run that starts now."""
+    """Return the record of a run that starts now; `supplies` are by the workloads' names."""
+    digests = {name: supply.digest() for name, supply in (supplies or {}).items()}
     return {
         "schema": 1,
         "run": run_id,
@@ -43,7 +50,7 @@ def record_of(
             }
             for name, image in prepared.images.items()
         },
-        "experiments": [_experiment(prepared, each) for each in plans],
+        "experiments": [_experiment(prepared, each, digests) for each in plans],
         "health": HealthRule().as_dict(),
         "finished": False,
     }
@@ -53,7 +60,9 @@ def _shape(topology: Topology) -> dict[str, Any]:
     return topology.model_dump(mode="json")
 
 
-def _experiment(prepared: Prepared, each: Plan) -> dict[str, Any]:
+def _experiment(
+    prepared: Prepared, each: Plan, digests: Mapping[str, str | None]
+) -> dict[str, Any]:
     lab = prepared.lab
     topology = lab.guests[lab.guest_of(each.experiment)]
     statistics, workload = each.statistics, lab.workloads[each.experiment.workload]
@@ -63,6 +72,7 @@ def _experiment(prepared: Prepared, each: Plan) -> dict[str, Any]:
         "guest": lab.guest_of(each.experiment),
         "target": each.experiment.target,
         "command": workload.command,
+        "files": digests.get(workload.name),
         "metric": lab.metric_of(each.experiment),
         "better": lab.better_of(each.experiment),
         "baseline": each.baseline,

@@ -15,6 +15,7 @@ from labctl.host import load as host_load
 from labctl.lab.models import Tunable, Workload
 from labctl.transports import Outcome
 from labctl.units import Scalar
+from labctl.workloads.supply import NOTHING, Supply
 
 
 class GuestLike(Protocol):
@@ -61,19 +62,22 @@ def repeat(
     lab_tunables: Mapping[str, Tunable],
     values: Mapping[str, Scalar],
     counters: Mapping[str, str],
+    supply: Supply = NOTHING,
     load: Callable[[], Mapping[str, float]] = host_load.load,
     clock: Callable[[], float] = time.monotonic,
 ) -> Measured:
     """Resume the guest, run the workload once, and pause the guest again.
 
-    `values` are the tunables to write, `counters` the files of the series' counters.
+    `values` are the tunables to write, `counters` the files of the series' counters,
+    `supply` what the workload brought into the guest.
     Raises GuestError, also if the guest cannot be paused: it would disturb the others.
     """
     guest.resume()
     try:
         read_back, before = tunables.apply(guest, lab_tunables, values, counters)
         began, load_before = clock(), load()
-        outcome = guest.run(workload.argv(parameters), timeout_seconds=workload.timeout)
+        argv = supply.argv(workload.argv(parameters))
+        outcome = guest.run(argv, timeout_seconds=workload.timeout)
         seconds = clock() - began
         difference = _load_between(load_before, load(), seconds)
         after = tunables.read_counters(guest, counters)

@@ -26,6 +26,7 @@ from labctl.runs.sample import Sample
 from labctl.runs.store import Store
 from labctl.stats.failures import first_words, whose
 from labctl.stats.health import HealthRule, disturbance, disturbed_blocks, extra_blocks, usable
+from labctl.workloads.supply import NOTHING, Supply
 
 _MEASURED = {"ok", "not-exercised"}
 # After these, measurements in the guest are not reliable.
@@ -66,6 +67,7 @@ class Runner:
     budget_seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
     load: Callable[[], Mapping[str, float]] = host_load.load
+    supply: Supply = NOTHING
     log_of: Callable[[GuestLike], str] = lambda _: ""  # console log, relative to the run's folder
     health: HealthRule = field(default_factory=HealthRule)
     timing: Timing = field(default_factory=Timing)
@@ -260,6 +262,7 @@ class Runner:
             lab_tunables=self.lab.tunables,
             values=cell.tunables,
             counters=counter_files(self.lab.tunables, cell.kernel) if base["series"] else {},
+            supply=self.supply,
             load=self.load,
             clock=self.clock,
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from labctl import command_log
@@ -36,6 +37,7 @@ from labctl.stats.health import HealthRule
 from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
 from labctl.targets.prepare import prepare_target
+from labctl.workloads.supply import Supply, merged, merged_scripts
 
 _RESUMED = ("seed", "initramfs", "guests", "kernels", "host")
 
@@ -93,16 +95,16 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     names = [experiment["name"] for experiment in record["experiments"]]
     lab = experiments_target.as_recorded(lab, record)
     plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
-    with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
+    with command_log.of_run() as log, _prepared(lab, plans, events) as ready:
         log.use(folder.path)
-        now = record_of(lab, folder.id, plans, prepared, record["seed"])
+        now = record_of(lab, folder.id, plans, ready.prepared, record["seed"], ready.supplies)
         now["experiments"] = as_recorded(now["experiments"], record["experiments"])
         # Keys that an older labctl did not record get their default.
         record["guests"] = completed(folder, record["guests"])
         for kernel in record["kernels"].values():
             kernel.setdefault("arch", X86_64.name)
         check_unchanged(folder, record, now)
-        with _under_way(folder, prepared, machine, events) as open_run:
+        with _under_way(folder, ready, events) as open_run:
             for each in plans:
                 open_run.measure(each)
     return folder
@@ -119,29 +121,39 @@ def _known(lab: Lab, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What a run is measured with: guests, or a target if `machine` is set."""
+
+    prepared: Prepared
+    machine: TargetMachine | None
+    supplies: Mapping[str, Supply]
+
+
 @contextlib.contextmanager
-def _prepared(
-    lab: Lab, plans: Sequence[Plan], events: Events
-) -> Iterator[tuple[Prepared, TargetMachine | None]]:
+def _prepared(lab: Lab, plans: Sequence[Plan], events: Events) -> Iterator[_Ready]:
     """Prepare guests, or connect to the target."""
     target = experiments_target.target_of(lab, plans)
     if target is None:
-        yield _prepare(lab, plans, events), None
+        yield _prepare(lab, plans, events)
         return
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
-    check = partial(early.check_commands_of, lab=lab, plans=plans)
-    with prepare_target(lab, target, kernels, events.building, check) as found:
-        yield found
+    supplies = early.supplies_of_target(lab, plans)
+    check = partial(early.check_commands_of, lab=lab, plans=plans, supplies=supplies)
+    files = {path: one for path, one in merged(supplies).items() if isinstance(one, Path)}
+    more = files, merged_scripts(supplies)
+    with prepare_target(lab, target, kernels, events.building, check, *more) as found:
+        yield _Ready(*found, supplies)
 
 
-def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> Prepared:
+def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> _Ready:
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
     limits = Limits(lab.topologies([each.experiment.name for each in plans]))
-    early.check_commands(lab, plans)
+    supplies = early.check_commands(lab, plans)
     early.check_memory(lab, plans, read_facts())
-    prepared = prepare(lab, kernels, events.building, limits=limits)
+    prepared = prepare(lab, kernels, events.building, merged(supplies), limits)
     early.check_memory(lab, plans, prepared.facts)  # again: a build may take long
-    return prepared
+    return _Ready(prepared, None, supplies)
 
 
 @dataclass(slots=True)
@@ -151,6 +163,7 @@ class OpenRun:
     folder: RunFolder
     prepared: Prepared
     machine: TargetMachine | None
+    supplies: Mapping[str, Supply]
     record: dict[str, Any]
     events: Events
 
@@ -184,6 +197,7 @@ class OpenRun:
             ),
             together=machine is None,
             load=host_load.load if machine is None else machine.load,
+            supply=self.supplies[each.experiment.workload],
             progress=self.events.measuring,
             log_of=lambda guest: _log_of(guest, folder),
             ended=_ended(each),
@@ -205,23 +219,21 @@ class OpenRun:
 @contextlib.contextmanager
 def opened(lab: Lab, plans: Sequence[Plan], *, seed: int, events: Events) -> Iterator[OpenRun]:
     """Start a run whose blocks the caller measures one by one; raises as `run` does."""
-    with command_log.of_run() as log, _prepared(lab, plans, events) as (prepared, machine):
+    with command_log.of_run() as log, _prepared(lab, plans, events) as ready:
         folder = run_folder.create(lab.state_folder.runs)
         log.use(folder.path)
-        folder.write(record_of(lab, folder.id, plans, prepared, seed))
-        with _under_way(folder, prepared, machine, events) as run:
+        folder.write(record_of(lab, folder.id, plans, ready.prepared, seed, ready.supplies))
+        with _under_way(folder, ready, events) as run:
             yield run
 
 
 @contextlib.contextmanager
-def _under_way(
-    folder: RunFolder, prepared: Prepared, machine: TargetMachine | None, events: Events
-) -> Iterator[OpenRun]:
-    record = folder.read()
+def _under_way(folder: RunFolder, ready: _Ready, events: Events) -> Iterator[OpenRun]:
+    record, prepared = folder.read(), ready.prepared
     events.started(folder.id, record["seed"], prepared.accel)
     fleet = Fleet(prepared.lab.state_folder.guests)
     with lock.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
-        yield OpenRun(folder, prepared, machine, record, events)
+        yield OpenRun(folder, prepared, ready.machine, ready.supplies, record, events)
     folder.write(record | {"finished": True})
 
 

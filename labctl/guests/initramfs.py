@@ -63,7 +63,7 @@ class Initramfs:
 
 def build(
     state: Path,
-    files: Mapping[str, Path] | None = None,
+    files: Mapping[str, Path | str] | None = None,
     source: Path | None = None,
     beside: Mapping[str, Path] | None = None,
     arch: Architecture = X86_64,
@@ -72,9 +72,10 @@ def build(
 
     Args:
         state: the lab's state folder.
-        files: additional files by their path in the guest; the executable bit is kept.
+        files: additional files by their path in the guest; the executable bit is kept. A
+            text is the target of a symbolic link.
         source: the `guest` folder to compile, by default labctl's.
-        beside: additional files for the programs folder, by name.
+        beside: additional files for the programs folder, by path in it.
         arch: the architecture to compile for.
 
     Raises:
@@ -123,12 +124,14 @@ def _folder(store: Path, files: Mapping[str, Path]) -> tuple[Path, tuple[Hashed,
     digest = hashlib.sha256()
     hashes = {name: Hashed.of(path).sha256 for name, path in files.items()}
     for name, each in hashes.items():
-        digest.update(f"{name}\0".encode() + bytes.fromhex(each))
+        mode = stat.S_IMODE(files[name].stat().st_mode)
+        digest.update(f"{name}\0{mode:o}\0".encode() + bytes.fromhex(each))
     folder = store / f"programs-{digest.hexdigest()[:16]}"
     if not folder.exists():
         partial = folder.with_name(f"{folder.name}.{os.getpid()}")
         partial.mkdir(exist_ok=True)
         for name, path in files.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, partial / name)
         with contextlib.suppress(OSError):  # another labctl has written the same folder
             partial.rename(folder)
@@ -136,7 +139,8 @@ def _folder(store: Path, files: Mapping[str, Path]) -> tuple[Path, tuple[Hashed,
     inside = tuple(Hashed(folder / name, each) for name, each in hashes.items())
     for file in inside:
         if not file.holds():
-            source = files[file.path.name]
+            source = files[str(file.path.relative_to(folder))]
+            file.path.parent.mkdir(parents=True, exist_ok=True)
             _write(file.path, source.read_bytes(), stat.S_IMODE(source.stat().st_mode))
     return folder, inside
 
@@ -239,19 +243,24 @@ def _busybox(arch: Architecture) -> list[Entry]:
     return [Entry.file("bin/busybox", found.read_bytes(), 0o755), *links]
 
 
-def _extra(files: Mapping[str, Path]) -> list[Entry]:
-    entries: list[Entry] = []
-    for target, path in files.items():
+def _extra(files: Mapping[str, Path | str]) -> list[Entry]:
+    entries: dict[str, Entry] = {}
+    for target, source in files.items():
         inside = target.strip("/")
-        try:
-            executable = path.stat().st_mode & stat.S_IXUSR
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
         parents = [str(parent) for parent in Path(inside).parents][:-1]
-        entries += [Entry.folder(name) for name in reversed(parents) if name not in _LINKED_FOLDERS]
-        entries.append(Entry.file(inside, content, 0o755 if executable else 0o644))
-    return entries
+        for name in reversed(parents):
+            if name not in _LINKED_FOLDERS:
+                entries.setdefault(name, Entry.folder(name))
+        if isinstance(source, str):
+            entries[inside] = Entry.link(inside, source)
+            continue
+        try:
+            executable = source.stat().st_mode & stat.S_IXUSR
+            content = source.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {source}: {error.strerror}") from error
+        entries[inside] = Entry.file(inside, content, 0o755 if executable else 0o644)
+    return list(entries.values())
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import UserError
-from labctl.guests import accelerator, busybox, initramfs, launchers, login, qemu
+from labctl.guests import accelerator, busybox, copied, initramfs, launchers, login, qemu
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
@@ -154,12 +154,13 @@ def prepare(
     lab: Lab,
     kernels: Iterable[str],
     progress: Callable[[BuildProgress], None],
-    files: Mapping[str, Path] | None = None,
+    files: Mapping[str, Path | str] | None = None,
     limits: Limits = NO_LIMITS,
 ) -> Prepared:
     """Build images and initramfs, and select the accelerator.
 
-    `files` are additional files by their path in the guest. `limits` has the topologies
+    `files` are additional files by their absolute path in the guest, a text being the
+    target of a symbolic link. `limits` has the topologies
     of the guests, so that an unsuitable kernel is found before it is built.
 
     Raises:
@@ -177,12 +178,16 @@ def prepare(
         launchers.check(lab.defaults.launcher)
     with_ssh = lab.defaults.transport == "ssh"
     ssh_key = login.key(lab.state) if with_ssh else None
-    more = login.files(lab.state) if with_ssh else {}
+    more: dict[str, Path | str] = {**login.files(lab.state)} if with_ssh else {}
     images = build_images(lab, kernels, progress, limits=limits)
     if not images:
         raise UserError("no kernel selected")
     beside = login.beside_programs(lab.state) if with_ssh else {}
-    archive = initramfs.build(lab.state, {**more, **(files or {})}, beside=beside, arch=arch)
+    if lab.defaults.launcher == "qemu":
+        more |= files or {}
+    else:
+        beside |= copied.beside_programs(lab.state, files or {})
+    archive = initramfs.build(lab.state, more, beside=beside, arch=arch)
     facts = identity.describe(arch)
     accel = accelerator.choose(
         lab.defaults.accel, host=facts, cache=lab.state_folder.accelerator, arch=arch

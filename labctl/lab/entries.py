@@ -17,7 +17,18 @@ from labctl.lab.metrics import Better
 from labctl.lab.state import USUAL_NAME
 from labctl.lab.statistics import Statistics, StatisticsOverride
 from labctl.lab.topology import Topology
-from labctl.lab.types import Bytes, Count, Model, Name, Reference, Seconds, Value, Version, Word
+from labctl.lab.types import (
+    Bytes,
+    Count,
+    GuestPath,
+    Model,
+    Name,
+    Reference,
+    Seconds,
+    Value,
+    Version,
+    Word,
+)
 
 _BETTER = Field(
     None,
@@ -147,12 +158,21 @@ class WorkloadEntry(Model):
     """A command in the guest that prints one JSON object per repetition."""
 
     command: Annotated[str, Field(min_length=1)] = Field(
-        description="Command to run in the guest, quoted as in a shell. Example: freebench."
+        description="Command to run in the guest, quoted as in a shell. Examples: freebench;"
+        " ../mybench, a program of this host, relative to the folder of lab.yaml."
     )
     parameters: dict[Word, Value] = Field(
         {},
         description="Options passed to the command: `free_all: 1` becomes `--free-all 1`."
         " Experiments can change their values.",
+    )
+    files: dict[GuestPath, str] = Field(
+        {},
+        description="Files and folders of this host that the command needs, by path in the"
+        " guest: {input.dat: ../data/input.dat}. Relative paths in the guest start from the"
+        " workload's folder, where the command starts; relative paths on the host start from the"
+        " folder of lab.yaml. A program comes with its shared libraries, a script with its"
+        " interpreter.",
     )
     metric: Word = Field(
         metrics.DEFAULT, description="Field of the command's output that is compared."

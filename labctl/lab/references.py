@@ -174,6 +174,10 @@ def _workload(workload: WorkloadEntry, path: KeyPath, found: Findings) -> None:
                 found.add((*path, "command"), "program is missing", "example: command: freebench")
     for name, value in workload.parameters.items():
         check_size(name, value, (*path, "parameters", name), found)
+    for target in workload.files:
+        if {".", ".."}.intersection(target.split("/")):
+            hint = f"the path starts from the workload's folder: {target.rpartition('/')[2]}"
+            found.add((*path, "files", target), "path contains . or ..", hint, at_key=True)
 
 
 def check_memory(

@@ -19,6 +19,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 # A folder's name holds both an experiment's and a guest's name, and has at most 255 bytes.
 LONGEST_NAME = 100
 WORD_PATTERN = r"^[A-Za-z][A-Za-z0-9_]*$"
+GUEST_PATH_PATTERN = r"^/?[^/\x00-\x1f]+(/[^/\x00-\x1f]+)*$"
 
 
 def _scalar(value: object) -> Scalar:
@@ -109,6 +110,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
 # labctl reads a name like 6.1 as text; an editor's YAML parser reads a number.
 Reference = Annotated[str, WithJsonSchema({"type": ["string", "number"]})]
 Word = Annotated[str, Field(pattern=WORD_PATTERN)]
+GuestPath = Annotated[str, Field(pattern=GUEST_PATH_PATTERN, max_length=1000)]
 Value = Annotated[
     Scalar,
     BeforeValidator(_scalar),

@@ -8,8 +8,8 @@ import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Protocol, Self
 
 from labctl.errors import BootFailed, GuestError, HostError, KnobRefused
@@ -41,6 +41,7 @@ for file in "/boot/initrd.img-$1" "/boot/initramfs-$1.img" "/boot/initrd-$1"; do
   [ -f "$file" ] && { echo "$file"; exit; }
 done
 """
+_WRITE = 'cat >"$1" && chmod 755 "$1"'
 _PATH = f"PATH={FOLDER}:$PATH; export PATH"
 
 
@@ -66,10 +67,15 @@ class Connect(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Programs for the target: `kexec` changes its kernel, `programs` are measured."""
+    """Programs for the target: `kexec` changes its kernel, `programs` are measured.
+
+    `files` are more files by their path on the target, `scripts` texts of executables.
+    """
 
     kexec: Path
     programs: tuple[Path, ...]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    scripts: Mapping[str, str] = field(default_factory=dict)
 
 
 class TargetMachine:
@@ -266,6 +272,23 @@ class TargetMachine:
         self._use().put(local, remote)
         return remote
 
+    def _put_files(self) -> None:
+        files, scripts = self._tools.files, self._tools.scripts
+        if not files and not scripts:
+            return
+        folders = dict.fromkeys(str(PurePosixPath(path).parent) for path in (*files, *scripts))
+        self._checked(["mkdir", "-p", *folders])
+        for path, local in files.items():
+            self._use().put(local, path)
+        for path, text in scripts.items():
+            self._checked(["/bin/sh", "-c", _WRITE, "sh", path], text.encode())
+
+    def _checked(self, words: Sequence[str], stdin: bytes = b"") -> None:
+        outcome = self._use().run(words, _COMMAND_SECONDS, stdin)
+        if outcome.status != 0:
+            why = outcome.stderr.decode("utf-8", "replace").strip()
+            raise BootFailed(f"cannot copy the workload's files: {why}", where=self.name)
+
     def _check(self, remote: str, local: Path) -> None:
         said = self._use().run(["sha256sum", remote], _COMMAND_SECONDS).text.split(" ")[0]
         if said != hashlib.sha256(local.read_bytes()).hexdigest():
@@ -302,6 +325,7 @@ class TargetMachine:
         """Copy the programs to the target, and mount debugfs for tunables."""
         for program in self._tools.programs:
             self._put(program)
+        self._put_files()
         mount = "mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug"
         outcome = self._use().run(mount, _COMMAND_SECONDS)
         if outcome.status != 0:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from labctl.arch import X86_64
 from labctl.errors import UserError
@@ -26,10 +27,13 @@ def prepare_target(
     kernels: Iterable[str],
     progress: Callable[[BuildProgress], None],
     check: Callable[[TargetMachine], None] = lambda _: None,
+    files: Mapping[str, Path] | None = None,
+    scripts: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Prepared, TargetMachine]]:
     """Build missing images and yield the target; it starts and ends with its own kernel.
 
-    `check` is called before the first build.
+    `check` is called before the first build. `files` are more files by their path on the
+    target, `scripts` the texts of executables.
 
     Raises:
         BuildError: a kernel or a program does not build.
@@ -48,6 +52,8 @@ def prepare_target(
     tools = Tools(
         kexec=initramfs.program(lab.state, "kexec"),
         programs=(initramfs.program(lab.state, "freebench"),),
+        files=files or {},
+        scripts=scripts or {},
     )
     with TargetMachine(target, connect_to(target), tools) as machine:
         machine.describe()  # report problems before a build that takes minutes

@@ -64,12 +64,9 @@ def test_commands_of_the_guest_pass(planned, command):
     ("command", "hint"),
     [
         ("freebensh", "did you mean freebench?"),
-        ("./mybench --size 1G", "guests have busybox"),
-        ("../mybench", "guests have busybox"),
         ("/opt/mybench", "guests have busybox"),
-        ("bin/sh", "guests have busybox"),
         ("/root/sh", "guests have busybox"),
-        ("python3 bench.py", "launcher: virtme-ng"),
+        ("python3 bench.py", "brings the program of the host"),
         ("'a program'", "guests have busybox"),
     ],
 )
@@ -91,7 +88,7 @@ def test_guests_of_virtme_ng_have_the_programs_of_the_host(planned):
 @pytest.mark.parametrize(
     ("command", "what"),
     [
-        ("./mybench", "./mybench is a relative path"),
+        ("./mybench", "./mybench not found"),
         ("no-such-program", "not found on the host"),
         ("/no/such/program", "not found on the host"),
         ("/etc/passwd", "not found on the host"),  # not executable
@@ -135,11 +132,15 @@ class Target:
 
 
 def test_the_commands_of_a_target_are_its_own(planned):
-    early.check_commands_of(Target("mybench"), *planned("mybench -x"))
+    def check(target, command):
+        lab, plans = planned(command)
+        early.check_commands_of(target, lab, plans, early.supplies_of_target(lab, plans))
+
+    check(Target("mybench"), "mybench -x")
     lab_programs = Target()
-    early.check_commands_of(lab_programs, *planned("freebench"))
+    check(lab_programs, "freebench")
     assert lab_programs.scripts == []
-    problem = problem_of(early.check_commands_of, Target(), *planned("mybench -x"))
+    problem = problem_of(check, Target(), "mybench -x")
     assert problem.what == "mybench not found on target box"
 
 
@@ -156,7 +157,7 @@ def test_a_run_with_a_wrong_command_reads_no_source_and_builds_nothing(planned):
     words = [sys.executable, "-m", "labctl", "run", "one"]
     done = subprocess.run(words, cwd=lab.root, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "workloads.mine.command: ./mybench not found in the guest" in done.stderr
+    assert "workloads.mine.command: ./mybench not found" in done.stderr
     assert not (lab.state / "sources").exists()
     assert not (lab.state / "trees").exists()
 

@@ -17,7 +17,7 @@ FLOORS = (
     ("proc", "command_log"),
     ("lab", "host"),
     ("kernels", "transports", "runs"),
-    ("stats", "guests", "targets"),
+    ("stats", "guests", "targets", "workloads"),
     ("reports",),
     ("experiments",),
     ("verify", "review", "doctor", "testing"),
