@@ -102,7 +102,7 @@ def bisect(
 
     Exit status 1 if the step was not found.
     """  # noqa: D301 - click wants the character itself
-    from labctl.bisect import text as bisect_text
+    from labctl.bisect import text
 
     if bool(patterns) == bool(experiment):
         raise click.UsageError("expected either an EXPERIMENT or --check")
@@ -118,7 +118,7 @@ def bisect(
     if as_json:
         print_json(content)
     else:
-        click.echo(bisect_text.terminal(content), nl=False)
+        click.echo(text.terminal(content), nl=False)
     if answer.step is None:
         sys.exit(1)
 

@@ -84,7 +84,7 @@ def methodology_simulate(
     status 1 if a limit is exceeded. Does not need QEMU; only --noise needs a lab.
     """
     from labctl.lab.statistics import Statistics
-    from labctl.methodology import text as methodology_text
+    from labctl.methodology import text
     from labctl.methodology.noise import NOISES
     from labctl.methodology.runs import DESIGNS, simulate
     from labctl.stats.verdict import Rule
@@ -103,12 +103,12 @@ def methodology_simulate(
             )
         )
     if plots:
-        _write_plots(plots, methodology_text.plot_files(found))
+        _write_plots(plots, text.plot_files(found))
     if as_json:
         kinds = [one.document() for one in found]
         print_json({"schema": 1, "runs": runs, "seed": seed, "cells": cells, "kinds": kinds})
     else:
-        click.echo(methodology_text.as_table(found, style))
+        click.echo(text.as_table(found, style))
         plural = "" if cells == 1 else "s"
         click.echo(f"\n{runs} runs each of {cells} cell{plural}, seed {seed}, labctl {__version__}")
     if not all(one.kept for one in found):
@@ -135,7 +135,7 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
     1 if a limit is exceeded. Needs neither a lab nor QEMU.
     """
     from labctl.lab.statistics import Statistics
-    from labctl.methodology import text as methodology_text
+    from labctl.methodology import text
     from labctl.methodology.nights import simulate
     from labctl.stats.verdict import Rule
 
@@ -156,7 +156,7 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
              "scenarios": [one.document() for one in found]}
         )  # fmt: skip
     else:
-        click.echo(methodology_text.nights_as_table(found, style))
+        click.echo(text.nights_as_table(found, style))
         click.echo(f"\n{histories} histories each, seed {seed}, labctl {__version__}")
     if not all(one.kept for one in found):
         sys.exit(1)
@@ -182,20 +182,20 @@ def methodology_noise(lab_path: Path | None, as_json: bool, run_id: str) -> None
     of a boot's first repetition, and the share of outliers. Does not need QEMU.
     `labctl methodology simulate --noise RUN` tests the statistics with this noise.
     """
-    from labctl.methodology import text as methodology_text
+    from labctl.methodology import text
 
     found = _noises(lab_path, run_id)
     if as_json:
         print_json({"schema": 1, "experiments": [asdict(one) for one in found]})
     else:
-        click.echo(methodology_text.noise_table(found))
+        click.echo(text.noise_table(found))
 
 
 def _noises(lab_path: Path | None, run_id: str) -> list[ExperimentNoise]:
     from labctl.methodology.noise import noises_of
-    from labctl.runs import folder as run_folder
+    from labctl.runs.folder import resolve
 
-    run = run_folder.resolve(load_lab(lab_path, Use.READS).state_folder.runs, run_id)
+    run = resolve(load_lab(lab_path, Use.READS).state_folder.runs, run_id)
     return noises_of(run.read(), run.store.samples())
 
 
@@ -216,12 +216,12 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
     and `checkpatch --strict` of the kernel source must report nothing. Exit status 1 if
     a check failed.
     """
-    from labctl.review import steps as review_steps
+    from labctl.review.steps import check
 
     lab = lab_to_work(lab_path)
     names = named("series", kernels, (k for k, one in lab.kernels.items() if one.series))
     with progress.Building() as building:
-        checked = {name: review_steps.check(lab, name, building) for name in names}
+        checked = {name: check(lab, name, building) for name in names}
     if as_json:
         print_json({"schema": 1, "series": {n: [s.document() for s in c]
                                              for n, c in checked.items()}})  # fmt: skip

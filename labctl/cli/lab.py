@@ -62,14 +62,14 @@ def plan(
     built; whether KVM works is tested once by a guest without a kernel.
     """
     from labctl.experiments import preview
-    from labctl.reports import plan as plan_text
+    from labctl.reports.plan import text
 
     lab = load_lab(lab_path)
     previews = [preview.preview(lab, name, seed) for name in chosen(lab, experiments)]
     if as_json:
         print_json({"schema": 1, "experiments": previews})
     else:
-        click.echo("\n\n".join(plan_text.text(each, commands=commands) for each in previews))
+        click.echo("\n\n".join(text(each, commands=commands) for each in previews))
 
 
 @click.command()

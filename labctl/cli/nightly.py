@@ -154,10 +154,9 @@ def _measure(
 
 
 def _rendered(content: NightlyReport, style: str) -> str:
-    from labctl.nightly import html as night_page
-    from labctl.nightly import text as night_text
+    from labctl.nightly import html, text
 
-    return night_page.render(content) if style == "html" else night_text.FORMATS[style](content)
+    return html.render(content) if style == "html" else text.FORMATS[style](content)
 
 
 def _write(content: NightlyReport, output: Path, runs: Path | None) -> None:

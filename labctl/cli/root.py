@@ -130,9 +130,9 @@ def labctl(ctx: click.Context, verbose: int) -> None:
       labctl run smoke       build, boot, measure, report
     """  # noqa: D301 - click wants the character itself
     if verbose:
-        from labctl.cli import verbose as log
+        from labctl.cli.verbose import shown
 
-        ctx.with_resource(log.shown(verbose))
+        ctx.with_resource(shown(verbose))
 
 
 def find_lab() -> Path | None:

@@ -44,7 +44,7 @@ def run(
     Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
     """
     from labctl.experiments import session
-    from labctl.experiments import target as experiments_target
+    from labctl.experiments.target import with_target
 
     if resumed and (experiments or seed is not None or target):
         raise click.UsageError("--resume conflicts with EXPERIMENTS, --seed and --target")
@@ -60,7 +60,7 @@ def run(
             folder = session.resume(lab, resumed, events=events)
         else:
             names = chosen(lab, experiments)
-            lab = experiments_target.with_target(lab, names, target)
+            lab = with_target(lab, names, target)
             folder = session.run(lab, names, seed=seed, events=events)
     _show_report(lab, folder.id, as_json=as_json)
 
@@ -108,15 +108,15 @@ def export(
     These tools treat boots or repetitions as independent and ignore blocks. Their
     results are for reference only; `labctl report` has the verdict.
     """
-    from labctl.reports import report as reports
+    from labctl.reports.report import export_of, write
 
-    content, notes = reports.export_of(
+    content, notes = export_of(
         load_lab(lab_path, Use.READS).state_folder.runs, run_id, style, kernel=kernel
     )
     for note in notes:
         click.echo(f"labctl: {note}", err=True)
     if output is not None:
-        reports.write(output, content)
+        write(output, content)
     elif isinstance(content, bytes) and sys.stdout.isatty():
         raise UserError(f"{style} is a binary format", hint="write a file: --output FILE")
     else:
@@ -142,13 +142,13 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
     Exit status 1 if a cell became slower relative to its baseline, 2 if nothing
     can be compared.
     """
-    from labctl.reports import report as reports
     from labctl.reports import two_runs
+    from labctl.reports.report import document_of
     from labctl.stats.between_runs import across
     from labctl.stats.kinds import Verdict
 
     folder = load_lab(lab_path, Use.READS).state_folder.runs
-    content = across(reports.document_of(folder, first), reports.document_of(folder, second))
+    content = across(document_of(folder, first), document_of(folder, second))
     if as_json:
         print_json(content)
     else:
@@ -159,16 +159,16 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
 
 
 def _show_report(lab: Lab, run_id: str, *, as_json: bool, style: str = "terminal") -> None:
-    from labctl.reports import report as reports
+    from labctl.reports.report import document_of, found_a_problem, report_of
 
     runs = lab.state_folder.runs
     if as_json:
-        document = reports.document_of(runs, run_id)
+        document = document_of(runs, run_id)
         print_json(document)
     else:
-        document, text = reports.report_of(runs, run_id, style)
+        document, text = report_of(runs, run_id, style)
         click.echo(text, nl=False)
-    if reports.found_a_problem(document):
+    if found_a_problem(document):
         sys.exit(1)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from labctl import proc
 from labctl.errors import CommandError, HostError
-from labctl.host import load as host_load
+from labctl.host.load import load
 
 _SECONDS = 60.0
 _WRITTEN_BYTES = 1 << 20
@@ -85,9 +85,9 @@ def free_bytes(folder: Path) -> int:
 
 def watch_load(seconds: float) -> tuple[float, float]:
     """Return the number of busy cores and the share of stolen CPU time during `seconds`."""
-    before, began = host_load.load(), time.monotonic()
+    before, began = load(), time.monotonic()
     time.sleep(seconds)
-    after, passed = host_load.load(), time.monotonic() - began
+    after, passed = load(), time.monotonic() - began
     cpus = os.cpu_count() or 1
     busy = (after["busy_seconds"] - before["busy_seconds"]) / passed
     return busy, (after["steal_seconds"] - before["steal_seconds"]) / passed / cpus

@@ -16,7 +16,7 @@ from labctl.host import identity
 from labctl.host.facts import read_facts
 from labctl.kernels.build import Image
 from labctl.lab.models import Lab
-from labctl.runs import folder as run_folder
+from labctl.runs.folder import list_runs
 from labctl.targets.machine import describe_start
 
 # Defaults until something was measured: seconds on a slow host under TCG.
@@ -119,7 +119,7 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
     from labctl.stats.paired import smallest_effect
     from labctl.stats.stored import spread_of
 
-    for run in run_folder.list_runs(lab.state_folder.runs):
+    for run in list_runs(lab.state_folder.runs):
         try:
             sd = spread_of(run.read(), run.store.samples(), planned.experiment.workload)
         except UserError:  # damaged: `report` says so; use an older run
@@ -142,7 +142,7 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
 
 def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
     """Return seconds per boot, seconds per visit, and the source of these figures."""
-    for run in run_folder.list_runs(lab.state_folder.runs):
+    for run in list_runs(lab.state_folder.runs):
         try:
             record = run.read()
         except UserError:

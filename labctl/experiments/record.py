@@ -11,8 +11,7 @@ from labctl.guests.placement import document
 from labctl.guests.prepare import Prepared
 from labctl.lab.models import Lab
 from labctl.lab.topology import Topology
-from labctl.runs import folder as run_folder
-from labctl.runs.folder import RunFolder
+from labctl.runs.folder import RunFolder, timestamp
 from labctl.stats.health import HealthRule
 from labctl.workloads.supply import Supply
 
@@ -30,7 +29,7 @@ def record_of(
     return {
         "schema": 1,
         "run": run_id,
-        "created_at": run_folder.timestamp(),
+        "created_at": timestamp(),
         "seed": seed,
         "lab": lab.path.read_text(),
         "host": prepared.host.as_dict(),

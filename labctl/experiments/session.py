@@ -24,9 +24,9 @@ from labctl.guests.fleet import Fleet
 from labctl.guests.guest import Guest
 from labctl.guests.limits import Limits
 from labctl.guests.prepare import Prepared, prepare
-from labctl.host import load as host_load
 from labctl.host import lock
 from labctl.host.facts import read_facts
+from labctl.host.load import load
 from labctl.kernels.build import BuildProgress
 from labctl.lab.models import Lab
 from labctl.runs import folder as run_folder
@@ -196,7 +196,7 @@ class OpenRun:
                 images={name: (i.hash, i.series_hash) for name, i in prepared.images.items()},
             ),
             together=machine is None,
-            load=host_load.load if machine is None else machine.load,
+            load=load if machine is None else machine.load,
             supply=self.supplies[each.experiment.workload],
             progress=self.events.measuring,
             log_of=lambda guest: _log_of(guest, folder),

@@ -7,8 +7,8 @@ import hashlib
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from email import policy
 from email.parser import BytesHeaderParser
-from email.policy import default as mail_policy
 from pathlib import Path
 
 from labctl import files, proc
@@ -63,7 +63,7 @@ class Patch:
     @property
     def subject(self) -> str:
         """The mail's subject without [PATCH], or the file's name."""
-        found = BytesHeaderParser(policy=mail_policy).parsebytes(self.content)["subject"]
+        found = BytesHeaderParser(policy=policy.default).parsebytes(self.content)["subject"]
         words = " ".join(str(found or "").split())
         return re.sub(r"^(?:\[[^\]]*\] *)+", "", words) or Path(self.name).name
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from labctl import units
 from labctl.errors import ConfigError, UserError
 from labctl.host.state_folder import check_state
-from labctl.lab import tabs as lab_tabs
 from labctl.lab.document import Document, parse
 from labctl.lab.entries import Defaults, ExperimentEntry, LabFile, TargetEntry, VerifyEntry
 from labctl.lab.kernels import absolute, resolve
@@ -18,6 +17,7 @@ from labctl.lab.problems import Findings
 from labctl.lab.references import check, check_memory, default_guest
 from labctl.lab.schema import read
 from labctl.lab.statistics import Blocks, Statistics, StatisticsOverride
+from labctl.lab.tabs import repair, with_tabs
 from labctl.lab.topology import Distances, Topology
 from labctl.lab.use import Use
 from labctl.units import Scalar
@@ -65,13 +65,13 @@ def load(path: Path, host_memory_bytes: int | None = None, *, use: Use = Use.WOR
                 return 1, -tried.problems[0].mark.line
             return 0, len(_examine(tried, path, root, None, use)[1].problems)
 
-        repair = lab_tabs.repair(text, cost)
-        document = repair.restore(parse(repair.text))
-        tabs = repair.tabs
+        repaired = repair(text, cost)
+        document = repaired.restore(parse(repaired.text))
+        tabs = repaired.tabs
     file, found = _examine(document, path, root, host_memory_bytes, use)
     problems = found.problems
     if tabs:
-        problems = lab_tabs.with_tabs(str(path), tabs, problems, broken=document.broken)
+        problems = with_tabs(str(path), tabs, problems, broken=document.broken)
     if problems or file is None:
         raise ConfigError(problems)
     return _resolve(file, path, root, document)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from labctl.nightly import plots
-from labctl.nightly import text as night_text
+from labctl.nightly import plots, text
 from labctl.nightly.types import CellTrend, Nightly
 from labctl.reports import html, words
 from labctl.stats.kinds import FindingKind
@@ -16,7 +15,7 @@ _OF_INTEREST = (FindingKind.REGRESSED, FindingKind.IMPROVED, FindingKind.ALARM)
 
 def render(content: Nightly) -> str:
     """Return the page: warnings, findings, and the trend of each cell."""
-    title = night_text.subject(content)
+    title = text.subject(content)
     body = [
         f"<h1>{escape(title)}</h1>",
         *(f'<p class="suspect">{escape(warning)}</p>' for warning in content.warnings),
@@ -33,7 +32,7 @@ def _findings(content: Nightly) -> list[str]:
     if not content.findings:
         return ["<p>No nightly run found a change.</p>"]
     items = "".join(
-        f"<li>{escape(one.night)}: {escape(night_text.heading(one))}</li>"
+        f"<li>{escape(one.night)}: {escape(text.heading(one))}</li>"
         for one in reversed(content.findings)
     )
     return [f"<ul>{items}</ul>"]

@@ -21,8 +21,7 @@ from labctl.experiments.plan import Plan, plan
 from labctl.experiments.session import Events
 from labctl.experiments.variants import beside, plan_of, with_settings
 from labctl.lab.models import Kernel, Lab
-from labctl.nightly import commits
-from labctl.nightly import history as night_history
+from labctl.nightly import commits, history
 from labctl.nightly.budget import Spent, next_experiment
 from labctl.nightly.history import Key, Kind, Record, Watched
 from labctl.runs.folder import RunFolder
@@ -96,7 +95,7 @@ class Nightly:
             LabError: building, preparing or the disk failed.
         """
         began = self.clock()
-        night_history.read(self.history)  # report damage before hours of measuring
+        history.read(self.history)  # report damage before hours of measuring
         self._ends = began + self.budget_seconds
         self._night = self.now().date().isoformat()
         facts = {"commits": commits.commits_of(self.lab), **self.check(self.lab)}
@@ -156,7 +155,7 @@ class Nightly:
 
     def _fulfil_one(self) -> bool:
         """Measure once for an alarm; return False if none is open or no time is left."""
-        cells = night_history.watched(night_history.read(self.history)).values()
+        cells = history.watched(history.read(self.history)).values()
         alarmed = [c for c in cells if c.records[-1]["run"] == self._main and c.last_look.wish]
         for cell in alarmed:
             blocks = self.lab.resolve_statistics(cell.experiment).blocks.min
@@ -222,10 +221,10 @@ class Nightly:
         record = run.folder.read()
         results = results_of(record, run.folder.store.samples())
         setups = {each.name: setup_of(lab, each.name, record) for each in results}
-        done = night_history.record_of(
+        done = history.record_of(
             kind, self._night, record, results, setups=setups, facts=facts, only=only
         )
-        night_history.append(self.history, done)
+        history.append(self.history, done)
         return done
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from labctl.nightly.findings import problems
 from labctl.nightly.types import Between, Finding, Nightly
-from labctl.reports import junit as xml
 from labctl.reports import words
+from labctl.reports.junit import Case, render
 from labctl.stats.kinds import FindingKind
 from labctl.units import counted
 
@@ -55,10 +55,10 @@ def markdown(content: Nightly) -> str:
 def junit(content: Nightly) -> str:
     """Return one test case for each cell; problems of the last nightly run are failures."""
     found = problems(content, of_last_night=True)
-    suites: dict[str, list[xml.Case]] = {}
+    suites: dict[str, list[Case]] = {}
     for cell in content.cells:
         own = [one for one in found if (one.experiment, one.cell) == (cell.experiment, cell.cell)]
-        case = xml.Case(
+        case = Case(
             name=words.named(cell.kernel, cell.setting),
             failures=list(map(_failure, own)),
             skipped=None if cell.measured_last_night else "not measured in the last nightly run",
@@ -68,9 +68,9 @@ def junit(content: Nightly) -> str:
     rest = [one for one in found if (one.experiment, one.cell) not in known]
     if rest:
         suites["guests and checks"] = [
-            xml.Case(name=_name(one), failures=[_failure(one)]) for one in rest
+            Case(name=_name(one), failures=[_failure(one)]) for one in rest
         ]
-    return xml.render(f"labctl nightly {content.night}", suites)
+    return render(f"labctl nightly {content.night}", suites)
 
 
 def _failure(finding: Finding) -> tuple[str, str]:

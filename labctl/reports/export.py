@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from labctl.reports import failed, words
-from labctl.reports import junit as xml
+from labctl.reports.junit import Case, render
 from labctl.reports.kcidb import kcidb
 from labctl.reports.parquet import parquet
 from labctl.runs.sample import Sample
@@ -113,7 +113,7 @@ def junit(document: Report, _: Sequence[Sample]) -> str:
             *([_case(experiment, control, is_control=True)] if control else []),
             *(_case(experiment, cell, is_control=False) for cell in cases),
         ]
-    return xml.render(f"labctl {document.run}", suites)
+    return render(f"labctl {document.run}", suites)
 
 
 def to_csv(_: Report, samples: Sequence[Sample]) -> str:
@@ -198,7 +198,7 @@ def _go_name(sample: Sample) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> xml.Case:
+def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> Case:
     found = {
         "ratio": cell.ratio,
         "ci": cell.ci and words.interval(cell.ci),
@@ -216,7 +216,7 @@ def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> xml.Case:
         reasons = failed.of_cell(experiment.failures, cell.cell)
         failures = [("; ".join(filter(None, [said, more])), "\n".join(reasons))]
     is_skipped = verdict is Verdict.UNDECIDED and not is_control
-    return xml.Case(
+    return Case(
         name="A/A control" if is_control else words.cell(cell),
         failures=failures,
         skipped=cell.reason if is_skipped else None,

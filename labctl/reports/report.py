@@ -9,9 +9,8 @@ from msgspec.structs import replace
 
 from labctl.errors import UserError
 from labctl.reports import cover_letter, html, table
-from labctl.reports import export as exports
 from labctl.reports.document import document
-from labctl.reports.export import EXPORTS
+from labctl.reports.export import EXPORTS, notes
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
 from labctl.runs.sample import Sample
@@ -82,7 +81,7 @@ def export_of(
             raise UserError(
                 f"no sample of kernel {kernel} in the run", hint=f"kernels of the run: {known}"
             )
-    return EXPORTS[style](content, samples), [*content.notes, *exports.notes(style, content)]
+    return EXPORTS[style](content, samples), [*content.notes, *notes(style, content)]
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from labctl.arch import ArchName
 from labctl.errors import UserError
-from labctl.lab.command_line import parameters as command_line
-from labctl.lab.command_line import value_fault
+from labctl.lab import command_line
 from labctl.lab.models import Lab
 from labctl.lab.problems import dotted, suggestion
 from labctl.lab.topology import Topology
@@ -38,7 +37,7 @@ class Case:
     def command_line(self, lab: Lab) -> str:
         """Return the kernel command line of the tunables that are kernel parameters."""
         parameters = ((lab.tunables[name].parameter, value) for name, value in self.tunables)
-        return command_line((name, value) for name, value in parameters if name)
+        return command_line.parameters((name, value) for name, value in parameters if name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,7 @@ def _case(
     words = [kernel, *varied, *(f"{name}={value}" for name, value in values.items())]
     settings = tuple((name, as_scalar(name, value)) for name, value in values.items())
     for name, value in settings:
-        fault = value_fault(value) if lab.tunables[name].parameter else None
+        fault = command_line.value_fault(value) if lab.tunables[name].parameter else None
         if fault is not None:
             raise UserError(f"{name}: {fault[0]}", hint=fault[1])
     return Case("-".join(words), kernel, topology, settings)

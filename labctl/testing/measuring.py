@@ -13,8 +13,8 @@ from labctl.experiments import session, tunables
 from labctl.experiments.plan import plan
 from labctl.experiments.repetition import value_of
 from labctl.lab.models import Lab
+from labctl.reports import failed
 from labctl.reports.document import document
-from labctl.reports.failed import lines as failures
 from labctl.reports.sentence import control, sentence
 from labctl.runs.folder import RunFolder
 from labctl.stats.comparison import Comparison, ExperimentResult
@@ -76,7 +76,7 @@ class Compared:
         lines = [
             sentence(content),
             control(content),
-            *failures(content.failures),
+            *failed.lines(content.failures),
             *content.warnings,
         ]
         return "\n".join([*lines, f"for details, run `labctl report {self.run.id}`"])

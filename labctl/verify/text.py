@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from msgspec import convert
 from tabulate import tabulate
 
-from labctl.reports import junit as xml
 from labctl.reports import words
+from labctl.reports.junit import Case, render
 from labctl.runs.types import Host
 from labctl.units import counted
 from labctl.verify.types import CheckResult, KernelResult, Verification
@@ -92,12 +92,12 @@ def junit(document: Verification) -> str:
     suites = {
         name: [_case(check) for check in kernel.checks] for name, kernel in document.kernels.items()
     }
-    return xml.render("labctl verify", suites)
+    return render("labctl verify", suites)
 
 
-def _case(check: CheckResult) -> xml.Case:
+def _case(check: CheckResult) -> Case:
     why, status = check.why, check.status
-    return xml.Case(
+    return Case(
         name=_title(check),
         seconds=check.seconds,
         failures=[(why, "\n".join(check.details))] if status == "failed" else [],

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from samples import replace, sample
 
 from labctl.cli import labctl
-from labctl.nightly import history as night_history
+from labctl.nightly import history
 from labctl.nightly.changes import Night, Trial, Watch
 from labctl.runs.folder import RunFolder
 
@@ -287,7 +287,7 @@ def store_nights(folder):
         return {}
 
     nights_of.store(folder, watch, extra)
-    assert night_history.read(folder)
+    assert history.read(folder)
 
 
 def printed(*words):

@@ -2,7 +2,7 @@
 
 import math
 
-from labctl.nightly import history as night_history
+from labctl.nightly import history
 
 CELL = "patched"
 
@@ -58,18 +58,18 @@ def store(folder, watch, extra=lambda number: {}):
     for number, night in enumerate(watch.nights):
         main = f"run-{number}"
         commits = {"lab": f"v1-{number}-gabc"}
-        night_history.append(
+        history.append(
             folder,
             record("night", night, main, [row(night, night.logs[0])], commits=commits)
             | extra(number),
         )
         for log in night.logs[1:]:
-            night_history.append(
+            history.append(
                 folder, record("again", night, f"{main}-again", [row(night, log)], of=main)
             )
         for trial in night.trials:
             cell = row(night, math.log(trial.ratio), verdict=trial.verdict, ci=list(trial.ci))
-            night_history.append(
+            history.append(
                 folder,
                 record("against", night, f"{main}-against", [cell], of=main, against="earlier"),
             )

@@ -13,7 +13,7 @@ from labctl.cli import labctl
 from labctl.errors import UserError
 from labctl.reports import two_runs
 from labctl.reports.document import document
-from labctl.runs import folder as run_folder
+from labctl.runs import folder
 from labctl.stats.between_runs import Summary, across, difference
 from labctl.stats.compare import compare
 from labctl.stats.report_types import HostHealth
@@ -223,7 +223,7 @@ def stored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def store(speedup, seed):
-        run = run_folder.create(tmp_path / ".labctl" / "runs")
+        run = folder.create(tmp_path / ".labctl" / "runs")
         for sample in measured(speedup, seed):
             run.store.append(sample)
         run.write(record(run.id))

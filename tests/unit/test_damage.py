@@ -10,7 +10,7 @@ from samples import cell
 from test_reports import RUN, STOCK, times
 
 from labctl import cli
-from labctl.runs import folder as run_folder
+from labctl.runs import folder
 
 EXPERIMENT = {
     "name": "smoke", "workload": "free", "metric": "elapsed", "set": {}, "baseline": "stock",
@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch):
         "version: 1\nguests: {g: {}}\nkernels: {stock: {source: 'debian:linux-source-6.1'}}\n"
     )
     monkeypatch.chdir(tmp_path)
-    run = run_folder.create(tmp_path / ".labctl" / "runs")
+    run = folder.create(tmp_path / ".labctl" / "runs")
     groups = cell(STOCK), cell(times(1.0), control=True), cell(times(1.4), kernel="parallel-free")
     lines = [each.to_json() for group in groups for each in group]
     run.store.path.write_text("\n".join(lines) + "\n")

@@ -18,7 +18,7 @@ from labctl import cli
 from labctl.errors import HostError, UserError
 from labctl.reports.document import document
 from labctl.reports.export import EXPORTS
-from labctl.runs import folder as run_folder
+from labctl.runs import folder
 from labctl.runs.sample import Sample
 from labctl.stats.compare import compare
 from labctl.stats.stored import results_of
@@ -322,7 +322,7 @@ def stored(tmp_path, monkeypatch):
         "version: 1\nguests: {g: {}}\nkernels: {stock: {source: 'debian:linux-source-6.1'}}\n"
     )
     monkeypatch.chdir(tmp_path)
-    run = run_folder.create(tmp_path / ".labctl" / "runs")
+    run = folder.create(tmp_path / ".labctl" / "runs")
     for each in MATRIX:
         run.store.append(replace(each, run=run.id))
     kernels = RUN["kernels"] | {"patched": RUN["kernels"]["parallel-free"]}

@@ -7,8 +7,7 @@ from test_reports import RUN, STOCK, times
 from test_runner import runner
 
 from labctl.experiments.plan import plan
-from labctl.reports import cover_letter, html, table
-from labctl.reports import health as told
+from labctl.reports import cover_letter, health, html, table
 from labctl.reports.document import document
 from labctl.runs.store import Store
 from labctl.stats.health import HealthRule, disturbance, disturbed_blocks, extra_blocks, usable
@@ -217,7 +216,7 @@ def under_load(*blocks):
 def test_below_a_table_stands_what_the_host_did_and_what_was_left_out():
     content = experiment_of(under_load(2, 5))
     as_json(content)
-    seen, left_out = told.lines(content.experiments[0])
+    seen, left_out = health.lines(content.experiments[0])
     assert "other processes used 0.5 % (worst 20 %) of the CPU time" in seen
     assert "the hypervisor took 0 % (worst 0 %)" in seen
     assert "for memory 0 % (worst 0 %)" in seen
@@ -244,4 +243,4 @@ def test_a_host_that_stayed_loaded_heads_every_report():
 def test_a_host_that_tells_nothing_has_no_line():
     content = experiment_of(cell(STOCK) + cell(times(1.4), kernel="parallel-free"))
     assert content.experiments[0].host_health is None
-    assert told.lines(content.experiments[0]) == []
+    assert health.lines(content.experiments[0]) == []

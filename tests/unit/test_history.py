@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from labctl.cli import labctl
 from labctl.errors import HostError
 from labctl.methodology.nights import SCENARIOS, Scenario, history, simulate
-from labctl.nightly import changes as module
+from labctl.nightly import changes
 from labctl.nightly.changes import FEWEST_NIGHTS, Night, Trial, Watch
 from labctl.stats.verdict import Rule
 
@@ -123,7 +123,7 @@ def test_another_host_or_base_begins_a_new_segment_and_alarms_nobody(name):
 def test_a_missing_night_is_a_new_segment_and_no_alarm():
     nights = watch(steady())
     assert nights.add(night(23, 1.5)).wish == ""
-    assert nights.segments[-1] == module.Segment(
+    assert nights.segments[-1] == changes.Segment(
         first=20, why="3 nightly runs are missing", continues=True
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from labctl.errors import HostError
 from labctl.host import identity, lock, tools
-from labctl.host import load as host_load
+from labctl.host.load import load
 
 HOLDER = """
 import sys, time
@@ -31,11 +31,11 @@ def test_the_host_is_described_without_its_name():
 
 
 def test_load_has_cumulative_times():
-    before = host_load.load()
+    before = load()
     until = time.process_time() + 0.2  # CPU time, not wall time: the host may be busy
     while time.process_time() < until:
         pass
-    after = host_load.load()
+    after = load()
     assert after["busy_seconds"] > before["busy_seconds"]
     assert after["steal_seconds"] >= before["steal_seconds"]
     assert after["own_seconds"] - before["own_seconds"] >= 0.19
@@ -61,7 +61,7 @@ def test_load_counts_only_usable_cores(tmp_path):
         f"cpu{core} {ticks} 0 {ticks} 5 5 {ticks} {ticks} {ticks} 0 0\n"
         for core in os.sched_getaffinity(0)
     )
-    found = host_load.load(
+    found = load(
         tree(
             tmp_path,
             mine + "cpu9999 777 777 777 777 777 777 777 777 0 0\n",
@@ -82,7 +82,7 @@ def test_load_counts_only_usable_cores(tmp_path):
 
 
 def test_missing_host_facts_are_left_out(tmp_path):
-    found = host_load.load(tmp_path)
+    found = load(tmp_path)
     assert "frequency_hz" not in found
     assert "memory_pressure_seconds" not in found
     assert found["busy_seconds"] == 0

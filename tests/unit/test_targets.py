@@ -10,9 +10,9 @@ import test_runner
 from synthetic import FACTS, World, lab, panic
 
 from labctl.errors import BootFailed, GuestLost, GuestSplat, HostError, UserError
-from labctl.experiments import target as experiments_target
 from labctl.experiments.plan import plan
 from labctl.experiments.runner import Runner
+from labctl.experiments.target import target_of, with_target
 from labctl.kernels.images import Image
 from labctl.lab.models import Target
 from labctl.runs.store import Store
@@ -300,13 +300,13 @@ def test_a_kernel_that_does_not_come_up_costs_the_others_nothing(tmp_path):
 
 def test_experiments_are_moved_to_a_target_that_there_is():
     known = lab().model_copy(update={"targets": {"box": target()}})
-    moved = experiments_target.with_target(known, ["e"], "box")
-    assert experiments_target.target_of(moved, [plan(moved, "e", 1)]).name == "box"
-    assert experiments_target.target_of(known, [plan(known, "e", 1)]) is None
+    moved = with_target(known, ["e"], "box")
+    assert target_of(moved, [plan(moved, "e", 1)]).name == "box"
+    assert target_of(known, [plan(known, "e", 1)]) is None
     with pytest.raises(UserError, match="target bax not found"):
-        experiments_target.with_target(known, ["e"], "bax")
+        with_target(known, ["e"], "bax")
     with pytest.raises(UserError, match="experiments run on different targets"):
-        experiments_target.target_of(known, [plan(known, "e", 1), plan(moved, "e", 1)])
+        target_of(known, [plan(known, "e", 1), plan(moved, "e", 1)])
 
 
 def test_a_token_is_a_word_of_its_own():
