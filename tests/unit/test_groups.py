@@ -15,14 +15,12 @@ def test_one(number):
 """
 
 
-def run(folder, *words):
-    argv = [sys.executable, "-m", "pytest", "-n", "2", "-v", "-p", "no:cacheprovider", *words]
-    return subprocess.run([*argv, folder], cwd=folder, capture_output=True, text=True)
-
-
 def test_tests_of_a_group_share_a_process(tmp_path):
     (tmp_path / "test_group.py").write_text(TESTS)
-    done = run(tmp_path, "--dist", "loadgroup")
+    argv = [sys.executable, "-m", "pytest", "-n", "2", "-v", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*argv, "--dist", "loadgroup", tmp_path], cwd=tmp_path, capture_output=True, text=True
+    )
     workers = re.findall(r"\[(gw\d)\] .*PASSED", done.stdout)
     assert len(workers) == 6
     assert len(set(workers)) == 1
