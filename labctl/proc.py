@@ -22,11 +22,10 @@ from typing import IO
 from labctl import command_log, environment, parent_death, process_table, signals
 from labctl.completed import Completed, ending, tail
 from labctl.errors import CommandError, HostError
+from labctl.process_table import TERMINATE_SECONDS
+from labctl.signals import STEP_SECONDS
 
 Argument = str | Path
-_TERMINATE_SECONDS = 3.0
-# A signal that arrives just before a system call is handled only after the call returns.
-_STEP_SECONDS = 1.0
 # A killed process first frees its memory, which takes long for a large guest.
 _REAP_SECONDS = 300.0
 _running: set[int] = set()  # pids of the programs of `spawn`
@@ -140,10 +139,10 @@ def _communicate(
     while True:
         left = max(0.0, deadline - time.monotonic())
         try:
-            return popen.communicate(given, timeout=min(_STEP_SECONDS, left))
+            return popen.communicate(given, timeout=min(STEP_SECONDS, left))
         except subprocess.TimeoutExpired:
             given = None  # `communicate` keeps its input for the next call
-            if left <= _STEP_SECONDS:
+            if left <= STEP_SECONDS:
                 raise
 
 
@@ -153,7 +152,7 @@ def _outputs(popen: subprocess.Popen[bytes]) -> bytes:
     A child of it in another session may still run and keep both open.
     """
     try:
-        stdout, stderr = _communicate(popen, b"", _TERMINATE_SECONDS)
+        stdout, stderr = _communicate(popen, b"", TERMINATE_SECONDS)
     except subprocess.TimeoutExpired as error:
         return (error.output or b"") + (error.stderr or b"")
     return stdout + stderr
@@ -224,7 +223,7 @@ class Process:
     def end(self) -> int:
         """Send its process group SIGTERM, then SIGKILL; reap it. May be called again."""
         _kill_group(self._popen, signal.SIGTERM)
-        if self.wait(_TERMINATE_SECONDS) is None:
+        if self.wait(TERMINATE_SECONDS) is None:
             _kill_group(self._popen, signal.SIGKILL)
         return _reap(self._popen)
 
@@ -290,7 +289,7 @@ def foreground(argv: Sequence[Argument], *, cwd: Path | None = None) -> int:
             foreground=True,
         )
         try:
-            while (status := _wait(popen, _STEP_SECONDS)) is None:
+            while (status := _wait(popen, STEP_SECONDS)) is None:
                 pass
         finally:
             if popen.poll() is None:

@@ -8,9 +8,9 @@ import signal
 import time
 from pathlib import Path
 
-_TERMINATE_SECONDS = 3.0
-# A signal that arrives just before a system call is handled only after the call returns.
-_STEP_SECONDS = 1.0
+from labctl.signals import STEP_SECONDS
+
+TERMINATE_SECONDS = 3.0  # between SIGTERM and SIGKILL
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -63,7 +63,7 @@ class Found:
                 if self.poll() is not None:
                     return 0
                 signal.pidfd_send_signal(descriptor, number)
-                _await_end(descriptor, _TERMINATE_SECONDS)
+                _await_end(descriptor, TERMINATE_SECONDS)
         except ProcessLookupError:
             pass
         finally:
@@ -74,5 +74,5 @@ class Found:
 def _await_end(descriptor: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        if select.select([descriptor], [], [], min(_STEP_SECONDS, left))[0]:
+        if select.select([descriptor], [], [], min(STEP_SECONDS, left))[0]:
             return

@@ -7,10 +7,10 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from labctl.signals import STEP_SECONDS
+
 Result = TypeVar("Result")
 
-# A signal that comes just before the system call is handled after it.
-_STEP_SECONDS = 1.0
 _CANCEL_SECONDS = 1.0
 
 
@@ -46,5 +46,5 @@ async def _until(coroutine: Coroutine[Any, Any, Result], deadline: float) -> Res
             task.cancel()
             await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
             raise TimeoutError
-        await asyncio.wait({task}, timeout=min(_STEP_SECONDS, left_seconds))
+        await asyncio.wait({task}, timeout=min(STEP_SECONDS, left_seconds))
     return task.result()

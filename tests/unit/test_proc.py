@@ -146,7 +146,7 @@ def test_a_deadline_kills_the_whole_group():
 
 
 def test_a_deadline_holds_if_a_child_in_another_session_keeps_the_output_open(monkeypatch):
-    monkeypatch.setattr(proc, "_TERMINATE_SECONDS", 0.2)
+    monkeypatch.setattr(proc, "TERMINATE_SECONDS", 0.2)
     with pytest.raises(CommandError, match="did not end within") as caught:
         proc.run(["sh", "-c", "setsid sleep 1000 & echo $!; wait"], timeout_seconds=0.5)
     child = int(caught.value.output)
@@ -179,7 +179,7 @@ def test_spawn_ends_its_program_after_an_error():
 
 
 def test_a_program_that_ignores_sigterm_is_killed(monkeypatch, tmp_path):
-    monkeypatch.setattr(proc, "_TERMINATE_SECONDS", 0.2)
+    monkeypatch.setattr(proc, "TERMINATE_SECONDS", 0.2)
     log = tmp_path / "log"
     deaf = "trap '' TERM; echo deaf; while :; do sleep 1; done"
     with proc.spawn(["sh", "-c", deaf], log=log) as process:
