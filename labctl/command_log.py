@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,22 +25,30 @@ def command(words: Sequence[str], cwd: Path | None, log: Path | None = None) -> 
         LOGGER.info("%s", printable(f"+ {folder}{shlex.join(words)}{redirection}"))
 
 
-def output(data: bytes) -> None:
+def output(*streams: bytes) -> None:
     """Log the output of a command, at most its last 16 KiB."""
-    if data and LOGGER.isEnabledFor(logging.DEBUG):
-        omitted = max(0, len(data) - _LARGEST_OUTPUT_BYTES)
-        lines = layout(data[omitted:].decode("utf-8", "replace")).splitlines()
-        if omitted:
-            lines.insert(0, f"[{omitted} bytes omitted]")
-        LOGGER.debug("%s", "\n".join(f"  | {line}" for line in lines))
+    if LOGGER.isEnabledFor(logging.DEBUG):
+        end = b"".join(data[-_LARGEST_OUTPUT_BYTES:] for data in streams)
+        _output(end[-_LARGEST_OUTPUT_BYTES:], sum(map(len, streams)))
 
 
 def appended(log: Path, start: int) -> None:
     """Log the output that a command appended to its log after the first `start` bytes."""
     if LOGGER.isEnabledFor(logging.DEBUG):
         with contextlib.suppress(OSError), log.open("rb") as file:
-            file.seek(start)
-            output(file.read())
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - _LARGEST_OUTPUT_BYTES))
+            _output(file.read(_LARGEST_OUTPUT_BYTES), size - start)
+
+
+def _output(end: bytes, size: int) -> None:
+    """Log the last bytes of an output of `size` bytes."""
+    if not end:
+        return
+    lines = layout(end.decode("utf-8", "replace")).splitlines()
+    if size > len(end):
+        lines.insert(0, f"[{size - len(end)} bytes omitted]")
+    LOGGER.debug("%s", "\n".join(f"  | {line}" for line in lines))
 
 
 class RunLog(logging.Handler):

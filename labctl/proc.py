@@ -187,7 +187,7 @@ def run(
                 status=_reap(popen),
                 output=tail(_outputs(popen)),
             ) from error
-    command_log.output(stdout + stderr if is_output_logged else stderr)
+    command_log.output(stdout if is_output_logged else b"", stderr)
     done = Completed(
         tuple(map(str, argv)), popen.returncode, stdout, stderr, time.monotonic() - began
     )
