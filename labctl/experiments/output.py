@@ -10,8 +10,8 @@ from typing import Any
 
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
-from labctl.experiments.quantity import KNOWN_UNITS, TIME_SUFFIXES, Quantity, number, quantity
 from labctl.lab.metrics import is_time
+from labctl.lab.quantity import KNOWN_UNITS, TIME_SUFFIXES, Quantity, number, quantity
 from labctl.units import MIB, quote, rough_size
 
 _LONGEST_OUTPUT = 8 * MIB
@@ -44,22 +44,34 @@ def measure(
         BadOutput: the metric is missing, is not a finite positive number in a known unit,
             or is longer than the command took.
     """
-    if len(text) > _LONGEST_OUTPUT:
-        raise BadOutput(
-            f"workload output is {rough_size(len(text))} long; at most "
-            f"{rough_size(_LONGEST_OUTPUT)} are read"
-        )
+    check_length(text)
     measurements = last_object(text)
     if measurements is not None:
         found = _field(measurements, metric)
     else:
         measurements = {}
         found = _plain(text, metric)
+    check_value(found, metric, took_seconds=took_seconds, cpus=cpus)
+    return found.value, measurements
+
+
+def check_length(text: str) -> None:
+    """Raise BadOutput if the output is too long to be read."""
+    if len(text) > _LONGEST_OUTPUT:
+        raise BadOutput(
+            f"workload output is {rough_size(len(text))} long; at most "
+            f"{rough_size(_LONGEST_OUTPUT)} are read"
+        )
+
+
+def check_value(
+    found: Quantity, metric: str, *, took_seconds: float | None, cpus: int | None
+) -> None:
+    """Raise BadOutput if a value is not finite and positive, or longer than the command took."""
     if not math.isfinite(found.value) or found.value <= 0:
         raise BadOutput(f"{metric}: expected a number above 0, got {found.value:g}")
     if took_seconds is not None:
         _check_duration(found, metric, took_seconds, cpus)
-    return found.value, measurements
 
 
 def _field(measurements: dict[str, Any], metric: str) -> Quantity:

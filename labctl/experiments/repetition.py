@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from labctl.completed import ending
 from labctl.errors import BadOutput, GuestError
 from labctl.experiments import tunables
-from labctl.experiments.output import measure
+from labctl.experiments.output import check_length, check_value, measure
+from labctl.experiments.parse import parsed
 from labctl.host import load as host_load
+from labctl.lab.metrics import WALL_TIME
 from labctl.lab.models import Tunable, Workload
 from labctl.transports import Outcome
 from labctl.units import Scalar
@@ -93,17 +96,30 @@ def repeat(
 
 
 def value_of(
-    outcome: Outcome, metric: str, cpus: int | None = None
+    outcome: Outcome, workload: Workload, metric: str, cpus: int | None = None
 ) -> tuple[float, dict[str, Any]]:
-    """Return the metric of a workload that exited, and all its measurements; see `measure`.
+    """Return a metric of a workload that exited, and all its measurements; see `measure`.
+
+    Times are in seconds, sizes in megabytes.
 
     Raises:
         BadOutput: the workload failed, or did not print the metric.
     """
     if outcome.status != 0:
         said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
-        raise BadOutput(f"workload exited with status {outcome.status}: {said}")
-    return measure(outcome.text, metric, took_seconds=outcome.seconds, cpus=cpus)
+        raise BadOutput(f"workload {ending(outcome.status)}: {said or 'it printed nothing'}")
+    if metric == WALL_TIME:
+        return outcome.seconds, {WALL_TIME: outcome.seconds}
+    if metric not in workload.metrics:
+        return measure(outcome.text, metric, took_seconds=outcome.seconds, cpus=cpus)
+    check_length(outcome.text)
+    found = parsed(outcome.text, metric, workload.metrics[metric])
+    check_value(found, metric, took_seconds=outcome.seconds, cpus=cpus)
+    measurements = {metric: found.value}
+    for name, entry in workload.metrics.items():
+        with contextlib.suppress(BadOutput):  # only the compared metric must be there
+            measurements[name] = parsed(outcome.text, name, entry).value
+    return found.value, measurements
 
 
 def exercise_status(handed: Mapping[str, int], handovers: str) -> tuple[str, str]:

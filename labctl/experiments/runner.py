@@ -255,9 +255,10 @@ class Runner:
 
     def _measure(self, cell: Cell, guest: GuestLike, base: dict[str, Any]) -> Sample:
         experiment = self.plan.experiment
+        workload = self.lab.workloads[experiment.workload]
         measured = repeat(
             guest,
-            self.lab.workloads[experiment.workload],
+            workload,
             cell.parameters,
             lab_tunables=self.lab.tunables,
             values=cell.tunables,
@@ -268,7 +269,7 @@ class Runner:
         )
         self.timing.workload_seconds += measured.seconds
         self.timing.visits += 1
-        value, measurements = value_of(measured.outcome, base["metric"], self._cpus())
+        value, measurements = value_of(measured.outcome, workload, base["metric"], self._cpus())
         status, message = exercise_status(measured.handed, experiment.handovers)
         return Sample(
             **base,
@@ -319,8 +320,7 @@ class Runner:
     def _report(
         self, number: int, done: int, visits: Sequence[Visit], status: str, reason: str = ""
     ) -> None:
-        # Statuses other than these two are of the previous visit.
-        is_past = done > 0 and status not in ("booting", "measuring")
+        is_past = done > 0 and status not in ("booting", "measuring")  # else of the last visit
         place = visits[done - 1 if is_past else min(done, len(visits) - 1)]
         self.progress(
             Progress(

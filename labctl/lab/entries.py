@@ -20,7 +20,6 @@ from labctl.lab.topology import Topology
 from labctl.lab.types import (
     Bytes,
     Count,
-    GuestPath,
     Model,
     Name,
     Reference,
@@ -29,12 +28,8 @@ from labctl.lab.types import (
     Version,
     Word,
 )
+from labctl.lab.workload_entry import BETTER, WorkloadEntry
 
-_BETTER = Field(
-    None,
-    description="Direction of improvement of the metric: lower or higher. Required unless the"
-    " metric is a time, of which less is better.",
-)
 _Values = Annotated[tuple[Value, ...], Field(min_length=1)]
 
 
@@ -154,35 +149,6 @@ class TunableEntry(Model):
         return self.kernels is None or kernel in self.kernels
 
 
-class WorkloadEntry(Model):
-    """A command in the guest that prints one JSON object per repetition."""
-
-    command: Annotated[str, Field(min_length=1)] = Field(
-        description="Command to run in the guest, quoted as in a shell. Examples: freebench;"
-        " ../mybench, a program of this host, relative to the folder of lab.yaml."
-    )
-    parameters: dict[Word, Value] = Field(
-        {},
-        description="Options passed to the command: `free_all: 1` becomes `--free-all 1`."
-        " Experiments can change their values.",
-    )
-    files: dict[GuestPath, str] = Field(
-        {},
-        description="Files and folders of this host that the command needs, by path in the"
-        " guest: {input.dat: ../data/input.dat}. Relative paths in the guest start from the"
-        " workload's folder, where the command starts; relative paths on the host start from the"
-        " folder of lab.yaml. A program comes with its shared libraries, a script with its"
-        " interpreter.",
-    )
-    metric: Word = Field(
-        metrics.DEFAULT, description="Field of the command's output that is compared."
-    )
-    better: Better | None = _BETTER
-    timeout: Seconds = Field(
-        600.0, description="Time limit for one run of the command. Default: 10min."
-    )
-
-
 class ExperimentEntry(Model):
     """A workload on kernels over a matrix of settings, against a baseline."""
 
@@ -217,7 +183,7 @@ class ExperimentEntry(Model):
         description="Field of the workload's output that is compared. If omitted, the metric of"
         " the workload.",
     )
-    better: Better | None = _BETTER
+    better: Better | None = BETTER
     handovers: Literal["required", "none"] = Field(
         "required",
         description="Whether patched code must run. required: a cell whose handovers do not"
@@ -234,10 +200,13 @@ class ExperimentEntry(Model):
 def better_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> Better | None:
     """Return whether less or more of an experiment's metric is better, None if undefined.
 
-    The workload's `better` counts only if the experiment uses the workload's metric.
+    The metric's own `better` under `metrics` comes before the workload's, which counts only
+    if the experiment uses the workload's metric.
     """
     metric = experiment.metric or workload.metric
-    said = experiment.better or (workload.better if metric == workload.metric else None)
+    own = workload.metrics.get(metric)
+    said = experiment.better or (own.better if own is not None else None)
+    said = said or (workload.better if metric == workload.metric else None)
     return metrics.better_of(metric, workload.command, said)
 
 

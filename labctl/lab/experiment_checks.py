@@ -146,14 +146,17 @@ class ExperimentCheck:
         sound = all(
             found.sound(*place, key)
             for place in (self.path, of_workload)
-            for key in ("workload", "command", "metric", "better")
+            for key in ("workload", "command", "metric", "metrics", "better")
         )
         if workload is None or not sound or better_of(experiment, workload) is not None:
             return
         own = experiment.metric is not None and experiment.metric != workload.metric
         metric = experiment.metric or workload.metric
+        where: KeyPath = (*(self.path if own else of_workload), "metric")
+        if metric in workload.metrics:
+            where = (*of_workload, "metrics", metric)
         found.add(
-            (*(self.path if own else of_workload), "metric"),
+            where,
             f"direction of metric {quote(metric)} is unknown: is less or more of it better?",
             "add `better: lower` or `better: higher`; the default, lower, is for times only",
         )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Better = Literal["lower", "higher"]
 DEFAULT = "elapsed"
+WALL_TIME = "wall_time"  # measured by labctl: the run time of the command
 # Printed by freebench as `<name>_nanoseconds`.
 FREEBENCH_TIMES = frozenset({"elapsed", "cpu", "other_cpu", "populate", "memory_back"})
 _TIME_WORDS = frozenset(

@@ -21,7 +21,6 @@ from labctl.lab.entries import (
     TunableEntry,
     VariantEntry,
     VerifyEntry,
-    WorkloadEntry,
     better_of,
 )
 from labctl.lab.metrics import Better
@@ -29,6 +28,7 @@ from labctl.lab.state import StateFolder
 from labctl.lab.statistics import Statistics
 from labctl.lab.topology import Topology
 from labctl.lab.types import Model
+from labctl.lab.workload_entry import WorkloadEntry
 from labctl.units import Scalar
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,14 +15,12 @@ from labctl.lab.entries import (
     TargetEntry,
     TunableEntry,
     VerifyEntry,
-    WorkloadEntry,
 )
 from labctl.lab.experiment_checks import (
     ExperimentCheck,
     check_blocks,
     check_disjoint,
     check_known,
-    check_size,
     check_unique,
 )
 from labctl.lab.kernels import absolute, check_fragments, check_kernels, is_file
@@ -31,6 +28,7 @@ from labctl.lab.problems import Findings
 from labctl.lab.topology import Topology
 from labctl.lab.topology_checks import check_guests
 from labctl.lab.types import LOCAL_DISTANCE
+from labctl.lab.workload_checks import check_workload
 from labctl.units import quote
 
 
@@ -50,7 +48,7 @@ def check(file: LabFile, found: Findings, root: Path) -> None:
     for name, tunable in file.tunables.items():
         _tunable(tunable, ("tunables", name), found)
     for name, workload in file.workloads.items():
-        _workload(workload, ("workloads", name), found)
+        check_workload(workload, ("workloads", name), found)
     if found.sound("statistics"):
         check_blocks(file.statistics.blocks, ("statistics", "blocks"), found)
     for name, experiment in file.experiments.items():
@@ -160,24 +158,6 @@ def _tunable(tunable: TunableEntry, path: KeyPath, found: Findings) -> None:
         what = f"name conflicts with a parameter of the workload {' and '.join(users)}"
         hint = "rename one of the two: `set` and `matrix` could mean both"
         found.note(path, what, hint, found.document.key_mark(path))
-
-
-def _workload(workload: WorkloadEntry, path: KeyPath, found: Findings) -> None:
-    if found.sound(*path, "command"):
-        try:
-            words = shlex.split(workload.command)
-        except ValueError as error:
-            hint = "quote words as in a shell"
-            found.add((*path, "command"), f"command cannot be split into words: {error}", hint)
-        else:
-            if not words:
-                found.add((*path, "command"), "program is missing", "example: command: freebench")
-    for name, value in workload.parameters.items():
-        check_size(name, value, (*path, "parameters", name), found)
-    for target in workload.files:
-        if {".", ".."}.intersection(target.split("/")):
-            hint = f"the path starts from the workload's folder: {target.rpartition('/')[2]}"
-            found.add((*path, "files", target), "path contains . or ..", hint, at_key=True)
 
 
 def check_memory(

@@ -18,11 +18,11 @@ from labctl.lab.entries import (
     LabFile,
     TargetEntry,
     TunableEntry,
-    WorkloadEntry,
 )
 from labctl.lab.problems import Findings, nearest, suggestion
 from labctl.lab.topology import Topology
 from labctl.lab.types import Model
+from labctl.lab.workload_entry import WorkloadEntry
 
 _NAMED: dict[str, type[Model]] = {
     "guests": Topology,
@@ -33,7 +33,16 @@ _NAMED: dict[str, type[Model]] = {
     "experiments": ExperimentEntry,
 }
 _MAX_ROUNDS = 50  # each round removes the values that the previous one found invalid
-_MAY_BE_EMPTY = {"set", "parameters", "kconfig", "statistics", "defaults", "distances"}
+_MAY_BE_EMPTY = {
+    "files",
+    "metrics",
+    "set",
+    "parameters",
+    "kconfig",
+    "statistics",
+    "defaults",
+    "distances",
+}
 _SECTIONS_MAY_BE_EMPTY = {
     "targets",
     "tunables",

@@ -109,7 +109,7 @@ class Measure:
         before = tunables.read_counters(self.guest, counters)
         outcome = self.guest.run(found.argv(values), timeout_seconds=found.timeout)
         after = tunables.read_counters(self.guest, counters)
-        value, measurements = value_of(outcome, found.metric)
+        value, measurements = value_of(outcome, found, found.metric)
         counted = {name: after[name] - before[name] for name in before if name in after}
         return Measured(value, measurements, counted)
 

@@ -1,0 +1,65 @@
+"""Parse a metric by its entry under `metrics:`: a regular expression or a path in JSON. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from labctl.errors import BadOutput
+from labctl.experiments.json_output import last_object
+from labctl.lab.metric_entry import MetricEntry, path_parts
+from labctl.lab.quantity import KNOWN_UNITS, Quantity, quantity
+from labctl.units import quote
+
+_SEEN_CHARACTERS = 60
+# A pattern may need a time that grows faster than its line.
+_LONGEST_LINE = 4096
+
+
+def parsed(text: str, name: str, entry: MetricEntry) -> Quantity:
+    """Return the value of a metric in a program's output; the last match counts.
+
+    Raises:
+        BadOutput: nothing matches, or the match is not a number with a known unit.
+    """
+    said = _at_path(text, name, entry) if entry.is_path else _last_match(text, name, entry)
+    found = quantity(f"{said} {entry.unit}" if entry.unit else said)
+    if found is None:
+        expected = "one number with a known unit or none"
+        if entry.unit:
+            expected = f"one number without a unit (`unit:` is {entry.unit})"
+        raise BadOutput(
+            f"{name}: expected {expected}, got {quote(said, _SEEN_CHARACTERS)} "
+            f"(units: {KNOWN_UNITS})"
+        )
+    return found
+
+
+def _last_match(text: str, name: str, entry: MetricEntry) -> str:
+    pattern = re.compile(entry.parse)
+    for line in reversed(text.splitlines()):
+        matches = list(pattern.finditer(line[:_LONGEST_LINE]))
+        if matches:
+            return (matches[-1][1] or "").strip()
+    last = text.rstrip().rpartition("\n")[2]
+    end = f"; last line: {quote(last, _SEEN_CHARACTERS)}" if last else ": it is empty"
+    raise BadOutput(f"{name}: no line of the output matches {quote(entry.parse, 100)}{end}")
+
+
+def _at_path(text: str, name: str, entry: MetricEntry) -> str:
+    try:
+        value: Any = last_object(text)
+        if value is None:
+            value = json.loads(text)
+    except ValueError as error:
+        raise BadOutput(f"{name}: the workload printed no JSON: {error}") from error
+    for part in path_parts(entry.parse):
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError) as error:
+            what = f"{name}: {entry.parse} is not in the workload's JSON"
+            raise BadOutput(f"{what}: {part!r} is missing") from error
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise BadOutput(f"{name}: expected a number at {entry.parse}, got {quote(str(value), 60)}")
+    return str(value)

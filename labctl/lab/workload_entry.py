@@ -1,0 +1,64 @@
+"""A workload of lab.yaml as its author writes it. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from labctl.lab.metric_entry import MetricEntry
+from labctl.lab.metrics import DEFAULT, Better
+from labctl.lab.types import WORD_PATTERN, GuestPath, Model, Seconds, Value, Word
+
+BETTER = Field(
+    None,
+    description="Direction of improvement of the metric: lower or higher. Required unless the"
+    " metric is a time, of which less is better.",
+)
+
+
+class WorkloadEntry(Model):
+    """A command in the guest, and how its output is read."""
+
+    command: Annotated[str, Field(min_length=1)] = Field(
+        description="Command to run in the guest, quoted as in a shell. Examples: freebench;"
+        " ../mybench, a program of this host, relative to the folder of lab.yaml."
+    )
+    parameters: dict[Word, Value] = Field(
+        {},
+        description="Options passed to the command: `free_all: 1` becomes `--free-all 1`."
+        " Experiments can change their values.",
+    )
+    files: dict[GuestPath, str] = Field(
+        {},
+        description="Files and folders of this host that the command needs, by path in the"
+        " guest: {input.dat: ../data/input.dat}. Relative paths in the guest start from the"
+        " workload's folder, where the command starts; relative paths on the host start from the"
+        " folder of lab.yaml. A program comes with its shared libraries, a script with its"
+        " interpreter.",
+    )
+    metrics: dict[Word, MetricEntry] = Field(
+        {},
+        description="How metrics are found in the output, by name. A metric that is not here is"
+        " a key of the last JSON object, or a line `NAME: NUMBER UNIT`.",
+    )
+    metric: Word = Field(
+        DEFAULT,
+        description="Metric that is compared. wall_time is the run time of the command, measured"
+        " in the guest, for programs that print nothing. If omitted, the first of `metrics`, or"
+        " elapsed.",
+    )
+    better: Better | None = BETTER
+    timeout: Seconds = Field(
+        600.0, description="Time limit for one run of the command. Default: 10min."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_metric(cls, data: Any) -> Any:  # noqa: ANN401
+        if not isinstance(data, dict) or "metric" in data:
+            return data
+        known = data.get("metrics")
+        first = next(iter(known), "") if isinstance(known, dict) else ""
+        return {**data, "metric": first} if re.match(WORD_PATTERN, first) else data
