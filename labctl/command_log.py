@@ -8,6 +8,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from labctl.printable import layout, printable
 
@@ -32,8 +33,22 @@ def output(*streams: bytes) -> None:
         _output(end[-_LARGEST_OUTPUT_BYTES:], sum(map(len, streams)))
 
 
-def appended(log: Path, start: int) -> None:
-    """Log the output that a command appended to its log after the first `start` bytes."""
+@contextlib.contextmanager
+def appending(log: Path | None) -> Iterator[IO[bytes] | None]:
+    """Open the log of a program; at the block's end, log what the program appended to it."""
+    if log is None:
+        yield None
+        return
+    with log.open("ab") as file:
+        start = file.tell() if file.seekable() else None
+        try:
+            yield file
+        finally:
+            if start is not None:
+                _appended(log, start)
+
+
+def _appended(log: Path, start: int) -> None:
     if LOGGER.isEnabledFor(logging.DEBUG):
         with contextlib.suppress(OSError), log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -31,6 +31,13 @@ _REAP_SECONDS = 300.0
 _running: set[int] = set()  # pids of the programs of `spawn`
 
 
+class _Outliving(subprocess.Popen[bytes]):
+    """A program that may still run when its object is freed: that needs no ResourceWarning."""
+
+    def __del__(self) -> None:
+        super().__del__(_warn=lambda *_, **__: None)  # type: ignore[call-arg]  # not in typeshed
+
+
 def _start(
     argv: Sequence[Argument],
     *,
@@ -41,6 +48,7 @@ def _start(
     stderr: int | IO[bytes] | None,
     bound: bool,
     foreground: bool = False,
+    popen: type[subprocess.Popen[bytes]] = subprocess.Popen,
 ) -> subprocess.Popen[bytes]:
     words = [str(word) for word in argv]
     variables = None if foreground else environment.of_child(env)
@@ -49,7 +57,7 @@ def _start(
     try:
         if bound:
             parent_death.check(words[0], cwd, os.environ if variables is None else variables)
-        return subprocess.Popen(
+        return popen(
             parent_death.command(words) if bound else words,
             cwd=cwd,
             env=variables,
@@ -102,6 +110,9 @@ def _owned(
     finally:
         if popen is not None:
             _kill_group(popen, signal.SIGKILL)
+            for pipe in (popen.stdin, popen.stdout, popen.stderr):
+                if pipe is not None:
+                    pipe.close()
             _reap(popen)
 
 
@@ -241,9 +252,14 @@ def spawn(
     The program is killed when the thread that started it ends.
     """
     with (
-        _output(log) as out,
+        command_log.appending(log) as file,
         _owned(
-            argv, cwd, env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            argv,
+            cwd,
+            env,
+            stdin=subprocess.DEVNULL,
+            stdout=file or subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
         ) as popen,
     ):
         _running.add(popen.pid)
@@ -313,16 +329,17 @@ def launch(
     `record` stores the pid. No signal ends labctl before it returns; if it fails, the
     program is ended.
     """
-    with _output(log) as out, signals.deferred():
+    with command_log.appending(log) as file, signals.deferred():
         process = Process(
             _start(
                 argv,
                 cwd=cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 bound=False,
+                popen=_Outliving,
             )
         )
         try:
@@ -331,18 +348,3 @@ def launch(
             process.end()
             raise
     return process
-
-
-@contextmanager
-def _output(log: Path | None) -> Iterator[int | IO[bytes]]:
-    """Open the log of a program; at the block's end, log what the program appended to it."""
-    if log is None:
-        yield subprocess.DEVNULL
-        return
-    with log.open("ab") as file:
-        start = file.tell() if file.seekable() else None
-        try:
-            yield file
-        finally:
-            if start is not None:
-                command_log.appended(log, start)

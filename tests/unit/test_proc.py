@@ -1,9 +1,11 @@
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -140,6 +142,15 @@ def test_a_launched_program_outlives_the_thread_that_started_it(tmp_path):
     started[0].end()
 
 
+def test_a_launched_program_that_still_runs_is_freed_without_a_warning(tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pid = proc.launch(["sleep", "1000"], log=tmp_path / "log", record=lambda _: None).pid
+        gc.collect()
+    assert caught == []
+    process_table.Found(pid, process_table.started_ticks(pid)).end()
+
+
 def test_a_deadline_kills_the_whole_group():
     with pytest.raises(CommandError, match="did not end within"):
         proc.run(["sh", "-c", "sleep 1000 & echo $!; wait"], timeout_seconds=0.3)
@@ -195,11 +206,11 @@ def test_a_spawned_program_dies_with_labctl(tmp_path, ending):
         "    print(p.pid, flush=True)\n"
         "    while True: time.sleep(0.2)\n"
     )
-    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    pid = int(owner.stdout.readline())
-    assert process_table.started_ticks(pid) is not None
-    owner.send_signal(ending)
-    owner.wait(60)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as owner:
+        pid = int(owner.stdout.readline())
+        assert process_table.started_ticks(pid) is not None
+        owner.send_signal(ending)
+        owner.wait(60)
     wait_until_gone(pid)
 
 
@@ -214,11 +225,11 @@ def test_a_signal_to_labctl_also_ends_grandchildren(ending):
         "        while True: time.sleep(0.2)\n"
         "cli._quietly(action)\n"
     )
-    owner = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
-    pid = int(owner.stderr.readline())
-    assert process_table.started_ticks(pid) is not None
-    owner.send_signal(ending)
-    assert owner.wait(60) == 128 + ending
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as owner:
+        pid = int(owner.stderr.readline())
+        assert process_table.started_ticks(pid) is not None
+        owner.send_signal(ending)
+        assert owner.wait(60) == 128 + ending
     wait_until_gone(pid)
 
 
