@@ -67,6 +67,8 @@ class Server(paramiko.ServerInterface):
         self._listener.shutdown(socket.SHUT_RDWR)  # the thread in accept() would keep it open
         self._listener.close()
         self.drop()
+        for each in self._silenced:
+            each.close()
 
     def drop(self) -> None:
         """Cut all connections."""

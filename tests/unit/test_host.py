@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 import subprocess
@@ -88,14 +89,26 @@ def test_missing_host_facts_are_left_out(tmp_path):
     assert found["busy_seconds"] == 0
 
 
-def test_one_measurement_at_a_time(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdout.readline() == "held\n"
+@pytest.fixture
+def start_holder(tmp_path):
+    """Start other processes that hold the lock until their stdin is closed."""
+    with contextlib.ExitStack() as stack:
+
+        def start(program=HOLDER):
+            words = [sys.executable, "-c", program, str(tmp_path)]
+            holder = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.enter_context(holder)
+            stack.callback(holder.kill)
+            assert holder.stdout.readline() == "held\n"
+            return holder
+
+        yield start
+
+
+def test_one_measurement_at_a_time(tmp_path, start_holder):
+    holder = start_holder()
     told = []
 
     def waiting(text):
@@ -107,13 +120,8 @@ def test_one_measurement_at_a_time(tmp_path):
     assert told == [f"process {holder.pid}: run other"]
 
 
-def test_the_lock_of_a_killed_holder_is_released(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    holder.stdout.readline()
+def test_the_lock_of_a_killed_holder_is_released(tmp_path, start_holder):
+    holder = start_holder()
     holder.kill()
     holder.wait(60)
     told = []
@@ -246,14 +254,8 @@ def test_root_locks_where_only_root_can_write(tmp_path, monkeypatch):
         assert len(list(all_.iterdir())) == (os.geteuid() != 0)
 
 
-def test_the_text_of_another_holder_is_made_printable(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER.replace("run other", "a\x1b[2Jb"), str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdout.readline() == "held\n"
+def test_the_text_of_another_holder_is_made_printable(tmp_path, start_holder):
+    holder = start_holder(HOLDER.replace("run other", "a\x1b[2Jb"))
     told = []
 
     def waiting(text):
