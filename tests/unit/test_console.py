@@ -18,7 +18,8 @@ def reports():
     for block in blocks:
         title, *lines = block.strip("\n").split("\n")
         (number,) = [n for n, line in enumerate(lines, 1) if line.startswith("> ")]
-        yield pytest.param(title.split(":")[0], [line[2:] for line in lines], number, id=title)
+        name = f"{title}: {lines[number - 1][2:]}"
+        yield pytest.param(title.split(":")[0], [line[2:] for line in lines], number, id=name)
 
 
 def harmless():

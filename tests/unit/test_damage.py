@@ -81,7 +81,7 @@ def test_a_torn_last_line_is_told_and_the_rest_is_used(run, labctl):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda line: line[:-40], "invalid sample"),
+        pytest.param(lambda line: line[:-40], "invalid sample", id="cut off"),
         (lambda line: edit(line, schema=2), "schema: expected 1, got 2"),
         (lambda line: re.sub('"value":[0-9.]+', '"value":NaN', line), "expected a number, got NaN"),
         (
@@ -93,7 +93,7 @@ def test_a_torn_last_line_is_told_and_the_rest_is_used(run, labctl):
         (lambda line: edit(line, load=[]), "load: expected dict, got []"),
         (lambda line: edit(line, started_at="yesterday"), "yesterday"),
         (lambda line: edit(line, block=0, repetition=0), "duplicate of the sample in line 1"),
-        (lambda line: "\0" * 20, "invalid sample"),
+        pytest.param(lambda line: "\0" * 20, "invalid sample", id="null bytes"),
     ],
 )
 @pytest.mark.parametrize(

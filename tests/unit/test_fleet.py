@@ -366,7 +366,9 @@ def test_what_a_killed_gdb_had_paused_goes_on(fleet, told):
 
 
 @pytest.mark.parametrize(
-    "start", [lambda f: f.up([spec(f)], SECONDS), lambda f: f.start(Guest(spec(f)))]
+    "start",
+    [lambda f: f.up([spec(f)], SECONDS), lambda f: f.start(Guest(spec(f)))],
+    ids=["up", "start"],
 )
 def test_a_folder_that_is_no_guests_is_not_removed_for_one(fleet, tmp_path, start):
     theirs = tmp_path / "vms"

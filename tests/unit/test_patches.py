@@ -380,6 +380,7 @@ def test_patches_of_one_name_in_two_folders_stay_two(tmp_path, listing):
         (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
         (lambda path: path.symlink_to("nowhere"), "cannot be read: No such file"),
     ],
+    ids=["folder", "pipe", "device", "dangling symlink"],
 )
 def test_what_is_no_patch_is_told_with_the_line_of_the_series(tmp_path, make, words):
     make(tmp_path / "x.patch")

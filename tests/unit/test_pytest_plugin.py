@@ -85,6 +85,19 @@ def test_kernels_can_be_chosen(project):
     assert len(collected(project, "--kernel", "stock", "--kernel", "mine")) == 8
 
 
+def test_a_strict_pytest_runs_with_the_plugin(project):
+    project.makeini("[pytest]\nstrict = true\nfilterwarnings = error\nlab = lab.yaml")
+    project.makepyfile(
+        test_it=TESTS
+        + """
+def test_fixtures(lab, measure): assert "mine" in lab.kernels
+"""
+    )
+    done = project.runpytest_subprocess("-W", "error", "-k", "test_kernel or plain or fixtures")
+    done.assert_outcomes(passed=4, deselected=5)
+    assert str(done.stderr) == ""
+
+
 def test_an_unknown_kernel_is_a_usage_error(project):
     done = project.runpytest("--kernel", "stok")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
