@@ -26,6 +26,7 @@ SECTIONS = {
     "KernelEntry": "kernels: NAME",
     "TunableEntry": "tunables: NAME",
     "WorkloadEntry": "workloads: NAME",
+    "MetricEntry": "workloads: NAME: metrics: NAME",
     "ExperimentEntry": "experiments: NAME",
     "StatisticsOverride": "experiments: NAME: statistics",
     "BlocksOverride": "experiments: NAME: statistics: blocks",
