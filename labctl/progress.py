@@ -220,8 +220,7 @@ def series_steps(name: str, steps: Sequence[Step]) -> str:
     rows = []
     objections = []
     for step in steps:
-        document = step.document()
-        outcomes = {check: _outcome(findings) for check, findings in document["checks"].items()}
+        outcomes = {name: _outcome(findings) for name, findings in step.result().checks.items()}
         rows.append({"": step.number, "patch": step.subject, **outcomes})
         for check, findings in step.checks.items():
             if findings:

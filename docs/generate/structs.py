@@ -149,6 +149,14 @@ def verify() -> str:
     )
 
 
+def series_check() -> str:
+    """Return the page on `labctl series check --json`."""
+    return (
+        "# JSON of series checks\n\n`labctl series check --json` prints one object.\n\n"
+        + sections(schema_of("--series-check"))
+    )
+
+
 def run() -> str:
     """Return the page on run.json."""
     known: tuple[tuple[Mapping[str, Any], type[msgspec.Struct]], ...] = (

@@ -216,15 +216,14 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
     and `checkpatch --strict` of the kernel source must report nothing. Exit status 1 if
     a check failed.
     """
-    from labctl.review.steps import check
+    from labctl.review.steps import check, document
 
     lab = lab_to_work(lab_path)
     names = named("series", kernels, (k for k, one in lab.kernels.items() if one.series))
     with progress.Building() as building:
         checked = {name: check(lab, name, building) for name in names}
     if as_json:
-        print_json({"schema": 1, "series": {n: [s.document() for s in c]
-                                             for n, c in checked.items()}})  # fmt: skip
+        print_json(document(checked))
     else:
         click.echo("\n\n".join(progress.series_steps(n, c) for n, c in checked.items()))
     if not all(step.passed for steps in checked.values() for step in steps):

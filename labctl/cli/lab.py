@@ -34,6 +34,8 @@ def init(folder: Path, force: bool) -> None:
               help="Schema of `labctl bisect --json`.")  # fmt: skip
 @click.option("--verify", "document", flag_value="verify",
               help="Schema of `labctl verify --json`.")  # fmt: skip
+@click.option("--series-check", "document", flag_value="series-check",
+              help="Schema of `labctl series check --json`.")  # fmt: skip
 def schema(document: str | None) -> None:
     """Print the JSON Schema of lab.yaml.
 

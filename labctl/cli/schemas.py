@@ -9,6 +9,7 @@ import msgspec
 
 from labctl.bisect.types import Bisection
 from labctl.nightly.types import Nightly
+from labctl.review.types import SeriesCheck
 from labctl.stats.between_runs_types import Across
 from labctl.stats.report_types import Report
 from labctl.verify.types import Verification
@@ -19,6 +20,7 @@ DOCUMENTS: Mapping[str, type[msgspec.Struct]] = {
     "nightly": Nightly,
     "bisect": Bisection,
     "verify": Verification,
+    "series-check": SeriesCheck,
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from labctl.errors import BuildError, GuestError, UserError
 from labctl.guests.guest import Guest
@@ -17,6 +16,7 @@ from labctl.kernels.series import Series
 from labctl.lab.models import Kernel, Lab
 from labctl.review import tools
 from labctl.review.tools import Complaint
+from labctl.review.types import SeriesCheck, StepResult
 
 # In the order of the report; each check runs once per step. Configurations of the lab's
 # `compile:` come before the last one.
@@ -47,15 +47,15 @@ class Step:
         """Whether every check ran without objections."""
         return len(self.checks) == len(self.wanted) and not any(self.checks.values())
 
-    def document(self) -> dict[str, Any]:
-        """Return the step as a JSON document; a check that was not reached is null."""
-        return {
-            "number": self.number,
-            "patch": self.patch,
-            "subject": self.subject,
-            "passed": self.passed,
-            "checks": {name: self.checks.get(name) for name in self.wanted},
-        }
+    def result(self) -> StepResult:
+        """Return the step's part of the document."""
+        return StepResult(
+            number=self.number,
+            patch=self.patch,
+            subject=self.subject,
+            passed=self.passed,
+            checks={name: self.checks.get(name) for name in self.wanted},
+        )
 
     def note(self, check: str, objections: Sequence[str]) -> None:
         """Record the objections of a check."""
@@ -87,6 +87,13 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
             whole.first(step.number).write(stage / "patches")
             _boot(lab, kernel, step, stage, progress)
     return steps
+
+
+def document(checked: Mapping[str, Sequence[Step]]) -> SeriesCheck:
+    """Return the document of the checked series, by kernel."""
+    return SeriesCheck(
+        series={name: tuple(step.result() for step in found) for name, found in checked.items()}
+    )
 
 
 def examine_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> list[Step]:

@@ -48,7 +48,7 @@ def test_a_good_series_passes_all_that_needs_no_guest(check):
 def test_a_step_not_booted_has_not_passed(check):
     (step,) = check(GOOD)
     assert not step.passed
-    assert step.document()["checks"]["boots"] is None
+    assert step.result().checks["boots"] is None
 
 
 def test_a_new_warning_belongs_to_the_step_that_brings_it(check):
