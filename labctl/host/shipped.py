@@ -7,6 +7,7 @@ from pathlib import Path
 import labctl
 
 BASE_CONFIG = "guest/kconfig/base.config"
+GUEST_CONFIG = "guest/kconfig/guest.config"
 
 
 def shipped(name: str) -> Path:

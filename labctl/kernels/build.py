@@ -12,7 +12,8 @@ from typing import Protocol
 
 from labctl.arch import ARCHITECTURES, Architecture
 from labctl.errors import HostError, LabError, UserError
-from labctl.kernels import images, kconfig, named_files, series
+from labctl.kernels import configuration, images, kconfig, named_files, series
+from labctl.kernels.configuration import Configuration
 from labctl.kernels.images import Image
 from labctl.kernels.kconfig import Option
 from labctl.kernels.make import Make, check_tools, compiler, remaining_seconds, tools_hash
@@ -48,7 +49,11 @@ class _Request:
     folder: Path
     source: Source
     patches: Series | None
-    options: list[Option]
+    configuration: Configuration
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        return self.configuration.options
 
     @property
     def arch(self) -> Architecture:
@@ -133,7 +138,7 @@ class Builder:
             _fill(tree, tell)
             tree.prepare(None)
             make = Make(kernel.name, tree, log, tell, request.arch)
-            make.configure(request.options)
+            make.configure(request.configuration)
             yield make
 
     def _ask(self, kernel: Kernel, sources: dict[str, tuple[Source, str]]) -> _Request | Image:
@@ -146,7 +151,7 @@ class Builder:
         source, source_hash = sources[kernel.source]
         patches = series.read(kernel.series) if kernel.series else None
         arch = ARCHITECTURES[kernel.arch]
-        options = kconfig.merge(kconfig.of_arch(kernel.kconfig, arch))
+        configured = configuration.read(kernel, arch)
         image = Image(
             kernel=kernel.name,
             bzimage=Path(),
@@ -159,11 +164,11 @@ class Builder:
             compiler=compiler(arch),
             arch=arch.name,
             tools_hash=tools_hash(arch, self._state.path),
-            files_hash=named_files.digest(options),
+            files_hash=named_files.digest(configured.options),
         )
-        image = replace(image, hash=images.address(image, options))
+        image = replace(image, hash=images.address(image, configured))
         folder = self._state.image(image.hash)
-        return _Request(image, folder, source, patches, options)
+        return _Request(image, folder, source, patches, configured)
 
     def _check_known(self, asked: _Request | Image) -> None:
         """Raise if the options or the .config known before the build cannot be used."""
@@ -218,7 +223,7 @@ class Builder:
                 f"source of kernel {request.image.kernel} changed while it was read",
                 hint="run the command again",
             )
-        make.configure(request.options)
+        make.configure(request.configuration)
         named_files.check(request.options, tree.src, tree.build)
         if self._guard is not None:
             config = kconfig.values((tree.build / ".config").read_text("utf-8", "replace"))
@@ -235,8 +240,8 @@ class Builder:
         place = self._state.trees / request.source.key
         # make compares times, and the files that options name may be older than the objects.
         files = request.image.files_hash[:_FILES_DIGITS]
-        configuration = kconfig.digest(request.options, request.arch) + (files and f"-{files}")
-        tree = Tree(place, request.source, configuration)
+        named = request.configuration.digest(request.arch) + (files and f"-{files}")
+        tree = Tree(place, request.source, named)
         with tree.locked(lambda: tell("waiting for another labctl's build", 0, None)):
             yield tree
 

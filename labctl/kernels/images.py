@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from labctl.arch import ARCHITECTURES, ARM64, X86_64, Architecture, ArchName
 from labctl.errors import UserError
 from labctl.files import read_json, write_json
 from labctl.kernels import symbols
+from labctl.kernels.configuration import Configuration
 from labctl.kernels.hashed import Hashed
-from labctl.kernels.kconfig import Option
 from labctl.kernels.make import Make
 from labctl.lab.models import Kernel
 
@@ -59,8 +59,9 @@ class Image:
         return tuple(Hashed(path, digest) for path, digest in both if path and digest)
 
 
-def address(image: Image, options: Sequence[Option]) -> str:
+def address(image: Image, configuration: Configuration) -> str:
     """Return the hex hash of all inputs of an image."""
+    options = configuration.options
     content: dict[str, object] = {
         "builder": _BUILDER,
         "architecture": ARCHITECTURES[image.arch].kbuild,
@@ -73,6 +74,7 @@ def address(image: Image, options: Sequence[Option]) -> str:
     order = [o.name for o in sorted(options, key=lambda o: o.rank) if o.value == "y"]
     if order != sorted(order):
         content["order"] = order
+    content |= {"config": configuration.start} if configuration.start else {}
     content |= {"tools": image.tools_hash} if image.tools_hash else {}
     content |= {"files": image.files_hash} if image.files_hash else {}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

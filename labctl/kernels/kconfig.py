@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import itertools
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +30,8 @@ _LOST = "add the option's dependencies to a fragment, or remove or override the 
 _DEFCONFIG = "use the .config that `make NAME_defconfig` writes instead of a defconfig"
 _DIGEST_DIGITS = 8
 _MOST_TOLD = 40
+_GZIP = b"\x1f\x8b"
+_MOST_BYTES = 2**24  # a whole .config has 300 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,8 @@ def read_values(config: Path | None) -> dict[str, str] | None:
 def merge(fragments: Iterable[Path]) -> list[Option]:
     """Return the options of several fragments; the last value of an option wins.
 
+    A fragment may be a whole .config, compressed by gzip or not.
+
     Raises:
         UserError: a fragment cannot be read or parsed.
     """
@@ -120,16 +126,25 @@ def merge(fragments: Iterable[Path]) -> list[Option]:
     ranks = itertools.count()
     for path in fragments:
         try:
-            text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-        except OSError as error:
+            text = _text(path)
+        except (OSError, EOFError, zlib.error) as error:
             raise UserError(
-                f"kconfig fragment cannot be read: {error.strerror or error}",
+                f"kconfig fragment cannot be read: {getattr(error, 'strerror', None) or error}",
                 where=str(path),
             ) from None
         for option in parse(text, path):
             earlier = merged.get(option.name)
             merged[option.name] = replace(option, rank=next(ranks), earlier=earlier)
     return list(merged.values())
+
+
+def _text(path: Path) -> str:
+    """Return the text of a fragment or .config, which may be compressed as /proc/config.gz is."""
+    content = path.read_bytes()
+    if content.startswith(_GZIP):
+        with gzip.open(path) as file:
+            content = file.read(_MOST_BYTES)
+    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def overridden(options: Iterable[Option]) -> str:
@@ -172,7 +187,7 @@ def check(
         UserError: Kconfig dropped or changed options; names each with the likely reason.
     """
     result = values(config)
-    lost = [o for o in requested if not _holds(o.value, result.get(o.name))]
+    lost = [o for o in requested if not holds(o.value, result.get(o.name))]
     if not lost:
         return
     bare = {name.removeprefix("CONFIG_"): value for name, value in result.items()}
@@ -194,7 +209,7 @@ def check(
         )
 
 
-def _holds(wanted: str, got: str | None) -> bool:
+def holds(wanted: str, got: str | None) -> bool:
     """Return whether two values mean the same; None is an option that is not set."""
     if got is None or wanted == got:
         return got is not None or wanted in {"n", '""'}

@@ -17,8 +17,8 @@ from labctl.errors import BuildError, HostError
 from labctl.files import read_json, write_json
 from labctl.host import git, tools
 from labctl.kernels import faults, kconfig, symbols
+from labctl.kernels.configuration import Configuration
 from labctl.kernels.hashed import Hashed
-from labctl.kernels.kconfig import Option
 from labctl.kernels.tree import Tree
 from labctl.lab.state import StateFolder
 
@@ -68,7 +68,7 @@ class Make:
     tell: Tell
     arch: Architecture = X86_64
 
-    def configure(self, options: Sequence[Option]) -> None:
+    def configure(self, configuration: Configuration) -> None:
         """Write the .config if it differs from the present one, as make compares times.
 
         Raises:
@@ -78,26 +78,48 @@ class Make:
         self.tell("configuring", 0, None)
         build = self.tree.build
         build.mkdir(parents=True, exist_ok=True)
-        wanted, fresh = build / ".labctl-allconfig", build / ".config.new"
-        wanted.write_bytes(kconfig.render(options).encode("utf-8", "surrogateescape"))
+        configuration.check_target(self.tree.src, self.arch)
+        fresh = build / ".config.new"
         fresh.unlink(missing_ok=True)
-        more = {"KCONFIG_ALLCONFIG": str(wanted), "KCONFIG_CONFIG": str(fresh)}
-        with self.tree.at_work():
-            done = proc.run(
-                self._argv("allnoconfig", more=more), timeout_seconds=_CONFIG_SECONDS, check=False
-            )
-        told = kconfig.overridden(options).encode("utf-8", "surrogateescape")
-        with self.log.open("ab") as log:
-            log.write(told + done.stdout + done.stderr)
-        if done.status != 0:
-            raise self._failed("cannot be configured")
+        self._log(kconfig.overridden(configuration.options))
+        if configuration.start:
+            self._complete(configuration, fresh)
+        else:
+            wanted = build / ".labctl-allconfig"
+            wanted.write_bytes(_bytes(kconfig.render(configuration.options)))
+            self._kconfig("allnoconfig", fresh, {"KCONFIG_ALLCONFIG": str(wanted)})
         text = fresh.read_text("utf-8", "surrogateescape")
-        kconfig.check(options, text, self.tree.src, self.arch)
+        kconfig.check(configuration.requested, text, self.tree.src, self.arch)
+        whole = configuration.whole
+        self._log("".join(f"labctl: {whole}: {line}\n" for line in configuration.lost(text)))
         config = build / ".config"
         if not config.is_file() or config.read_text("utf-8", "surrogateescape") != text:
             fresh.replace(config)
         else:
             fresh.unlink()
+
+    def _complete(self, configuration: Configuration, fresh: Path) -> None:
+        """Write options on top of a target's .config, or alone, and complete them."""
+        if configuration.has_target:
+            self._kconfig(configuration.start, fresh)
+        with fresh.open("ab") as file:
+            # Of a repeated option and of a choice, Kconfig takes the last.
+            file.write(_bytes(kconfig.render(configuration.options)))
+        self._kconfig("olddefconfig", fresh)
+
+    def _kconfig(self, target: str, fresh: Path, more: dict[str, str] | None = None) -> None:
+        """Run a target that writes the file `fresh`."""
+        argv = self._argv(target, more={"KCONFIG_CONFIG": str(fresh)} | (more or {}))
+        with self.tree.at_work():
+            done = proc.run(argv, timeout_seconds=_CONFIG_SECONDS, check=False)
+        with self.log.open("ab") as log:
+            log.write(done.stdout + done.stderr)
+        if done.status != 0:
+            raise self._failed("cannot be configured")
+
+    def _log(self, text: str) -> None:
+        with self.log.open("ab") as log:
+            log.write(_bytes(text))
 
     def build(self) -> None:
         """Build the image, and gdb's files if the .config enables them.
@@ -203,6 +225,10 @@ class Make:
         lines = text.splitlines()
         errors = [line for line in lines if _WRONG.search(line)][-_ERROR_LINES:]
         return BuildError(what, log=str(self.log), errors=errors or lines[-_ERROR_LINES:])
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def remaining_seconds(seconds: float, done: int, total: int | None) -> float | None:

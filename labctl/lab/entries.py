@@ -13,6 +13,7 @@ from pydantic import Field
 from labctl import units
 from labctl.arch import X86_64, ArchName
 from labctl.lab import metrics
+from labctl.lab.config import Config
 from labctl.lab.metrics import Better
 from labctl.lab.state import USUAL_NAME
 from labctl.lab.statistics import Statistics, StatisticsOverride
@@ -69,7 +70,8 @@ class KernelEntry(Model):
     base: Reference | None = Field(
         None,
         description="Name of another kernel, whose source, kconfig fragments, architecture and,"
-        " unless set here, series and command line are used. Conflicts with `source`.",
+        " unless set here, series, configuration and command line are used. Conflicts with"
+        " `source`.",
     )
     series: str | None = Field(
         None, description="Folder with patches and a quilt `series` file that lists them in order."
@@ -77,8 +79,9 @@ class KernelEntry(Model):
     kconfig: tuple[str, ...] = Field(
         (),
         description="Paths of kconfig fragments, applied after those of the base. If neither this"
-        " kernel nor its bases have any, labctl's own base fragment is used.",
+        " kernel nor its bases have any or a `config`, labctl's own base fragment is used.",
     )
+    config: Config = None
     command_line: str | None = Field(
         None,
         description="Parameters appended to the kernel's command line, in place of those of the"

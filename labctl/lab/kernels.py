@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from labctl.host.shipped import BASE_CONFIG, shipped
-from labctl.lab import series_file
+from labctl.host.shipped import BASE_CONFIG, GUEST_CONFIG, shipped
+from labctl.lab import config, series_file
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import KernelEntry, LabFile
 from labctl.lab.models import Kernel
@@ -32,6 +32,8 @@ def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
         if entry.series is not None and found.sound(*path, "series"):
             _series(file, name, found, root)
         check_fragments(entry.kconfig, (*path, "kconfig"), found, root)
+        if entry.config is not None and found.sound(*path, "config"):
+            _config(file, name, found, root)
 
 
 def check_fragments(fragments: Sequence[str], path: KeyPath, found: Findings, root: Path) -> None:
@@ -64,7 +66,10 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
     series = next((e.series for e in reversed(entries) if e.series), None)
     lines = [e.command_line for e in entries if e.command_line is not None]
     fragments = [absolute(root, text) for entry in entries for text in entry.kconfig]
-    if not fragments and kind != "image":  # without fragments no kernel boots
+    start = next((e.config for e in reversed(entries) if e.config), None)
+    if start is not None:
+        fragments = [shipped(GUEST_CONFIG), *fragments]
+    elif not fragments and kind != "image":  # without fragments no kernel boots
         fragments = [shipped(BASE_CONFIG)]
     return Kernel(
         name=name,
@@ -72,6 +77,7 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
         base=file.kernels[name].base,
         series=None if series is None else absolute(root, series),
         kconfig=tuple(fragments),
+        config=str(absolute(root, start)) if start and config.is_path(start) else start,
         command_line=lines[-1] if lines else "",
         arch=entries[0].arch or file.defaults.arch,
     )
@@ -157,6 +163,19 @@ def _base(file: LabFile, name: str, found: Findings, reported: set[str]) -> None
         reported.update(circle)
         what = f"cycle of bases: {' -> '.join(circle)}"
         found.add(path, what, "replace `base:` by `source:` in one of these kernels")
+
+
+def _config(file: LabFile, name: str, found: Findings, root: Path) -> None:
+    path: KeyPath = ("kernels", name, "config")
+    start = str(file.kernels[name].config)
+    entries = lineage(file, name)
+    if entries and str(entries[0].source).startswith("image:"):
+        hint = "use a source to build from, or remove `config:`"
+        found.add(path, "a built image cannot be configured", hint, at_key=True)
+    elif config.is_path(start) and not is_file(absolute(root, start)):
+        known = f"or use {config.RUNNING} or a target of make: {config.TARGETS}"
+        what = f"file {quote(start, 60)} does not exist"
+        found.add(path, what, f"{_relative_hint(root)}; {known}")
 
 
 def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:

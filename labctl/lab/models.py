@@ -35,7 +35,8 @@ from labctl.units import Scalar
 class Kernel(Model):
     """A kernel with the values of its bases filled in and absolute paths.
 
-    `source` is `debian:NAME`, `dir:/absolute` or `image:/absolute`.
+    `source` is `debian:NAME`, `dir:/absolute` or `image:/absolute`. `config` is an absolute
+    path, `running` or a target of make; if it is set, `kconfig` starts with guest.config.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Kernel(Model):
     base: str | None = None
     series: Path | None = None
     kconfig: tuple[Path, ...] = ()
+    config: str | None = None
     command_line: str = ""
     arch: ArchName = X86_64.name
 

@@ -78,7 +78,7 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
     with builder.workshop(kernel, folder / "check.log") as make:
         steps = examine_steps(make, whole, tuple(lab.verify.compile))
     for configuration, fragments in lab.verify.compile.items():
-        other = kernel.model_copy(update={"kconfig": fragments})
+        other = kernel.model_copy(update={"kconfig": fragments, "config": None})
         with builder.workshop(other, folder / f"{configuration}.log") as make:
             compile_steps(make, whole, steps, configuration)
     for step in steps:

@@ -21,9 +21,14 @@ O ?= .
 KCONFIG_CONFIG ?= $(O)/.config
 OBJECTS = $(O)/mm/mmu_gather.o $(O)/mm/memory.o $(O)/init/main.o
 
-.PHONY: allnoconfig bzImage Image
+.PHONY: allnoconfig olddefconfig bzImage Image
 allnoconfig:
 	@awk -f scripts/conf.awk "$(KCONFIG_ALLCONFIG)" Kconfig > "$(KCONFIG_CONFIG)"
+%_defconfig:
+	@awk -v defaults=1 -f scripts/conf.awk arch/x86/configs/$@ Kconfig > "$(KCONFIG_CONFIG)"
+olddefconfig:
+	@awk -v defaults=1 -f scripts/conf.awk "$(KCONFIG_CONFIG)" Kconfig > "$(KCONFIG_CONFIG).tmp"
+	@mv "$(KCONFIG_CONFIG).tmp" "$(KCONFIG_CONFIG)"
 bzImage: $(O)/arch/x86/boot/bzImage
 	@echo "Kernel: arch/x86/boot/bzImage is ready"
 
@@ -58,12 +63,15 @@ FNR == 1 { file++ }
 file == 1 && match($0, /^CONFIG_[A-Z0-9_]+=/) {
     asked[substr($0, 8, RLENGTH - 8)] = substr($0, RLENGTH + 1)
 }
+file == 1 && match($0, /^# CONFIG_[A-Z0-9_]+ is not set/) { asked[substr($2, 8)] = "n" }
+file == 2 && $1 == "default" { usual[name] = $2 }
 file == 2 && $1 == "config" { name = $2; order[++count] = name; known[name] = 1 }
 file == 2 && $1 == "depends" { needs[name] = $3 }
 file == 2 && $1 == "select" { forced[$2] = name }
 END {
     for (i = 1; i <= count; i++) {
         name = order[i]; value = asked[name]
+        if (defaults && value == "") value = usual[name]
         if (needs[name] != "" && asked[needs[name]] != "y") value = "n"
         if (forced[name] != "" && asked[forced[name]] == "y") value = "y"
         if (value == "" || value == "n") print "# CONFIG_" name " is not set"
@@ -138,6 +146,7 @@ def pack(tmp_path, monkeypatch, name="linux-fake", **files):
     """Put the tree where Debian's source packages are looked for."""
     tree = write(tmp_path / "packing" / name)
     for path, text in files.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_text(text)
     usr_src = tmp_path / "usr-src"
     usr_src.mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ from labctl.guests.qemu import GuestSpec
 from labctl.host import identity
 from labctl.kernels import images, kconfig, make
 from labctl.kernels.build import Builder, Image
+from labctl.kernels.configuration import Configuration
 from labctl.kernels.kconfig import Option
 from labctl.lab.load import load
 from labctl.lab.models import Kernel
@@ -225,8 +226,8 @@ def test_the_fragments_that_are_shipped_ask_both_architectures_for_the_same():
 
 def test_the_address_of_an_x86_64_image_is_what_it_was_before_there_were_others():
     image = Image("stock", Path(), "", "s0", None, ("p1", "p2"), None, "", "gcc 12, ld 2.40")
-    options = [Option("CONFIG_B", "y", Path("f"), 1), Option("CONFIG_A", "n", Path("f"), 2)]
-    assert images.address(image, options) == (
+    options = (Option("CONFIG_B", "y", Path("f"), 1), Option("CONFIG_A", "n", Path("f"), 2))
+    assert images.address(image, Configuration(options)) == (
         "3e467e36d17db5523f335c9f3eed5aeb1bdf1d1257e30dddd9a9071c2ada318f"
     )
 

@@ -121,6 +121,26 @@ kernels:
     assert lab.kernels["d"].source == f"image:{folder}/bzImage"
 
 
+def test_a_configuration_is_inherited_and_completed_for_guests(folder: Path) -> None:
+    (folder / ".config").write_text("CONFIG_NUMA=y\n")
+    lab = read(
+        folder,
+        """\
+kernels:
+  a: {source: dir:tree, config: .config}
+  b: {base: a, kconfig: [more.config]}
+  c: {base: b, config: x86_64_defconfig}
+  d: {source: dir:tree, config: running}
+""",
+    )
+    a, b, c = (lab.kernels[name] for name in "abc")
+    assert a.config == b.config == f"{folder}/.config"
+    assert [path.name for path in a.kconfig] == ["guest.config"]
+    assert [path.name for path in b.kconfig] == ["guest.config", "more.config"]
+    assert (c.config, c.kconfig) == ("x86_64_defconfig", b.kconfig)
+    assert lab.kernels["d"].config == "running"
+
+
 def test_values_keep_their_text_unless_their_type_says_otherwise(folder: Path) -> None:
     lab = read(
         folder,
@@ -459,6 +479,9 @@ IN_KERNELS = [
     ("{source: debian:linux, series: " + "x" * 5000 + "}", "k.series", "does not exist"),
     ('{source: debian:linux, series: "a\\0b"}', "k.series", "does not exist"),
     ("{base: patched, series: patches/good}", "k.series", "has a series itself"),
+    ("{source: debian:linux, config: nowhere}", "k.config", "file 'nowhere' does not exist"),
+    ("{source: debian:linux, config: [defconfig]}", "k.config", "expected text"),
+    ("{source: image:bzImage, config: defconfig}", "k.config", "cannot be configured"),
     ("text", "k", "expected a mapping"),
     ("", "k", "has no value"),
 ]
