@@ -151,7 +151,7 @@ def test_a_run_keeps_the_commands_of_its_preparation_too(tmp_path, monkeypatch):
     @contextlib.contextmanager
     def prepared(*_):
         proc.run(["echo", "building"], timeout_seconds=60)
-        yield SimpleNamespace(), None
+        yield SimpleNamespace(prepared=None, supplies=None)
 
     @contextlib.contextmanager
     def under_way(folder, *_):
