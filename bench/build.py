@@ -68,7 +68,7 @@ def plain_make(kernel, folder, times):
 
 def with_one_line_edited(kernel, state, scratch):
     """Return the kernel with an additional patch that changes one line."""
-    series = shutil.copytree(kernel.series, scratch / "series")
+    series = shutil.copytree(str(kernel.series), scratch / "series")
     (path,) = StateFolder(state).trees.glob(f"*/src/{EDITED_FILE}")
     old = path.read_text().splitlines(keepends=True)
     at = next(i for i, line in enumerate(old) if line.startswith("static ") and "(" in line)
@@ -77,7 +77,7 @@ def with_one_line_edited(kernel, state, scratch):
     (series / "9999-edited.patch").write_text("Subject: edited\n\n" + "".join(patch))
     with (series / "series").open("a") as listing:
         listing.write("9999-edited.patch\n")
-    return kernel.model_copy(update={"series": series})
+    return kernel.model_copy(update={"series": str(series)})
 
 
 def unchanged(state, times):

@@ -6,7 +6,6 @@ import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from labctl.bisect.search import (
     BAD,
@@ -23,11 +22,11 @@ from labctl.bisect.types import Bisection, Candidate, Decision
 from labctl.errors import BaselineFailed, BuildError, UserError
 from labctl.experiments.plan import Plan, plan
 from labctl.experiments.variants import beside, plan_of
-from labctl.kernels import series
-from labctl.kernels.series import Series
 from labctl.lab.models import Kernel, Lab
 from labctl.nightly.night import Open, OpenRun
 from labctl.runs.sample import Sample
+from labctl.series import reader
+from labctl.series.patch import Series
 from labctl.stats.failures import failures_of
 from labctl.stats.paired import exp
 from labctl.stats.verdict import Rule
@@ -80,7 +79,7 @@ def begin(lab: Lab, kernel: str, *, good: int, bad: int | None, risk: float, wha
     own = lab.kernels[kernel]
     if own.series is None:
         raise UserError(f"kernel {kernel} has no series: nothing to bisect")
-    patches = series.read(own.series)
+    patches = reader.read(own.series, lab.state_folder.fetched)
     last = len(patches.patches) if bad is None else bad
     if not 0 <= good < last <= len(patches.patches):
         raise UserError(
@@ -95,11 +94,12 @@ def step_of(lab: Lab, answer: Answer, step: int) -> Kernel:
     """Return the kernel with the first `step` patches of the series, which it writes to disk."""
     own = lab.kernels[answer.kernel]
     name = f"{own.name}.step{step}"
-    folder: Path | None = None
+    place: str | None = None
     if step:
         folder = lab.state_folder.bisect(own.name, step)
         answer.patches.first(step).write(folder)
-    return own.model_copy(update={"name": name, "series": folder})
+        place = str(folder)
+    return own.model_copy(update={"name": name, "series": place})
 
 
 @dataclass(slots=True, kw_only=True)

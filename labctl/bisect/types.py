@@ -12,7 +12,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A step that may be the first bad one."""
 
     step: Annotated[int, Meta(description="Number of the patch in the series, from 1.")]
-    patch: Annotated[str, Meta(description="File name of the patch.")]
+    patch: Annotated[str, Meta(description="File name of the patch, or short hash of the commit.")]
     subject: Annotated[str, Meta(description="Subject of the patch.")]
 
 

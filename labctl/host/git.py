@@ -133,6 +133,23 @@ def _run(
     )
 
 
+def outside(
+    folder: Path, *words: str, stdin: bytes = b"", check: bool = True
+) -> completed.Completed:
+    """Run a git command in a folder without any repository, as `git apply` can be.
+
+    Raises the errors of `run`.
+    """
+    return proc.run(
+        ["git", "--git-dir=/dev/null", *words],
+        cwd=folder,
+        env=environment(folder),
+        stdin=stdin,
+        timeout_seconds=_SECONDS,
+        check=check,
+    )
+
+
 def without_filters(work_tree: Path) -> dict[str, str]:
     """Return settings that disable the filters of the repository's configuration.
 

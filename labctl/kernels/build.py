@@ -12,16 +12,17 @@ from typing import Protocol
 
 from labctl.arch import ARCHITECTURES, Architecture
 from labctl.errors import HostError, LabError, UserError
-from labctl.kernels import configuration, images, kconfig, named_files, series
+from labctl.kernels import configuration, images, kconfig, named_files
 from labctl.kernels.configuration import Configuration
 from labctl.kernels.images import Image
 from labctl.kernels.kconfig import Option
 from labctl.kernels.make import Make, check_tools, compiler, remaining_seconds, tools_hash
-from labctl.kernels.series import Series
 from labctl.kernels.sources import Source, open_source
 from labctl.kernels.tree import Tree
 from labctl.lab.models import Kernel
 from labctl.lab.state import StateFolder
+from labctl.series import reader
+from labctl.series.patch import Series
 
 __all__ = ["BuildProgress", "Builder", "Image"]
 
@@ -149,7 +150,7 @@ class Builder:
             opened = open_source(kernel.source, self._state.path)
             sources[kernel.source] = opened, opened.hash()
         source, source_hash = sources[kernel.source]
-        patches = series.read(kernel.series) if kernel.series else None
+        patches = reader.read(kernel.series, self._state.fetched) if kernel.series else None
         arch = ARCHITECTURES[kernel.arch]
         configured = configuration.read(kernel, arch)
         image = Image(

@@ -22,7 +22,7 @@ from labctl.kernels.make import Make
 from labctl.lab.models import Kernel
 
 # To be increased when the same inputs would give a different image.
-_BUILDER = 2
+_BUILDER = 3
 _RECORD = "image.json"
 _LOG = "build.log"
 _TEXT_FIELDS = ("hash", "source_hash", "release", "compiler")

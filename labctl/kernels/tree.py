@@ -16,10 +16,10 @@ from pathlib import Path
 
 from labctl import flock
 from labctl.errors import HostError
-from labctl.kernels import remains, treefiles
-from labctl.kernels.series import Series
+from labctl.kernels import patching, remains, treefiles
 from labctl.kernels.sources import Source
 from labctl.kernels.treefiles import File
+from labctl.series.patch import Series
 
 LOCK_SECONDS = 4 * 3600.0
 _POLL_SECONDS = 0.5
@@ -111,7 +111,7 @@ class Tree:
         Raises:
             UserError: a patch does not apply.
         """
-        series.apply(self._original)
+        patching.apply(series, self._original)
 
     def originals(self, names: Iterable[str]) -> dict[str, File | None]:
         """Return files without any series applied; None is no file."""
@@ -126,7 +126,7 @@ class Tree:
         Raises:
             UserError: a patch does not apply.
         """
-        wanted = series.apply(self._original) if series else {}
+        wanted = patching.apply(series, self._original) if series else {}
         self._write({n: self._original(n) for n in self._changed() - wanted.keys()})
         for name in wanted:
             self._keep(name)

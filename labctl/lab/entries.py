@@ -74,7 +74,10 @@ class KernelEntry(Model):
         " `source`.",
     )
     series: str | None = Field(
-        None, description="Folder with patches and a quilt `series` file that lists them in order."
+        None,
+        description="Patches, applied in order: a folder of `git format-patch` output or with a"
+        " quilt `series` file, `git:BASE..TOPIC` (commits of the source), `git:PATH@BASE..TOPIC`,"
+        " `mbox:FILE` (a thread; its newest version), or `lore:MESSAGE-ID` (fetched once by b4).",
     )
     kconfig: tuple[str, ...] = Field(
         (),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from labctl.errors import LabError
 from labctl.host.shipped import BASE_CONFIG, GUEST_CONFIG, shipped
-from labctl.lab import config, series_file
+from labctl.lab import config
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import KernelEntry, LabFile
 from labctl.lab.models import Kernel
 from labctl.lab.problems import Findings, suggestion
-from labctl.lab.series_file import SeriesFault
+from labctl.series import place, reader
+from labctl.series.place import InvalidPlace, Place
 from labctl.units import quote
 
 SOURCE_KINDS = {"debian": "debian:NAME", "dir": "dir:PATH", "image": "image:PATH"}
-_SERIES_FILE = "series"
 
 
 def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
@@ -75,12 +77,31 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
         name=name,
         source=source if kind == "debian" else f"{kind}:{absolute(root, place)}",
         base=file.kernels[name].base,
-        series=None if series is None else absolute(root, series),
+        series=None if series is None else str(series_place(series, source, root)),
         kconfig=tuple(fragments),
         config=str(absolute(root, start)) if start and config.is_path(start) else start,
         command_line=lines[-1] if lines else "",
         arch=entries[0].arch or file.defaults.arch,
     )
+
+
+def series_place(text: str, source: str, root: Path) -> Place:
+    """Return where a series is, with an absolute path; `source` is that of its kernel.
+
+    Raises:
+        InvalidPlace: the text is malformed, or the source is not a repository.
+    """
+    found = place.parse(text)
+    if found.kind == "lore":
+        return found
+    path = found.path
+    if found.kind == "git" and not path:
+        kind, _, path = source.partition(":")
+        if kind not in {"dir", "git"}:
+            what = f"range of commits of {source}, which is not a git repository"
+            raise InvalidPlace(what, f"expected git:PATH@{found.base}..{found.topic}")
+        path = path if kind == "dir" else path.partition("@")[0]
+    return replace(found, path=str(absolute(root, path)))
 
 
 def absolute(root: Path, text: str) -> Path:
@@ -106,6 +127,13 @@ def is_file(path: Path) -> bool:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
     except (OSError, ValueError):
         return False
 
@@ -190,34 +218,16 @@ def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:
         hint = "use a source debian:NAME or dir:PATH, or remove `series:`"
         found.add(path, "patches cannot be applied to a built image", hint, at_key=True)
         return
-    folder = absolute(root, str(file.kernels[name].series))
-    if not _is_folder(folder):
-        what = f"folder {quote(str(file.kernels[name].series), 60)} does not exist"
-        found.add(path, what, _relative_hint(root))
-        return
-    what_hint = _series_fault(folder)
-    if what_hint is not None:
-        found.add(path, *what_hint)
-
-
-def _series_fault(folder: Path) -> tuple[str, str] | None:
-    listing = folder / _SERIES_FILE
-    if not is_file(listing):
-        hint = "list the patches in it in order, one file name per line"
-        return f"no file `{_SERIES_FILE}` in the folder", hint
+    text = str(file.kernels[name].series)
+    source = str(entries[0].source) if entries else ""
     try:
-        patches = [entry.name for entry in series_file.entries(listing.read_bytes())]
-    except OSError as error:
-        return f"file `{_SERIES_FILE}` cannot be read: {error.strerror}", "check its permissions"
-    except SeriesFault as fault:
-        return f"{listing}:{fault.line}: {fault.what}", fault.hint
-    if not patches:
-        hint = "list the patches in it in order, one file name per line"
-        return f"file `{_SERIES_FILE}` names no patch", hint
-    missing = [name for name in patches if not is_file(folder / name)]
-    if missing:
-        names = ", ".join(quote(name, 80) for name in missing[:5])
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        what = f"patch in file `{_SERIES_FILE}` does not exist: {names}{more}"
-        return what, "add the patch, or remove its line"
-    return None
+        where = series_place(text, source, root)
+        if where.kind == "folder" and not _exists(Path(where.path)):
+            found.add(path, f"folder {quote(text, 60)} does not exist", _relative_hint(root))
+            return
+        reader.check(where)
+    except InvalidPlace as error:
+        found.add(path, error.what, error.hint)
+    except LabError as error:
+        at = "" if error.where is None else f"{error.where}: "
+        found.add(path, f"{at}{error.what}", error.hint)

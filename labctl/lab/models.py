@@ -35,14 +35,15 @@ from labctl.units import Scalar
 class Kernel(Model):
     """A kernel with the values of its bases filled in and absolute paths.
 
-    `source` is `debian:NAME`, `dir:/absolute` or `image:/absolute`. `config` is an absolute
-    path, `running` or a target of make; if it is set, `kconfig` starts with guest.config.
+    `source` is `debian:NAME`, `dir:/absolute` or `image:/absolute`. `series` is a place as
+    `labctl.series.place` parses it, with an absolute path. `config` is an absolute path,
+    `running` or a target of make; if it is set, `kconfig` starts with guest.config.
     """
 
     name: str
     source: str
     base: str | None = None
-    series: Path | None = None
+    series: str | None = None
     kconfig: tuple[Path, ...] = ()
     config: str | None = None
     command_line: str = ""

@@ -18,6 +18,7 @@ MEASURED = ("nightly", "runs")
 BUILT = (
     "bisect",
     "checked",  # of earlier versions
+    "fetched",
     "guest",
     "images",
     "leases",
@@ -128,6 +129,11 @@ class StateFolder:
     def verify(self, kernel: str, variant: str) -> Path:
         """Return the folder of the guests of `labctl verify`."""
         return self.path / "verify" / kernel / variant
+
+    @property
+    def fetched(self) -> Path:
+        """The folder of series that b4 fetched."""
+        return self.path / "fetched"
 
     def series(self, kernel: str) -> Path:
         """Return the folder of `labctl series check`."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from labctl.errors import BuildError, GuestError, UserError
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import prepare
-from labctl.kernels import series
 from labctl.kernels.build import Builder, BuildProgress
 from labctl.kernels.make import Make
-from labctl.kernels.series import Series
 from labctl.lab.models import Kernel, Lab
 from labctl.review import tools
 from labctl.review.tools import Complaint
 from labctl.review.types import SeriesCheck, StepResult
+from labctl.series import reader
+from labctl.series.patch import Series
 
 # In the order of the report; each check runs once per step. Configurations of the lab's
 # `compile:` come before the last one.
@@ -72,7 +72,7 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
     kernel = lab.kernels[name]
     if kernel.series is None:
         raise UserError(f"kernel {name} has no series")
-    whole = series.read(kernel.series)
+    whole = reader.read(kernel.series, lab.state_folder.fetched)
     folder = lab.state_folder.series(name)
     builder = Builder(lab.state, progress)
     with builder.workshop(kernel, folder / "check.log") as make:
@@ -156,7 +156,7 @@ def _tools(make: Make, files: Sequence[str]) -> _Found:
 def _boot(lab: Lab, kernel: Kernel, step: Step, folder: Path, progress: Progress) -> None:
     """Build the step's image and boot it."""
     name = f"{kernel.name}-step{step.number}"
-    one = kernel.model_copy(update={"name": name, "series": folder / "patches"})
+    one = kernel.model_copy(update={"name": name, "series": str(folder / "patches")})
     try:
         ready = prepare(lab.model_copy(update={"kernels": {name: one}}), [name], progress)
     except BuildError as error:

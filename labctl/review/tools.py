@@ -13,8 +13,8 @@ from labctl.errors import HostError
 from labctl.host import git
 from labctl.kernels import treefiles
 from labctl.kernels.make import Make
-from labctl.kernels.series import Patch, Series
 from labctl.kernels.treefiles import File
+from labctl.series.patch import Patch, Series
 
 _COMPLAINT = re.compile(r"^(\S+?):\d+(?::\d+)?: ((?:warning|error): .*)$", re.IGNORECASE)
 _GIT_SECONDS = 60.0

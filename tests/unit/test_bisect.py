@@ -19,8 +19,8 @@ from labctl.bisect.types import Bisection
 from labctl.cli import labctl
 from labctl.errors import BuildError, UserError
 from labctl.experiments.runner import Facts, Runner
-from labctl.kernels import series
 from labctl.runs import folder as run_folder
+from labctl.series import reader
 
 ROOT = Path(__file__).parent.parent.parent
 SERIES = ROOT / "tests/bisect/slow-exit"
@@ -168,12 +168,12 @@ def test_a_step_is_the_series_up_to_it(tmp_path):
     lab = FakeSteps(tmp_path, 5).lab
     answer = begin(lab, "patched", good=0, bad=None, risk=0.05, what="e")
     assert step_of(lab, answer, 0).series is None
-    assert len(series.read(step_of(lab, answer, 3).series).patches) == 3
+    assert len(reader.read(step_of(lab, answer, 3).series).patches) == 3
 
 
 def test_the_series_to_be_bisected_has_seven_steps():
-    assert len(series.read(SERIES).patches) == STEPS
-    assert "WRONG" in series.read(SERIES).patches[4].content.decode()
+    assert len(reader.read(SERIES).patches) == STEPS
+    assert "WRONG" in reader.read(SERIES).patches[4].content.decode()
 
 
 def test_the_decisions_share_the_risk():

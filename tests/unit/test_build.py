@@ -38,7 +38,7 @@ class Lab:
 
     def kernel(self, name="stock", *patches, **more):
         if patches:
-            more["series"] = faketree.series(self.tmp_path / f"series-{name}", *patches)
+            more["series"] = str(faketree.series(self.tmp_path / f"series-{name}", *patches))
         return faketree.kernel(
             name, more.pop("source", self.source), **{"kconfig": (self.config,)} | more
         )

@@ -2,16 +2,16 @@ import faketree
 import pytest
 
 from labctl.errors import HostError, UserError
-from labctl.kernels import series
 from labctl.kernels.build import Builder
 from labctl.kernels.treefiles import File
 from labctl.review import tools
+from labctl.series import reader
 
 GCC = "/a/lab/.labctl/trees/1/src/mm/memory.c:12:3: warning: unused variable 'x' [-Wunused]\n"
 
 
 def read(tmp_path, *patches):
-    return series.read(faketree.series(tmp_path / "series", *patches))
+    return reader.read(faketree.series(tmp_path / "series", *patches))
 
 
 def mail(patch):

@@ -14,12 +14,12 @@ import labctl
 from labctl import environment, proc
 from labctl.errors import UserError
 from labctl.host import checkout
-from labctl.kernels import series
 from labctl.kernels.build import Builder
 from labctl.kernels.sources import open_source
 from labctl.kernels.treefiles import File
 from labctl.nightly import commits
 from labctl.review import tools
+from labctl.series import reader
 
 MAIL = faketree.changed().replace("Subject", "From: A <a@example.org>\nSubject")
 ORIGINALS = {"mm/mmu_gather.c": File(faketree.FILES["mm/mmu_gather.c"].encode())}
@@ -150,7 +150,7 @@ def test_children_inherit_no_variable_that_changes_a_tool(monkeypatch, name):
 def test_git_am_does_not_change_the_users_repository(mine, tmp_path, monkeypatch, ran, variables):
     before = users_git(mine, "rev-parse", "HEAD"), users_git(mine, "status", "--short")
     enter(monkeypatch, variables(mine))
-    whole = series.read(faketree.series(tmp_path / "series", MAIL))
+    whole = reader.read(faketree.series(tmp_path / "series", MAIL))
     assert tools.git_am(whole, ORIGINALS) == [None]
     assert (users_git(mine, "rev-parse", "HEAD"), users_git(mine, "status", "--short")) == before
     assert not ran()
@@ -163,10 +163,10 @@ def test_git_am_works_within_a_rebase_of_a_linked_work_tree(mine, tmp_path, ran)
     users_git(linked, "commit", "-q", "--allow-empty", "-m", "mine")
     folder = faketree.series(tmp_path / "series", MAIL)
     (tmp_path / "check.py").write_text(
-        "from labctl.kernels import series\n"
+        "from labctl.series import reader\n"
         "from labctl.review import tools\n"
         "from labctl.kernels.treefiles import File\n"
-        f"whole = series.read(__import__('pathlib').Path({str(folder)!r}))\n"
+        f"whole = reader.read(__import__('pathlib').Path({str(folder)!r}))\n"
         f"assert tools.git_am(whole, {ORIGINALS!r}) == [None]\n"
     )
     path = f"PYTHONPATH={Path(labctl.__file__).parent.parent}"
@@ -296,7 +296,7 @@ def test_checkpatch_sees_neither_a_repository_nor_the_users_settings(tmp_path, m
     home = of_a_home(mine)
     (home["HOME"] / ".checkpatch.conf").write_text("--ignore BAD\n")
     enter(monkeypatch, of_a_hook(mine) | home)
-    (patch,) = series.read(faketree.series(tmp_path / "series", MAIL)).patches
+    (patch,) = reader.read(faketree.series(tmp_path / "series", MAIL)).patches
     assert tools.checkpatch(tree, patch) == []
 
 

@@ -15,7 +15,7 @@ FLOORS = (
     ("errors", "printable", "units", "arch"),
     ("signals", "environment", "completed", "parent_death", "process_table", "flock", "files"),
     ("proc", "command_log"),
-    ("lab", "host"),
+    ("lab", "host", "series"),
     ("kernels", "transports", "runs"),
     ("stats", "guests", "targets", "workloads"),
     ("reports",),

@@ -2,9 +2,9 @@ import faketree
 import pytest
 
 from labctl import progress
-from labctl.kernels import series
 from labctl.kernels.build import Builder
 from labctl.review.steps import CHECKS, compile_steps, examine_steps
+from labctl.series import reader
 
 HEADER = "From: A <a@example.org>\nDate: Mon, 1 Jan 2024 00:00:00 +0000\nSubject"
 GOOD = faketree.changed().replace("Subject", HEADER)
@@ -22,7 +22,7 @@ def check(tmp_path, monkeypatch):
     builder = Builder(tmp_path / ".labctl", lambda _: None)
 
     def examine(*patches):
-        whole = series.read(faketree.series(tmp_path / "series", *patches))
+        whole = reader.read(faketree.series(tmp_path / "series", *patches))
         with builder.workshop(kernel, tmp_path / "log") as make:
             steps = examine_steps(make, whole, ("no-smp",))
         with builder.workshop(kernel, tmp_path / "log") as make:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labctl.lab.series_file import Entry, SeriesFault, entries
+from labctl.series.listing import Entry, SeriesFault, entries
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from labctl.cli import labctl
 from labctl.errors import ConfigError, HostError, UserError
 from labctl.guests.prepare import remove_built
 from labctl.host import state, state_folder
-from labctl.kernels.series import Series
 from labctl.lab import state as lab_state
 from labctl.lab import template
 from labctl.lab.load import load
 from labctl.lab.use import Use
 from labctl.nightly import images
+from labctl.series.patch import Series
 
 HARMLESS = (
     ".DS_Store", "._x", ".stignore", ".gitkeep", "Thumbs.db", "notes~", ".notes.swp", "#notes#",
@@ -202,10 +202,10 @@ def test_a_history_keeps_the_pictures_of_its_folder(tmp_path, monkeypatch):
 def test_series_steps_are_written_beside_the_target_of_a_link(tmp_path):
     theirs = fill(tmp_path / "theirs", "0001.patch", "sub/x")
     (tmp_path / "step").symlink_to(theirs)
-    Series(tmp_path, ()).write(tmp_path / "step")
+    Series("", ()).write(tmp_path / "step")
     assert (theirs / "0001.patch").exists()
     fill(tmp_path / "other", "sub/x")  # a folder in it is no traceback
-    Series(tmp_path, ()).write(tmp_path / "other")
+    Series("", ()).write(tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["series"]
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 from golden_runs import GOLDEN, printed
+from labctl.kernels.series import Patch, Series
 
 from labctl.bisect.metric import Answer
 from labctl.bisect.search import Search
 from labctl.bisect.types import Decision
-from labctl.kernels.series import Patch, Series
 from labctl.review import steps
 
 LAB = Path(__file__).parent.parent.parent / "lab.yaml"

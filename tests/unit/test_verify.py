@@ -374,16 +374,16 @@ def test_junit_counts_what_failed():
 
 
 def test_the_mutants_are_a_lab_of_one_series_and_one_mistake_each():
-    from labctl.kernels import series
     from labctl.lab.load import load
+    from labctl.series import reader
 
     folder = Path(__file__).parent.parent / "mutants"
     mutants = load(folder / "lab.yaml")
-    whole = series.read(folder / "../../patches/parallel-free/6.1")
+    whole = reader.read(folder / "../../patches/parallel-free/6.1")
     named = {name: kernel for name, kernel in mutants.kernels.items() if kernel.series}
     assert len(named) == 7
     for name, kernel in named.items():
-        patches = series.read(kernel.series).patches
+        patches = reader.read(kernel.series).patches
         assert [p.hash for p in patches[:-1]] == [p.hash for p in whole.patches]
         assert "WRONG:" in patches[-1].content.decode()
         assert all(

@@ -1,4 +1,4 @@
-"""Parse the changes in a patch, as patch(1) does."""
+"""Parse the changes in a patch, as `git apply` and patch(1) do. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _GIT = "diff --git "
 _MODE = re.compile(r"(old mode|new mode|new file mode|deleted file mode|index \S+) (\d{6})")
 _MOVED = re.compile(r"(rename|copy) (from|to) (.+)")
-_BINARY = re.compile(r"GIT binary patch|Binary files .+ and .+ differ")
+_DIFFER = re.compile(r"Binary files .+ and .+ differ")
+_BINARY = "GIT binary patch"
+_IDS = re.compile(r"index ([0-9a-f]+\.\.[0-9a-f]+)")
 _CONTEXT = "*" * 15
 # The signature line after a mail's last hunk, with or without its trailing blank.
 _SIGNATURE = ("-- ", "--", "---")
@@ -19,12 +21,13 @@ _ESCAPES = dict(zip(map(bytes, zip(b"abtnvfr")), map(bytes, zip(b"\a\b\t\n\v\f\r
 
 
 class Unfit(Exception):
-    """A patch that patch(1) would apply wrongly or partly; `line` counts from 1."""
+    """A patch that would be applied wrongly or partly; `line` counts from 1."""
 
-    def __init__(self, line: int, what: str) -> None:
+    def __init__(self, line: int, what: str, hint: str | None = None) -> None:
         super().__init__(what)
         self.line = line
         self.what = what
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Change:
     """The change of one file: its name and git mode before and after.
 
     A name is None if there is no file, a mode is None if it is unchanged. `told` is
-    whether a git header has both names; else patch(1) guesses.
+    whether a git header has both names; else patch(1) guesses. `body` has the hunks, without
+    what does not count: time stamps, function names, blanks of empty context lines.
     """
 
     line: int
@@ -42,6 +46,20 @@ class Change:
     new_mode: str | None = None
     copied: bool = False
     told: bool = False
+    body: tuple[str, ...] = ()
+
+    @property
+    def normal(self) -> tuple[str, ...]:
+        """What the change does, as text that is the same however the patch was written."""
+        before, after = self.old_mode, self.new_mode
+        if self.old is None:
+            before, after = None, after or PLAIN
+        elif self.new is None:
+            before = after = None
+        elif before == after:  # of a link: its hunks are told from those of a text by it
+            before, after = None, after if after == LINK else None
+        names = (self.old or "", self.new or "", "copy" if self.copied else "")
+        return (*names, before or "", after or "", *self.body)
 
     def reverse(self) -> Change:
         """Return the inverse change; that of a copy is its removal."""
@@ -68,18 +86,28 @@ def changes(text: str, strip: int) -> list[Change]:
     """Return the changes of a patch in order; `strip` is the N of -pN.
 
     Raises:
-        Unfit: a part of the patch cannot be applied by patch(1), or would silently be ignored.
+        Unfit: a part of the patch cannot be applied, or would silently be ignored.
     """
     found: list[Change] = []
+    bodies: dict[int, list[str]] = {}
     header: _Header | None = None
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    for index in _outside_hunks(lines):
+    raw = text.split("\n")
+    lines = [line.removesuffix("\r") for line in raw]
+    for index, inside in _scanned(lines):
         number, line = index + 1, lines[index]
-        if line.startswith(_GIT):
+        if inside:
+            body = bodies.setdefault(len(found) - 1, [])
+            body.append(_normal(line, raw[index]))
+        elif line.startswith(_GIT):
             found += [] if header is None else header.changes()
             header = _Header(number, line.removeprefix(_GIT), strip)
-        elif _BINARY.fullmatch(line):
-            raise Unfit(number, "binary change: only git can apply it")
+        elif _DIFFER.fullmatch(line) or (line == _BINARY and header is None):
+            hint = "recreate the patch with `git format-patch`, or `git diff --binary`"
+            raise Unfit(number, "binary change without its data", hint)
+        elif line == _BINARY and header is not None:
+            found += header.changes()
+            bodies[len(found) - 1] = [header.ids]
+            header = None
         elif line == _CONTEXT and lines[index - 1].startswith("--- "):
             raise Unfit(number, "expected a unified diff (diff -u), got a context diff")
         elif line.startswith("--- ") and _is_header(lines, index):
@@ -91,7 +119,24 @@ def changes(text: str, strip: int) -> list[Change]:
                 header = None
         elif header is not None:
             header.read(line, number)
-    return found + ([] if header is None else header.changes())
+    found += [] if header is None else header.changes()
+    return [replace(c, body=tuple(bodies.get(i, ()))) for i, c in enumerate(found)]
+
+
+def prefixes(text: str) -> int | None:
+    """Return the N of -pN that the headers of git show, None if they show none.
+
+    With `diff.noprefix`, both names of a file are written alike.
+    """
+    heads = [line.removesuffix("\r") for line in text.split("\n") if line.startswith(_GIT)]
+    alike = [_same(head.removeprefix(_GIT), 0) is not None for head in heads]
+    return None if not alike else 0 if any(alike) else 1
+
+
+def _normal(line: str, raw: str) -> str:
+    if hunk := _HUNK.match(line):
+        return hunk[0].replace(",1 ", " ")
+    return " " if not line else "\\" if line.startswith("\\") else raw
 
 
 @dataclass(slots=True)
@@ -104,8 +149,11 @@ class _Header:
     modes: dict[str, str] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
     copied: bool = False
+    ids: str = ""
 
     def read(self, line: str, number: int) -> None:
+        if ids := _IDS.match(line):
+            self.ids = ids[1]
         if mode := _MODE.fullmatch(line):
             if mode[2] not in {PLAIN, PROGRAM, LINK} and not mode[2].startswith("100"):
                 what = "a submodule" if mode[2] == "160000" else f"a file of mode {mode[2]}"
@@ -133,8 +181,11 @@ class _Header:
         return [Change(self.line, old, new, before, after, self.copied, told=True)]
 
 
-def _outside_hunks(lines: list[str]) -> Iterator[int]:
-    """Yield the indices of lines outside hunks; in a hunk a removed line may look like a header."""
+def _scanned(lines: list[str]) -> Iterator[tuple[int, bool]]:
+    """Yield the indices of lines, and whether they are in a hunk.
+
+    In a hunk, a removed line may look like a header.
+    """
     old = new = 0
     began = 0
     for index, line in enumerate(lines):
@@ -146,14 +197,17 @@ def _outside_hunks(lines: list[str]) -> Iterator[int]:
             elif sign != "\\":
                 old = new = 0  # malformed: patch(1) will report it
             began = index
+            yield index, True
         elif hunk := _HUNK.match(line):
             old, new = (1 if count is None else int(count) for count in hunk.groups())
+            yield index, True
         elif began and began == index - 1 and line.startswith("\\"):
             began = index
+            yield index, True
         else:
             if began and began == index - 1 and _is_lost(lines, index):
                 raise Unfit(index + 1, "hunk is longer than the line counts in its @@ line")
-            yield index
+            yield index, False
 
 
 def _is_lost(lines: list[str], index: int) -> bool:

@@ -1,0 +1,1 @@
+"""Patch series: from folders, mailboxes and git to steps, in one form."""
