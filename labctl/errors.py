@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from labctl.status import SampleStatus
+
 
 class LabError(Exception):
     """Base class of the errors that labctl reports without a traceback.
@@ -113,7 +115,7 @@ class GuestError(LabError):
     lines of the console.
     """
 
-    status: ClassVar[str] = "lost"
+    status: ClassVar[SampleStatus] = SampleStatus.LOST
 
     def __init__(
         self,
@@ -133,13 +135,13 @@ class GuestError(LabError):
 class BootFailed(GuestError):
     """The guest did not reach init before the boot deadline and did not panic."""
 
-    status = "boot-failed"
+    status = SampleStatus.BOOT_FAILED
 
 
 class GuestPanic(GuestError):
     """The kernel panicked."""
 
-    status = "panic"
+    status = SampleStatus.PANIC
 
 
 class GuestSplat(GuestError):
@@ -149,7 +151,7 @@ class GuestSplat(GuestError):
     oom-kill, bad-page, kasan, kmsan, kcsan, kfence, ubsan.
     """
 
-    status = "splat"
+    status = SampleStatus.SPLAT
 
     def __init__(
         self,
@@ -167,28 +169,28 @@ class GuestSplat(GuestError):
 class GuestHung(GuestError):
     """Neither the console nor the command line had output until the silence deadline."""
 
-    status = "hung"
+    status = SampleStatus.HUNG
 
 
 class DeadlineExceeded(GuestError):
     """A command in the guest exceeded its deadline while the guest was alive."""
 
-    status = "deadline"
+    status = SampleStatus.DEADLINE
 
 
 class GuestLost(GuestError):
     """The guest is gone: QEMU died or a connection was lost."""
 
-    status = "lost"
+    status = SampleStatus.LOST
 
 
 class BadOutput(GuestError):
     """A workload exited with status 0 but its output is invalid."""
 
-    status = "bad-output"
+    status = SampleStatus.BAD_OUTPUT
 
 
 class KnobRefused(GuestError):
     """A tunable does not read back as the value written to it."""
 
-    status = "knob-refused"
+    status = SampleStatus.KNOB_REFUSED

@@ -16,6 +16,7 @@ from labctl.experiments.parse import parsed
 from labctl.host import load as host_load
 from labctl.lab.metrics import WALL_TIME
 from labctl.lab.models import Tunable, Workload
+from labctl.status import SampleStatus
 from labctl.transports import Outcome
 from labctl.units import Scalar
 from labctl.workloads.supply import NOTHING, Supply
@@ -122,16 +123,16 @@ def value_of(
     return found.value, measurements
 
 
-def exercise_status(handed: Mapping[str, int], handovers: str) -> tuple[str, str]:
+def exercise_status(handed: Mapping[str, int], handovers: str) -> tuple[SampleStatus, str]:
     """Return the status of a repetition by its handovers, and the reason unless it is "ok".
 
     `handovers` is "required" or the experiment expects none.
     """
     if "handovers" not in handed or (handed["handovers"] > 0) == (handovers == "required"):
-        return "ok", ""
+        return SampleStatus.OK, ""
     if handovers == "required":
-        return "not-exercised", "series not exercised: handovers unchanged"
-    return "exercised", f"expected no handovers, got {handed['handovers']}"
+        return SampleStatus.NOT_EXERCISED, "series not exercised: handovers unchanged"
+    return SampleStatus.EXERCISED, f"expected no handovers, got {handed['handovers']}"
 
 
 def _load_between(

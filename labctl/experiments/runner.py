@@ -26,11 +26,10 @@ from labctl.runs.sample import Sample
 from labctl.runs.store import Store
 from labctl.stats.failures import first_words, whose
 from labctl.stats.health import HealthRule, disturbance, disturbed_blocks, extra_blocks, usable
+from labctl.status import CRASHES, SampleStatus
 from labctl.workloads.supply import NOTHING, Supply
 
-_MEASURED = {"ok", "not-exercised"}
-# After these, measurements in the guest are not reliable.
-_FATAL = {"panic", "splat", "hung", "lost", "boot-failed"}
+_MEASURED = {SampleStatus.OK, SampleStatus.NOT_EXERCISED}
 
 
 Boot = Callable[[BootGroup, int], AbstractContextManager[GuestLike]]
@@ -136,7 +135,7 @@ class Runner:
                     sample = self._visit(number, order, visit, guests, failures)
                     self.store.append(sample)
                     order += 1
-                    reason = "" if sample.status == "ok" else first_words(sample)
+                    reason = "" if sample.status == SampleStatus.OK else first_words(sample)
                     self._report(number, order, visits, sample.status, reason)
                     self._check_baseline(sample)
         why = disturbed_blocks(self._samples()).get(number)
@@ -242,13 +241,13 @@ class Runner:
         failed = failures.get(group)
         if failed is not None:
             # One sample records the failure; the visits that it prevents are skipped.
-            status = "skipped" if group in self._failed else failed.status
+            status = SampleStatus.SKIPPED if group in self._failed else failed.status
             self._failed.add(group)
             return Sample(**base, status=status, value=None, message=_message(failed))
         try:
             return self._measure(visit.cell, guest, base)
         except GuestError as error:
-            if error.status in _FATAL:
+            if error.status in CRASHES:
                 self._give_up(group, error, failures)
                 self._failed.add(group)
             return Sample(**base, status=error.status, value=None, message=_message(error))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from labctl.errors import UserError
 from labctl.runs.sample import Sample
 from labctl.stats.cells import OUTLIER_SDS, cells_of
+from labctl.status import SampleStatus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +155,9 @@ class _Series:
     def of(cls, samples: Sequence[Sample]) -> _Series | None:
         import numpy as np
 
-        pairs = [(each, each.value) for each in samples if each.status == "ok" and each.value]
+        pairs = [
+            (each, each.value) for each in samples if each.status == SampleStatus.OK and each.value
+        ]
         if not pairs:
             return None
         good = [each for each, _ in pairs]

@@ -28,6 +28,7 @@ from labctl.reports.parquet import parquet
 from labctl.runs.sample import Sample
 from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Cell, Experiment, Report
+from labctl.status import SampleStatus
 
 
 def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
@@ -68,7 +69,9 @@ def pyperf(document: Report, samples: Sequence[Sample]) -> str:
     """
     is_one = len({sample.label for sample in samples}) == 1
     warmups = {
-        (s.experiment, s.block, s.boot_id): s for s in samples if s.warmup and s.status == "ok"
+        (s.experiment, s.block, s.boot_id): s
+        for s in samples
+        if s.warmup and s.status == SampleStatus.OK
     }
     benchmarks: dict[str, list[dict[str, Any]]] = {}
     kinds = {each.name: each.kind for each in document.experiments}
@@ -166,7 +169,7 @@ def _boots(document: Report, samples: Sequence[Sample]) -> list[list[Sample]]:
     groups: dict[tuple[str, str, int], list[Sample]] = {}
     for sample in samples:
         if (
-            sample.status == "ok"
+            sample.status == SampleStatus.OK
             and not sample.warmup
             and sample.value is not None
             and (sample.experiment, sample.block) not in left_out

@@ -14,6 +14,7 @@ from labctl.reports import words
 from labctl.runs.sample import Sample
 from labctl.runs.types import Kernel
 from labctl.stats.report_types import Experiment, Report
+from labctl.status import SampleStatus
 from labctl.units import rough_size
 
 _MOST_PAGES = 2**64
@@ -24,7 +25,7 @@ def placement(samples: Sequence[Sample]) -> list[str]:
     cells: dict[str, list[list[int]]] = {}
     for sample in samples:
         pages = sample.measurements.get("pages_per_node")
-        if sample.status == "ok" and not sample.warmup and _are_counts(pages):
+        if sample.status == SampleStatus.OK and not sample.warmup and _are_counts(pages):
             name = " ".join(filter(None, [sample.label, words.setting(sample.setting)]))
             cells.setdefault(name, []).append(pages)
     rows = {}

@@ -10,6 +10,7 @@ from labctl.lab.metrics import is_freebench
 from labctl.reports import facts, health, plots, sentence, table
 from labctl.runs.sample import Sample
 from labctl.stats.report_types import Experiment, Report
+from labctl.status import SampleStatus
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -131,7 +132,7 @@ def _experiment(experiment: Experiment, samples: Sequence[Sample]) -> list[str]:
     with_seed = metric.is_elapsed and is_freebench(metric.command)
     for fitted in experiment.curves:
         parts.append(figure(plots.curve(fitted, with_seed=with_seed), sentence.curve(fitted)))
-    if any(sample.status == "ok" for sample in samples):
+    if any(sample.status == SampleStatus.OK for sample in samples):
         parts.append(_over_time(experiment, samples))
     return [*parts, *facts.placement(samples)]
 

@@ -19,16 +19,34 @@ from labctl.runs.sample import Sample
 from labctl.runs.types import Kernel
 from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Cell, Experiment, Report
+from labctl.status import SampleStatus
 
 _VERSION = {"major": 5, "minor": 3}
 # The submitter replaces it by the name that KCIDB has for the CI system.
 ORIGIN = "labctl"
 # ERROR means that the test has no result.
-_STATUS = {
-    **dict.fromkeys(("panic", "splat", "hung", "boot-failed", "exercised"), "FAIL"),
-    **dict.fromkeys(("deadline", "lost", "bad-output", "knob-refused"), "ERROR"),
-    "ok": "DONE",
-    **dict.fromkeys(("not-exercised", "skipped"), "SKIP"),
+_STATUS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            SampleStatus.PANIC,
+            SampleStatus.SPLAT,
+            SampleStatus.HUNG,
+            SampleStatus.BOOT_FAILED,
+            SampleStatus.EXERCISED,
+        ),
+        "FAIL",
+    ),
+    **dict.fromkeys(
+        (
+            SampleStatus.DEADLINE,
+            SampleStatus.LOST,
+            SampleStatus.BAD_OUTPUT,
+            SampleStatus.KNOB_REFUSED,
+        ),
+        "ERROR",
+    ),
+    SampleStatus.OK: "DONE",
+    **dict.fromkeys((SampleStatus.NOT_EXERCISED, SampleStatus.SKIPPED), "SKIP"),
 }
 _VERDICTS = {
     Verdict.FASTER: "PASS",
@@ -101,7 +119,7 @@ def _visit(document: Report, experiment: Experiment, visit: Sequence[Sample]) ->
     first = visit[0]
     found = [_STATUS[sample.status] for sample in visit]
     status = next(each for each in ("FAIL", "ERROR", "DONE", "SKIP") if each in found)
-    values = [s.value for s in visit if s.status == "ok" and s.value is not None]
+    values = [s.value for s in visit if s.status == SampleStatus.OK and s.value is not None]
     messages = dict.fromkeys(s.message for s in visit if s.message)
     test: dict[str, Any] = {
         "id": _id(first.run, first.experiment, first.cell, str(first.block)),

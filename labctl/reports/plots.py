@@ -13,6 +13,7 @@ from labctl.reports import seed, words
 from labctl.runs.sample import Sample
 from labctl.stats.report_types import Experiment
 from labctl.stats.scaling import Curve
+from labctl.status import SampleStatus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def over_time(experiment: Experiment, samples: Sequence[Sample]) -> tuple[str, i
 
     Colours are kernels, crosses are disturbed repetitions. Many points are `thinned`.
     """
-    good = [each for each in samples if each.status == "ok" and not each.warmup]
+    good = [each for each in samples if each.status == SampleStatus.OK and not each.warmup]
     times = [datetime.fromisoformat(each.started_at).timestamp() for each in good]
     values = [each.value or 0.0 for each in good]
     first = min(times, default=0.0)

@@ -13,24 +13,12 @@ from msgspec import field
 from msgspec.structs import force_setattr
 
 from labctl.errors import BadOutput, UserError
+from labctl.status import SampleStatus
 
 Scalar = int | float | str
 Key = tuple[str, int, str, bool, int]
 SCHEMA = 1
-STATUSES = (
-    "ok",
-    "boot-failed",
-    "panic",
-    "splat",
-    "hung",
-    "deadline",
-    "lost",
-    "bad-output",
-    "knob-refused",
-    "not-exercised",
-    "exercised",
-    "skipped",
-)
+_STATUSES = tuple(SampleStatus)
 
 
 # gc=False: samples have no reference cycles, and there can be a million of them.
@@ -59,7 +47,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cell: str
     setting: dict[str, Scalar]
     parameters: dict[str, Scalar]
-    status: str
+    status: SampleStatus
     value: float | None
     boot_id: str
     image: str
@@ -77,9 +65,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(f"unknown status {self.status!r}, expected {', '.join(STATUSES)}")
-        if self.status == "ok" and self.value is None:
+        _check_status(self.status)
+        if self.status == SampleStatus.OK and self.value is None:
             raise ValueError("value is missing, required with status ok")
 
     @property
@@ -153,6 +140,8 @@ def _parse_slowly(line: bytes, where: str) -> Sample:
         for name, kind in _TYPES:
             if type(data.get(name, kind())) is not kind:
                 raise ValueError(f"{name}: expected {kind.__name__}, got {data[name]!r}")
+        if "status" in data:
+            _check_status(data["status"])
         value = data.get("value")
         if value is not None and not _is_number(value):
             raise ValueError(f"value: expected a number, got {value!r}")
@@ -180,6 +169,11 @@ def share(sample: Sample, shared: dict[object, Sample]) -> None:
     ):
         if values == earlier:
             force_setattr(sample, name, earlier)
+
+
+def _check_status(status: object) -> None:
+    if status not in _STATUSES:
+        raise ValueError(f"unknown status {status!r}, expected {', '.join(_STATUSES)}")
 
 
 def _is_number(value: object) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from labctl.runs.sample import Sample, Scalar
 from labctl.stats.failures import NOT_FAILURES
+from labctl.status import CRASHES, SampleStatus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,6 @@ NANOSECONDS = 1e-9
 OUTLIER_SDS = 4.0  # exceeded by 1 in 16000 normally distributed values
 _FEWEST_FOR_OUTLIERS = 6
 _IN_TIME = attrgetter("block", "order", "warmup", "repetition")
-_CRASHES = frozenset({"boot-failed", "panic", "splat", "hung", "lost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,16 @@ class Cell:
         return self._once("not_ok", self._count_not_ok)
 
     def _count_not_ok(self) -> dict[str, int]:
-        counts = Counter(s.status for s in self.samples if s.status != "ok")
+        counts: Counter[str] = Counter(
+            s.status for s in self.samples if s.status != SampleStatus.OK
+        )
         counts.update(s.status for s in self.warmups if s.status not in NOT_FAILURES)
         unusable = len(self._ok()) - self.count(primary)
-        counts.update({"bad-output": unusable} if unusable else {})
+        counts.update({SampleStatus.BAD_OUTPUT: unusable} if unusable else {})
         return dict(sorted(counts.items()))
 
     def _ok(self) -> list[Sample]:
-        return self._once("ok", lambda: [s for s in self.samples if s.status == "ok"])
+        return self._once("ok", lambda: [s for s in self.samples if s.status == SampleStatus.OK])
 
     def _good(self, metric: Metric) -> _Good:
         return self._once(("good", metric), lambda: _good(self._ok(), metric))
@@ -181,7 +183,7 @@ def crashes(cells: Iterable[Cell]) -> dict[str, dict[str, int]]:
     """
     counts: dict[str, Counter[str]] = {}
     for cell in cells:
-        of_cell = {k: n for k, n in cell.not_ok().items() if k in _CRASHES}
+        of_cell = {k: n for k, n in cell.not_ok().items() if k in CRASHES}
         counts.setdefault(cell.kernel, Counter()).update(of_cell)
     return {kernel: dict(sorted(count.items())) for kernel, count in counts.items()}
 
@@ -192,7 +194,7 @@ def crashed_boots(cells: Iterable[Cell]) -> tuple[int, int]:
     for cell in cells:
         for sample in (*cell.samples, *cell.warmups):
             key = (sample.block, sample.boot_id)
-            boots[key] = boots.get(key, False) or sample.status in _CRASHES
+            boots[key] = boots.get(key, False) or sample.status in CRASHES
     return sum(boots.values()), len(boots)
 
 

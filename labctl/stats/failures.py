@@ -12,14 +12,18 @@ from msgspec import Meta
 from labctl.printable import printable
 from labctl.runs.sample import Sample
 from labctl.stats.kinds import Whose
+from labctl.status import SampleStatus
 
 # The cause of each status: a missing program is not a failure of the kernel.
 _WHOSE: Mapping[str, Whose] = {
-    **dict.fromkeys(("boot-failed", "panic", "splat", "hung"), Whose.KERNEL),
-    "lost": Whose.GUEST,
-    **dict.fromkeys(("deadline", "bad-output"), Whose.WORKLOAD),
-    "knob-refused": Whose.TUNABLE,
-    **dict.fromkeys(("exercised", "not-exercised"), Whose.SERIES),
+    **dict.fromkeys(
+        (SampleStatus.BOOT_FAILED, SampleStatus.PANIC, SampleStatus.SPLAT, SampleStatus.HUNG),
+        Whose.KERNEL,
+    ),
+    SampleStatus.LOST: Whose.GUEST,
+    **dict.fromkeys((SampleStatus.DEADLINE, SampleStatus.BAD_OUTPUT), Whose.WORKLOAD),
+    SampleStatus.KNOB_REFUSED: Whose.TUNABLE,
+    **dict.fromkeys((SampleStatus.EXERCISED, SampleStatus.NOT_EXERCISED), Whose.SERIES),
 }
 _SAID: Mapping[Whose, str] = {
     Whose.KERNEL: "its kernel failed",
@@ -28,7 +32,7 @@ _SAID: Mapping[Whose, str] = {
     Whose.TUNABLE: "a tunable was rejected",
     Whose.SERIES: "its series was entered where it should stay out",
 }
-NOT_FAILURES = frozenset({"ok", "skipped", "not-exercised"})
+NOT_FAILURES = frozenset({SampleStatus.OK, SampleStatus.SKIPPED, SampleStatus.NOT_EXERCISED})
 _REASON_LENGTH = 200
 # What differs between failures of one kind: addresses, process ids, times.
 _VARYING = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\d+", re.ASCII | re.IGNORECASE)
@@ -95,7 +99,7 @@ def whose_failures(not_ok: Mapping[str, int]) -> str:
 
 
 def _is_told(sample: Sample) -> bool:
-    if sample.status in ("ok", "skipped"):
+    if sample.status in (SampleStatus.OK, SampleStatus.SKIPPED):
         return False
     return not (sample.warmup and sample.status in NOT_FAILURES)
 

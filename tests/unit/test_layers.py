@@ -12,7 +12,7 @@ from labctl.lab import state
 ROOT = Path(labctl.__file__).parent
 # A folder or module imports its own floor and the floors below it.
 FLOORS = (
-    ("errors", "printable", "units", "arch"),
+    ("errors", "status", "printable", "units", "arch"),
     ("signals", "environment", "completed", "parent_death", "process_table", "flock", "files"),
     ("proc", "command_log"),
     ("lab", "host", "series"),
