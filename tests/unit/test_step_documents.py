@@ -6,12 +6,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 from golden_runs import GOLDEN, printed
-from labctl.kernels.series import Patch, Series
 
 from labctl.bisect.metric import Answer
 from labctl.bisect.search import Search
 from labctl.bisect.types import Decision
 from labctl.review import steps
+from labctl.series.patch import Patch, Series
 
 LAB = Path(__file__).parent.parent.parent / "lab.yaml"
 
@@ -19,12 +19,12 @@ LAB = Path(__file__).parent.parent.parent / "lab.yaml"
 def bisected(*_, **__):
     """Return a search that ends before a step is found, with each kind of decision."""
     mail = b"Subject: [PATCH] mm: a step\n"
-    patches = tuple(Patch(Path(name), 1, mail, name) for name in ("1.patch", "2.patch", "3.patch"))
+    patches = tuple(Patch(name, name, mail) for name in ("1.patch", "2.patch", "3.patch"))
     return Answer(
         kernel="patched",
         what="exit",
         search=Search(good=1, bad=3, risk=0.05, skipped={2}, spent=0.0125),
-        patches=Series(Path(), patches),
+        patches=Series("patches", patches),
         problem="the steps between cannot be tested",
         decisions=[
             Decision(step=0, verdict="good", blocks=8, ratio=1.01, risk=0.0125, run="20261124-r"),
