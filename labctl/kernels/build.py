@@ -16,8 +16,9 @@ from labctl.kernels import configuration, images, kconfig, named_files
 from labctl.kernels.configuration import Configuration
 from labctl.kernels.images import Image
 from labctl.kernels.kconfig import Option
-from labctl.kernels.make import Make, check_tools, compiler, remaining_seconds, tools_hash
+from labctl.kernels.make import Make, Tell, remaining_seconds
 from labctl.kernels.sources import Source, open_source
+from labctl.kernels.toolchain import check_tools, compiler, tools_hash
 from labctl.kernels.tree import Tree
 from labctl.lab.models import Kernel
 from labctl.lab.state import StateFolder
@@ -59,6 +60,10 @@ class _Request:
     @property
     def arch(self) -> Architecture:
         return ARCHITECTURES[self.image.arch]
+
+    def make(self, tree: Tree, log: Path, tell: Tell) -> Make:
+        variables = self.configuration.variables
+        return Make(self.image.kernel, tree, log, tell, self.arch, variables)
 
     def built(self) -> Image | None:
         return images.load(self.folder, self.image.kernel)
@@ -110,8 +115,8 @@ class Builder:
             for each in asked:
                 self._check_known(each)
             missing = [r for r in asked if isinstance(r, _Request) and not r.built()]
-            for arch in {request.arch for request in missing}:
-                check_tools(arch)
+            for request in missing:
+                check_tools(request.arch, request.configuration.variables)
             for request in missing:
                 self._check(request)
             done = [self._image(r) if isinstance(r, _Request) else r for r in asked]
@@ -131,14 +136,14 @@ class Builder:
         request = self._ask(kernel, {})
         if isinstance(request, Image):
             raise UserError(f"kernel {kernel.name} is a built image without a source to check")
-        check_tools(request.arch)
+        check_tools(request.arch, request.configuration.variables)
         tell = self._teller(kernel.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
         with self._told_if_full(), self._tree(request, tell) as tree:
             _fill(tree, tell)
             tree.prepare(None)
-            make = Make(kernel.name, tree, log, tell, request.arch)
+            make = request.make(tree, log, tell)
             make.configure(request.configuration)
             yield make
 
@@ -162,9 +167,9 @@ class Builder:
             patch_hashes=tuple(p.hash for p in patches.patches) if patches else (),
             config=None,
             release="",
-            compiler=compiler(arch),
+            compiler=compiler(arch, kernel.make),
             arch=arch.name,
-            tools_hash=tools_hash(arch, self._state.path),
+            tools_hash=tools_hash(arch, self._state.path, kernel.make),
             files_hash=named_files.digest(configured.options),
         )
         image = replace(image, hash=images.address(image, configured))
@@ -206,7 +211,7 @@ class Builder:
                 tell(f"rebuilding: {path.name} is damaged", 0, None)
             log = images.begin(request.folder, request.image)
             try:
-                make = Make(request.image.kernel, tree, log, tell, request.arch)
+                make = request.make(tree, log, tell)
                 self._make(request, make, tell)
                 seconds = time.monotonic() - began
                 return images.publish(request.folder, request.image, make, seconds)

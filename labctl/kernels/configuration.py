@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl.arch import ARM64, X86_64, Architecture
 from labctl.errors import HostError, UserError
 from labctl.kernels import kconfig
 from labctl.kernels.kconfig import Option
-from labctl.lab import config
+from labctl.lab import config, make_variables
 from labctl.lab.models import Kernel
 
 _WHOLE = "olddefconfig"
+_DIGEST_DIGITS = 8
 _PROC_CONFIG = Path("/proc/config.gz")
 _BOOT = Path("/boot")
 # Options that Kconfig computes from the tools of the host that wrote a .config.
@@ -32,12 +35,13 @@ class Configuration:
 
     `start` is the target of make that the .config starts from, or olddefconfig for a whole
     .config; it is empty for fragments alone. `whole` is the file of the whole .config,
-    whose options are among `options`.
+    whose options are among `options`. `variables` are those of make.
     """
 
     options: tuple[Option, ...]
     start: str = ""
     whole: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def requested(self) -> list[Option]:
@@ -52,7 +56,15 @@ class Configuration:
     def digest(self, arch: Architecture) -> str:
         """Return a short text that differs between configurations."""
         digest = kconfig.digest(self.options, arch)
-        return f"{digest}-{self.start}" if self.start else digest
+        digest += self.start and f"-{self.start}"
+        variables = json.dumps(make_variables.shared(self.variables), sort_keys=True)
+        name = hashlib.sha256(variables.encode()).hexdigest()[:_DIGEST_DIGITS]
+        return f"{digest}-{name}" if variables != "{}" else digest
+
+    def address(self) -> dict[str, object]:
+        """Return what the address of an image has of a configuration besides its options."""
+        content: dict[str, object] = {"config": self.start} if self.start else {}
+        return content | ({"make": dict(self.variables)} if self.variables else {})
 
     def check_target(self, source: Path, arch: Architecture) -> None:
         """Check that a NAME_defconfig is in the source.
@@ -90,17 +102,17 @@ def read(kernel: Kernel, arch: Architecture) -> Configuration:
     """
     fragments = kconfig.of_arch(kernel.kconfig, arch)
     if kernel.config is None:
-        return Configuration(tuple(kconfig.merge(fragments)))
+        return Configuration(tuple(kconfig.merge(fragments)), variables=kernel.make)
     if config.is_target(kernel.config):
         # On another host, ARCH=x86 would take i386_defconfig.
         name = f"{arch.name}_{kernel.config}" if arch is X86_64 else kernel.config
         start = name if kernel.config == "defconfig" else kernel.config
-        return Configuration(tuple(kconfig.merge(fragments)), start)
+        return Configuration(tuple(kconfig.merge(fragments)), start, variables=kernel.make)
     whole = _running() if kernel.config == config.RUNNING else Path(kernel.config)
     options = kconfig.merge([whole, *fragments])
     _check_arch(options, whole, arch)
     used = (o for o in options if o.file != whole or not _COMPUTED.fullmatch(o.name))
-    return Configuration(tuple(used), _WHOLE, whole)
+    return Configuration(tuple(used), _WHOLE, whole, kernel.make)
 
 
 def _running() -> Path:

@@ -74,7 +74,7 @@ def address(image: Image, configuration: Configuration) -> str:
     order = [o.name for o in sorted(options, key=lambda o: o.rank) if o.value == "y"]
     if order != sorted(order):
         content["order"] = order
-    content |= {"config": configuration.start} if configuration.start else {}
+    content |= configuration.address()
     content |= {"tools": image.tools_hash} if image.tools_hash else {}
     content |= {"files": image.files_hash} if image.files_hash else {}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

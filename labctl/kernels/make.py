@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl import completed, proc
 from labctl.arch import X86_64, Architecture
 from labctl.errors import BuildError, HostError
 from labctl.files import read_json, write_json
-from labctl.host import git, tools
+from labctl.host import git
 from labctl.kernels import faults, kconfig, symbols
 from labctl.kernels.configuration import Configuration
-from labctl.kernels.hashed import Hashed
 from labctl.kernels.tree import Tree
-from labctl.lab.state import StateFolder
 
 _POLL_SECONDS = 0.25
 _CONFIG_SECONDS = 600.0
@@ -28,11 +24,6 @@ _BUILD_SECONDS = 4 * 3600.0
 _ERROR_LINES = 20
 # Steps of a small kernel, used until the first whole build has been counted.
 _USUAL_STEPS = 1500
-_TOOLS = ("make", "flock", "gcc", "ld", "flex", "bison", "bc")
-# Prefixed for another architecture; the host's gcc then still compiles make's own programs.
-_COMPILER = ("gcc", "ld")
-# Tools whose versions are in every .config if they are installed.
-_IN_CONFIG = ("pahole", "rustc", "bindgen")
 _WHOLE = "/whole"  # no kernel has a name like this
 _FEW_STEPS = 50  # fewer steps give no usable rate
 _STEP = re.compile(rb"^  [A-Z][A-Z0-9_]+ +\S", re.MULTILINE)
@@ -59,7 +50,8 @@ Tell = Callable[[str, int, int | None], None]
 class Make:
     """Make for one kernel in a tree that the caller has locked.
 
-    `tell` is called with a stage, the steps done and the steps expected.
+    `tell` is called with a stage, the steps done and the steps expected. `variables` are on
+    make's command line.
     """
 
     kernel: str
@@ -67,6 +59,7 @@ class Make:
     log: Path
     tell: Tell
     arch: Architecture = X86_64
+    variables: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def configure(self, configuration: Configuration) -> None:
         """Write the .config if it differs from the present one, as make compares times.
@@ -186,7 +179,9 @@ class Make:
         kept |= git.environment(self.tree.folder)
         env = [f"{name}={value}" for name, value in (kept | fixed | (more or {})).items()]
         make: list[str | Path] = ["make", "-C", self.tree.src, f"O={self.tree.build}"]
-        return [*lock, "env", "-i", *env, *make, "LOCALVERSION=", *goals]
+        variables = {"LOCALVERSION": ""} | dict(self.variables)
+        own = [f"{name}={value}" for name, value in variables.items()]
+        return [*lock, "env", "-i", *env, *make, *own, *goals]
 
     def _steps_since(self, offset: int) -> tuple[int, int]:
         """Return the offset after the log's last whole line, and the number of new steps."""
@@ -236,62 +231,3 @@ def remaining_seconds(seconds: float, done: int, total: int | None) -> float | N
     if total is None or done < _FEW_STEPS:
         return None
     return max(0.0, seconds / done * (total - done))
-
-
-def check_tools(arch: Architecture = X86_64) -> None:
-    """Check that the tools for a build are installed.
-
-    Raises:
-        HostError: names what is missing.
-    """
-    tools.check_installed([*_TOOLS, *_compiler(arch)], arch)
-
-
-def compiler(arch: Architecture = X86_64) -> str:
-    """Return the versions of compiler and linker.
-
-    Raises:
-        HostError: they are not installed.
-    """
-    tools.check_installed(_compiler(arch), arch)
-    versions = [tools.version_text(tool).partition("\n")[0] for tool in _compiler(arch)]
-    return ", ".join(versions)
-
-
-def tools_hash(arch: Architecture, state: Path) -> str:
-    """Return the hash of the tools' programs, which may change without their versions.
-
-    Hashes are cached in `state`, the state folder.
-
-    Raises:
-        HostError: the compiler is not installed.
-    """
-    tools.check_installed(_compiler(arch), arch)
-    memory = StateFolder(state).source_hashes
-    gcc, *others = (f"{arch.cross_compile}{tool}" for tool in (*_COMPILER, "as"))
-    found = [_found(name) for name in (gcc, *others, *_IN_CONFIG)]
-    named = {Hashed.remembered(path, memory).sha256: path for path in found if path}
-    digest = hashlib.sha256("\0".join(named).encode())
-    core = _core_of(gcc, next(iter(named)), StateFolder(state).compilers)
-    if core is not None:
-        digest.update(Hashed.remembered(core, memory).sha256.encode())
-    return digest.hexdigest()
-
-
-def _core_of(gcc: str, version: str, memory: Path) -> Path | None:
-    """Return the path of gcc's cc1; gcc is asked once per `version`, a hash of gcc."""
-    known = read_json(memory)
-    if version not in known:
-        done = proc.run([gcc, "-print-prog-name=cc1"], timeout_seconds=30, check=False)
-        write_json(memory, known | {version: done.text.strip()})
-    path = Path(str(read_json(memory).get(version)))
-    return path if path.is_absolute() and path.is_file() else None
-
-
-def _found(name: str) -> Path | None:
-    where = shutil.which(name)
-    return None if where is None else Path(where).resolve()
-
-
-def _compiler(arch: Architecture) -> list[str]:
-    return [f"{arch.cross_compile}{tool}" for tool in _COMPILER]

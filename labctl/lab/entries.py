@@ -14,6 +14,7 @@ from labctl import units
 from labctl.arch import X86_64, ArchName
 from labctl.lab import metrics
 from labctl.lab.config import Config
+from labctl.lab.make_variables import Compiler, LocalVersion, Make
 from labctl.lab.metrics import Better
 from labctl.lab.state import USUAL_NAME
 from labctl.lab.statistics import Statistics, StatisticsOverride
@@ -70,8 +71,8 @@ class KernelEntry(Model):
     base: Reference | None = Field(
         None,
         description="Name of another kernel, whose source, kconfig fragments, architecture and,"
-        " unless set here, series, configuration and command line are used. Conflicts with"
-        " `source`.",
+        " unless set here, series, configuration, compiler, local version and command line"
+        " are used. Conflicts with `source`.",
     )
     series: str | None = Field(
         None,
@@ -85,6 +86,9 @@ class KernelEntry(Model):
         " kernel nor its bases have any or a `config`, labctl's own base fragment is used.",
     )
     config: Config = None
+    compiler: Compiler = None
+    make: Make = Field({})
+    localversion: LocalVersion = None
     command_line: str | None = Field(
         None,
         description="Parameters appended to the kernel's command line, in place of those of the"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from labctl.arch import ARCHITECTURES
 from labctl.errors import LabError
 from labctl.host.shipped import BASE_CONFIG, GUEST_CONFIG, shipped
-from labctl.lab import config
+from labctl.lab import config, make_variables
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import KernelEntry, LabFile
 from labctl.lab.models import Kernel
@@ -34,8 +35,11 @@ def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
         if entry.series is not None and found.sound(*path, "series"):
             _series(file, name, found, root)
         check_fragments(entry.kconfig, (*path, "kconfig"), found, root)
+        _built(file, name, found)
         if entry.config is not None and found.sound(*path, "config"):
-            _config(file, name, found, root)
+            _config(entry.config, (*path, "config"), found, root)
+        if found.sound(*path):
+            make_variables.check(lineage(file, name) or [entry], path, found)
 
 
 def check_fragments(fragments: Sequence[str], path: KeyPath, found: Findings, root: Path) -> None:
@@ -73,6 +77,7 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
         fragments = [shipped(GUEST_CONFIG), *fragments]
     elif not fragments and kind != "image":  # without fragments no kernel boots
         fragments = [shipped(BASE_CONFIG)]
+    arch = entries[0].arch or file.defaults.arch
     return Kernel(
         name=name,
         source=source if kind == "debian" else f"{kind}:{absolute(root, place)}",
@@ -80,8 +85,9 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
         series=None if series is None else str(series_place(series, source, root)),
         kconfig=tuple(fragments),
         config=str(absolute(root, start)) if start and config.is_path(start) else start,
+        make=make_variables.resolved(entries, ARCHITECTURES[arch]),
         command_line=lines[-1] if lines else "",
-        arch=entries[0].arch or file.defaults.arch,
+        arch=arch,
     )
 
 
@@ -193,14 +199,21 @@ def _base(file: LabFile, name: str, found: Findings, reported: set[str]) -> None
         found.add(path, what, "replace `base:` by `source:` in one of these kernels")
 
 
-def _config(file: LabFile, name: str, found: Findings, root: Path) -> None:
-    path: KeyPath = ("kernels", name, "config")
-    start = str(file.kernels[name].config)
+def _built(file: LabFile, name: str, found: Findings) -> None:
+    """Record keys that a kernel with a built image cannot have."""
     entries = lineage(file, name)
-    if entries and str(entries[0].source).startswith("image:"):
-        hint = "use a source to build from, or remove `config:`"
-        found.add(path, "a built image cannot be configured", hint, at_key=True)
-    elif config.is_path(start) and not is_file(absolute(root, start)):
+    if not entries or not str(entries[0].source).startswith("image:"):
+        return
+    for key in ("config", "make", "compiler", "localversion"):
+        if getattr(entries[-1], key):
+            hint = f"use a source to build from, or remove `{key}:`"
+            place = ("kernels", name, key)
+            found.add(place, "a built image cannot be configured", hint, at_key=True)
+            found.silence(place)
+
+
+def _config(start: str, path: KeyPath, found: Findings, root: Path) -> None:
+    if config.is_path(start) and not is_file(absolute(root, start)):
         known = f"or use {config.RUNNING} or a target of make: {config.TARGETS}"
         what = f"file {quote(start, 60)} does not exist"
         found.add(path, what, f"{_relative_hint(root)}; {known}")

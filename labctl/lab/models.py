@@ -37,7 +37,8 @@ class Kernel(Model):
 
     `source` is `debian:NAME`, `dir:/absolute` or `image:/absolute`. `series` is a place as
     `labctl.series.place` parses it, with an absolute path. `config` is an absolute path,
-    `running` or a target of make; if it is set, `kconfig` starts with guest.config.
+    `running` or a target of make; if it is set, `kconfig` starts with guest.config. `make`
+    has make's variables, also those of the compiler and the local version.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Kernel(Model):
     series: str | None = None
     kconfig: tuple[Path, ...] = ()
     config: str | None = None
+    make: dict[str, str] = Field({})
     command_line: str = ""
     arch: ArchName = X86_64.name
 

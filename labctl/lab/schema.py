@@ -288,6 +288,10 @@ def _pattern_hint(path: KeyPath) -> str:
         return "expected an absolute path in the guest, like /proc/sys/vm/swappiness"
     if path[-1] == "host":
         return "expected a host name or an address"
+    if path[-1] == "compiler":
+        return "expected clang or gcc, with a version or not: clang-19; others: make: {CC: NAME}"
+    if path[-1] == "localversion":
+        return "expected at most 40 letters, digits and . _ + ~ -"
     if path[-1] == "parameter":
         return "expected letters, digits and _ . -"
     return "expected letters, digits and _"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from labctl import files, proc
 from labctl.errors import CommandError
-from labctl.kernels.make import Make, compiler
+from labctl.kernels.make import Make
+from labctl.kernels.toolchain import compiler
 from labctl.lab.state import StateFolder
 from labctl.verify.programs import Program
 

@@ -21,7 +21,9 @@ O ?= .
 KCONFIG_CONFIG ?= $(O)/.config
 OBJECTS = $(O)/mm/mmu_gather.o $(O)/mm/memory.o $(O)/init/main.o
 
-.PHONY: allnoconfig olddefconfig bzImage Image
+KERNEL_VERSION = $(O)/include/config/kernel.release
+
+.PHONY: allnoconfig olddefconfig bzImage Image FORCE
 allnoconfig:
 	@awk -f scripts/conf.awk "$(KCONFIG_ALLCONFIG)" Kconfig > "$(KCONFIG_CONFIG)"
 %_defconfig:
@@ -42,21 +44,23 @@ $(O)/mm/mmu_gather.o $(O)/mm/memory.o: include/tlb.h
 # `make O=there mm/memory.o`
 $(OBJECTS:$(O)/%=%): %: $(O)/% ;
 
-$(O)/arch/x86/boot/bzImage: $(OBJECTS) $(O)/.config
-	@mkdir -p $(dir $@) $(O)/include/config
+$(KERNEL_VERSION): FORCE
+	@mkdir -p $(dir $@)
+	@echo "RELEASE$(LOCALVERSION)" | cmp -s - $@ || echo "RELEASE$(LOCALVERSION)" > $@
+
+$(O)/arch/x86/boot/bzImage: $(OBJECTS) $(O)/.config $(KERNEL_VERSION)
+	@mkdir -p $(dir $@)
 	@echo "  LD      vmlinux"
-	@echo "RELEASE$(LOCALVERSION)" > $(O)/include/config/kernel.release
 	@{ head -c 514 /dev/zero; printf HdrS; head -c 8 /dev/zero; printf '\020\000'; \
 	printf 'RELEASE (nobody) #1\000'; cat $^; } > $@
 
 Image: $(O)/arch/arm64/boot/Image
-$(O)/arch/arm64/boot/Image: $(OBJECTS) $(O)/.config
-	@mkdir -p $(dir $@) $(O)/include/config
+$(O)/arch/arm64/boot/Image: $(OBJECTS) $(O)/.config $(KERNEL_VERSION)
+	@mkdir -p $(dir $@)
 	@echo "  LD      vmlinux"
-	@echo "RELEASE$(LOCALVERSION)" > $(O)/include/config/kernel.release
 	@{ head -c 56 /dev/zero; printf 'ARMd'; printf 'Linux version RELEASE (nobody)\n'; \
 	echo "ARCH=$(ARCH) CROSS_COMPILE=$(CROSS_COMPILE)"; cat $^; } > $@
-""".replace("RELEASE", RELEASE)
+""".replace("RELEASE ", f"{RELEASE} ").replace("RELEASE$", f"{RELEASE}$")
 
 CONF = r"""
 FNR == 1 { file++ }

@@ -16,7 +16,7 @@ from labctl.experiments import preview
 from labctl.guests import accelerator, busybox, initramfs, launchers, prepare
 from labctl.guests.qemu import GuestSpec
 from labctl.host import identity
-from labctl.kernels import images, kconfig, make
+from labctl.kernels import images, kconfig, toolchain
 from labctl.kernels.build import Builder, Image
 from labctl.kernels.configuration import Configuration
 from labctl.kernels.kconfig import Option
@@ -287,11 +287,11 @@ def test_a_ready_image_must_be_of_the_kernels_architecture(tmp_path):
 
 @pytest.mark.usefixtures("no_tools")
 def test_a_missing_cross_compiler_is_told_with_the_command_that_mends_it():
-    for looked_for in (make.check_tools, make.compiler):
+    for looked_for in (toolchain.check_tools, toolchain.compiler):
         with pytest.raises(HostError, match="aarch64-linux-gnu-gcc") as caught:
             looked_for(ARM64)
         assert "`make arm64`" in caught.value.hint
-    make.check_tools(X86_64)
+    toolchain.check_tools(X86_64)
 
 
 @pytest.mark.usefixtures("no_tools")

@@ -247,7 +247,7 @@ def test_an_image_knows_the_hashes_of_its_files(lab, tmp_path):
 
 
 def test_a_missing_tool_is_told_before_the_build(lab, monkeypatch):
-    monkeypatch.setattr("labctl.kernels.make._TOOLS", ("make", "no-such-tool"))
+    monkeypatch.setattr("labctl.kernels.toolchain._TOOLS", ("make", "no-such-tool"))
     with pytest.raises(HostError, match="no-such-tool"):
         lab.image()
     assert lab.records() == []

@@ -141,6 +141,27 @@ kernels:
     assert lab.kernels["d"].config == "running"
 
 
+def test_make_variables_are_inherited_one_by_one(folder: Path) -> None:
+    lab = read(
+        folder,
+        """\
+kernels:
+  a: {source: dir:tree, make: {KCFLAGS: -O3, W: 1}, localversion: -a}
+  b: {base: a, make: {W: 2, KCPPFLAGS: 16Ki}, compiler: clang-19}
+  c: {base: b, compiler: clang, localversion: ""}
+  d: {base: b, compiler: gcc}
+  e: {base: b, compiler: gcc-12}
+""",
+    )
+    assert [lab.kernels[name].make for name in "abcde"] == [
+        {"KCFLAGS": "-O3", "W": "1", "LOCALVERSION": "-a"},
+        {"KCFLAGS": "-O3", "W": "2", "KCPPFLAGS": "16Ki", "LLVM": "-19", "LOCALVERSION": "-a"},
+        {"KCFLAGS": "-O3", "W": "2", "KCPPFLAGS": "16Ki", "LLVM": "1"},
+        {"KCFLAGS": "-O3", "W": "2", "KCPPFLAGS": "16Ki", "LOCALVERSION": "-a"},
+        {"KCFLAGS": "-O3", "W": "2", "KCPPFLAGS": "16Ki", "CC": "gcc-12", "LOCALVERSION": "-a"},
+    ]
+
+
 def test_values_keep_their_text_unless_their_type_says_otherwise(folder: Path) -> None:
     lab = read(
         folder,
@@ -482,6 +503,22 @@ IN_KERNELS = [
     ("{source: debian:linux, config: nowhere}", "k.config", "file 'nowhere' does not exist"),
     ("{source: debian:linux, config: [defconfig]}", "k.config", "expected text"),
     ("{source: image:bzImage, config: defconfig}", "k.config", "cannot be configured"),
+    ("{source: image:bzImage, make: {W: 1}}", "k.make", "cannot be configured"),
+    ("{source: debian:linux, make: LLVM=1}", "k.make", "expected a mapping"),
+    ("{source: debian:linux, make: {O: /tmp}}", "make.O", "labctl selects the source and"),
+    ("{source: debian:linux, make: {ARCH: arm64}}", "make.ARCH", "use `arch:`"),
+    ("{source: debian:linux, make: {CROSS_COMPILE: a-}}", "make.CROSS_COMPILE", "use `arch:`"),
+    ("{source: debian:linux, make: {M: drivers}}", "make.M", "modules are not built"),
+    ("{source: debian:linux, make: {V: 1}}", "make.V", "progress"),
+    ("{source: debian:linux, make: {LOCALVERSION: -a}}", "LOCALVERSION", "use `localversion:`"),
+    ("{source: debian:linux, make: {KCONFIG_CONFIG: a}}", "KCONFIG_CONFIG", "use `config:`"),
+    ("{source: debian:linux, make: {KBUILD_BUILD_USER: a}}", "BUILD_USER", "labctl fixes it"),
+    ("{source: debian:linux, make: {-j: 4}}", "make.-j", "is not a name"),
+    ("{source: debian:linux, make: {W: [1]}}", "make.W", "expected text"),
+    ("{source: debian:linux, make: {KCFLAGS: $(HOME)}}", "make.KCFLAGS", "would expand it"),
+    ("{source: debian:linux, make: {LLVM: 1}, compiler: clang-19}", "compiler", "sets LLVM"),
+    ("{source: debian:linux, compiler: icc}", "k.compiler", "invalid value 'icc'"),
+    ("{source: debian:linux, localversion: a b}", "k.localversion", "invalid value 'a b'"),
     ("text", "k", "expected a mapping"),
     ("", "k", "has no value"),
 ]

@@ -9,7 +9,7 @@ import pytest
 from labctl import proc
 from labctl.arch import X86_64
 from labctl.errors import UserError
-from labctl.kernels import kconfig, make, named_files
+from labctl.kernels import kconfig, named_files, toolchain
 from labctl.kernels.build import Builder
 
 
@@ -115,7 +115,7 @@ def tools(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["gcc", "cc1"])
 def test_a_compiler_that_is_replaced_in_place_makes_other_images(tmp_path, tools, name):
     def told():
-        return make.compiler(X86_64), make.tools_hash(X86_64, tmp_path / "lab")
+        return toolchain.compiler(X86_64), toolchain.tools_hash(X86_64, tmp_path / "lab")
 
     before = told()
     assert told() == before
@@ -129,7 +129,7 @@ def test_a_compiler_that_is_replaced_in_place_makes_other_images(tmp_path, tools
 
 
 def test_the_compiler_is_read_and_asked_once(tmp_path, tools, monkeypatch):
-    before = make.tools_hash(X86_64, tmp_path / "lab")
+    before = toolchain.tools_hash(X86_64, tmp_path / "lab")
     monkeypatch.setattr(proc, "run", None)
     monkeypatch.setattr("hashlib.file_digest", None)
-    assert make.tools_hash(X86_64, tmp_path / "lab") == before
+    assert toolchain.tools_hash(X86_64, tmp_path / "lab") == before
