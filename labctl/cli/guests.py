@@ -50,9 +50,11 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     from labctl.host import tools
 
     tools.ask_ahead(*tools.VERSIONS)  # they answer during the imports
+    from labctl.experiments.early import supplies_of_lab
     from labctl.guests.fleet import UNCHANGED
     from labctl.guests.limits import Limits
-    from labctl.guests.prepare import prepare
+    from labctl.guests.prepare import arch_of, prepare
+    from labctl.workloads.supply import merged
 
     lab = lab_to_work(lab_path)
     fleet = fleet_of(lab)
@@ -60,7 +62,8 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     topology = lab.guests[lab.defaults.guest]
     limits = Limits({name: [topology] for name in names})
     with progress.Building() as building:
-        prepared = prepare(lab, names, building, limits=limits)
+        files = merged(supplies_of_lab(lab, arch_of(lab, names)))
+        prepared = prepare(lab, names, building, files, limits)
     specs = [
         prepared.spec(name, name=name, folder=fleet.spec_folder(name), topology=topology)
         for name in names

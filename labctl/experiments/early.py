@@ -97,6 +97,14 @@ def _conflicts(lab: Lab, supplies: Mapping[str, Supply]) -> list[Problem]:
     return problems
 
 
+def supplies_of_lab(lab: Lab, arch: Architecture) -> dict[str, Supply]:
+    """Return what the workloads of a lab bring into guests, without those with an error."""
+    found = {
+        name: _supply(lab, one, arch, lab.defaults.launcher) for name, one in lab.workloads.items()
+    }
+    return {name: supply for name, (supply, problems) in found.items() if not problems}
+
+
 def supplies_of_target(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:
     """Check the files of the workloads for a target; return what each brings.
 

@@ -4,43 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from labctl.completed import ending
-from labctl.errors import BadOutput, GuestError
+from labctl.errors import BadOutput, DeadlineExceeded, GuestError
 from labctl.experiments import tunables
+from labctl.experiments.guest_like import GuestLike
 from labctl.experiments.output import check_length, check_value, measure
 from labctl.experiments.parse import parsed
+from labctl.experiments.steps import Steps, failed
 from labctl.host import load as host_load
 from labctl.lab.metrics import WALL_TIME
 from labctl.lab.models import Tunable, Workload
 from labctl.status import SampleStatus
 from labctl.transports import Outcome
 from labctl.units import Scalar
-from labctl.workloads.supply import NOTHING, Supply
-
-
-class GuestLike(Protocol):
-    """The part of a guest that experiments use."""
-
-    @property
-    def boot_id(self) -> str: ...
-
-    def wait_ready(self, deadline_seconds: float) -> None: ...
-
-    def run(
-        self, argv: Sequence[str] | str, *, timeout_seconds: float, stdin: bytes = b""
-    ) -> Outcome: ...
-
-    def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
-        """Write files, then read files."""
-        ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,32 +39,39 @@ class Measured:
 
 def repeat(
     guest: GuestLike,
-    workload: Workload,
+    steps: Steps,
     parameters: Mapping[str, Scalar],
     *,
     lab_tunables: Mapping[str, Tunable],
     values: Mapping[str, Scalar],
     counters: Mapping[str, str],
-    supply: Supply = NOTHING,
+    is_last: bool = False,
     load: Callable[[], Mapping[str, float]] = host_load.load,
     clock: Callable[[], float] = time.monotonic,
 ) -> Measured:
     """Resume the guest, run the workload once, and pause the guest again.
 
-    `values` are the tunables to write, `counters` the files of the series' counters,
-    `supply` what the workload brought into the guest.
+    `values` are the tunables to write, `counters` the files of the series' counters.
+    With `is_last`, the guest is not used again. Scripts of the workload are not measured.
     Raises GuestError, also if the guest cannot be paused: it would disturb the others.
     """
     guest.resume()
     try:
         read_back, before = tunables.apply(guest, lab_tunables, values, counters)
-        began, load_before = clock(), load()
-        argv = supply.argv(workload.argv(parameters))
-        outcome = guest.run(argv, timeout_seconds=workload.timeout)
-        seconds = clock() - began
-        difference = _load_between(load_before, load(), seconds)
-        after = tunables.read_counters(guest, counters)
-    except BaseException:
+        with steps.repetition(guest):
+            if steps.has_repetition_setup:
+                before = tunables.read_counters(guest, counters)
+            began, load_before = clock(), load()
+            outcome = steps.command(guest, parameters)
+            seconds = clock() - began
+            difference = _load_between(load_before, load(), seconds)
+            after = tunables.read_counters(guest, counters)
+        if is_last:
+            steps.tear_down_boot(guest)
+    except BaseException as error:
+        with contextlib.suppress(GuestError):
+            if is_last and isinstance(error, BadOutput | DeadlineExceeded):
+                steps.tear_down_boot(guest)
         with contextlib.suppress(GuestError):
             guest.pause()
         raise
@@ -107,8 +93,7 @@ def value_of(
         BadOutput: the workload failed, or did not print the metric.
     """
     if outcome.status != 0:
-        said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
-        raise BadOutput(f"workload {ending(outcome.status)}: {said or 'it printed nothing'}")
+        raise BadOutput(f"workload {failed(outcome)}")
     if metric == WALL_TIME:
         return outcome.seconds, {WALL_TIME: outcome.seconds}
     if metric not in workload.metrics:

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from labctl.errors import BaselineFailed, GuestError
+from labctl.experiments.description import Facts, description
+from labctl.experiments.guest_like import GuestLike
 from labctl.experiments.plan import BootGroup, Cell, Plan, Visit
 from labctl.experiments.progress import Budget, Progress, Timing
-from labctl.experiments.repetition import GuestLike, exercise_status, repeat, value_of
+from labctl.experiments.repetition import exercise_status, repeat, value_of
+from labctl.experiments.steps import Steps
 from labctl.experiments.tunables import counter_files
 from labctl.host import load as host_load
 from labctl.lab.models import Lab
@@ -33,20 +35,6 @@ _MEASURED = {SampleStatus.OK, SampleStatus.NOT_EXERCISED}
 
 
 Boot = Callable[[BootGroup, int], AbstractContextManager[GuestLike]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """The fields that all samples of a run share.
-
-    `images` maps each kernel to the hashes of its image and series.
-    """
-
-    run: str
-    host: str
-    accel: str
-    images: Mapping[str, tuple[str, str | None]]
-    boot_deadline_seconds: float = 180.0
 
 
 @dataclass(slots=True)
@@ -130,9 +118,11 @@ class Runner:
             with contextlib.ExitStack() as stack:
                 self._report(number, order, visits, "booting")
                 guests, failures = self._boot(stack, number, part)
-                for visit in part:
+                last = {visit.cell.group: index for index, visit in enumerate(part)}
+                for index, visit in enumerate(part):
                     self._report(number, order, visits, "measuring")
-                    sample = self._visit(number, order, visit, guests, failures)
+                    is_last = last[visit.cell.group] == index
+                    sample = self._visit(number, order, visit, guests, failures, is_last=is_last)
                     self.store.append(sample)
                     order += 1
                     reason = "" if sample.status == SampleStatus.OK else first_words(sample)
@@ -201,6 +191,7 @@ class Runner:
         groups = list(dict.fromkeys(visit.cell.group for visit in visits))
         guests = {group: self._enter(stack, group, number) for group in groups}
         failures: dict[BootGroup, GuestError] = {}
+        steps = Steps(self.lab.workloads[self.plan.experiment.workload], self.supply)
         for group, guest in guests.items():
             try:
                 guest.wait_ready(self.facts.boot_deadline_seconds)
@@ -209,6 +200,7 @@ class Runner:
         for group, guest in guests.items():
             try:
                 if group not in failures:
+                    steps.set_up_boot(guest)
                     guest.pause()
             except GuestError as error:
                 self._give_up(group, error, failures)
@@ -234,10 +226,13 @@ class Runner:
         visit: Visit,
         guests: Mapping[BootGroup, GuestLike],
         failures: dict[BootGroup, GuestError],
+        *,
+        is_last: bool,
     ) -> Sample:
         group = visit.cell.group
         guest = guests[group]
-        base = self._describe(number, order, visit, guest)
+        base = description(self.lab, self.plan, self.facts, number, order, visit)
+        base |= {"boot_id": guest.boot_id, "console": self.log_of(guest)}
         failed = failures.get(group)
         if failed is not None:
             # One sample records the failure; the visits that it prevents are skipped.
@@ -245,24 +240,26 @@ class Runner:
             self._failed.add(group)
             return Sample(**base, status=status, value=None, message=_message(failed))
         try:
-            return self._measure(visit.cell, guest, base)
+            return self._measure(visit.cell, guest, base, is_last=is_last)
         except GuestError as error:
             if error.status in CRASHES:
                 self._give_up(group, error, failures)
                 self._failed.add(group)
             return Sample(**base, status=error.status, value=None, message=_message(error))
 
-    def _measure(self, cell: Cell, guest: GuestLike, base: dict[str, Any]) -> Sample:
+    def _measure(
+        self, cell: Cell, guest: GuestLike, base: dict[str, Any], *, is_last: bool
+    ) -> Sample:
         experiment = self.plan.experiment
         workload = self.lab.workloads[experiment.workload]
         measured = repeat(
             guest,
-            workload,
+            Steps(workload, self.supply),
             cell.parameters,
             lab_tunables=self.lab.tunables,
             values=cell.tunables,
             counters=counter_files(self.lab.tunables, cell.kernel) if base["series"] else {},
-            supply=self.supply,
+            is_last=is_last,
             load=self.load,
             clock=self.clock,
         )
@@ -288,33 +285,6 @@ class Runner:
         if experiment.target is not None:
             return None
         return self.lab.guests[self.lab.guest_of(experiment)].vcpus
-
-    def _describe(self, number: int, order: int, visit: Visit, guest: GuestLike) -> dict[str, Any]:
-        experiment, cell = self.plan.experiment, visit.cell
-        image, series = self.facts.images[cell.kernel]
-        return {
-            "run": self.facts.run,
-            "experiment": experiment.name,
-            "workload": experiment.workload,
-            "metric": self.lab.metric_of(experiment),
-            "block": number,
-            "order": order,
-            "repetition": visit.repetition,
-            "warmup": visit.warmup,
-            "kernel": cell.kernel,
-            "label": cell.label,
-            "control": cell.control,
-            "cell": cell.id,
-            "setting": dict(cell.setting),
-            "parameters": dict(cell.parameters),
-            "boot_id": guest.boot_id,
-            "image": image,
-            "series": series,
-            "host": self.facts.host,
-            "accel": self.facts.accel,
-            "console": self.log_of(guest),
-            "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
 
     def _report(
         self, number: int, done: int, visits: Sequence[Visit], status: str, reason: str = ""

@@ -16,10 +16,11 @@ from labctl.arch import X86_64
 from labctl.errors import BaselineFailed, UserError
 from labctl.experiments import early
 from labctl.experiments import target as experiments_target
+from labctl.experiments.description import Facts
 from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.progress import Progress
 from labctl.experiments.record import as_recorded, check_unchanged, completed, record_of
-from labctl.experiments.runner import Facts, Runner
+from labctl.experiments.runner import Runner
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import Guest
 from labctl.guests.limits import Limits

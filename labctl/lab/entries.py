@@ -217,7 +217,7 @@ def better_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> Better | 
     own = workload.metrics.get(metric)
     said = experiment.better or (own.better if own is not None else None)
     said = said or (workload.better if metric == workload.metric else None)
-    return metrics.better_of(metric, workload.command, said)
+    return metrics.better_of(metric, workload.command or workload.script or "", said)
 
 
 class VariantEntry(Model):

@@ -20,6 +20,7 @@ from labctl.lab.statistics import Blocks, Statistics, StatisticsOverride
 from labctl.lab.tabs import repair, with_tabs
 from labctl.lab.topology import Distances, Topology
 from labctl.lab.use import Use
+from labctl.lab.workload_entry import WorkloadEntry
 from labctl.units import Scalar
 
 __all__ = [
@@ -160,12 +161,16 @@ def _resolve(file: LabFile, path: Path, root: Path, document: Document) -> Lab:
         targets={name: _target(name, one, root) for name, one in file.targets.items()},
         kernels={name: resolve(file, name, root) for name in file.kernels},
         tunables={name: Tunable(name=name, **dict(one)) for name, one in file.tunables.items()},
-        workloads={name: Workload(name=name, **dict(one)) for name, one in file.workloads.items()},
+        workloads={name: _workload(name, one) for name, one in file.workloads.items()},
         experiments={name: _experiment(name, one) for name, one in file.experiments.items()},
         statistics=file.statistics,
         verify=_verify(file.verify, root),
         marks={**document.keys, **document.values},
     )
+
+
+def _workload(name: str, entry: WorkloadEntry) -> Workload:
+    return Workload(**{**dict(entry), "command": entry.command or entry.script, "name": name})
 
 
 def _target(name: str, entry: TargetEntry, root: Path) -> Target:

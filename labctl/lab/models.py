@@ -74,13 +74,14 @@ class Tunable(TunableEntry):
 
 
 class Workload(WorkloadEntry):
-    """A workload with its name."""
+    """A workload with its name; `command` is the script if there is one."""
 
     name: str
+    command: str
 
     def argv(self, parameters: Mapping[str, Scalar] | None = None) -> list[str]:
         """Return the argument vector; `parameters` override the workload's own."""
-        words = shlex.split(self.command)
+        words = ["/bin/sh", "-ec", self.script, "sh"] if self.script else shlex.split(self.command)
         for name, value in {**self.parameters, **(parameters or {})}.items():
             words += [f"--{name.replace('_', '-')}", units.text(value)]
         return words

@@ -13,15 +13,7 @@ from labctl.lab.workload_entry import WorkloadEntry
 
 def check_workload(workload: WorkloadEntry, path: KeyPath, found: Findings) -> None:
     """Record the errors of a workload."""
-    if found.sound(*path, "command"):
-        try:
-            words = shlex.split(workload.command)
-        except ValueError as error:
-            hint = "quote words as in a shell"
-            found.add((*path, "command"), f"command cannot be split into words: {error}", hint)
-        else:
-            if not words:
-                found.add((*path, "command"), "program is missing", "example: command: freebench")
+    _command(workload, path, found)
     for name, value in workload.parameters.items():
         check_size(name, value, (*path, "parameters", name), found)
     for name, metric in workload.metrics.items():
@@ -30,3 +22,26 @@ def check_workload(workload: WorkloadEntry, path: KeyPath, found: Findings) -> N
         if {".", ".."}.intersection(target.split("/")):
             hint = f"the path starts from the workload's folder: {target.rpartition('/')[2]}"
             found.add((*path, "files", target), "path contains . or ..", hint, at_key=True)
+
+
+def _command(workload: WorkloadEntry, path: KeyPath, found: Findings) -> None:
+    command, script = workload.command, workload.script
+    if command is None:
+        if script is None and found.sound(*path):
+            hint = "example: command: freebench"
+            mark = found.document.key_mark(path)
+            found.note(path, "expected `command:` or `script:`, got neither", hint, mark)
+        return
+    if script is not None:
+        hint = "remove one of the two"
+        found.add((*path, "script"), "conflicts with `command:`", hint, at_key=True)
+    if not found.sound(*path, "command"):
+        return
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        hint = "quote words as in a shell"
+        found.add((*path, "command"), f"command cannot be split into words: {error}", hint)
+        return
+    if not words:
+        found.add((*path, "command"), "program is missing", "example: command: freebench")

@@ -18,12 +18,44 @@ BETTER = Field(
 )
 
 
+Script = Annotated[str, Field(min_length=1)]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class Steps(Model):
+    """Scripts of the guest's shell, run in the folder of the workload's files with sh -e."""
+
+    boot: Script | None = Field(
+        None, description="Once per boot of a guest: before its first repetition or after its last."
+    )
+    repetition: Script | None = Field(
+        None, description="At each repetition, with its tunables set; not while time is measured."
+    )
+
+
 class WorkloadEntry(Model):
     """A command in the guest, and how its output is read."""
 
-    command: Annotated[str, Field(min_length=1)] = Field(
+    command: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
         description="Command to run in the guest, quoted as in a shell. Examples: freebench;"
-        " ../mybench, a program of this host, relative to the folder of lab.yaml."
+        " ../mybench, a program of this host, relative to the folder of lab.yaml.",
+    )
+    script: Script | None = Field(
+        None,
+        description="Script of the guest's shell to run instead of a command. It ends at the first"
+        " command that fails (sh -e). Conflicts with `command`.",
+    )
+    env: dict[EnvName, str] = Field(
+        {}, description="Environment variables of the command and the other scripts."
+    )
+    setup: Steps = Field(
+        Steps(),
+        description="Scripts to run before, not measured. If one fails, so does the sample.",
+    )
+    teardown: Steps = Field(
+        Steps(),
+        description="Scripts to run after, not measured. If one fails, so does the sample.",
     )
     parameters: dict[Word, Value] = Field(
         {},

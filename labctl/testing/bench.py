@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labctl.arch import ARCHITECTURES
 from labctl.errors import LabError
 from labctl.experiments import tunables
+from labctl.experiments.early import supplies_of_lab
 from labctl.guests.fleet import Fleet
 from labctl.guests.prepare import Prepared, prepare
 from labctl.host import identity
@@ -19,6 +21,7 @@ from labctl.lab.models import Lab
 from labctl.testing.cases import Case
 from labctl.testing.guest import LabGuest
 from labctl.testing.leases import Lease, Leases, Quiet, Room, locked
+from labctl.workloads.supply import Supply, merged
 
 _BOOT_SECONDS = 180.0
 _WAIT_SECONDS = 1800.0
@@ -93,6 +96,7 @@ class Bench:
     quiet: Quiet = field(init=False)
     leases: Leases = field(init=False)
     _prepared: dict[str, Prepared | LabError] = field(default_factory=dict)
+    _supplies: dict[str, dict[str, Supply]] = field(default_factory=dict)
     _ahead: Stay | None = None
 
     def __post_init__(self) -> None:
@@ -110,9 +114,17 @@ class Bench:
             for kernel in dict.fromkeys(kernels):
                 if kernel not in self._prepared:
                     try:
-                        self._prepared[kernel] = prepare(self.lab, [kernel], progress)
+                        files = merged(self.supplies(kernel))
+                        self._prepared[kernel] = prepare(self.lab, [kernel], progress, files)
                     except LabError as error:
                         self._prepared[kernel] = error
+
+    def supplies(self, kernel: str) -> dict[str, Supply]:
+        """Return what the workloads without an error bring into the guests of a kernel."""
+        arch = self.lab.kernels[kernel].arch
+        if arch not in self._supplies:
+            self._supplies[arch] = supplies_of_lab(self.lab, ARCHITECTURES[arch])
+        return self._supplies[arch]
 
     @contextlib.contextmanager
     def room(self, room: Room) -> Iterator[None]:

@@ -12,6 +12,7 @@ from labctl.errors import UserError
 from labctl.experiments import session, tunables
 from labctl.experiments.plan import plan
 from labctl.experiments.repetition import value_of
+from labctl.experiments.steps import Steps
 from labctl.lab.models import Lab
 from labctl.reports import failed
 from labctl.reports.document import document
@@ -24,6 +25,7 @@ from labctl.testing.cases import as_scalar, known
 from labctl.testing.guest import LabGuest
 from labctl.testing.leases import Room
 from labctl.units import Scalar
+from labctl.workloads.supply import NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,11 @@ class Measure:
         found = lab.workloads[known("workload", workload, lab.workloads)]
         values = {name: as_scalar(name, value) for name, value in parameters.items()}
         counters = tunables.counter_files(lab.tunables, self.guest.case.kernel)
-        before = tunables.read_counters(self.guest, counters)
-        outcome = self.guest.run(found.argv(values), timeout_seconds=found.timeout)
-        after = tunables.read_counters(self.guest, counters)
+        steps = Steps(found, self.bench.supplies(self.guest.case.kernel).get(workload, NOTHING))
+        with steps.repetition(self.guest):
+            before = tunables.read_counters(self.guest, counters)
+            outcome = steps.command(self.guest, values)
+            after = tunables.read_counters(self.guest, counters)
         value, measurements = value_of(outcome, found, found.metric)
         counted = {name: after[name] - before[name] for name in before if name in after}
         return Measured(value, measurements, counted)

@@ -55,15 +55,23 @@ class Supply:
     environment: Mapping[str, str] = field(default_factory=dict)
     interpreters: tuple[str, ...] = ()
 
-    def argv(self, words: Sequence[str]) -> list[str]:
+    def argv(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
         """Return the argument vector that starts a command in the folder of the files."""
-        if self.folder is None:
-            return list(words)
         first = [self.program, *words[1:]] if self.program else list(words)
-        more = [f"{name}={value}" for name, value in self.environment.items()]
+        return self._started(first, environment)
+
+    def script(self, text: str, environment: Mapping[str, str] | None = None) -> list[str]:
+        """Return the argument vector that runs a script in the folder of the files."""
+        return self._started(["/bin/sh", "-ec", text, "sh"], environment)
+
+    def _started(self, words: list[str], environment: Mapping[str, str] | None) -> list[str]:
+        variables = {**self.environment, **(environment or {})}
+        if variables:
+            words = ["env", *(f"{name}={value}" for name, value in variables.items()), *words]
+        if self.folder is None:
+            return words
         search = ":".join((self.folder, *self.search))
-        start = ["env", *more] if more else []
-        return ["/bin/sh", "-c", _START, "sh", self.folder, search, *start, *first]
+        return ["/bin/sh", "-c", _START, "sh", self.folder, search, *words]
 
     def has(self, program: str) -> bool:
         """Return whether a command's first word is one of the files."""

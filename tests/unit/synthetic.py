@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from labctl.errors import GuestPanic, KnobRefused
-from labctl.experiments.runner import Facts
+from labctl.experiments.description import Facts
 from labctl.lab.entries import Defaults
 from labctl.lab.models import Experiment, Kernel, Lab, Tunable, Workload
 from labctl.lab.statistics import Blocks, Statistics

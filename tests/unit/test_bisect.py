@@ -18,7 +18,8 @@ from labctl.bisect.search import LOOKS, Search, direction, ends_differ, is_bad, 
 from labctl.bisect.types import Bisection
 from labctl.cli import labctl
 from labctl.errors import BuildError, UserError
-from labctl.experiments.runner import Facts, Runner
+from labctl.experiments.description import Facts
+from labctl.experiments.runner import Runner
 from labctl.runs import folder as run_folder
 from labctl.series import reader
 

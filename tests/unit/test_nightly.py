@@ -17,7 +17,8 @@ from click.testing import CliRunner
 
 from labctl.cli import labctl
 from labctl.errors import HostError, UserError
-from labctl.experiments.runner import Facts, Runner
+from labctl.experiments.description import Facts
+from labctl.experiments.runner import Runner
 from labctl.kernels.images import Image
 from labctl.lab.state import StateFolder
 from labctl.methodology.nights import SCENARIOS, history

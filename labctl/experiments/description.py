@@ -1,0 +1,54 @@
+"""The fields of a sample that are known before it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from labctl.experiments.plan import Plan, Visit
+from labctl.lab.models import Lab
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The fields that all samples of a run share.
+
+    `images` maps each kernel to the hashes of its image and series.
+    """
+
+    run: str
+    host: str
+    accel: str
+    images: Mapping[str, tuple[str, str | None]]
+    boot_deadline_seconds: float = 180.0
+
+
+def description(
+    lab: Lab, plan: Plan, facts: Facts, block: int, order: int, visit: Visit
+) -> dict[str, Any]:
+    """Return the fields of a sample without those of its guest."""
+    experiment, cell = plan.experiment, visit.cell
+    image, series = facts.images[cell.kernel]
+    return {
+        "run": facts.run,
+        "experiment": experiment.name,
+        "workload": experiment.workload,
+        "metric": lab.metric_of(experiment),
+        "block": block,
+        "order": order,
+        "repetition": visit.repetition,
+        "warmup": visit.warmup,
+        "kernel": cell.kernel,
+        "label": cell.label,
+        "control": cell.control,
+        "cell": cell.id,
+        "setting": dict(cell.setting),
+        "parameters": dict(cell.parameters),
+        "image": image,
+        "series": series,
+        "host": facts.host,
+        "accel": facts.accel,
+        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
