@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from labctl.bisect.metric import Answer, step_of
+from labctl.bisect.metric import Answer
 from labctl.bisect.search import BAD, GOOD, SKIPPED, passes_needed
 from labctl.bisect.types import Decision
 from labctl.errors import BuildError
@@ -83,4 +83,4 @@ class BisectCheck:
         return any(self._failed(step) for _ in range(tries))
 
     def _failed(self, step: int) -> bool:
-        return self.failed(step_of(self.lab, self.answer, step))
+        return self.failed(self.answer.steps.kernel(step))

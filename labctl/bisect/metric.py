@@ -18,15 +18,14 @@ from labctl.bisect.search import (
     is_bad,
     logs_of,
 )
-from labctl.bisect.types import Bisection, Candidate, Decision
+from labctl.bisect.steps import Steps
+from labctl.bisect.types import Bisection, Decision
 from labctl.errors import BaselineFailed, BuildError, UserError
 from labctl.experiments.plan import Plan, plan
 from labctl.experiments.variants import beside, plan_of
-from labctl.lab.models import Kernel, Lab
+from labctl.lab.models import Lab
 from labctl.nightly.night import Open, OpenRun
 from labctl.runs.sample import Sample
-from labctl.series import reader
-from labctl.series.patch import Series
 from labctl.stats.failures import failures_of
 from labctl.stats.paired import exp
 from labctl.stats.verdict import Rule
@@ -42,7 +41,7 @@ class Answer:
     kernel: str
     what: str
     search: Search
-    patches: Series
+    steps: Steps
     decisions: list[Decision] = field(default_factory=list)
     problem: str = ""
 
@@ -58,11 +57,7 @@ class Answer:
             kernel=self.kernel,
             of=self.what,
             step=self.step,
-            candidates=tuple(
-                Candidate(step=step, patch=patch.name, subject=patch.subject)
-                for step in self.search.candidates
-                for patch in [self.patches.patches[step - 1]]
-            ),
+            candidates=tuple(self.steps.candidate(step) for step in self.search.candidates),
             risk=self.search.risk,
             risk_spent=self.search.spent,
             problem=self.problem,
@@ -70,36 +65,20 @@ class Answer:
         )
 
 
-def begin(lab: Lab, kernel: str, *, good: int, bad: int | None, risk: float, what: str) -> Answer:
+def begin(steps: Steps, *, good: int, bad: int | None, risk: float, what: str) -> Answer:
     """Return a new search without decisions.
 
     Raises:
-        UserError: the kernel has no series, or the steps do not exist.
+        UserError: the good or the bad step does not exist.
     """
-    own = lab.kernels[kernel]
-    if own.series is None:
-        raise UserError(f"kernel {kernel} has no series: nothing to bisect")
-    patches = reader.read(own.series, lab.state_folder.fetched)
-    last = len(patches.patches) if bad is None else bad
-    if not 0 <= good < last <= len(patches.patches):
+    last = steps.count if bad is None else bad
+    if not 0 <= good < last <= steps.count:
         raise UserError(
-            f"invalid steps of {kernel}: good {good}, bad {last}",
-            hint=f"steps count patches from 0 (no patch) to {len(patches.patches)} (whole series); "
+            f"invalid steps of {steps.own.name}: good {good}, bad {last}",
+            hint=f"steps count from 0 (without any of them) to {steps.count} (all of them); "
             "good must be below bad",
         )
-    return Answer(kernel=kernel, what=what, search=Search(good, last, risk), patches=patches)
-
-
-def step_of(lab: Lab, answer: Answer, step: int) -> Kernel:
-    """Return the kernel with the first `step` patches of the series, which it writes to disk."""
-    own = lab.kernels[answer.kernel]
-    name = f"{own.name}.step{step}"
-    place: str | None = None
-    if step:
-        folder = lab.state_folder.bisect(own.name, step)
-        answer.patches.first(step).write(folder)
-        place = str(folder)
-    return own.model_copy(update={"name": name, "series": place})
+    return Answer(kernel=steps.own.name, what=what, search=Search(good, last, risk), steps=steps)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -251,8 +230,9 @@ class Bisect:
 
     @contextlib.contextmanager
     def _opened(self, steps: Sequence[int]) -> Iterator[tuple[OpenRun, Plan, list[str]]]:
-        kernels = {k.name: k for k in (step_of(self.lab, self.answer, step) for step in steps)}
-        without = [name for name, kernel in kernels.items() if kernel.series is None]
+        kernels = {k.name: k for k in map(self.answer.steps.kernel, steps)}
+        series = self.lab.kernels[self.answer.kernel].series
+        without = [n for n, kernel in kernels.items() if kernel.series is None is not series]
         lab = beside(self.lab, self.experiment, self.answer.kernel, kernels, without=without)
         seed = secrets.randbelow(_SEEDS)
         # Both ends are measured in every block: no A/A control is needed.

@@ -64,6 +64,13 @@ if TYPE_CHECKING:
     "(repeatable).",
 )
 @click.option(
+    "--kernel",
+    "like",
+    metavar="NAME",
+    help="Kernel whose configuration and command line the commits of a range are run with "
+    "[default: the first one without a series whose source is a git repository].",
+)
+@click.option(
     "--seconds",
     type=WHOLE_SECONDS,
     default="60s",
@@ -81,6 +88,7 @@ def bisect(
     settings: Sequence[str],
     blocks: int,
     patterns: Sequence[str],
+    like: str | None,
     seconds: int,
     kernel: str,
     experiment: str | None,
@@ -88,7 +96,9 @@ def bisect(
     """Find the step that changed a metric or broke a check.
 
     Searches KERNEL's series for the first step that changed EXPERIMENT's metric or, with
-    --check, broke a check of `labctl verify`.
+    --check, broke a check of `labctl verify`. In place of KERNEL, git:GOOD..BAD or
+    git:PATH@GOOD..BAD searches the commits of a range, from its merge base and along first
+    parents.
 
     First decides whether the good and the bad end differ. Each further step is then
     measured together with both ends, in blocks of one run, until it is clear whether it
@@ -99,6 +109,7 @@ def bisect(
     Examples:
       labctl bisect parallel-free exit
       labctl bisect parallel-free --check 'integrity/*'
+      labctl bisect git:v6.12..topic exit
 
     Exit status 1 if the step was not found.
     """  # noqa: D301 - click wants the character itself
@@ -107,13 +118,14 @@ def bisect(
     if bool(patterns) == bool(experiment):
         raise click.UsageError("expected either an EXPERIMENT or --check")
     lab = lab_to_work(lab_path)
-    named("kernel", [kernel], lab.kernels)
     if experiment:
         named("experiment", [experiment], lab.experiments)
-    if patterns:
-        answer = _of_check(lab, kernel, good, bad, risk, patterns, seconds)
+    what = experiment or ", ".join(patterns)
+    answer = _begin(lab, kernel, like, experiment, good=good, bad=bad, risk=risk, what=what)
+    if experiment:
+        _of_metric(lab, answer, experiment, settings, blocks)
     else:
-        answer = _of_metric(lab, kernel, str(experiment), good, bad, risk, settings, blocks)
+        _of_check(lab, answer, patterns, seconds)
     content = answer.document()
     if as_json:
         print_json(content)
@@ -123,21 +135,43 @@ def bisect(
         sys.exit(1)
 
 
-def _of_metric(
+def _begin(
     lab: Lab,
     kernel: str,
-    experiment: str,
+    like: str | None,
+    experiment: str | None,
+    *,
     good: int,
     bad: int | None,
     risk: float,
-    settings: Sequence[str],
-    blocks: int,
+    what: str,
 ) -> Answer:
-    from labctl.bisect.metric import Bisect, begin
+    from labctl.bisect import steps
+    from labctl.bisect.metric import begin
+
+    found: steps.Steps
+    if kernel.startswith(steps.RANGE):
+        if like is not None:
+            named("kernel", [like], lab.kernels)
+        else:
+            tested = lab.experiments[experiment].kernels if experiment else lab.kernels
+            like = steps.kernel_like(lab, tested)
+        found = steps.commits_of(lab, kernel, like)
+    else:
+        if like is not None:
+            raise click.UsageError("--kernel needs a range git:GOOD..BAD")
+        named("kernel", [kernel], lab.kernels)
+        found = steps.patches_of(lab, kernel)
+    return begin(found, good=good, bad=bad, risk=risk, what=what)
+
+
+def _of_metric(
+    lab: Lab, answer: Answer, experiment: str, settings: Sequence[str], blocks: int
+) -> None:
+    from labctl.bisect.metric import Bisect
     from labctl.experiments.session import Events
     from labctl.nightly.night import opener
 
-    answer = begin(lab, kernel, good=good, bad=bad, risk=risk, what=experiment)
     with progress.Measuring() as shown:
         events = Events(
             building=shown.building,
@@ -145,7 +179,7 @@ def _of_metric(
             started=shown.started,
             measuring=shown.measuring,
         )
-        return Bisect(
+        Bisect(
             lab=lab,
             experiment=experiment,
             setting=dict(map(_setting, settings)),
@@ -156,24 +190,14 @@ def _of_metric(
         ).run()
 
 
-def _of_check(
-    lab: Lab,
-    kernel: str,
-    good: int,
-    bad: int | None,
-    risk: float,
-    patterns: Sequence[str],
-    seconds: int,
-) -> Answer:
+def _of_check(lab: Lab, answer: Answer, patterns: Sequence[str], seconds: int) -> None:
     from labctl.bisect.check import BisectCheck, by_verify
-    from labctl.bisect.metric import begin
     from labctl.verify.run import Events
 
-    answer = begin(lab, kernel, good=good, bad=bad, risk=risk, what=", ".join(patterns))
     with progress.Checking() as shown:
         events = Events(building=shown.building, checking=shown.checking)
         failed = by_verify(lab, patterns, seconds, events)
-        return BisectCheck(lab=lab, answer=answer, failed=failed, tell=shown.say).run()
+        BisectCheck(lab=lab, answer=answer, failed=failed, tell=shown.say).run()
 
 
 def _setting(text: str) -> tuple[str, Scalar]:

@@ -1,6 +1,7 @@
 """Bisection: the guilty step is found, in few decisions, and seldom is it the wrong one."""
 
 import contextlib
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,9 @@ from samples import as_json
 
 from labctl.bisect import text as bisect_text
 from labctl.bisect.check import BisectCheck
-from labctl.bisect.metric import Bisect, begin, step_of
+from labctl.bisect.metric import Bisect, begin
 from labctl.bisect.search import LOOKS, Search, direction, ends_differ, is_bad, passes_needed
+from labctl.bisect.steps import commits_of, kernel_like, patches_of
 from labctl.bisect.types import Bisection
 from labctl.cli import labctl
 from labctl.errors import BuildError, UserError
@@ -72,7 +74,7 @@ class FakeSteps:
         yield SimpleNamespace(folder=folder, measure=measure)
 
     def bisect(self, good=0, bad=None, **more):
-        answer = begin(self.lab, "patched", good=good, bad=bad, risk=0.05, what="e")
+        answer = begin(patches_of(self.lab, "patched"), good=good, bad=bad, risk=0.05, what="e")
         return Bisect(
             lab=self.lab,
             experiment="e",
@@ -150,14 +152,14 @@ def test_steps_that_are_none_are_told(tmp_path):
     lab = FakeSteps(tmp_path, 5).lab
     for good, bad in ((7, None), (3, 3), (0, 8)):
         with pytest.raises(UserError, match="invalid steps of patched"):
-            begin(lab, "patched", good=good, bad=bad, risk=0.05, what="e")
+            begin(patches_of(lab, "patched"), good=good, bad=bad, risk=0.05, what="e")
     with pytest.raises(UserError, match="no series"):
-        begin(lab, "stock", good=0, bad=None, risk=0.05, what="e")
+        begin(patches_of(lab, "stock"), good=0, bad=None, risk=0.05, what="e")
 
 
 def test_a_setting_that_is_no_cell_is_told(tmp_path):
     fake = FakeSteps(tmp_path, 5)
-    answer = begin(fake.lab, "patched", good=0, bad=None, risk=0.05, what="e")
+    answer = begin(patches_of(fake.lab, "patched"), good=0, bad=None, risk=0.05, what="e")
     with pytest.raises(UserError, match="no such cell"):
         Bisect(
             lab=fake.lab, experiment="e", setting={"max_active": 4}, answer=answer,
@@ -167,9 +169,87 @@ def test_a_setting_that_is_no_cell_is_told(tmp_path):
 
 def test_a_step_is_the_series_up_to_it(tmp_path):
     lab = FakeSteps(tmp_path, 5).lab
-    answer = begin(lab, "patched", good=0, bad=None, risk=0.05, what="e")
-    assert step_of(lab, answer, 0).series is None
-    assert len(reader.read(step_of(lab, answer, 3).series).patches) == 3
+    answer = begin(patches_of(lab, "patched"), good=0, bad=None, risk=0.05, what="e")
+    assert answer.steps.kernel(0).series is None
+    assert len(reader.read(answer.steps.kernel(3).series).patches) == 3
+
+
+@pytest.fixture
+def linux(tmp_path):
+    """Return a repository with a merge on the way from `good` to `topic`: steps 1 to 4."""
+    folder = tmp_path / "linux"
+    folder.mkdir()
+
+    def run(*words):
+        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        argv = ["git", "-C", str(folder), *who, *words]
+        done = subprocess.run(argv, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    run("init", "-q", "-b", "master")
+    run("commit", "-q", "--allow-empty", "-m", "base")
+    run("checkout", "-q", "-b", "side")
+    run("commit", "-q", "--allow-empty", "-m", "aside")
+    run("checkout", "-q", "-b", "topic", "master")
+    for subject in ("one", "two: café"):
+        run("commit", "-q", "--allow-empty", "-m", subject)
+    run("merge", "-q", "--no-ff", "-m", "merge aside", "side")
+    run("commit", "-q", "--allow-empty", "-m", "four")
+    run("checkout", "-q", "master")
+    run("commit", "-q", "--allow-empty", "-m", "later")
+    return folder
+
+
+def of_range(tmp_path, linux, text="git:master..topic", **more):
+    fake = FakeSteps(tmp_path, guilty=99)
+    like = {"source": f"dir:{linux}", "series": None, **more}
+    stock = fake.lab.kernels["stock"].model_copy(update=like)
+    kernels = {**fake.lab.kernels, "stock": stock}
+    fake.lab = fake.lab.model_copy(update={"kernels": kernels})
+    return fake, commits_of(fake.lab, text, kernel_like(fake.lab, fake.lab.kernels))
+
+
+@pytest.mark.parametrize(("guilty", "subject"), [(2, "two: café"), (3, "merge aside")])
+def test_the_commit_of_a_range_is_named(tmp_path, linux, guilty, subject):
+    fake, steps = of_range(tmp_path, linux)
+    fake.world.speeds = {f"stock.step{n}": 1.0 if n < guilty else 0.8 for n in range(5)}
+    fake.unbuildable = {"stock.step1"}
+    answer = begin(steps, good=0, bad=None, risk=0.05, what="e")
+    found = Bisect(
+        lab=fake.lab, experiment="e", setting={}, answer=answer, open_run=fake.open_run
+    ).run()
+    if guilty == 2:  # step 1 does not build
+        assert [one.subject for one in found.document().candidates] == ["one", subject]
+    else:
+        said = bisect_text.terminal(found.document())
+        (one,) = found.document().candidates
+        assert (one.subject, len(one.patch)) == (subject, 12)
+        assert f"step 3 changed it: merge aside ({one.patch})" in said
+
+
+def test_each_step_is_a_commit_of_the_kernels_source(tmp_path, linux):
+    _, steps = of_range(tmp_path, linux)
+    assert steps.count == 4
+    sources = [steps.kernel(step).source for step in range(5)]
+    assert all(source.startswith(f"git:{linux}@") for source in sources)
+    assert len(set(sources)) == 5
+    assert steps.kernel(0).source.endswith(steps.range.base)
+    assert steps.kernel(2).name == "stock.step2"
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "what"),
+    [
+        ("git:topic..master~1", {}, "is empty"),
+        ("git:master..nowhere", {}, "no revision nowhere"),
+        ("git:master", {}, "BASE..TOPIC is missing"),
+        ("git:master..topic", {"source": "debian:linux"}, "no kernel whose source is a git"),
+        ("git:master..topic", {"series": "/x"}, "no kernel whose source is a git"),
+    ],
+)
+def test_a_range_that_cannot_be_bisected_is_told(tmp_path, linux, text, more, what):
+    with pytest.raises(UserError, match=what):
+        of_range(tmp_path, linux, text, **more)
 
 
 def test_the_series_to_be_bisected_has_seven_steps():
@@ -282,7 +362,7 @@ def test_a_check_must_pass_more_often_the_less_surely_it_fails():
 @pytest.mark.parametrize("guilty", [1, 4, 7])
 def test_a_check_that_broke_is_found(tmp_path, guilty):
     lab = FakeSteps(tmp_path, 5).lab
-    answer = begin(lab, "patched", good=0, bad=None, risk=0.05, what="integrity/*")
+    answer = begin(patches_of(lab, "patched"), good=0, bad=None, risk=0.05, what="integrity/*")
 
     def failed(kernel):
         return int(kernel.name.rpartition("step")[2]) >= guilty
@@ -296,7 +376,7 @@ def test_a_check_that_fails_at_times_is_tried_until_it_is_sure(tmp_path):
     draw = np.random.default_rng(3)
     found = []
     for _ in range(20):
-        answer = begin(lab, "patched", good=0, bad=None, risk=0.05, what="integrity/*")
+        answer = begin(patches_of(lab, "patched"), good=0, bad=None, risk=0.05, what="integrity/*")
         done = BisectCheck(
             lab=lab,
             answer=answer,
@@ -314,7 +394,7 @@ def test_checks_that_tell_nothing_are_told(tmp_path):
         (False, "passed 3 times at the bad step 7"),
         (True, "fails at the good step 0"),
     ):
-        answer = begin(lab, "patched", good=0, bad=None, risk=0.05, what="integrity/*")
+        answer = begin(patches_of(lab, "patched"), good=0, bad=None, risk=0.05, what="integrity/*")
         done = BisectCheck(lab=lab, answer=answer, failed=lambda _, a=always: a).run()
         assert done.step is None
         assert said in done.problem
