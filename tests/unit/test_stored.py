@@ -5,8 +5,8 @@ import pytest
 from samples import cell, null_times
 from synthetic import lab
 
-from labctl import progress
 from labctl.experiments.preview import preview
+from labctl.reports.plan import text as plan_text
 from labctl.runs import folder as run_folder
 from labctl.stats.stored import results_of, spread_of
 
@@ -73,4 +73,4 @@ def test_a_plan_tells_what_its_blocks_can_see(tmp_path):
     (effect,) = found["power"]["smallest_effect"]
     assert effect["blocks"] == 6
     assert 0.01 < effect["effect"] < 0.2
-    assert "6 blocks" in progress.preview(found)
+    assert "6 blocks" in plan_text(found)
