@@ -26,6 +26,7 @@ SECTIONS = {
     "KernelEntry": "kernels: NAME",
     "TunableEntry": "tunables: NAME",
     "WorkloadEntry": "workloads: NAME",
+    "Build": "workloads: NAME: build",
     "Steps": "workloads: NAME: setup and teardown",
     "MetricEntry": "workloads: NAME: metrics: NAME",
     "ExperimentEntry": "experiments: NAME",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from labctl.arch import ARCHITECTURES, X86_64, Architecture
-from labctl.errors import ConfigError, HostError, Problem
+from labctl.errors import BuildError, ConfigError, HostError, Problem
 from labctl.experiments.needs import need_of, shortage
 from labctl.experiments.plan import Plan
 from labctl.guests import initramfs
@@ -62,6 +63,7 @@ def check_commands(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:
     Raises:
         ConfigError: a command or a file does not exist, or cannot be brought into the guest;
             names the lines in lab.yaml.
+        BuildError: a program of a workload does not compile.
         HostError: there is no busybox for the guests.
     """
     problems: list[Problem] = []
@@ -99,10 +101,13 @@ def _conflicts(lab: Lab, supplies: Mapping[str, Supply]) -> list[Problem]:
 
 def supplies_of_lab(lab: Lab, arch: Architecture) -> dict[str, Supply]:
     """Return what the workloads of a lab bring into guests, without those with an error."""
-    found = {
-        name: _supply(lab, one, arch, lab.defaults.launcher) for name, one in lab.workloads.items()
-    }
-    return {name: supply for name, (supply, problems) in found.items() if not problems}
+    found = {}
+    for name, one in lab.workloads.items():
+        with contextlib.suppress(BuildError):
+            found[name], problems = _supply(lab, one, arch, lab.defaults.launcher)
+            if problems:
+                del found[name]
+    return found
 
 
 def supplies_of_target(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:

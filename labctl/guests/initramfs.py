@@ -11,24 +11,20 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import labctl
-from labctl import files, proc
 from labctl.arch import X86_64, Architecture
-from labctl.errors import BuildError, CommandError, HostError, UserError
+from labctl.errors import HostError, UserError
 from labctl.guests import busybox, cpio
+from labctl.guests.compiler import Compiler, write
 from labctl.guests.cpio import Entry
-from labctl.host import tools
-from labctl.kernels import faults
 from labctl.kernels.hashed import Hashed
 from labctl.lab.state import StateFolder
 
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-pthread")
-_COMPILE_SECONDS = 300.0
-_LARGEST_ERRORS = 40
 # Paths in the guest of the programs from guest/<folder>/.
 _PROGRAMS = {
     "init": "init",
@@ -86,7 +82,7 @@ def build(
     source = source or source_folder()
     store = StateFolder(state).initramfs
     store.mkdir(parents=True, exist_ok=True)
-    compiler = _Compiler.of(arch)
+    compiler = Compiler.of(arch)
     entries = _skeleton()
     built = {name: _program(store, source, name, compiler) for name in _PROGRAMS}
     for name, program in built.items():
@@ -97,7 +93,7 @@ def build(
     digest = hashlib.sha256(archive).hexdigest()
     path = store / f"initramfs-{digest[:16]}.cpio"
     if not Hashed(path, digest).holds():
-        _write(path, archive, 0o644)
+        write(path, archive, 0o644)
     programs = {Path(_PROGRAMS[name]).name: program for name, program in built.items()}
     folder, hashed = _folder(store, programs | dict(beside or {}))
     return Initramfs(path, digest, folder, hashed)
@@ -116,7 +112,7 @@ def program(state: Path, name: str) -> Path:
     """Compile a program of the `guest` folder and return its path; raises as `build` does."""
     store = StateFolder(state).initramfs
     store.mkdir(parents=True, exist_ok=True)
-    return _program(store, source_folder(), name, _Compiler.of(X86_64))
+    return _program(store, source_folder(), name, Compiler.of(X86_64))
 
 
 def _folder(store: Path, files: Mapping[str, Path]) -> tuple[Path, tuple[Hashed, ...]]:
@@ -141,7 +137,7 @@ def _folder(store: Path, files: Mapping[str, Path]) -> tuple[Path, tuple[Hashed,
         if not file.holds():
             source = files[str(file.path.relative_to(folder))]
             file.path.parent.mkdir(parents=True, exist_ok=True)
-            _write(file.path, source.read_bytes(), stat.S_IMODE(source.stat().st_mode))
+            write(file.path, source.read_bytes(), stat.S_IMODE(source.stat().st_mode))
     return folder, inside
 
 
@@ -158,19 +154,7 @@ def source_folder() -> Path:
     raise HostError("sources of the guest programs not found", where=str(package))
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiler:
-    name: str
-    version: str
-
-    @classmethod
-    def of(cls, arch: Architecture) -> _Compiler:
-        name = f"{arch.cross_compile}gcc"
-        tools.check_installed([name], arch)
-        return cls(name, tools.version_text(name).partition("\n")[0])
-
-
-def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Path:
+def _program(store: Path, source: Path, folder: str, compiler: Compiler) -> Path:
     """Compile guest/<folder>/*.c into one static program, unless it exists."""
     texts = sorted((source / folder).glob("*.[ch]"))
     units = [path.name for path in texts if path.suffix == ".c"]
@@ -181,49 +165,9 @@ def _program(store: Path, source: Path, folder: str, compiler: _Compiler) -> Pat
         content = path.read_bytes()
         digest.update(f"\0{path.name}\0{len(content)}\0".encode() + content)
     program = store / f"{folder}-{digest.hexdigest()[:16]}"
-    if not Hashed(program, _noted(program)).holds():
-        _compile(compiler.name, source / folder, units, program)
+    what = f"guest program {folder} does not compile"
+    compiler.build(program, [*_FLAGS], units, source / folder, what)
     return program
-
-
-def _note(program: Path) -> Path:
-    """Return the path of the file with the SHA-256 of a compiled program."""
-    return program.with_suffix(".sha256")
-
-
-def _noted(program: Path) -> str:
-    try:
-        return _note(program).read_text("ascii", "replace").strip()
-    except OSError:
-        return ""
-
-
-def _compile(compiler: str, folder: Path, units: Sequence[str], program: Path) -> None:
-    partial = program.with_name(f"{program.name}.{os.getpid()}")
-    log = program.with_suffix(".log")
-    try:
-        proc.run(
-            [compiler, *_FLAGS, "-o", partial.absolute(), *units],
-            cwd=folder,
-            timeout_seconds=_COMPILE_SECONDS,
-        )
-        digest = Hashed.of(partial).sha256
-        partial.replace(program)
-        _write(_note(program), f"{digest}\n".encode(), 0o644)
-    except CommandError as error:
-        what = f"guest program {folder.name} does not compile"
-        if fault := faults.of_host(f"{error.output}\n{error}", what, str(log), str(program.parent)):
-            raise fault from error
-        log.write_text(error.output + "\n")
-        lines = error.output.splitlines()
-        told = [line for line in lines if "error:" in line] or lines
-        raise BuildError(
-            what,
-            log=str(log),
-            errors=told[:_LARGEST_ERRORS],
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _skeleton() -> list[Entry]:
@@ -261,14 +205,3 @@ def _extra(files: Mapping[str, Path | str]) -> list[Entry]:
             raise UserError(f"cannot read {source}: {error.strerror}") from error
         entries[inside] = Entry.file(inside, content, 0o755 if executable else 0o644)
     return list(entries.values())
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with files.naming(partial):
-            partial.write_bytes(content)
-        partial.chmod(mode)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

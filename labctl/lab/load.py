@@ -170,7 +170,9 @@ def _resolve(file: LabFile, path: Path, root: Path, document: Document) -> Lab:
 
 
 def _workload(name: str, entry: WorkloadEntry) -> Workload:
-    return Workload(**{**dict(entry), "command": entry.command or entry.script, "name": name})
+    built = "" if entry.build is None else f"./{entry.build.program}"
+    command = entry.command or entry.script or built
+    return Workload(**{**dict(entry), "command": command, "name": name})
 
 
 def _target(name: str, entry: TargetEntry, root: Path) -> Target:

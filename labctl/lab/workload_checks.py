@@ -14,6 +14,7 @@ from labctl.lab.workload_entry import WorkloadEntry
 def check_workload(workload: WorkloadEntry, path: KeyPath, found: Findings) -> None:
     """Record the errors of a workload."""
     _command(workload, path, found)
+    _flags(workload, path, found)
     for name, value in workload.parameters.items():
         check_size(name, value, (*path, "parameters", name), found)
     for name, metric in workload.metrics.items():
@@ -24,13 +25,20 @@ def check_workload(workload: WorkloadEntry, path: KeyPath, found: Findings) -> N
             found.add((*path, "files", target), "path contains . or ..", hint, at_key=True)
 
 
+def _flags(workload: WorkloadEntry, path: KeyPath, found: Findings) -> None:
+    try:
+        shlex.split(workload.build.flags if workload.build is not None else "")
+    except ValueError as error:
+        found.add((*path, "build", "flags"), f"flags cannot be split into words: {error}")
+
+
 def _command(workload: WorkloadEntry, path: KeyPath, found: Findings) -> None:
     command, script = workload.command, workload.script
     if command is None:
-        if script is None and found.sound(*path):
+        if script is None and workload.build is None and found.sound(*path):
             hint = "example: command: freebench"
             mark = found.document.key_mark(path)
-            found.note(path, "expected `command:` or `script:`, got neither", hint, mark)
+            found.note(path, "expected `command:`, `script:` or `build:`, got none", hint, mark)
         return
     if script is not None:
         hint = "remove one of the two"

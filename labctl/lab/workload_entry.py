@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -33,6 +34,23 @@ class Steps(Model):
     )
 
 
+class Build(Model):
+    """A program that labctl compiles statically, with gcc or the cross compiler of the guest."""
+
+    sources: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="Paths of C or assembler files. The program has the name of the first one:"
+        " mybench.c becomes mybench, in the workload's folder."
+    )
+    flags: str = Field(
+        "", description="Flags after -O2 -static and the sources. Example: -pthread -Iinclude -lm."
+    )
+
+    @property
+    def program(self) -> str:
+        """The name of the program."""
+        return PurePosixPath(self.sources[0]).stem
+
+
 class WorkloadEntry(Model):
     """A command in the guest, and how its output is read."""
 
@@ -45,6 +63,16 @@ class WorkloadEntry(Model):
         None,
         description="Script of the guest's shell to run instead of a command. It ends at the first"
         " command that fails (sh -e). Conflicts with `command`.",
+    )
+    build: Build | None = Field(
+        None,
+        description="Program to compile before the run, again only if it changed. Without"
+        " `command`, it is the command.",
+    )
+    make: str | None = Field(
+        None,
+        description="Path of a folder on this host in which to run make before the run."
+        " `command` or `files` name the programs that it builds.",
     )
     env: dict[EnvName, str] = Field(
         {}, description="Environment variables of the command and the other scripts."

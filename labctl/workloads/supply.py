@@ -15,6 +15,7 @@ from labctl.kernels.hashed import Hashed
 from labctl.lab.kernels import absolute
 from labctl.lab.models import Lab, Workload
 from labctl.units import quote
+from labctl.workloads import build
 from labctl.workloads.closure import Closure, Fault, closure, find_interpreter, shebang
 
 Kind = Literal["qemu", "virtme-ng", "target"]
@@ -121,11 +122,21 @@ def supply(
     known: frozenset[str],
     report: Report,
 ) -> Supply:
-    """Return what a workload brings; report what cannot be brought.
+    """Return what a workload brings, once it is built; report what cannot be brought.
 
     `known` are the paths of the programs that each guest has.
+
+    Raises:
+        BuildError: a program does not compile.
+        HostError: a compiler is not installed.
     """
     made = _Collected(lab, workload, arch, kind, known)
+    for key, step in (("make", made.make), ("build", made.build)):
+        try:
+            step()
+        except Fault as fault:
+            report((key,), fault)
+            return NOTHING
     for target, host in workload.files.items():
         try:
             made.add(target, absolute(lab.root, host))
@@ -174,6 +185,18 @@ class _Collected:
             {"LD_LIBRARY_PATH": libraries} if self.has_libraries else {},
             tuple(self.interpreters),
         )
+
+    def make(self) -> None:
+        """Run make, if the workload has a folder for it."""
+        if self.workload.make is not None:
+            build.make(self.lab, self.workload, self.workload.make, self.arch)
+
+    def build(self) -> None:
+        """Compile the workload's program, if it has sources."""
+        entry = self.workload.build
+        if entry is not None:
+            program = build.build(self.lab, self.workload, entry, self.arch)
+            self._file(f"{self.folder}/{entry.program}", program)
 
     def add_command(self) -> None:
         """Bring the program of the command if it is a path on the host."""

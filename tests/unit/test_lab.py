@@ -386,7 +386,7 @@ ONE = [
     ("tunables: {a: {fil: /a}}", 7, "tunables.a.fil", "unknown", "file?"),
     ("tunables: {a b: {file: /a}}", 7, "tunables.a b", "not a valid name", "letters"),
     (f"tunables: {{{'k' * 300}: {{file: /a}}}}", 7, f"tunables.{'k' * 300}", "too long", "300 ch"),
-    ("workloads: {w: {timeout: 5min}}", 7, "workloads.w", "got neither", "freebench"),
+    ("workloads: {w: {timeout: 5min}}", 7, "workloads.w", "got none", "freebench"),
     ("workloads: {w: {comand: x}}", 7, "workloads.w.comand", "unknown", "command?"),
     ("workloads: {w: {command: ''}}", 7, "workloads.w.command", "empty", ""),
     ('workloads: {w: {command: "a \'b"}}', 7, "command", "split into words", "quote"),

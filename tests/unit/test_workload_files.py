@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from labctl.arch import ARM64, X86_64
-from labctl.errors import ConfigError
+from labctl.errors import BuildError, ConfigError
 from labctl.experiments import early
 from labctl.experiments.plan import plan
 from labctl.guests import copied, initramfs
@@ -285,3 +285,66 @@ def test_the_initramfs_has_folders_links_and_modes(tmp_path):
     assert entries["labctl/one/run.sh"].mode & 0o777 == 0o755
     assert stat.S_ISLNK(entries["usr/bin/other"].mode)
     assert "usr/bin" not in entries
+
+
+def test_sources_are_compiled_into_one_static_program(planned, tmp_path):
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "size.h").write_text("#define SIZE 7\n")
+    (tmp_path / "main.c").write_text("int size(void); int main(void) { return size(); }\n")
+    (tmp_path / "size.c").write_text('#include "size.h"\nint size(void) { return SIZE; }\n')
+    keys = {"build": {"sources": ["main.c", "size.c"], "flags": "-Iinclude -lm"}}
+    lab, plans = planned(one=keys)
+    supply = early.check_commands(lab, plans)["one"]
+    program = supply.files["/labctl/one/main"]
+    assert list(supply.files) == ["/labctl/one/main"]
+    assert subprocess.run([program], check=False).returncode == 7
+    assert supply.argv(lab.workloads["one"].argv())[-1] == "./main"
+    assert program == early.check_commands(lab, plans)["one"].files["/labctl/one/main"]
+    (tmp_path / "include" / "size.h").write_text("#define SIZE 8\n")
+    program = early.check_commands(lab, plans)["one"].files["/labctl/one/main"]
+    assert subprocess.run([program], check=False).returncode == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("int main(void) { return x; }\n", "'x' undeclared"),
+        ('#include "nothing.h"\n', "nothing.h: No such file"),
+        ("int f(void); int main(void) { return f(); }\n", "undefined reference to `f'"),
+    ],
+)
+def test_errors_of_the_compiler_are_told(planned, tmp_path, text, told):
+    (tmp_path / "mybench.c").write_text(text)
+    lab, plans = planned(one={"build": {"sources": ["mybench.c"]}})
+    with pytest.raises(BuildError, match="workload one: mybench does not compile") as caught:
+        early.check_commands(lab, plans)
+    assert told in str(caught.value)
+    assert told in Path(caught.value.where).read_text()
+    assert early.supplies_of_lab(lab, X86_64) == {}
+
+
+def test_a_missing_source_is_reported_with_its_line(planned):
+    problem, line = problem_of(planned(one={"build": {"sources": ["mybench.c"]}}))
+    assert problem.what.endswith("mybench.c not found")
+    assert "build:" in line
+
+
+def test_make_runs_before_its_program_is_brought(planned, tmp_path):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "Makefile").write_text(
+        "mybench:\n\tprintf '#!/bin/sh\\n' > $@\n\tchmod +x $@\n"
+    )
+    supply = brought(planned, one={"make": "bench", "command": "bench/mybench"})
+    assert supply.files["/labctl/one/mybench"] == tmp_path / "bench" / "mybench"
+
+
+def test_errors_of_make_are_told(planned, tmp_path):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "Makefile").write_text("all:\n\techo 'x.c:1: error: bad' >&2; false\n")
+    lab, plans = planned(one={"make": "bench", "command": "bench/mybench"})
+    with pytest.raises(BuildError, match=r"make fails in .*bench") as caught:
+        early.check_commands(lab, plans)
+    assert "x.c:1: error: bad" in str(caught.value)
+    problem, line = problem_of(planned(one={"make": "none", "command": "bench/mybench"}))
+    assert "none not found" in problem.what
+    assert "make: none" in line
