@@ -65,8 +65,13 @@ def ccache(version: str, *, used: bool) -> Diagnosis:
     return ok("ccache", f"{version}, used by gcc")
 
 
-def sources(missing: Sequence[str], count: int) -> Diagnosis:
-    """Diagnose the kernel sources; `missing` are Debian packages, `count` is of kernels."""
+def sources(
+    missing: Sequence[str], count: int, failures: Sequence[tuple[str, str]] = ()
+) -> Diagnosis:
+    """Diagnose the kernel sources; `missing` are Debian packages, `count` is of kernels.
+
+    `failures` are the errors of other sources, each with its fix.
+    """
     if missing:
         return Diagnosis(
             "sources",
@@ -74,6 +79,11 @@ def sources(missing: Sequence[str], count: int) -> Diagnosis:
             f"not installed: {', '.join(missing)}",
             f"sudo apt-get install {' '.join(missing)}",
         )
+    if failures:
+        what = "; ".join(what for what, _ in failures)
+        fixes = dict.fromkeys(fix for _, fix in failures if fix)
+        mend = "; ".join(fixes) or "correct `source:` in lab.yaml"
+        return Diagnosis("sources", "fail", what, mend)
     return ok("sources", f"found for {count} kernel{'s' if count != 1 else ''}")
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.doctor import building, launching, running, trials
 from labctl.doctor.diagnosis import Diagnosis
-from labctl.errors import HostError, UserError
+from labctl.errors import HostError, LabError, UserError
 from labctl.experiments.needs import Need, needs_of, shortage
 from labctl.guests import accelerator, busybox, probe, virtme
 from labctl.guests.placement import place
 from labctl.host import identity, tools
 from labctl.host.facts import HostFacts
 from labctl.kernels import images
-from labctl.kernels.sources import DEBIAN_FOLDER
+from labctl.kernels.sources import DEBIAN_FOLDER, open_source
 from labctl.lab.models import Lab
+from labctl.lab.sources import split_revision
 from labctl.lab.state import StateFolder
 
 # Under TCG, a probe guest that is slow on a busy host does not hang: wait long enough.
@@ -133,11 +134,11 @@ class Examination:
         packages = [s.removeprefix("debian:") for s in sorted(sources) if s.startswith("debian:")]
         gone = [p for p in packages if not (DEBIAN_FOLDER / f"{p}.tar.xz").is_file()]
         if self.lab:
-            yield building.sources(gone, len(kernels))
+            yield building.sources(gone, len(kernels), unreadable(sources, self.state))
         self.progress("disk")
         place = str(self.state)
         trees = sum(1 for _ in StateFolder(self.state).trees.glob("*/src"))
-        unbuilt = max(0, len(sources) - trees)
+        unbuilt = max(0, len(set(map(_tree_of, sources))) - trees)
         yield building.disk(trials.free_bytes(self.state), unbuilt, place)
         yield building.state_folder(trials.write_error(self.state), place)
 
@@ -152,6 +153,25 @@ class Examination:
         except HostError as error:
             failures.append(error.what)
         return building.arch(arch.name, tools.qemu_version(arch), failures, arch.setup)
+
+
+def unreadable(sources: Iterable[str], state: Path) -> list[tuple[str, str]]:
+    """Return the errors of sources other than packages, each with its fix."""
+    found = []
+    for source in sorted(sources):
+        if not source.startswith("debian:"):
+            try:
+                open_source(source, state)
+            except LabError as error:
+                where = f"{error.where}: " if error.where else ""
+                found.append((f"{where}{error.what}", error.hint or ""))
+    return found
+
+
+def _tree_of(source: str) -> str:
+    """Return what sources have in common that share a work tree."""
+    kind, _, place = source.partition(":")
+    return split_revision(place, Path())[0] if kind == "git" else source
 
 
 def _vng() -> str:

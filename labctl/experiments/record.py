@@ -46,6 +46,7 @@ def record_of(
                 "release": image.release,
                 "compiler": image.compiler,
                 "arch": image.arch,
+                **({"commit": image.commit, "subject": image.subject} if image.commit else {}),
             }
             for name, image in prepared.images.items()
         },

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _LINK, _PROGRAM, _SUBMODULE = b"120000", b"100755", b"160000"
 # Objects per git process: a process costs 5 ms, and their contents are held in memory.
 _OBJECTS = 1000
 _NEAR = 3
+# Where a revision goes on from another one: topic~3, topic^2, topic:mm, topic@{1}.
+_DERIVED = re.compile(r"[~^:]|@\{")
 _PARTIAL = r"^(remote\..*\.promisor|extensions\.partialclone)$"
 
 
@@ -60,7 +63,7 @@ class Repository:
     def find(cls, folder: Path) -> Repository | None:
         """Return the repository of a folder: bare, a work tree or a folder in one; or None."""
         physical = folder.resolve()
-        if _is_git_dir(physical):
+        if is_git_dir(physical):
             return cls(folder, physical, "")
         top = git.top(physical)
         if top is None:
@@ -179,7 +182,7 @@ class Repository:
         for name, line in zip(names, self._batch("--batch-check", names).splitlines(), strict=True):
             object_id, *_, last = line.split(b" ")
             if last == b"ambiguous":
-                what = f"short hash {name.partition('^')[0]} is ambiguous"
+                what = f"short hash {name} is ambiguous"
                 raise UserError(what, where=str(self.folder), hint="use more digits")
             found.append(object_id.decode() if last.isdigit() else None)
         return found
@@ -225,16 +228,20 @@ class Repository:
         if ".." in revision:
             hint = "use one revision; a range A..B is a series"
             return UserError(f"expected a revision, got a range {revision}", where=where, hint=hint)
+        base = _DERIVED.split(revision)[0]
+        is_base_known = self._ids(base) != [None] and base != revision  # or it is ambiguous
         names = self._read("for-each-ref", "--format=%(refname:short)")
         refs = names.decode("utf-8", "replace").splitlines()
         near = [name for name in refs if name.endswith(f"/{revision}")]
         near += difflib.get_close_matches(revision, refs)
         if not refs:
             hint = "the repository has no branch with a commit"
-        elif near:
+        elif near and not is_base_known:
             hint = f"did you mean {' or '.join(dict.fromkeys(near[:_NEAR]))}?"
         elif self._is_shallow():
             hint = f"the clone is shallow: `git -C {place} fetch --unshallow` adds older commits"
+        elif is_base_known:
+            hint = f"{base} exists: `git -C {place} log {shlex.quote(base)}` lists its commits"
         else:
             hint = f"`git -C {place} branch --all` and `git -C {place} tag` list names"
         return UserError(f"there is no revision {revision}", where=where, hint=hint)
@@ -244,7 +251,8 @@ class Repository:
         return UserError(f"tree has an invalid name {name!r}", where=str(self.folder), hint=hint)
 
 
-def _is_git_dir(folder: Path) -> bool:
+def is_git_dir(folder: Path) -> bool:
+    """Return whether a folder is a bare repository, or the .git of a work tree."""
     head = folder / "HEAD"
     is_head = head.is_symlink() or head.is_file()
     return is_head and (folder / "objects").is_dir() and (folder / "refs").is_dir()

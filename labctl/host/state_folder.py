@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from labctl.lab.kernels import absolute
+from labctl.lab.paths import absolute
 from labctl.lab.problems import Findings
 from labctl.lab.state import FILES, FOLDERS, MARKER, MARKER_LINE, TRACES, USUAL_NAME, StateFolder
 from labctl.lab.use import Use

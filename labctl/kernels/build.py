@@ -66,7 +66,9 @@ class _Request:
         return Make(self.image.kernel, tree, log, tell, self.arch, variables)
 
     def built(self) -> Image | None:
-        return images.load(self.folder, self.image.kernel)
+        built = images.load(self.folder, self.image.kernel)
+        asked = self.image
+        return built and replace(built, commit=asked.commit, subject=asked.subject)
 
 
 class Guard(Protocol):
@@ -171,6 +173,8 @@ class Builder:
             arch=arch.name,
             tools_hash=tools_hash(arch, self._state.path, kernel.make),
             files_hash=named_files.digest(configured.options),
+            commit=source.commit.commit if source.commit else "",
+            subject=source.commit.subject if source.commit else "",
         )
         image = replace(image, hash=images.address(image, configured))
         folder = self._state.image(image.hash)
@@ -194,7 +198,9 @@ class Builder:
             return
         tell = self._teller(request.image.kernel)
         with self._tree(request, tell) as tree:
-            _fill(tree, tell, "checking the series")
+            # Else revisions of one repository would be written by turns, and compiled again.
+            if not request.source.has_originals:
+                _fill(tree, tell, "checking the series")
             tree.check(request.patches)
 
     def _image(self, request: _Request) -> Image:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import shutil
 import stat
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl.errors import UserError
-from labctl.kernels import listing, stamps
+from labctl.kernels import listing, mirror, stamps
 from labctl.kernels.listing import Place
 from labctl.kernels.treefiles import File
 from labctl.lab.state import StateFolder
@@ -33,6 +31,8 @@ class Folder:
 
     folder: Path
     state: Path
+    has_originals = True
+    commit = None
     _places: dict[str, Place] = field(default_factory=dict, compare=False, repr=False)
     _hashes: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -61,44 +61,21 @@ class Folder:
     def fill(self, folder: Path, leave: Collection[str]) -> str:
         """Copy changed files, remove deleted ones, skip those in `leave`; return the hash.
 
-        The hash is the same as that of `hash`. A copy has the time of copying, not the
-        user's, as make compares it with objects built from copies.
+        The hash is the same as that of `hash`.
 
         Raises:
             UserError: as `hash`, or a file changed during the copy.
         """
-        record = folder.with_name("copied.json")
-        known = stamps.read(record)
         self._look()
-        wanted = self._hashes
-        if folder.is_dir():
-            for name in {*known, *listing.walk(folder)} - wanted.keys() - set(leave):
-                _remove(folder / name)
-        folder.mkdir(parents=True, exist_ok=True)
-        copied: stamps.Stamped = {}
-        for name in wanted.keys() - set(leave):
-            target, entry = f"{folder}/{name}", known.get(name)
-            if entry is None or entry != (_stamp(target), wanted[name]):
-                _write(Path(target), self._content(name))
-                entry = (stamps.of(os.lstat(target)), wanted[name])
-            copied[name] = entry
-        if copied != known:
-            stamps.write(record, copied)
+        mirror.update(folder, self._hashes, leave, self._files)
         return self._digest()
 
     def original(self, name: str) -> File | None:
         """Return the user's file, None if there is none."""
         if not self._hashes:
             self._look()
-        for parent in map(str, Path(name).parents):
-            if parent in self._hashes:
-                hint = "use the path of the file without links"
-                what = f"parent of {name} is not a folder: {parent} is a link or a file"
-                raise UserError(what, where=str(self.folder), hint=hint)
-        if name not in self._hashes:
-            return None
-        kind, _, data = self._content(name).partition(b" ")
-        return File(data, kind + b" " == _PROGRAM, kind + b" " == _LINK)
+        mirror.check_parents(name, self._hashes, self.folder)
+        return self._file(name) if name in self._hashes else None
 
     def _look(self) -> None:
         """List and hash all files; hashes are cached by the files' stamps."""
@@ -118,20 +95,17 @@ class Folder:
         if remembered != known:
             stamps.write(memory, remembered)
 
-    def _content(self, name: str) -> bytes:
-        """Return a file's content, checked against its hash."""
+    def _files(self, names: Sequence[str]) -> Iterator[tuple[str, File]]:
+        return ((name, self._file(name)) for name in names)
+
+    def _file(self, name: str) -> File:
+        """Return a file, checked against its hash."""
         place = self._places[name].path
         content = _read(place)
         if hashlib.sha256(content).hexdigest() != self._hashes[name]:
             raise _changed(place)
-        return content
-
-
-def _stamp(path: str) -> stamps.Stamp | None:
-    try:
-        return stamps.of(os.lstat(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        kind, _, data = content.partition(b" ")
+        return File(data, kind + b" " == _PROGRAM, kind + b" " == _LINK)
 
 
 def _read(place: str) -> bytes:
@@ -155,25 +129,3 @@ def _content(path: Path) -> bytes:
     if stat.S_ISLNK(info.st_mode):
         return _LINK + os.fsencode(path.readlink())
     return (_PROGRAM if info.st_mode & stat.S_IXUSR else _FILE) + path.read_bytes()
-
-
-def _write(target: Path, content: bytes) -> None:
-    """Write a file from the result of `_content`, unless it is the same already."""
-    if (target.is_symlink() or target.is_file()) and _content(target) == content:
-        return
-    _remove(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    kind, _, data = content.partition(b" ")
-    if kind + b" " == _LINK:
-        target.symlink_to(os.fsdecode(data))
-    else:
-        target.write_bytes(data)
-        target.chmod(0o755 if kind + b" " == _PROGRAM else 0o644)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        with contextlib.suppress(NotADirectoryError):  # a file is where its folder was
-            path.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from labctl.kernels.configuration import Configuration
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.make import Make
 from labctl.lab.models import Kernel
+from labctl.lab.source_kinds import forms
 
 # To be increased when the same inputs would give a different image.
 _BUILDER = 3
@@ -35,7 +36,8 @@ class Image:
 
     `bzimage` is the bootable file, of arm64 the file Image. The SHA-256 of it and of the
     config are empty before the build. `tools_hash` is the hash of the compiler's programs,
-    `files_hash` that of the files that options name.
+    `files_hash` that of the files that options name. `commit` is the commit of a source
+    from git, `subject` its subject; other commits with the same tree give the same image.
     """
 
     kernel: str
@@ -52,6 +54,8 @@ class Image:
     config_sha256: str = field(default="", compare=False)
     tools_hash: str = field(default="", compare=False)
     files_hash: str = field(default="", compare=False)
+    commit: str = field(default="", compare=False)
+    subject: str = field(default="", compare=False)
 
     def files(self) -> tuple[Hashed, ...]:
         """Return the files with a known hash."""
@@ -178,7 +182,7 @@ def given(kernel: Kernel) -> Image:
     if kernel.series or kernel.kconfig:
         raise UserError(
             f"kernel {kernel.name} is a built image: `series:` and `kconfig:` are not supported",
-            hint="use a source to build from: debian:NAME or dir:PATH",
+            hint=f"use a source to build from: {forms(built=True)}",
         )
     try:
         content = path.read_bytes()

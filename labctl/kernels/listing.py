@@ -45,7 +45,7 @@ def files(folder: Path) -> dict[str, Place]:
     """
     listing = _Listing(folder)
     for name, info in _names(folder):
-        if not listing.is_behind_a_link(name) and not _keeps_make_out(name):
+        if not listing.is_behind_a_link(name) and not keeps_make_out(name):
             listing.add(name, info, follow=True)
     return dict(sorted(listing.found.items()))
 
@@ -118,7 +118,7 @@ def has_commit(folder: Path) -> bool:
         ) from error
 
 
-def _keeps_make_out(name: str) -> bool:
+def keeps_make_out(name: str) -> bool:
     """Return whether Kbuild treats a file as a product of a build in the source tree.
 
     It then rejects a build in another folder ("The source tree is not clean"). Some

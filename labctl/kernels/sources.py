@@ -1,29 +1,36 @@
-"""Kernel sources: a Debian package, or a folder of the user.
+"""Kernel sources: a git revision, a folder of the user, a tarball or a Debian package.
 
 A source has a hash of its content, and can fill a work tree with it.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from labctl import files, proc
-from labctl.errors import CommandError, HostError, UserError
-from labctl.kernels.hashed import Hashed
+from labctl.errors import HostError, UserError
+from labctl.host.repository import Revision, is_git_dir
+from labctl.kernels.archive import Archive
+from labctl.kernels.folder import Folder
+from labctl.kernels.revision import Committed
 from labctl.kernels.treefiles import File
-from labctl.lab.state import StateFolder
+from labctl.lab.source_kinds import forms
+from labctl.lab.sources import split_revision
 
 DEBIAN_FOLDER = Path("/usr/src")
-_UNPACK_SECONDS = 1200.0
 
 
 class Source(Protocol):
     """A kernel source."""
+
+    @property
+    def has_originals(self) -> bool:
+        """Whether `original` returns files, so that none needs to be written to read it."""
+
+    @property
+    def commit(self) -> Revision | None:
+        """The revision of a source from git."""
 
     @property
     def key(self) -> str:
@@ -47,15 +54,23 @@ class Source(Protocol):
 
 
 def open_source(text: str, state: Path) -> Source:
-    """Return the source of `debian:NAME` or `dir:PATH`; `state` is the state folder.
+    """Return a kernel's source as `Kernel.source` has it; `state` is the state folder.
 
     Raises:
         HostError: the package is not installed.
-        UserError: the folder is not a kernel source, or the kind is unknown.
+        UserError: the folder, revision or file is not a kernel source, or the kind is unknown.
     """
-    from labctl.kernels.folder import Folder  # avoids an import cycle
-
     kind, _, place = text.partition(":")
+    if kind == "git":
+        folder, revision = split_revision(place, Path.cwd())
+        return Committed.open(Path(folder), revision)
+    if kind == "dir":
+        return _folder(Path(place), state)
+    if kind == "tar":
+        archive = Path(place)
+        if not archive.is_file():
+            raise UserError("tarball does not exist", where=place)
+        return Archive(archive, state, is_package=False)
     if kind == "debian":
         archive = DEBIAN_FOLDER / f"{place}.tar.xz"
         if not archive.is_file():
@@ -64,66 +79,13 @@ def open_source(text: str, state: Path) -> Source:
                 hint=f"`apt-get install {place}`, or `make setup` for the packages in lab.yaml",
             )
         return Archive(archive, state)
-    if kind == "dir":
-        folder = Path(place)
-        if not (folder / "Kbuild").is_file() or not (folder / "Makefile").is_file():
-            raise UserError(f"{folder} is not a kernel source: expected Kbuild and Makefile in it")
-        return Folder(folder, state)
-    raise UserError(f"cannot build from source {text}", hint="expected debian:NAME or dir:PATH")
+    raise UserError(f"cannot build from source {text}", hint=f"expected {forms(built=True)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """A tar file with one folder in it, as Debian packages kernel sources."""
-
-    archive: Path
-    state: Path
-
-    @property
-    def key(self) -> str:
-        """The first digits of the content's hash."""
-        return self.hash()[:16]
-
-    def hash(self) -> str:
-        """Return the archive's hash, cached by its path, size and times."""
-        return Hashed.remembered(self.archive, StateFolder(self.state).source_hashes).sha256
-
-    def fill(self, folder: Path, leave: Collection[str]) -> str:
-        """Unpack the archive, unless `folder` exists: then it is complete."""
-        del leave  # an existing folder is never written to
-        if folder.is_dir():
-            return self.hash()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        began = self.hash()
-        # Left by a killed labctl; the caller's lock excludes running ones.
-        for remains in folder.parent.glob("unpacking-*"):
-            files.remove(remains)
-        scratch = Path(tempfile.mkdtemp(prefix="unpacking-", dir=folder.parent))
-        try:
-            proc.run(
-                ["tar", "-I", "xz -T0", "-xf", self.archive, "-C", scratch, "--no-same-owner"],
-                timeout_seconds=_UNPACK_SECONDS,
-            )
-            inside = list(scratch.iterdir())
-            if len(inside) != 1 or not inside[0].is_dir():
-                raise HostError(f"{self.archive}: expected exactly one folder in the archive")
-            if self.hash() != began:
-                raise HostError(
-                    "source changed while it was unpacked",
-                    where=str(self.archive),
-                    hint="run the command again",
-                )
-            inside[0].rename(folder)
-            return began
-        except CommandError as error:
-            raise HostError(
-                f"source cannot be unpacked: {error.output}",
-                where=str(self.archive),
-                hint=f"check the free space at {folder.parent}, or reinstall the package",
-            ) from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    def original(self, name: str) -> File | None:
-        """Raise KeyError: reading one file takes as long as unpacking the archive."""
-        raise KeyError(name)
+def _folder(folder: Path, state: Path) -> Folder:
+    if not (folder / "Kbuild").is_file() or not (folder / "Makefile").is_file():
+        raise UserError(
+            f"{folder} is not a kernel source: expected Kbuild and Makefile in it",
+            hint=f"use `git:{folder}` for a bare repository" if is_git_dir(folder) else None,
+        )
+    return Folder(folder, state)

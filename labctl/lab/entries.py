@@ -12,7 +12,7 @@ from pydantic import Field
 
 from labctl import units
 from labctl.arch import X86_64, ArchName
-from labctl.lab import metrics
+from labctl.lab import metrics, source_kinds
 from labctl.lab.config import Config
 from labctl.lab.make_variables import Compiler, LocalVersion, Make
 from labctl.lab.metrics import Better
@@ -64,9 +64,7 @@ class KernelEntry(Model):
 
     source: str | None = Field(
         None,
-        description="Kernel source: debian:NAME (a Debian source package, like"
-        " debian:linux-source-6.1), dir:PATH (a source tree) or image:PATH (a built image)."
-        " Conflicts with `base`.",
+        description=f"Kernel source: {source_kinds.description()}. Conflicts with `base`.",
     )
     base: Reference | None = Field(
         None,

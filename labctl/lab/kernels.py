@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,13 @@ from labctl.lab import config, make_variables
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import KernelEntry, LabFile
 from labctl.lab.models import Kernel
-from labctl.lab.problems import Findings, suggestion
+from labctl.lab.paths import absolute, exists, is_file, relative_hint
+from labctl.lab.problems import Findings
+from labctl.lab.source_kinds import forms
+from labctl.lab.sources import check_source, resolve_source, split_revision
 from labctl.series import place, reader
 from labctl.series.place import InvalidPlace, Place
 from labctl.units import quote
-
-SOURCE_KINDS = {"debian": "debian:NAME", "dir": "dir:PATH", "image": "image:PATH"}
 
 
 def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
@@ -29,7 +29,7 @@ def check_kernels(file: LabFile, found: Findings, root: Path) -> None:
         path: KeyPath = ("kernels", name)
         _origin(entry, path, found)
         if entry.source is not None and found.sound(*path, "source"):
-            _source(entry.source, (*path, "source"), found, root)
+            check_source(entry.source, (*path, "source"), found, root)
         if entry.base is not None and found.sound(*path, "base"):
             _base(file, name, found, reported)
         if entry.series is not None and found.sound(*path, "series"):
@@ -47,7 +47,7 @@ def check_fragments(fragments: Sequence[str], path: KeyPath, found: Findings, ro
     for index, fragment in enumerate(fragments):
         if not is_file(absolute(root, fragment)):
             what = f"file {quote(fragment)} does not exist"
-            found.add((*path, index), what, _relative_hint(root))
+            found.add((*path, index), what, relative_hint(root))
 
 
 def lineage(file: LabFile, name: str) -> list[KernelEntry] | None:
@@ -68,19 +68,18 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
     """Return a valid kernel with the values of its bases filled in."""
     entries = lineage(file, name) or [file.kernels[name]]
     source = next((e.source for e in entries if e.source), "")
-    kind, _, place = source.partition(":")
     series = next((e.series for e in reversed(entries) if e.series), None)
     lines = [e.command_line for e in entries if e.command_line is not None]
     fragments = [absolute(root, text) for entry in entries for text in entry.kconfig]
     start = next((e.config for e in reversed(entries) if e.config), None)
     if start is not None:
         fragments = [shipped(GUEST_CONFIG), *fragments]
-    elif not fragments and kind != "image":  # without fragments no kernel boots
+    elif not fragments and not source.startswith("image:"):  # without fragments no kernel boots
         fragments = [shipped(BASE_CONFIG)]
     arch = entries[0].arch or file.defaults.arch
     return Kernel(
         name=name,
-        source=source if kind == "debian" else f"{kind}:{absolute(root, place)}",
+        source=resolve_source(source, root),
         base=file.kernels[name].base,
         series=None if series is None else str(series_place(series, source, root)),
         kconfig=tuple(fragments),
@@ -106,42 +105,8 @@ def series_place(text: str, source: str, root: Path) -> Place:
         if kind not in {"dir", "git"}:
             what = f"range of commits of {source}, which is not a git repository"
             raise InvalidPlace(what, f"expected git:PATH@{found.base}..{found.topic}")
-        path = path if kind == "dir" else path.partition("@")[0]
+        path = path if kind == "dir" else split_revision(path, root)[0]
     return replace(found, path=str(absolute(root, path)))
-
-
-def absolute(root: Path, text: str) -> Path:
-    """Return a path in the file as an absolute path; `~` is the user's home."""
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError:  # a user that does not exist
-        path = Path(text)
-    return Path(*(root / path).parts)
-
-
-def _relative_hint(root: Path) -> str:
-    return f"paths are relative to the folder of the lab file, {root}"
-
-
-def is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _origin(entry: KernelEntry, path: KeyPath, found: Findings) -> None:
@@ -156,26 +121,6 @@ def _origin(entry: KernelEntry, path: KeyPath, found: Findings) -> None:
     elif entry.source is not None and entry.base is not None:
         hint = "a kernel has the source of its base: remove one of the two"
         found.add(both[1], "conflicts with `source:`", hint, at_key=True)
-
-
-def _source(source: str, path: KeyPath, found: Findings, root: Path) -> None:
-    kind, colon, place = source.partition(":")
-    kinds = list(SOURCE_KINDS)
-    forms = ", ".join(SOURCE_KINDS.values())
-    if not colon or kind not in SOURCE_KINDS:
-        near = suggestion(kind, kinds, "kinds") if colon else ""
-        hint = f"{near} " if near.startswith("did") else ""
-        found.add(path, f"{quote(source)} is not a source", f"{hint}known sources: {forms}")
-    elif kind == "debian":
-        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", place):
-            what = f"{quote(place)} is not a package name"
-            found.add(path, what, "example: debian:linux-source-6.1")
-    elif not place:
-        found.add(path, "path is missing", f"expected {SOURCE_KINDS[kind]}")
-    elif kind == "dir" and not _is_folder(absolute(root, place)):
-        found.add(path, f"folder {quote(place)} does not exist", _relative_hint(root))
-    elif kind == "image" and not is_file(absolute(root, place)):
-        found.add(path, f"file {quote(place)} does not exist", _relative_hint(root))
 
 
 def _base(file: LabFile, name: str, found: Findings, reported: set[str]) -> None:
@@ -216,7 +161,7 @@ def _config(start: str, path: KeyPath, found: Findings, root: Path) -> None:
     if config.is_path(start) and not is_file(absolute(root, start)):
         known = f"or use {config.RUNNING} or a target of make: {config.TARGETS}"
         what = f"file {quote(start, 60)} does not exist"
-        found.add(path, what, f"{_relative_hint(root)}; {known}")
+        found.add(path, what, f"{relative_hint(root)}; {known}")
 
 
 def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:
@@ -228,15 +173,15 @@ def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:
             found.add(path, "conflicts with a base that has a series itself", hint, at_key=True)
             return
     if entries and str(entries[0].source).startswith("image:"):
-        hint = "use a source debian:NAME or dir:PATH, or remove `series:`"
+        hint = f"use a source {forms(built=True)}, or remove `series:`"
         found.add(path, "patches cannot be applied to a built image", hint, at_key=True)
         return
     text = str(file.kernels[name].series)
     source = str(entries[0].source) if entries else ""
     try:
         where = series_place(text, source, root)
-        if where.kind == "folder" and not _exists(Path(where.path)):
-            found.add(path, f"folder {quote(text, 60)} does not exist", _relative_hint(root))
+        if where.kind == "folder" and not exists(Path(where.path)):
+            found.add(path, f"folder {quote(text, 60)} does not exist", relative_hint(root))
             return
         reader.check(where)
     except InvalidPlace as error:

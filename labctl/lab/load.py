@@ -11,8 +11,9 @@ from labctl.errors import ConfigError, UserError
 from labctl.host.state_folder import check_state
 from labctl.lab.document import Document, parse
 from labctl.lab.entries import Defaults, ExperimentEntry, LabFile, TargetEntry, VerifyEntry
-from labctl.lab.kernels import absolute, resolve
+from labctl.lab.kernels import resolve
 from labctl.lab.models import Experiment, Kernel, Lab, Target, Tunable, Variant, Verify, Workload
+from labctl.lab.paths import absolute
 from labctl.lab.problems import Findings
 from labctl.lab.references import check, check_memory, default_guest
 from labctl.lab.schema import read

@@ -35,10 +35,11 @@ from labctl.units import Scalar
 class Kernel(Model):
     """A kernel with the values of its bases filled in and absolute paths.
 
-    `source` is `debian:NAME`, `dir:/absolute` or `image:/absolute`. `series` is a place as
-    `labctl.series.place` parses it, with an absolute path. `config` is an absolute path,
-    `running` or a target of make; if it is set, `kconfig` starts with guest.config. `make`
-    has make's variables, also those of the compiler and the local version.
+    `source` is as in lab.yaml, but with an absolute path, and for git with a revision.
+    `series` is a place as `labctl.series.place` parses it, with an absolute path. `config`
+    is an absolute path, `running` or a target of make; if it is set, `kconfig` starts with
+    guest.config. `make` has make's variables, also those of the compiler and the local
+    version.
     """
 
     name: str

@@ -23,7 +23,8 @@ from labctl.lab.experiment_checks import (
     check_known,
     check_unique,
 )
-from labctl.lab.kernels import absolute, check_fragments, check_kernels, is_file
+from labctl.lab.kernels import check_fragments, check_kernels
+from labctl.lab.paths import absolute, is_file
 from labctl.lab.problems import Findings
 from labctl.lab.topology import Topology
 from labctl.lab.topology_checks import check_guests

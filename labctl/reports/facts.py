@@ -104,6 +104,7 @@ def _image(kernel: Kernel) -> str:
     series, patches = kernel.series, kernel.patches or ()
     what = [
         words.release(kernel),
+        words.commit(kernel),
         f"image {kernel.image or None}",
         f"series {series}" + (f" of {len(patches)} patches" if patches else "")
         if series

@@ -56,6 +56,7 @@ def _facts(document: Report, markdown: bool) -> str:
         series = kernel.series
         what = [
             words.release(kernel),
+            words.commit(kernel),
             f"image {str(kernel.image or None)[:_HASH_DIGITS]}",
             f"series {series[:_HASH_DIGITS]}" if series else "no series",
         ]

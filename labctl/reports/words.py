@@ -19,6 +19,8 @@ _DOES = {
     "dontneed": "drops {}",
     "exit": "gives {} back at exit",
 }
+_COMMIT_DIGITS = 12
+_SUBJECT_LETTERS = 75
 _DOES_BESIDE = {"populate": "populates {}", "memory_back": "has {} back"}
 
 
@@ -132,6 +134,16 @@ def release(kernel: Kernel) -> str:
     arch = kernel.arch or X86_64.name
     names = [kernel.release or "", "" if arch == X86_64.name else arch]
     return " ".join(filter(None, names))
+
+
+def commit(kernel: Kernel) -> str:
+    """Return a kernel's commit and its subject, an empty text if it is not from git."""
+    if not kernel.commit:
+        return ""
+    subject = kernel.subject or ""
+    if len(subject) > _SUBJECT_LETTERS:
+        subject = f"{subject[: _SUBJECT_LETTERS - 1]}…"
+    return f"commit {kernel.commit[:_COMMIT_DIGITS]}" + (f' "{subject}"' if subject else "")
 
 
 def placement(found: Placement) -> str:

@@ -38,6 +38,9 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel of a run."""
 
     arch: Annotated[str | UnsetType, Meta(description="Architecture: x86_64 or arm64.")] = UNSET
+    commit: Annotated[
+        str | UnsetType | None, Meta(description="Commit id of a source from git; else missing.")
+    ] = UNSET
     compiler: Annotated[str | UnsetType | None, Meta(description="Compiler and its version.")] = (
         UNSET
     )
@@ -54,6 +57,9 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     )
     series: Annotated[
         str | UnsetType | None, Meta(description="Hash of the series; null without one.")
+    ] = UNSET
+    subject: Annotated[
+        str | UnsetType | None, Meta(description="Subject of `commit`; missing without it.")
     ] = UNSET
 
 

@@ -11,8 +11,8 @@ from labctl import proc
 from labctl.arch import Architecture
 from labctl.errors import CommandError
 from labctl.guests.compiler import Compiler, build_error
-from labctl.lab.kernels import absolute
 from labctl.lab.models import Lab, Workload
+from labctl.lab.paths import absolute
 from labctl.lab.state import StateFolder
 from labctl.lab.workload_entry import Build
 from labctl.workloads.closure import Fault

@@ -12,8 +12,8 @@ from typing import Literal
 
 from labctl.arch import Architecture
 from labctl.kernels.hashed import Hashed
-from labctl.lab.kernels import absolute
 from labctl.lab.models import Lab, Workload
+from labctl.lab.paths import absolute
 from labctl.units import quote
 from labctl.workloads import build
 from labctl.workloads.closure import Closure, Fault, closure, find_interpreter, shebang

@@ -479,7 +479,7 @@ IN_KERNELS = [
     ("{base: k}", "k.base", "k -> k"),
     ("{base: [stock]}", "k.base", "expected text"),
     ("{source: dbian:linux}", "k.source", "not a source"),
-    ("{source: git:linux}", "k.source", "not a source"),
+    ("{source: svn:linux}", "k.source", "not a source"),
     ("{source: linux}", "k.source", "not a source"),
     ("{source: 'debian:a b'}", "k.source", "not a package"),
     ("{source: 'dir:'}", "k.source", "path is missing"),

@@ -42,9 +42,10 @@ ONLY_IN = {
     "pytest": {"pytest_plugin", "testing.watch"},
 }
 # A pure folder reaches no system call, also not through what it imports. The exceptions
-# look at the disk: lab.load reads the file, lab.kernels what it names, lab.template writes.
+# look at the disk: lab.load reads the file, lab.kernels, lab.paths and lab.sources what it
+# names, lab.template writes.
 PURE_FOLDERS = ("lab", "stats", "methodology")
-EXCEPTIONS = {"lab.kernels", "lab.load", "lab.template"}
+EXCEPTIONS = {"lab.kernels", "lab.load", "lab.paths", "lab.sources", "lab.template"}
 PURE_MODULES = (
     "arch",
     "units",
