@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from email.message import EmailMessage
 
 _TAGS = re.compile(r"^(?:\[[^\]]*\] *)+")
+_UNLISTED = re.compile(r"[^\w.+-]")
 _HEADER = re.compile(rb"[!-9;-~]+:|From ")
 # Before this line of a mail is the commit's message.
 _END_OF_MESSAGE = re.compile(rb"^(?:---[ \t\r]*$|diff --git |Index: |--- \S)", re.MULTILINE)
@@ -142,7 +143,9 @@ class Series:
         folder.mkdir(parents=True)
         lines = []
         for number, patch in enumerate(self.patches, 1):
-            name = f"{number:04}/{Path(patch.name).name}"
+            # A name in a `series` file cannot have blanks.
+            plain = _UNLISTED.sub("-", Path(patch.name).name)
+            name = f"{number:04}/{plain}"
             (folder / name).parent.mkdir()
             (folder / name).write_bytes(patch.content)
             lines.append(f"{name} {patch.options}\n")

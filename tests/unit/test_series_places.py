@@ -400,6 +400,12 @@ def test_a_folder_without_a_listing_is_in_numeric_order(tmp_path, names, taken):
     assert " ".join(p.name for p in reader.read(folder_of(tmp_path, *names)).patches) == taken
 
 
+def test_a_series_whose_file_names_have_blanks_is_written_and_read_again(tmp_path):
+    whole = reader.read(folder_of(tmp_path, "0001-a b #c.patch", "0002-d\te.patch"))
+    whole.write(tmp_path / "step")
+    assert reader.read(tmp_path / "step").hash == whole.hash
+
+
 @pytest.mark.parametrize(
     ("names", "what"),
     [
