@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labctl import progress
-from labctl.cli.root import JSON, LAB, WHOLE_SECONDS, lab_to_work, named, print_json
+from labctl.cli.root import JSON, LAB, WHOLE_SECONDS, find_lab, lab_to_work, named, print_json
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,10 +114,14 @@ def bisect(
     Exit status 1 if the step was not found.
     """  # noqa: D301 - click wants the character itself
     from labctl.bisect import text
+    from labctl.bisect.steps import RANGE
 
+    lab = None
+    if lab_path is None and kernel.startswith(RANGE) and find_lab() is None:
+        lab, kernel, experiment = _of_try(kernel.removeprefix(RANGE), experiment, patterns)
     if bool(patterns) == bool(experiment):
         raise click.UsageError("expected either an EXPERIMENT or --check")
-    lab = lab_to_work(lab_path)
+    lab = lab or lab_to_work(lab_path)
     if experiment:
         named("experiment", [experiment], lab.experiments)
     what = experiment or ", ".join(patterns)
@@ -133,6 +137,28 @@ def bisect(
         click.echo(text.terminal(content), nl=False)
     if answer.step is None:
         sys.exit(1)
+
+
+def _of_try(
+    text: str, experiment: str | None, patterns: Sequence[str]
+) -> tuple[Lab, str, str | None]:
+    """Return the lab of `labctl try` for the current repository, the range and the experiment.
+
+    It is the lab of the last `try`, or one with the defaults.
+    """
+    from labctl.trial import place
+    from labctl.trial.host import of_host
+    from labctl.trial.lab_file import EXPERIMENT, Trial
+    from labctl.trial.revisions import find
+
+    found = find(Path.cwd(), text)
+    path = place.lab_path(found.repository)
+    if not path.is_file():
+        trial = Trial(revisions=found, shape=of_host())
+        place.write(path, trial.text(place.state_folder(), f"labctl bisect git:{text}"))
+    click.echo(f"lab: {path}", err=True)
+    range_text = f"git:{found.repository}@{found.base.commit}..{found.topic.commit}"
+    return lab_to_work(path), range_text, experiment or (None if patterns else EXPERIMENT)
 
 
 def _begin(
@@ -178,7 +204,6 @@ def _of_metric(
             waiting=shown.waiting,
             started=shown.started,
             measuring=shown.measuring,
-            warning=shown.say,
         )
         Bisect(
             lab=lab,

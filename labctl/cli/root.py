@@ -123,6 +123,10 @@ def labctl(ctx: click.Context, verbose: int) -> None:
     intervals. lab.yaml describes the kernels, guests and experiments.
 
     \b
+    In a kernel tree:
+      labctl try             compare HEAD with its base in upstream
+
+    \b
     Start with:
       labctl doctor          check this host and suggest fixes
       labctl init            write a commented lab.yaml

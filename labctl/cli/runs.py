@@ -55,7 +55,6 @@ def run(
             waiting=shown.waiting,
             started=shown.started,
             measuring=shown.measuring,
-            warning=shown.say,
         )
         if resumed:
             folder = session.resume(lab, resumed, events=events)
@@ -63,7 +62,7 @@ def run(
             names = chosen(lab, experiments)
             lab = with_target(lab, names, target)
             folder = session.run(lab, names, seed=seed, events=events)
-    _show_report(lab, folder.id, as_json=as_json)
+    show_report(lab, folder.id, as_json=as_json)
 
 
 @click.command()
@@ -81,7 +80,7 @@ def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> Non
 
     Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
     """
-    _show_report(load_lab(lab_path, Use.READS), run_id, as_json=as_json, style=style)
+    show_report(load_lab(lab_path, Use.READS), run_id, as_json=as_json, style=style)
 
 
 @click.command()
@@ -159,7 +158,8 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
         sys.exit(1)
 
 
-def _show_report(lab: Lab, run_id: str, *, as_json: bool, style: str = "terminal") -> None:
+def show_report(lab: Lab, run_id: str, *, as_json: bool, style: str = "terminal") -> None:
+    """Print the report of a run; exit with 1 if it found a problem."""
     from labctl.reports.report import document_of, found_a_problem, report_of
 
     runs = lab.state_folder.runs

@@ -51,7 +51,6 @@ class Events:
     waiting: Callable[[str], None]
     started: Callable[[str, int, str], None]  # run id, seed, accelerator
     measuring: Callable[[Progress], None]
-    warning: Callable[[str], None] = lambda _: None
 
 
 def run(
@@ -61,11 +60,13 @@ def run(
     seed: int | None,
     events: Events,
     budget_seconds: float | None = None,
+    check: Callable[[Prepared], None] = lambda _: None,
 ) -> RunFolder:
     """Measure experiments and return the folder of the run.
 
     With a budget, each experiment ends with the last block that probably fits into it,
-    but never before the minimum of blocks.
+    but never before the minimum of blocks. `check` is called before the first boot, and
+    may raise.
 
     Raises:
         UserError: an experiment is not in the lab.
@@ -73,7 +74,7 @@ def run(
     """
     chosen = secrets.randbelow(2**31) if seed is None else seed
     plans = [plan(lab, name, chosen) for name in _known(lab, names)]
-    with opened(lab, plans, seed=chosen, events=events) as open_run:
+    with opened(lab, plans, seed=chosen, events=events, check=check) as open_run:
         for each in plans:
             open_run.measure(each, budget_seconds=budget_seconds)
     return open_run.folder
@@ -152,7 +153,6 @@ def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> _Ready:
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
     limits = Limits(lab.topologies([each.experiment.name for each in plans]))
     supplies = early.check_commands(lab, plans)
-    early.check_sizes(lab, plans, supplies, events.warning)
     early.check_memory(lab, plans, read_facts())
     prepared = prepare(lab, kernels, events.building, merged(supplies), limits)
     early.check_memory(lab, plans, prepared.facts)  # again: a build may take long
@@ -220,9 +220,17 @@ class OpenRun:
 
 
 @contextlib.contextmanager
-def opened(lab: Lab, plans: Sequence[Plan], *, seed: int, events: Events) -> Iterator[OpenRun]:
+def opened(
+    lab: Lab,
+    plans: Sequence[Plan],
+    *,
+    seed: int,
+    events: Events,
+    check: Callable[[Prepared], None] = lambda _: None,
+) -> Iterator[OpenRun]:
     """Start a run whose blocks the caller measures one by one; raises as `run` does."""
     with command_log.of_run() as log, _prepared(lab, plans, events) as ready:
+        check(ready.prepared)
         folder = run_folder.create(lab.state_folder.runs)
         log.use(folder.path)
         folder.write(record_of(lab, folder.id, plans, ready.prepared, seed, ready.supplies))

@@ -21,7 +21,7 @@ FLOORS = (
     ("reports",),
     ("experiments",),
     ("verify", "review", "doctor", "testing"),
-    ("nightly", "bisect"),
+    ("nightly", "bisect", "trial"),
     ("methodology",),
     ("progress", "cli", "__main__", "pytest_plugin"),
 )
@@ -56,6 +56,7 @@ PURE_MODULES = (
     "guests.shape",
     "experiments.plan",
     "experiments.needs",
+    "trial.shape",
     "nightly.budget",
     "nightly.changes",
     "runs.sample",

@@ -1,0 +1,1 @@
+"""`labctl try`: compare two revisions of a git tree without a lab.yaml."""
