@@ -204,6 +204,7 @@ def _of_metric(
             waiting=shown.waiting,
             started=shown.started,
             measuring=shown.measuring,
+            warning=shown.say,
         )
         Bisect(
             lab=lab,

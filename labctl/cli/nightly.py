@@ -139,6 +139,7 @@ def _measure(
             waiting=shown.waiting,
             started=shown.started,
             measuring=shown.measuring,
+            warning=shown.say,
         )
         Nightly(
             lab=lab,

@@ -55,6 +55,7 @@ def run(
             waiting=shown.waiting,
             started=shown.started,
             measuring=shown.measuring,
+            warning=shown.say,
         )
         if resumed:
             folder = session.resume(lab, resumed, events=events)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -20,11 +20,13 @@ from labctl.host.facts import HostFacts
 from labctl.lab.models import Lab, Workload
 from labctl.lab.problems import dotted, nearest
 from labctl.transports import Outcome
+from labctl.units import MIB, rough_size
 from labctl.workloads.closure import Fault, closure
-from labctl.workloads.supply import Kind, Supply
+from labctl.workloads.supply import Kind, Supply, merged
 from labctl.workloads.supply import supply as supply_of
 
 _SECONDS = 60.0
+_MUCH_BYTES = 64 * MIB
 
 
 class Machine(Protocol):
@@ -81,6 +83,30 @@ def check_commands(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:
     if problems:
         raise ConfigError(problems)
     return supplies
+
+
+def check_sizes(
+    lab: Lab, plans: Sequence[Plan], supplies: Mapping[str, Supply], warn: Callable[[str], None]
+) -> None:
+    """Check that the files of the workloads fit into the memory of the guests, where they live.
+
+    Only guests of the QEMU launcher have the files of all workloads in their memory.
+
+    Raises:
+        ConfigError: they need more than half of a guest's memory.
+    """
+    sources = {one for one in merged(supplies).values() if isinstance(one, Path)}
+    size = sum(one.stat().st_size for one in sources)
+    if lab.defaults.launcher != "qemu" or size <= _MUCH_BYTES:
+        return
+    what = f"the files of the workloads take {rough_size(size)} of each guest's memory"
+    need = min((need_of(lab, each) for each in plans), key=lambda one: one.topology.memory_bytes)
+    if size * 2 > need.topology.memory_bytes:
+        largest = max(supplies, key=lambda name: supplies[name].size_bytes)
+        what += f", of which guest {need.guest} has {rough_size(need.topology.memory_bytes)}"
+        hint = "bring less, increase `memory_per_node:`, or use `launcher: virtme-ng`"
+        raise ConfigError([_problem(lab, lab.workloads[largest], what, hint)])
+    warn(f"WARNING: {what}")
 
 
 def _conflicts(lab: Lab, supplies: Mapping[str, Supply]) -> list[Problem]:

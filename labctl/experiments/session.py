@@ -51,6 +51,7 @@ class Events:
     waiting: Callable[[str], None]
     started: Callable[[str, int, str], None]  # run id, seed, accelerator
     measuring: Callable[[Progress], None]
+    warning: Callable[[str], None] = lambda _: None
 
 
 def run(
@@ -153,6 +154,7 @@ def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> _Ready:
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
     limits = Limits(lab.topologies([each.experiment.name for each in plans]))
     supplies = early.check_commands(lab, plans)
+    early.check_sizes(lab, plans, supplies, events.warning)
     early.check_memory(lab, plans, read_facts())
     prepared = prepare(lab, kernels, events.building, merged(supplies), limits)
     early.check_memory(lab, plans, prepared.facts)  # again: a build may take long

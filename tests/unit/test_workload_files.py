@@ -16,6 +16,7 @@ from labctl.experiments.plan import plan
 from labctl.guests import copied, initramfs
 from labctl.lab.load import load
 from labctl.transports import Outcome
+from labctl.units import MIB
 from labctl.workloads.closure import Fault, closure
 from labctl.workloads.supply import merged
 
@@ -348,3 +349,20 @@ def test_errors_of_make_are_told(planned, tmp_path):
     problem, line = problem_of(planned(one={"make": "none", "command": "bench/mybench"}))
     assert "none not found" in problem.what
     assert "make: none" in line
+
+
+def test_large_files_are_told_and_too_large_ones_rejected(planned, tmp_path):
+    with (tmp_path / "data").open("wb") as file:
+        file.truncate(100 * MIB)
+    keys = {"command": "freebench", "files": {"data": "data"}}
+    lab, plans = planned(one=keys)
+    supplies, said = early.check_commands(lab, plans), []
+    early.check_sizes(lab, plans, supplies, said.append)
+    assert said == ["WARNING: the files of the workloads take 100 MiB of each guest's memory"]
+    with (tmp_path / "data").open("r+b") as file:
+        file.truncate(600 * MIB)
+    with pytest.raises(ConfigError, match="of which guest numa has 1 GiB"):
+        early.check_sizes(lab, plans, supplies, said.append)
+    lab, plans = planned(launcher="virtme-ng", one=keys)
+    early.check_sizes(lab, plans, early.check_commands(lab, plans), said.append)
+    assert len(said) == 1
