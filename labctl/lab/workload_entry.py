@@ -20,6 +20,7 @@ BETTER = Field(
 
 
 Script = Annotated[str, Field(min_length=1)]
+PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -73,6 +74,11 @@ class WorkloadEntry(Model):
         None,
         description="Path of a folder on this host in which to run make before the run."
         " `command` or `files` name the programs that it builds.",
+    )
+    packages: tuple[PackageName, ...] = Field(
+        (),
+        description="Debian packages whose programs the command needs; they are downloaded with"
+        " the host's apt, without root, and not installed. Example: [rt-tests].",
     )
     env: dict[EnvName, str] = Field(
         {}, description="Environment variables of the command and the other scripts."

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +64,15 @@ class Closure:
 _NOTHING = Closure({}, {})
 
 
-def closure(path: Path, arch: Architecture, known: frozenset[str] = frozenset()) -> Closure:
+def closure(
+    path: Path,
+    arch: Architecture,
+    known: frozenset[str] = frozenset(),
+    search: Sequence[Path] = (),
+) -> Closure:
     """Return what a file of the host needs in a guest that has the `known` paths.
+
+    `search` are folders in which to look for libraries first.
 
     Raises:
         Fault: a library or an interpreter is missing, or the file is a program of another
@@ -76,7 +83,7 @@ def closure(path: Path, arch: Architecture, known: frozenset[str] = frozenset())
     except OSError as error:
         raise Fault(f"cannot read {path}: {error.strerror}") from error
     if header is not None:
-        return _of_elf(path, header, arch)
+        return _of_elf(path, header, arch, search)
     script = shebang(path)
     return _NOTHING if script is None else _of_script(path, script, arch, known)
 
@@ -107,7 +114,7 @@ def shebang(path: Path) -> str | None:
     return next(named, words[0])
 
 
-def _of_elf(path: Path, header: Elf, arch: Architecture) -> Closure:
+def _of_elf(path: Path, header: Elf, arch: Architecture, search: Sequence[Path]) -> Closure:
     is_program = os.access(path, os.X_OK)
     if header.machine != arch.elf_machine and not is_program:
         return _NOTHING  # data
@@ -123,7 +130,7 @@ def _of_elf(path: Path, header: Elf, arch: Architecture) -> Closure:
     if loader is not None and not Path(loader).is_file():
         what = f"{path}: its loader {loader} is not on this host"
         raise Fault(what, "install the C library that it was linked with, or link with -static")
-    said = _listed(path, loader)
+    said = _listed(path, loader, search)
     missing = [one or other for one, other in _MISSING.findall(said)] + _VERSION.findall(said)
     if missing and is_program:
         what = f"{path}: shared libraries not found: {', '.join(dict.fromkeys(missing))}"
@@ -140,13 +147,15 @@ def _of_elf(path: Path, header: Elf, arch: Architecture) -> Closure:
     return Closure(system, libraries, loader)
 
 
-def _listed(path: Path, loader: str | None) -> str:
+def _listed(path: Path, loader: str | None, search: Sequence[Path]) -> str:
     words = ["ldd"]
     if loader is not None and Path(loader).name.startswith("ld-linux"):
         # As ldd does: with --list, glibc's loader stops at the first missing library.
         words = ["env", "LD_TRACE_LOADED_OBJECTS=1", "LD_WARN=yes", loader]
     elif loader is not None:
         words = [loader, "--list"]
+    if search:
+        words = ["env", f"LD_LIBRARY_PATH={':'.join(map(str, search))}", *words]
     try:
         done = proc.run([*words, path], timeout_seconds=_SECONDS, check=False)
     except (CommandError, HostError) as error:

@@ -14,8 +14,9 @@ from labctl.arch import Architecture
 from labctl.kernels.hashed import Hashed
 from labctl.lab.models import Lab, Workload
 from labctl.lab.paths import absolute
+from labctl.lab.state import StateFolder
 from labctl.units import quote
-from labctl.workloads import build
+from labctl.workloads import build, elf, packages
 from labctl.workloads.closure import Closure, Fault, closure, find_interpreter, shebang
 
 Kind = Literal["qemu", "virtme-ng", "target"]
@@ -27,6 +28,7 @@ FOLDERS: Mapping[Kind, str] = {
 }
 _LIBRARIES = ".lib"
 _REAL = ".program"
+_PROGRAMS = ".bin"
 _START = 'cd "$1" && PATH="$2:$PATH" && export PATH && shift 2 && exec "$@"'
 # Hidden by what is mounted at boot.
 _HIDDEN = ("/dev", "/proc", "/run", "/sys", "/tmp")  # noqa: S108
@@ -80,8 +82,9 @@ class Supply:
             return True
         if self.folder is None:
             return False
-        path = str(PurePosixPath(self.folder, program))
-        return path in self.files or path in self.scripts
+        folders = (self.folder, *(self.search if "/" not in program else ()))
+        paths = {str(PurePosixPath(folder, program)) for folder in folders}
+        return any(path in self.files or path in self.scripts for path in paths)
 
     @property
     def size_bytes(self) -> int:
@@ -128,10 +131,10 @@ def supply(
 
     Raises:
         BuildError: a program does not compile.
-        HostError: a compiler is not installed.
+        HostError: a compiler is not installed, or a package cannot be downloaded.
     """
     made = _Collected(lab, workload, arch, kind, known)
-    for key, step in (("make", made.make), ("build", made.build)):
+    for key, step in (("make", made.make), ("build", made.build), ("packages", made.packages)):
         try:
             step()
         except Fault as fault:
@@ -168,6 +171,7 @@ class _Collected:
         self.scripts: dict[str, str] = {}
         self.interpreters: dict[str, None] = {}
         self.search: dict[str, None] = {}
+        self.library_folders: tuple[Path, ...] = ()
         self.has_libraries = False
         self.program: str | None = None
 
@@ -197,6 +201,27 @@ class _Collected:
         if entry is not None:
             program = build.build(self.lab, self.workload, entry, self.arch)
             self._file(f"{self.folder}/{entry.program}", program)
+
+    def packages(self) -> None:
+        """Bring the programs of the workload's packages, and the libraries that they need.
+
+        Of scripts, only the command's comes with its interpreter.
+        """
+        if not self.workload.packages:
+            return
+        store = StateFolder(self.lab.state).initramfs / "packages"
+        found = packages.unpacked(self.workload.packages, store, self.arch)
+        self.library_folders = found.library_folders
+        folder = f"{self.folder}/{_PROGRAMS}"
+        self.search[folder] = None
+        for name, program in found.programs.items():
+            inside = f"{folder}/{name}"
+            if not program.is_file():  # a link to a program that a package's script creates
+                continue
+            if elf.read(program) is None and name != self.workload.argv()[0]:
+                self.files[inside] = program.resolve()
+            else:
+                self._file(inside, program)
 
     def add_command(self) -> None:
         """Bring the program of the command if it is a path on the host."""
@@ -271,7 +296,7 @@ class _Collected:
         if interpreter is not None:
             self._for_script(host, interpreter)
             return
-        needs = closure(real, self.arch, self.known)
+        needs = closure(real, self.arch, self.known, self.library_folders)
         if needs.interpreter is not None:
             self.search[str(PurePosixPath(needs.interpreter).parent)] = None
         if self.kind == "target":
