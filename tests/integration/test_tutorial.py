@@ -85,6 +85,29 @@ def test_the_wheel_has_all_that_init_and_plan_need(python, tmp_path):
     assert plan["cells"] == ["stock", "stock+aa", "parallel-free"]
 
 
+def test_the_wheel_says_what_it_would_try(python, tmp_path):
+    tree = tmp_path / "linux"
+    tree.mkdir()
+
+    def git(*words):
+        identity = ("-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgSign=false")
+        subprocess.run(["git", *identity, *words], cwd=tree, check=True, capture_output=True)
+
+    git("init", "-q", "-b", "master")
+    for branch, name in (("master", "Makefile"), ("topic", "mm/memory.c")):
+        git("checkout", "-q", "-B", branch)
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text("one\n")
+        git("add", "-A")
+        git("commit", "-q", "-m", f"{name}: change")
+    text = (ROOT / "docs/tutorials/try.md").read_text()
+    (command,) = re.findall(r"^\$ labctl (try --dry-run)$", text, re.MULTILINE)
+    argv = [python, "-m", "labctl", *command.split()]
+    done = subprocess.run(argv, cwd=tree, capture_output=True, text=True, check=True)
+    assert "changes:  1 commit: mm/memory.c" in done.stderr
+    assert "merge base with master" in done.stderr
+
+
 def test_the_tutorials_tests_pass(project, python):
     done = pytest_in(project, python)
     assert done.returncode == 0, done.stdout
