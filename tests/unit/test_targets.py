@@ -316,3 +316,28 @@ def test_a_token_is_a_word_of_its_own():
     quoted = 'a="b  panic=3" "c=d  e"'
     assert Boot("b", "r", f"panic=1 {quoted}").own_command_line == quoted
     assert kexec.command_line(Boot("b", "r", ""), "f" * 64, "").startswith("labctl.image=ffff")
+
+
+def test_files_of_workloads_are_copied_after_each_boot(other, image, tmp_path):
+    (tmp_path / "kexec-0123").write_text("kexec")
+    (tmp_path / "data").write_text("7")
+    folder = f"{machine.FOLDER}/files/mine"
+    tools = Tools(
+        tmp_path / "kexec-0123",
+        (),
+        {f"{folder}/deep/data": tmp_path / "data"},
+        {f"{folder}/mybench": "#!/bin/sh\n"},
+    )
+    commands = []
+    answer = other.answer
+
+    def noting(command, text):
+        commands.append(text)
+        return answer(command, text)
+
+    other.answer = noting
+    with TargetMachine(target(), other.connect, tools) as box:
+        box.change_kernel(image, "", 1.0)
+        assert other.files[f"{folder}/deep/data"] == b"7"
+        assert f"mkdir -p {folder}/deep {folder}" in commands
+        assert any(text.endswith(f"sh {folder}/mybench") for text in commands)

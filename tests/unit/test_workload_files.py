@@ -1,6 +1,7 @@
 """What a workload brings: programs with libraries, scripts with interpreters, folders."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -253,6 +254,25 @@ def test_a_target_starts_a_program_with_its_own_loader(planned, dynamic):
     assert f"{folder}/.lib/libc.so.6" in supply.files
     assert supply.scripts[f"{folder}/mybench"].startswith(f"#!/bin/sh\nexec {folder}/.lib/ld-")
     assert supply.argv(["./mybench", "-x"])[-2:] == [f"{folder}/mybench", "-x"]
+
+
+def test_a_program_runs_on_a_target_without_its_libraries(planned, dynamic, tmp_path):
+    supply = brought(planned, early.supplies_of_target, one={"command": "./mybench"})
+    there = tmp_path / "target"
+
+    def moved(text):
+        return text.replace("/run/labctl/files", str(there))
+
+    for path, source in supply.files.items():
+        place = Path(moved(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, place)
+    for path, text in supply.scripts.items():
+        Path(moved(path)).write_text(moved(text))
+        Path(moved(path)).chmod(0o755)
+    dynamic.with_name("libused.so").unlink()
+    argv = [moved(word) for word in supply.argv(["./mybench"])]
+    assert subprocess.run(argv, check=False).returncode == 0
 
 
 def test_a_target_needs_the_interpreter_of_a_script(planned, tmp_path):
