@@ -87,13 +87,17 @@ def build(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
         images = build_images(lab, kernels_of(lab, kernels), building)
     rows = [
         {"kernel": name, "release": i.release, "image": i.hash, "series": i.series_hash,
-         "bzimage": str(i.bzimage)}
+         "bzimage": str(i.bzimage), "notes": list(i.notes)}
         for name, i in images.items()
     ]  # fmt: skip
     if as_json:
         print_json({"schema": 1, "images": rows})
     else:
-        click.echo(progress.table(rows, shorten=("image", "series")))
+        shown = [{key: row[key] for key in row if key != "notes"} for row in rows]
+        click.echo(progress.table(shown, shorten=("image", "series")))
+        for name, image in images.items():
+            for note in image.notes:
+                click.echo(f"{name}: {note}")
 
 
 @click.command()

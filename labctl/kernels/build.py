@@ -18,7 +18,7 @@ from labctl.kernels.images import Image
 from labctl.kernels.kconfig import Option
 from labctl.kernels.make import Make, Tell, remaining_seconds
 from labctl.kernels.sources import Source, open_source
-from labctl.kernels.toolchain import check_tools, compiler, tools_hash
+from labctl.kernels.toolchain import check_options, check_tools, compiler, tools_hash
 from labctl.kernels.tree import Tree
 from labctl.lab.models import Kernel
 from labctl.lab.state import StateFolder
@@ -218,15 +218,17 @@ class Builder:
             log = images.begin(request.folder, request.image)
             try:
                 make = request.make(tree, log, tell)
-                self._make(request, make, tell)
+                notes = self._make(request, make, tell)
                 seconds = time.monotonic() - began
-                return images.publish(request.folder, request.image, make, seconds)
+                image = replace(request.image, notes=notes)
+                return images.publish(request.folder, image, make, seconds)
             except (LabError, OSError) as error:
                 with contextlib.suppress(OSError):
                     images.fail(request.folder, str(error))
                 raise
 
-    def _make(self, request: _Request, make: Make, tell: Callable[..., None]) -> None:
+    def _make(self, request: _Request, make: Make, tell: Tell) -> tuple[str, ...]:
+        """Make the image in a work tree; return the notes of its configuration."""
         tree = make.tree
         filled = _fill(tree, tell)
         tree.prepare(request.patches)
@@ -235,17 +237,18 @@ class Builder:
                 f"source of kernel {request.image.kernel} changed while it was read",
                 hint="run the command again",
             )
-        make.configure(request.configuration)
+        outcome = make.configure(request.configuration)
+        check_options(outcome.final)
         named_files.check(request.options, tree.src, tree.build)
         if self._guard is not None:
-            config = kconfig.values((tree.build / ".config").read_text("utf-8", "replace"))
-            self._guard.check_config(request.image.kernel, config, request.image.arch)
+            self._guard.check_config(request.image.kernel, outcome.final, request.image.arch)
         make.build()
         if named_files.digest(request.options) != request.image.files_hash:
             raise UserError(
                 f"files named by options of kernel {request.image.kernel} changed during the build",
                 hint="run the command again",
             )
+        return outcome.notes()
 
     @contextlib.contextmanager
     def _tree(self, request: _Request, tell: Callable[..., None]) -> Iterator[Tree]:

@@ -66,6 +66,11 @@ class Configuration:
         content: dict[str, object] = {"config": self.start} if self.start else {}
         return content | ({"make": dict(self.variables)} if self.variables else {})
 
+    def start_values(self) -> dict[str, str]:
+        """Return the options of the whole .config that are set, none if there is no such file."""
+        options = (o if o.file == self.whole else _first(o) for o in self.options)
+        return {o.name: o.value for o in options if o.file == self.whole and o.value != "n"}
+
     def check_target(self, source: Path, arch: Architecture) -> None:
         """Check that a NAME_defconfig is in the source.
 
@@ -80,17 +85,6 @@ class Configuration:
                 where=str(folder),
                 hint=f"known configurations: {', '.join(known) or 'none'}",
             )
-
-    def lost(self, final: str) -> list[str]:
-        """Return a line for each option of the whole .config that differs in the final one."""
-        if self.whole is None:
-            return []
-        values = kconfig.values(final)
-        return [
-            f"{o.name}={o.value} became {values.get(o.name, 'n')}"
-            for o in self.options
-            if o.file == self.whole and not kconfig.holds(o.value, values.get(o.name))
-        ]
 
 
 def read(kernel: Kernel, arch: Architecture) -> Configuration:
@@ -113,6 +107,13 @@ def read(kernel: Kernel, arch: Architecture) -> Configuration:
     _check_arch(options, whole, arch)
     used = (o for o in options if o.file != whole or not _COMPUTED.fullmatch(o.name))
     return Configuration(tuple(used), _WHOLE, whole, kernel.make)
+
+
+def _first(option: Option) -> Option:
+    """Return the option that an option overrides first of all."""
+    while option.earlier is not None:
+        option = option.earlier
+    return option
 
 
 def _running() -> Path:

@@ -38,6 +38,7 @@ class Image:
     config are empty before the build. `tools_hash` is the hash of the compiler's programs,
     `files_hash` that of the files that options name. `commit` is the commit of a source
     from git, `subject` its subject; other commits with the same tree give the same image.
+    `notes` are sentences on what became of the kernel's configuration.
     """
 
     kernel: str
@@ -56,6 +57,7 @@ class Image:
     files_hash: str = field(default="", compare=False)
     commit: str = field(default="", compare=False)
     subject: str = field(default="", compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def files(self) -> tuple[Hashed, ...]:
         """Return the files with a known hash."""
@@ -96,13 +98,18 @@ def load(folder: Path, kernel: str) -> Image | None:
         kernel=kernel,
         bzimage=bzimage,
         series_hash=None if series is None else str(series),
-        patch_hashes=tuple(map(str, patches)) if isinstance(patches, list) else (),
+        patch_hashes=_texts(patches),
         config=config,
         arch=ARCHITECTURES[str(record.get("arch", X86_64.name))].name,
         bzimage_sha256=str(record["bzimage_sha256"]),
         config_sha256=str(record["config_sha256"]),
+        notes=_texts(record.get("notes")),
         **text,
     )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def damaged(folder: Path) -> list[Path]:
@@ -160,6 +167,7 @@ def publish(folder: Path, image: Image, make: Make, seconds: float) -> Image:
         "config": "config",
         "bzimage_sha256": built.bzimage_sha256,
         "config_sha256": built.config_sha256,
+        "notes": list(image.notes),
         "warnings": make.warnings(),
         "seconds": round(seconds, 3),
     }

@@ -16,6 +16,7 @@ from labctl.files import read_json, write_json
 from labctl.host import git
 from labctl.kernels import faults, kconfig, symbols
 from labctl.kernels.configuration import Configuration
+from labctl.kernels.outcome import Outcome
 from labctl.kernels.tree import Tree
 
 _POLL_SECONDS = 0.25
@@ -61,7 +62,7 @@ class Make:
     arch: Architecture = X86_64
     variables: Mapping[str, str] = field(default_factory=dict, hash=False)
 
-    def configure(self, configuration: Configuration) -> None:
+    def configure(self, configuration: Configuration) -> Outcome:
         """Write the .config if it differs from the present one, as make compares times.
 
         Raises:
@@ -74,31 +75,38 @@ class Make:
         configuration.check_target(self.tree.src, self.arch)
         fresh = build / ".config.new"
         fresh.unlink(missing_ok=True)
-        self._log(kconfig.overridden(configuration.options))
+        whole = configuration.whole  # `Outcome` has what differs from it
+        own = (o for o in configuration.requested if not o.earlier or o.earlier.file != whole)
+        self._log(kconfig.overridden(own))
+        before: Mapping[str, str] = {}
         if configuration.start:
-            self._complete(configuration, fresh)
+            before = self._complete(configuration, fresh)
         else:
             wanted = build / ".labctl-allconfig"
             wanted.write_bytes(_bytes(kconfig.render(configuration.options)))
             self._kconfig("allnoconfig", fresh, {"KCONFIG_ALLCONFIG": str(wanted)})
         text = fresh.read_text("utf-8", "surrogateescape")
         kconfig.check(configuration.requested, text, self.tree.src, self.arch)
-        whole = configuration.whole
-        self._log("".join(f"labctl: {whole}: {line}\n" for line in configuration.lost(text)))
+        outcome = Outcome(configuration, before, kconfig.values(text))
+        self._log(outcome.lines())
         config = build / ".config"
         if not config.is_file() or config.read_text("utf-8", "surrogateescape") != text:
             fresh.replace(config)
         else:
             fresh.unlink()
+        return outcome
 
-    def _complete(self, configuration: Configuration, fresh: Path) -> None:
-        """Write options on top of a target's .config, or alone, and complete them."""
+    def _complete(self, configuration: Configuration, fresh: Path) -> dict[str, str]:
+        """Complete options on top of a target's .config, or alone; return the start's values."""
+        before = configuration.start_values()
         if configuration.has_target:
             self._kconfig(configuration.start, fresh)
+            before = kconfig.values(fresh.read_text("utf-8", "surrogateescape"))
         with fresh.open("ab") as file:
             # Of a repeated option and of a choice, Kconfig takes the last.
             file.write(_bytes(kconfig.render(configuration.options)))
         self._kconfig("olddefconfig", fresh)
+        return before
 
     def _kconfig(self, target: str, fresh: Path, more: dict[str, str] | None = None) -> None:
         """Run a target that writes the file `fresh`."""

@@ -32,6 +32,16 @@ _LLVM = {
 _LLVM_PACKAGES = ("clang", "lld", "llvm")
 # Tools whose versions are in every .config if they are installed.
 _IN_CONFIG = ("pahole", "rustc", "bindgen")
+# Programs that options need, and their Debian packages.
+_OF_OPTIONS = {
+    "CONFIG_DEBUG_INFO_BTF": ("pahole", "dwarves"),
+    "CONFIG_KERNEL_BZIP2": ("bzip2", "bzip2"),
+    "CONFIG_KERNEL_LZ4": ("lz4", "lz4"),
+    "CONFIG_KERNEL_LZO": ("lzop", "lzop"),
+    "CONFIG_KERNEL_XZ": ("xz", "xz-utils"),
+    "CONFIG_KERNEL_ZSTD": ("zstd", "zstd"),
+    "CONFIG_MODULE_SIG": ("openssl", "openssl libssl-dev"),
+}
 _NONE: Mapping[str, str] = {}
 
 
@@ -45,6 +55,20 @@ def check_tools(arch: Architecture = X86_64, variables: Mapping[str, str] = _NON
     _check_compiler(compilers, arch, variables)
     others = (tool for tool in _TOOLS if not (variables.get("LLVM") and tool in _GNU.values()))
     tools.check_installed([*others, *compilers], arch)
+
+
+def check_options(config: Mapping[str, str]) -> None:
+    """Check that the tools that the options of a final .config need are installed.
+
+    Raises:
+        HostError: names the first that is missing.
+    """
+    for option, (program, package) in _OF_OPTIONS.items():
+        if config.get(option) == "y" and shutil.which(program) is None:
+            raise HostError(
+                f"{option}=y needs {program}, which is not installed",
+                hint=f"`apt install {package}`, or set {option}=n in a kconfig fragment",
+            )
 
 
 def compiler(arch: Architecture = X86_64, variables: Mapping[str, str] = _NONE) -> str:

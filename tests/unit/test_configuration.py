@@ -90,11 +90,31 @@ def test_a_fragment_is_applied_on_top_and_must_hold(lab):
         lab.image(lab.whole, "CONFIG_NONE=y\n")
 
 
-def test_the_build_log_has_what_was_lost_and_overridden(lab):
-    text = log(lab.image(lab.whole, "CONFIG_VIRTIO_NET=y\n"))
-    assert f"{lab.whole}: CONFIG_OF_ANOTHER_VERSION=y became n" in text
-    assert "CONFIG_VIRTIO_NET=m is overridden by" in text
+def test_the_image_says_what_was_changed_lost_and_left_out(lab):
+    image = lab.image(lab.whole, "CONFIG_KALLSYMS=y\nCONFIG_NR_CPUS=4\nCONFIG_NUMA=y\n")
+    assert image.notes == (
+        "2 options set by 0.config",
+        "1 option of config-6.1 missing or changed in this source",
+        "1 option =m left out: modules are not built",
+    )
+    assert lab.image(lab.whole, "CONFIG_KALLSYMS=y\nCONFIG_NR_CPUS=4\nCONFIG_NUMA=y\n") == image
+    text = log(image)
+    assert "0.config:1: CONFIG_KALLSYMS=y, was n" in text
+    assert "0.config:2: CONFIG_NR_CPUS=4, was 8" in text
+    assert f"{lab.whole}:8: CONFIG_OF_ANOTHER_VERSION=y became n" in text
+    assert "labctl: 1 option =m left out" in text
     assert "PAHOLE" not in text
+
+
+def test_what_a_fragment_changes_of_a_target_is_told(lab):
+    image = lab.image("defconfig", "CONFIG_VIRTIO_NET=y\nCONFIG_NUMA=y\n")
+    assert image.notes == ("1 option set by 0.config",)
+    assert "0.config:1: CONFIG_VIRTIO_NET=y, was m" in log(image)
+
+
+def test_the_notes_of_an_image_are_kept_with_it(lab):
+    built = lab.image(lab.whole)
+    assert lab.image(lab.whole).notes == built.notes != ()
 
 
 def test_the_address_has_the_options_but_not_those_of_the_tools(lab):

@@ -68,6 +68,13 @@ def test_another_program_of_llvm_is_another_hash(tools, tmp_path):
     assert toolchain.tools_hash(X86_64, tmp_path, {"LLVM": "1"}) != before
 
 
+def test_a_tool_that_an_option_needs_is_named_with_the_option(tools):
+    toolchain.check_options({"CONFIG_KERNEL_GZIP": "y", "CONFIG_KERNEL_LZ4": "n"})
+    with pytest.raises(HostError, match=r"^CONFIG_DEBUG_INFO_BTF=y needs pahole, which") as caught:
+        toolchain.check_options({"CONFIG_DEBUG_INFO_BTF": "y"})
+    assert "`apt install dwarves`" in caught.value.hint
+
+
 class Lab:
     def __init__(self, tmp_path, monkeypatch):
         self.source = faketree.pack(tmp_path, monkeypatch)
