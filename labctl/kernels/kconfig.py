@@ -106,6 +106,14 @@ def values(config: str) -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
+def without(config: str, options: Iterable[Option]) -> str:
+    """Return a .config without the lines of some options."""
+    names = {option.name for option in options}
+    lines = config.splitlines(keepends=True)
+    found = ((line, _SET.match(line.strip()) or _UNSET.match(line.strip())) for line in lines)
+    return "".join(line for line, match in found if match is None or match[1] not in names)
+
+
 def read_values(config: Path | None) -> dict[str, str] | None:
     """Return the options of a .config that are set, None if it is missing or unreadable."""
     try:

@@ -101,9 +101,11 @@ class Make:
         before = configuration.start_values()
         if configuration.has_target:
             self._kconfig(configuration.start, fresh)
-            before = kconfig.values(fresh.read_text("utf-8", "surrogateescape"))
+            text = fresh.read_text("utf-8", "surrogateescape")
+            before = kconfig.values(text)
+            # Kconfig warns of an option that is set twice.
+            fresh.write_bytes(_bytes(kconfig.without(text, configuration.options)))
         with fresh.open("ab") as file:
-            # Of a repeated option and of a choice, Kconfig takes the last.
             file.write(_bytes(kconfig.render(configuration.options)))
         self._kconfig("olddefconfig", fresh)
         return before

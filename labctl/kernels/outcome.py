@@ -56,6 +56,7 @@ class Outcome:
     def _changed(self) -> list[Option]:
         """The options of fragments that the start of the .config has with another value."""
         asked = self.configuration.requested if self.before else ()
+        asked = sorted(asked, key=lambda option: option.rank)
         return [o for o in asked if not kconfig.holds(o.value, self.before.get(o.name))]
 
     def _lost(self) -> list[Option]:

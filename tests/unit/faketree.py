@@ -65,7 +65,9 @@ $(O)/arch/arm64/boot/Image: $(OBJECTS) $(O)/.config $(KERNEL_VERSION)
 CONF = r"""
 FNR == 1 { file++ }
 file == 1 && match($0, /^CONFIG_[A-Z0-9_]+=/) {
-    asked[substr($0, 8, RLENGTH - 8)] = substr($0, RLENGTH + 1)
+    name = substr($0, 8, RLENGTH - 8)
+    if (name in asked) print FILENAME ":" FNR ":warning: override: " name > "/dev/stderr"
+    asked[name] = substr($0, RLENGTH + 1)
 }
 file == 1 && match($0, /^# CONFIG_[A-Z0-9_]+ is not set/) { asked[substr($2, 8)] = "n" }
 file == 2 && $1 == "default" { usual[name] = $2 }

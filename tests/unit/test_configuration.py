@@ -110,6 +110,7 @@ def test_what_a_fragment_changes_of_a_target_is_told(lab):
     image = lab.image("defconfig", "CONFIG_VIRTIO_NET=y\nCONFIG_NUMA=y\n")
     assert image.notes == ("1 option set by 0.config",)
     assert "0.config:1: CONFIG_VIRTIO_NET=y, was m" in log(image)
+    assert "warning:" not in log(image)
 
 
 def test_the_notes_of_an_image_are_kept_with_it(lab):
