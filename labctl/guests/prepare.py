@@ -8,7 +8,7 @@ from pathlib import Path
 
 from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import UserError
-from labctl.guests import accelerator, busybox, copied, initramfs, launchers, login, qemu
+from labctl.guests import accelerator, busybox, copied, initramfs, launchers, login, needs, qemu
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
@@ -18,6 +18,8 @@ from labctl.host import identity, state
 from labctl.host.facts import HostFacts, read_facts
 from labctl.kernels import kconfig, remains
 from labctl.kernels.build import Builder, BuildProgress, Image
+from labctl.kernels.images import given
+from labctl.lab.entries import Defaults
 from labctl.lab.models import Kernel, Lab
 from labctl.lab.state import BUILT, MEASURED
 from labctl.lab.topology import Topology
@@ -92,16 +94,30 @@ def build_images(
     `fragments` are added to those of each kernel, by default the launcher's.
 
     Raises:
-        UserError: a kernel's configuration is too small for its guests, by `limits`.
+        UserError: a kernel's configuration is too small for its guests, by `limits`, or an
+            image lacks options that guests need.
     """
+    kernels = list(dict.fromkeys(kernels))
+    for name in kernels if fragments is None else ():
+        _check_image(lab.kernels[name], lab.defaults)
     builder = Builder(lab.state, progress, limits)
     more = _asked_for(lab) if fragments is None else fragments
-    return builder.images(_with(lab.kernels[name], more) for name in dict.fromkeys(kernels))
+    return builder.images(_with(lab.kernels[name], more) for name in kernels)
 
 
 def _asked_for(lab: Lab) -> tuple[Path, ...]:
     more = (login.fragment(),) if lab.defaults.transport == "ssh" else ()
     return (*launchers.fragments(lab.defaults.launcher), *more)
+
+
+def _check_image(kernel: Kernel, defaults: Defaults) -> None:
+    """Raise a UserError if a built image lacks options, by the config beside it."""
+    if not kernel.source.startswith("image:"):
+        return
+    config = given(kernel).config
+    values = kconfig.read_values(config)
+    if config is not None and values is not None:
+        needs.check(kernel, values, config, defaults)
 
 
 def _with(kernel: Kernel, fragments: tuple[Path, ...]) -> Kernel:

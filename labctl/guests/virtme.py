@@ -112,10 +112,10 @@ def find() -> str:
 def lacking(kernel_config: str) -> list[str]:
     """Return the required options of this launcher that a .config does not have as `=y`."""
     have = set(kernel_config.splitlines())
-    return [option for option in _NEEDED if f"{option}=y" not in have]
+    return [option for option in NEEDED if f"{option}=y" not in have]
 
 
-_NEEDED = ("CONFIG_VIRTIO_PCI", "CONFIG_NET_9P_VIRTIO", "CONFIG_9P_FS", "CONFIG_VIRTIO_CONSOLE")
+NEEDED = ("CONFIG_VIRTIO_PCI", "CONFIG_NET_9P_VIRTIO", "CONFIG_9P_FS", "CONFIG_VIRTIO_CONSOLE")
 
 
 def _numa(topology: Topology) -> list[str]:

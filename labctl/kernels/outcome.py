@@ -55,8 +55,7 @@ class Outcome:
 
     def _changed(self) -> list[Option]:
         """The options of fragments that the start of the .config has with another value."""
-        asked = self.configuration.requested if self.before else ()
-        asked = sorted(asked, key=lambda option: option.rank)
+        asked = sorted(self.configuration.requested if self.before else (), key=lambda o: o.rank)
         return [o for o in asked if not kconfig.holds(o.value, self.before.get(o.name))]
 
     def _lost(self) -> list[Option]:
