@@ -61,6 +61,9 @@ def pytest_configure(config):
     # In two processes, tests that wait for each other's builds exceed their time limits.
     if config.getoption("dist", "no") == "load":
         raise pytest.UsageError("-n without --dist loadgroup: tests of a group need one process")
+    # Not yet errors here, as in the unit tests: some tests leave terminals open.
+    config.addinivalue_line("filterwarnings", "default::ResourceWarning")
+    config.addinivalue_line("filterwarnings", "default::pytest.PytestUnraisableExceptionWarning")
 
 
 def pytest_collection_modifyitems(items):
