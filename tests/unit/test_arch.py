@@ -224,11 +224,12 @@ def test_the_fragments_that_are_shipped_ask_both_architectures_for_the_same():
 # --- images ---
 
 
-def test_the_address_of_an_x86_64_image_is_what_it_was_before_there_were_others():
+def test_the_address_of_an_image_changes_only_with_the_builders_version():
     image = Image("stock", Path(), "", "s0", None, ("p1", "p2"), None, "", "gcc 12, ld 2.40")
     options = (Option("CONFIG_B", "y", Path("f"), 1), Option("CONFIG_A", "n", Path("f"), 2))
+    assert images._BUILDER == 3
     assert images.address(image, Configuration(options)) == (
-        "3e467e36d17db5523f335c9f3eed5aeb1bdf1d1257e30dddd9a9071c2ada318f"
+        "1a7e5b9a128f5939d02f1bc8f252fd184203fffa0975213a39992b2bcaf00b6e"
     )
 
 

@@ -9,6 +9,7 @@ from golden_runs import GOLDEN, printed
 
 from labctl.bisect.metric import Answer
 from labctl.bisect.search import Search
+from labctl.bisect.steps import Patches
 from labctl.bisect.types import Decision
 from labctl.review import steps
 from labctl.series.patch import Patch, Series
@@ -24,7 +25,7 @@ def bisected(*_, **__):
         kernel="patched",
         what="exit",
         search=Search(good=1, bad=3, risk=0.05, skipped={2}, spent=0.0125),
-        patches=Series("patches", patches),
+        steps=Patches(None, None, Series("patches", patches)),
         problem="the steps between cannot be tested",
         decisions=[
             Decision(step=0, verdict="good", blocks=8, ratio=1.01, risk=0.0125, run="20261124-r"),
@@ -47,7 +48,8 @@ def checked(_, name, __):
 
 @pytest.fixture
 def commands(monkeypatch):
-    monkeypatch.setattr("labctl.cli.bisect._of_metric", bisected)
+    monkeypatch.setattr("labctl.cli.bisect._begin", bisected)
+    monkeypatch.setattr("labctl.cli.bisect._of_metric", lambda *_: None)
     monkeypatch.setattr(steps, "check", checked)
     lab = ("--lab", str(LAB), "--json")
     return {
