@@ -79,7 +79,9 @@ PYTHON = (
 
 
 @pytest.fixture(params=["qemu", "virtme-ng"])
-def labctl(request, tmp_path, prepared):
+def labctl(request, tmp_path, prepared, long):
+    if request.param != "qemu" and not long:
+        pytest.skip("twenty boots that take long under emulation: only with --long")
     (tmp_path / "lab.yaml").write_text(LAB.format(launcher=request.param, kconfig=KCONFIG))
     link_state(tmp_path)
     for name in ("bench", "data", "lib"):
