@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from labctl.doctor.diagnosis import Diagnosis
     from labctl.experiments.progress import Progress
+    from labctl.experiments.session import Events
     from labctl.kernels.build import BuildProgress
     from labctl.review.steps import Step
     from labctl.verify.programs import Judgement
@@ -113,6 +114,18 @@ class Simulating(_Line):
 
 class Measuring(_Line):
     """Progress of a run."""
+
+    def events(self) -> Events:
+        """Return the callbacks that show a run here."""
+        from labctl.experiments.session import Events
+
+        return Events(
+            building=self.building,
+            waiting=self.waiting,
+            started=self.started,
+            measuring=self.measuring,
+            warning=self.say,
+        )
 
     def building(self, progress: BuildProgress) -> None:
         self.show(build_line(progress))

@@ -306,7 +306,6 @@ def shared_guest(
 def measure(request: pytest.FixtureRequest) -> Measure:
     """Measure a workload in this test's guest; `measure.compare` measures an experiment."""
     from labctl import progress
-    from labctl.experiments.session import Events
     from labctl.testing.measuring import Measure
 
     own = next((n for n in ("guest", "shared_guest") if n in request.fixturenames), None)
@@ -320,11 +319,6 @@ def measure(request: pytest.FixtureRequest) -> Measure:
     return Measure(
         bench=_watch(request.config).bench,
         guest=request.getfixturevalue(own) if own else None,
-        events=Events(
-            building=shown.building,
-            waiting=shown.waiting,
-            started=shown.started,
-            measuring=shown.measuring,
-        ),
+        events=shown.events(),
         shown=on_screen,
     )

@@ -195,23 +195,15 @@ def _of_metric(
     lab: Lab, answer: Answer, experiment: str, settings: Sequence[str], blocks: int
 ) -> None:
     from labctl.bisect.metric import Bisect
-    from labctl.experiments.session import Events
     from labctl.nightly.night import opener
 
     with progress.Measuring() as shown:
-        events = Events(
-            building=shown.building,
-            waiting=shown.waiting,
-            started=shown.started,
-            measuring=shown.measuring,
-            warning=shown.say,
-        )
         Bisect(
             lab=lab,
             experiment=experiment,
             setting=dict(map(_setting, settings)),
             answer=answer,
-            open_run=opener(events),
+            open_run=opener(shown.events()),
             blocks_max=blocks,
             tell=shown.say,
         ).run()

@@ -114,7 +114,6 @@ def _measure(
     seconds: int | None,
     patterns: Sequence[str],
 ) -> None:
-    from labctl.experiments.session import Events
     from labctl.nightly import images
     from labctl.nightly.checks import briefly
     from labctl.nightly.night import Nightly, opener
@@ -134,19 +133,12 @@ def _measure(
                 events=run.Events(building=checking.building, checking=checking.checking),
             )
 
-        events = Events(
-            building=shown.building,
-            waiting=shown.waiting,
-            started=shown.started,
-            measuring=shown.measuring,
-            warning=shown.say,
-        )
         Nightly(
             lab=lab,
             experiments=names,
             budget_seconds=budget,
             history=folder,
-            open_run=opener(events),
+            open_run=opener(shown.events()),
             image_of=lambda image: images.find(folder, image),
             keep=lambda record: images.keep(lab, folder, record),
             check=check,

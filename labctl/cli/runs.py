@@ -50,13 +50,7 @@ def run(
         raise click.UsageError("--resume conflicts with EXPERIMENTS, --seed and --target")
     lab = lab_to_work(lab_path)
     with progress.Measuring() as shown:
-        events = session.Events(
-            building=shown.building,
-            waiting=shown.waiting,
-            started=shown.started,
-            measuring=shown.measuring,
-            warning=shown.say,
-        )
+        events = shown.events()
         if resumed:
             folder = session.resume(lab, resumed, events=events)
         else:

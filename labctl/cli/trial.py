@@ -147,12 +147,7 @@ def try_(
                 lab,
                 [EXPERIMENT],
                 seed=seed,
-                events=session.Events(
-                    building=shown.building,
-                    waiting=shown.waiting,
-                    started=shown.started,
-                    measuring=shown.measuring,
-                ),
+                events=shown.events(),
                 budget_seconds=minutes * 60,
                 check=check,
             )
