@@ -28,7 +28,9 @@ from labctl.lab.use import Use
 from labctl.printable import layout
 
 if TYPE_CHECKING:
+    from labctl.arch import Architecture
     from labctl.guests.fleet import Fleet
+    from labctl.lab.models import Lab
 
 _WATCH_STEPS = 2  # sleeps of one second each, so that signals are handled in between
 
@@ -50,11 +52,9 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     from labctl.host import tools
 
     tools.ask_ahead(*tools.VERSIONS)  # they answer during the imports
-    from labctl.experiments.early import supplies_of_lab
     from labctl.guests.fleet import UNCHANGED
     from labctl.guests.limits import Limits
     from labctl.guests.prepare import arch_of, prepare
-    from labctl.workloads.supply import merged
 
     lab = lab_to_work(lab_path)
     fleet = fleet_of(lab)
@@ -62,7 +62,7 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     topology = lab.guests[lab.defaults.guest]
     limits = Limits({name: [topology] for name in names})
     with progress.Building() as building:
-        files = merged(supplies_of_lab(lab, arch_of(lab, names)))
+        files = _files(lab, arch_of(lab, names))
         prepared = prepare(lab, names, building, files, limits)
     specs = [
         prepared.spec(name, name=name, folder=fleet.spec_folder(name), topology=topology)
@@ -72,6 +72,16 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     for name, what in done.items():
         click.echo(f"{name}: {what}", err=True)
     _show_status(fleet, as_json, [name for name, what in done.items() if what != UNCHANGED])
+
+
+def _files(lab: Lab, arch: Architecture) -> dict[str, Path | str]:
+    """Return the files that workloads bring; importing what finds them takes 50 ms."""
+    if not any(workload.may_bring_files for workload in lab.workloads.values()):
+        return {}
+    from labctl.experiments.early import supplies_of_lab
+    from labctl.workloads.supply import merged
+
+    return merged(supplies_of_lab(lab, arch))
 
 
 @click.command()

@@ -22,7 +22,7 @@ from labctl.lab.problems import dotted, nearest
 from labctl.transports import Outcome
 from labctl.units import MIB, rough_size
 from labctl.workloads.closure import Fault, closure
-from labctl.workloads.supply import Kind, Supply, merged
+from labctl.workloads.supply import NOTHING, Kind, Supply, merged
 from labctl.workloads.supply import supply as supply_of
 
 _SECONDS = 60.0
@@ -180,6 +180,8 @@ def _supply(
     lab: Lab, workload: Workload, arch: Architecture, kind: Kind
 ) -> tuple[Supply, list[Problem]]:
     problems: list[Problem] = []
+    if not workload.may_bring_files:
+        return NOTHING, problems
 
     def report(key: tuple[str, ...], fault: Fault) -> None:
         problems.append(_problem(lab, workload, fault.what, fault.hint, key))

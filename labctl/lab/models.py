@@ -80,6 +80,12 @@ class Workload(WorkloadEntry):
     name: str
     command: str
 
+    @property
+    def may_bring_files(self) -> bool:
+        """Whether it has files of its own, or a command that may be a program of the host."""
+        own = self.files or self.build or self.make is not None or self.packages
+        return bool(own) or (self.script is None and "/" in self.argv()[0])
+
     def argv(self, parameters: Mapping[str, Scalar] | None = None) -> list[str]:
         """Return the argument vector; `parameters` override the workload's own."""
         words = ["/bin/sh", "-ec", self.script, "sh"] if self.script else shlex.split(self.command)

@@ -164,3 +164,17 @@ def test_a_run_with_a_wrong_command_reads_no_source_and_builds_nothing(planned):
 
 def test_the_applets_are_those_of_the_hosts_busybox():
     assert {"sh", "timeout"} <= {*busybox.applets(busybox.find(X86_64))}
+
+
+def test_up_looks_for_files_only_if_a_workload_may_bring_some(planned):
+    lab, _ = planned("freebench")
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from labctl.arch import X86_64\nfrom labctl.cli import guests\n"
+        "from labctl.lab.load import load\n"
+        "assert guests._files(load(Path(sys.argv[1])), X86_64) == {}\n"
+        "print(*(name for name in sys.modules if name.startswith('labctl.workloads')))\n"
+    )
+    words = [sys.executable, "-c", program, lab.path]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("\n", "")
