@@ -108,6 +108,11 @@ class Repository:
         said = self._read("describe", "--always", "--tags", "--abbrev=12", commit)
         return said.decode("utf-8", "replace").strip()
 
+    def merge_base(self, one: str, other: str) -> str:
+        """Return the commit from which two commits descend, empty if there is none."""
+        done = git.read(self.git_dir, "merge-base", one, other, check=False)
+        return done.text.strip()
+
     def check_complete(self, tree: str) -> None:
         """Check that a partial clone has all objects of a tree.
 
@@ -219,7 +224,8 @@ class Repository:
         words = ("config", "--name-only", "--get-regexp", _PARTIAL)
         return git.read(self.git_dir, *words, check=False).status == 0
 
-    def _is_shallow(self) -> bool:
+    def is_shallow(self) -> bool:
+        """Return whether the repository lacks older commits."""
         done = git.read(self.git_dir, "rev-parse", "--is-shallow-repository", check=False)
         return done.text.strip() == "true"
 
@@ -238,7 +244,7 @@ class Repository:
             hint = "the repository has no branch with a commit"
         elif near and not is_base_known:
             hint = f"did you mean {' or '.join(dict.fromkeys(near[:_NEAR]))}?"
-        elif self._is_shallow():
+        elif self.is_shallow():
             hint = f"the clone is shallow: `git -C {place} fetch --unshallow` adds older commits"
         elif is_base_known:
             hint = f"{base} exists: `git -C {place} log {shlex.quote(base)}` lists its commits"

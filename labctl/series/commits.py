@@ -107,12 +107,10 @@ def _ends(repository: Path, base: str, topic: str) -> tuple[Repository, tuple[st
             raise UserError(f"revision {name} is a tree: expected a commit", where=where)
         ends.append(commit)
     old, new = ends
-    done = git.read(opened.git_dir, "merge-base", old, new, check=False)
-    ancestor = done.text.strip()
+    ancestor = opened.merge_base(old, new)
     if not ancestor:
-        shallow = git.read(opened.git_dir, "rev-parse", "--is-shallow-repository").text.strip()
         fetch = f"`git -C {shlex.quote(where)} fetch --unshallow` adds older commits"
-        hint = fetch if shallow == "true" else "use revisions of the same history"
+        hint = fetch if opened.is_shallow() else "use revisions of the same history"
         raise UserError(f"{base} and {topic} have no common ancestor", where=where, hint=hint)
     return opened, (old, new), ancestor
 

@@ -19,8 +19,6 @@ from labctl.trial.shape import Shape
 
 EXPERIMENT = "try"
 GUEST = "try"
-# Operations of freebench: memory is touched, then given back; the time of the latter counts.
-OPERATIONS = ("munmap", "free", "exit")
 _MAX_SIZE_BYTES = units.GIB
 _MAX_THREADS = 4
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -30,13 +28,14 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 class Trial:
     """What to compare and how; `command` replaces the operation if it is not empty.
 
+    `operation` is how freebench gives touched memory back, whose time is measured.
     `metric` is a field of the command's output, by default the time that it takes.
     `config` is a .config to start from.
     """
 
     revisions: Range
     shape: Shape
-    operation: str = OPERATIONS[0]
+    operation: str = "munmap"
     command: tuple[str, ...] = ()
     metric: str = ""
     better: str = ""

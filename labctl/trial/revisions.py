@@ -10,6 +10,7 @@ from pathlib import Path
 from labctl.errors import UserError
 from labctl.host import git
 from labctl.host.repository import Repository
+from labctl.units import counted
 
 _SHORT_DIGITS = 12
 _MAX_NAMED_FILES = 3
@@ -46,7 +47,7 @@ class Range:
 
     def changes(self) -> str:
         """Return the number of commits and the changed files, the first few by name."""
-        commits = f"{self.commits} commit{'s' if self.commits != 1 else ''}"
+        commits = counted(self.commits, "commit")
         named = ", ".join(self.files[:_MAX_NAMED_FILES])
         more = len(self.files) - _MAX_NAMED_FILES
         return f"{commits}: {named}" + (f" and {more} more files" if more > 0 else "")
@@ -70,9 +71,7 @@ def find(folder: Path, text: str = "HEAD") -> Range:
             hint="change to a kernel tree, or name one with --tree",
         )
     # The whole tree, wherever in it the user is.
-    top = folder.resolve()
-    for _ in Path(found.prefix).parts:
-        top = top.parent
+    top = found.git_dir.parent if found.prefix else folder.resolve()
     repository = Repository(top, found.git_dir, "")
     base_text, is_range, topic_text = text.replace("...", "..").partition("..")
     if not is_range:
@@ -80,7 +79,7 @@ def find(folder: Path, text: str = "HEAD") -> Range:
     topic = _revision(repository, topic_text or "HEAD")
     if base_text:
         given = _revision(repository, base_text)
-        merge_base = _merge_base(repository, given.commit, topic.commit)
+        merge_base = repository.merge_base(given.commit, topic.commit)
         if not merge_base:
             raise UserError(
                 f"{base_text} and {topic.name} have no common commit", where=str(repository.folder)
@@ -124,7 +123,7 @@ def _upstream_base(repository: Repository, topic: Revision) -> tuple[Revision, s
         if not commit:
             continue
         tried.append(upstream)
-        merge_base = _merge_base(repository, commit, topic.commit)
+        merge_base = repository.merge_base(commit, topic.commit)
         if merge_base and merge_base != topic.commit:
             return _revision(repository, merge_base), f"merge base with {upstream}"
     if tried:
@@ -145,10 +144,6 @@ def _upstreams(repository: Repository, topic: Revision) -> Iterator[str]:
     tag = _try(repository, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", topic.commit)
     if tag:
         yield tag
-
-
-def _merge_base(repository: Repository, one: str, other: str) -> str:
-    return _try(repository, "merge-base", one, other).partition("\n")[0]
 
 
 def _try(repository: Repository, *words: str) -> str:
