@@ -93,13 +93,16 @@ def _files_of(program: str) -> Iterator[tuple[str, int, int, int]]:
             yield path, info.st_ino, info.st_size, info.st_mtime_ns
 
 
-def check_installed(programs: Iterable[str], arch: Architecture = X86_64) -> None:
+def check_installed(
+    programs: Iterable[str], arch: Architecture = X86_64, hint: str | None = None
+) -> None:
     """Check that programs for guests of `arch` are on PATH.
 
     Raises:
-        HostError: programs are missing; the hint has the command that installs them.
+        HostError: programs are missing; without `hint`, the hint has the command that
+            installs those of the architecture.
     """
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         is_or_are = "is" if len(missing) == 1 else "are"
-        raise HostError(f"{', '.join(missing)} {is_or_are} not installed", hint=arch.hint)
+        raise HostError(f"{', '.join(missing)} {is_or_are} not installed", hint=hint or arch.hint)

@@ -54,7 +54,7 @@ def check_tools(arch: Architecture = X86_64, variables: Mapping[str, str] = _NON
     compilers = _programs(arch, variables)
     _check_compiler(compilers, arch, variables)
     others = (tool for tool in _TOOLS if not (variables.get("LLVM") and tool in _GNU.values()))
-    tools.check_installed([*others, *compilers], arch)
+    tools.check_installed(others, arch)
 
 
 def check_options(config: Mapping[str, str]) -> None:
@@ -133,17 +133,13 @@ def _without_options(value: str) -> list[str]:
 def _check_compiler(
     programs: Iterable[str], arch: Architecture, variables: Mapping[str, str]
 ) -> None:
-    missing = [program for program in programs if shutil.which(program) is None]
-    if not missing:
-        return
-    llvm, hint = variables.get("LLVM", ""), arch.hint
+    llvm, hint = variables.get("LLVM", ""), None
     if llvm and not llvm.endswith("/"):
         packages = " ".join(f"{name}{_suffix(llvm)}" for name in _LLVM_PACKAGES)
         hint = f"`apt install {packages}` installs them"
     elif variables:
         hint = "install it, or change `make:` or `compiler:` of the kernel in lab.yaml"
-    is_or_are = "is" if len(missing) == 1 else "are"
-    raise HostError(f"{', '.join(missing)} {is_or_are} not installed", hint=hint)
+    tools.check_installed(programs, arch, hint)
 
 
 def _core_of(name: str, version: str, memory: Path) -> Path | None:
