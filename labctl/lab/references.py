@@ -24,7 +24,7 @@ from labctl.lab.experiment_checks import (
     check_unique,
 )
 from labctl.lab.kernels import check_fragments, check_kernels
-from labctl.lab.paths import absolute, is_file
+from labctl.lab.paths import absolute, is_file, relative_hint
 from labctl.lab.problems import Findings
 from labctl.lab.topology import Topology
 from labctl.lab.topology_checks import check_guests
@@ -99,8 +99,8 @@ def _distances(guest: Topology, path: KeyPath, found: Findings) -> None:
 def _target(target: TargetEntry, path: KeyPath, found: Findings, root: Path) -> None:
     for key, text in (("key", target.key), ("initrd", target.initrd)):
         if text is not None and found.sound(*path, key) and not is_file(absolute(root, text)):
-            hint = f"paths are relative to the folder of the lab file, {root}"
-            found.add((*path, key), f"file {quote(text)} does not exist", hint)
+            what = f"file {quote(text)} does not exist"
+            found.add((*path, key), what, relative_hint(root))
     if target.host_key is not None and len(target.host_key.split()) < 2:
         hint = "expected type and key, as `ssh-keyscan` prints them: ssh-ed25519 AAAA..."
         found.add((*path, "host_key"), "invalid host key", hint)

@@ -12,7 +12,7 @@ from labctl.arch import Architecture
 from labctl.errors import CommandError
 from labctl.guests.compiler import Compiler, build_error
 from labctl.lab.models import Lab, Workload
-from labctl.lab.paths import absolute
+from labctl.lab.paths import absolute, relative_hint
 from labctl.lab.state import StateFolder
 from labctl.lab.workload_entry import Build
 from labctl.workloads.closure import Fault
@@ -32,7 +32,7 @@ def build(lab: Lab, workload: Workload, entry: Build, arch: Architecture) -> Pat
     sources = [absolute(lab.root, source) for source in entry.sources]
     for source in sources:
         if not source.is_file():
-            hint = f"relative paths start from the folder of the lab file, {lab.root}"
+            hint = relative_hint(lab.root)
             raise Fault(f"{source} not found", hint)
     compiler = Compiler.of(arch)
     flags = shlex.split(entry.flags)
@@ -60,7 +60,7 @@ def make(lab: Lab, workload: Workload, folder: str, arch: Architecture) -> None:
     """
     place = absolute(lab.root, folder)
     if not place.is_dir():
-        hint = f"relative paths start from the folder of the lab file, {lab.root}"
+        hint = relative_hint(lab.root)
         raise Fault(f"folder {place} not found", hint)
     cross = [f"CC={Compiler.of(arch).name}", "LDFLAGS=-static"] if arch.is_foreign else []
     try:

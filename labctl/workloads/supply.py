@@ -13,7 +13,7 @@ from typing import Literal
 from labctl.arch import Architecture
 from labctl.kernels.hashed import Hashed
 from labctl.lab.models import Lab, Workload
-from labctl.lab.paths import absolute
+from labctl.lab.paths import absolute, relative_hint
 from labctl.lab.state import StateFolder
 from labctl.units import quote
 from labctl.workloads import build, elf, packages
@@ -238,7 +238,7 @@ class _Collected:
                 return
         if not host.is_file():
             what = f"{word} is a folder" if host.is_dir() else f"{word} not found"
-            hint = f"relative paths start from the folder of the lab file, {self.lab.root}"
+            hint = relative_hint(self.lab.root)
             raise Fault(what, f"expected a program of the host; {hint}")
         if not os.access(host, os.X_OK):
             raise Fault(f"{host} is not executable", f"run: chmod +x {shlex.quote(str(host))}")
@@ -255,7 +255,7 @@ class _Collected:
         self._check_target(inside, target)
         try:
             if not host.exists():
-                hint = f"relative paths start from the folder of the lab file, {self.lab.root}"
+                hint = relative_hint(self.lab.root)
                 raise Fault(f"{host} not found", hint)
             if host.is_dir():
                 self._tree(inside, host, frozenset())
