@@ -89,11 +89,13 @@ class Line:
             client.close()
 
     def _give(self, client: socket.socket | None, data: bytes) -> socket.socket | None:
+        if client is None:
+            return None
         try:
-            if client is not None:
-                client.sendall(data)
+            client.sendall(data)
         except OSError:
-            client = None
+            client.close()
+            return None
         return client
 
     def _take(self, client: socket.socket) -> socket.socket | None:
