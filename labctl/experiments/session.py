@@ -21,9 +21,9 @@ from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.progress import Progress
 from labctl.experiments.record import as_recorded, check_unchanged, completed, record_of
 from labctl.experiments.runner import Runner
+from labctl.experiments.tunable_files import GuestChecks
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import Guest
-from labctl.guests.limits import Limits
 from labctl.guests.prepare import Prepared, prepare
 from labctl.host import lock
 from labctl.host.facts import read_facts
@@ -152,7 +152,7 @@ def _prepared(lab: Lab, plans: Sequence[Plan], events: Events) -> Iterator[_Read
 
 def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> _Ready:
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
-    limits = Limits(lab.topologies([each.experiment.name for each in plans]))
+    limits = GuestChecks.of(lab, plans)
     supplies = early.check_commands(lab, plans)
     early.check_sizes(lab, plans, supplies, events.warning)
     early.check_memory(lab, plans, read_facts())

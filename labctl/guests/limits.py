@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,9 @@ class Limits:
                     hint=f"set {limit.instead} for kernel {kernel}, or define a smaller guest in "
                     "lab.yaml",
                 )
+
+    def check_source(self, kernel: str, may_have: Callable[[str], bool]) -> None:
+        """Check nothing: a topology asks nothing of a source."""
 
     def check_config(self, kernel: str, config: Mapping[str, str], arch: str) -> None:
         """Check a complete .config.

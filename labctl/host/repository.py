@@ -113,6 +113,17 @@ class Repository:
         done = git.read(self.git_dir, "merge-base", one, other, check=False)
         return done.text.strip()
 
+    def matches(self, tree: str, wanted: str, names: Sequence[str]) -> bool:
+        """Return whether a file of a tree matches an extended regular expression.
+
+        `names` are pathspecs. Raises as `resolve` does.
+        """
+        words = ("grep", "-qE", "-e", wanted, tree, "--", *names)
+        done = git.read(self.git_dir, *words, check=False)
+        if done.status not in (0, 1):
+            self._fail(done.stderr)
+        return done.status == 0
+
     def check_complete(self, tree: str) -> None:
         """Check that a partial clone has all objects of a tree.
 

@@ -6,13 +6,13 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from labctl import files, proc
 from labctl.errors import CommandError, HostError, LabError, UserError
-from labctl.kernels import treefiles
+from labctl.kernels import mentions, treefiles
 from labctl.kernels.hashed import Hashed
 from labctl.kernels.treefiles import File
 from labctl.lab.state import StateFolder
@@ -92,6 +92,10 @@ class Archive:
     def original(self, name: str) -> File | None:
         """Raise KeyError: reading one file takes as long as unpacking the archive."""
         raise KeyError(name)
+
+    def mentions(self, wanted: str, filled: Callable[[], Path]) -> bool:
+        """Return whether an unpacked file matches."""
+        return mentions.in_folder(filled(), wanted)
 
     def _unpacked(self, scratch: Path) -> Path:
         """Unpack the archive and return its folder."""

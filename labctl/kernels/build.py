@@ -7,12 +7,13 @@ import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from labctl.arch import ARCHITECTURES, Architecture
 from labctl.errors import HostError, LabError, UserError
-from labctl.kernels import configuration, images, kconfig, named_files
+from labctl.kernels import configuration, images, kconfig, mentions, named_files
 from labctl.kernels.configuration import Configuration
 from labctl.kernels.images import Image
 from labctl.kernels.kconfig import Option
@@ -80,6 +81,12 @@ class Guard(Protocol):
     def check_config(self, kernel: str, config: Mapping[str, str], arch: str) -> None:
         """Raise a UserError if a final .config cannot be used."""
 
+    def check_source(self, kernel: str, may_have: Callable[[str], bool]) -> None:
+        """Raise a UserError if the source cannot be used.
+
+        `may_have` returns whether a kernel of it can have a file of /sys or /proc/sys.
+        """
+
 
 class Builder:
     """Builds the images of a lab's kernels under `state`, the state folder."""
@@ -121,6 +128,10 @@ class Builder:
                 check_tools(request.arch, request.configuration.variables)
             for request in missing:
                 self._check(request)
+            for request in missing:
+                if self._guard is not None:
+                    may_have = partial(self._may_have, request)
+                    self._guard.check_source(request.image.kernel, may_have)
             done = [self._image(r) if isinstance(r, _Request) else r for r in asked]
             return {image.kernel: image for image in done}
 
@@ -202,6 +213,21 @@ class Builder:
             if not request.source.has_originals:
                 _fill(tree, tell, "checking the series")
             tree.check(request.patches)
+
+    def _may_have(self, request: _Request, file: str) -> bool:
+        """Return whether the kernel can have a file of /sys or /proc/sys."""
+        wanted = mentions.pattern(file)
+        if wanted is None or mentions.in_series(request.patches, wanted):
+            return True
+        tell = self._teller(request.image.kernel)
+
+        def filled() -> Path:
+            with self._tree(request, tell) as tree:
+                _fill(tree, tell)
+                return tree.src
+
+        tell("checking tunables", 0, None)
+        return request.source.mentions(wanted, filled)
 
     def _image(self, request: _Request) -> Image:
         known = request.built()

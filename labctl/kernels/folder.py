@@ -6,12 +6,12 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl.errors import UserError
-from labctl.kernels import listing, mirror, stamps
+from labctl.kernels import listing, mentions, mirror, stamps
 from labctl.kernels.listing import Place
 from labctl.kernels.treefiles import File
 from labctl.lab.state import StateFolder
@@ -76,6 +76,11 @@ class Folder:
             self._look()
         mirror.check_parents(name, self._hashes, self.folder)
         return self._file(name) if name in self._hashes else None
+
+    def mentions(self, wanted: str, filled: Callable[[], Path]) -> bool:
+        """Return whether a file of the user's folder matches."""
+        del filled
+        return mentions.in_folder(self.folder, wanted)
 
     def _look(self) -> None:
         """List and hash all files; hashes are cached by the files' stamps."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl.errors import UserError
 from labctl.host.repository import Entry, Repository, Revision
-from labctl.kernels import listing, mirror
+from labctl.kernels import listing, mentions, mirror
 from labctl.kernels.treefiles import File
 
 
@@ -72,6 +72,14 @@ class Committed:
         wanted = self._wanted()
         mirror.check_parents(name, wanted, self.repository.folder)
         return next((file for _, file in self._files([name])), None) if name in wanted else None
+
+    def mentions(self, wanted: str, filled: Callable[[], Path]) -> bool:
+        """Return whether a file of the tree matches; raise as `fill` does."""
+        del filled
+        endings = [f"*.{ending}" for ending in mentions.ENDINGS]
+        likely = [f"{folder}/{one}" for folder in mentions.LIKELY for one in endings]
+        tree = self.revision.tree
+        return any(self.repository.matches(tree, wanted, each) for each in (likely, endings))
 
     def _wanted(self) -> dict[str, str]:
         if not self._entries:

@@ -5,7 +5,7 @@ A source has a hash of its content, and can fill a work tree with it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -50,6 +50,12 @@ class Source(Protocol):
 
         Raises:
             KeyError: files can be read from the work tree only.
+        """
+
+    def mentions(self, wanted: str, filled: Callable[[], Path]) -> bool:
+        """Return whether a C, assembler or Rust file matches an extended regular expression.
+
+        `filled` returns a folder that the source was written to.
         """
 
 

@@ -1,0 +1,54 @@
+"""Checks of kernels before they are built: for guests, and for the tunables set in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from labctl.errors import ConfigError, Problem
+from labctl.experiments.plan import Plan
+from labctl.guests.limits import Limits
+from labctl.lab.models import Lab, Tunable
+from labctl.lab.problems import dotted
+
+
+@dataclass(frozen=True, slots=True)
+class GuestChecks(Limits):
+    """Limits of topologies, and the tunables that are set on each kernel, by its name."""
+
+    lab: Lab
+    tunables: Mapping[str, Sequence[Tunable]]
+
+    @classmethod
+    def of(cls, lab: Lab, plans: Sequence[Plan]) -> GuestChecks:
+        """Return the checks of the kernels of some experiments."""
+        found: dict[str, dict[str, Tunable]] = {}
+        for cell in (cell for each in plans for cell in each.cells):
+            own = {name: lab.tunables[name] for name in cell.tunables}
+            found.setdefault(cell.kernel, {}).update(own)
+        topologies = lab.topologies([each.experiment.name for each in plans])
+        return cls(topologies, lab, {name: tuple(own.values()) for name, own in found.items()})
+
+    def check_source(self, kernel: str, may_have: Callable[[str], bool]) -> None:
+        """Check that a kernel can have the files of its tunables.
+
+        Raises:
+            ConfigError: its source does not contain the name of a file; names the tunable.
+        """
+        problems = []
+        for tunable in self.tunables.get(kernel, ()):
+            if tunable.file is not None and not may_have(tunable.file):
+                problems.append(self._problem(kernel, tunable, tunable.file))
+        if problems:
+            raise ConfigError(problems)
+
+    def _problem(self, kernel: str, tunable: Tunable, file: str) -> Problem:
+        path = ("tunables", tunable.name, "file")
+        mark = self.lab.marks.get(path)
+        line, column = (mark.line, mark.column) if mark else (0, 0)
+        what = f"kernel {kernel} does not have {file}: "
+        what += f"its source does not contain {PurePosixPath(file).name}"
+        hint = "correct the path, or name the kernels that have the tunable with `kernels:`"
+        return Problem(os.fspath(self.lab.path), line, column, dotted(path), what, hint)
