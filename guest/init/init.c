@@ -36,8 +36,9 @@
 #else
 #define COMMAND_TTY "ttyS1"
 #endif
-#define COMMAND_PORT "/dev/" COMMAND_TTY
-#define SSH_START    "/etc/labctl/ssh-start"
+#define COMMAND_PORT  "/dev/" COMMAND_TTY
+#define SSH_START     "/etc/labctl/ssh-start"
+#define MODULES_START "/etc/labctl/modules-start"
 
 static const struct {
 	const char *type;
@@ -197,18 +198,22 @@ static void run_script(char *script, char *folder, const char *failure)
 }
 
 /*
- * Start the SSH server, if the guest has one. With another root than the
- * initramfs, first copy the files of the workloads to their places.
+ * Load modules and start the SSH server, if the guest has them. With another
+ * root than the initramfs, first copy the files of the workloads to their
+ * places.
  */
 static void run_scripts(bool is_first)
 {
 	char files[PATH_MAX + 16], ssh[PATH_MAX + 16] = SSH_START;
+	char modules[] = MODULES_START;
 
 	if (!is_first) {
 		snprintf(files, sizeof(files), "%s/files-start",
 			 program_folder);
 		run_script(files, program_folder, "cannot copy the files");
 		snprintf(ssh, sizeof(ssh), "%s/ssh-start", program_folder);
+	} else {
+		run_script(modules, NULL, "cannot load the modules");
 	}
 	run_script(ssh, is_first ? NULL : program_folder, "ssh did not start");
 }

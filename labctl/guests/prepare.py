@@ -8,7 +8,17 @@ from pathlib import Path
 
 from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import UserError
-from labctl.guests import accelerator, busybox, copied, initramfs, launchers, login, needs, qemu
+from labctl.guests import (
+    accelerator,
+    busybox,
+    copied,
+    initramfs,
+    launchers,
+    login,
+    modules,
+    needs,
+    qemu,
+)
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
@@ -112,17 +122,24 @@ def _asked_for(lab: Lab) -> tuple[Path, ...]:
 
 def _check_image(kernel: Kernel, defaults: Defaults) -> None:
     """Raise a UserError if a built image lacks options, by the config beside it."""
-    if not kernel.source.startswith("image:"):
+    if not _is_image(kernel):
         return
-    config = given(kernel).config
-    values = kconfig.read_values(config)
-    if config is not None and values is not None:
-        needs.check(kernel, values, config, defaults)
+    image = given(kernel)
+    values = kconfig.read_values(image.config)
+    if image.config is not None and values is not None:
+        loadable: set[str] = set()
+        if defaults.launcher == "qemu":
+            loadable = modules.loadable(image, needs.options(defaults, kernel.arch))
+        needs.check(kernel, values, image.config, defaults, loadable)
+
+
+def _is_image(kernel: Kernel) -> bool:
+    return kernel.source.startswith("image:")
 
 
 def _with(kernel: Kernel, fragments: tuple[Path, ...]) -> Kernel:
     """Return a kernel with more fragments; a prebuilt image is unchanged."""
-    if kernel.source.startswith("image:"):
+    if _is_image(kernel):
         return kernel
     return kernel.model_copy(update={"kconfig": (*kernel.kconfig, *fragments)})
 
@@ -200,7 +217,8 @@ def prepare(
         raise UserError("no kernel selected")
     beside = login.beside_programs(lab.state) if with_ssh else {}
     if lab.defaults.launcher == "qemu":
-        more |= files or {}
+        given_images = [i for name, i in images.items() if _is_image(lab.kernels[name])]
+        more |= {**modules.files(lab.state, given_images, lab.defaults), **(files or {})}
     else:
         beside |= copied.beside_programs(lab.state, files or {})
     archive = initramfs.build(lab.state, more, beside=beside, arch=arch)

@@ -61,7 +61,7 @@ def test_an_image_without_a_config_is_not_checked(build):
 @pytest.mark.parametrize(
     ("defaults", "missing", "hint"),
     [
-        ("{transport: ssh}", "CONFIG_VIRTIO_PCI=m, CONFIG_VIRTIO_NET=m", "`transport: serial`"),
+        ("{transport: ssh}", "CONFIG_VIRTIO_PCI=m, CONFIG_VIRTIO_NET=m", "put its modules"),
         (
             "{launcher: virtme-ng}",
             "CONFIG_VIRTIO_PCI=m, CONFIG_NET_9P_VIRTIO=m, CONFIG_9P_FS=m, CONFIG_VIRTIO_CONSOLE=n",
@@ -75,6 +75,16 @@ def test_options_that_are_modules_or_off_are_named(build, defaults, missing, hin
     assert caught.value.what.endswith(f"need built in (=y): {missing}")
     assert caught.value.where.endswith(f"boot/config-{faketree.RELEASE}")
     assert hint in caught.value.hint
+
+
+def test_modules_beside_the_image_are_enough_for_ssh(build, tmp_path):
+    folder = tmp_path / "lib/modules" / faketree.RELEASE / "kernel"
+    folder.mkdir(parents=True)
+    (folder / "virtio_pci.ko.xz").touch()
+    with pytest.raises(UserError, match=r"need built in \(=y\): CONFIG_VIRTIO_NET=m\n"):
+        build("{transport: ssh}")
+    (folder / "virtio-net.ko").touch()
+    assert build("{transport: ssh}").release == faketree.RELEASE
 
 
 def test_a_kernel_without_a_serial_console_is_an_error(build):
