@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from page import anchor, first_line, schema_of, table
 
-from labctl.runs.record import _Experiment, _Record
+from labctl.runs.record import RunExperiment, RunRecord
 
 Schema = dict[str, Any]
 
@@ -160,8 +160,8 @@ def series_check() -> str:
 def run() -> str:
     """Return the page on run.json."""
     known: tuple[tuple[Mapping[str, Any], type[msgspec.Struct]], ...] = (
-        (RUN, _Record),
-        (RUN_EXPERIMENT, _Experiment),
+        (RUN, RunRecord),
+        (RUN_EXPERIMENT, RunExperiment),
     )
     for described, struct in known:
         missing = set(struct.__struct_fields__) - set(described)

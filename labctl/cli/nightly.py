@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,6 +25,7 @@ from labctl.errors import UserError
 
 if TYPE_CHECKING:
     from labctl.lab.models import Lab
+    from labctl.nightly.records import KernelChecks
     from labctl.nightly.types import Nightly as NightlyReport
 
 
@@ -121,7 +122,7 @@ def _measure(
 
     with progress.Measuring() as shown, progress.Checking() as checking:
 
-        def check(lab: Lab) -> Mapping[str, Any]:
+        def check(lab: Lab) -> dict[str, KernelChecks]:
             if seconds is None:
                 return {}
             used = dict.fromkeys(k for name in names for k in lab.experiments[name].kernels)

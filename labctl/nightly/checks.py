@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from labctl.lab.models import Lab
+from labctl.nightly.records import KernelChecks
 from labctl.verify.run import Events, Options, verify
 
 
 def briefly(
     lab: Lab, kernels: Sequence[str], *, seconds: int, only: Sequence[str], events: Events
-) -> dict[str, Any]:
-    """Return each kernel's failed checks among those matching `only`, for a nightly record.
+) -> dict[str, KernelChecks]:
+    """Return the outcome of the checks matching `only`, by kernel.
 
     Raise as `verify` does.
     """
@@ -23,13 +23,9 @@ def briefly(
         lab, kernels, seconds=seconds, options=options, with_base=False, events=events
     ).document()
     return {
-        "checks": {
-            name: {
-                "passed": kernel.passed,
-                "failed": {
-                    check.name: check.why for check in kernel.checks if check.status == "failed"
-                },
-            }
-            for name, kernel in done.kernels.items()
-        }
+        name: KernelChecks(
+            passed=kernel.passed,
+            failed={check.name: check.why for check in kernel.checks if check.status == "failed"},
+        )
+        for name, kernel in done.kernels.items()
     }

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from labctl.nightly.changes import Change, Look
-from labctl.nightly.history import Record, Watched, by_night, has_failed, watched
+from labctl.nightly.history import Watched, by_night, watched
+from labctl.nightly.records import CellFailures, NightlyRecord
 from labctl.nightly.types import (
     Between,
     CellTrend,
@@ -32,7 +33,7 @@ _SUSPECT_P = 0.01
 _CONTROL_ALPHA = 0.05
 
 
-def document(records: Sequence[Record]) -> Nightly:
+def document(records: Sequence[NightlyRecord]) -> Nightly:
     """Return the findings of all nightly runs of a history, and each cell's trend.
 
     Kinds of findings: regressed, improved; broken (a guest or a check failed that had not
@@ -45,19 +46,19 @@ def document(records: Sequence[Record]) -> Nightly:
     """
     nights = list(by_night(records))
     cells = list(watched(records).values())
-    last: Record = nights[-1][0] if nights else {}
+    last = nights[-1][0] if nights else None
     found = [
         *(finding for cell in cells for finding in _changes(cell)),
         *_broken([main for main, _ in nights]),
         *(finding for cell in cells for finding in _alarm(cell, last)),
     ]
     return Nightly(
-        night=last.get("night"),
-        run=last.get("run"),
+        night=last.night if last else None,
+        run=last.run if last else None,
         nights=len(nights),
-        host=msgspec.convert(last.get("host", {}), Host),
-        accel=last.get("accel"),
-        commits=last.get("commits", {}),
+        host=last.host if last else Host(),
+        accel=last.accel if last else None,
+        commits=(last.commits if last else None) or {},
         findings=tuple(sorted(found, key=lambda one: (one.night, one.experiment or ""))),
         cells=tuple(_cell(cell, last) for cell in cells),
         warnings=tuple(_warnings([main for main, _ in nights])),
@@ -88,17 +89,17 @@ def _finding(cell: Watched, found: int, kind: FindingKind, look: Look) -> Findin
     row = cell.rows[found]
     return Finding(
         kind=kind,
-        night=cell.records[found]["night"],
-        run=cell.records[found]["run"],
-        since=cell.records[first]["night"],
+        night=cell.records[found].night,
+        run=cell.records[found].run,
+        since=cell.records[first].night,
         experiment=cell.experiment,
         cell=cell.cell,
         kernel=cell.kernel,
-        setting=dict(cell.setting),
+        setting=cell.setting,
         baseline=cell.baseline,
-        command=row.get("command"),
-        metric=row.get("metric"),
-        better=row.get("better"),
+        command=row.command or None,
+        metric=row.metric or None,
+        better=row.better or None,
         before=math.exp(look.before),
         after=math.exp(look.after),
         change=math.exp(look.after - look.before),
@@ -112,15 +113,15 @@ def _between(cell: Watched, change: Change) -> Between | None:
     old = cell.records[change.look.compared]
     first = change.found if change.look.first is None else change.look.first
     later = cell.records[first : change.found + 1]
-    image = old["kernels"][cell.kernel]["image"]
-    new = next((r for r in later if r["kernels"][cell.kernel]["image"] != image), later[-1])
-    before, after = old["kernels"][cell.kernel], new["kernels"][cell.kernel]
-    known, patches = (kernel.get("patches") or () for kernel in (before, after))
-    commits = [record.get("commits", {}) for record in (old, new)]
+    image = old.image(cell.kernel)
+    new = next((r for r in later if r.image(cell.kernel) != image), later[-1])
+    before, after = old.kernels[cell.kernel], new.kernels[cell.kernel]
+    known, patches = (kernel.patches or () for kernel in (before, after))
+    commits = [record.commits or {} for record in (old, new)]
     return Between(
-        nights=(old["night"], new["night"]),
-        image=(before["image"], after["image"]),
-        series=(before.get("series"), after.get("series")),
+        nights=(old.night, new.night),
+        image=(image, new.image(cell.kernel)),
+        series=(before.series or None, after.series or None),
         patches_changed=tuple(n for n, patch in enumerate(patches, 1) if patch not in known),
         patches=(len(known), len(patches)),
         commits={
@@ -130,65 +131,65 @@ def _between(cell: Watched, change: Change) -> Between | None:
     )
 
 
-def _broken(mains: Sequence[Record]) -> Iterator[Finding]:
+def _broken(mains: Sequence[NightlyRecord]) -> Iterator[Finding]:
     failed_before: dict[tuple[str, ...], bool] = {}
     key: tuple[str, ...]
     for main in mains:
-        for row in (*main["cells"], *main.get("baselines", ())):
-            key = ("cell", row["experiment"], row["cell"])
-            if has_failed(row) and not failed_before.get(key, False):
-                yield _failure(main, row["kernel"], _why(row, main["run"]), row)
-            failed_before[key] = has_failed(row)
-        for kernel, checks in main.get("checks", {}).items():
+        for row in (*main.cells, *(main.baselines or ())):
+            key = ("cell", row.experiment, row.cell)
+            if row.has_failed and not failed_before.get(key, False):
+                yield _failure(main, row.kernel, _why(row, main.run), row)
+            failed_before[key] = row.has_failed
+        for kernel, checks in (main.checks or {}).items():
             key = ("checks", kernel)
-            if not checks["passed"] and not failed_before.get(key, False):
-                said = "; ".join(f"{name}: {why}" for name, why in checks["failed"].items())
-                yield _failure(main, kernel, said or "no check was made", {})
-            failed_before[key] = not checks["passed"]
+            if not checks.passed and not failed_before.get(key, False):
+                reasons = "; ".join(f"{name}: {why}" for name, why in checks.failed.items())
+                yield _failure(main, kernel, reasons or "no check was made", None)
+            failed_before[key] = not checks.passed
 
 
-def _why(row: Record, run: str) -> str:
+def _why(row: CellFailures, run: str) -> str:
     """Return counts and reasons of a cell's failures; an older record has only counts."""
-    told = []
-    for status, count in row["failed"].items():
-        alike = [one for one in row.get("failures", ()) if one["status"] == status]
-        reasons = " or ".join(filter(None, (one["reason"] for one in alike)))
-        console = next((one["console"] for one in alike if one["console"]), "")
-        said = f"{count} {status}" + (f" ({alike[0]['whose']}): {reasons}" if alike else "")
-        told.append(said + (f"; console: {run}/{console}" if console else ""))
-    return ", ".join(told)
+    parts = []
+    for status, count in row.failed.items():
+        alike = [one for one in row.failures or () if one.status == status]
+        reasons = " or ".join(filter(None, (one.reason for one in alike)))
+        console = next((one.console for one in alike if one.console), "")
+        part = f"{count} {status}" + (f" ({alike[0].whose}): {reasons}" if alike else "")
+        parts.append(part + (f"; console: {run}/{console}" if console else ""))
+    return ", ".join(parts)
 
 
-def _failure(main: Record, kernel: str, why: str, row: Record) -> Finding:
+def _failure(main: NightlyRecord, kernel: str, why: str, row: CellFailures | None) -> Finding:
     return Finding(
         kind=FindingKind.BROKEN,
-        night=main["night"],
-        run=main["run"],
-        since=main["night"],
-        experiment=row.get("experiment"),
-        cell=row.get("cell"),
+        night=main.night,
+        run=main.run,
+        since=main.night,
+        experiment=row.experiment if row else None,
+        cell=row.cell if row else None,
         kernel=kernel,
-        setting=dict(row.get("setting", {})),
+        setting=row.setting if row else {},
         why=why,
     )
 
 
-def _alarm(cell: Watched, last: Record) -> Iterator[Finding]:
+def _alarm(cell: Watched, last: NightlyRecord | None) -> Iterator[Finding]:
     look = cell.last_look
-    is_tonight = bool(cell.records) and cell.records[-1]["run"] == last.get("run")
+    is_tonight = last is not None and cell.records[-1].run == last.run
     if is_tonight and look.first is not None and not look.verdict:
         yield _finding(cell, len(cell.records) - 1, FindingKind.ALARM, look)
 
 
-def _cell(cell: Watched, last: Record) -> CellTrend:
+def _cell(cell: Watched, last: NightlyRecord | None) -> CellTrend:
     nights = tuple(
         NightValue(
             night=night.date,
-            run=record["run"],
+            run=record.run,
             ratio=math.exp(value),
             measured=tuple(math.exp(log) for log in night.logs),
-            ci=row["ci"],
-            blocks=row["blocks"],
+            ci=row.ci,
+            blocks=row.blocks,
             image=night.image,
         )
         for night, value, record, row in zip(
@@ -199,9 +200,9 @@ def _cell(cell: Watched, last: Record) -> CellTrend:
         experiment=cell.experiment,
         cell=cell.cell,
         kernel=cell.kernel,
-        setting=dict(cell.setting),
+        setting=cell.setting,
         baseline=cell.baseline,
-        measured_last_night=cell.records[-1]["run"] == last.get("run"),
+        measured_last_night=last is not None and cell.records[-1].run == last.run,
         nights=nights,
         segments=tuple(
             SegmentStart(first=nights[one.first].night, why=one.why, continues=one.continues)
@@ -210,13 +211,11 @@ def _cell(cell: Watched, last: Record) -> CellTrend:
     )
 
 
-def _warnings(mains: Sequence[Record]) -> list[str]:
+def _warnings(mains: Sequence[NightlyRecord]) -> list[str]:
     """Warn if the A/A controls differ more often than by chance."""
     from scipy.stats import binomtest
 
-    controls = {
-        (main["run"], row["experiment"]): row["suspect"] for main in mains for row in main["cells"]
-    }
+    controls = {(main.run, row.experiment): row.suspect for main in mains for row in main.cells}
     hits, count = sum(controls.values()), len(controls)
     lines = []
     if count and binomtest(hits, count, _CONTROL_ALPHA, alternative="greater").pvalue < _SUSPECT_P:
@@ -225,8 +224,8 @@ def _warnings(mains: Sequence[Record]) -> list[str]:
         )
     if mains:
         lines += [
-            f"{row['experiment']} {row['cell']}: not judged, the A/A control differed tonight"
-            for row in mains[-1]["cells"]
-            if row["suspect"]
+            f"{row.experiment} {row.cell}: not judged, the A/A control differed tonight"
+            for row in mains[-1].cells
+            if row.suspect
         ]
     return lines

@@ -13,14 +13,14 @@ from labctl.errors import HostError
 from labctl.kernels import images
 from labctl.kernels.hashed import Hashed
 from labctl.lab.models import Lab
-from labctl.nightly.history import Record
+from labctl.nightly.records import NightlyRecord
 
 _MOST = 30
 _NOTE = ".sha256"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def keep(lab: Lab, history: Path, record: Record) -> None:
+def keep(lab: Lab, history: Path, record: NightlyRecord) -> None:
     """Keep the images of a nightly run, so that later runs can be measured against them.
 
     The newest 30 are kept; `record` names the newest. A file's name is
@@ -32,10 +32,11 @@ def keep(lab: Lab, history: Path, record: Record) -> None:
     folder = history / "images"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for kernel in record["kernels"].values():
-            name = ARCHITECTURES[kernel.get("arch", X86_64.name)].image.name
-            built = lab.state_folder.image(kernel["image"]) / name
-            kept = folder / kernel["image"]
+        for name, kernel in record.kernels.items():
+            image = record.image(name)
+            file = ARCHITECTURES[kernel.arch or X86_64.name].image.name
+            built = lab.state_folder.image(image) / file
+            kept = folder / image
             if _is_whole(kept):
                 os.utime(kept)
             elif built.exists() and not images.damaged(built.parent):

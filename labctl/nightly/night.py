@@ -8,12 +8,16 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from labctl.errors import BaselineFailed, HostError
 from labctl.experiments import session
@@ -23,8 +27,11 @@ from labctl.experiments.variants import beside, plan_of, with_settings
 from labctl.lab.models import Kernel, Lab
 from labctl.nightly import commits, history
 from labctl.nightly.budget import Spent, next_experiment
-from labctl.nightly.history import Key, Kind, Record, Watched
+from labctl.nightly.history import Watched
+from labctl.nightly.records import KernelChecks, Kind, NightlyRecord
 from labctl.runs.folder import RunFolder
+from labctl.runs.record import RunRecord
+from labctl.runs.types import Host
 from labctl.stats.compare import half_width
 from labctl.stats.health import usable
 from labctl.stats.stored import results_of
@@ -47,8 +54,8 @@ class OpenRun(Protocol):
 
 
 Open = Callable[[Lab, Sequence[Plan], int], AbstractContextManager[OpenRun]]
-# Returns entries for the nightly record, such as failed checks.
-Check = Callable[[Lab], Mapping[str, Any]]
+# Returns the outcome of the checks by kernel.
+Check = Callable[[Lab], dict[str, KernelChecks]]
 
 
 def opener(events: Events) -> Open:
@@ -60,8 +67,8 @@ def opener(events: Events) -> Open:
     return begin
 
 
-def no_check(_: Lab) -> Mapping[str, Any]:
-    """Return no check results."""
+def no_check(_: Lab) -> dict[str, KernelChecks]:
+    """Return no outcome."""
     return {}
 
 
@@ -75,7 +82,7 @@ class Nightly:
     history: Path
     open_run: Open
     image_of: Callable[[str], Path | None]  # the bzImage of an image's hash
-    keep: Callable[[Record], None] = lambda _: None  # receives the nightly record
+    keep: Callable[[NightlyRecord], None] = lambda _: None  # receives the nightly record
     check: Check = no_check
     tell: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
@@ -98,12 +105,15 @@ class Nightly:
         history.read(self.history)  # report damage before hours of measuring
         self._ends = began + self.budget_seconds
         self._night = self.now().date().isoformat()
-        facts = {"commits": commits.commits_of(self.lab), **self.check(self.lab)}
-        self._matrix(began, facts)
+        # The kernels are checked, and the commits read, before anything is measured.
+        found = commits.commits_of(self.lab)
+        self._matrix(began, found, self.check(self.lab))
         while self._fulfil_one():
             pass
 
-    def _matrix(self, began: float, facts: Mapping[str, Any]) -> None:
+    def _matrix(
+        self, began: float, found: Mapping[str, str], checks: dict[str, KernelChecks]
+    ) -> None:
         seed = secrets.randbelow(_SEEDS)
         plans = {name: plan(self.lab, name, seed) for name in self.experiments}
         matrix_ends = began + MATRIX_SHARE * self.budget_seconds
@@ -120,7 +130,10 @@ class Nightly:
                     hint="increase --budget, or run `labctl build` first",
                 )
         self._main = run.folder.id
-        self.keep(self._append("night", run, self.lab, facts))
+        record = self._record("night", run, self.lab)
+        record = replace(record, commits=dict(found), checks=checks or UNSET)
+        history.append(self.history, record)
+        self.keep(record)
 
     def _spent(self, run: OpenRun, each: Plan) -> Spent:
         name, statistics = each.experiment.name, each.statistics
@@ -156,7 +169,7 @@ class Nightly:
     def _fulfil_one(self) -> bool:
         """Measure once for an alarm; return False if none is open or no time is left."""
         cells = history.watched(history.read(self.history)).values()
-        alarmed = [c for c in cells if c.records[-1]["run"] == self._main and c.last_look.wish]
+        alarmed = [c for c in cells if c.records[-1].run == self._main and c.last_look.wish]
         for cell in alarmed:
             blocks = self.lab.resolve_statistics(cell.experiment).blocks.min
             if self.clock() + blocks * self._took.get(cell.experiment, 0.0) > self._ends:
@@ -183,18 +196,18 @@ class Nightly:
         )
         with self.open_run(self.lab, [again], seed) as run:
             run.measure(again, blocks)
-        self._append("again", run, self.lab, {"of": self._main}, [cell.key for cell in cells])
+        record = self._record("again", run, self.lab, cells)
+        history.append(self.history, replace(record, of=self._main))
 
     def _against(self, blocks: int, cells: Sequence[Watched]) -> bool:
         """Measure today's kernel against the earlier one; return False if that image is missing."""
         name, own = cells[0].experiment, self.lab.kernels[cells[0].kernel]
         earlier = compared(cells[0])
-        bzimage = self.image_of(earlier["kernels"][own.name]["image"])
+        bzimage = self.image_of(earlier.image(own.name))
         if bzimage is None:
-            night = earlier["night"]
-            self.tell(f"{name}: image of {own.name} from {night} is missing or damaged")
+            self.tell(f"{name}: image of {own.name} from {earlier.night} is missing or damaged")
             return False
-        self.tell(f"{name}: comparing {own.name} with its image from {earlier['night']}")
+        self.tell(f"{name}: comparing {own.name} with its image from {earlier.night}")
         before = Kernel(
             name=f"{own.name}{_BEFORE}",
             source=f"image:{bzimage}",
@@ -206,29 +219,23 @@ class Nightly:
         trial = plan_of(lab, name, seed, with_settings([cell.setting for cell in cells]))
         with self.open_run(lab, [trial], seed) as run:
             run.measure(trial, blocks)
-        facts = {"of": self._main, "against": earlier["night"]}
-        self._append("against", run, lab, facts, [cell.key for cell in cells])
+        record = self._record("against", run, lab, cells)
+        history.append(self.history, replace(record, of=self._main, against=earlier.night))
         return True
 
-    def _append(
-        self,
-        kind: Kind,
-        run: OpenRun,
-        lab: Lab,
-        facts: Mapping[str, Any],
-        only: Iterable[Key] | None = None,
-    ) -> Record:
-        record = run.folder.read()
-        results = results_of(record, run.folder.store.samples())
+    def _record(
+        self, kind: Kind, run: OpenRun, lab: Lab, cells: Sequence[Watched] | None = None
+    ) -> NightlyRecord:
+        """Return the record of a run with the given cells, all of them if None."""
+        content = run.folder.read()
+        record = RunRecord.of(content)
+        results = results_of(content, run.folder.store.samples())
         setups = {each.name: setup_of(lab, each.name, record) for each in results}
-        done = history.record_of(
-            kind, self._night, record, results, setups=setups, facts=facts, only=only
-        )
-        history.append(self.history, done)
-        return done
+        only = None if cells is None else [cell.key for cell in cells]
+        return history.record_of(kind, self._night, record, results, setups=setups, only=only)
 
 
-def compared(cell: Watched) -> Record:
+def compared(cell: Watched) -> NightlyRecord:
     """Return the nightly record whose kernel is compared with today's."""
     index = cell.last_look.compared
     return cell.records[0 if index is None else index]
@@ -238,7 +245,7 @@ def _demand(cell: Watched) -> tuple[str, ...]:
     """Return a key: cells with equal keys can be measured in one run."""
     if cell.last_look.wish == "again":
         return cell.experiment, "again"
-    return cell.experiment, "against", cell.kernel, str(compared(cell)["run"])
+    return cell.experiment, "against", cell.kernel, compared(cell).run
 
 
 def _blocks(run: OpenRun, experiment: str) -> int:
@@ -246,24 +253,27 @@ def _blocks(run: OpenRun, experiment: str) -> int:
     return len({one.block for one in run.folder.store.samples() if one.experiment == experiment})
 
 
-def _of(run: Record, experiment: str) -> Record:
-    return next(each for each in run["experiments"] if each["name"] == experiment)
+def _known(value: str | UnsetType) -> str | None:
+    return None if value is UNSET else value
 
 
-def setup_of(lab: Lab, name: str, run: Record) -> dict[str, str]:
+def setup_of(lab: Lab, name: str, run: RunRecord) -> dict[str, str]:
     """Return the facts of an experiment that must be equal for runs to be comparable."""
     experiment = lab.experiments[name]
     measured = {"metric": lab.metric_of(experiment), "better": lab.better_of(experiment)}
     workload = lab.workloads[experiment.workload].model_copy(update=measured)
     place = experiment.target or lab.guests[lab.guest_of(experiment)].model_dump_json()
+    host, kernels = run.host or Host(), run.kernels or {}
+    # The texts are compared with those of older records, so they must not change.
+    placement = msgspec.json.decode(msgspec.json.encode(run.experiment(name).placement))
     return {
-        "host": str(run["host"].get("id")),
-        "QEMU": str(run["host"].get("qemu")),
-        "accelerator": str(run["accel"]),
-        "baseline": str(run["kernels"][experiment.baseline]["image"]),
+        "host": str(_known(host.id)),
+        "QEMU": str(_known(host.qemu)),
+        "accelerator": run.accel,
+        "baseline": str(kernels[experiment.baseline].image),
         "guest": place,
-        "placement": str(_of(run, name).get("placement")),
-        "guest program": str(run["initramfs"]),
+        "placement": str(placement),
+        "guest program": str(run.initramfs),
         "workload": workload.model_dump_json(),
         "setting": str(dict(experiment.set)),
     }

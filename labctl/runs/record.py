@@ -5,6 +5,7 @@ Keys that older versions of labctl did not write are optional; other keys are ig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -17,7 +18,9 @@ class _Guest(msgspec.Struct):
     memory_per_node: Count | UnsetType = UNSET
 
 
-class _Experiment(msgspec.Struct):
+class RunExperiment(msgspec.Struct, frozen=True):
+    """One experiment of a run."""
+
     name: str
     workload: str
     baseline: str
@@ -46,11 +49,14 @@ class _Health(msgspec.Struct, forbid_unknown_fields=True):
     disturbed_share: float | UnsetType = UNSET
 
 
-class _Record(msgspec.Struct):
+class RunRecord(msgspec.Struct, frozen=True):
+    """What a run records: its experiments, its host and its kernels."""
+
     run: str
     accel: str
-    experiments: list[_Experiment]
+    experiments: list[RunExperiment]
     seed: int | UnsetType = UNSET
+    created_at: str | None = None
     lab: str | UnsetType = UNSET
     initramfs: str | UnsetType = UNSET
     host: Host | UnsetType = UNSET
@@ -59,11 +65,20 @@ class _Record(msgspec.Struct):
     timing: dict[str, list[_Timing]] | UnsetType = UNSET
     health: _Health | UnsetType = UNSET
 
+    @classmethod
+    def of(cls, data: Mapping[str, object]) -> RunRecord:
+        """Return the record that `RunFolder.read` returned."""
+        return msgspec.convert(data, RunRecord)
+
+    def experiment(self, name: str) -> RunExperiment:
+        """Return an experiment by its name, which must be on record."""
+        return next(each for each in self.experiments if each.name == name)
+
 
 def fault(data: object) -> str | None:
     """Return the first missing key or wrong type of a record, None if there is none."""
     try:
-        msgspec.convert(data, _Record)
+        msgspec.convert(data, RunRecord)
     except (msgspec.ValidationError, OverflowError) as error:
         return str(error)
     return None

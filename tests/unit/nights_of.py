@@ -2,7 +2,10 @@
 
 import math
 
+import msgspec
+
 from labctl.nightly import history
+from labctl.nightly.records import NightlyRecord
 
 CELL = "patched"
 
@@ -33,7 +36,7 @@ def row(night, log, **changes):
 
 
 def record(kind, night, run, cells, **more):
-    return {
+    content = {
         "schema": 1,
         "kind": kind,
         "night": night.date,
@@ -51,17 +54,17 @@ def record(kind, night, run, cells, **more):
         },
         "cells": cells,
     } | more
+    return msgspec.convert(content, NightlyRecord)
 
 
 def store(folder, watch, extra=lambda number: {}):
     """Write a watch's nights into a folder, with what was measured because of alarms."""
     for number, night in enumerate(watch.nights):
         main = f"run-{number}"
-        commits = {"lab": f"v1-{number}-gabc"}
+        commits, cells = {"lab": f"v1-{number}-gabc"}, [row(night, night.logs[0])]
         history.append(
             folder,
-            record("night", night, main, [row(night, night.logs[0])], commits=commits)
-            | extra(number),
+            record("night", night, main, **{"cells": cells, "commits": commits} | extra(number)),
         )
         for log in night.logs[1:]:
             history.append(

@@ -59,6 +59,7 @@ PURE_MODULES = (
     "trial.shape",
     "nightly.budget",
     "nightly.changes",
+    "nightly.records",
     "runs.sample",
     "doctor.diagnosis",
     "doctor.building",

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import msgspec
 import nights_of
 import numpy as np
 import pytest
@@ -25,9 +26,13 @@ from labctl.methodology.nights import SCENARIOS, history
 from labctl.nightly import history as night_history
 from labctl.nightly import images as nightly_images
 from labctl.nightly.budget import Spent, next_experiment
+from labctl.nightly.changes import Night
 from labctl.nightly.findings import document
-from labctl.nightly.night import Nightly
+from labctl.nightly.night import Nightly, setup_of
+from labctl.nightly.records import KernelChecks, decode, encode
 from labctl.runs import folder as run_folder
+from labctl.runs.record import RunRecord
+from labctl.runs.types import Kernel
 from labctl.stats.verdict import Rule
 
 RULE = Rule.of(0.95, 0.02)
@@ -158,7 +163,7 @@ class FakeNights:
         return document(night_history.read(self.history))
 
     def kinds(self):
-        return [record["kind"] for record in night_history.read(self.history)]
+        return [record.kind for record in night_history.read(self.history)]
 
 
 @pytest.fixture
@@ -230,8 +235,8 @@ def test_another_host_is_a_new_segment(fake):
 
 def test_a_budget_that_is_spent_ends_the_night_with_what_there_is(fake):
     fake.night(budget=12)
-    (row,) = night_history.read(fake.history)[0]["cells"]
-    assert 1 <= row["blocks"] < 6
+    (row,) = night_history.read(fake.history)[0].cells
+    assert 1 <= row.blocks < 6
 
 
 def test_a_night_without_time_for_a_block_is_no_night(fake):
@@ -263,10 +268,17 @@ def test_a_kernel_that_crashes_is_told_once(fake):
 
 
 def test_what_was_verified_is_in_the_record_and_its_failure_is_told(fake):
-    failed = {"checks": {"patched": {"passed": False, "failed": {"integrity/a": "a foreign byte"}}}}
-    fake.night(check=lambda lab: failed)
+    failed = KernelChecks(passed=False, failed={"integrity/a": "a foreign byte"})
+    fake.night(check=lambda lab: {"patched": failed})
     (finding,) = fake.found().findings
     assert (finding.kind, finding.why) == ("broken", "integrity/a: a foreign byte")
+
+
+def built_from(image):
+    """Return a nightly record that names one image."""
+    night = SimpleNamespace(date="2026-01-01", image="")
+    record = nights_of.record("night", night, "run", [])
+    return msgspec.structs.replace(record, kernels={"k": Kernel(image=image)})
 
 
 def test_images_are_kept_and_the_oldest_go(tmp_path, monkeypatch):
@@ -277,7 +289,7 @@ def test_images_are_kept_and_the_oldest_go(tmp_path, monkeypatch):
         built = lab.state_folder.image(image) / "bzImage"
         built.parent.mkdir(parents=True)
         built.write_text(name)
-        nightly_images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
+        nightly_images.keep(lab, tmp_path / "history", built_from(image))
     assert nightly_images.find(tmp_path / "history", "a" * 64) is None
     assert nightly_images.find(tmp_path / "history", "c" * 64).read_text() == "c"
     assert len(list((tmp_path / "history/images").iterdir())) == 4  # with a note beside each
@@ -288,7 +300,7 @@ def test_a_damaged_kept_image_is_not_measured_against_and_is_kept_again(tmp_path
     built = lab.state_folder.image("a" * 64) / "bzImage"
     built.parent.mkdir(parents=True)
     built.write_text("whole")
-    history, record = tmp_path / "history", {"kernels": {"k": {"image": "a" * 64}}}
+    history, record = tmp_path / "history", built_from("a" * 64)
     nightly_images.keep(lab, history, record)
     nightly_images.find(history, "a" * 64).write_text("who")
     assert nightly_images.find(history, "a" * 64) is None
@@ -316,18 +328,118 @@ def test_damaged_cells_are_told_with_their_place(tmp_path, cells):
     assert "nights.jsonl:1" in str(caught.value)
 
 
-def test_a_damaged_line_is_told_with_its_place(tmp_path):
-    night_history.path_of(tmp_path).write_text('{"schema":1}\n{"schema":1}\n')
-    with pytest.raises(UserError, match="missing keys: kind") as told:
-        night_history.read(tmp_path)
-    assert "nights.jsonl:1" in str(told.value)
+def test_a_missing_history_has_no_nightly_runs(tmp_path):
     assert night_history.read(tmp_path / "nowhere") == []
+
+
+def without(*keys):
+    """Return a function that removes the last key from what the others lead to."""
+
+    def change(record):
+        for key in keys[:-1]:
+            record = record[key]
+        del record[keys[-1]]
+
+    return change
+
+
+def changed(*keys_and_value):
+    """Return a function that replaces what the keys lead to."""
+    *keys, last, value = keys_and_value
+
+    def change(record):
+        for key in keys:
+            record = record[key]
+        record[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without("kind"), "missing required field `kind`"),
+        (without("host"), "missing required field `host`"),
+        (without("cells", 0, "ratio"), "missing required field `ratio` - at `$.cells[0]`"),
+        (without("cells", 0, "setup"), "missing required field `setup` - at `$.cells[0]`"),
+        (without("cells", 0, "suspect"), "missing required field `suspect` - at `$.cells[0]`"),
+        (without("kernels", "patched", "image"), "no image of kernel 'patched'"),
+        (changed("kernels", {}), "no image of kernel 'patched' - at `$.cells[0].kernel`"),
+        (changed("schema", 2), "schema: expected 1, got 2"),
+        (changed("night", "2026-13-40"), "night: expected a date such as 2026-01-31"),
+        (changed("kind", "again"), "missing key `of` in a record of kind again"),
+        (changed("cells", 0, "ratio", 0), "$.cells[0].ratio"),
+        (changed("cells", 0, "ratio", 10**400), "invalid nightly record"),
+        (changed("cells", 0, "sd_log", float("nan")), "$.cells[0].sd_log"),
+        (changed("cells", 0, "blocks", "many"), "$.cells[0].blocks"),
+        (changed("cells", 0, "verdict", "fine"), "$.cells[0].verdict"),
+        (changed("cells", 0, "failed", {"panic": "two"}), "$.cells[0].failed"),
+    ],
+)
+def test_a_damaged_line_ends_the_replay_with_its_place_and_a_hint(tmp_path, change, reason):
+    night = Night(date="2026-11-01", logs=(0.1,), error=0.01, image="i")
+    whole = encode(nights_of.record("night", night, "r", [nights_of.row(night, 0.1)])).decode()
+    record = json.loads(whole)
+    change(record)
+    path = night_history.path_of(tmp_path)
+    path.write_text(f"{whole}{json.dumps(record)}\n{whole}")
+    error = replay(tmp_path).exception
+    assert isinstance(error, UserError)
+    assert reason in error.what
+    assert error.where == f"{path}:2"
+    assert error.hint
+
+
+# As labctl wrote it before failures, baselines, checks and metrics were on record.
+OLD_LINE = (
+    b'{"accel":"tcg","at":"2026-11-01T02:00:00+00:00","cells":[{"baseline":"stock","blocks":8,'
+    b'"cell":"patched/a=1","ci":[1.4,1.6],"confidence":0.95,"experiment":"exit","failed":{},'
+    b'"kernel":"patched","minimum_effect":0.02,"ratio":1.5,"reason":"","sd_log":0.04,"setting":'
+    b'{"a":1},"setup":{"host":"h"},"suspect":false,"verdict":"faster","workload":"exit"}],'
+    b'"commits":{"lab":"v1"},"host":{"cores":2,"id":"h","qemu":"7.2"},"kernels":{"patched":'
+    b'{"image":"i","patches":["1"],"series":"s"},"stock":{"image":"j","patches":[],"series":'
+    b'null}},"kind":"night","night":"2026-11-01","run":"r","schema":1}\n'
+)
+
+
+def test_an_old_line_is_read_and_written_to_the_byte():
+    record = decode(OLD_LINE)
+    assert record.cells[0].log_ratio == pytest.approx(math.log(1.5))
+    assert encode(record) == OLD_LINE
+
+
+def test_written_lines_are_read_back_to_the_byte(fake):
+    for _ in range(7):
+        fake.night()
+    fake.world.speeds = {"patched": 1.2, "patched.before": 1.4}
+    fake.night(check=lambda lab: {"patched": KernelChecks(passed=True, failed={})})
+    lines = night_history.path_of(fake.history).read_bytes().splitlines(keepends=True)
+    assert len(lines) == 11
+    assert [encode(decode(line)) for line in lines] == lines
+
+
+def test_the_setup_of_a_run_reads_as_in_older_records(fake):
+    placement = {
+        "cores": 2, "emulator": [], "host_nodes": [0], "overcommitted": True,
+        "pinned": [], "vcpus": 4,
+    }  # fmt: skip
+    experiment = {
+        "name": "e", "workload": "w", "baseline": "stock", "confidence": 0.95,
+        "minimum_effect": 0.02, "placement": placement,
+    }  # fmt: skip
+    run = {
+        "run": "r", "accel": "tcg", "initramfs": "i", "host": {"qemu": "7.2"},
+        "kernels": {"stock": {"image": "j"}}, "experiments": [experiment],
+    }  # fmt: skip
+    setup = setup_of(fake.lab, "e", RunRecord.of(run))
+    assert setup["placement"] == str(placement)
+    assert (setup["host"], setup["QEMU"], setup["baseline"]) == ("None", "7.2", "j")
 
 
 def test_a_history_that_cannot_be_written_is_the_hosts_fault(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError):
-        night_history.append(tmp_path / "file", {})
+        night_history.append(tmp_path / "file", decode(OLD_LINE))
 
 
 def replay(folder, *words):
