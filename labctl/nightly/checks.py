@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from labctl.lab.models import Lab
 from labctl.nightly.records import KernelChecks
 from labctl.verify.run import Events, Options, verify
+from labctl.verify.types import CheckStatus
 
 
 def briefly(
@@ -25,7 +26,11 @@ def briefly(
     return {
         name: KernelChecks(
             passed=kernel.passed,
-            failed={check.name: check.why for check in kernel.checks if check.status == "failed"},
+            failed={
+                check.name: check.why
+                for check in kernel.checks
+                if check.status is CheckStatus.FAILED
+            },
         )
         for name, kernel in done.kernels.items()
     }

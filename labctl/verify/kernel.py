@@ -22,7 +22,7 @@ from labctl.lab.models import Kernel, Lab, Variant
 from labctl.units import Scalar, rough_size
 from labctl.verify import memory
 from labctl.verify.programs import Judgement, Program, judge
-from labctl.verify.types import CheckResult, Status
+from labctl.verify.types import CheckResult, CheckStatus
 
 __all__ = ["Check", "Examination", "Options", "settings"]
 
@@ -53,7 +53,7 @@ class Check:
             [f"{self.variant}: {self.name}", *(f"{k}={v}" for k, v in self.setting.items())]
         )
 
-    def result(self, on_base: Status | None) -> CheckResult:
+    def result(self, on_base: CheckStatus | None) -> CheckResult:
         """Return the check for the document, beside its verdict on the base."""
         return CheckResult(
             variant=self.variant,
@@ -125,7 +125,7 @@ class Examination:
                 for step in self._steps(setting, is_first=number == 0):
                     self.checks.append(step)
                     self.tell(step.title, step.judgement)
-                    if step.judgement.status == "failed" and self.options.stop_at_first:
+                    if step.judgement.status is CheckStatus.FAILED and self.options.stop_at_first:
                         return self.checks
                 self._give_up_guest()
         return self.checks
@@ -157,7 +157,7 @@ class Examination:
             outcome = guest.run(program.argv, timeout_seconds=program.timeout_seconds)
             handovers += self._handovers(guest)
             judgement = judge(program, outcome)
-            if judgement.status == "failed":
+            if judgement.status is CheckStatus.FAILED:
                 return judgement
             return _memory_back(guest, before) or judgement
 
@@ -167,14 +167,14 @@ class Examination:
     def _timed(self, name: str, setting: Setting, work: Callable[[Guest], Judgement]) -> Check:
         """Run a check in the guest, which is booted if there is none."""
         began = time.monotonic()
-        check = Check(self.variant.name, name, setting, Judgement("passed"), 0.0)
+        check = Check(self.variant.name, name, setting, Judgement(CheckStatus.PASSED), 0.0)
         self.tell(check.title, None)
         try:
             judgement = work(self._ready(setting))
         except GuestError as error:
             tail = error.console_tail[-_TAIL_LINES:]
-            judgement = Judgement("failed", f"{error.status}: {error.what}", tuple(tail))
-        if judgement.status == "failed" and not judgement.failed_parts:
+            judgement = Judgement(CheckStatus.FAILED, f"{error.status}: {error.what}", tuple(tail))
+        if judgement.status is CheckStatus.FAILED and not judgement.failed_parts:
             self._give_up_guest()  # the next check must not see the effects of a failure
         return replace(check, judgement=judgement, seconds=time.monotonic() - began)
 
@@ -206,19 +206,19 @@ class Examination:
     def _kmemleak(self, guest: Guest) -> Judgement:
         """Scan twice: an object that is just being linked is no leak."""
         if _KMEMLEAK not in guest.exchange({}, [_KMEMLEAK]):
-            return Judgement("skipped", "this kernel has no kmemleak")
+            return Judgement(CheckStatus.SKIPPED, "this kernel has no kmemleak")
         scan = f"echo scan > {_KMEMLEAK}; sleep 6; echo scan > {_KMEMLEAK}; cat {_KMEMLEAK}"
         outcome = guest.run(scan, timeout_seconds=_SCAN_SECONDS)
         found = outcome.text.splitlines()
         if found:
-            return Judgement("failed", "unreferenced objects", tuple(found[:_TAIL_LINES]))
-        return Judgement("passed")
+            return Judgement(CheckStatus.FAILED, "unreferenced objects", tuple(found[:_TAIL_LINES]))
+        return Judgement(CheckStatus.PASSED)
 
 
 def _exercised(handovers: int) -> Judgement:
     if handovers:
-        return Judgement("passed", f"{handovers} handovers")
-    return Judgement("failed", "series not exercised: handovers unchanged")
+        return Judgement(CheckStatus.PASSED, f"{handovers} handovers")
+    return Judgement(CheckStatus.FAILED, "series not exercised: handovers unchanged")
 
 
 def _memory_back(guest: Guest, before_bytes: int) -> Judgement | None:
@@ -228,7 +228,7 @@ def _memory_back(guest: Guest, before_bytes: int) -> Judgement | None:
     if lost <= tolerated:
         return None
     return Judgement(
-        "failed",
+        CheckStatus.FAILED,
         f"{rough_size(lost)} were not freed (limit: {rough_size(tolerated)})",
     )
 
@@ -242,15 +242,21 @@ def beside_base(checks: Sequence[Check], base: Sequence[Check]) -> list[Check]:
     known = {
         (check.variant, check.name): check.judgement.failed_parts
         for check in base
-        if check.name.startswith("selftests/") and check.judgement.status == "failed"
+        if check.name.startswith("selftests/") and check.judgement.status is CheckStatus.FAILED
     }
     return [_beside(check, known.get((check.variant, check.name))) for check in checks]
 
 
 def _beside(check: Check, known: frozenset[str] | None) -> Check:
     parts = check.judgement.failed_parts
-    if known is None or check.judgement.status != "failed" or not parts or not parts <= known:
+    if (
+        known is None
+        or check.judgement.status is not CheckStatus.FAILED
+        or not parts
+        or not parts <= known
+    ):
         return check
     return replace(
-        check, judgement=replace(check.judgement, status="known", why="also fails on the base")
+        check,
+        judgement=replace(check.judgement, status=CheckStatus.KNOWN, why="also fails on the base"),
     )

@@ -10,7 +10,7 @@ from typing import Literal
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
 from labctl.transports import Outcome
-from labctl.verify.types import Status
+from labctl.verify.types import CheckStatus
 
 Kind = Literal["integrity", "stress-ng", "selftests"]
 
@@ -54,7 +54,7 @@ class Program:
 class Judgement:
     """The verdict on a program; `failed_parts` are its failed tests, if it has tests."""
 
-    status: Status
+    status: CheckStatus
     why: str = ""
     details: tuple[str, ...] = ()
     failed_parts: frozenset[str] = frozenset()
@@ -111,9 +111,9 @@ def judge(program: Program, outcome: Outcome) -> Judgement:
     if program.kind == "integrity":
         return _integrity(outcome)
     if outcome.status == 0:
-        return Judgement("passed")
+        return Judgement(CheckStatus.PASSED)
     if outcome.status in _SKIPPED[program.kind]:
-        return Judgement("skipped", "".join(_lines(outcome)[-1:]).strip())
+        return Judgement(CheckStatus.SKIPPED, "".join(_lines(outcome)[-1:]).strip())
     judgement = _failed(outcome)
     parts = _failed_parts(outcome.text) or frozenset({program.name})
     return replace(judgement, failed_parts=parts)
@@ -127,9 +127,9 @@ def _failed_parts(text: str) -> frozenset[str]:
 def _integrity(outcome: Outcome) -> Judgement:
     why = _why(outcome.text)
     if outcome.status == 0:
-        return Judgement("passed", why)
+        return Judgement(CheckStatus.PASSED, why)
     if outcome.status in _SKIPPED["integrity"]:
-        return Judgement("skipped", why)
+        return Judgement(CheckStatus.SKIPPED, why)
     return _failed(outcome, why)
 
 
@@ -144,7 +144,7 @@ def _why(text: str) -> str:
 
 def _failed(outcome: Outcome, why: str = "") -> Judgement:
     told = tuple(_lines(outcome)[-_TOLD_LINES:])
-    return Judgement("failed", why or f"exited with status {outcome.status}", told)
+    return Judgement(CheckStatus.FAILED, why or f"exited with status {outcome.status}", told)
 
 
 def _lines(outcome: Outcome) -> list[str]:

@@ -21,7 +21,7 @@ from labctl.lab.topology import Topology
 from labctl.verify import programs, selftests
 from labctl.verify.kernel import Check, Examination, Options, beside_base
 from labctl.verify.programs import Judgement, Program
-from labctl.verify.types import KernelResult, Verification
+from labctl.verify.types import CheckStatus, KernelResult, Verification
 
 __all__ = ["Events", "Options", "Verified", "verify"]
 
@@ -142,7 +142,7 @@ def _refuse_arm64(lab: Lab, names: Sequence[str]) -> None:
 
 
 def _failed(checks: Sequence[Check]) -> bool:
-    return any(check.judgement.status == "failed" for check in checks)
+    return any(check.judgement.status is CheckStatus.FAILED for check in checks)
 
 
 def _programs(

@@ -11,13 +11,13 @@ from labctl.reports import words
 from labctl.reports.junit import Case, render
 from labctl.runs.types import Host
 from labctl.units import counted
-from labctl.verify.types import CheckResult, KernelResult, Verification
+from labctl.verify.types import CheckResult, CheckStatus, KernelResult, Verification
 
 _SHOWN = {
-    "passed": "ok",
-    "failed": "FAILED",
-    "skipped": "skipped",
-    "known": "as its base",
+    CheckStatus.PASSED: "ok",
+    CheckStatus.FAILED: "FAILED",
+    CheckStatus.SKIPPED: "skipped",
+    CheckStatus.KNOWN: "as its base",
     None: "-",
 }
 
@@ -31,7 +31,7 @@ def terminal(document: Verification) -> str:
 
 def _table(name: str, kernel: KernelResult) -> str:
     checks = kernel.checks
-    failed = [check for check in checks if check.status == "failed"]
+    failed = [check for check in checks if check.status is CheckStatus.FAILED]
     rows = [
         {
             "variant": check.variant,
@@ -79,12 +79,12 @@ def ktap(document: Verification) -> str:
 
 def _result(number: int, check: CheckResult) -> list[str]:
     title, status, why = _title(check).replace("#", "no."), check.status, check.why
-    if status == "failed":
+    if status is CheckStatus.FAILED:
         told = [f"# {line}" for line in (why, *check.details)]
         return [*told, f"not ok {number} {title}"]
-    if status == "known":
+    if status is CheckStatus.KNOWN:
         return [f"not ok {number} {title} # TODO {why}"]
-    return [f"ok {number} {title}{f' # SKIP {why}' if status == 'skipped' else ''}"]
+    return [f"ok {number} {title}{f' # SKIP {why}' if status is CheckStatus.SKIPPED else ''}"]
 
 
 def junit(document: Verification) -> str:
@@ -100,8 +100,8 @@ def _case(check: CheckResult) -> Case:
     return Case(
         name=_title(check),
         seconds=check.seconds,
-        failures=[(why, "\n".join(check.details))] if status == "failed" else [],
-        skipped=None if status in ("passed", "failed") else why,
+        failures=[(why, "\n".join(check.details))] if status is CheckStatus.FAILED else [],
+        skipped=None if status in (CheckStatus.PASSED, CheckStatus.FAILED) else why,
     )
 
 

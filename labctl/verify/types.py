@@ -5,6 +5,7 @@ The order of the fields is the order of the JSON keys.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,7 +13,14 @@ from msgspec import Meta
 
 from labctl.runs.types import Settings
 
-Status = Literal["passed", "failed", "skipped", "known"]
+
+class CheckStatus(StrEnum):
+    """The verdict on a check; `known` if it also fails on the base."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    KNOWN = "known"
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,10 +30,10 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     name: Annotated[str, Meta(description="Program and its test, such as integrity/free.")]
     setting: Annotated[Settings, Meta(description="Tunables that were set.")]
     status: Annotated[
-        Status, Meta(description="The verdict; `known` if the check also fails on the base.")
+        CheckStatus, Meta(description="The verdict; `known` if it also fails on the base.")
     ]
     on_base: Annotated[
-        Status | None, Meta(description="Verdict on the base; null if it was not checked.")
+        CheckStatus | None, Meta(description="Verdict on the base; null if it was not checked.")
     ]
     why: Annotated[str, Meta(description="Reason of the verdict; may be empty.")]
     seconds: Annotated[float, Meta(description="Duration in seconds.")]

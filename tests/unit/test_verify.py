@@ -20,7 +20,7 @@ from labctl.verify import memory, programs, selftests
 from labctl.verify import text as verify_text
 from labctl.verify.kernel import Check, Examination, Options, beside_base, settings
 from labctl.verify.programs import Judgement, Program
-from labctl.verify.types import Verification
+from labctl.verify.types import CheckStatus, Verification
 
 MEMINFO = "MemTotal: 1000000 kB\nMemFree: {free} kB\nSlab: 1000 kB\nHugePages_Total: 3\n"
 ZONEINFO = "Node 0, zone DMA32\n  pagesets\n    cpu: 0\n              count: 25\n"
@@ -200,7 +200,7 @@ def test_what_begins_and_what_ended_is_told():
 
 
 def failed_test(name, *parts):
-    return Check("debug", name, {}, Judgement("failed", "x", (), frozenset(parts)), 1.0)
+    return Check("debug", name, {}, Judgement(CheckStatus.FAILED, "x", (), frozenset(parts)), 1.0)
 
 
 def test_a_selftest_that_fails_on_the_base_is_not_held_against_the_kernel():
@@ -215,7 +215,9 @@ def test_nothing_else_is_excused_by_the_base():
     for name in ("integrity/free", "stress-ng/vm"):
         (check,) = beside_base([failed_test(name, "a")], [failed_test(name, "a")])
         assert check.judgement.status == "failed"
-    oops = replace(failed_test("selftests/a", "a"), judgement=Judgement("failed", "splat: BUG"))
+    oops = replace(
+        failed_test("selftests/a", "a"), judgement=Judgement(CheckStatus.FAILED, "splat: BUG")
+    )
     assert beside_base([oops], [failed_test("selftests/a", "a")]) == [oops]
 
 

@@ -15,6 +15,7 @@ from labctl.host.identity import Host
 from labctl.verify import run
 from labctl.verify.kernel import Check, Setting
 from labctl.verify.programs import Judgement
+from labctl.verify.types import CheckStatus
 
 HOST = Host(
     id="abc", cpu_model="CPU", cores=2, memory_bytes=2**30, kernel="6.1.0", qemu="7.2", boot_id="b"
@@ -30,16 +31,24 @@ def verified() -> run.Verified:
     }
     prepared = SimpleNamespace(host=HOST, accel="tcg", images=images)
     setting: Setting = {"max_active": 1, "thp": "never"}
-    free = Check("debug", "integrity/free", setting, Judgement("passed"), 3.24)
-    part = Check("debug", "selftests/a", {}, Judgement("failed", "exit 1", ("# é",)), 1.0)
-    splat = Judgement("failed", "splat: BUG", ("line 1", "line 2"))
+    free = Check("debug", "integrity/free", setting, Judgement(CheckStatus.PASSED), 3.24)
+    part = Check("debug", "selftests/a", {}, Judgement(CheckStatus.FAILED, "exit 1", ("# é",)), 1.0)
+    splat = Judgement(CheckStatus.FAILED, "splat: BUG", ("line 1", "line 2"))
     checks = {
         "stock": [free, part],
         "patched": [
             free,
-            replace(part, judgement=Judgement("known", "also fails on the base", ("# é",))),
+            replace(
+                part, judgement=Judgement(CheckStatus.KNOWN, "also fails on the base", ("# é",))
+            ),
             replace(free, name="integrity/stale", judgement=splat, seconds=0.06),
-            Check("fast", "kmemleak", {}, Judgement("skipped", "this kernel has no kmemleak"), 2.0),
+            Check(
+                "fast",
+                "kmemleak",
+                {},
+                Judgement(CheckStatus.SKIPPED, "this kernel has no kmemleak"),
+                2.0,
+            ),
         ],
     }
     here = lab()
