@@ -33,8 +33,9 @@ static void print_help(void)
 	for (int i = 0; all_operations[i]; i++)
 		printf("      %-9s %s\n", all_operations[i]->name,
 		       all_operations[i]->help);
-	puts("  --size BYTES       bytes, or with KiB, MiB, GiB (default "
-	     "1GiB)\n"
+	puts("  --size BYTES       bytes, or with KiB, MiB, GiB, or a share "
+	     "of\n"
+	     "                     the memory: 50% (default 1GiB)\n"
 	     "  --threads N        populating threads, each on its own CPU\n"
 	     "                     (default: one per CPU)\n"
 	     "  --placement WHERE  local (default): node of the populating\n"
@@ -63,6 +64,14 @@ static unsigned long long parse_number(const char *text, char **end)
 	return value;
 }
 
+static size_t share_of_memory(unsigned long long percent)
+{
+	size_t total = (size_t)sysconf(_SC_PHYS_PAGES) * getpagesize();
+
+	/* Whole MiB: kernels differ in the few pages that they reserve. */
+	return total / 100 * percent >> 20 << 20;
+}
+
 static size_t parse_size(const char *text)
 {
 	static const struct {
@@ -73,6 +82,8 @@ static size_t parse_size(const char *text)
 	char *end;
 
 	value = parse_number(text, &end);
+	if (end != text && !strcmp(end, "%") && value && value <= 100)
+		return share_of_memory(value);
 	for (size_t i = 0; end != text && i < sizeof(units) / sizeof(*units);
 	     i++) {
 		if (strcmp(end, units[i].suffix))
@@ -85,7 +96,7 @@ static size_t parse_size(const char *text)
 			    text);
 		return value;
 	}
-	die(WRONG_USAGE, "--size: %s: expected a size like 3GiB", text);
+	die(WRONG_USAGE, "--size: %s: expected a size like 3GiB or 50%%", text);
 }
 
 static int parse_count(const char *option, const char *text, int least,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +11,8 @@ from labctl.lab.entries import ExperimentEntry, LabFile, better_of
 from labctl.lab.problems import Findings
 from labctl.lab.statistics import Blocks, Statistics
 from labctl.units import Scalar, quote
+
+_SHARE = re.compile(r"[1-9][0-9]?%|100%")
 
 
 def check_known(noun: str, name: str, path: KeyPath, names: Sequence[str], found: Findings) -> bool:
@@ -42,8 +45,10 @@ def check_unique(values: Sequence[Scalar], path: KeyPath, found: Findings) -> No
 
 
 def check_size(name: str, value: Scalar, path: KeyPath, found: Findings) -> None:
-    """Record a parameter named like a size whose value is not a size."""
+    """Record a parameter named like a size whose value is no size and no share: 50%."""
     if name != "size" and not name.endswith("_size"):
+        return
+    if isinstance(value, str) and _SHARE.fullmatch(value):
         return
     if not isinstance(value, int):
         found.add(path, f"expected a size, got {quote(str(value))}", "example: 1536MiB or 3GiB")
