@@ -17,13 +17,26 @@ from labctl.cli import (
     nightly,
     runs,
     trial,
+    workloads,
 )
 from labctl.cli.root import labctl
 
 __all__ = ["labctl", "main"]
 
 # The order in which `labctl --help` lists the commands.
-for _module in (lab, doctor, guests, inside, runs, trial, checks, nightly, bisect, completion):
+for _module in (
+    lab,
+    workloads,
+    doctor,
+    guests,
+    inside,
+    runs,
+    trial,
+    checks,
+    nightly,
+    bisect,
+    completion,
+):
     for _command in _module.COMMANDS:
         labctl.add_command(_command)
 

@@ -13,6 +13,7 @@ from labctl import progress
 from labctl.cli.root import JSON, lab_to_work
 from labctl.cli.runs import show_report
 from labctl.errors import UserError
+from labctl.units import quote
 
 if TYPE_CHECKING:
     from labctl.guests.prepare import Prepared
@@ -53,10 +54,10 @@ class _SameImage(Exception):
 @click.option(
     "--workload",
     "operation",
-    type=click.Choice(["munmap", "free", "exit"]),
+    metavar="NAME",
     default="munmap",
     show_default=True,
-    help="How the memory that is measured is given back.",
+    help="Ready workload; `labctl workloads` lists them.",
 )
 @click.option("--metric", help="Metric in COMMAND's output [default: wall_time, its run time].")
 @click.option("--better", type=click.Choice(["lower", "higher"]),
@@ -100,16 +101,23 @@ def try_(
     Examples:
       labctl try                          HEAD against its merge base with upstream
       labctl try v6.12..topic             the commits of topic since v6.12
+      labctl try --workload hackbench     a ready workload
       labctl try -- ./mybench --size 1G   the time that a program of yours takes
 
     Exit status 1 if TOPIC is slower, a sample failed, or the A/A control differs.
     """  # noqa: D301 - click wants the character itself
+    from labctl.lab.problems import suggestion
+    from labctl.lab.shelf import SHELF
     from labctl.trial import place, shape
     from labctl.trial.host import of_host
     from labctl.trial.lab_file import EXPERIMENT, Trial
     from labctl.trial.revisions import find
 
     command: tuple[str, ...] = ctx.meta[_COMMAND]
+    if operation not in SHELF:
+        hint = suggestion(operation, tuple(SHELF), "names")
+        what = f"--workload: there is no ready workload {quote(operation)}"
+        raise UserError(what, hint=hint)
     if (metric or better) and not command:
         raise click.UsageError("--metric and --better need a command of yours: -- COMMAND", ctx)
     if written is not None and written.exists():
@@ -168,11 +176,12 @@ def _absolute(command: Sequence[str]) -> tuple[str, ...]:
 
 
 def _intention(trial: Trial, minutes: float, path: Path) -> str:
+    from labctl.lab.shelf import SHELF
     from labctl.reports import words
 
     revisions = trial.revisions
     base = f"{revisions.base}" + (f", {revisions.found_by}" if revisions.found_by else "")
-    what = shlex.join(trial.command) or f"freebench, {trial.operation} of touched memory"
+    what = shlex.join(trial.command) or f"{trial.operation}: {SHELF[trial.operation].good_for}"
     return "\n".join(
         [
             f"base:     {base}",

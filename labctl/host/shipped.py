@@ -8,6 +8,7 @@ import labctl
 
 BASE_CONFIG = "guest/kconfig/base.config"
 GUEST_CONFIG = "guest/kconfig/guest.config"
+PROGRAMS = "guest/shelf"  # sources of the ready workloads
 
 
 def shipped(name: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labctl import units
 from labctl.errors import ConfigError, UserError
+from labctl.host.shipped import PROGRAMS, shipped
 from labctl.host.state_folder import check_state
 from labctl.lab.document import Document, parse
 from labctl.lab.entries import Defaults, ExperimentEntry, LabFile, TargetEntry, VerifyEntry
@@ -17,6 +18,7 @@ from labctl.lab.paths import absolute
 from labctl.lab.problems import Findings
 from labctl.lab.references import check, check_memory, default_guest
 from labctl.lab.schema import read
+from labctl.lab.shelf.take import take
 from labctl.lab.statistics import Blocks, Statistics, StatisticsOverride
 from labctl.lab.tabs import repair, with_tabs
 from labctl.lab.topology import Distances, Topology
@@ -134,7 +136,10 @@ def _examine(
     host_memory_bytes: int | None,
     use: Use,
 ) -> tuple[LabFile | None, Findings]:
+    faults = take(document, str(shipped(PROGRAMS)))
     found = Findings(str(path), document)
+    for fault in faults:
+        fault.add_to(found)
     for problem in document.problems:
         found.note(problem.path, problem.what, problem.hint, problem.mark)
         if problem.no_value:

@@ -38,7 +38,9 @@ def _command(workload: WorkloadEntry, path: KeyPath, found: Findings) -> None:
         if script is None and workload.build is None and found.sound(*path):
             hint = "example: command: freebench"
             mark = found.document.key_mark(path)
-            found.note(path, "expected `command:`, `script:` or `build:`, got none", hint, mark)
+            found.note(
+                path, "expected `use:`, `command:`, `script:` or `build:`, got none", hint, mark
+            )
         return
     if script is not None:
         hint = "remove one of the two"

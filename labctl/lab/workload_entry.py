@@ -6,10 +6,11 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from labctl.lab.metric_entry import MetricEntry
 from labctl.lab.metrics import DEFAULT, Better
+from labctl.lab.shelf import SHELF
 from labctl.lab.types import WORD_PATTERN, GuestPath, Model, Seconds, Value, Word
 
 BETTER = Field(
@@ -55,6 +56,12 @@ class Build(Model):
 class WorkloadEntry(Model):
     """A command in the guest, and how its output is read."""
 
+    use: Annotated[str, WithJsonSchema({"enum": list(SHELF)})] | None = Field(
+        None,
+        description="Name of a ready workload; `labctl workloads` lists them. It brings its"
+        " program, parameters and metrics, of which keys beside `use` override single ones."
+        " Conflicts with `command`, `script`, `build`, `make` and `packages`.",
+    )
     command: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="Command to run in the guest, quoted as in a shell. Examples: freebench;"

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from labctl import units
-from labctl.lab.metrics import WALL_TIME
+from labctl.lab.metrics import WALL_TIME, is_freebench
+from labctl.lab.shelf import SHELF
 from labctl.lab.types import LONGEST_NAME
 from labctl.printable import printable
 from labctl.trial.revisions import Range
@@ -28,7 +29,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 class Trial:
     """What to compare and how; `command` replaces the operation if it is not empty.
 
-    `operation` is how freebench gives touched memory back, whose time is measured.
+    `operation` is the name of a ready workload.
     `metric` is a field of the command's output, by default the time that it takes.
     `config` is a .config to start from.
     """
@@ -91,15 +92,16 @@ class Trial:
             better = {"better": self.better} if self.better else {}
             metric = self.metric or WALL_TIME
             return {"command": shlex.join(self.command), "metric": metric, **better}
+        if not is_freebench(str(SHELF[self.operation].workload.get("command", ""))):
+            return {"use": self.operation}
         size = min(_MAX_SIZE_BYTES, self.shape.memory_bytes // 2)
         threads = min(_MAX_THREADS, self.shape.nodes * self.shape.cpus_per_node)
         parameters = {
-            "op": self.operation,
             "size": units.format_size(size),
             "placement": "interleave",
             "threads": threads,
         }
-        return {"command": "freebench", "parameters": parameters, "metric": "elapsed"}
+        return {"use": self.operation, "parameters": parameters}
 
     def text(self, state: Path, command_line: str) -> str:
         """Return lab.yaml as text, with the command that wrote it in a comment."""

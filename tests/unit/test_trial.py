@@ -193,6 +193,7 @@ def test_the_lab_that_is_written_is_valid_and_names_the_commits(repository, tmp_
     for more in (
         {},
         {"operation": "exit"},
+        {"operation": "time-unmap"},
         {"command": (str(program), "--size", "1 GiB"), "config": config},
         {"command": ("sh", "-c", "true"), "metric": "rate", "better": "higher"},
     ):

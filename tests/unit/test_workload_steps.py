@@ -57,7 +57,7 @@ def test_a_script_that_runs_freebench_has_its_metrics(loaded):
     ("text", "what"),
     [
         ("  w: {command: a, script: b}\n", "workloads.w.script: conflicts with `command:`"),
-        ("  w: {timeout: 1min}\n", "expected `command:`, `script:` or `build:`, got none"),
+        ("  w: {timeout: 1min}\n", "expected `use:`, `command:`, `script:` or `build:`, got none"),
         ("  w: {command: a, env: {2X: 1}}\n", "workloads.w.env"),
         ("  w: {command: a, setup: {bot: x}}\n", "did you mean boot"),
     ],
