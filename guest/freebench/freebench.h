@@ -123,7 +123,8 @@ void check_region(const struct region *region, const struct options *options,
 
 /* probes.c */
 uint64_t clock_nanoseconds(int clock);
-int node_count(void); /* the highest node with memory, plus one */
+uint64_t memory_nodes(void); /* a bit for each node with memory */
+int node_count(void);        /* the highest node with memory, plus one */
 int node_of_cpu(int cpu);
 void read_free_bytes(uint64_t *per_node, int nodes);
 void read_vmstat(struct vmstat *vmstat);

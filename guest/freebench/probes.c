@@ -55,30 +55,30 @@ static uint64_t field(const char *text, const char *word)
 	return 0;
 }
 
-/* The highest number in a list such as 0-3,7. */
-static int last_of_list(const char *path)
+uint64_t memory_nodes(void)
 {
-	char text[256];
-	int last = 0;
+	char text[256], *at = text;
+	uint64_t found = 0;
 
-	if (!read_text(path, text, sizeof(text)))
-		return 0;
-	for (char *at = text; *at;) {
-		char *end;
-		long number = strtol(at, &end, 10);
+	/* a list such as 0-3,7 */
+	if (!read_text("/sys/devices/system/node/has_memory", text,
+		       sizeof(text)))
+		return 1;
+	while (*at >= '0' && *at <= '9') {
+		long first = strtol(at, &at, 10), last = first;
 
-		if (end != at)
-			last = number;
-		at = end == at ? at + 1 : end + (*end == '-');
+		if (*at == '-')
+			last = strtol(at + 1, &at, 10);
+		for (; first <= last && first < MOST_NODES; first++)
+			found |= 1ULL << first;
+		at += *at == ',';
 	}
-	return last;
+	return found ? found : 1;
 }
 
 int node_count(void)
 {
-	int last = last_of_list("/sys/devices/system/node/has_memory");
-
-	return last < MOST_NODES ? last + 1 : MOST_NODES;
+	return MOST_NODES - __builtin_clzll(memory_nodes());
 }
 
 int node_of_cpu(int cpu)

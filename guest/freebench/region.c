@@ -54,14 +54,13 @@ bool region_is_mapped(const struct region *region)
 void region_place(const struct region *region, const struct options *options)
 {
 	unsigned long mask = 0;
-	int nodes = node_count();
 	int mode = MPOL_LOCAL;
 	int advice =
 		options->thp == THP_NEVER ? MADV_NOHUGEPAGE : MADV_HUGEPAGE;
 
 	if (options->placement == PLACE_INTERLEAVE) {
 		mode = MPOL_INTERLEAVE;
-		mask = nodes == MOST_NODES ? ~0UL : (1UL << nodes) - 1;
+		mask = memory_nodes();
 	} else if (options->placement == PLACE_NODE) {
 		mode = MPOL_BIND;
 		mask = 1UL << options->node;
