@@ -21,6 +21,7 @@ KINDS = {
 SECTIONS = {
     "Defaults": "defaults",
     "Topology": "guests: NAME",
+    "Node": "guests: NAME: nodes",
     "Distances": "guests: NAME: distances",
     "TargetEntry": "targets: NAME",
     "KernelEntry": "kernels: NAME",
@@ -50,10 +51,9 @@ def kind(schema: Schema) -> str:
         return " or ".join(f"`{one}`" for one in schema["enum"] if one is not None)
     if "anyOf" in schema:
         kinds = [kind(one) for one in schema["anyOf"] if one.get("type") != "null"]
-        named = [
-            one for one in kinds if one.split(" ")[0] in ("size", "count", "share", "duration")
-        ]
-        return " or ".join(dict.fromkeys(named or kinds))
+        if any(one.split(" ")[0] in ("size", "count", "share", "duration") for one in kinds):
+            kinds = [one for one in kinds if one not in ("integer", "number", "text")]
+        return " or ".join(dict.fromkeys(kinds))
     if schema.get("pattern") in KINDS:
         return KINDS[schema["pattern"]]
     found = schema["type"]

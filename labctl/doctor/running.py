@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labctl.arch import X86_64
 from labctl.doctor.diagnosis import Diagnosis, Status, ok
 from labctl.experiments.needs import Need, shortage
-from labctl.units import format_size, rough_size
+from labctl.units import MIB, format_size, rough_size
 
 if TYPE_CHECKING:
     from labctl.host.facts import HostFacts
@@ -109,7 +109,8 @@ def cores(facts: HostFacts, needs: Sequence[Need]) -> Diagnosis:
         "warn",
         f"{have}, guests have {vcpus} vCPUs (experiment {largest.experiment}): overcommitted, "
         f"parallel work speeds up at most {facts.cores} times, `pin: auto` pins nothing",
-        f"use a host with {vcpus} cores, or reduce `nodes` or `cpus_per_node`",
+        f"use a host with {vcpus} cores, or reduce "
+        + ("`cpus` of the nodes" if largest.topology.is_listed else "`nodes` or `cpus_per_node`"),
     )
 
 
@@ -124,15 +125,19 @@ def memory(facts: HostFacts, asked: Sequence[Need]) -> Diagnosis:
         most = max(needs, key=lambda need: need.memory_bytes)
         return ok("memory", f"{free}, {most.experiment} needs {_needed(most)}")
     each = ", ".join(f"{need.experiment} needs {_needed(need)}" for need in short)
-    smallest = min(
-        facts.available_bytes // (need.guests * need.topology.nodes) // 2**20 for need in short
-    )
+    equal = [need for need in short if not need.topology.is_listed]
+    smaller = f"reduce {short[0].topology.memory_keys}"
+    if equal:
+        each_mib = min(
+            facts.available_bytes // (need.guests * need.topology.node_count) // MIB
+            for need in equal
+        )
+        smaller = f"set `memory_per_node: {each_mib}MiB`"
     return Diagnosis(
         "memory",
         "fail",
         f"{free}: {each}",
-        "labctl down   # and stop other programs, or set "
-        f"`memory_per_node: {smallest}MiB` in lab.yaml",
+        f"labctl down   # and stop other programs, or {smaller} in lab.yaml",
     )
 
 

@@ -52,8 +52,8 @@ def check_memory(lab: Lab, plans: Sequence[Plan], facts: HostFacts) -> None:
         if lacking:
             raise HostError(
                 f"experiment {need.experiment} {lacking}",
-                hint="reduce `memory_per_node:`, stop other guests (`labctl down`), or select "
-                "fewer kernels; `labctl doctor` suggests more",
+                hint=f"reduce {need.topology.memory_keys}, stop other guests (`labctl down`), or "
+                "select fewer kernels; `labctl doctor` suggests more",
             )
 
 
@@ -104,7 +104,7 @@ def check_sizes(
     if size * 2 > need.topology.memory_bytes:
         largest = max(supplies, key=lambda name: supplies[name].size_bytes)
         what += f", of which guest {need.guest} has {rough_size(need.topology.memory_bytes)}"
-        hint = "bring less, increase `memory_per_node:`, or use `launcher: virtme-ng`"
+        hint = f"bring less, increase {need.topology.memory_keys}, or use `launcher: virtme-ng`"
         raise ConfigError([_problem(lab, lab.workloads[largest], what, hint)])
     warn(f"WARNING: {what}")
 

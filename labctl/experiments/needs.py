@@ -65,8 +65,10 @@ def shortage(need: Need, facts: HostFacts, host_nodes: Sequence[int]) -> str:
 
 
 def _on_nodes(need: Need, host_nodes: Sequence[int]) -> Mapping[int, int]:
-    each = need.guests * need.topology.memory_per_node
-    return Counter({node: each * count for node, count in Counter(host_nodes).items()})
+    found: Counter[int] = Counter()
+    for host_node, node in zip(host_nodes, need.topology.each, strict=False):
+        found[host_node] += need.guests * node.memory
+    return found
 
 
 def _amount(size_bytes: int, page_bytes: int | None) -> str:

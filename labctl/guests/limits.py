@@ -83,7 +83,7 @@ def of_options(topology: Topology, options: Mapping[str, str], arch: str) -> lis
 def _limits(
     topology: Topology, options: Mapping[str, str], arch: str, absent: str | None
 ) -> Iterator[Limit]:
-    nodes, vcpus = topology.nodes, topology.vcpus
+    nodes, vcpus = topology.node_count, topology.vcpus
     if nodes > 1:
         for option in ARCHITECTURES[arch].numa_options:
             if options.get(option, absent) == "n":

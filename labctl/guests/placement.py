@@ -84,7 +84,7 @@ def _host_nodes(guest: str, topology: Topology, facts: HostFacts) -> tuple[int, 
     else:
         chosen = topology.host_nodes
         _known(guest, "host_nodes", "node", chosen, [node.number for node in facts.nodes])
-    return tuple(chosen[i % len(chosen)] for i in range(topology.nodes))
+    return tuple(chosen[i % len(chosen)] for i in range(topology.node_count))
 
 
 def _known(guest: str, key: str, noun: str, asked: Iterable[int], known: Sequence[int]) -> None:
@@ -100,17 +100,18 @@ def _known(guest: str, key: str, noun: str, asked: Iterable[int], known: Sequenc
 
 def _own_cores(topology: Topology, host_nodes: Sequence[int], facts: HostFacts) -> tuple[int, ...]:
     """Return a different CPU for each vCPU, empty if there are not enough."""
-    homes: Sequence[int | None] = host_nodes or [None] * topology.nodes
+    homes: list[int | None] = []  # of each vCPU
+    for number, node in enumerate(topology.each):
+        homes += [host_nodes[number] if host_nodes else None] * node.cpus
     given: dict[int | None, Iterator[int]] = {}
-    for home, count in Counter(homes).items():
-        needed = count * topology.cpus_per_node
+    for home, needed in Counter(homes).items():
         own = [cpu for cpu in facts.cpus if home is None or cpu.node == home]
         # One thread of every core first; the first core last, since the host uses it most.
         own.sort(key=lambda cpu: (_thread(cpu), -cpu.number))
         if len(own) < needed:
             return ()
         given[home] = iter(sorted(cpu.number for cpu in own[:needed]))
-    return tuple(next(given[home]) for home in homes for _ in range(topology.cpus_per_node))
+    return tuple(next(given[home]) for home in homes)
 
 
 def _thread(cpu: HostCpu) -> int:

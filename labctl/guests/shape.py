@@ -83,7 +83,7 @@ def check(topology: Topology, reports: Sequence[str], *, kernel: str, where: str
 def differences(topology: Topology, nodes: Sequence[Node]) -> list[str]:
     """Return the differences between a topology and a guest, most important first."""
     have = {node.number: node for node in nodes}
-    if sorted(have) != list(range(topology.nodes)):
+    if sorted(have) != list(range(topology.node_count)):
         return [*_totals(topology, nodes)]
     found = [
         *_cpus(topology, have.values()),
@@ -95,23 +95,23 @@ def differences(topology: Topology, nodes: Sequence[Node]) -> list[str]:
 
 
 def _totals(topology: Topology, nodes: Sequence[Node]) -> Iterator[str]:
-    if len(nodes) == topology.nodes:
+    count = topology.node_count
+    if len(nodes) == count:
         numbers = ", ".join(str(node.number) for node in nodes)
-        yield f"expected NUMA nodes 0 to {topology.nodes - 1}, got {numbers}"
+        yield f"expected NUMA nodes 0 to {count - 1}, got {numbers}"
     else:
-        yield f"expected {_count(topology.nodes, 'NUMA node')}, got {len(nodes)}"
+        yield f"expected {_count(count, 'NUMA node')}, got {len(nodes)}"
     cpus = sum(len(node.cpus) for node in nodes)
     if cpus != topology.vcpus:
         yield f"expected {_count(topology.vcpus, 'CPU')}, got {cpus}"
     memory = sum(node.memory_bytes for node in nodes)
-    if _differs(topology.memory_bytes, memory, topology.nodes):
+    if _differs(topology.memory_bytes, memory, count):
         yield _memory_told(topology.memory_bytes, memory)
 
 
 def _cpus(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
     for node in nodes:
-        first = node.number * topology.cpus_per_node
-        expected = tuple(range(first, first + topology.cpus_per_node))
+        expected = tuple(topology.cpus[node.number])
         if tuple(sorted(node.cpus)) != expected:
             told = f"expected {_cpu_list(expected)}, got {_cpu_list(node.cpus)}"
             yield f"node {node.number}: {told}"
@@ -119,14 +119,17 @@ def _cpus(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
 
 def _memory(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
     for node in nodes:
-        if _differs(topology.memory_per_node, node.memory_bytes, 1):
-            told = _memory_told(topology.memory_per_node, node.memory_bytes)
+        expected_bytes = topology.each[node.number].memory
+        if _differs(expected_bytes, node.memory_bytes, 1):
+            told = _memory_told(expected_bytes, node.memory_bytes)
             yield f"node {node.number}: {told}"
 
 
 def _distances(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
     for node in nodes:
-        expected = [topology.distances.distance(node.number, to) for to in range(topology.nodes)]
+        expected = [
+            topology.distances.distance(node.number, to) for to in range(topology.node_count)
+        ]
         if len(node.distances) != len(expected):
             got = len(node.distances)
             yield f"node {node.number}: expected {_count(len(expected), 'distance')}, got {got}"

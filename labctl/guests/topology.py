@@ -13,21 +13,20 @@ _MOST_PREALLOC_THREADS = 16
 def qemu_arguments(topology: Topology, host_nodes: Sequence[int] = ()) -> list[str]:
     """Return the arguments that give a guest its nodes, vCPUs, memory and distances.
 
-    Each node has a memory backend and `cpus_per_node` vCPUs in one socket. All node
-    distances are listed, also the local 10. With `host_nodes`, one for each node, the
-    memory is bound to these host nodes.
+    A node with memory has a memory backend. No socket is on two nodes. All node distances
+    are listed, also the local 10. With `host_nodes`, one for each node, the memory is bound
+    to these host nodes.
     """
-    words = ["-m", _mebibytes(topology.nodes * topology.memory_per_node), "-smp", sockets(topology)]
-    for node in range(topology.nodes):
-        first = node * topology.cpus_per_node
-        last = first + topology.cpus_per_node - 1
-        cpus = f"{first}-{last}" if last > first else f"{first}"
-        words += [
-            "-object",
-            memory_backend(topology, node, host_nodes[node] if host_nodes else None),
-            "-numa",
-            f"node,nodeid={node},cpus={cpus},memdev=ram{node}",
-        ]
+    words = ["-m", _mebibytes(topology.memory_bytes), "-smp", sockets(topology)]
+    for number, (node, cpus) in enumerate(zip(topology.each, topology.cpus, strict=True)):
+        parts = ["node", f"nodeid={number}"]
+        if cpus:
+            parts.append(f"cpus={cpu_range(cpus)}")
+        if node.memory:
+            host_node = host_nodes[number] if host_nodes else None
+            words += ["-object", memory_backend(topology, number, host_node)]
+            parts.append(f"memdev=ram{number}")
+        words += ["-numa", ",".join(parts)]
     for source, target, distance in _distances(topology):
         words += ["-numa", f"dist,src={source},dst={target},val={distance}"]
     return words
@@ -40,7 +39,7 @@ def memory_backend(topology: Topology, node: int, host_node: int | None) -> str:
     in the middle of a measurement.
     """
     kind = "memory-backend-memfd" if topology.hugepages else "memory-backend-ram"
-    parts = [kind, f"id=ram{node}", f"size={_mebibytes(topology.memory_per_node)}"]
+    parts = [kind, f"id=ram{node}", f"size={_mebibytes(topology.each[node].memory)}"]
     if topology.hugepages:
         parts += ["hugetlb=on", f"hugetlbsize={_mebibytes(topology.hugepages)}"]
     if topology.prealloc or topology.hugepages:
@@ -52,9 +51,14 @@ def memory_backend(topology: Topology, node: int, host_node: int | None) -> str:
 
 
 def sockets(topology: Topology) -> str:
-    """Return the value of `-smp`: one socket per node."""
-    cpus = topology.nodes * topology.cpus_per_node
-    return f"{cpus},sockets={topology.nodes},cores={topology.cpus_per_node},threads=1"
+    """Return the value of `-smp`: one socket per node, more if nodes have different vCPUs."""
+    cpus, cores = topology.vcpus, topology.cores
+    return f"{cpus},sockets={cpus // cores},cores={cores},threads=1"
+
+
+def cpu_range(cpus: range) -> str:
+    """Return consecutive CPUs as QEMU and vng take them: `4-7`, or `4`."""
+    return f"{cpus[0]}-{cpus[-1]}" if len(cpus) > 1 else f"{cpus[0]}"
 
 
 def _mebibytes(size_bytes: int) -> str:
@@ -62,6 +66,6 @@ def _mebibytes(size_bytes: int) -> str:
 
 
 def _distances(topology: Topology) -> Iterator[tuple[int, int, int]]:
-    for source in range(topology.nodes):
-        for target in range(topology.nodes):
+    for source in range(topology.node_count):
+        for target in range(topology.node_count):
             yield source, target, topology.distances.distance(source, target)

@@ -19,7 +19,7 @@ from labctl.arch import FULL_CONSOLE
 from labctl.errors import CommandError, HostError
 from labctl.guests import qemu
 from labctl.guests.qemu import GuestSpec
-from labctl.guests.topology import sockets
+from labctl.guests.topology import cpu_range, sockets
 from labctl.lab import command_line
 from labctl.lab.topology import Topology
 
@@ -43,13 +43,12 @@ _COMMAND_LINE = f"oops=panic {FULL_CONSOLE} no_timer_check"
 
 def command(spec: GuestSpec) -> list[str]:
     """Return vng's argument vector; sockets and logs are relative to the guest's folder."""
-    nodes = spec.topology.nodes
     words = [PROGRAM, "--run", _quoted(spec.image.bzimage), "--name", f"labctl-{spec.name}"]
     # vng uses /dev/kvm whenever it opens, even if KVM does not work.
     words += ["--disable-kvm"] if spec.accel == "tcg" else []
     # QEMU's 9p server needs no second process. The lab's kernels have no modules.
     words += ["--force-9p", "--skip-modules", "--cwd", "/", "--memory"]
-    words += [f"{nodes * spec.topology.memory_per_node // 2**20}M"]
+    words += [f"{spec.topology.memory_bytes // 2**20}M"]
     words += ["--cpus", sockets(spec.topology)]
     words += _numa(spec.topology)
     more = "" if spec.ssh_key is None else " net.ifnames=0"  # udev would rename eth0
@@ -120,13 +119,11 @@ NEEDED = ("CONFIG_VIRTIO_PCI", "CONFIG_NET_9P_VIRTIO", "CONFIG_9P_FS", "CONFIG_V
 
 def _numa(topology: Topology) -> list[str]:
     words = []
-    for node in range(topology.nodes):
-        first = node * topology.cpus_per_node
-        last = first + topology.cpus_per_node - 1
-        memory = topology.memory_per_node // 2**20
-        words += ["--numa", f"{memory}M,cpus={first}" + (f"-{last}" if last > first else "")]
-    for source in range(topology.nodes):
-        for target in range(topology.nodes):
+    for node, cpus in zip(topology.each, topology.cpus, strict=True):
+        memory = f"{node.memory // 2**20}M" if node.memory else "0"
+        words += ["--numa", memory + (f",cpus={cpu_range(cpus)}" if cpus else "")]
+    for source in range(topology.node_count):
+        for target in range(topology.node_count):
             value = topology.distances.distance(source, target)
             words += ["--numa-distance", f"{source},{target}={value}"]
     return words

@@ -32,6 +32,8 @@ from labctl.lab.types import LOCAL_DISTANCE
 from labctl.lab.workload_checks import check_workload
 from labctl.units import quote
 
+_MEMORY_KEYS = ("nodes", "memory_per_node")
+
 
 def check(file: LabFile, found: Findings, root: Path) -> None:
     """Record the errors that involve more than one key, or the disk."""
@@ -79,7 +81,7 @@ def _verify(verify: VerifyEntry, found: Findings, root: Path) -> None:
 
 def _distances(guest: Topology, path: KeyPath, found: Findings) -> None:
     path = (*path, "distances")
-    matrix, nodes = guest.distances.matrix, guest.nodes
+    matrix, nodes = guest.distances.matrix, guest.node_count
     if matrix is None or not found.sound(*path) or not found.sound(*path[:-1], "nodes"):
         return
     if "remote" in guest.distances.model_fields_set:
@@ -111,15 +113,19 @@ def _memory_kind(guest: Topology, path: KeyPath, found: Findings, launcher: str)
         if launcher == "virtme-ng" and getattr(guest, key) and found.sound(*path, key):
             what = "not supported with `launcher: virtme-ng`"
             found.add((*path, key), what, "use `launcher: qemu`, or remove the key", at_key=True)
-    size, memory = guest.hugepages, guest.memory_per_node
-    sound = found.sound(*path, "hugepages") and found.sound(*path, "memory_per_node")
-    if size and sound and memory % size:
-        what = (
-            f"memory_per_node, {units.format_size(memory)},"
-            f" is not a multiple of {units.format_size(size)}"
-        )
-        up = -(-memory // size) * size
-        found.add((*path, "hugepages"), what, f"memory_per_node: {units.format_size(up)}")
+    size = guest.hugepages
+    if size is None or not all(found.sound(*path, key) for key in ("hugepages", *_MEMORY_KEYS)):
+        return
+    for number, node in enumerate(guest.each):
+        if node.memory % size:
+            key = f"nodes[{number}].memory" if guest.is_listed else "memory_per_node"
+            up = -(-node.memory // size) * size
+            what = (
+                f"{key}, {units.format_size(node.memory)},"
+                f" is not a multiple of {units.format_size(size)}"
+            )
+            hint = f"{key.rpartition('.')[2]}: {units.format_size(up)}"
+            found.add((*path, "hugepages"), what, hint)
 
 
 def _default_guest(file: LabFile, found: Findings) -> None:
@@ -174,9 +180,9 @@ def check_memory(
     """
     known = set(found.names("kernels"))
     for name, guest in guests.items():
-        path: KeyPath = ("guests", name, "memory_per_node")
-        if not (found.sound(*path) and found.sound("guests", name, "nodes")):
+        if not all(found.sound("guests", name, key) for key in _MEMORY_KEYS):
             continue
+        path: KeyPath = ("guests", name, "nodes" if guest.is_listed else "memory_per_node")
         need, user = 1, ""
         for title, one in experiments.items():
             kernels = {*one.kernels, one.baseline or one.kernels[0]} & known
@@ -184,13 +190,13 @@ def check_memory(
                 need, user = len(kernels) + 1, title
         total = need * guest.memory_bytes
         if total > memory_bytes:
-            node = units.format_size(guest.memory_per_node)
             guests_need = "guest needs" if need == 1 else "guests together need"
             what = (
-                f"{need} {guests_need} {units.rough_size(total)} ({guest.nodes} x {node} each),"
+                f"{need} {guests_need} {units.rough_size(total)} ({guest.nodes_told} each),"
                 f" but this host has {units.rough_size(memory_bytes)}"
             )
             why = f"experiment {user} runs {need - 1} kernels at once, the baseline twice"
-            most = memory_bytes // (need * guest.nodes) // units.MIB
-            fits = f"at most {most}MiB fits"
+            share = 1 if guest.is_listed else guest.node_count
+            most = memory_bytes // (need * share) // units.MIB
+            fits = f"at most {most}MiB {'in all fit' if guest.is_listed else 'fits'}"
             found.add(path, what, f"{why}; {fits}" if user else fits)

@@ -265,11 +265,16 @@ def _sentence(one: Any, path: KeyPath) -> tuple[str, str | None]:  # noqa: ANN40
             near and f"did you mean {near}?",
         )
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        hint = f"example: {path[-1] if path else 'key'}: {{key: value}}"
+        is_item = bool(path) and isinstance(path[-1], int)
+        hint = f"example: {path[-1] if path and not is_item else 'key'}: {{key: value}}"
+        if is_item:
+            hint = "example: [{key: value}]"
         return f"expected a mapping (keys and values), got {units.kind(value)}", hint
     if kind in ("tuple_type", "list_type"):
         word = value if isinstance(value, str) and value else "first, second"
         return f"expected a list, got {units.kind(value)}", f"use brackets: [{word}]"
+    if kind == "too_long":
+        return f"expected at most {context['max_length']} values, got {len(value)}", _example(path)
     if kind in ("too_short", "string_too_short"):
         return "must not be empty", _empty_hint(path)
     if kind == "string_pattern_mismatch":

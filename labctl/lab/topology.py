@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from functools import cache
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    WrapValidator,
+    model_serializer,
+)
 
 from labctl import units
 from labctl.lab.types import (
@@ -16,6 +24,7 @@ from labctl.lab.types import (
     HostNodes,
     Model,
     NodeMemory,
+    OwnMemory,
     PageSize,
 )
 
@@ -39,16 +48,54 @@ class Distances(Model):
         return LOCAL_DISTANCE if i == j else self.remote
 
 
-class Topology(Model):
-    """A guest's NUMA nodes, with the same number of vCPUs and the same memory in each."""
+class Node(Model):
+    """One NUMA node of a guest whose nodes differ."""
 
-    nodes: Annotated[Count, Field(ge=1, le=128)] = Field(4, description="Number of NUMA nodes.")
+    cpus: Annotated[Count, Field(ge=0, le=255)] = Field(
+        description="Number of vCPUs; 0 for a node that only has memory, which must come after"
+        " the nodes with vCPUs."
+    )
+    memory: OwnMemory = Field(
+        description="Memory in whole MiB, at least 64MiB; 0 for a node without memory."
+    )
+
+
+_MOST_NODES = 128
+# Of a guest whose nodes are listed, these say nothing.
+PER_NODE = ("cpus_per_node", "memory_per_node")
+_NODE_NUMBER = Annotated[Count, Field(ge=1, le=_MOST_NODES)]
+_NODE_LIST = Annotated[tuple[Node, ...], Field(min_length=1, max_length=_MOST_NODES)]
+
+
+@cache
+def _adapter(*, is_list: bool) -> TypeAdapter[Any]:
+    return TypeAdapter(_NODE_LIST if is_list else _NODE_NUMBER)
+
+
+def _nodes(value: object, _: object) -> Any:  # noqa: ANN401 - a number or a tuple
+    """Return the validated nodes. An error names the place in the list, not the type tried."""
+    if isinstance(value, dict):
+        example = "[{cpus: 2, memory: 2GiB}, {cpus: 0, memory: 4GiB}]"
+        what = f"expected a number or a list of nodes, got {units.kind(value)}"
+        raise units.UnitError(what, f"example: {example}")
+    return _adapter(is_list=isinstance(value, list | tuple)).validate_python(value)
+
+
+class Topology(Model):
+    """A guest's NUMA nodes: equal ones, or a list of nodes that may differ."""
+
+    nodes: Annotated[_NODE_NUMBER | _NODE_LIST, WrapValidator(_nodes)] = Field(
+        4,
+        description="Number of NUMA nodes with the same vCPUs and memory, or a list of nodes."
+        " Example of a list: [{cpus: 2, memory: 2GiB}, {cpus: 0, memory: 4GiB}].",
+    )
     cpus_per_node: Annotated[Count, Field(ge=1, le=255)] = Field(
-        1, description="Number of vCPUs per node."
+        1, description="Number of vCPUs per node. Conflicts with a list of `nodes`."
     )
     memory_per_node: NodeMemory = Field(
         1536 * units.MIB,
-        description="Memory per node, in whole MiB, at least 64MiB. Default: 1536MiB.",
+        description="Memory per node, in whole MiB, at least 64MiB. Conflicts with a list of"
+        " `nodes`. Default: 1536MiB.",
     )
     distances: Distances = Field(
         Distances(), description="NUMA distances. Example: {remote: 21}. Default: {remote: 20}."
@@ -59,7 +106,7 @@ class Topology(Model):
     hugepages: PageSize = Field(
         None,
         description="Size of the host huge pages that back guest memory: 2MiB, 1GiB or none"
-        " (QEMU only). `memory_per_node` must be a multiple of it. Default: none.",
+        " (QEMU only). The memory of each node must be a multiple of it. Default: none.",
     )
     host_nodes: HostNodes = Field(
         None,
@@ -73,12 +120,62 @@ class Topology(Model):
         " too few); none.",
     )
 
+    @model_serializer(mode="wrap")
+    def _serialized(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        if self.is_listed:
+            return {key: value for key, value in found.items() if key not in PER_NODE}
+        return found
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether `nodes` is a list."""
+        return isinstance(self.nodes, tuple)
+
+    @property
+    def each(self) -> tuple[Node, ...]:
+        """The nodes of one guest, however they were written."""
+        if isinstance(self.nodes, tuple):
+            return self.nodes
+        return (Node(cpus=self.cpus_per_node, memory=self.memory_per_node),) * self.nodes
+
+    @property
+    def node_count(self) -> int:
+        """Number of nodes of one guest."""
+        return len(self.nodes) if isinstance(self.nodes, tuple) else self.nodes
+
+    @property
+    def cpus(self) -> tuple[range, ...]:
+        """The numbers of the vCPUs of each node, counted over all nodes."""
+        found, first = [], 0
+        for node in self.each:
+            found.append(range(first, first + node.cpus))
+            first += node.cpus
+        return tuple(found)
+
+    @property
+    def cores(self) -> int:
+        """Number of vCPUs per socket: no socket is on two nodes."""
+        return math.gcd(*(node.cpus for node in self.each))
+
     @property
     def vcpus(self) -> int:
         """Number of vCPUs of one guest."""
-        return self.nodes * self.cpus_per_node
+        return sum(node.cpus for node in self.each)
 
     @property
     def memory_bytes(self) -> int:
         """Memory of one guest, in bytes."""
-        return self.nodes * self.memory_per_node
+        return sum(node.memory for node in self.each)
+
+    @property
+    def memory_keys(self) -> str:
+        """The keys of lab.yaml that set the memory, for hints."""
+        return "`memory:` of its nodes" if self.is_listed else "`memory_per_node:`"
+
+    @property
+    def nodes_told(self) -> str:
+        """The nodes' memory as a sum: `4 x 1GiB`, or `2GiB + 4GiB`."""
+        if self.is_listed:
+            return " + ".join(units.format_size(node.memory) for node in self.each if node.memory)
+        return f"{self.nodes} x {units.format_size(self.memory_per_node)}"

@@ -10,7 +10,7 @@ from labctl.lab.arch_checks import arch_of_kernel
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import LabFile
 from labctl.lab.problems import Findings
-from labctl.lab.topology import Topology
+from labctl.lab.topology import PER_NODE, Topology
 from labctl.lab.types import LOCAL_DISTANCE
 
 
@@ -21,42 +21,72 @@ class Mistake:
     path: KeyPath
     what: str
     hint: str
+    at_key: bool = False
 
 
 def check_guests(file: LabFile, default_guest: str, found: Findings) -> None:
     """Record guests that QEMU would reject, or whose distances Linux would ignore."""
     for name, guest in file.guests.items():
+        sound = {key for key in Topology.model_fields if found.sound("guests", name, key)}
         for mistake in mistakes(guest, _arches(file, name, default_guest), file.defaults.accel):
             path = ("guests", name, *mistake.path)
-            if all(found.sound("guests", name, key) for key in ("nodes", mistake.path[0])):
-                found.add(path, mistake.what, mistake.hint)
+            if sound >= {"nodes", mistake.path[0]}:
+                found.add(path, mistake.what, mistake.hint, at_key=mistake.at_key)
 
 
 def mistakes(guest: Topology, arches: Collection[ArchName], accel: str) -> Iterator[Mistake]:
     """Yield the unsupported properties of a topology on these architectures."""
-    yield from _vcpus(guest, arches, accel)
+    if guest.is_listed:
+        yield from _listed(guest)
+    if guest.vcpus:
+        yield from _vcpus(guest, arches, accel)
     yield from _distances(guest)
 
 
+def _listed(guest: Topology) -> Iterator[Mistake]:
+    for key in PER_NODE:
+        if key in guest.model_fields_set:
+            hint = "a list has the vCPUs and the memory of each node: remove the key"
+            yield Mistake((key,), "conflicts with a list of `nodes:`", hint, at_key=True)
+    both = "cpus: 0 is a node with memory only, memory: 0 a node without memory"
+    for number, node in enumerate(guest.each):
+        if not node.cpus and not node.memory:
+            yield Mistake(("nodes", number), "node has neither vCPUs nor memory", both, at_key=True)
+    if not any(node.cpus and node.memory for node in guest.each):
+        what = "expected at least one node with both vCPUs and memory"
+        yield Mistake(("nodes",), what, "Linux boots on such a node")
+    last = max((number for number, node in enumerate(guest.each) if node.cpus), default=0)
+    for number, node in enumerate(guest.each[:last]):
+        if not node.cpus and node.memory:
+            hint = f"Linux numbers nodes with vCPUs first: move it after node {last}"
+            what = "node without vCPUs comes before a node with vCPUs"
+            yield Mistake(("nodes", number, "cpus"), what, hint)
+
+
 def _vcpus(guest: Topology, arches: Collection[ArchName], accel: str) -> Iterator[Mistake]:
-    key = "cpus_per_node" if guest.cpus_per_node > 1 else "nodes"
+    key = "nodes" if guest.is_listed or guest.cpus_per_node == 1 else "cpus_per_node"
+    nodes, cores = guest.node_count, guest.cores
     most, arch = min(
         ((ARCHITECTURES[arch].most_vcpus, arch) for arch in arches), default=(None, "")
     )
     if most is not None and guest.vcpus > most:
-        asked = f"{guest.nodes} x {guest.cpus_per_node} CPUs are {guest.vcpus}"
-        each = most // guest.nodes
+        asked = f"{nodes} x {cores} CPUs are {guest.vcpus}"
+        each = most // nodes
         hint = f"cpus_per_node: {each}" if each else f"nodes: {most}"
+        if guest.is_listed:
+            asked, hint = f"the nodes have {guest.vcpus} CPUs", f"at most {most} CPUs in all"
         yield Mistake((key,), f"{asked}, but QEMU's {arch} machine has at most {most}", hint)
     elif accel != "kvm":
         highest, limit = _highest_apic_id(guest), _apic_limit(arches)
         if limit is not None and highest > limit:
             what = (
-                f"{guest.nodes} nodes of {guest.cpus_per_node} CPUs need APIC ID {highest}, but"
+                f"{guest.vcpus // cores} sockets of {cores} CPUs need APIC ID {highest}, but"
                 f" QEMU without KVM has at most {limit}"
             )
-            fewer = 2 ** (guest.cpus_per_node.bit_length() - 1)
-            hint = f"cpus_per_node: {fewer} (IDs of a node are rounded up to a power of two)"
+            fewer = 2 ** (cores.bit_length() - 1)
+            hint = f"cpus_per_node: {fewer} (IDs of a socket are rounded up to a power of two)"
+            if guest.is_listed:
+                hint = "use fewer CPUs (IDs of a socket are rounded up to a power of two)"
             yield Mistake((key,), what, hint)
 
 
@@ -67,8 +97,8 @@ def _apic_limit(arches: Collection[ArchName]) -> int | None:
 
 def _highest_apic_id(guest: Topology) -> int:
     """Return the APIC ID of the last vCPU: the socket's number, then the CPU's within it."""
-    bits = (guest.cpus_per_node - 1).bit_length()
-    return (guest.nodes - 1 << bits) + guest.cpus_per_node - 1
+    bits = (guest.cores - 1).bit_length()
+    return (guest.vcpus // guest.cores - 1 << bits) + guest.cores - 1
 
 
 def _distances(guest: Topology) -> Iterator[Mistake]:
@@ -86,9 +116,9 @@ def _distances(guest: Topology) -> Iterator[Mistake]:
 def _remote_pairs(guest: Topology) -> Iterator[tuple[int, int]]:
     matrix = guest.distances.matrix
     if matrix is None:
-        yield from [(0, 1)] if guest.nodes > 1 else []
-    elif len(matrix) == guest.nodes and all(len(row) == guest.nodes for row in matrix):
-        nodes = range(guest.nodes)
+        yield from [(0, 1)] if guest.node_count > 1 else []
+    elif {len(matrix), *map(len, matrix)} == {guest.node_count}:
+        nodes = range(guest.node_count)
         yield from ((i, j) for i in nodes for j in nodes if i != j)
 
 

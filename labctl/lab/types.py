@@ -6,6 +6,7 @@ its part of the JSON Schema.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -15,6 +16,7 @@ from labctl.lab.document import Text
 from labctl.units import Scalar
 
 LOCAL_DISTANCE = 10
+LEAST_NODE_BYTES = 64 * units.MIB
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 # A folder's name holds both an experiment's and a guest's name, and has at most 255 bytes.
 LONGEST_NAME = 100
@@ -67,6 +69,19 @@ def _page_size(value: object) -> int | None:
     if found not in (2 * units.MIB, units.GIB):
         raise units.UnitError(f"expected 2MiB, 1GiB or none, got {units.format_size(found)}")
     return found
+
+
+def _node_memory(value: object) -> int:
+    found = units.size(value)
+    if found == 0 or (found >= LEAST_NODE_BYTES and found % units.MIB == 0):
+        return found
+    least = units.format_size(LEAST_NODE_BYTES)
+    is_bare = re.fullmatch("[0-9]+", str(value)) is not None
+    given = units.quote(str(value)).strip("'")
+    raise units.UnitError(
+        f"expected 0, or whole MiB of at least {least}, got {given}",
+        f"the unit is missing: did you mean {value}MiB?" if is_bare else None,
+    )
 
 
 def _choice(value: object) -> object:
@@ -140,7 +155,9 @@ HostCpus = Annotated[
     BeforeValidator(_choice),
     _choice_schema("host CPUs, [2, 3, 4, 5]; auto or none"),
 ]
-NodeMemory = Annotated[Bytes, Field(ge=64 * units.MIB, multiple_of=units.MIB)]
+NodeMemory = Annotated[Bytes, Field(ge=LEAST_NODE_BYTES, multiple_of=units.MIB)]
+# As NodeMemory, or 0.
+OwnMemory = Annotated[int, BeforeValidator(_node_memory), _SIZE]
 
 
 class Model(BaseModel):

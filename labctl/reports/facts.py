@@ -93,11 +93,21 @@ def _guest(topology: Mapping[str, Any]) -> str:
     for name, value in topology.items():
         if name == "memory_per_node":
             said[name] = rough_size(cast(int, value))
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            said[name] = _each(value)
         elif isinstance(value, Mapping):
             said[name] = words.setting({k: v for k, v in value.items() if v is not None})
         elif value is not None:
             said[name] = str(value)
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in said.items())
+
+
+def _each(values: Sequence[Any]) -> str:
+    """Return a list, of nodes in few words: `2 CPUs and 2 GiB; 0 CPUs and 4 GiB`."""
+    if not all(isinstance(one, Mapping) and {"cpus", "memory"} <= one.keys() for one in values):
+        return str(values)
+    told = (f"{one['cpus']} CPUs and {rough_size(one['memory'])}" for one in values)
+    return "; ".join(told)
 
 
 def _image(kernel: Kernel) -> str:

@@ -14,7 +14,7 @@ from labctl.errors import UserError
 from labctl.lab import command_line
 from labctl.lab.models import Lab
 from labctl.lab.problems import dotted, suggestion
-from labctl.lab.topology import Topology
+from labctl.lab.topology import PER_NODE, Topology
 from labctl.lab.topology_checks import mistakes
 from labctl.units import Scalar, UnitError, scalar
 
@@ -86,8 +86,10 @@ def _case(
 
 
 def _is_list(name: str, value: object) -> bool:
-    # A list of distances is one value: a matrix.
-    return isinstance(value, list | tuple) and name != "distances"
+    # A list of distances is one value, a matrix; a list of mappings too, the nodes of one guest.
+    if not isinstance(value, list | tuple) or name == "distances":
+        return False
+    return name != "nodes" or not any(isinstance(one, Mapping) for one in value)
 
 
 def _points(values: Setting) -> Iterable[dict[str, Any]]:
@@ -104,8 +106,11 @@ def _topology(base: Topology, shape: Setting, arch: ArchName) -> Topology:
         given["distances"] = {"remote": distances}
     elif isinstance(distances, list | tuple):
         given["distances"] = {"matrix": distances}
+    inherited = base.model_dump()
+    if isinstance(given.get("nodes"), list | tuple):
+        inherited = {key: value for key, value in inherited.items() if key not in PER_NODE}
     try:
-        topology = Topology.model_validate(base.model_dump() | given)
+        topology = Topology.model_validate(inherited | given)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
@@ -113,9 +118,9 @@ def _topology(base: Topology, shape: Setting, arch: ArchName) -> Topology:
         )
         hint = f"keys: {', '.join(Topology.model_fields)}, as for a guest in lab.yaml"
         raise UserError(f"invalid topology: {faults}", hint=hint) from error
-    matrix = topology.distances.matrix
-    if matrix is not None and {len(matrix), *map(len, matrix)} != {topology.nodes}:
-        raise UserError(f"distances: expected {topology.nodes} rows of {topology.nodes} numbers")
+    matrix, nodes = topology.distances.matrix, topology.node_count
+    if matrix is not None and {len(matrix), *map(len, matrix)} != {nodes}:
+        raise UserError(f"distances: expected {nodes} rows of {nodes} numbers")
     for mistake in mistakes(topology, [arch], "auto"):
         where = f"topology: {dotted(mistake.path)}"
         raise UserError(mistake.what, where=where, hint=mistake.hint)

@@ -38,8 +38,7 @@ class Room:
     @classmethod
     def of(cls, topology: Topology) -> Room:
         """Return the needs of one guest with this topology."""
-        vcpus = topology.nodes * topology.cpus_per_node
-        return cls(topology.memory_bytes + _QEMU_BYTES, vcpus)
+        return cls(topology.memory_bytes + _QEMU_BYTES, topology.vcpus)
 
     def __add__(self, other: Room) -> Room:
         return Room(self.memory_bytes + other.memory_bytes, self.vcpus + other.vcpus)

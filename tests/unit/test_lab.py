@@ -312,7 +312,7 @@ statistics:
 """
 TWELVE_PLACES = [
     (3, "guests.numa4.memory_per_node", "need"),
-    (5, "guests.small.nodes", "whole number"),
+    (5, "guests.small.nodes[0]", "mapping"),
     (6, "guests.small.memory_per_node", "expected a size"),
     (9, "kernels.patched.series", "lost.patch"),
     (10, "kernels.left.base", "cycle"),
@@ -343,7 +343,7 @@ def test_the_error_reads_as_a_compiler_does(folder: Path) -> None:
         read(folder, TWELVE.replace("TAB ", "    "))
     assert caught.value.exit_status == 2
     first, *_, last = str(caught.value).splitlines()
-    assert first.startswith(f"{folder}/lab.yaml:5:12: guests.small.nodes: expected")
+    assert first.startswith(f"{folder}/lab.yaml:5:13: guests.small.nodes[0]: expected")
     assert last == "10 errors in the lab file"
 
 
@@ -448,6 +448,75 @@ def test_a_mistake_in_how_a_guest_is_placed(
     assert (problem.line, problem.key) == (3, f"guests.numa4.{key}")
     assert what in problem.what
     assert hint in (problem.hint or "")
+
+
+LISTED = [
+    ("[2]", 19, "nodes[0]", "expected a mapping", "[{key: value}]"),
+    ("{cpus: 2}", 18, "nodes", "a number or a list of nodes", "[{cpus: 2"),
+    ("[]", 18, "nodes", "must not be empty", ""),
+    ("[{cpus: 2}]", 19, "nodes[0].memory", "key `memory` is missing", ""),
+    ("[{cpus: 2, memory: 1GiB, size: 1}]", 43, "nodes[0].size", "unknown key", "cpus"),
+    ("[{cpus: x, memory: 1GiB}]", 26, "nodes[0].cpus", "a whole number, got 'x'", ""),
+    ("[{cpus: 256, memory: 1GiB}]", 26, "nodes[0].cpus", "at most 255", ""),
+    ("[{cpus: 1, memory: 512}]", 37, "nodes[0].memory", "0, or whole MiB of at least 64", "512MiB"),
+    ("[{cpus: 1, memory: 1MiB}]", 37, "nodes[0].memory", "at least 64MiB, got 1MiB", ""),
+    ("[{cpus: 1, memory: 1GB}]", 37, "nodes[0].memory", "expected a size", "1GiB"),
+    ("[{cpus: 1, memory: 1GiB}, {cpus: 0, memory: 0}]", 44, "nodes[1]", "neither vCPUs nor", "0"),
+    ("[{cpus: 1, memory: 0}, {cpus: 0, memory: 1GiB}]", 18, "nodes", "both vCPUs and memory", ""),
+    (
+        "[{cpus: 0, memory: 1GiB}, {cpus: 1, memory: 1GiB}]",
+        *(26, "nodes[0].cpus", "before a node with vCPUs", "after node 1"),
+    ),
+    ("[{cpus: 1, memory: 1GiB}], cpus_per_node: 2", 45, "cpus_per_node", "conflicts", "remove"),
+    ("[{cpus: 1, memory: 1GiB}], memory_per_node: 1GiB", 45, "memory_per_node", "conflicts", ""),
+    ("[{cpus: 255, memory: 1GiB}, {cpus: 9, memory: 0}]", 18, "nodes", "264 CPUs", "255"),
+    (
+        "[{cpus: 1, memory: 1GiB}, {cpus: 0, memory: 64MiB}], hugepages: 1GiB",
+        *(82, "hugepages", "nodes[1].memory, 64MiB, is not a multiple", "memory: 1GiB"),
+    ),
+    (
+        "[{cpus: 1, memory: 1GiB}, {cpus: 1, memory: 0}], distances: {matrix: [[10]]}",
+        *(87, "distances.matrix", "2 rows of 2", "per node"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "column", "key", "what", "hint"), LISTED, ids=[x[0] for x in LISTED]
+)
+def test_a_mistake_in_a_list_of_nodes(
+    folder: Path, nodes: str, column: int, key: str, what: str, hint: str
+) -> None:
+    problem = mistake(folder, HEAD.replace("4, memory_per_node: 1GiB", nodes))
+    assert (problem.line, problem.column, problem.key) == (3, column, f"guests.numa4.{key}")
+    assert what in problem.what
+    assert hint in (problem.hint or "")
+
+
+def test_each_node_of_a_list_is_reported(folder: Path) -> None:
+    nodes = "[{cpus: 0, memory: 0}, {cpus: 1, memory: 1GiB}, {cpus: 0, memory: 0}]"
+    problems = mistakes(folder, HEAD.replace("4, memory_per_node: 1GiB", nodes))
+    assert [one.key for one in problems] == ["guests.numa4.nodes[0]", "guests.numa4.nodes[2]"]
+
+
+def test_nodes_may_differ(folder: Path) -> None:
+    nodes = "[{cpus: 2, memory: 2GiB}, {cpus: 1, memory: 0}, {cpus: 0, memory: 4GiB}]"
+    guest = read(folder, HEAD.replace("4, memory_per_node: 1GiB", nodes)).guests["numa4"]
+    assert (guest.node_count, guest.vcpus, guest.memory_bytes) == (3, 3, 6 * GIB)
+    assert guest.cpus == (range(2), range(2, 3), range(3, 3))
+    recorded = guest.model_dump(mode="json")
+    assert not {"cpus_per_node", "memory_per_node"} & recorded.keys()
+    assert Topology.model_validate(recorded) == guest
+
+
+def test_nodes_in_a_list_must_fit_into_the_host(folder: Path) -> None:
+    nodes = "[{cpus: 1, memory: 1GiB}, {cpus: 0, memory: 2GiB}]"
+    text = HEAD.replace("4, memory_per_node: 1GiB", nodes) + BODY + EXPERIMENT
+    read(folder, text, memory=9 * GIB)
+    problem = mistake(folder, text, memory=9 * GIB - 1)
+    assert problem.key == "guests.numa4.nodes"
+    assert "(1GiB + 2GiB each)" in problem.what
+    assert "at most 3071MiB in all fit" in (problem.hint or "")
 
 
 def test_vng_makes_the_memory_of_its_guests_itself(folder: Path) -> None:
@@ -962,6 +1031,9 @@ class _Schema:
 
     def _minItems(self, value: Any, limit: int, _: Any) -> bool:  # noqa: N802
         return not isinstance(value, list) or len(value) >= limit
+
+    def _maxItems(self, value: Any, limit: int, _: Any) -> bool:  # noqa: N802
+        return not isinstance(value, list) or len(value) <= limit
 
     def _minLength(self, value: Any, limit: int, _: Any) -> bool:  # noqa: N802
         return not isinstance(value, str) or len(value) >= limit

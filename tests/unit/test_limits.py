@@ -39,6 +39,12 @@ def test_an_option_that_allows_too_little_is_named(topology, change, instead):
         assert [limit.instead for limit in found] == [instead]
 
 
+def test_listed_nodes_count_too():
+    asked = Topology(nodes=[{"cpus": 9, "memory": "64MiB"}, {"cpus": 0, "memory": "64MiB"}])
+    found = limits.of_config(asked, FINE | {"CONFIG_NUMA": "n", "CONFIG_NR_CPUS": "8"}, "x86_64")
+    assert [limit.instead for limit in found] == ["CONFIG_NUMA=y", "CONFIG_NR_CPUS=9"]
+
+
 @pytest.mark.parametrize(
     "topology", [{"nodes": 64}, {"nodes": 1}, {"nodes": 2, "cpus_per_node": 32}]
 )

@@ -46,6 +46,17 @@ def test_vcpus_are_on_the_host_node_of_their_memory(host):
     assert place("g", with_(host_nodes=[1]), host).host_nodes == (1, 1, 1, 1)
 
 
+def test_nodes_that_differ_are_placed_by_their_own_vcpus_and_memory(host):
+    nodes = [{"cpus": 3, "memory": "1GiB"}, {"cpus": 1, "memory": 0}, {"cpus": 0, "memory": "9GiB"}]
+    guest = Topology(nodes=nodes, host_nodes=[0, 1])
+    placement = place("g", guest, host)
+    assert placement.host_nodes == (0, 1, 0)
+    node_of = {cpu.number: cpu.node for cpu in host.cpus}
+    assert tuple(node_of[cpu] for cpu in placement.vcpus) == (0, 0, 0, 1)
+    assert "10 GiB of host node 0" in shortage(Need("e", "g", 1, guest), host, (0, 1, 0))
+    assert shortage(Need("e", "g", 1, guest), host, ()) == ""
+
+
 def test_second_threads_are_used_only_where_cores_are_not_enough(host):
     placement = place("g", with_(nodes=12), host)
     assert set(range(0, 16, 2)) < set(placement.vcpus)

@@ -62,6 +62,35 @@ def test_what_differs_is_named(said, found):
     assert any(text.startswith(found) for text in differences(*said)), differences(*said)
 
 
+UNEQUAL = Topology(
+    nodes=[
+        {"cpus": 2, "memory": "128MiB"},
+        {"cpus": 1, "memory": 0},
+        {"cpus": 0, "memory": "64MiB"},
+    ]
+)
+UNEQUAL_SAID = [
+    "node 0 cpus=0-1 memory_kib=130680 distances=10,20*2",
+    "node 1 cpus=2 memory_kib=0 distances=20,10,20",
+    "node 2 cpus= memory_kib=65408 distances=20*2,10",
+]
+
+
+def test_nodes_without_cpus_or_memory_are_compared_too():
+    assert differences(*UNEQUAL_SAID, asked=UNEQUAL) == []
+    said = [
+        UNEQUAL_SAID[0].replace("0-1", "0-2"),
+        "node 1 cpus= memory_kib=1024 distances=20,10,20",
+        UNEQUAL_SAID[2].replace("65408", "0"),
+    ]
+    assert differences(*said, asked=UNEQUAL) == [
+        "node 0: expected CPUs 0, 1, got CPUs 0, 1, 2",
+        "node 1: expected CPU 2, got no CPU",
+        "node 1: expected 0 MiB of memory, got 1 MiB",
+        "node 2: expected 64 MiB of memory, got 0 MiB",
+    ]
+
+
 def test_many_differences_are_not_all_listed():
     asked = Topology(nodes=40, memory_per_node=64 * MIB)
     said = [f"node {n} cpus={n} memory_kib=65536 distances=10*40" for n in range(40)]

@@ -84,9 +84,19 @@ def test_a_topology_is_a_guest_of_the_lab_with_changes(lab):
     assert case.topology.distances.distance(0, 1) == 40
 
 
+def test_nodes_may_be_listed(lab):
+    nodes = [{"cpus": 1, "memory": "64MiB"}, {"cpus": 0, "memory": "128MiB"}]
+    (case,) = cases(lab, Markers(kernels=["mine"], topology={"nodes": nodes}))
+    assert (case.id, case.topology.vcpus, case.topology.memory_bytes) == ("mine", 1, 192 << 20)
+    shapes = cases(lab, Markers(kernels=["mine"], topology={"nodes": [nodes, 2]}))
+    assert [case.topology.node_count for case in shapes] == [2, 2]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
+        ({"topology": {"nodes": [{"cpus": 1}]}}, "nodes.0.memory: Field required"),
+        ({"topology": {"nodes": [{"cpus": 1, "memory": 0}]}}, "both vCPUs and memory"),
         ({"kernels": ["stok"]}, "did you mean stock"),
         ({"guest": "numa3"}, "no guest 'numa3'"),
         ({"tunables": {"max_activ": 1}}, "did you mean max_active"),

@@ -59,6 +59,32 @@ def test_a_matrix_may_be_asymmetric():
     assert "dist,src=1,dst=0,val=30" in words
 
 
+def test_nodes_may_lack_cpus_or_memory():
+    nodes = [
+        {"cpus": 2, "memory": 128 * MIB},
+        {"cpus": 1, "memory": 0},
+        {"cpus": 0, "memory": "1GiB"},
+    ]
+    words = qemu_arguments(Topology(nodes=nodes), (0, 1, 2))
+    assert values(words, "-m") == ["1152M"]
+    assert values(words, "-smp") == ["3,sockets=3,cores=1,threads=1"]
+    assert values(words, "-object") == [
+        "memory-backend-ram,id=ram0,size=128M,host-nodes=0,policy=bind",
+        "memory-backend-ram,id=ram2,size=1024M,host-nodes=2,policy=bind",
+    ]
+    assert values(words, "-numa")[:3] == [
+        "node,nodeid=0,cpus=0-1,memdev=ram0",
+        "node,nodeid=1,cpus=2",
+        "node,nodeid=2,memdev=ram2",
+    ]
+
+
+def test_no_socket_is_on_two_nodes():
+    nodes = [{"cpus": cpus, "memory": "64MiB"} for cpus in (4, 2, 0)]
+    words = qemu_arguments(Topology(nodes=nodes))
+    assert values(words, "-smp") == ["6,sockets=3,cores=2,threads=1"]
+
+
 def test_one_node_is_a_numa_node_too():
     words = qemu_arguments(Topology(nodes=1, memory_per_node=64 * MIB))
     assert "node,nodeid=0,cpus=0,memdev=ram0" in words

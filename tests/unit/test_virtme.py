@@ -32,12 +32,11 @@ def spec(folder, **more):
     return GuestSpec(
         name="stock",
         image=image,
-        topology=topology,
         initramfs=Path("/unused"),
         folder=folder,
         launcher="virtme-ng",
         programs=Path("/lab/programs"),
-        **{"accel": "tcg", **more},
+        **{"accel": "tcg", "topology": topology, **more},
     )
 
 
@@ -63,6 +62,17 @@ def test_nodes_memory_and_distances_are_those_of_the_topology(tmp_path):
     assert values(words, "--cpus") == ["4,sockets=2,cores=2,threads=1"]
     assert values(words, "--numa") == ["512M,cpus=0-1", "512M,cpus=2-3"]
     assert values(words, "--numa-distance") == ["0,0=10", "0,1=21", "1,0=21", "1,1=10"]
+
+
+def test_nodes_without_cpus_or_memory(tmp_path):
+    nodes = [
+        {"cpus": 2, "memory": "64MiB"},
+        {"cpus": 1, "memory": 0},
+        {"cpus": 0, "memory": "1GiB"},
+    ]
+    words = launchers.command(spec(tmp_path, topology=Topology(nodes=nodes)))
+    assert values(words, "--memory") == ["1088M"]
+    assert values(words, "--numa") == ["64M,cpus=0-1", "0,cpus=2", "1024M"]
 
 
 def test_a_broken_kvm_is_not_touched_where_tcg_was_chosen(tmp_path):
