@@ -59,8 +59,8 @@ class Budget:
         took = now - self.began
         return took + took / max(1, self.blocks) > self.seconds
 
-    def limit(self, remaining_seconds: float | None, now: float) -> float | None:
+    def limit(self, remaining_seconds: float, now: float) -> float:
         """Return an estimate of the remaining time, at most what is left of the budget."""
-        if self.seconds is None or remaining_seconds is None:
+        if self.seconds is None:
             return remaining_seconds
         return min(remaining_seconds, max(0.0, self.seconds - (now - self.began)))

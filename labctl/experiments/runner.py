@@ -306,13 +306,19 @@ class Runner:
         )
 
     def _remaining(self, number: int, done: int, visits: int) -> float | None:
-        remaining = self.timing.remaining_seconds(
-            visits=visits - done,
-            blocks=self.plan.statistics.blocks.max + self._extra - number - 1,
-            guests=len(self.plan.groups()),
-            visits_per_block=len(self.plan.block(number)),
+        blocks = self.plan.statistics.blocks
+        most, fewest = (
+            self.timing.remaining_seconds(
+                visits=visits - done,
+                blocks=max(0, end - number - 1),
+                guests=len(self.plan.groups()),
+                visits_per_block=len(self.plan.block(number)),
+            )
+            for end in (blocks.max + self._extra, blocks.min + self._extra)
         )
-        return self._budget.limit(remaining, self.clock())
+        if most is None or fewest is None:
+            return None
+        return max(fewest, self._budget.limit(most, self.clock()))
 
 
 def _message(error: GuestError) -> str:

@@ -202,6 +202,17 @@ def test_a_budget_ends_the_run_with_the_last_block_that_fits(tmp_path, budget_bl
     assert max(s.block for s in measured(tmp_path)) + 1 == blocks
 
 
+def test_the_remaining_time_covers_the_minimum_of_blocks(tmp_path):
+    """A budget that is spent does not end the run before them."""
+    the_lab, seen = up_to(9, lab(blocks=4)), []
+    budget = len(plan(the_lab, "e", 7).block(0))  # one block: each visit takes a second
+    runner(tmp_path, World(), the_lab, budget_seconds=budget, progress=seen.append).run()
+    known = [one for one in seen if one.remaining_seconds is not None]
+    assert all(one.remaining_seconds > 0 for one in known if one.block < 3)
+    assert known[-1].remaining_seconds == 0
+    assert {one.block for one in known} == {0, 1, 2, 3}
+
+
 def one_ends(samples):
     """The first cell ends after three blocks, the other never; nothing else is looked at."""
     return frozenset({"patched/max_active=1"} if max(s.block for s in samples) >= 2 else ())
