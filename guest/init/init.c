@@ -39,6 +39,7 @@
 #define COMMAND_PORT  "/dev/" COMMAND_TTY
 #define SSH_START     "/etc/labctl/ssh-start"
 #define MODULES_START "/etc/labctl/modules-start"
+#define ROOTS_START   "/etc/labctl/roots-start"
 
 static const struct {
 	const char *type;
@@ -198,14 +199,15 @@ static void run_script(char *script, char *folder, const char *failure)
 }
 
 /*
- * Load modules and start the SSH server, if the guest has them. With another
- * root than the initramfs, first copy the files of the workloads to their
- * places.
+ * Load modules, mount the roots of workloads and start the SSH server, if the
+ * guest has them. With another root than the initramfs, first copy the files of
+ * the workloads to their places.
  */
 static void run_scripts(bool is_first)
 {
 	char files[PATH_MAX + 16], ssh[PATH_MAX + 16] = SSH_START;
 	char modules[] = MODULES_START;
+	char roots[] = ROOTS_START;
 
 	if (!is_first) {
 		snprintf(files, sizeof(files), "%s/files-start",
@@ -214,6 +216,7 @@ static void run_scripts(bool is_first)
 		snprintf(ssh, sizeof(ssh), "%s/ssh-start", program_folder);
 	} else {
 		run_script(modules, NULL, "cannot load the modules");
+		run_script(roots, NULL, "cannot mount the roots of workloads");
 	}
 	run_script(ssh, is_first ? NULL : program_folder, "ssh did not start");
 }

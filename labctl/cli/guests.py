@@ -29,6 +29,7 @@ from labctl.printable import layout
 
 if TYPE_CHECKING:
     from labctl.arch import Architecture
+    from labctl.guests.disks import Disk
     from labctl.guests.fleet import Fleet
     from labctl.lab.models import Lab
 
@@ -62,8 +63,8 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     topology = lab.guests[lab.defaults.guest]
     limits = Limits({name: [topology] for name in names})
     with progress.Building() as building:
-        files = _files(lab, arch_of(lab, names))
-        prepared = prepare(lab, names, building, files, limits)
+        files, roots = _brought(lab, arch_of(lab, names))
+        prepared = prepare(lab, names, building, files, limits, roots)
     specs = [
         prepared.spec(name, name=name, folder=fleet.spec_folder(name), topology=topology)
         for name in names
@@ -74,14 +75,15 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     _show_status(fleet, as_json, [name for name, what in done.items() if what != UNCHANGED])
 
 
-def _files(lab: Lab, arch: Architecture) -> dict[str, Path | str]:
-    """Return the files that workloads bring; importing what finds them takes 50 ms."""
+def _brought(lab: Lab, arch: Architecture) -> tuple[dict[str, Path | str], dict[str, Disk]]:
+    """Return the files and roots of workloads; importing what finds them takes 50 ms."""
     if not any(workload.may_bring_files for workload in lab.workloads.values()):
-        return {}
+        return {}, {}
     from labctl.experiments.early import supplies_of_lab
-    from labctl.workloads.supply import merged
+    from labctl.workloads.supply import merged, roots
 
-    return merged(supplies_of_lab(lab, arch))
+    supplies = supplies_of_lab(lab, arch)
+    return merged(supplies), roots(supplies)
 
 
 @click.command()

@@ -22,8 +22,10 @@ from labctl.lab.problems import dotted, nearest
 from labctl.transports import Outcome
 from labctl.units import MIB, rough_size
 from labctl.workloads.closure import Fault, closure
-from labctl.workloads.supply import NOTHING, Kind, Supply, merged
-from labctl.workloads.supply import supply as supply_of
+from labctl.workloads.collect import Kind
+from labctl.workloads.collect import supply as supply_of
+from labctl.workloads.roots import check_program
+from labctl.workloads.supply import NOTHING, Supply, merged
 
 _SECONDS = 60.0
 _MUCH_BYTES = 64 * MIB
@@ -71,11 +73,13 @@ def check_commands(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:
     problems: list[Problem] = []
     supplies: dict[str, Supply] = {}
     for workload, arch in _workloads(lab, plans):
-        supplies[workload.name], failed = _supply(lab, workload, arch, lab.defaults.launcher)
+        supplies[workload.name], failed = _supply(lab, workload, arch, _kind(lab, workload))
         problems += failed
-        if failed or supplies[workload.name].has(_program(workload)):
+        if not failed and workload.root is not None:
+            problems += _not_in_root(lab, workload, arch, supplies[workload.name])
+        elif failed or supplies[workload.name].has(_program(workload)):
             continue
-        if lab.defaults.launcher == "qemu":
+        elif lab.defaults.launcher == "qemu":
             problems += _not_in_initramfs(lab, workload, arch)
         else:
             problems += _not_on_host(lab, workload)
@@ -130,7 +134,7 @@ def supplies_of_lab(lab: Lab, arch: Architecture) -> dict[str, Supply]:
     found = {}
     for name, one in lab.workloads.items():
         with contextlib.suppress(BuildError):
-            found[name], problems = _supply(lab, one, arch, lab.defaults.launcher)
+            found[name], problems = _supply(lab, one, arch, _kind(lab, one))
             if problems:
                 del found[name]
     return found
@@ -193,6 +197,11 @@ def _supply(
     return supply_of(lab, workload, arch, kind, known, report), problems
 
 
+def _kind(lab: Lab, workload: Workload) -> Kind:
+    is_root = lab.defaults.launcher == "qemu" and workload.root is not None
+    return "root" if is_root else lab.defaults.launcher
+
+
 def _program(workload: Workload) -> str:
     return workload.argv()[0]
 
@@ -213,6 +222,17 @@ def _not_in_initramfs(lab: Lab, workload: Workload, arch: Architecture) -> list[
     if found:
         hint += f"; `files: {{{path.name}: {found}}}` brings the program of the host"
     return [_problem(lab, workload, f"{program} not found in the guest", hint)]
+
+
+def _not_in_root(lab: Lab, workload: Workload, arch: Architecture, supply: Supply) -> list[Problem]:
+    assert supply.root is not None
+    program = _program(workload)
+    for needed in (*supply.interpreters, *(() if supply.has(program) else (program,))):
+        try:
+            check_program(supply.root, needed, arch)
+        except Fault as fault:
+            return [_problem(lab, workload, fault.what, fault.hint)]
+    return []
 
 
 def _not_on_host(lab: Lab, workload: Workload) -> list[Problem]:

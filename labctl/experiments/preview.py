@@ -10,6 +10,7 @@ from labctl.arch import ARCHITECTURES
 from labctl.errors import UserError
 from labctl.experiments.plan import Plan, Visit, plan
 from labctl.guests import accelerator, launchers
+from labctl.guests.disks import Disk
 from labctl.guests.guest import GuestSpec
 from labctl.guests.placement import Placement, document, place
 from labctl.host import identity
@@ -74,6 +75,7 @@ def _guests(lab: Lab, planned: Plan, placement: Placement, accel: str) -> list[d
             for g in planned.groups()
         ]
     topology = lab.guests[lab.guest_of(planned.experiment)]
+    workload = lab.workloads[planned.experiment.workload]
     arch = ARCHITECTURES[lab.kernels[planned.baseline].arch]
     guests: list[dict[str, Any]] = []
     for group in planned.groups():
@@ -103,6 +105,7 @@ def _guests(lab: Lab, planned: Plan, placement: Placement, accel: str) -> list[d
             placement=placement,
             transport=lab.defaults.transport,
             ssh_key=Path("<key>") if lab.defaults.transport == "ssh" else None,
+            disks=(Disk(Path("<root>"), "<hash>", ""),) if workload.root is not None else (),
         )
         command = shlex.join(launchers.command(spec))
         guests.append({"name": group.name, "kernel": group.kernel, "command": command})

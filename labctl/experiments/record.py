@@ -13,7 +13,7 @@ from labctl.lab.models import Lab
 from labctl.lab.topology import Topology
 from labctl.runs.folder import RunFolder, timestamp
 from labctl.stats.health import HealthRule
-from labctl.workloads.supply import Supply
+from labctl.workloads.supply import Supply, roots
 
 
 def record_of(
@@ -26,6 +26,7 @@ def record_of(
 ) -> dict[str, Any]:
     """Return the record of a run that starts now; `supplies` are by the workloads' names."""
     digests = {name: supply.digest() for name, supply in (supplies or {}).items()}
+    disks = {name: disk.digest for name, disk in roots(supplies or {}).items()}
     return {
         "schema": 1,
         "run": run_id,
@@ -50,7 +51,7 @@ def record_of(
             }
             for name, image in prepared.images.items()
         },
-        "experiments": [_experiment(prepared, each, digests) for each in plans],
+        "experiments": [_experiment(prepared, each, digests, disks) for each in plans],
         "health": HealthRule().as_dict(),
         "finished": False,
     }
@@ -61,7 +62,10 @@ def _shape(topology: Topology) -> dict[str, Any]:
 
 
 def _experiment(
-    prepared: Prepared, each: Plan, digests: Mapping[str, str | None]
+    prepared: Prepared,
+    each: Plan,
+    digests: Mapping[str, str | None],
+    disks: Mapping[str, str],
 ) -> dict[str, Any]:
     lab = prepared.lab
     topology = lab.guests[lab.guest_of(each.experiment)]
@@ -73,6 +77,7 @@ def _experiment(
         "target": each.experiment.target,
         "command": workload.command,
         "files": digests.get(workload.name),
+        "root": disks.get(workload.name),
         "metric": lab.metric_of(each.experiment),
         "better": lab.better_of(each.experiment),
         "baseline": each.baseline,

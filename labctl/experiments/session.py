@@ -38,7 +38,7 @@ from labctl.stats.health import HealthRule
 from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
 from labctl.targets.prepare import prepare_target
-from labctl.workloads.supply import Supply, merged, merged_scripts
+from labctl.workloads.supply import Supply, merged, merged_scripts, roots
 
 _RESUMED = ("seed", "initramfs", "guests", "kernels", "host")
 
@@ -156,7 +156,7 @@ def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> _Ready:
     supplies = early.check_commands(lab, plans)
     early.check_sizes(lab, plans, supplies, events.warning)
     early.check_memory(lab, plans, read_facts())
-    prepared = prepare(lab, kernels, events.building, merged(supplies), limits)
+    prepared = prepare(lab, kernels, events.building, merged(supplies), limits, roots(supplies))
     early.check_memory(lab, plans, prepared.facts)  # again: a build may take long
     return _Ready(prepared, None, supplies)
 

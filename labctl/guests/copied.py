@@ -35,9 +35,15 @@ def beside_programs(state: Path, files: Mapping[str, Path | str]) -> dict[str, P
         shared[f"{_FOLDER}{path}"] = source
         lines.append(f"cp -p {shlex.quote(f'.{path}')} {shlex.quote(path)}")
     script = "\n".join(["#!/bin/sh", *lines, ""]).encode()
+    return {_SCRIPT: generated(state, _SCRIPT, script), **shared}
+
+
+def generated(state: Path, name: str, script: bytes, mode: int = 0o644) -> Path:
+    """Return a file in the state folder with the text of a generated script."""
     store = StateFolder(state).initramfs
     store.mkdir(parents=True, exist_ok=True)
-    place = store / f"{_SCRIPT}-{hashlib.sha256(script).hexdigest()[:16]}"
+    place = store / f"{name}-{hashlib.sha256(script).hexdigest()[:16]}"
     if not place.is_file() or place.read_bytes() != script:
         disk.replace(place, script)
-    return {_SCRIPT: place, **shared}
+    place.chmod(mode)
+    return place

@@ -1,7 +1,7 @@
 """Modules that guests need of a kernel that labctl did not build: a distribution's.
 
 They come from lib/modules/RELEASE, as `make modules_install` and packages install it, and are
-loaded by the initramfs before the SSH server starts.
+loaded by the initramfs before roots are mounted and the SSH server starts.
 """
 
 from __future__ import annotations
@@ -48,8 +48,12 @@ def loadable(image: Image, options: Iterable[str]) -> set[str]:
     return {option for option in options if needs.MODULES.get(option) in known}
 
 
-def files(state: Path, images: Iterable[Image], defaults: Defaults) -> dict[str, Path]:
+def files(
+    state: Path, images: Iterable[Image], defaults: Defaults, more: Sequence[str] = ()
+) -> dict[str, Path]:
     """Return the files for the initramfs that load what the guests need, by guest path.
+
+    `more` are options whose modules are loaded, too.
 
     Raises:
         UserError: a module is damaged, or one that it depends on is missing.
@@ -58,12 +62,14 @@ def files(state: Path, images: Iterable[Image], defaults: Defaults) -> dict[str,
     found: dict[str, Path] = {}
     for image in images:
         config = kconfig.read_values(image.config) or {}
-        wanted = [o for o in needs.options(defaults, image.arch) if config.get(o) == "m"]
+        options = needs.options(defaults, image.arch, more)
+        wanted = [option for option in options if config.get(option) == "m"]
         folder = folder_of(image)
         if not wanted or folder is None:
             continue
-        names = [needs.MODULES[option] for option in wanted if option in needs.MODULES]
-        for number, module in enumerate(_in_order(_modules(folder), names)):
+        known = _modules(folder)
+        names = [n for n in (needs.MODULES.get(option) for option in wanted) if n in known]
+        for number, module in enumerate(_in_order(known, names)):
             place = f"/lib/modules/{image.release}/labctl/{number:02}-{_name(module)}.ko"
             found[place] = _unpacked(state, module)
     return found | {_START: source_folder() / "modules" / "start.sh"} if found else {}

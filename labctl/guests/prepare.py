@@ -12,6 +12,7 @@ from labctl.guests import (
     accelerator,
     busybox,
     copied,
+    disks,
     initramfs,
     launchers,
     login,
@@ -19,6 +20,7 @@ from labctl.guests import (
     needs,
     qemu,
 )
+from labctl.guests.disks import Disk
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import GuestSpec
 from labctl.guests.initramfs import Initramfs
@@ -29,7 +31,6 @@ from labctl.host.facts import HostFacts, read_facts
 from labctl.kernels import kconfig, remains
 from labctl.kernels.build import Builder, BuildProgress, Image
 from labctl.kernels.images import given
-from labctl.lab.entries import Defaults
 from labctl.lab.models import Kernel, Lab
 from labctl.lab.state import BUILT, MEASURED
 from labctl.lab.topology import Topology
@@ -46,6 +47,7 @@ class Prepared:
     initramfs: Initramfs
     facts: HostFacts = field(default_factory=read_facts)
     ssh_key: Path | None = None
+    disks: tuple[Disk, ...] = ()
 
     def spec(
         self,
@@ -83,6 +85,7 @@ class Prepared:
             placement=placement if pinned else placement.unpinned(),
             transport=self.lab.defaults.transport,
             ssh_key=self.ssh_key,
+            disks=self.disks,
             files=(*image.files(), *self.initramfs.files(launcher)),
         )
 
@@ -109,28 +112,30 @@ def build_images(
     """
     kernels = list(dict.fromkeys(kernels))
     for name in kernels if fragments is None else ():
-        _check_image(lab.kernels[name], lab.defaults)
+        _check_image(lab.kernels[name], lab)
     builder = Builder(lab.state, progress, limits)
     more = _asked_for(lab) if fragments is None else fragments
     return builder.images(_with(lab.kernels[name], more) for name in kernels)
 
 
 def _asked_for(lab: Lab) -> tuple[Path, ...]:
-    more = (login.fragment(),) if lab.defaults.transport == "ssh" else ()
-    return (*launchers.fragments(lab.defaults.launcher), *more)
+    ssh = (login.fragment(),) if lab.defaults.transport == "ssh" else ()
+    roots = (initramfs.source_folder() / "kconfig" / "root.config",) if lab.has_roots else ()
+    return (*launchers.fragments(lab.defaults.launcher), *ssh, *roots)
 
 
-def _check_image(kernel: Kernel, defaults: Defaults) -> None:
+def _check_image(kernel: Kernel, lab: Lab) -> None:
     """Raise a UserError if a built image lacks options, by the config beside it."""
     if not _is_image(kernel):
         return
     image = given(kernel)
     values = kconfig.read_values(image.config)
     if image.config is not None and values is not None:
+        more = needs.ROOTS if lab.has_roots else ()
         loadable: set[str] = set()
-        if defaults.launcher == "qemu":
-            loadable = modules.loadable(image, needs.options(defaults, kernel.arch))
-        needs.check(kernel, values, image.config, defaults, loadable)
+        if lab.defaults.launcher == "qemu":
+            loadable = modules.loadable(image, needs.options(lab.defaults, kernel.arch, more))
+        needs.check(kernel, values, image.config, lab.defaults, loadable, more)
 
 
 def _is_image(kernel: Kernel) -> bool:
@@ -189,12 +194,14 @@ def prepare(
     progress: Callable[[BuildProgress], None],
     files: Mapping[str, Path | str] | None = None,
     limits: Limits = NO_LIMITS,
+    roots: Mapping[str, Disk] | None = None,
 ) -> Prepared:
     """Build images and initramfs, and select the accelerator.
 
     `files` are additional files by their absolute path in the guest, a text being the
     target of a symbolic link. `limits` has the topologies
-    of the guests, so that an unsuitable kernel is found before it is built.
+    of the guests, so that an unsuitable kernel is found before it is built. `roots` are
+    those of workloads, by name.
 
     Raises:
         BuildError: a kernel or a guest program does not build.
@@ -218,7 +225,9 @@ def prepare(
     beside = login.beside_programs(lab.state) if with_ssh else {}
     if lab.defaults.launcher == "qemu":
         given_images = [i for name, i in images.items() if _is_image(lab.kernels[name])]
-        more |= {**modules.files(lab.state, given_images, lab.defaults), **(files or {})}
+        options = needs.ROOT_MODULES if lab.has_roots else ()
+        more |= modules.files(lab.state, given_images, lab.defaults, options)
+        more |= {**(files or {}), **_start_of(roots or {}, lab.state)}
     else:
         beside |= copied.beside_programs(lab.state, files or {})
     archive = initramfs.build(lab.state, more, beside=beside, arch=arch)
@@ -233,4 +242,9 @@ def prepare(
         images=images,
         initramfs=archive,
         ssh_key=ssh_key,
+        disks=tuple({disk.serial: disk for disk in (roots or {}).values()}.values()),
     )
+
+
+def _start_of(roots: Mapping[str, Disk], state: Path) -> dict[str, Path]:
+    return {disks.START: disks.start_file(roots, state)} if roots else {}

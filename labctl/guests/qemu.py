@@ -6,13 +6,14 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import GuestHung, GuestLost, UserError
+from labctl.guests.disks import Disk
 from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import qemu_arguments
 from labctl.host import tools
@@ -46,7 +47,8 @@ class GuestSpec:
 
     `programs` is a folder with the lab's programs, for launchers whose guests do not boot
     from the initramfs. With `ssh_key`, the private key for its SSH server, the guest has a
-    network card that only reaches this server. `files` are verified before the start.
+    network card that only reaches this server. `files` and the read-only `disks` are verified
+    before the start.
     """
 
     name: str
@@ -61,6 +63,7 @@ class GuestSpec:
     placement: Placement = ANYWHERE
     transport: str = "serial"
     ssh_key: Path | None = None
+    disks: tuple[Disk, ...] = ()
     files: tuple[Hashed, ...] = field(default=(), compare=False)
 
     def check_files(self) -> None:
@@ -69,6 +72,8 @@ class GuestSpec:
         Raises:
             HostError: a file changed since it was built or first read.
         """
+        for disk in self.disks:
+            disk.check()
         for file in self.files:
             file.check()
 
@@ -97,7 +102,17 @@ def command(spec: GuestSpec) -> list[str]:
     words += ["-append", checked(" ".join(filter(None, parts)))]
     words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
     words += serial("line", LINE_SOCKET, device=arch.line_device)
-    return [*words, *monitor()]
+    return [*words, *_disks(spec.disks), *monitor()]
+
+
+def _disks(disks: Sequence[Disk]) -> list[str]:
+    words: list[str] = []
+    for number, disk in enumerate(disks):
+        name = f"root{number}"
+        file = f"file={option_value(str(disk.path))},format=raw,readonly=on"
+        words += ["-drive", f"{file},if=none,id={name}"]
+        words += ["-device", f"virtio-blk-pci,drive={name},serial={disk.serial}"]
+    return words
 
 
 def _delay_loop(arch: Architecture, config: Path | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from labctl import files, process_table
 from labctl.errors import UserError
 from labctl.guests import qemu
+from labctl.guests.disks import Disk
 from labctl.guests.qemu import GuestSpec
 from labctl.kernels.build import Image
 from labctl.lab.state import PAUSED
@@ -140,6 +141,7 @@ def _spec_as_json(spec: GuestSpec) -> dict[str, Any]:
         "programs": None if spec.programs is None else str(spec.programs),
         "transport": spec.transport,
         "ssh_key": None if spec.ssh_key is None else str(spec.ssh_key),
+        "disks": [[str(disk.path), disk.digest, disk.stamp] for disk in spec.disks],
     }
 
 
@@ -160,4 +162,5 @@ def _spec_from_json(data: dict[str, Any]) -> GuestSpec:
         programs=Path(data["programs"]) if data.get("programs") else None,
         transport=data.get("transport", "serial"),
         ssh_key=Path(data["ssh_key"]) if data.get("ssh_key") else None,
+        disks=tuple(Disk(Path(path), *rest) for path, *rest in data.get("disks", ())),
     )

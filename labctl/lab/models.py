@@ -83,7 +83,7 @@ class Workload(WorkloadEntry):
     @property
     def may_bring_files(self) -> bool:
         """Whether it has files of its own, or a command that may be a program of the host."""
-        own = self.files or self.build or self.make is not None or self.packages
+        own = self.files or self.build or self.make is not None or self.packages or self.root
         return bool(own) or (self.script is None and "/" in self.argv()[0])
 
     def argv(self, parameters: Mapping[str, Scalar] | None = None) -> list[str]:
@@ -149,6 +149,11 @@ class Lab(Model):
     statistics: Statistics
     verify: Verify = Verify()
     marks: dict[KeyPath, Mark] = Field({}, repr=False)
+
+    @property
+    def has_roots(self) -> bool:
+        """Whether a workload has a root of its own, for which kernels need more options."""
+        return any(workload.root is not None for workload in self.workloads.values())
 
     @property
     def state_folder(self) -> StateFolder:

@@ -26,6 +26,7 @@ from labctl.lab.experiment_checks import (
 from labctl.lab.kernels import check_fragments, check_kernels
 from labctl.lab.paths import absolute, is_file, relative_hint
 from labctl.lab.problems import Findings
+from labctl.lab.root_checks import check_roots
 from labctl.lab.topology import Topology
 from labctl.lab.topology_checks import check_guests
 from labctl.lab.types import LOCAL_DISTANCE
@@ -52,6 +53,7 @@ def check(file: LabFile, found: Findings, root: Path) -> None:
         _tunable(tunable, ("tunables", name), found)
     for name, workload in file.workloads.items():
         check_workload(workload, ("workloads", name), found)
+    check_roots(file, found)
     if found.sound("statistics"):
         check_blocks(file.statistics.blocks, ("statistics", "blocks"), found)
     for name, experiment in file.experiments.items():

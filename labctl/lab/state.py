@@ -23,6 +23,7 @@ BUILT = (
     "images",
     "leases",
     "logs",  # of earlier versions
+    "roots",
     "selftests",
     "series",
     "sources",
@@ -110,6 +111,11 @@ class StateFolder:
     def initramfs(self) -> Path:
         """The folder of initramfs archives and guest programs."""
         return self.path / "guest"
+
+    @property
+    def roots(self) -> Path:
+        """The folder of the images that are made from roots of workloads."""
+        return self.path / "roots"
 
     @property
     def ssh_key(self) -> Path:

@@ -21,6 +21,7 @@ BETTER = Field(
 
 
 Script = Annotated[str, Field(min_length=1)]
+ROOT_DEBIAN = r"debian:[a-z][a-z0-9-]*(@[a-z]+://[^\s]+)?"
 PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -86,6 +87,13 @@ class WorkloadEntry(Model):
         (),
         description="Debian packages whose programs the command needs; they are downloaded with"
         " the host's apt, without root, and not installed. Example: [rt-tests].",
+    )
+    root: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Root file system of the command: a folder, a tar archive, or a raw or qcow2"
+        " image of ext2, ext3 or ext4, relative to the folder of lab.yaml; or debian:SUITE, which"
+        " mmdebstrap builds with `packages`. It is never written. Example: ../rootfs. Requires"
+        " `launcher: qemu`.",
     )
     env: dict[EnvName, str] = Field(
         {}, description="Environment variables of the command and the other scripts."

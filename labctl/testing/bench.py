@@ -21,7 +21,7 @@ from labctl.lab.models import Lab
 from labctl.testing.cases import Case
 from labctl.testing.guest import LabGuest
 from labctl.testing.leases import Lease, Leases, Quiet, Room, locked
-from labctl.workloads.supply import Supply, merged
+from labctl.workloads.supply import Supply, merged, roots
 
 _BOOT_SECONDS = 180.0
 _WAIT_SECONDS = 1800.0
@@ -114,8 +114,14 @@ class Bench:
             for kernel in dict.fromkeys(kernels):
                 if kernel not in self._prepared:
                     try:
-                        files = merged(self.supplies(kernel))
-                        self._prepared[kernel] = prepare(self.lab, [kernel], progress, files)
+                        supplies = self.supplies(kernel)
+                        self._prepared[kernel] = prepare(
+                            self.lab,
+                            [kernel],
+                            progress,
+                            merged(supplies),
+                            roots=roots(supplies),
+                        )
                     except LabError as error:
                         self._prepared[kernel] = error
 

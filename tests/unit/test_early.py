@@ -172,7 +172,7 @@ def test_up_looks_for_files_only_if_a_workload_may_bring_some(planned):
         "import sys\nfrom pathlib import Path\n"
         "from labctl.arch import X86_64\nfrom labctl.cli import guests\n"
         "from labctl.lab.load import load\n"
-        "assert guests._files(load(Path(sys.argv[1])), X86_64) == {}\n"
+        "assert guests._brought(load(Path(sys.argv[1])), X86_64) == ({}, {})\n"
         "print(*(name for name in sys.modules if name.startswith('labctl.workloads')))\n"
     )
     words = [sys.executable, "-c", program, lab.path]
