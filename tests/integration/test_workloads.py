@@ -1,10 +1,18 @@
 """Benchmarks that are not labctl's run in guests: programs, libraries, scripts, Python."""
 
+import json
+import os
+import shutil
+import stat
 import subprocess
+import tarfile
+import uuid
 
 import pytest
 from conftest import KCONFIG, link_state
 from program import Labctl
+
+from labctl.workloads import ext4, trees
 
 LAB = """\
 version: 1
@@ -122,3 +130,111 @@ def test_a_signal_and_the_words_of_a_command_are_told(labctl):
     done = labctl("run", "broken", check=False)
     assert done.returncode == 1
     assert "exited with status 139 (SIGSEGV): no luck" in done.stderr
+
+
+ROOTS = """\
+version: 1
+defaults: {{launcher: qemu, guest: small}}
+guests:
+  small: {{nodes: 2, cpus_per_node: 1, memory_per_node: 256MiB}}
+kernels:
+  stock: {{source: debian:linux-source-6.1, kconfig: {kconfig}}}
+workloads:
+  folder: {{root: folder, command: bench --mode folder, metric: score, better: higher}}
+  tar: {{root: root.tar.gz, command: /opt/bench --mode tar, metric: score, better: higher}}
+  disk:
+    root: root.img
+    command: ./own.sh
+    files: {{input: input}}
+    env: {{MODE: disk}}
+    setup: {{boot: echo 1 > /boot-ran}}
+    metric: score
+    better: higher
+experiments:
+  folder: {{workload: folder, kernels: [stock]}}
+  tar: {{workload: tar, kernels: [stock]}}
+  disk: {{workload: disk, kernels: [stock]}}
+statistics: {{blocks: {{min: 2, max: 2}}, repetitions: 1, warmup: 0}}
+"""
+# Writes into its root, which must be as it was at each boot.
+BENCH = """\
+#!/bin/sh
+set -e
+[ ! -e /written ] && [ "$(cat /etc/score)" = 42 ]
+echo 0 > /etc/score
+rm /etc/unused
+mkdir -p /written/deep
+[ -e /proc/self/stat ] && [ -e /sys/kernel ] && [ -c /dev/null ] && [ ! -e /bin/labagent ]
+[ "$(stat -c %u:%g:%a /etc/owned)" = "$OWNED" ]
+echo "score: 42"
+"""
+OWN = """\
+#!/bin/sh
+set -e
+[ "$MODE" = disk ] && [ -e /boot-ran ] && [ "$(cat input)" = 7 ]
+cd / && exec bench
+"""
+APPLETS = ("sh", "cat", "mkdir", "rm", "stat", "test")
+
+
+@pytest.fixture
+def with_roots(tmp_path, prepared):
+    """A lab with a root of busybox in three forms; in the archive, files have other owners."""
+    folder = tmp_path / "folder"
+    for name in ("bin", "etc", "opt"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(shutil.which("busybox"), folder / "bin")
+    for name in APPLETS:
+        (folder / "bin" / name).symlink_to("busybox")
+    (folder / "bin" / "bench").symlink_to("/opt/bench")
+    for name, text in (("score", "42\n"), ("unused", ""), ("owned", "")):
+        (folder / "etc" / name).write_text(text)
+    (folder / "opt" / "bench").write_text(BENCH.replace("$OWNED", "0:0:644"))
+    (folder / "opt" / "bench").chmod(0o755)
+    tree = trees.of_folder(folder)
+    image = tmp_path / "root.img"
+    ext4.make(folder, image, tree.content_bytes, tree.files, str(uuid.UUID(int=1)))
+    ext4.change(image, tree.inodes)
+
+    def changed(info):
+        if info.name == "./etc/owned":
+            info.uid, info.gid, info.mode = 1000, 70000, 0o4750
+        return info
+
+    other = tmp_path / "other"
+    shutil.copytree(folder, other, symlinks=True)
+    (other / "opt" / "bench").write_text(BENCH.replace("$OWNED", "1000:70000:4750"))
+    with tarfile.open(tmp_path / "root.tar.gz", "w:gz") as file:
+        file.add(other, ".", filter=changed)
+    (tmp_path / "own.sh").write_text(OWN)
+    (tmp_path / "own.sh").chmod(0o755)
+    (tmp_path / "input").write_text("7\n")
+    (tmp_path / "lab.yaml").write_text(ROOTS.format(kconfig=KCONFIG))
+    link_state(tmp_path)
+    program = Labctl(tmp_path)
+    yield program
+    program.end()
+
+
+def state_of(*paths):
+    """Return bytes, modes and times of files, without what reading changes."""
+    found = {}
+    for path in (one for top in paths for one in (top, *top.rglob("*"))):
+        info = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(info.st_mode) else os.fsencode(path)
+        found[path] = (content, info.st_mode, info.st_mtime_ns, info.st_ctime_ns)
+    return found
+
+
+def test_commands_run_in_roots_that_stay_as_they_are(with_roots):
+    sources = [with_roots.folder / name for name in ("folder", "root.tar.gz", "root.img")]
+    before = state_of(*sources)
+    run = with_roots.json("run", "folder", "tar", "disk", "--json")
+    assert state_of(*sources) == before
+    for each in run["experiments"]:
+        assert each["failures"] == []
+        assert each["cells"][0]["median_seconds"] == pytest.approx(42)
+    (record,) = with_roots.folder.glob(".labctl/runs/*/run.json")
+    digests = {one["name"]: one["root"] for one in json.loads(record.read_text())["experiments"]}
+    assert len(set(digests.values())) == 3
+    assert all(len(digest) == 64 for digest in digests.values())
