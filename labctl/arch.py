@@ -44,6 +44,7 @@ class Architecture:
     QEMU: the console is the first serial port of `qemu_machine`. The line for commands is
     the second one, or a `line_device` on the PCI bus if the machine has one port only.
     `parameters` are the architecture's kernel parameters besides the common ones.
+    `emulated_threads` is added to the emulated CPU if cores have several threads.
     `highest_apic_id` is the limit under TCG, None if there is no APIC.
     `fastest_delay_hz` is the fastest possible counter of the delay loop.
 
@@ -63,6 +64,7 @@ class Architecture:
     qemu_package: str
     qemu_machine: str
     emulated_cpu: str
+    emulated_threads: str
     most_vcpus: int
     console: str
     parameters: str
@@ -90,6 +92,10 @@ class Architecture:
     def command_line(self) -> str:
         """The kernel parameters of every guest under the qemu launcher."""
         return f"console={self.console},115200 {_ALWAYS} {self.parameters}"
+
+    def cpu(self, threads: int) -> str:
+        """Return QEMU's name of the emulated CPU, for cores of so many threads."""
+        return self.emulated_cpu + (self.emulated_threads if threads > 1 else "")
 
     def delay_loop(self, config: str) -> str:
         """Return the kernel parameter that skips the timing of the delay loop, or "".
@@ -122,6 +128,8 @@ X86_64 = Architecture(
     # With ERMS, the kernel clears pages a byte at a time, which under TCG is half as
     # fast as by words.
     emulated_cpu="max,-erms",
+    # QEMU's emulated CPU is AMD's, which without TOPOEXT tells no threads to Linux.
+    emulated_threads=",vendor=GenuineIntel",
     most_vcpus=255,
     highest_apic_id=254,  # a higher ID needs KVM's interrupt controller
     console="ttyS0",
@@ -145,6 +153,7 @@ ARM64 = Architecture(
     qemu_package="qemu-system-arm",
     qemu_machine="virt,gic-version=3",
     emulated_cpu="max",
+    emulated_threads="",
     most_vcpus=512,
     console="ttyAMA0",
     # mitigations=off: x86 kernels are built without them; arm64 has no Kconfig option.

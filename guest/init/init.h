@@ -6,7 +6,10 @@
  */
 __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 
-/* Print the CPUs, memory and distances of each NUMA node. */
+/*
+ * Print the CPUs, memory and distances of each NUMA node, and the number of
+ * sockets, cores and threads.
+ */
 void say_nodes(void);
 
 #endif

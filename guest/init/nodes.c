@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Print the topology that the kernel sees: one line per online NUMA node with
- * its online CPUs, memory and distances. The host compares it with the
+ * its online CPUs, memory and distances, and one line with the number of
+ * sockets, cores and threads. The host compares it with the
  * requested topology. A kernel without NUMA has one node.
  *
  * Memory is the present memory of /proc/zoneinfo. Unlike MemTotal it includes
@@ -9,13 +10,15 @@
  */
 #include "init.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define NODES        "/sys/devices/system/node"
-#define CPUS         "/sys/devices/system/cpu/online"
+#define CPU          "/sys/devices/system/cpu"
+#define CPUS         CPU "/online"
 #define MOST_NODES   1024 /* CONFIG_NODES_SHIFT is at most 10 */
 #define LOCAL        "10"
 #define BYTES_A_KIB  1024
@@ -106,7 +109,38 @@ static void say_numa_node(int node)
 	say_node(node, cpus, row);
 }
 
-void say_nodes(void)
+/* Whether a CPU is the first of those that share its socket or core. */
+static bool is_first(long cpu, const char *siblings)
+{
+	char path[LONGEST_PATH], cpus[LONGEST_CPUS];
+
+	snprintf(path, sizeof(path), CPU "/cpu%ld/topology/%s", cpu, siblings);
+	read_line(path, cpus, sizeof(cpus));
+	return cpus[0] && strtol(cpus, NULL, 10) == cpu;
+}
+
+static void say_packages(void)
+{
+	char online[LONGEST_LINE], *at = online;
+	size_t sockets = 0, cores = 0, threads = 0;
+	long first, last;
+
+	read_line(CPUS, online, sizeof(online));
+	while (*at >= '0' && *at <= '9') {
+		first = last = strtol(at, &at, 10);
+		if (*at == '-')
+			last = strtol(at + 1, &at, 10);
+		for (; first <= last; first++) {
+			sockets += is_first(first, "core_siblings_list");
+			cores += is_first(first, "thread_siblings_list");
+			threads++;
+		}
+		at += *at == ',';
+	}
+	say("cpus sockets=%zu cores=%zu threads=%zu", sockets, cores, threads);
+}
+
+static void say_numa_nodes(void)
 {
 	char online[LONGEST_LINE], cpus[LONGEST_CPUS], *at = online;
 	long first, last;
@@ -129,4 +163,10 @@ void say_nodes(void)
 			break;
 		at++;
 	}
+}
+
+void say_nodes(void)
+{
+	say_numa_nodes();
+	say_packages();
 }

@@ -94,7 +94,7 @@ def command(spec: GuestSpec) -> list[str]:
     ]
     words += ["-display", "none", "-no-reboot", "-machine", arch.qemu_machine]
     words += ["-nic", "none"] if spec.ssh_key is None else network()
-    words += accelerator(spec.accel, arch.emulated_cpu)
+    words += accelerator(spec.accel, arch.cpu(spec.topology.packages.threads))
     words += qemu_arguments(spec.topology, spec.placement.host_nodes)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
     delay_loop = _delay_loop(arch, spec.image.config) if spec.accel == "tcg" else ""

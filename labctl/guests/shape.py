@@ -22,6 +22,7 @@ _NODE = re.compile(
     r"node (?P<number>\d+) cpus=(?P<cpus>[\d,-]*) memory_kib=(?P<memory>\d+)"
     r" distances=(?P<distances>[\d,*]*)\s*$"
 )
+_PACKAGES = re.compile(r"cpus sockets=(\d{1,6}) cores=(\d{1,6}) threads=(\d{1,6})\s*$")
 _MOST_TOLD = 4
 
 
@@ -70,6 +71,8 @@ def check(topology: Topology, reports: Sequence[str], *, kernel: str, where: str
         UserError: they differ; names the kernel and what to check.
     """
     found = differences(topology, [node for text in reports if (node := parse(text))])
+    if not found and topology.has_packages:
+        found = [*_packages(topology, reports)]
     if found:
         raise UserError(
             f"kernel {kernel} does not see the configured topology: " + "; ".join(found),
@@ -92,6 +95,21 @@ def differences(topology: Topology, nodes: Sequence[Node]) -> list[str]:
     ]
     more = len(found) - _MOST_TOLD
     return found if more <= 0 else [*found[:_MOST_TOLD], f"and {more} more"]
+
+
+def _packages(topology: Topology, reports: Sequence[str]) -> Iterator[str]:
+    sockets, cores, threads = topology.packages
+    # init counts the sockets, cores and threads of the whole guest
+    expected = (sockets, sockets * cores, sockets * cores * threads)
+    matches = (_PACKAGES.match(text) for text in reports)
+    got = next((tuple(map(int, found.groups())) for found in matches if found), None)
+    if got != expected:
+        yield f"expected {_counted(expected)}, got {_counted(got) if got else 'no report of them'}"
+
+
+def _counted(packages: Sequence[int]) -> str:
+    nouns = ("socket", "core", "thread")
+    return ", ".join(_count(number, noun) for number, noun in zip(packages, nouns, strict=True))
 
 
 def _totals(topology: Topology, nodes: Sequence[Node]) -> Iterator[str]:

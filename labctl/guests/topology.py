@@ -51,9 +51,13 @@ def memory_backend(topology: Topology, node: int, host_node: int | None) -> str:
 
 
 def sockets(topology: Topology) -> str:
-    """Return the value of `-smp`: one socket per node, more if nodes have different vCPUs."""
-    cpus, cores = topology.vcpus, topology.cores
-    return f"{cpus},sockets={cpus // cores},cores={cores},threads=1"
+    """Return the value of `-smp`: one socket per node, more if nodes have different vCPUs.
+
+    QEMU counts vCPUs through threads, then cores, then sockets, so that the CPUs of a node
+    are whole sockets.
+    """
+    found = topology.packages
+    return f"{topology.vcpus},sockets={found.sockets},cores={found.cores},threads={found.threads}"
 
 
 def cpu_range(cpus: range) -> str:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from labctl import proc
-from labctl.arch import FULL_CONSOLE
+from labctl.arch import FULL_CONSOLE, X86_64
 from labctl.errors import CommandError, HostError
 from labctl.guests import qemu
 from labctl.guests.qemu import GuestSpec
@@ -130,7 +130,8 @@ def _numa(topology: Topology) -> list[str]:
 
 
 def _more_of_qemu(spec: GuestSpec) -> list[str]:
-    words = qemu.accelerator(spec.accel)[2:]  # the CPU: QEMU uses the last of two -cpu options
+    cpu = X86_64.cpu(spec.topology.packages.threads)
+    words = qemu.accelerator(spec.accel, cpu)[2:]  # QEMU uses the last of two -cpu options
     # vng discards the console: ttyS0, with the chardev id `console`.
     words += ["-set", f"chardev.console.logfile={qemu.CONSOLE_LOG}"]
     words += qemu.serial("line", qemu.LINE_SOCKET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
     Field,
@@ -60,7 +60,21 @@ class Node(Model):
     )
 
 
+class Packages(NamedTuple):
+    """How the vCPUs of a guest share sockets and cores; `threads` are those of a core."""
+
+    sockets: int
+    cores: int
+    threads: int
+
+    def __str__(self) -> str:
+        told = zip(self, ("socket", "core", "thread"), strict=True)
+        return " x ".join(units.counted(number, noun) for number, noun in told)
+
+
 _MOST_NODES = 128
+PACKAGES = ("sockets", "cores", "threads")
+_OptionalCpus = Annotated[Count, Field(ge=1, le=255)] | None
 # Of a guest whose nodes are listed, these say nothing.
 PER_NODE = ("cpus_per_node", "memory_per_node")
 _NODE_NUMBER = Annotated[Count, Field(ge=1, le=_MOST_NODES)]
@@ -97,6 +111,16 @@ class Topology(Model):
         description="Memory per node, in whole MiB, at least 64MiB. Conflicts with a list of"
         " `nodes`. Default: 1536MiB.",
     )
+    sockets: _OptionalCpus = Field(
+        None,
+        description="Number of sockets. `sockets` x `cores` x `threads` are the vCPUs of all nodes,"
+        " and no socket is on two nodes. If omitted, as many as the rest needs.",
+    )
+    cores: _OptionalCpus = Field(
+        None,
+        description="Number of cores per socket. If omitted, as many as the rest needs.",
+    )
+    threads: _OptionalCpus = Field(None, description="Number of vCPUs per core. If omitted, 1.")
     distances: Distances = Field(
         Distances(), description="NUMA distances. Example: {remote: 21}. Default: {remote: 20}."
     )
@@ -122,10 +146,10 @@ class Topology(Model):
 
     @model_serializer(mode="wrap")
     def _serialized(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = handler(self)
-        if self.is_listed:
-            return {key: value for key, value in found.items() if key not in PER_NODE}
-        return found
+        # Records of older versions lack the keys of packages.
+        absent = {key for key in PACKAGES if getattr(self, key) is None}
+        absent |= {*PER_NODE} if self.is_listed else set()
+        return {key: value for key, value in handler(self).items() if key not in absent}
 
     @property
     def is_listed(self) -> bool:
@@ -154,9 +178,19 @@ class Topology(Model):
         return tuple(found)
 
     @property
-    def cores(self) -> int:
-        """Number of vCPUs per socket: no socket is on two nodes."""
-        return math.gcd(*(node.cpus for node in self.each))
+    def packages(self) -> Packages:
+        """Sockets, cores and threads. By default no socket is on two nodes."""
+        threads = self.threads or 1
+        shared = math.gcd(*(node.cpus for node in self.each))
+        if self.sockets:
+            shared = self.vcpus // self.sockets
+        cores = self.cores or max(1, shared // threads)
+        return Packages(self.sockets or max(1, self.vcpus // (cores * threads)), cores, threads)
+
+    @property
+    def has_packages(self) -> bool:
+        """Whether lab.yaml sets sockets, cores or threads."""
+        return any(getattr(self, key) for key in PACKAGES)
 
     @property
     def vcpus(self) -> int:

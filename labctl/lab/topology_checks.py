@@ -10,7 +10,7 @@ from labctl.lab.arch_checks import arch_of_kernel
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import LabFile
 from labctl.lab.problems import Findings
-from labctl.lab.topology import PER_NODE, Topology
+from labctl.lab.topology import PACKAGES, PER_NODE, Topology
 from labctl.lab.types import LOCAL_DISTANCE
 
 
@@ -39,7 +39,8 @@ def mistakes(guest: Topology, arches: Collection[ArchName], accel: str) -> Itera
     if guest.is_listed:
         yield from _listed(guest)
     if guest.vcpus:
-        yield from _vcpus(guest, arches, accel)
+        wrong = [*_packages(guest)]
+        yield from wrong or _vcpus(guest, arches, accel)
     yield from _distances(guest)
 
 
@@ -63,14 +64,32 @@ def _listed(guest: Topology) -> Iterator[Mistake]:
             yield Mistake(("nodes", number, "cpus"), what, hint)
 
 
+def _packages(guest: Topology) -> Iterator[Mistake]:
+    given = [key for key in PACKAGES if getattr(guest, key)]
+    if not given:
+        return
+    sockets, cores, threads = packages = guest.packages
+    socket = cores * threads
+    split = next((n for n, node in enumerate(guest.each) if node.cpus % socket), None)
+    if sockets * socket != guest.vcpus:
+        what = f"{packages} are {sockets * socket} CPUs, but the nodes have {guest.vcpus}"
+        hint = "sockets x cores x threads must be the CPUs of all nodes; one of them may be omitted"
+        yield Mistake((given[0],), what, hint)
+    elif split is not None:
+        what = f"a socket of {socket} CPUs is on two nodes: node {split} has"
+        hint = f"the CPUs of each node must be a multiple of cores x threads, {socket}"
+        yield Mistake((given[0],), f"{what} {guest.each[split].cpus}", hint)
+
+
 def _vcpus(guest: Topology, arches: Collection[ArchName], accel: str) -> Iterator[Mistake]:
     key = "nodes" if guest.is_listed or guest.cpus_per_node == 1 else "cpus_per_node"
-    nodes, cores = guest.node_count, guest.cores
+    nodes, packages = guest.node_count, guest.packages
+    cores = packages.cores * packages.threads
     most, arch = min(
         ((ARCHITECTURES[arch].most_vcpus, arch) for arch in arches), default=(None, "")
     )
     if most is not None and guest.vcpus > most:
-        asked = f"{nodes} x {cores} CPUs are {guest.vcpus}"
+        asked = f"{nodes} x {guest.cpus_per_node} CPUs are {guest.vcpus}"
         each = most // nodes
         hint = f"cpus_per_node: {each}" if each else f"nodes: {most}"
         if guest.is_listed:
@@ -80,12 +99,12 @@ def _vcpus(guest: Topology, arches: Collection[ArchName], accel: str) -> Iterato
         highest, limit = _highest_apic_id(guest), _apic_limit(arches)
         if limit is not None and highest > limit:
             what = (
-                f"{guest.vcpus // cores} sockets of {cores} CPUs need APIC ID {highest}, but"
+                f"{packages.sockets} sockets of {cores} CPUs need APIC ID {highest}, but"
                 f" QEMU without KVM has at most {limit}"
             )
             fewer = 2 ** (cores.bit_length() - 1)
             hint = f"cpus_per_node: {fewer} (IDs of a socket are rounded up to a power of two)"
-            if guest.is_listed:
+            if guest.is_listed or guest.has_packages:
                 hint = "use fewer CPUs (IDs of a socket are rounded up to a power of two)"
             yield Mistake((key,), what, hint)
 
@@ -96,9 +115,11 @@ def _apic_limit(arches: Collection[ArchName]) -> int | None:
 
 
 def _highest_apic_id(guest: Topology) -> int:
-    """Return the APIC ID of the last vCPU: the socket's number, then the CPU's within it."""
-    bits = (guest.cores - 1).bit_length()
-    return (guest.vcpus // guest.cores - 1 << bits) + guest.cores - 1
+    """Return the APIC ID of the last vCPU: the numbers of its socket, core and thread."""
+    highest = 0
+    for count in guest.packages:
+        highest = (highest << (count - 1).bit_length()) + count - 1
+    return highest
 
 
 def _distances(guest: Topology) -> Iterator[Mistake]:

@@ -19,7 +19,7 @@ from labctl.transports.splats import PREFIX, scan
 __all__ = ["Complaint", "Console", "Follower", "scan"]
 
 _READY = re.compile(PREFIX + r"labctl: ready boot=(?P<boot>[0-9a-f-]{36})")
-_NODE = re.compile(PREFIX + r"labctl: (?P<text>node \d+ .*)")
+_NODE = re.compile(PREFIX + r"labctl: (?P<text>(?:node \d+|cpus) .*)")
 _SSH_HOST_KEY = re.compile(PREFIX + r"labctl: ssh host key (?P<key>ssh-\S+ [\w+/=]+)\s*$")
 # printk writes at most 2 KiB. The end of a longer line is scanned: a program wrote the
 # start, and the kernel's text is last.

@@ -78,3 +78,16 @@ def test_nodes_may_lack_memory(guest):
 def test_nodes_may_have_different_memory(guest):
     sizes = [guest.read(f"{NODE}/node{n}/meminfo").split()[3] for n in range(3)]
     assert int(sizes[0]) < int(sizes[1]) < int(sizes[2])
+
+
+@pytest.mark.kernels("stock")
+@pytest.mark.topology(
+    nodes=2, cpus_per_node=4, memory_per_node="96MiB", sockets=2, cores=2, threads=2
+)
+def test_cores_may_have_threads(guest):
+    cpu = "/sys/devices/system/cpu/cpu{}/topology/{}".format
+    assert guest.read(cpu(1, "thread_siblings_list")) == "0-1\n"
+    assert guest.read(cpu(6, "thread_siblings_list")) == "6-7\n"
+    assert guest.read(cpu(2, "core_siblings_list")) == "0-3\n"
+    assert guest.read(cpu(7, "physical_package_id")) == "1\n"
+    assert cpu_lists(guest, 2) == ["0-3", "4-7"]

@@ -493,6 +493,52 @@ def test_a_mistake_in_a_list_of_nodes(
     assert hint in (problem.hint or "")
 
 
+IN_PACKAGES = [
+    ("sockets: 0", "sockets", "at least 1, got 0", ""),
+    ("cores: many", "cores", "a whole number", ""),
+    ("threads: 300", "threads", "at most 255", ""),
+    (
+        "sockets: 3",
+        "sockets",
+        "3 sockets x 2 cores x 1 thread are 6 CPUs, but the nodes have 8",
+        "",
+    ),
+    ("threads: 16", "threads", "1 socket x 1 core x 16 threads are 16 CPUs", "may be omitted"),
+    ("sockets: 1, threads: 2", "sockets", "socket of 8 CPUs is on two nodes", "multiple of"),
+    ("cores: 8", "cores", "on two nodes: node 0 has 4", "cores x threads, 8"),
+]
+
+
+@pytest.mark.parametrize(("keys", "key", "what", "hint"), IN_PACKAGES)
+def test_a_mistake_in_sockets_cores_and_threads(
+    folder: Path, keys: str, key: str, what: str, hint: str
+) -> None:
+    guest = f"2, cpus_per_node: 4, {keys}"
+    problem = mistake(folder, HEAD.replace("4, memory_per_node: 1GiB", guest))
+    assert (problem.line, problem.key) == (3, f"guests.numa4.{key}")
+    assert what in problem.what
+    assert hint in (problem.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("keys", "packages"),
+    [
+        ("", (2, 4, 1)),
+        (", threads: 2", (2, 2, 2)),
+        (", sockets: 4", (4, 2, 1)),
+        (", cores: 1", (8, 1, 1)),
+        (", cores: 1, threads: 2", (4, 1, 2)),
+        (", sockets: 2, cores: 2, threads: 2", (2, 2, 2)),
+    ],
+)
+def test_sockets_cores_and_threads_that_are_omitted(folder: Path, keys: str, packages: Any) -> None:
+    text = HEAD.replace("4, memory_per_node: 1GiB", f"2, cpus_per_node: 4{keys}")
+    guest = read(folder, text).guests["numa4"]
+    assert guest.packages == packages
+    assert guest.model_dump().keys() >= {"cpus_per_node", "memory_per_node"}
+    assert Topology.model_validate(guest.model_dump()) == guest
+
+
 def test_each_node_of_a_list_is_reported(folder: Path) -> None:
     nodes = "[{cpus: 0, memory: 0}, {cpus: 1, memory: 1GiB}, {cpus: 0, memory: 0}]"
     problems = mistakes(folder, HEAD.replace("4, memory_per_node: 1GiB", nodes))

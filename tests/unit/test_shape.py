@@ -2,6 +2,7 @@
 
 import pytest
 
+from labctl.errors import UserError
 from labctl.guests import shape
 from labctl.lab.topology import Distances, Topology
 
@@ -89,6 +90,23 @@ def test_nodes_without_cpus_or_memory_are_compared_too():
         "node 1: expected 0 MiB of memory, got 1 MiB",
         "node 2: expected 64 MiB of memory, got 0 MiB",
     ]
+
+
+def check(asked, *said):
+    shape.check(asked, said, kernel="stock", where="console.log")
+
+
+def test_sockets_cores_and_threads_are_compared_if_asked_for():
+    plain = Topology(nodes=1, cpus_per_node=4, memory_per_node=64 * MIB)
+    node = "node 0 cpus=0-3 memory_kib=65536 distances=10"
+    check(plain, node, "cpus sockets=1 cores=4 threads=4")
+    check(plain, node)
+    asked = plain.model_copy(update={"threads": 2})
+    check(asked, node, "cpus sockets=1 cores=2 threads=4")
+    with pytest.raises(UserError, match="2 cores, 4 threads, got 1 socket, 4 cores, 4 threads"):
+        check(asked, node, "cpus sockets=1 cores=4 threads=4")
+    with pytest.raises(UserError, match="got no report"):
+        check(asked, node)
 
 
 def test_many_differences_are_not_all_listed():

@@ -1,5 +1,6 @@
 import itertools
 
+from labctl.arch import ARM64, X86_64
 from labctl.guests.topology import memory_backend, qemu_arguments
 from labctl.lab.topology import Distances, Topology
 
@@ -83,6 +84,21 @@ def test_no_socket_is_on_two_nodes():
     nodes = [{"cpus": cpus, "memory": "64MiB"} for cpus in (4, 2, 0)]
     words = qemu_arguments(Topology(nodes=nodes))
     assert values(words, "-smp") == ["6,sockets=3,cores=2,threads=1"]
+
+
+def test_sockets_cores_and_threads():
+    words = qemu_arguments(Topology(nodes=2, cpus_per_node=4, threads=2))
+    assert values(words, "-smp") == ["8,sockets=2,cores=2,threads=2"]
+    assert values(words, "-numa")[:2] == [
+        "node,nodeid=0,cpus=0-3,memdev=ram0",
+        "node,nodeid=1,cpus=4-7,memdev=ram1",
+    ]
+
+
+def test_an_emulated_cpu_tells_linux_its_threads():
+    assert X86_64.cpu(1) == "max,-erms"
+    assert X86_64.cpu(2) == "max,-erms,vendor=GenuineIntel"
+    assert ARM64.cpu(2) == ARM64.cpu(1)
 
 
 def test_one_node_is_a_numa_node_too():
