@@ -77,7 +77,7 @@ class Repository:
         Raises:
             UserError: git cannot read the repository.
         """
-        path = self._read("rev-parse", "--git-common-dir").rstrip(b"\n")
+        path = self.read("rev-parse", "--git-common-dir").rstrip(b"\n")
         return (self.git_dir.parent / os.fsdecode(path)).resolve()
 
     def resolve(self, revision: str) -> Revision:
@@ -105,8 +105,8 @@ class Repository:
 
     def describe(self, commit: str) -> str:
         """Return the name that `git describe` gives to a commit; raise as `resolve` does."""
-        said = self._read("describe", "--always", "--tags", "--abbrev=12", commit)
-        return said.decode("utf-8", "replace").strip()
+        name = self.read("describe", "--always", "--tags", "--abbrev=12", commit)
+        return name.decode("utf-8", "replace").strip()
 
     def merge_base(self, one: str, other: str) -> str:
         """Return the commit from which two commits descend, empty if there is none."""
@@ -132,7 +132,7 @@ class Repository:
         """
         if self._is_partial():
             words = ("rev-list", "--objects", "--missing=print", "--no-object-names", tree)
-            if any(line.startswith(b"?") for line in self._read(*words).splitlines()):
+            if any(line.startswith(b"?") for line in self.read(*words).splitlines()):
                 self._fail(b"")
 
     def entries(self, tree: str) -> dict[str, Entry]:
@@ -142,7 +142,7 @@ class Repository:
             UserError: the tree has a submodule or an invalid name, or an object is missing.
         """
         found: dict[str, Entry] = {}
-        for line in self._read("ls-tree", "-r", "-z", "--full-tree", tree).split(b"\0")[:-1]:
+        for line in self.read("ls-tree", "-r", "-z", "--full-tree", tree).split(b"\0")[:-1]:
             facts, _, raw = line.partition(b"\t")
             mode, _, object_id = facts.split(b" ")
             name = os.fsdecode(raw)
@@ -184,10 +184,10 @@ class Repository:
             data, at = self._batch("--batch", part), 0
             for object_id in part:
                 end = data.index(b"\n", at)
-                said = data[at:end].split(b" ")
-                if said[:2] != [object_id.encode(), b"blob"]:
+                header = data[at:end].split(b" ")
+                if header[:2] != [object_id.encode(), b"blob"]:
                     self._fail(data[at:end])
-                at = end + 1 + int(said[2]) + 1
+                at = end + 1 + int(header[2]) + 1
                 yield data[end + 1 : at - 1]
 
     def _ids(self, *names: str) -> list[str | None]:
@@ -205,13 +205,18 @@ class Repository:
 
     def _batch(self, how: str, names: Sequence[str]) -> bytes:
         asked = b"".join(os.fsencode(name) + b"\n" for name in names)
-        return self._read("cat-file", how, stdin=asked)
+        return self.read("cat-file", how, stdin=asked)
 
     def _subject(self, commit: str) -> str:
-        said = self._read("rev-list", "--max-count=1", "--format=%s", commit)
-        return said.partition(b"\n")[2].decode("utf-8", "replace").strip()
+        answer = self.read("rev-list", "--max-count=1", "--format=%s", commit)
+        return answer.partition(b"\n")[2].decode("utf-8", "replace").strip()
 
-    def _read(self, *words: str, stdin: bytes = b"") -> bytes:
+    def read(self, *words: str, stdin: bytes = b"") -> bytes:
+        """Return what a git command prints that only reads.
+
+        Raises:
+            UserError: it failed: an object is damaged or missing.
+        """
         done = git.read(self.git_dir, *words, stdin=stdin, check=False)
         if done.status != 0:
             self._fail(done.stderr)
@@ -227,9 +232,9 @@ class Repository:
                 hint=f"fetch them: `git -C {place} fetch --refetch --no-filter`",
             )
         lines = stderr.decode("utf-8", "replace").strip().splitlines()
-        said = lines[-1].removeprefix("fatal: ") if lines else "unknown error"
+        reason = lines[-1].removeprefix("fatal: ") if lines else "unknown error"
         hint = f"`git -C {place} fsck` shows what is damaged"
-        raise UserError(f"git cannot read the repository: {said}", where=where, hint=hint)
+        raise UserError(f"git cannot read the repository: {reason}", where=where, hint=hint)
 
     def _is_partial(self) -> bool:
         words = ("config", "--name-only", "--get-regexp", _PARTIAL)
@@ -247,7 +252,7 @@ class Repository:
             return UserError(f"expected a revision, got a range {revision}", where=where, hint=hint)
         base = _DERIVED.split(revision)[0]
         is_base_known = self._ids(base) != [None] and base != revision  # or it is ambiguous
-        names = self._read("for-each-ref", "--format=%(refname:short)")
+        names = self.read("for-each-ref", "--format=%(refname:short)")
         refs = names.decode("utf-8", "replace").splitlines()
         near = [name for name in refs if name.endswith(f"/{revision}")]
         near += difflib.get_close_matches(revision, refs)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labctl.errors import UserError
-from labctl.host import git
 from labctl.host.repository import Repository
 from labctl.series.patch import Patch, Series
 
@@ -44,7 +43,7 @@ def find_range(repository: Path, base: str, topic: str) -> Range:
     """
     where, text = str(repository), f"{base}..{topic}"
     opened, (old, new), ancestor = _ends(repository, base, topic)
-    listed = _read(opened, "rev-list", "--reverse", "--topo-order", "--parents", f"{old}..{new}")
+    listed = opened.read("rev-list", "--reverse", "--topo-order", "--parents", f"{old}..{new}")
     lines = [line.split() for line in listed.decode().splitlines()]
     merges = [ids[0] for ids in lines if len(ids) > 2]
     if merges:
@@ -63,7 +62,7 @@ def first_parents(repository: Path, base: str, topic: str) -> Range:
     """
     opened, (_, new), ancestor = _ends(repository, base, topic)
     words = ("rev-list", "--reverse", "--first-parent", f"{ancestor}..{new}")
-    commits = tuple(_read(opened, *words).decode().split())
+    commits = tuple(opened.read(*words).decode().split())
     if not commits:
         raise _empty(f"{base}..{topic}", str(repository), ancestor, new)
     return Range(opened, f"{base}..{topic}", ancestor, new, commits)
@@ -89,8 +88,8 @@ def subjects(found: Range) -> list[str]:
     """Return the subjects of a range's commits in order."""
     ids = "".join(f"{commit}\n" for commit in found.commits).encode()
     words = ("log", "--stdin", "--no-walk=unsorted", "--format=%s", "-z", "--encoding=UTF-8")
-    said = _read(found.repository, *words, stdin=ids)
-    return said.decode("utf-8", "replace").removesuffix("\0").split("\0")
+    answer = found.repository.read(*words, stdin=ids)
+    return answer.decode("utf-8", "replace").removesuffix("\0").split("\0")
 
 
 def _ends(repository: Path, base: str, topic: str) -> tuple[Repository, tuple[str, str], str]:
@@ -137,25 +136,15 @@ def _mails(found: Range) -> list[bytes]:
     prefix = found.repository.prefix
     within = f"--relative={prefix}/" if prefix else "--no-relative"
     words = (*_SETTINGS, "diff-tree", "--stdin", *_DIFF, within)
-    said = _read(found.repository, *words, stdin=ids)
+    answer = found.repository.read(*words, stdin=ids)
     mails = []
     for commit, following in zip(found.commits, [*found.commits[1:], ""], strict=True):
         # The next mail begins at its own commit's line: a message may contain other such lines.
         mark = f"\nFrom {following} ".encode()
-        end = said.find(mark) + 1 if following else len(said)
-        if not said.startswith(f"From {commit} ".encode()) or not end:
+        end = answer.find(mark) + 1 if following else len(answer)
+        if not answer.startswith(f"From {commit} ".encode()) or not end:
             what = f"git wrote no mail of commit {commit[:_DIGITS]}"
             raise UserError(what, where=str(found.repository.folder))
-        mails.append(said[:end])
-        said = said[end:]
+        mails.append(answer[:end])
+        answer = answer[end:]
     return mails
-
-
-def _read(opened: Repository, *words: str, stdin: bytes = b"") -> bytes:
-    done = git.read(opened.git_dir, *words, stdin=stdin, check=False)
-    if done.status != 0:
-        said = done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ")
-        place = shlex.quote(str(opened.folder))
-        hint = f"`git -C {place} fsck` shows what is damaged or missing"
-        raise UserError(f"git cannot read the commits: {said}", where=str(opened.folder), hint=hint)
-    return done.stdout
