@@ -128,10 +128,10 @@ class Bisect:
         self.answer.decisions.append(decision)
         if decision.verdict in (GOOD, BAD):
             self.answer.search.spend(decision.risk)
-        said = f", {decision.blocks} blocks" if decision.blocks else ""
+        blocks = f", {decision.blocks} blocks" if decision.blocks else ""
         reason = f" ({decision.reason})" if decision.reason else ""
         self.tell(
-            f"step {decision.step}: {decision.verdict}{said} {decision.why}".rstrip() + reason
+            f"step {decision.step}: {decision.verdict}{blocks} {decision.why}".rstrip() + reason
         )
 
     def _check_setting(self) -> None:
@@ -189,7 +189,7 @@ class Bisect:
     def _decide(self, step: int) -> Decision:
         search = self.answer.search
         risk = search.allowance()
-        said: bool | None = None
+        is_bad_step: bool | None = None
         failed = False
         logs: list[list[float]] = [[], [], []]
         try:
@@ -199,19 +199,19 @@ class Bisect:
                     samples = run.folder.store.samples()
                     logs = logs_of(samples, names)
                     good, own, bad = logs
-                    said = is_bad(own, good, bad, sign=self._sign, risk=risk)
+                    is_bad_step = is_bad(own, good, bad, sign=self._sign, risk=risk)
                     failed = has_failed(samples, names[1]) or not own
-                    if said is not None or failed:
+                    if is_bad_step is not None or failed:
                         break
                 found = run.folder.id
         except BuildError as error:
             return Decision(step=step, verdict=SKIPPED, why=f"does not build: {error.what}")
         except BaselineFailed as error:
             return Decision(step=step, verdict="undecided", why=error.what)
-        if said is None and failed:
+        if is_bad_step is None and failed:
             why, reason = _why_failed(samples, names[1])
             return Decision(step=step, verdict=SKIPPED, run=found, why=why, reason=reason)
-        verdict = "undecided" if said is None else BAD if said else GOOD
+        verdict = "undecided" if is_bad_step is None else BAD if is_bad_step else GOOD
         return Decision(
             step=step,
             verdict=verdict,

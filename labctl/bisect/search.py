@@ -110,8 +110,8 @@ def is_bad(
     All are logarithms, one per block; `sign` is the result of `ends_differ`.
     """
     threshold = [(g + b) / 2 for g, b in zip(good, bad, strict=True)]
-    said = direction([sign * (s - t) for s, t in zip(step, threshold, strict=True)], risk)
-    return None if said == 0 else said == 1
+    found = direction([sign * (s - t) for s, t in zip(step, threshold, strict=True)], risk)
+    return None if found == 0 else found == 1
 
 
 def logs_of(samples: Sequence[Sample], kernels: Sequence[str]) -> list[list[float]]:

@@ -104,12 +104,12 @@ def _plain(text: str, metric: str) -> Quantity:
     if found_last:
         last = found_last[0]
         line = re.compile(r"[^\r\n]*").match(text, last.end())
-        said = line[0] if line else ""
-        found = quantity(said)
+        first = line[0] if line else ""
+        found = quantity(first)
         if found is None:
             raise BadOutput(
                 f"{metric}: expected one number with a known unit or none, got "
-                f"{quote(said, _SEEN_CHARACTERS)} (units: {KNOWN_UNITS})"
+                f"{quote(first, _SEEN_CHARACTERS)} (units: {KNOWN_UNITS})"
             )
         return found
     line_of_end = text.rstrip().rpartition("\n")[2].rpartition("\r")[2].strip()

@@ -23,14 +23,14 @@ def parsed(text: str, name: str, entry: MetricEntry) -> Quantity:
     Raises:
         BadOutput: nothing matches, or the match is not a number with a known unit.
     """
-    said = _at_path(text, name, entry) if entry.is_path else _last_match(text, name, entry)
-    found = quantity(f"{said} {entry.unit}" if entry.unit else said)
+    value = _at_path(text, name, entry) if entry.is_path else _last_match(text, name, entry)
+    found = quantity(f"{value} {entry.unit}" if entry.unit else value)
     if found is None:
         expected = "one number with a known unit or none"
         if entry.unit:
             expected = f"one number without a unit (`unit:` is {entry.unit})"
         raise BadOutput(
-            f"{name}: expected {expected}, got {quote(said, _SEEN_CHARACTERS)} "
+            f"{name}: expected {expected}, got {quote(value, _SEEN_CHARACTERS)} "
             f"(units: {KNOWN_UNITS})"
         )
     return found

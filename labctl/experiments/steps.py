@@ -70,5 +70,5 @@ class Steps:
 
 def failed(outcome: Outcome) -> str:
     """Return how a program ended, with the end of its output."""
-    said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
-    return f"{ending(outcome.status)}: {said or 'it printed nothing'}"
+    output = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()[-500:]
+    return f"{ending(outcome.status)}: {output or 'it printed nothing'}"

@@ -52,9 +52,9 @@ def target_of(lab: Lab, plans: Sequence[Plan]) -> Target | None:
     """
     names = list(dict.fromkeys(each.experiment.target for each in plans))
     if len(names) > 1:
-        told = ", ".join(name or "guests" for name in names)
+        targets = ", ".join(name or "guests" for name in names)
         raise UserError(
-            f"experiments run on different targets: {told}",
+            f"experiments run on different targets: {targets}",
             where=str(lab.path),
             hint="run them one by one, or on one target with --target",
         )

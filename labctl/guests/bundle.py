@@ -27,10 +27,10 @@ def bundle(program: str, package: str) -> dict[str, Path]:
     hint = f"`make setup` installs the Debian package {package}"
     if found is None:
         raise HostError(f"{program} is not installed", hint=hint)
-    said = proc.run(["ldd", found], timeout_seconds=_LDD_SECONDS, check=False).text
-    missing = _MISSING.findall(said)
+    listed = proc.run(["ldd", found], timeout_seconds=_LDD_SECONDS, check=False).text
+    missing = _MISSING.findall(listed)
     if missing:
         raise HostError(f"{program}: missing libraries: {', '.join(missing)}", hint=hint)
     # Keep the names that ldd prints: the program needs them, and the files may be symlinks.
-    files = {path: Path(path).resolve() for path in _LIBRARY.findall(said)}
+    files = {path: Path(path).resolve() for path in _LIBRARY.findall(listed)}
     return {f"/bin/{Path(found).name}": Path(found).resolve(), **files}

@@ -68,8 +68,8 @@ def build_error(error: CommandError, what: str, log: Path) -> Exception:
         return fault
     log.write_text(error.output + "\n")
     lines = error.output.splitlines()
-    told = [line for line in lines if "error:" in line or "undefined reference" in line] or lines
-    return BuildError(what, log=str(log), errors=told[:_LARGEST_ERRORS])
+    errors = [line for line in lines if "error:" in line or "undefined reference" in line] or lines
+    return BuildError(what, log=str(log), errors=errors[:_LARGEST_ERRORS])
 
 
 def _note(program: Path) -> Path:

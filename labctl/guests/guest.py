@@ -329,9 +329,9 @@ class Guest:
             self.monitor("gdbserver none")
             self.qmp("cont")
             return
-        said = self.monitor(f"gdbserver unix:{socket},server=on,wait=off")
-        if "Waiting for gdb connection" not in said:
-            raise GuestLost(f"QEMU did not start its gdb server: {said.strip()}", where=self.name)
+        answer = self.monitor(f"gdbserver unix:{socket},server=on,wait=off")
+        if "Waiting for gdb connection" not in answer:
+            raise GuestLost(f"QEMU did not start its gdb server: {answer.strip()}", where=self.name)
 
     def qmp_status(self) -> str:
         """Return the run state that QEMU reports, such as running or paused."""

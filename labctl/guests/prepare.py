@@ -158,9 +158,9 @@ def arch_of(lab: Lab, kernels: Iterable[str]) -> Architecture:
     arches = {name: lab.kernels[name].arch for name in kernels}
     found = set(arches.values()) or {X86_64.name}
     if len(found) > 1:
-        told = ", ".join(f"{name} is {arch}" for name, arch in arches.items())
+        listed = ", ".join(f"{name} is {arch}" for name, arch in arches.items())
         raise UserError(
-            f"kernels have different architectures: {told}",
+            f"kernels have different architectures: {listed}",
             where=str(lab.path),
             hint="select kernels or experiments of one architecture",
         )

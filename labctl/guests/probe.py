@@ -60,8 +60,8 @@ def failure(
                 _command(accel, path, backend), timeout_seconds=timeout_seconds, check=False
             )
         except CommandError as error:
-            said = f"; last output: {error.output.splitlines()[-1]}" if error.output else ""
-            return f"the probe guest hung: no result within {timeout_seconds:g} s{said}"
+            last = f"; last output: {error.output.splitlines()[-1]}" if error.output else ""
+            return f"the probe guest hung: no result within {timeout_seconds:g} s{last}"
     if done.status == STATUS and TOKEN in done.stdout:
         return ""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()

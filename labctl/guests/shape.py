@@ -23,7 +23,7 @@ _NODE = re.compile(
     r" distances=(?P<distances>[\d,*]*)\s*$"
 )
 _PACKAGES = re.compile(r"cpus sockets=(\d{1,6}) cores=(\d{1,6}) threads=(\d{1,6})\s*$")
-_MOST_TOLD = 4
+_MOST_LISTED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ def differences(topology: Topology, nodes: Sequence[Node]) -> list[str]:
         *_memory(topology, have.values()),
         *_distances(topology, have.values()),
     ]
-    more = len(found) - _MOST_TOLD
-    return found if more <= 0 else [*found[:_MOST_TOLD], f"and {more} more"]
+    more = len(found) - _MOST_LISTED
+    return found if more <= 0 else [*found[:_MOST_LISTED], f"and {more} more"]
 
 
 def _packages(topology: Topology, reports: Sequence[str]) -> Iterator[str]:
@@ -124,23 +124,23 @@ def _totals(topology: Topology, nodes: Sequence[Node]) -> Iterator[str]:
         yield f"expected {_count(topology.vcpus, 'CPU')}, got {cpus}"
     memory = sum(node.memory_bytes for node in nodes)
     if _differs(topology.memory_bytes, memory, count):
-        yield _memory_told(topology.memory_bytes, memory)
+        yield _memory_difference(topology.memory_bytes, memory)
 
 
 def _cpus(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
     for node in nodes:
         expected = tuple(topology.cpus[node.number])
         if tuple(sorted(node.cpus)) != expected:
-            told = f"expected {_cpu_list(expected)}, got {_cpu_list(node.cpus)}"
-            yield f"node {node.number}: {told}"
+            difference = f"expected {_cpu_list(expected)}, got {_cpu_list(node.cpus)}"
+            yield f"node {node.number}: {difference}"
 
 
 def _memory(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
     for node in nodes:
         expected_bytes = topology.each[node.number].memory
         if _differs(expected_bytes, node.memory_bytes, 1):
-            told = _memory_told(expected_bytes, node.memory_bytes)
-            yield f"node {node.number}: {told}"
+            difference = _memory_difference(expected_bytes, node.memory_bytes)
+            yield f"node {node.number}: {difference}"
 
 
 def _distances(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:
@@ -161,7 +161,7 @@ def _differs(expected_bytes: int, got_bytes: int, nodes: int) -> bool:
     return not 0 <= expected_bytes - got_bytes <= nodes * TOLERANCE_BYTES
 
 
-def _memory_told(expected_bytes: int, got_bytes: int) -> str:
+def _memory_difference(expected_bytes: int, got_bytes: int) -> str:
     # In MiB even of large nodes: a few missing MiB are a difference.
     expected, got = (f"{size / units.MIB:.0f} MiB" for size in (expected_bytes, got_bytes))
     return f"expected {expected} of memory, got {got}"
@@ -174,7 +174,7 @@ def _count(number: int, noun: str) -> str:
 def _cpu_list(cpus: Sequence[int]) -> str:
     if not cpus:
         return "no CPU"
-    told = ", ".join(map(str, cpus[:_MOST_TOLD]))
-    return f"CPU{'' if len(cpus) == 1 else 's'} {told}" + (
-        f" and {len(cpus) - _MOST_TOLD} more" if len(cpus) > _MOST_TOLD else ""
+    listed = ", ".join(map(str, cpus[:_MOST_LISTED]))
+    return f"CPU{'' if len(cpus) == 1 else 's'} {listed}" + (
+        f" and {len(cpus) - _MOST_LISTED} more" if len(cpus) > _MOST_LISTED else ""
     )

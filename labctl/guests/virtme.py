@@ -77,13 +77,13 @@ def argv(spec: GuestSpec) -> list[str]:
         "TMPDIR": str(spec.folder),
     }
     try:
-        said = proc.run(words, cwd=spec.folder, env=env, timeout_seconds=_SECONDS)
+        done = proc.run(words, cwd=spec.folder, env=env, timeout_seconds=_SECONDS)
     except CommandError as error:
         last = error.output.strip().splitlines()[-1:] or ["no output"]
         raise HostError(
             f"vng failed to start {spec.name}: {last[0]}", hint=f"run: {shlex.join(words)}"
         ) from error
-    lines = said.text.strip().splitlines()
+    lines = done.text.strip().splitlines()
     qemu_words = shlex.split(lines[-1]) if lines else []
     if not qemu_words or not Path(qemu_words[0]).name.startswith("qemu"):
         raise HostError("vng printed no QEMU command line", hint=f"run: {shlex.join(words)}")

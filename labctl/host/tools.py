@@ -22,10 +22,10 @@ _SECONDS = 30.0
 def qemu_version(arch: Architecture = X86_64) -> str:
     """Return QEMU's version, empty if it is not installed."""
     try:
-        said = version_text(arch.qemu)
+        version = version_text(arch.qemu)
     except (HostError, CommandError):
         return ""
-    found = re.search(r"version (\S+)", said)
+    found = re.search(r"version (\S+)", version)
     return found[1] if found else ""
 
 

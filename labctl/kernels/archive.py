@@ -117,8 +117,8 @@ class Archive:
                     hint=f"free space at {scratch.parent}",
                 ) from error
             raise self._wrong(f"source cannot be unpacked: {error.output}") from error
-        said = done.stderr.decode("utf-8", "replace").splitlines()
-        if renamed := next((line for line in said if _RENAMED in line), ""):
+        lines = done.stderr.decode("utf-8", "replace").splitlines()
+        if renamed := next((line for line in lines if _RENAMED in line), ""):
             raise self._wrong(f"archive has a name outside its folder: {renamed}")
         inside = list(top.iterdir())
         if len(inside) != 1 or not inside[0].is_dir() or inside[0].is_symlink():

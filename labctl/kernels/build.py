@@ -297,7 +297,7 @@ class Builder:
         return tell
 
     @contextlib.contextmanager
-    def _told_if_full(self) -> Iterator[None]:
+    def _full_disk_as_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

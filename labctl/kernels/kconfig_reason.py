@@ -164,8 +164,8 @@ class Reasons:
         ranges = [each for block in blocks for each in block.ranges]
         if kconfig_expression.number(option.value) is None or not ranges:
             return ""
-        told = (" ".join(self.config.get(w, w) for w in each.split()) for each in ranges)
-        return f"its range is {' or '.join(dict.fromkeys(told))}"
+        limits = (" ".join(self.config.get(w, w) for w in each.split()) for each in ranges)
+        return f"its range is {' or '.join(dict.fromkeys(limits))}"
 
 
 def _all_of(conditions: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ _SECONDS = 600.0
 def pattern(file: str) -> str | None:
     """Return the extended regular expression of what names a file in a source.
 
-    None if that cannot be said: the file is elsewhere, or its name may come from a device.
+    None if that is unknown: the file is elsewhere, or its name may come from a device.
     """
     name = PurePosixPath(file).name
     if not file.startswith(_FOLDERS) or not _WORD.fullmatch(name):

@@ -57,8 +57,8 @@ def digest(options: Sequence[Option]) -> str:
             for line in _described(each.path, is_list=each.option.name == _INITRAMFS):
                 found.update(line.encode("utf-8", "surrogateescape") + b"\0")
         except OSError as error:
-            said = f"which cannot be read: {error.filename}: {error.strerror}"
-            raise each.gone(said if error.filename != str(each.path) else _why(error)) from error
+            reason = f"which cannot be read: {error.filename}: {error.strerror}"
+            raise each.gone(reason if error.filename != str(each.path) else _why(error)) from error
     return found.hexdigest() if outside else ""
 
 

@@ -71,7 +71,7 @@ def _names(series: Series) -> dict[str, Patch]:
 def _apply_one(patch: Patch, which: str, root: Path) -> None:
     # Only git knows binary changes, copies and quoted names; only patch(1) skips what other
     # programs write between diffs.
-    by_git = any(change.told for change in patch.changes())
+    by_git = any(change.is_named for change in patch.changes())
     done = _git_apply(patch, root) if by_git else _patch(patch, root)
     if done.status == 0:
         _check_modes(patch, root)
@@ -81,15 +81,15 @@ def _apply_one(patch: Patch, which: str, root: Path) -> None:
         hint = _APPLIED
     if by_git:  # say what is rejected
         done = _git_apply(patch, root, "--reject")
-    said = f"{done.text}{done.stderr.decode('utf-8', 'replace')}"
-    if full := treefiles.FULL.search(said):
+    output = f"{done.text}{done.stderr.decode('utf-8', 'replace')}"
+    if full := treefiles.FULL.search(output):
         raise treefiles.full(root, full[0])
-    line = _MALFORMED.search(said)
-    why = _git_why(said, root) if by_git else _patch_why(said, root)
+    line = _MALFORMED.search(output)
+    why = _git_why(output, root) if by_git else _patch_why(output, root)
     raise UserError(
         f"{which} ({patch.subject}) does not apply: {why}",
         where=patch.at(int(line[1])) if line else patch.at(),
-        hint="recreate the patch" if line else _APPLIED if _REVERSED in said else hint,
+        hint="recreate the patch" if line else _APPLIED if _REVERSED in output else hint,
     )
 
 
@@ -165,8 +165,8 @@ def _patch_why(output: str, root: Path) -> str:
             failures.append(f"{target}, hunk {hunk[1]} at line {hunk[2]}")
         elif not re.match(r"Hunk #\d+ succeeded|\d+ out of \d+ hunk", line):
             other.append(f"  | {line}")
-    said = [] if failures else other[:_REJECT_LINES]
-    return _cut("; ".join(failures) or "patch says", [*said, *_rejects(root)])
+    shown = [] if failures else other[:_REJECT_LINES]
+    return _cut("; ".join(failures) or "patch says", [*shown, *_rejects(root)])
 
 
 def _git_why(output: str, root: Path) -> str:
@@ -187,14 +187,16 @@ def _git_why(output: str, root: Path) -> str:
 
 
 def _rejects(root: Path) -> list[str]:
-    said = []
+    shown = []
     for reject in sorted(root.rglob("*.rej")):
-        said.append(f"  rejected for {str(reject.relative_to(root)).removesuffix('.rej')}:")
+        shown.append(f"  rejected for {str(reject.relative_to(root)).removesuffix('.rej')}:")
         lines = reject.read_text("utf-8", "replace").splitlines()
-        said += [f"  | {line}" for line in lines if not line.startswith(("---", "+++", "diff a/"))]
-    return said
+        body = (line for line in lines if not line.startswith(("---", "+++", "diff a/")))
+        shown += [f"  | {line}" for line in body]
+    return shown
 
 
-def _cut(first: str, said: list[str]) -> str:
-    rest = [f"  … and {len(said) - _REJECT_LINES} more lines"] if len(said) > _REJECT_LINES else []
-    return "\n".join([first, *said[:_REJECT_LINES], *rest])
+def _cut(first: str, lines: list[str]) -> str:
+    more = len(lines) - _REJECT_LINES
+    rest = [f"  … and {more} more lines"] if more > 0 else []
+    return "\n".join([first, *lines[:_REJECT_LINES], *rest])

@@ -213,9 +213,9 @@ def better_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> Better | 
     """
     metric = experiment.metric or workload.metric
     own = workload.metrics.get(metric)
-    said = experiment.better or (own.better if own is not None else None)
-    said = said or (workload.better if metric == workload.metric else None)
-    return metrics.better_of(metric, workload.command or workload.script or "", said)
+    better = experiment.better or (own.better if own is not None else None)
+    better = better or (workload.better if metric == workload.metric else None)
+    return metrics.better_of(metric, workload.command or workload.script or "", better)
 
 
 class VariantEntry(Model):

@@ -49,9 +49,9 @@ def is_freebench(command: str) -> bool:
     return PurePosixPath((command.split() or [""])[0]).name == "freebench"
 
 
-def better_of(metric: str, command: str, said: Better | None) -> Better | None:
+def better_of(metric: str, command: str, given: Better | None) -> Better | None:
     """Return the direction: as given, or derived from the metric's name; None if unknown."""
-    return said or ("lower" if is_time(metric, command) else None)
+    return given or ("lower" if is_time(metric, command) else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,29 +166,29 @@ class Watch:
     def _settle(self, night: Night, look: Look, start: int) -> Look:
         """Return the next run that a change needs, or its verdict."""
 
-        def said(*, wish: Wish = "", verdict: str = "", compared: int | None = None) -> Look:
+        def result(*, wish: Wish = "", verdict: str = "", compared: int | None = None) -> Look:
             return Look(
                 value=look.value, first=look.first, before=look.before, after=look.after,
                 wish=wish, verdict=verdict, compared=compared,
             )  # fmt: skip
 
         if len(night.logs) == 1:
-            return said(wish="again")
+            return result(wish="again")
         first = start if look.first is None else look.first
         earlier = range(first - 1, start - 1, -1)
         compared = next((i for i in earlier if self.nights[i].image != night.image), None)
         if compared is None:
             is_settled = len(self.nights) + 1 - first >= UNCHANGED_NIGHTS
-            return said(verdict="unchanged" if is_settled else "")
+            return result(verdict="unchanged" if is_settled else "")
         direction = "slower" if look.after < look.before else "faster"
         verdicts = [trial.verdict for trial in night.trials]
         if "same" in verdicts:
-            return said(verdict="same", compared=compared)
+            return result(verdict="same", compared=compared)
         if any(verdict != direction for verdict in verdicts):
-            return said(compared=compared)
+            return result(compared=compared)
         if len(verdicts) < CONFIRMATIONS:
-            return said(wish="against", compared=compared)
-        return said(verdict=direction, compared=compared)
+            return result(wish="against", compared=compared)
+        return result(verdict=direction, compared=compared)
 
     def _segment(self, night: Night) -> Segment | None:
         """Return the segment that a nightly run begins, None if it continues the last one."""

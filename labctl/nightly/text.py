@@ -89,10 +89,10 @@ def subject(content: Nightly) -> str:
     if not content.nights:
         return "labctl nightly: no nightly run yet"
     kinds = [one.kind for one in _of_last_night(content)]
-    said = ", ".join(
+    counts = ", ".join(
         f"{kinds.count(kind)} {_TITLES[kind]}" for kind in _TITLES if kinds.count(kind)
     )
-    return f"labctl nightly {content.night}: {said or 'no change'}"
+    return f"labctl nightly {content.night}: {counts or 'no change'}"
 
 
 def heading(finding: Finding) -> str:
@@ -159,35 +159,35 @@ def _details(finding: Finding) -> list[str]:
         return []
     ratios = f"{words.ratio(finding.before or None)} to {words.ratio(finding.after or None)}"
     metric = finding.metric_kind
-    said = [f"It went from {ratios} times as fast as {finding.baseline}."]
+    lines = [f"It went from {ratios} times as fast as {finding.baseline}."]
     if not metric.is_elapsed:
-        said = [f"Its ratio went from {ratios}: {metric.formula(str(finding.baseline))}."]
+        lines = [f"Its ratio went from {ratios}: {metric.formula(str(finding.baseline))}."]
     for trial in finding.trials or ():
-        said.append(
+        lines.append(
             f"Against the kernel of {trial.against} it is "
             f"{metric.spoken(trial.verdict)}: ratio "
             f"{words.ratio(trial.ratio)}, {words.interval(trial.ci)}, run {trial.run}."
         )
-    said += _range(finding.between or None)
-    return [line for each in said for line in _wrapped(each, "  ")]
+    lines += _range(finding.between or None)
+    return [line for each in lines for line in _wrapped(each, "  ")]
 
 
 def _range(between: Between | None) -> list[str]:
     if between is None:
         return []
-    said = [f"The change came between {' and '.join(between.nights)}."]
+    lines = [f"The change came between {' and '.join(between.nights)}."]
     if between.series[0] != between.series[1]:
         old, new = (_hash(each) for each in between.series)
         numbers = ", ".join(map(str, between.patches_changed)) or "none"
-        said.append(
+        lines.append(
             f"Series {old} became {new}; patches changed or added: {numbers} (of "
             f"{between.patches[1]})."
         )
     for name, (first, second) in between.commits.items():
         if first != second:
-            said.append(f"Commits of {name}: {first or '?'}..{second or '?'}")
+            lines.append(f"Commits of {name}: {first or '?'}..{second or '?'}")
     images = " became ".join(_hash(each) for each in between.image)
-    return [*said, f"Image {images}."]
+    return [*lines, f"Image {images}."]
 
 
 def _hash(text: str | None) -> str:

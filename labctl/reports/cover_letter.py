@@ -33,15 +33,15 @@ def _experiment(experiment: Experiment) -> str:
     common = words.setting({k: v for k, v in (experiment.set or {}).items() if k not in parameters})
     metric = experiment.kind
     measured = "" if metric.is_elapsed else f"{metric.name}, {metric.better} is better"
-    said = "; ".join(filter(None, [words.parameters(parameters), common, measured]))
-    paragraphs = [_fill(f"{experiment.name}: {said}" if said else experiment.name)]
+    conditions = "; ".join(filter(None, [words.parameters(parameters), common, measured]))
+    paragraphs = [_fill(f"{experiment.name}: {conditions}" if conditions else experiment.name)]
     if experiment.control_differs:
         paragraphs.append(_fill(f"NOT TO BE TRUSTED: {experiment.warnings[0]}"))
-    if said := health.heading(experiment):
-        paragraphs.append(_fill(f"WARNING: {said}"))
+    if warning := health.heading(experiment):
+        paragraphs.append(_fill(f"WARNING: {warning}"))
     paragraphs.append(_table(experiment))
-    said = f"{sentence.control(experiment)}. Ratio: {metric.formula(baseline)}."
-    return "\n\n".join([*paragraphs, _fill(said), *map(_fill, failed.lines(experiment.failures))])
+    basis = f"{sentence.control(experiment)}. Ratio: {metric.formula(baseline)}."
+    return "\n\n".join([*paragraphs, _fill(basis), *map(_fill, failed.lines(experiment.failures))])
 
 
 def _table(experiment: Experiment) -> str:

@@ -145,18 +145,18 @@ def notes(style: str, document: Report) -> list[str]:
     """Return notes for the reader that the format has no place for."""
     if style not in ("benchfmt", "pyperf"):
         return []
-    told = [
+    facts = [
         f"{each.name}: {line}"
         for each in document.experiments
         for line in failed.lines(each.failures)
     ]
     if style == "pyperf":
-        told += [
+        facts += [
             f"{each.name}: higher {each.metric} is better, but pyperf calls it slower"
             for each in document.experiments
             if each.better == "higher"
         ]
-    return told
+    return facts
 
 
 def _boots(document: Report, samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -214,10 +214,10 @@ def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> Case:
     is_bad = verdict.is_difference if is_control else verdict is Verdict.SLOWER
     if is_bad or cell.failed:
         spoken = experiment.kind.spoken(verdict)
-        said = f"{spoken}: ratio {words.ratio(cell.ratio)}, {words.interval(cell.ci)}"
+        result = f"{spoken}: ratio {words.ratio(cell.ratio)}, {words.interval(cell.ci)}"
         more = ", ".join(f"{count} {status}" for status, count in cell.failed.items())
         reasons = failed.of_cell(experiment.failures, cell.cell)
-        failures = [("; ".join(filter(None, [said, more])), "\n".join(reasons))]
+        failures = [("; ".join(filter(None, [result, more])), "\n".join(reasons))]
     is_skipped = verdict is Verdict.UNDECIDED and not is_control
     return Case(
         name="A/A control" if is_control else words.cell(cell),

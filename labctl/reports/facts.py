@@ -72,34 +72,34 @@ def measured_on(document: Report) -> list[str]:
         ("accelerator", document.accel),
         ("begun", str(document.created_at)),
         ("seed", str(document.seed)),
-        *((f"guest of {name}", said) for name, said in _guests(document)),
+        *((f"guest of {name}", value) for name, value in _guests(document)),
         *((f"kernel {name}", _image(kernel)) for name, kernel in document.kernels.items()),
     ]
-    facts = "".join(f"<dt>{escape(what)}</dt><dd>{escape(said)}</dd>" for what, said in rows)
+    facts = "".join(f"<dt>{escape(what)}</dt><dd>{escape(value)}</dd>" for what, value in rows)
     return ["<h2>Measured on</h2>", f"<dl>{facts}</dl>"]
 
 
 def _guests(document: Report) -> Iterable[tuple[str, str]]:
-    told: dict[str, list[str]] = {}
+    by_guest: dict[str, list[str]] = {}
     for experiment in document.experiments:
         guest = experiment.guest
         if guest:
-            told.setdefault(_guest(guest), []).append(experiment.name)
-    return ((", ".join(names), said) for said, names in told.items())
+            by_guest.setdefault(_guest(guest), []).append(experiment.name)
+    return ((", ".join(names), guest) for guest, names in by_guest.items())
 
 
 def _guest(topology: Mapping[str, Any]) -> str:
-    said = {}
+    parts = {}
     for name, value in topology.items():
         if name == "memory_per_node":
-            said[name] = rough_size(cast(int, value))
+            parts[name] = rough_size(cast(int, value))
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            said[name] = _each(value)
+            parts[name] = _each(value)
         elif isinstance(value, Mapping):
-            said[name] = words.setting({k: v for k, v in value.items() if v is not None})
+            parts[name] = words.setting({k: v for k, v in value.items() if v is not None})
         elif value is not None:
-            said[name] = str(value)
-    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in said.items())
+            parts[name] = str(value)
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in parts.items())
 
 
 def _each(values: Sequence[Any]) -> str:
@@ -136,7 +136,7 @@ def commands(document: Report, lab: str, guests: Mapping[str, str]) -> list[str]
         f"labctl export {document.run} --format csv",
     ]
     parts = ["<h2>To repeat it</h2>", _pre("\n".join(lines))]
-    workloads = [said for each in document.experiments for said in _workload(each)]
+    workloads = [facts for each in document.experiments for facts in _workload(each)]
     if workloads:
         parts.append(_details("What ran in the guests", "\n".join(dict.fromkeys(workloads))))
     if guests:

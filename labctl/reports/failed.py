@@ -12,12 +12,12 @@ _MOST_CELLS = 4
 
 def lines(found: Sequence[Failure]) -> list[str]:
     """Return one line for each kind of failure: count, status, cause, reason, cells."""
-    told = [_line(each) for each in found[:_MOST_KINDS]]
+    lines = [_line(each) for each in found[:_MOST_KINDS]]
     rest = found[_MOST_KINDS:]
     if rest:
         samples = sum(each.count for each in rest)
-        told.append(f"failed: {samples} more in {len(rest)} more ways, see `labctl report --json`")
-    return told
+        lines.append(f"failed: {samples} more in {len(rest)} more ways, see `labctl report --json`")
+    return lines
 
 
 def of_cell(found: Sequence[Failure], cell: str) -> list[str]:

@@ -80,6 +80,6 @@ def _percent(value: float) -> str:
 
 
 def _each(disturbed: Mapping[str, str]) -> str:
-    told = [f"block {block}: {why}" for block, why in list(disturbed.items())[:_SHOWN]]
-    more = len(disturbed) - len(told)
-    return "; ".join([*told, *([f"and {more} more"] if more else [])])
+    shown = [f"block {block}: {why}" for block, why in list(disturbed.items())[:_SHOWN]]
+    more = len(disturbed) - len(shown)
+    return "; ".join([*shown, *([f"and {more} more"] if more else [])])

@@ -103,8 +103,8 @@ def _found(document: Report) -> list[str]:
             lines.append(f'<p class="suspect">{escape(each.name)}: {escape(_first(each))}</p>')
         if loaded := health.heading(each):
             lines.append(f'<p class="suspect">{escape(each.name)}: {escape(loaded)}</p>')
-        said = f"{sentence.sentence(each)}. {basis}."
-        lines.append(f'<p class="found"><b>{escape(each.name)}</b>: {escape(said)}</p>')
+        result = f"{sentence.sentence(each)}. {basis}."
+        lines.append(f'<p class="found"><b>{escape(each.name)}</b>: {escape(result)}</p>')
     if document.accel == "tcg":
         lines.append(f"<p>{escape(table.TCG_NOTE[0].upper() + table.TCG_NOTE[1:])}.</p>")
     if not document.finished:

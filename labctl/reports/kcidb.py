@@ -149,7 +149,7 @@ def _visit(document: Report, experiment: Experiment, visit: Sequence[Sample]) ->
 def _verdict(document: Report, experiment: Experiment, cell: Cell) -> dict[str, Any]:
     ratio = cell.ratio
     verdict = experiment.kind.spoken(cell.verdict)
-    said = f"{verdict}: ratio {words.ratio(ratio)} to {experiment.baseline}"
+    result = f"{verdict}: ratio {words.ratio(ratio)} to {experiment.baseline}"
     keys = ("ratio", "ci", "p_corrected", "blocks", "verdict", "reason", "failed")
     found = {_STATUS[status] for status in cell.failed}
     # A failure of the kernel is FAIL; a failure of the workload is not the kernel's.
@@ -162,7 +162,7 @@ def _verdict(document: Report, experiment: Experiment, cell: Cell) -> dict[str, 
         "build_id": _id("build", document.kernels[cell.kernel].image or ""),
         "origin": ORIGIN,
         "path": f"{_path(experiment.name, cell.setting)}.against_baseline",
-        "comment": f"{said}, {words.interval(cell.ci)}",
+        "comment": f"{result}, {words.interval(cell.ci)}",
         "status": status,
         "environment": _environment(document, document.accel),
         **({} if ratio is None else {"number": {"value": ratio}}),

@@ -102,8 +102,8 @@ def _one(experiment: Experiment, cell: Cell) -> str:
     more = cell.blocks_needed
     hint = f"; about {counted(more, 'more block')} would decide it" if more else ""
     by = "" if metric.is_elapsed else f" in {what}"
-    said = f"{name} against {baseline}{by}: ratio {ratio} ({basis})"
-    return f"undecided, {said}; {cell.reason}{hint}"
+    comparison = f"{name} against {baseline}{by}: ratio {ratio} ({basis})"
+    return f"undecided, {comparison}; {cell.reason}{hint}"
 
 
 def _interval(experiment: Experiment, cell: Cell) -> str:

@@ -37,7 +37,8 @@ def render(document: Report, format: Format = "terminal", seed_figures: bool = T
 def _findings(document: Report, markdown: bool) -> str:
     experiments = document.experiments
     lines = [f"{each.name}: {each.warnings[0]}" for each in experiments if each.control_differs]
-    lines += [f"{each.name}: {said}" for each in experiments if (said := health.heading(each))]
+    headings = ((each.name, health.heading(each)) for each in experiments)
+    lines += [f"{name}: {heading}" for name, heading in headings if heading]
     lines += [f"{each.name}: {sentence.sentence(each)}" for each in experiments]
     if not document.finished:
         lines.append(f"the run is not finished: labctl run --resume {document.run}")

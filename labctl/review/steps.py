@@ -104,8 +104,8 @@ def examine_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> li
     wanted = (*CHECKS[:-1], *others, CHECKS[-1])
     steps = [Step(i, p.name, p.subject, wanted) for i, p in enumerate(whole.patches, 1)]
     mails = tools.git_am(whole, make.tree.originals(whole.touches()))
-    for step, said in zip(steps, mails, strict=False):
-        step.note("git am", () if said is None else said.splitlines())
+    for step, outcome in zip(steps, mails, strict=False):
+        step.note("git am", () if outcome is None else outcome.splitlines())
     files = tools.compiled_files(whole)
     before = _tools(make, files)
     for step, patch in zip(steps, whole.patches, strict=True):

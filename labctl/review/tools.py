@@ -33,9 +33,9 @@ def complaints(output: str) -> list[Complaint]:
     """Return the warnings and errors in the output of a compiler or sparse."""
     found = []
     for line in output.splitlines():
-        if said := _COMPLAINT.match(line):
-            name = re.sub(r"^(?:.*/src/|(?:\.\./)+)", "", said[1])
-            found.append(Complaint(line, f"{name}: {said[2]}"))
+        if parts := _COMPLAINT.match(line):
+            name = re.sub(r"^(?:.*/src/|(?:\.\./)+)", "", parts[1])
+            found.append(Complaint(line, f"{name}: {parts[2]}"))
     return found
 
 
@@ -138,12 +138,12 @@ def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None
                 timeout_seconds=_GIT_SECONDS,
                 check=False,
             )
-            said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+            output = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
             if done.status != 0:
                 treefiles.probe(root)
-            if treefiles.FULL.search(said):
-                raise treefiles.full(root, said.splitlines()[-1])
-            outcome.append(None if done.status == 0 else said or "git am failed")
+            if treefiles.FULL.search(output):
+                raise treefiles.full(root, output.splitlines()[-1])
+            outcome.append(None if done.status == 0 else output or "git am failed")
             if done.status != 0:
                 break
     return outcome

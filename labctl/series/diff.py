@@ -34,8 +34,8 @@ class Unfit(Exception):
 class Change:
     """The change of one file: its name and git mode before and after.
 
-    A name is None if there is no file, a mode is None if it is unchanged. `told` is
-    whether a git header has both names; else patch(1) guesses. `body` has the hunks, without
+    A name is None if there is no file, a mode is None if it is unchanged. `is_named`:
+    a git header has both names; else patch(1) guesses them. `body` has the hunks, without
     what does not count: time stamps, function names, blanks of empty context lines.
     """
 
@@ -45,7 +45,7 @@ class Change:
     old_mode: str | None = None
     new_mode: str | None = None
     copied: bool = False
-    told: bool = False
+    is_named: bool = False
     body: tuple[str, ...] = ()
 
     @property
@@ -56,7 +56,7 @@ class Change:
             before, after = None, after or PLAIN
         elif self.new is None:
             before = after = None
-        elif before == after:  # of a link: its hunks are told from those of a text by it
+        elif before == after:  # tells the hunks of a link from those of a text
             before, after = None, after if after == LINK else None
         names = (self.old or "", self.new or "", "copy" if self.copied else "")
         return (*names, before or "", after or "", *self.body)
@@ -73,7 +73,7 @@ class Change:
         wanted: dict[str, str | None] = {}
         if self.old is not None and self.old != self.new and not self.copied:
             wanted[self.old] = None
-        if self.new is not None and self.told:
+        if self.new is not None and self.is_named:
             wanted[self.new] = self.new_mode or ""
         return wanted
 
@@ -178,7 +178,7 @@ class _Header:
         after = self.modes.get("new file mode", self.modes.get("new mode", kept))
         old = None if "new file mode" in self.modes else old
         new = None if "deleted file mode" in self.modes else new
-        return [Change(self.line, old, new, before, after, self.copied, told=True)]
+        return [Change(self.line, old, new, before, after, self.copied, is_named=True)]
 
 
 def _scanned(lines: list[str]) -> Iterator[tuple[int, bool]]:

@@ -40,11 +40,11 @@ def fetch(message_id: str, folder: Path) -> Path:
     except CommandError as error:
         what = f"b4 did not answer within {_SECONDS:g} s"
         raise HostError(what, where=where, hint=by_hand) from error
-    said = tail(done.stderr) or "b4 says nothing"
+    reason = tail(done.stderr) or "b4 says nothing"
     if done.status != 0:
-        raise HostError(f"b4 cannot fetch the series: {said}", where=where, hint=by_hand)
+        raise HostError(f"b4 cannot fetch the series: {reason}", where=where, hint=by_hand)
     if b"\n+++ " not in done.stdout:
         hint = "the message must be in the thread of a patch series"
-        raise UserError(f"b4 finds no patches: {said}", where=where, hint=hint)
+        raise UserError(f"b4 finds no patches: {reason}", where=where, hint=hint)
     files.replace(path, done.stdout)
     return path

@@ -108,8 +108,8 @@ def _experiment(
     values = [(name, getattr(first, name), getattr(second, name)) for name in _SAME_EXPERIMENT]
     # A fact that an older labctl did not record does not count as a difference.
     known = [each for each in values if not any(one in (None, UNSET) for one in each[1:])]
-    told = [_difference_of(*each) for each in known if each[1] != each[2]]
-    cells = [] if told else _cells(first, second)
+    differences = [_difference_of(*each) for each in known if each[1] != each[2]]
+    cells = [] if differences else _cells(first, second)
     if not (same_host and same_baseline):
         cells = [replace(cell, median_seconds=None) for cell in cells]
     return ChangedExperiment(
@@ -119,7 +119,7 @@ def _experiment(
         command=first.command or None,
         baseline=first.baseline,
         confidence=_confidence(first, second),
-        refused=", ".join(told) or ("" if cells else "no cell in common"),
+        refused=", ".join(differences) or ("" if cells else "no cell in common"),
         failures=(first.failures, second.failures),
         cells=tuple(cells),
         same_baseline=same_baseline,

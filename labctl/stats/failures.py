@@ -25,7 +25,7 @@ _WHOSE: Mapping[str, Whose] = {
     SampleStatus.KNOB_REFUSED: Whose.TUNABLE,
     **dict.fromkeys((SampleStatus.EXERCISED, SampleStatus.NOT_EXERCISED), Whose.SERIES),
 }
-_SAID: Mapping[Whose, str] = {
+_CAUSES: Mapping[Whose, str] = {
     Whose.KERNEL: "its kernel failed",
     Whose.GUEST: "its guest was lost",
     Whose.WORKLOAD: "its workload failed",
@@ -58,7 +58,7 @@ def failures_of(samples: Iterable[Sample]) -> tuple[Failure, ...]:
     """
     kinds: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
-        if not _is_told(sample):
+        if not _is_reported(sample):
             continue
         reason = first_words(sample)
         kinds.setdefault((sample.status, _VARYING.sub("#", reason)), []).append(sample)
@@ -87,18 +87,18 @@ def whose(status: str) -> Whose:
 def whose_failures(not_ok: Mapping[str, int]) -> str:
     """Return the causes and counts of failures, as `Cell.not_ok` counts them."""
     parts = []
-    for who, said in _SAID.items():
+    for who, cause in _CAUSES.items():
         counts = [
             f"{count} {status}"
             for status, count in not_ok.items()
             if status not in NOT_FAILURES and whose(status) == who
         ]
         if counts:
-            parts.append(f"{said} ({', '.join(counts)})")
+            parts.append(f"{cause} ({', '.join(counts)})")
     return " and ".join(parts)
 
 
-def _is_told(sample: Sample) -> bool:
+def _is_reported(sample: Sample) -> bool:
     if sample.status in (SampleStatus.OK, SampleStatus.SKIPPED):
         return False
     return not (sample.warmup and sample.status in NOT_FAILURES)

@@ -69,10 +69,10 @@ def disturbance(load: Mapping[str, float], rule: HealthRule) -> str:
     A load without `own_seconds`, from an older run, never counts as disturbed.
     """
     shares = _shares(load)
-    said = {"others_percent": "other processes used", "steal_percent": "the hypervisor took"}
+    causes = {"others_percent": "other processes used", "steal_percent": "the hypervisor took"}
     found = [
         f"{text} {shares[name]:.0f} % of the CPU time"
-        for name, text in said.items()
+        for name, text in causes.items()
         if shares.get(name, 0.0) >= 100 * rule.disturbed_share
     ]
     waited = shares.get("memory_pressure_percent", 0.0)

@@ -67,8 +67,8 @@ def conclude(
     if missed := not_ok.get("not-exercised"):
         reason = f"series not exercised in {counted(missed, 'sample')}"
         return Conclusion(Verdict.UNDECIDED, reason)
-    said = word(result, p_beyond, rule)
-    if failures(not_ok) and said is not Verdict.SLOWER:
+    verdict = word(result, p_beyond, rule)
+    if failures(not_ok) and verdict is not Verdict.SLOWER:
         what = "timings" if rule.metric.is_time else "values"
         return Conclusion(Verdict.UNDECIDED, f"{whose_failures(not_ok)}; {what} are disregarded")
     if result is None:
@@ -82,12 +82,12 @@ def conclude(
         blocks = counted(result.blocks, "paired block")
         reason = f"{blocks}, needs at least {MINIMUM_BLOCKS}"
         return Conclusion(Verdict.UNDECIDED, reason, more)
-    if said is not Verdict.UNDECIDED:
+    if verdict is not Verdict.UNDECIDED:
         if host_is_trusted:
-            return Conclusion(said)
+            return Conclusion(verdict)
         return Conclusion(
             Verdict.UNDECIDED,
-            f"would be {rule.metric.spoken(said)}, but the A/A control also differs",
+            f"would be {rule.metric.spoken(verdict)}, but the A/A control also differs",
         )
     if p_corrected is not None and p_corrected <= rule.alpha:
         reason = f"differs, but not shown to differ by more than {rule.margin_text}"

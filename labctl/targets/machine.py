@@ -290,8 +290,8 @@ class TargetMachine:
             raise BootFailed(f"cannot copy the workload's files: {why}", where=self.name)
 
     def _check(self, remote: str, local: Path) -> None:
-        said = self._use().run(["sha256sum", remote], _COMMAND_SECONDS).text.split(" ")[0]
-        if said != hashlib.sha256(local.read_bytes()).hexdigest():
+        digest = self._use().run(["sha256sum", remote], _COMMAND_SECONDS).text.split(" ")[0]
+        if digest != hashlib.sha256(local.read_bytes()).hexdigest():
             raise BootFailed(f"{local.name}: checksum mismatch after transfer", where=self.name)
 
     def _leave(self, systemd: str, own: str) -> None:

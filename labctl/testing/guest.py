@@ -60,9 +60,9 @@ class LabGuest(Guest):
         """
         outcome = self.run(argv, timeout_seconds=timeout_seconds)
         if outcome.status != 0:
-            said = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()
+            output = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()
             raise AssertionError(
-                f"{self.name}: `{outcome.command}` exited with status {outcome.status}: {said}"
+                f"{self.name}: `{outcome.command}` exited with status {outcome.status}: {output}"
             )
         return outcome.text
 

@@ -149,8 +149,8 @@ class Reply:
         mark = re.escape(self.request.mark)
         ends = list(re.finditer(mark + rb" (\d+) (\d+\.\d+) (\d+\.\d+)\n", errors))
         if self.group is None or not ends:
-            said = errors.decode("utf-8", "replace").strip()
-            why = f": {said}" if said and self.group is None else ""
+            output = errors.decode("utf-8", "replace").strip()
+            why = f": {output}" if output and self.group is None else ""
             raise GuestLost(f"no exit status received from `{self.request.text}`{why}", where=where)
         end = ends[-1]
         return Outcome(

@@ -30,7 +30,7 @@ _SKIPPED: Mapping[Kind, frozenset[int]] = {
     "selftests": frozenset({4}),
     "stress-ng": frozenset({3, 4}),
 }
-_TOLD_LINES = 20
+_SHOWN_LINES = 20
 # A failed test in KTAP (Documentation/dev-tools/ktap.rst), at any depth.
 _NOT_OK = re.compile(r"[ \t]*not ok \d+ (?:- )?(.+)")
 
@@ -143,8 +143,8 @@ def _why(text: str) -> str:
 
 
 def _failed(outcome: Outcome, why: str = "") -> Judgement:
-    told = tuple(_lines(outcome)[-_TOLD_LINES:])
-    return Judgement(CheckStatus.FAILED, why or f"exited with status {outcome.status}", told)
+    shown = tuple(_lines(outcome)[-_SHOWN_LINES:])
+    return Judgement(CheckStatus.FAILED, why or f"exited with status {outcome.status}", shown)
 
 
 def _lines(outcome: Outcome) -> list[str]:

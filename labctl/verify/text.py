@@ -80,8 +80,8 @@ def ktap(document: Verification) -> str:
 def _result(number: int, check: CheckResult) -> list[str]:
     title, status, why = _title(check).replace("#", "no."), check.status, check.why
     if status is CheckStatus.FAILED:
-        told = [f"# {line}" for line in (why, *check.details)]
-        return [*told, f"not ok {number} {title}"]
+        lines = [f"# {line}" for line in (why, *check.details)]
+        return [*lines, f"not ok {number} {title}"]
     if status is CheckStatus.KNOWN:
         return [f"not ok {number} {title} # TODO {why}"]
     return [f"ok {number} {title}{f' # SKIP {why}' if status is CheckStatus.SKIPPED else ''}"]

@@ -130,8 +130,8 @@ def _of_elf(path: Path, header: Elf, arch: Architecture, search: Sequence[Path])
     if loader is not None and not Path(loader).is_file():
         what = f"{path}: its loader {loader} is not on this host"
         raise Fault(what, "install the C library that it was linked with, or link with -static")
-    said = _listed(path, loader, search)
-    missing = [one or other for one, other in _MISSING.findall(said)] + _VERSION.findall(said)
+    listed = _listed(path, loader, search)
+    missing = [one or other for one, other in _MISSING.findall(listed)] + _VERSION.findall(listed)
     if missing and is_program:
         what = f"{path}: shared libraries not found: {', '.join(dict.fromkeys(missing))}"
         raise Fault(what, f"`ldd {shlex.quote(str(path))}` lists what it needs")
@@ -139,7 +139,7 @@ def _of_elf(path: Path, header: Elf, arch: Architecture, search: Sequence[Path])
     if loader is not None:
         system[loader] = Path(loader).resolve()
     libraries: dict[str, Path] = {}
-    for name, place in _LIBRARY.findall(said):
+    for name, place in _LIBRARY.findall(listed):
         if _SYSTEM_FOLDER.fullmatch(str(Path(place).parent)):
             system[place] = Path(place).resolve()
         else:
@@ -190,8 +190,8 @@ def find_interpreter(script: Path, interpreter: str) -> str:
 def _of_python(script: Path, program: str, arch: Architecture) -> Closure:
     """Return an interpreter of Python with its standard library."""
     try:
-        said = proc.run([program, "-I", "-c", _ASK_PYTHON], timeout_seconds=_SECONDS).text
-        executable, folders, _ = json.loads(said)
+        output = proc.run([program, "-I", "-c", _ASK_PYTHON], timeout_seconds=_SECONDS).text
+        executable, folders, _ = json.loads(output)
     except (CommandError, HostError, ValueError) as error:
         raise Fault(f"{script}: interpreter {program} does not run: {error}") from error
     real = Path(executable).resolve()

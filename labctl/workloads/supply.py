@@ -87,10 +87,10 @@ class Supply:
             return None
         found = hashlib.sha256()
         for path, source in sorted(self.files.items()):
-            told = source
+            content = source
             if isinstance(source, Path):
-                told = f"{source.stat().st_mode:o} {Hashed.of(source).sha256}"
-            found.update(f"{path}\0{told}\0".encode())
+                content = f"{source.stat().st_mode:o} {Hashed.of(source).sha256}"
+            found.update(f"{path}\0{content}\0".encode())
         return found.hexdigest()
 
 
