@@ -120,7 +120,7 @@ def test_the_series_is_there_and_is_entered(guests):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_memory_holds_what_was_written_to_it(guests, kernel):
+def test_memory_keeps_its_contents(guests, kernel):
     words = ["integrity", "stale", "--seconds", "5", "--size", "32MiB", "--processes", "4"]
     done = guests[kernel].run(words, timeout_seconds=300)
     assert done.status == 0, done.stderr

@@ -71,12 +71,12 @@ def test_what_a_program_does_is_not_the_kernels(shared_guest, tmp_path):
     fault = tmp_path / "fault"
     subprocess.run(["gcc", "-static", "-nostdlib", "-o", fault, source], check=True)
     shared_guest.put(fault, "/tmp/BUG: x")
-    said = "Internal error: test 3 of 7 failed"
-    words = f"chmod +x '/tmp/BUG: x'; '/tmp/BUG: x'; echo {said} > /dev/console; sleep 1"
+    result = "Internal error: test 3 of 7 failed"
+    words = f"chmod +x '/tmp/BUG: x'; '/tmp/BUG: x'; echo {result} > /dev/console; sleep 1"
     assert shared_guest.run(words, timeout_seconds=60).status == 0
     console = "\n".join(shared_guest.console_tail())
     assert "] BUG: x[" in console
-    assert said in console
+    assert result in console
 
 
 def test_a_warning_is_seen_however_quiet_the_console_is(shared_guest):

@@ -100,8 +100,8 @@ def _has_no_way_out(labctl):
     assert itself.stdout == "SSH-2.0"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        said = labctl("exec", "stock", ask.format("10.0.2.2", port), check=False)
-        assert said.returncode != 0
+        output = labctl("exec", "stock", ask.format("10.0.2.2", port), check=False)
+        assert output.returncode != 0
         assert not select.select([server], [], [], 0)[0]
 
 

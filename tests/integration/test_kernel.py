@@ -72,14 +72,14 @@ def test_all_memory_comes_back_and_workers_take_a_part(shared_guest, measure, ke
 
 
 @pytest.mark.kernels(*SWITCHES)
-def test_a_series_leaves_alone_what_is_small_and_can_be_switched_off(shared_guest, measure, kernel):
-    knob, usual, large = SWITCHES[kernel]
+def test_a_series_ignores_small_sizes_and_can_be_switched_off(shared_guest, measure, kernel):
+    file, usual, large = SWITCHES[kernel]
     try:
         for value in (large, "0"):
-            shared_guest.write(knob, value)
+            shared_guest.write(file, value)
             assert measure("give-back").counters["handovers"] == 0
     finally:
-        shared_guest.write(knob, usual)
+        shared_guest.write(file, usual)
     assert measure("give-back", size="30MiB").counters["handovers"] == 0
     assert measure("give-back").counters["handovers"] > 0
 
@@ -102,20 +102,20 @@ def test_workers_leave_isolated_cpus_alone(shared_guest, measure, kernel, op, wh
 
 
 @pytest.mark.kernels(*WRONG)
-def test_a_knob_refuses_what_makes_no_sense(shared_guest, kernel):
+def test_a_tunable_rejects_invalid_values(shared_guest, kernel):
     folder = SWITCHES[kernel][0].rpartition("/")[0]
-    for knob, values in WRONG[kernel].items():
-        before = shared_guest.read(f"{folder}/{knob}")
+    for file, values in WRONG[kernel].items():
+        before = shared_guest.read(f"{folder}/{file}")
         for value in values:
-            with pytest.raises(KnobRefused, match=knob):
-                shared_guest.write(f"{folder}/{knob}", value)
-        assert shared_guest.read(f"{folder}/{knob}") == before
+            with pytest.raises(KnobRefused, match=file):
+                shared_guest.write(f"{folder}/{file}", value)
+        assert shared_guest.read(f"{folder}/{file}") == before
     for counter in ("handovers", "pages_handed"):
         with pytest.raises(KnobRefused, match=counter):
             shared_guest.write(f"{folder}/{counter}", "0")
 
 
-def test_the_kernels_own_knobs_refuse_what_makes_no_sense(shared_guest):
+def test_the_kernels_own_tunables_reject_invalid_values(shared_guest):
     for value in ("", "sometimes", "-1", "9" * 40):
         with pytest.raises(KnobRefused, match="enabled"):
             shared_guest.write(THP, value)
@@ -123,12 +123,12 @@ def test_the_kernels_own_knobs_refuse_what_makes_no_sense(shared_guest):
 
 
 @pytest.mark.kernels("stock")
-def test_a_kernel_without_the_series_has_no_knob(shared_guest):
-    for knob, _, _ in SWITCHES.values():
+def test_a_kernel_without_the_series_has_no_tunable(shared_guest):
+    for file, _, _ in SWITCHES.values():
         with pytest.raises(KnobRefused, match="no such file"):
-            shared_guest.write(knob, "1")
+            shared_guest.write(file, "1")
         with pytest.raises(BadOutput):
-            shared_guest.read(knob)
+            shared_guest.read(file)
 
 
 def test_caches_are_reclaimed(shared_guest):
@@ -155,9 +155,9 @@ def test_memory_is_right_while_processes_end_in_every_way(shared_guest, scenario
     argv = ["integrity", scenario, "--seconds", "2"]
     outcome = shared_guest.run(argv, timeout_seconds=200)
     assert outcome.status == 0, outcome.text
-    said = json.loads(outcome.text.splitlines()[-1])
-    assert said["foreign_words"] == 0
-    assert said["rounds"] > 0
+    result = json.loads(outcome.text.splitlines()[-1])
+    assert result["foreign_words"] == 0
+    assert result["rounds"] > 0
     tolerated = memory.total_bytes(shared_guest) // 100
     assert memory.lost_bytes(shared_guest, before, tolerated) <= tolerated
     assert shared_guest.read("/sys/devices/system/cpu/online") == "0-3\n"

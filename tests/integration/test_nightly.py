@@ -31,7 +31,7 @@ def test_two_nightly_runs_make_a_history(labctl):
 
 
 @pytest.mark.timeout(4 * 3600)
-def test_the_guilty_step_of_seven_is_found(labctl, long):
+def test_the_bad_step_of_seven_is_found(labctl, long):
     if not long:
         pytest.skip("builds five kernels and measures for an hour: --long")
     lab = ROOT / "tests/bisect/lab.yaml"

@@ -97,25 +97,25 @@ def test_what_a_kernel_complains_of_fails_its_test_and_the_guest_can_be_kept(
     small_lab, inner, labctl
 ):
     (small_lab / "test_failing.py").write_text(SMALL + FAILING)
-    said = inner("--lab-keep-failed")
-    outcomes = dict(re.findall(r"^test_failing.py::(\w+)\[stock\] (\w+)", said, re.MULTILINE))
+    output = inner("--lab-keep-failed")
+    outcomes = dict(re.findall(r"^test_failing.py::(\w+)\[stock\] (\w+)", output, re.MULTILINE))
     assert outcomes["test_expected"] == "PASSED"
     assert outcomes["test_wrong"] == "FAILED"
     assert outcomes["test_shared_lost"] == outcomes["test_shared_after"] == "FAILED"
     for name in ("test_at_teardown", "test_shared_at_teardown"):
-        told = said.partition(f"ERROR at teardown of {name}[stock]")[2].partition(
+        result = output.partition(f"ERROR at teardown of {name}[stock]")[2].partition(
             "kernel warnings of"
         )
-        assert "WARNING: CPU: 0 PID: 1" in told[0]
-        assert "WARNING: CPU: 0 PID: 1" in told[2].partition("how to inspect")[0]
-    assert "test_failing-stock was lost in an earlier test" in said
-    assert said.count("sysrq: Trigger a crash") == 1  # in the report of the test that did it
-    assert "labctl/guests/guest.py" not in said  # the traceback ends in the test
+        assert "WARNING: CPU: 0 PID: 1" in result[0]
+        assert "WARNING: CPU: 0 PID: 1" in result[2].partition("how to inspect")[0]
+    assert "test_failing-stock was lost in an earlier test" in output
+    assert output.count("sysrq: Trigger a crash") == 1  # in the report of the test that did it
+    assert "labctl/guests/guest.py" not in output  # the traceback ends in the test
 
     up = {row["name"]: row["state"] for row in labctl.json("status", "--json")["guests"]}
     assert up["test_failing-test_wrong-stock"] == "ready"
     assert "test_failing-test_expected-stock" not in up
-    (command,) = re.findall(r"labctl (exec --lab \S+ \S*test_wrong\S*) dmesg", said)
+    (command,) = re.findall(r"labctl (exec --lab \S+ \S*test_wrong\S*) dmesg", output)
     assert labctl(*command.split(), "uname -s").stdout == "Linux\n"
     labctl("down")
     assert labctl.guests_running() == []
@@ -127,8 +127,8 @@ def test_processes_wait_for_room_and_the_killed_give_theirs_back(small_lab, inne
     (small_lab / "killed.py").write_text(SMALL + KILLED_TEST)
     assert "passed" not in inner("killed.py", "--lab-memory=600MiB")
     assert list((small_lab / ".labctl/leases").glob("*.lease"))
-    said = inner("-n2", "--dist=loadfile", "--lab-memory=600MiB")
-    assert "3 passed" in said, said
+    output = inner("-n2", "--dist=loadfile", "--lab-memory=600MiB")
+    assert "3 passed" in output, output
     spans = sorted(
         tuple(map(float, line.split())) for line in (small_lab / "spans").read_text().splitlines()
     )
@@ -145,12 +145,12 @@ def test_kernels_are_compared_by_the_labs_statistics(small_lab, inner, labctl):
     lab = lab.replace("size: 256MiB", "size: 128MiB").replace("repetitions: 2", "repetitions: 1")
     (small_lab / "lab.yaml").write_text(lab)
     (small_lab / "test_it.py").write_text(COMPARED)
-    said = inner()
-    assert "1 failed" in said
-    (told,) = re.findall(r"^E +AssertionError: (undecided, .*)", said, re.MULTILINE)
-    assert told.startswith("undecided, parallel-free against stock: ratio")
-    assert "A/A control: stock against itself" in said
+    output = inner()
+    assert "1 failed" in output
+    (result,) = re.findall(r"^E +AssertionError: (undecided, .*)", output, re.MULTILINE)
+    assert result.startswith("undecided, parallel-free against stock: ratio")
+    assert "A/A control: stock against itself" in output
     # Under CI=1, pytest repeats the whole message in its short summary.
-    (run,) = set(re.findall(r"for details, run `labctl report (\S+)`", said))
+    (run,) = set(re.findall(r"for details, run `labctl report (\S+)`", output))
     document = labctl.json("report", run, "--json", check=False)
     assert document["experiments"][0]["name"] == "tiny"

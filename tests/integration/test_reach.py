@@ -59,7 +59,7 @@ experiments:
     statistics: {{blocks: {{min: 2, max: 2}}}}
 """
 FREE = ["freebench", "--op", "free", "--size", "256MiB", "--placement", "interleave"]
-KNOBS = "/sys/kernel/debug/parallel_free"
+TUNABLES = "/sys/kernel/debug/parallel_free"
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +134,10 @@ def test_a_machine_changes_its_kernel_and_gets_its_own_back(box, ready, lab_in, 
         assert machine.describe().cores == 4
         with TargetBoot(machine, images["parallel-free"], "", tmp_path / "dmesg.txt") as boot:
             boot.wait_ready(BOOT_SECONDS)
-            boot.exchange({f"{KNOBS}/batch_pages": "8192"}, [])
+            boot.exchange({f"{TUNABLES}/batch_pages": "8192"}, [])
             measured = json.loads(boot.run(FREE, timeout_seconds=300).stdout)
             assert measured["elapsed_nanoseconds"] > 0
-            assert int(boot.exchange({}, [f"{KNOBS}/handovers"])[f"{KNOBS}/handovers"]) >= 4
+            assert int(boot.exchange({}, [f"{TUNABLES}/handovers"])[f"{TUNABLES}/handovers"]) >= 4
             assert "labctl.image" in (tmp_path / "dmesg.txt").read_text()
         with (
             TargetBoot(machine, images["broken"], "", tmp_path / "broken.txt") as broken,
@@ -172,10 +172,10 @@ def test_smoke_has_one_verdict_wherever_it_runs(box, lab_in, long):
     program = Labctl(lab_in(target=box.yaml(boot_timeout="4min")))
     words = ("run", "smoke", "--target", "box", "--json")
     found["kexec"] = parallel_free(program.json(*words, check=False))
-    said = {way: (cell["verdict"], cell["ratio"], cell["ci"]) for way, cell in found.items()}
+    result = {way: (cell["verdict"], cell["ratio"], cell["ci"]) for way, cell in found.items()}
     verdicts = {cell["verdict"] for cell in found.values()}
-    assert len(verdicts) == 1, said
-    assert "undecided" not in verdicts, said
+    assert len(verdicts) == 1, result
+    assert "undecided" not in verdicts, result
 
 
 @pytest.mark.timeout(1800)

@@ -13,7 +13,10 @@ def test_every_step_passes_every_check(labctl):
     assert len(steps) == 5
     assert all(set(CHECKS) <= step["checks"].keys() for step in steps)
     objections = {
-        (s["number"], check): said for s in steps for check, said in s["checks"].items() if said
+        (s["number"], check): result
+        for s in steps
+        for check, result in s["checks"].items()
+        if result
     }
     assert objections == {}
     assert all(step["passed"] for step in steps)

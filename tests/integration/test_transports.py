@@ -95,11 +95,11 @@ def test_a_long_command_arrives(guest):
 
 
 def test_the_environment_is_the_same_everywhere(guest):
-    said = dict(
+    result = dict(
         line.split("=", 1) for line in guest.run("env", timeout_seconds=60).text.splitlines()
     )
-    assert (said["HOME"], said["USER"], said["LC_ALL"]) == ("/root", "root", "C")
-    assert {"/bin", "/sbin"} <= set(said["PATH"].split(":"))
+    assert (result["HOME"], result["USER"], result["LC_ALL"]) == ("/root", "root", "C")
+    assert {"/bin", "/sbin"} <= set(result["PATH"].split(":"))
     assert guest.run(["freebench", "--help"], timeout_seconds=60).status != 127
 
 
@@ -170,7 +170,7 @@ def test_a_command_that_floods_is_ended_in_time(guest):
     assert guest.run("pidof yes; echo well", timeout_seconds=60).text == "well\n"
 
 
-def test_what_a_command_left_behind_is_killed_and_does_not_hold_it_up(guest):
+def test_leftover_processes_of_a_command_are_killed_and_do_not_delay_it(guest):
     began = time.monotonic()
     assert guest.run("sleep 1000 & echo done", timeout_seconds=60).stdout == b"done\n"
     assert time.monotonic() - began < 30

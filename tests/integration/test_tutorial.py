@@ -85,7 +85,7 @@ def test_the_wheel_has_all_that_init_and_plan_need(python, tmp_path):
     assert plan["cells"] == ["stock", "stock+aa", "parallel-free"]
 
 
-def test_the_wheel_says_what_it_would_try(python, tmp_path):
+def test_the_wheel_lists_its_trials(python, tmp_path):
     tree = tmp_path / "linux"
     tree.mkdir()
 
@@ -132,9 +132,9 @@ def test_a_patch_that_oopses_fails_them_with_the_oops(project, python, long):
     assert done.returncode == 1
     assert "[stock-thp=never] PASSED" in done.stdout
     assert "[mine-thp=never] FAILED" in done.stdout
-    told = done.stdout.partition("kernel warnings of")[2]
-    assert "BUG: kernel NULL pointer dereference" in told
-    assert re.search(r"RIP: 0010:(?:do_exit|exit_mm)", told)
+    output = done.stdout.partition("kernel warnings of")[2]
+    assert "BUG: kernel NULL pointer dereference" in output
+    assert re.search(r"RIP: 0010:(?:do_exit|exit_mm)", output)
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -126,7 +126,7 @@ def test_benchmarks_of_the_host_run_in_guests(labctl):
     assert values["python"] > 0
 
 
-def test_a_signal_and_the_words_of_a_command_are_told(labctl):
+def test_a_signal_and_the_words_of_a_command_are_reported(labctl):
     done = labctl("run", "broken", check=False)
     assert done.returncode == 1
     assert "exited with status 139 (SIGSEGV): no luck" in done.stderr

@@ -1,7 +1,7 @@
 """A kernel source of a hundred lines: configured, patched and "compiled" in milliseconds.
 
 An object is its source and header, put together; the image is all objects and
-the config, behind the header of a bzImage, or of an Image for arm64. Knobs in a C file:
+the config, behind the header of a bzImage, or of an Image for arm64. Switches in a C file:
     #error WORDS      the compiler fails with these words
     #warning WORDS    it warns
     // wait FILE      it writes half an object and hangs, unless FILE exists

@@ -107,9 +107,9 @@ def failing(samples, status, message="", blocks=(0, 3), **changes):
 def loaded(samples, blocks):
     """Return samples with the host's load; in some blocks others took half of it."""
     busy = IDLE | {"busy_seconds": 4.0}
-    said = "other processes used 49 % of the CPU time"
+    result = "other processes used 49 % of the CPU time"
     return [
-        replace(s, load=busy, disturbed=said) if s.block in blocks else replace(s, load=IDLE)
+        replace(s, load=busy, disturbed=result) if s.block in blocks else replace(s, load=IDLE)
         for s in samples
     ]
 

@@ -14,7 +14,7 @@ from labctl.lab.topology import Topology
 from labctl.transports import Outcome
 
 CORES = 2.0
-KNOBS = "/sys/kernel/debug/parallel_free"
+TUNABLES = "/sys/kernel/debug/parallel_free"
 
 
 def lab(blocks=6, matrix=None, repetitions=2, **settings):
@@ -31,7 +31,7 @@ def lab(blocks=6, matrix=None, repetitions=2, **settings):
         },
         tunables={
             "max_active": Tunable(
-                name="max_active", file=f"{KNOBS}/max_active", kernels=("patched",)
+                name="max_active", file=f"{TUNABLES}/max_active", kernels=("patched",)
             ),
             "numa_balancing": Tunable(name="numa_balancing", parameter="numa_balancing"),
         },
@@ -70,7 +70,7 @@ class Guest:
         self.files = {}
         if group.kernel.startswith("patched"):
             names = {"max_active": "8\n", "handovers": "0\n", "pages_handed": "0\n"}
-            self.files = {f"{KNOBS}/{name}": text for name, text in names.items()}
+            self.files = {f"{TUNABLES}/{name}": text for name, text in names.items()}
         self.paused = False
 
     def wait_ready(self, deadline_seconds):
@@ -84,7 +84,7 @@ class Guest:
         self.world.spend(others=self.world.others(self))
         self.world.on_run(self)
         for name in ("handovers", "pages_handed"):
-            path = f"{KNOBS}/{name}"
+            path = f"{TUNABLES}/{name}"
             if path in self.files and self.world.exercised:
                 self.files[path] = f"{int(self.files[path]) + 1}\n"
         faster = self.world.speeds.get(self.group.kernel, 1.0)
@@ -107,7 +107,7 @@ class Guest:
 
 
 class World:
-    """Boots guests, remembers what was done, and fails where it is told to."""
+    """Boots guests, remembers what was done, and fails on request."""
 
     def __init__(self, seed=1):
         self.draw = random.Random(seed)

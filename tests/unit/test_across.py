@@ -36,7 +36,7 @@ EXPERIMENT = {
 }
 
 
-def measured(speedup, seed=1, blocks=12, spread=0.01, twin=1.0, name="e"):
+def measured(speedup, seed=1, blocks=12, spread=0.01, control=1.0, name="e"):
     draw = np.random.default_rng(seed)
 
     def times(factor):
@@ -44,7 +44,7 @@ def measured(speedup, seed=1, blocks=12, spread=0.01, twin=1.0, name="e"):
 
     return [
         *cell(times(1), experiment=name),
-        *cell(times(twin), control=True, experiment=name),
+        *cell(times(control), control=True, experiment=name),
         *cell(times(speedup), kernel="patched", experiment=name),
     ]
 
@@ -61,9 +61,9 @@ def record(run="first", **changes):
     } | changes
 
 
-def told(speedup, run="first", experiment=EXPERIMENT, seed=1, blocks=12, spread=0.01, twin=1.0,
-         **changes):  # fmt: skip
-    samples = measured(speedup, seed, blocks, spread, twin, experiment["name"])
+def report_of(speedup, run="first", experiment=EXPERIMENT, seed=1, blocks=12, spread=0.01,
+              control=1.0, **changes):  # fmt: skip
+    samples = measured(speedup, seed, blocks, spread, control, experiment["name"])
     result = compare(
         samples, baseline="stock", confidence=0.95, minimum_effect=0.02, name=experiment["name"]
     )
@@ -91,7 +91,7 @@ def test_welch_agrees_with_r():
     ("speedups", "verdict"), [((1.4, 1.6), "faster"), ((1.6, 1.4), "slower"), ((1.5, 1.5), "same")]
 )
 def test_a_change_is_found(speedups, verdict):
-    content = across(told(speedups[0]), told(speedups[1], "second", seed=2))
+    content = across(report_of(speedups[0]), report_of(speedups[1], "second", seed=2))
     row = only(content)
     assert row.verdict == verdict
     assert row.change == pytest.approx(speedups[1] / speedups[0], rel=0.02)
@@ -101,68 +101,72 @@ def test_a_change_is_found(speedups, verdict):
 
 
 def test_wide_intervals_and_few_blocks_decide_nothing():
-    row = only(across(told(1.4, spread=0.2), told(1.5, "second", spread=0.2, seed=2)))
+    row = only(across(report_of(1.4, spread=0.2), report_of(1.5, "second", spread=0.2, seed=2)))
     assert (row.verdict, row.reason) == (
         "undecided",
         "interval too wide for a verdict",
     )
-    row = only(across(told(1.4, blocks=4), told(1.9, "second", seed=2)))
+    row = only(across(report_of(1.4, blocks=4), report_of(1.9, "second", seed=2)))
     assert row.verdict == "undecided"
     assert "4 blocks" in row.reason
-    row = only(across(told(1.4, blocks=1), told(1.9, "second", seed=2)))
+    row = only(across(report_of(1.4, blocks=1), report_of(1.9, "second", seed=2)))
     assert row.verdict == "undecided"
     assert row.change_ci is None
 
 
 def test_a_run_whose_control_differs_decides_nothing():
-    row = only(across(told(1.4, twin=1.5), told(1.9, "second", seed=2)))
+    row = only(across(report_of(1.4, control=1.5), report_of(1.9, "second", seed=2)))
     assert row.verdict == "undecided"
     assert "A/A" in row.reason
 
 
 def test_times_of_another_host_or_baseline_are_not_set_side_by_side():
-    elsewhere = told(1.4, "second", host={"id": "other", "qemu": "7.2"}, seed=2)
-    content = across(told(1.4), elsewhere)
+    elsewhere = report_of(1.4, "second", host={"id": "other", "qemu": "7.2"}, seed=2)
+    content = across(report_of(1.4), elsewhere)
     assert only(content).median_seconds is None
     assert "times cannot" in content.notes[0]
     kernels = {"stock": {"image": "new"}, "patched": {"image": "p2"}}
-    content = across(told(1.4), told(1.4, "second", kernels=kernels, seed=2))
+    content = across(report_of(1.4), report_of(1.4, "second", kernels=kernels, seed=2))
     assert only(content).median_seconds is None
     assert [note.split(" has ")[0] for note in content.notes] == ["the baseline stock", "patched"]
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_runs_that_cannot_be_compared_are_rejected():
     with pytest.raises(UserError, match="cannot compare run first with itself"):
-        across(told(1.4), told(1.4))
+        across(report_of(1.4), report_of(1.4))
     with pytest.raises(UserError, match="different accelerators: tcg and kvm"):
-        across(told(1.4), told(1.4, "second", accel="kvm"))
+        across(report_of(1.4), report_of(1.4, "second", accel="kvm"))
     with pytest.raises(UserError, match="no experiment in common"):
-        across(told(1.4), told(1.4, "second", experiment=EXPERIMENT | {"name": "f"}))
+        across(report_of(1.4), report_of(1.4, "second", experiment=EXPERIMENT | {"name": "f"}))
     with pytest.raises(UserError, match="workload free and exit"):
-        across(told(1.4), told(1.4, "second", experiment=EXPERIMENT | {"workload": "exit"}))
-    other = told(1.4, "second")
+        across(
+            report_of(1.4), report_of(1.4, "second", experiment=EXPERIMENT | {"workload": "exit"})
+        )
+    other = report_of(1.4, "second")
     (experiment,) = other.experiments
     cells = tuple(replace(each, parameters={"size": 12345}) for each in experiment.cells)
     other = replace(other, experiments=(replace(experiment, cells=cells),))
     with pytest.raises(UserError, match="no cell in common"):
-        across(told(1.4), other)
+        across(report_of(1.4), other)
 
 
 def test_other_guests_are_not_compared_and_what_is_not_recorded_is_not_known_to_differ():
     def on(nodes, run):
-        return told(1.4, run, EXPERIMENT | {"guest": "g"}, guests={"g": {"nodes": nodes}})
+        return report_of(1.4, run, EXPERIMENT | {"guest": "g"}, guests={"g": {"nodes": nodes}})
 
     with pytest.raises(UserError, match="nodes 4 and 2"):
         across(on(4, "first"), on(2, "second"))
     assert only(across(on(4, "first"), on(4, "second"))).verdict == "same"
-    assert only(across(told(1.4), on(4, "second"))).verdict == "same"
+    assert only(across(report_of(1.4), on(4, "second"))).verdict == "same"
 
 
-def test_one_experiment_that_cannot_be_compared_spares_the_others():
+def test_one_experiment_that_cannot_be_compared_does_not_affect_the_others():
     def both(run, workload):
         other = EXPERIMENT | {"name": "f", "workload": workload}
-        content = told(1.4, run)
-        return replace(content, experiments=content.experiments + told(1.4, run, other).experiments)
+        content = report_of(1.4, run)
+        return replace(
+            content, experiments=content.experiments + report_of(1.4, run, other).experiments
+        )
 
     content = across(both("first", "free"), both("second", "exit"))
     assert [bool(each.refused) for each in content.experiments] == [False, True]
@@ -170,9 +174,9 @@ def test_one_experiment_that_cannot_be_compared_spares_the_others():
     assert "\nf\n" not in two_runs.render(content)
 
 
-def test_on_another_host_only_ratios_stand_side_by_side():
-    here = told(1.4)
-    elsewhere = told(1.6, "second", seed=2, host={"id": "other", "qemu": "7.2", "cores": 144})
+def test_on_another_host_only_ratios_are_compared():
+    here = report_of(1.4)
+    elsewhere = report_of(1.6, "second", seed=2, host={"id": "other", "qemu": "7.2", "cores": 144})
     content = across(here, elsewhere)
     assert content.same_host is False
     row = only(content)
@@ -183,24 +187,24 @@ def test_on_another_host_only_ratios_stand_side_by_side():
         assert "times cannot" in text
         assert "144 cores" in text
         assert not re.search(r"\d m?s\b", text), "a time of another host"
-    newer = told(1.6, "second", seed=2, host={"id": "h", "qemu": "8.0"})
+    newer = report_of(1.6, "second", seed=2, host={"id": "h", "qemu": "8.0"})
     assert only(across(here, newer)).median_seconds is None
 
 
-def test_what_a_reader_must_mind_of_each_run_is_told():
-    calm = told(1.4, "second", seed=2)
+def test_warnings_of_both_runs_are_reported():
+    calm = report_of(1.4, "second", seed=2)
     health = HostHealth(blocks=12, disturbed={"1": "load"}, left_out=(), stays_loaded=True, seen={})
     loaded = replace(
         calm, experiments=tuple(replace(each, host_health=health) for each in calm.experiments)
     )
-    content = across(replace(told(1.4), finished=False, notes=("a line is torn",)), loaded)
+    content = across(replace(report_of(1.4), finished=False, notes=("a line is torn",)), loaded)
     assert content.notes[0] == "a line is torn"
     assert "first is not finished" in content.notes
     assert "in second the host was busy (e)" in content.notes
 
 
 def test_markdown_is_a_table_and_a_list():
-    content = across(told(1.4), told(1.6, "second", seed=2, host={"id": "o"}))
+    content = across(report_of(1.4), report_of(1.6, "second", seed=2, host={"id": "o"}))
     text = two_runs.render(content, "markdown")
     assert "### e" in text
     assert re.search(r"^\| patched +\|", text, re.MULTILINE)
@@ -208,7 +212,9 @@ def test_markdown_is_a_table_and_a_list():
 
 
 def test_the_table_names_runs_change_and_verdict():
-    text = two_runs.render(across(told(1.4), told(1.6, "second", seed=2, host={"id": "o"})))
+    text = two_runs.render(
+        across(report_of(1.4), report_of(1.6, "second", seed=2, host={"id": "o"}))
+    )
     assert text.startswith("first and second; TCG")
     assert "change (95 % CI)" in text
     assert "faster" in text

@@ -126,7 +126,7 @@ def test_an_architecture_beside_a_base_is_a_mistake(lab_of):
     assert "architecture of its base" in hint
 
 
-def test_an_unknown_architecture_is_told(lab_of):
+def test_an_unknown_architecture_is_reported(lab_of):
     ((key, what, _),) = mistakes(lab_of, "defaults: {arch: riscv}")
     assert key == "defaults.arch"
     assert "x86_64" in what
@@ -137,7 +137,7 @@ def test_an_unknown_architecture_is_told(lab_of):
     ("key", "value", "instead"),
     [("launcher", "virtme-ng", "qemu"), ("transport", "ssh", "serial"), ("accel", "kvm", "auto")],
 )
-def test_what_arm64_does_not_have_is_told_before_anything_is_built(lab_of, key, value, instead):
+def test_features_missing_on_arm64_are_reported_before_a_build(lab_of, key, value, instead):
     lab_of(f"defaults: {{{key}: {value}}}")
     ((path, what, hint),) = mistakes(lab_of, f"defaults: {{arch: arm64, {key}: {value}}}")
     assert path == f"defaults.{key}"
@@ -258,7 +258,7 @@ def test_an_arm64_kernel_is_cross_compiled_and_has_an_address_of_its_own(tmp_pat
     assert faketree.compiled(image) == faketree.compiled(built["x86"])
 
 
-def test_a_record_of_before_there_were_architectures_is_of_x86_64(tmp_path):
+def test_a_record_without_an_architecture_is_of_x86_64(tmp_path):
     tree = faketree.write(tmp_path / "mine")
     kernel = faketree.kernel("k", f"dir:{tree}", kconfig=(faketree.fragment(tmp_path / "c"),))
     builder = Builder(tmp_path / ".labctl", lambda _: None)
@@ -287,7 +287,7 @@ def test_a_ready_image_must_be_of_the_kernels_architecture(tmp_path):
 
 
 @pytest.mark.usefixtures("no_tools")
-def test_a_missing_cross_compiler_is_told_with_the_command_that_mends_it():
+def test_a_missing_cross_compiler_is_reported_with_the_command_that_installs_it():
     for looked_for in (toolchain.check_tools, toolchain.compiler):
         with pytest.raises(HostError, match="aarch64-linux-gnu-gcc") as caught:
             looked_for(ARM64)
@@ -296,7 +296,7 @@ def test_a_missing_cross_compiler_is_told_with_the_command_that_mends_it():
 
 
 @pytest.mark.usefixtures("no_tools")
-def test_what_guests_lack_is_told_before_a_kernel_is_built(lab_of, tools):
+def test_files_missing_for_guests_are_reported_before_a_build(lab_of, tools):
     lab = lab_of("defaults: {arch: arm64}")
     for gone, mended in (
         ("qemu-system-aarch64", 'echo "QEMU emulator version 7.2.0"'),
@@ -347,7 +347,7 @@ def test_the_line_of_an_arm64_guest_is_a_16550_on_its_pci_bus(tmp_path):
     )
 
 
-def test_a_guest_of_x86_64_is_what_it_was(tmp_path):
+def test_a_guest_of_x86_64_is_unchanged(tmp_path):
     words = shlex.join(launchers.command(spec(tmp_path, "x86_64")))
     assert words.startswith("qemu-system-x86_64 -name labctl-stock ")
     assert " -machine pc -nic none -accel tcg,thread=multi -cpu max,-erms " in words
@@ -408,16 +408,16 @@ def test_the_applets_of_a_busybox_are_read_as_it_lists_them_itself():
 
 @pytest.mark.usefixtures("no_tools")
 @pytest.mark.parametrize(
-    ("machine", "more", "told"),
+    ("machine", "more", "message"),
     [
         (62, b"", "not an arm64 executable"),
         (183, b"/lib/ld-linux-aarch64.so.1", "not statically linked"),
     ],
 )
-def test_a_busybox_that_would_not_run_in_the_guest_is_refused(tools, machine, more, told):
+def test_a_busybox_that_would_not_run_in_the_guest_is_refused(tools, machine, more, message):
     elf = b"\x7fELF" + b"\0" * 14 + machine.to_bytes(2, "little") + more
     tools("busybox-arm64").write_bytes(elf)
-    with pytest.raises(HostError, match=told) as caught:
+    with pytest.raises(HostError, match=message) as caught:
         busybox.find(ARM64)
     assert "`make arm64`" in caught.value.hint
 
@@ -445,7 +445,7 @@ def test_a_report_names_an_architecture_that_is_not_the_usual_one():
     )
 
 
-def test_the_doctor_judges_the_tools_by_what_failed():
+def test_the_doctor_rates_tools_by_the_failed_step():
     good = building.arch("arm64", "7.2.0", ["", ""], ARM64.setup)
     assert (good.name, good.status) == ("arm64", "ok")
     bad = building.arch("arm64", "", ["busybox-arm64 is not installed", ""], ARM64.setup)
@@ -454,7 +454,7 @@ def test_the_doctor_judges_the_tools_by_what_failed():
 
 
 @pytest.mark.parametrize(
-    ("arch", "accel", "config", "said"),
+    ("arch", "accel", "config", "message"),
     [
         ("x86_64", "tcg", "CONFIG_HZ_250=y\nCONFIG_HZ=250\n", ["lpj=20000000"]),
         ("x86_64", "tcg", "CONFIG_HZ=1000\n", ["lpj=5000000"]),
@@ -463,9 +463,9 @@ def test_the_doctor_judges_the_tools_by_what_failed():
         ("arm64", "tcg", "CONFIG_HZ=250\n", []),  # the timer does
     ],
 )
-def test_a_translated_kernel_need_not_time_its_delay_loop(tmp_path, arch, accel, config, said):
+def test_a_translated_kernel_need_not_time_its_delay_loop(tmp_path, arch, accel, config, message):
     (tmp_path / "config").write_text(config)
     own = spec(tmp_path, arch, tmp_path / "config", accel, command_line="lpj=7")
     (line,) = values(launchers.command(own), "-append")
     # The user's own word is the last one, which the kernel takes.
-    assert [word for word in line.split() if word.startswith("lpj=")] == [*said, "lpj=7"]
+    assert [word for word in line.split() if word.startswith("lpj=")] == [*message, "lpj=7"]

@@ -86,7 +86,7 @@ class FakeSteps:
 
 
 @pytest.mark.parametrize("guilty", range(1, STEPS + 1))
-def test_the_guilty_step_is_found_wherever_it_is(tmp_path, guilty):
+def test_the_bad_step_is_found_at_any_place(tmp_path, guilty):
     answer = FakeSteps(tmp_path, guilty, seed=guilty).bisect()
     assert answer.step == guilty
     document = answer.document()
@@ -107,7 +107,7 @@ def test_something_that_became_faster_is_found_too(tmp_path):
     assert FakeSteps(tmp_path, 2, factor=1.3).bisect().step == 2
 
 
-def test_ends_that_do_not_differ_are_told(tmp_path):
+def test_ends_that_do_not_differ_are_reported(tmp_path):
     answer = FakeSteps(tmp_path, STEPS + 1).bisect(blocks_max=8)
     assert answer.step is None
     assert "no difference above" in answer.problem
@@ -122,7 +122,7 @@ def test_a_step_that_does_not_build_is_passed_over(tmp_path):
     assert [one.step for one in answer.decisions if one.verdict == "skipped"] == [3]
 
 
-def test_where_the_guilty_one_cannot_be_tested_the_range_is_told(tmp_path):
+def test_the_range_is_reported_if_the_bad_step_cannot_be_tested(tmp_path):
     fake = FakeSteps(tmp_path, 5)
     fake.unbuildable = {"patched.step5", "patched.step4"}
     answer = fake.bisect()
@@ -148,7 +148,7 @@ def test_a_step_in_the_middle_of_both_ends_is_not_guessed(tmp_path):
     assert "undecided after" in answer.problem
 
 
-def test_steps_that_are_none_are_told(tmp_path):
+def test_invalid_steps_are_reported(tmp_path):
     lab = FakeSteps(tmp_path, 5).lab
     for good, bad in ((7, None), (3, 3), (0, 8)):
         with pytest.raises(UserError, match="invalid steps of patched"):
@@ -157,7 +157,7 @@ def test_steps_that_are_none_are_told(tmp_path):
         begin(patches_of(lab, "stock"), good=0, bad=None, risk=0.05, what="e")
 
 
-def test_a_setting_that_is_no_cell_is_told(tmp_path):
+def test_a_setting_that_is_no_cell_is_reported(tmp_path):
     fake = FakeSteps(tmp_path, 5)
     answer = begin(patches_of(fake.lab, "patched"), good=0, bad=None, risk=0.05, what="e")
     with pytest.raises(UserError, match="no such cell"):
@@ -221,10 +221,10 @@ def test_the_commit_of_a_range_is_named(tmp_path, linux, guilty, subject):
     if guilty == 2:  # step 1 does not build
         assert [one.subject for one in found.document().candidates] == ["one", subject]
     else:
-        said = bisect_text.terminal(found.document())
+        result = bisect_text.terminal(found.document())
         (one,) = found.document().candidates
         assert (one.subject, len(one.patch)) == (subject, 12)
-        assert f"step 3 changed it: merge aside ({one.patch})" in said
+        assert f"step 3 changed it: merge aside ({one.patch})" in result
 
 
 def test_each_step_is_a_commit_of_the_kernels_source(tmp_path, linux):
@@ -247,7 +247,7 @@ def test_each_step_is_a_commit_of_the_kernels_source(tmp_path, linux):
         ("git:master..topic", {"series": "/x"}, "no kernel whose source is a git"),
     ],
 )
-def test_a_range_that_cannot_be_bisected_is_told(tmp_path, linux, text, more, what):
+def test_a_range_that_cannot_be_bisected_is_reported(tmp_path, linux, text, more, what):
     with pytest.raises(UserError, match=what):
         of_range(tmp_path, linux, text, **more)
 
@@ -281,9 +281,9 @@ def searched(draw, guilty, effect):
     def look(steps, decide):
         logs = blocks(draw, [slow * (step >= guilty) for step in steps])
         for count in LOOKS:
-            said = decide(*(one[:count] for one in logs))
-            if said:
-                return said
+            result = decide(*(one[:count] for one in logs))
+            if result:
+                return result
         return 0
 
     risk = search.allowance(ends=True)
@@ -298,11 +298,11 @@ def searched(draw, guilty, effect):
             found = is_bad(own, good, bad, sign=sign, risk=risk)
             return 0 if found is None else 1 if found else -1
 
-        said = look([search.good, step, search.bad], decide)
-        if not said:
+        result = look([search.good, step, search.bad], decide)
+        if not result:
             return None
         search.spend(risk)
-        search.tell(step, "bad" if said == 1 else "good")
+        search.tell(step, "bad" if result == 1 else "good")
     return search.bad
 
 
@@ -320,16 +320,16 @@ def test_the_wrong_step_is_named_less_often_than_the_risk_allows(effect):
 def test_a_decision_at_the_very_threshold_keeps_its_risk():
     """Where the truth is on neither side, either answer is given as seldom as the risk says."""
     draw = np.random.default_rng(6)
-    said = []
+    messages = []
     for _ in range(200):
         values = draw.normal(0, 0.04, LOOKS[-1])
         looks = (direction(values[:count], 0.1) for count in LOOKS)
-        said.append(next((one for one in looks if one), 0))
-    assert 0 < said.count(1) / 200 <= 0.1
-    assert said.count(-1) / 200 <= 0.1
+        messages.append(next((one for one in looks if one), 0))
+    assert 0 < messages.count(1) / 200 <= 0.1
+    assert messages.count(-1) / 200 <= 0.1
 
 
-def test_a_few_wild_blocks_do_not_blind_it():
+def test_a_few_outlying_blocks_do_not_hide_a_difference():
     """As a loaded host had them: nearly all blocks agree, and a few are off by a factor of 3."""
     d = [0.16, -0.18, 0.73, 1.12, 0.46, 0.08, 0.24, 0.02, 0.09, 0.11, 0.6, 0.18, 0.06, 0.27,
          0.22, 0.14, 0.12, 0.03, 0.15, 0.13, 0.2, 0.1]  # fmt: skip
@@ -337,7 +337,7 @@ def test_a_few_wild_blocks_do_not_blind_it():
     assert direction([-one for one in d], 0.0125) == -1
 
 
-def test_the_last_look_takes_what_disturbed_blocks_left():
+def test_the_last_analysis_uses_the_blocks_that_are_left():
     draw = np.random.default_rng(11)
     values = draw.normal(0.02, 0.03, LOOKS[-1] - 1)
     assert direction(values[: LOOKS[-2]], 0.01) == 0
@@ -388,16 +388,16 @@ def test_a_check_that_fails_at_times_is_tried_until_it_is_sure(tmp_path):
     assert found.count(5) >= 15
 
 
-def test_checks_that_tell_nothing_are_told(tmp_path):
+def test_checks_without_a_result_are_reported(tmp_path):
     lab = FakeSteps(tmp_path, 5).lab
-    for always, said in (
+    for always, result in (
         (False, "passed 3 times at the bad step 7"),
         (True, "fails at the good step 0"),
     ):
         answer = begin(patches_of(lab, "patched"), good=0, bad=None, risk=0.05, what="integrity/*")
         done = BisectCheck(lab=lab, answer=answer, failed=lambda _, a=always: a).run()
         assert done.step is None
-        assert said in done.problem
+        assert result in done.problem
 
 
 def test_the_answer_is_text_and_json(tmp_path):
@@ -408,7 +408,7 @@ def test_the_answer_is_text_and_json(tmp_path):
     assert "Probability of a wrong answer: at most 5 %" in text
 
 
-def test_a_mistake_is_told_without_a_traceback():
+def test_a_mistake_is_reported_without_a_traceback():
     for words in (["slow-exit"], ["slow-exit", "exit", "--check", "a"]):
         done = CliRunner().invoke(labctl, ["bisect", *words])
         assert done.exit_code == 2

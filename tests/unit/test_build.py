@@ -33,8 +33,8 @@ class Lab:
         self.source = faketree.pack(tmp_path, monkeypatch)
         self.config = faketree.fragment(tmp_path / "base.config")
         self.root = tmp_path / ".labctl"
-        self.told = []
-        self.builder = Builder(self.root, self.told.append)
+        self.progress = []
+        self.builder = Builder(self.root, self.progress.append)
 
     def kernel(self, name="stock", *patches, **more):
         if patches:
@@ -54,7 +54,7 @@ def text(image):
     return image.bzimage.read_text("latin-1")
 
 
-def test_a_cold_build_compiles_everything_and_tells_what_it_made(lab):
+def test_a_cold_build_compiles_everything_and_reports_its_steps(lab):
     image = lab.image()
     assert faketree.compiled(image) == EVERYTHING
     assert image.release == faketree.RELEASE
@@ -67,17 +67,17 @@ def test_a_cold_build_compiles_everything_and_tells_what_it_made(lab):
 
 def test_the_same_inputs_build_once(lab):
     first = lab.image()
-    lab.told.clear()
-    again = Builder(lab.root, lab.told.append).image(lab.kernel())
+    lab.progress.clear()
+    again = Builder(lab.root, lab.progress.append).image(lab.kernel())
     assert again == first
-    assert lab.told == []
+    assert lab.progress == []
 
 
 def test_a_comment_in_a_fragment_or_another_name_is_no_new_image(lab):
     first = lab.image()
     faketree.fragment(lab.config, "# why\nCONFIG_NUMA=y\n")
     assert lab.image("another").hash == first.hash
-    assert lab.told[-1].kernel == "stock"
+    assert lab.progress[-1].kernel == "stock"
 
 
 def test_a_patched_kernel_compiles_only_what_the_patch_touches(lab):
@@ -182,12 +182,12 @@ def test_progress_counts_steps_and_learns_their_number(lab, monkeypatch):
     monkeypatch.setattr("labctl.kernels.make._POLL_SECONDS", 0.001)
     monkeypatch.setattr("labctl.kernels.make._FEW_STEPS", 1)
     lab.image()
-    assert {"unpacking", "configuring", "compiling"} <= {p.stage for p in lab.told}
+    assert {"unpacking", "configuring", "compiling"} <= {p.stage for p in lab.progress}
     (steps,) = (lab.root / "trees").glob("*/build-*.steps.json")
     assert json.loads(steps.read_text()) == {"/whole": 4}
-    lab.told.clear()
+    lab.progress.clear()
     lab.image("patched", faketree.changed())
-    last = lab.told[-1]
+    last = lab.progress[-1]
     assert last.kernel == "patched"
     assert json.loads(steps.read_text()) == {"/whole": 4, "patched": 2}
     steps.unlink()
@@ -218,11 +218,11 @@ def test_a_torn_file_of_an_image_is_named_and_built_again(lab, name):
     path = image.bzimage.with_name(name)
     whole = path.read_bytes()
     path.write_bytes(whole[:10])
-    lab.told.clear()
+    lab.progress.clear()
     again = lab.image()
     assert again == image
     assert path.read_bytes() == whole
-    assert f"rebuilding: {name} is damaged" in [p.stage for p in lab.told]
+    assert f"rebuilding: {name} is damaged" in [p.stage for p in lab.progress]
 
 
 @pytest.mark.parametrize("record", ["", "{}", '{"state": "built"}', '{"state": "built", "ha'])
@@ -246,7 +246,7 @@ def test_an_image_knows_the_hashes_of_its_files(lab, tmp_path):
         given.files()[0].check()
 
 
-def test_a_missing_tool_is_told_before_the_build(lab, monkeypatch):
+def test_a_missing_tool_is_reported_before_the_build(lab, monkeypatch):
     monkeypatch.setattr("labctl.kernels.toolchain._TOOLS", ("make", "no-such-tool"))
     with pytest.raises(HostError, match="no-such-tool"):
         lab.image()
@@ -254,9 +254,9 @@ def test_a_missing_tool_is_told_before_the_build(lab, monkeypatch):
 
 
 def test_a_killed_compiler_is_the_hosts_fault(lab):
-    with pytest.raises(HostError, match="a compiler was killed, possibly by the OOM") as told:
+    with pytest.raises(HostError, match="a compiler was killed, possibly by the OOM") as caught:
         lab.image("patched", faketree.changed(new="// killed"))
-    assert told.value.where.endswith("build.log")
+    assert caught.value.where.endswith("build.log")
 
 
 def test_a_full_disk_is_the_hosts_fault(lab):
@@ -295,23 +295,23 @@ def wait_for(path, process):
     return int(path.read_text())
 
 
-def test_a_builder_waits_for_the_other_and_takes_what_it_built(lab, mine):
+def test_a_builder_waits_for_another_one_and_uses_its_image(lab, mine):
     released = lab.tmp_path / "released"
     with (mine / "mm/memory.c").open("a") as file:
         file.write(f"// hold {released}\n")
     kernel = lab.kernel(source=f"dir:{mine}")
     other = elsewhere(lab, kernel)
     wait_for(Path(f"{released}.hangs"), other)
-    told = []
+    messages = []
 
     def tell(progress):
-        told.append(progress.stage)
+        messages.append(progress.stage)
         released.touch()
 
     image = Builder(lab.root, tell).image(kernel)
     assert other.communicate(timeout=60)[0].strip() == image.hash
     assert other.returncode == 0
-    assert set(told) == {"waiting for another labctl's build"}
+    assert set(messages) == {"waiting for another labctl's build"}
 
 
 def test_builders_side_by_side_do_not_mix(lab):
@@ -319,9 +319,9 @@ def test_builders_side_by_side_do_not_mix(lab):
     processes = [elsewhere(lab, k) for k in (stock, patched)]
     hashes = [p.communicate(timeout=60)[0].strip() for p in processes]
     assert [p.returncode for p in processes] == [0, 0]
-    lab.told.clear()
+    lab.progress.clear()
     images = [lab.builder.image(k) for k in (stock, patched)]
-    assert lab.told == []
+    assert lab.progress == []
     assert [i.hash for i in images] == hashes
     assert ["int handovers;" in text(i) for i in images] == [False, True]
 
@@ -427,7 +427,7 @@ def test_an_edit_that_git_overlooks_never_takes_the_address_of_what_was_built(la
     assert "slipped_in" in text(edited)
 
 
-def test_an_edit_in_the_middle_of_copying_is_told(lab, mine):
+def test_an_edit_in_the_middle_of_copying_is_reported(lab, mine):
     def tell(progress):
         if progress.stage == "unpacking":
             (mine / "mm/memory.c").write_text("edited\n")
@@ -449,7 +449,7 @@ def test_an_image_is_taken_as_it_is(lab, tmp_path):
     assert lab.image(source=f"image:{ready}", kconfig=()).hash != image.hash
 
 
-def test_an_image_has_its_faults_told(lab, tmp_path):
+def test_faults_of_an_image_are_reported(lab, tmp_path):
     path = tmp_path / "kernel"
     with pytest.raises(UserError, match="cannot be read"):
         lab.image(source=f"image:{path}", kconfig=())
@@ -461,7 +461,7 @@ def test_an_image_has_its_faults_told(lab, tmp_path):
 
 
 class Refusing:
-    """A guard that knows what it was shown, and refuses what it is told to."""
+    """A guard that knows what it was shown, and refuses what a test names."""
 
     def __init__(self, refused):
         self.refused = refused
@@ -486,12 +486,12 @@ class Refusing:
 def test_a_configuration_that_is_refused_is_not_built(lab, refused):
     guard = Refusing(refused)
     with pytest.raises(UserError, match="allows too little"):
-        Builder(lab.root, lab.told.append, guard).image(lab.kernel())
-    assert "compiling" not in {progress.stage for progress in lab.told}
+        Builder(lab.root, lab.progress.append, guard).image(lab.kernel())
+    assert "compiling" not in {progress.stage for progress in lab.progress}
     assert all(names for _, names in guard.shown)
 
 
 def test_an_image_that_is_built_already_is_looked_at_too(lab):
     lab.image()
     with pytest.raises(UserError, match="allows too little"):
-        Builder(lab.root, lab.told.append, Refusing("config")).image(lab.kernel())
+        Builder(lab.root, lab.progress.append, Refusing("config")).image(lab.kernel())

@@ -79,5 +79,5 @@ def test_systemd_accepts_the_timer(tmp_path):
 def test_the_service_uses_existing_options():
     text = (SYSTEMD / "labctl-nightly.service").read_text()
     words = next(line for line in text.splitlines() if line.startswith("ExecStart=")).split()
-    said = run(sys.executable, "-m", "labctl", words[1], "--help").stdout
-    assert all(word in said for word in words if word.startswith("--"))
+    output = run(sys.executable, "-m", "labctl", words[1], "--help").stdout
+    assert all(word in output for word in words if word.startswith("--"))

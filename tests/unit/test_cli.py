@@ -155,7 +155,7 @@ def test_the_plan_follows_its_seed(lab):
     assert order("1") != order("2")
 
 
-def test_clean_keeps_what_was_measured(lab):
+def test_clean_keeps_results(lab):
     for name in ("images", "trees", "runs", "nightly"):
         (lab / ".labctl" / name / "x").mkdir(parents=True)
 

@@ -68,7 +68,7 @@ def test_a_value_is_quoted_if_it_has_blanks(value, word):
 
 
 @given(st.lists(st.text(st.characters(exclude_characters='"'))))
-def test_linux_reads_what_was_meant(texts):
+def test_linux_reads_the_intended_values(texts):
     good = [text for text in texts if value_fault(text) is None]
     line = parameters([(f"p{n}", text) for n, text in enumerate(good)])
     assert as_linux_reads(line) == [(f"p{n}".encode(), t.encode()) for n, t in enumerate(good)]
@@ -83,7 +83,7 @@ def test_a_value_that_linux_cannot_read_is_refused(value):
     assert hint
 
 
-def test_an_open_quote_would_swallow_what_follows():
+def test_an_open_quote_is_rejected():
     assert line_fault('a="b c" d') is None
     assert line_fault("a\nb\n") is None
     assert "unclosed" in line_fault('a="b c')[0]

@@ -90,7 +90,7 @@ def test_a_fragment_is_applied_on_top_and_must_hold(lab):
         lab.image(lab.whole, "CONFIG_NONE=y\n")
 
 
-def test_the_image_says_what_was_changed_lost_and_left_out(lab):
+def test_the_image_lists_options_changed_missing_and_left_out(lab):
     image = lab.image(lab.whole, "CONFIG_KALLSYMS=y\nCONFIG_NR_CPUS=4\nCONFIG_NUMA=y\n")
     assert image.notes == (
         "2 options set by 0.config",
@@ -106,7 +106,7 @@ def test_the_image_says_what_was_changed_lost_and_left_out(lab):
     assert "PAHOLE" not in text
 
 
-def test_what_a_fragment_changes_of_a_target_is_told(lab):
+def test_options_that_a_fragment_changes_are_reported(lab):
     image = lab.image("defconfig", "CONFIG_VIRTIO_NET=y\nCONFIG_NUMA=y\n")
     assert image.notes == ("1 option set by 0.config",)
     assert "0.config:1: CONFIG_VIRTIO_NET=y, was m" in log(image)

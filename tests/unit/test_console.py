@@ -70,14 +70,14 @@ def test_a_report_in_the_middle_of_a_line_is_a_quotation(tmp_path, kind, lines, 
 
 
 @pytest.mark.parametrize("line", harmless())
-def test_a_healthy_kernel_is_not_accused(tmp_path, line):
+def test_a_healthy_kernel_has_no_findings(tmp_path, line):
     assert scan(line) is None
     assert not of(tmp_path, FIRST, line + "\n").complaints
 
 
 def test_what_a_program_prints_on_the_console_is_not_the_kernels(tmp_path):
-    said = [message(lines[number - 1]) for _, lines, number in (each.values for each in REPORTS)]
-    assert not of(tmp_path, FIRST, "\n".join(said) + "\n").complaints
+    result = [message(lines[number - 1]) for _, lines, number in (each.values for each in REPORTS)]
+    assert not of(tmp_path, FIRST, "\n".join(result) + "\n").complaints
 
 
 def test_a_kernel_that_prints_no_times_is_believed(tmp_path):
@@ -223,7 +223,7 @@ def test_the_tail_is_the_end_of_the_log(tmp_path):
     assert tail[-1].startswith("line 299")
 
 
-def test_the_host_key_is_what_was_said_before_the_guest_was_ready(tmp_path):
+def test_the_host_key_is_the_one_printed_before_the_guest_was_ready(tmp_path):
     log = tmp_path / "console.log"
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI+/x="
     log.write_text(f"[    1.0] labctl: ssh host key {key}\n[    1.1] labctl: ready boot={BOOT}\n")

@@ -1,4 +1,4 @@
-"""A damaged samples file, as whoever asks for a report meets it: told with its line."""
+"""A damaged samples file: every command reports it with its line."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def change(run, number, damage):
     run.store.path.write_text("\n".join(lines) + "\n")
 
 
-def test_a_torn_last_line_is_told_and_the_rest_is_used(run, labctl):
+def test_a_torn_last_line_is_reported_and_the_rest_is_used(run, labctl):
     whole = run.store.path.read_bytes()
     run.store.path.write_bytes(whole[:-40])
     status, out, err = labctl("report", "--format", "markdown")
@@ -161,7 +161,7 @@ def test_a_record_of_other_types_is_refused_by_its_key(run, labctl, key, value, 
 
 
 @pytest.mark.parametrize("pages", [["a"], [[1]], [None], [10**400], [1.5], [True], [-1], "x"])
-def test_a_page_is_made_whatever_a_workload_said_of_its_pages(run, labctl, pages):
+def test_a_page_is_made_from_any_placement_of_pages_that_a_workload_reports(run, labctl, pages):
     lines = run.store.path.read_text().splitlines()
     changed = [edit(line, measurements={"pages_per_node": pages}) for line in lines]
     run.store.path.write_text("\n".join(changed) + "\n")

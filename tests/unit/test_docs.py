@@ -101,7 +101,7 @@ def test_pre_commit_runs_what_lint_runs():
     assert not subject.search(f"docs: {'x' * 70}\n")
 
 
-def test_the_reference_is_what_the_code_says():
+def test_the_reference_matches_the_code():
     argv = [sys.executable, "docs/generate", "--check"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

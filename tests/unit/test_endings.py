@@ -222,7 +222,7 @@ def _take_terminal(slave):
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "message"),
     [
         ("MemoryError()", 3, "out of memory"),
         ("OSError(errno.ENOSPC, 'No space left on device', '/x/y')", 3, "/x/y: No space left"),
@@ -234,12 +234,12 @@ def _take_terminal(slave):
         ("ValueError('two\\nlines')", 70, "two lines"),
     ],
 )
-def test_an_internal_error_is_one_line_and_a_status(tmp_path, error, status, told):
+def test_an_internal_error_is_one_line_and_a_status(tmp_path, error, status, message):
     done = acting(f"raise {error}", env={"TMPDIR": str(tmp_path)})
     assert "Traceback" not in done.stderr
     assert done.returncode == status
     first, hint = done.stderr.splitlines()
-    assert told in first
+    assert message in first
     assert hint.startswith("  hint: ")
     if status == 70:
         (kept,) = tmp_path.iterdir()
@@ -269,7 +269,7 @@ def _large(path):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (Path.mkdir, "folder|directory"),
         (_fifo, "expected a file, got a special file"),
@@ -285,12 +285,12 @@ def _large(path):
     ],
     ids=["folder", "FIFO", "100 MB", "bytes", "program", "brackets", "deep", "loop"],
 )
-def test_an_unreadable_lab_yaml_is_named(tmp_path, make, told):
+def test_an_unreadable_lab_yaml_is_named(tmp_path, make, message):
     path = tmp_path / "lab.yaml"
     make(path)
     done = run("plan", "--lab", path, cwd=tmp_path)
     assert done.returncode == 2
-    assert re.search(told, done.stderr.decode())
+    assert re.search(message, done.stderr.decode())
     assert b"lab.yaml" in done.stderr
 
 

@@ -47,8 +47,8 @@ def test_a_file_is_known_however_it_is_reached(root):
 
 
 def test_sparse_errors_count_and_notes_do_not():
-    said = "mm/memory.c:1:2: error: bad\nmm/memory.c:1:2: note: see\nmm/memory.c: at top\n"
-    assert [c.line for c in tools.complaints(said)] == ["mm/memory.c:1:2: error: bad"]
+    result = "mm/memory.c:1:2: error: bad\nmm/memory.c:1:2: note: see\nmm/memory.c: at top\n"
+    assert [c.line for c in tools.complaints(result)] == ["mm/memory.c:1:2: error: bad"]
 
 
 def test_git_am_takes_a_mail(tmp_path):
@@ -57,7 +57,7 @@ def test_git_am_takes_a_mail(tmp_path):
     ]
 
 
-def test_git_am_says_what_it_objects_to_and_stops_there(tmp_path):
+def test_git_am_reports_its_complaint_and_stops_there(tmp_path):
     bad = faketree.diff("mm/memory.c", "int other;\n", "int another;\n")
     whole = read(
         tmp_path, mail(faketree.changed()), mail(bad), faketree.changed("int line20;", "int no;")
@@ -87,12 +87,12 @@ def test_checkpatch_is_silent_about_a_clean_patch(tree, tmp_path):
     assert tools.checkpatch(tree, patch) == []
 
 
-def test_checkpatch_says_what_it_objects_to(tree, tmp_path):
+def test_complaints_of_checkpatch_are_listed(tree, tmp_path):
     (patch,) = read(tmp_path, faketree.changed(new="int BAD;")).patches
     assert tools.checkpatch(tree, patch)[0].endswith("+int BAD;")
 
 
-def test_a_source_without_checkpatch_is_told(tmp_path):
+def test_a_source_without_checkpatch_is_reported(tmp_path):
     (patch,) = read(tmp_path, faketree.changed()).patches
     with pytest.raises(HostError, match="checkpatch"):
         tools.checkpatch(tmp_path, patch)

@@ -56,7 +56,7 @@ def test_benchfmt_has_a_line_a_boot():
     assert float(stock[2]) == pytest.approx(STOCK[0])
 
 
-def test_a_strict_reader_of_the_format_finds_what_was_measured():
+def test_a_strict_reader_of_the_format_finds_the_measured_values():
     results, units = benchformat.read(export("benchfmt"))
     assert units == {("sec/op", "better"): "lower", ("sec/op", "assume"): "nothing"}
     stock = [r for r in results if r.config["kernel"] == "stock"]
@@ -134,7 +134,7 @@ def cases(*groups):
     return suite, suite.findall("testcase")
 
 
-def test_junit_passes_what_is_faster():
+def test_junit_passes_faster_cells():
     suite, (case,) = cases(cell(times(1.5), kernel="patched"))
     assert case.find("failure") is None
     assert case.find("skipped") is None
@@ -144,7 +144,7 @@ def test_junit_passes_what_is_faster():
         "name": "", "tests": "1", "failures": "0", "skipped": "0"}  # fmt: skip
 
 
-def test_junit_fails_what_is_slower_or_crashed():
+def test_junit_fails_slower_and_crashed_cells():
     _, (slower,) = cases(cell(times(0.5), kernel="patched"))
     assert slower.find("failure").get("message").startswith("slower: ratio 0.50")
     crashed = [replace(s, status="panic", value=None) for s in cell(times(1.5), kernel="patched")]
@@ -152,7 +152,7 @@ def test_junit_fails_what_is_slower_or_crashed():
     assert "8 panic" in panicked.find("failure").get("message")
 
 
-def test_junit_skips_what_is_undecided():
+def test_junit_skips_undecided_cells():
     _, (case,) = cases(cell(times(1.5)[:3], kernel="patched"))
     assert "at least 6" in case.find("skipped").get("message")
 
@@ -197,7 +197,7 @@ def test_kcidb_takes_the_report():
     assert len(ids) == len(set(ids))
 
 
-def test_kcidb_has_a_number_for_each_visit_and_a_verdict_for_each_cell():
+def test_kcidb_has_a_number_for_each_repetition_and_a_verdict_for_each_cell():
     tests = kcidb()["tests"]
     visits = [test for test in tests if test["status"] == "DONE"]
     assert len(visits) == 3 * len(STOCK)
@@ -208,7 +208,7 @@ def test_kcidb_has_a_number_for_each_visit_and_a_verdict_for_each_cell():
     assert verdict["number"]["value"] == pytest.approx(1.5, rel=0.02)
 
 
-def test_kcidb_tells_a_crash_from_what_the_lab_could_not_do():
+def test_kcidb_distinguishes_a_crash_from_a_failure_of_the_lab():
     def visit(**changes):
         return sample(kernel="patched", label="patched", cell="patched", **changes)
 

@@ -1,4 +1,4 @@
-"""Why samples failed is told in every report, and a baseline that fails ends the run."""
+"""Reports show why samples failed, and a failing baseline ends the run."""
 
 import json
 from xml.etree import ElementTree
@@ -39,7 +39,7 @@ def of(*groups, folder="", **more):
     return document(run, [result], folder=folder), samples
 
 
-def test_a_kind_is_told_once_with_whose_it_is_how_often_and_where():
+def test_a_kind_of_failure_is_reported_once_with_cause_count_and_cells():
     content, _ = of(failed(patched(1.4)), folder=".labctl/runs/r")
     (found,) = content.experiments[0].failures
     assert msgspec.to_builtins(found) == {
@@ -65,7 +65,7 @@ def test_a_kind_is_told_once_with_whose_it_is_how_often_and_where():
         ("lost", "its guest was lost (8 lost)"),
     ],
 )
-def test_a_failure_is_charged_to_who_failed(status, whose):
+def test_a_failure_is_blamed_on_its_cause(status, whose):
     content, _ = of(failed(patched(1.4), status=status))
     reason = content.experiments[0].cells[1].reason
     assert reason == f"{whose}; timings are disregarded"
@@ -115,7 +115,7 @@ def test_the_same_failure_with_other_numbers_is_one_kind():
     assert (found.count, found.reason) == (8, "Oops at 0xffff0000 pid 0")
 
 
-def test_kinds_are_told_apart_the_most_frequent_first():
+def test_kinds_of_failures_are_separate_the_most_frequent_first():
     group = patched(1.4)
     found = failures_of([*failed(group[:3]), *failed(group[3:], message="no JSON line")])
     assert [(one.count, one.reason) for one in found] == [(5, "no JSON line"), (3, GONE)]
@@ -161,11 +161,11 @@ def test_a_failed_baseline_is_a_case_of_junit():
 
 
 def test_kcidb_charges_the_kernel_only_with_its_own_failures():
-    for status, said in (("bad-output", "ERROR"), ("panic", "FAIL"), ("exercised", "FAIL")):
+    for status, result in (("bad-output", "ERROR"), ("panic", "FAIL"), ("exercised", "FAIL")):
         content, samples = of(failed(patched(1.4), status=status))
         tests = json.loads(kcidb.kcidb(content, samples))["tests"]
         own = [one for one in tests if "parallel-free" in one["id"]]
-        assert {one["status"] for one in own} == {said}
+        assert {one["status"] for one in own} == {result}
 
 
 def test_an_experiment_of_which_nothing_was_compared_says_what_failed():
@@ -237,16 +237,16 @@ def test_a_baseline_that_fails_later_or_another_kernel_ends_nothing(tmp_path):
     assert {s.block for s in measured(tmp_path)} == set(range(6))
 
 
-def test_the_reason_is_told_while_the_run_goes_on(tmp_path):
-    told = []
+def test_the_reason_is_reported_while_the_run_goes_on(tmp_path):
+    messages = []
     world = World()
     world.on_run = lambda guest: absent(guest) if guest.group.kernel == "patched" else None
-    runner(tmp_path, world, progress=told.append).run()
-    reasons = {one.reason for one in told if one.status == "bad-output"}
+    runner(tmp_path, world, progress=messages.append).run()
+    reasons = {one.reason for one in messages if one.status == "bad-output"}
     assert reasons == {GONE}
-    assert {one.reason for one in told if one.status == "ok"} == {""}
-    assert {one.cell for one in told if one.status == "bad-output"} == {"patched"}
-    assert {one.cell for one in told if one.status == "ok"} == {"stock", "stock (A/A)"}
+    assert {one.reason for one in messages if one.status == "ok"} == {""}
+    assert {one.cell for one in messages if one.status == "bad-output"} == {"patched"}
+    assert {one.cell for one in messages if one.status == "ok"} == {"stock", "stock (A/A)"}
 
 
 def test_a_workload_that_is_not_there_is_bad_output_with_its_own_words(tmp_path):
@@ -269,7 +269,7 @@ def test_a_workload_that_is_not_there_is_bad_output_with_its_own_words(tmp_path)
         runner(tmp_path, world).run()
 
 
-def test_a_night_tells_why_and_spares_other_experiments(tmp_path):
+def test_a_nightly_run_reports_a_failed_baseline_and_measures_the_other_experiments(tmp_path):
     fake = FakeNights(tmp_path, blocks=2)
     fake.world.on_run = absent
     fake.night()

@@ -106,7 +106,7 @@ def test_a_guest_that_died_is_started_again(fleet):
     assert fleet.running("stock")
 
 
-def test_of_guests_that_do_not_come_up_none_stays_and_what_ran_goes_on(fleet):
+def test_guests_that_fail_to_boot_are_stopped_and_running_ones_stay(fleet):
     fleet.up([spec(fleet)], SECONDS)
     before = pid(fleet)
     bad = spec(fleet, "patched", command_line="broken")
@@ -129,7 +129,7 @@ def test_a_damaged_image_ends_no_guest_that_runs(fleet, tmp_path):
     assert fleet.names() == ["stock"]
 
 
-def test_a_guest_that_is_not_what_was_asked_for_does_not_stay(fleet):
+def test_a_guest_with_another_topology_is_stopped(fleet):
     asked = Topology(distances=Distances(remote=30))
     with pytest.raises(UserError, match="node 0 to node 1: expected 30, got 20"):
         fleet.up([spec(fleet, topology=asked)], SECONDS)
@@ -146,7 +146,7 @@ def test_two_labs_side_by_side_do_not_meet(fleet, tmp_path):
     assert other.names() == []
 
 
-def test_a_record_of_before_transports_is_still_read(fleet):
+def test_a_record_without_a_transport_is_still_read(fleet):
     folder = fleet.spec_folder("stock")
     records.write(folder, Record(spec=replace(spec(fleet), ssh_key=Path("k"))))
     assert records.read(folder).spec.ssh_key == Path("k")
@@ -270,7 +270,7 @@ def test_a_guest_without_a_record_is_found_and_ended(fleet, lost):
     assert fleet.names() == []
 
 
-def test_who_only_looks_into_a_guests_folder_is_no_guest(fleet):
+def test_a_process_in_a_guests_folder_is_no_guest(fleet):
     fleet.up([spec(fleet)], SECONDS)
     looking = subprocess.Popen(["sleep", "100"], cwd=fleet.spec_folder("stock"))
     try:
@@ -291,16 +291,18 @@ def test_what_is_no_name_is_no_guest(fleet, name):
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What QEMU's monitor is told, where there is none."""
-    told = []
-    monkeypatch.setattr(Guest, "qmp_status", lambda _: "paused" if told == ["stop"] else "running")
-    monkeypatch.setattr(Guest, "qmp", lambda _, command: told.append(command))
+def commands(monkeypatch):
+    """Return the commands that a fake monitor of QEMU receives."""
+    commands = []
+    monkeypatch.setattr(
+        Guest, "qmp_status", lambda _: "paused" if commands == ["stop"] else "running"
+    )
+    monkeypatch.setattr(Guest, "qmp", lambda _, command: commands.append(command))
     monkeypatch.setattr(Guest, "monitor", lambda *_: "")
-    return told
+    return commands
 
 
-def test_a_guest_that_a_killed_run_had_paused_goes_on_with_the_next_command(fleet, told):
+def test_a_guest_that_a_killed_run_had_paused_goes_on_with_the_next_command(fleet, commands):
     fleet.up([spec(fleet)], SECONDS)
 
     def run():
@@ -308,25 +310,27 @@ def test_a_guest_that_a_killed_run_had_paused_goes_on_with_the_next_command(flee
             kill_me()
 
     killed(run)
-    told[:] = ["stop"]  # what the child has told
+    commands[:] = ["stop"]  # sent by the child
     Fleet(fleet.folder).recover()
-    assert told == ["stop", "cont"]
+    assert commands == ["stop", "cont"]
     Fleet(fleet.folder).recover()
-    assert told == ["stop", "cont"]
+    assert commands == ["stop", "cont"]
 
 
-def test_what_a_living_run_has_paused_stays_so(fleet, told):
+def test_guests_that_a_running_run_has_paused_stay_paused(fleet, commands):
     fleet.up([spec(fleet)], SECONDS)
     with fleet.paused() as names:
         assert names == ["stock"]
         Fleet(fleet.folder).recover()
-        assert told == ["stop"]
-    assert told == ["stop", "cont"]
+        assert commands == ["stop"]
+    assert commands == ["stop", "cont"]
     Fleet(fleet.folder).recover()
-    assert told == ["stop", "cont"]
+    assert commands == ["stop", "cont"]
 
 
-def test_exec_does_not_resume_what_a_living_run_has_paused(fleet, told, tmp_path, monkeypatch):
+def test_exec_does_not_resume_guests_that_a_running_run_has_paused(
+    fleet, commands, tmp_path, monkeypatch
+):
     monkeypatch.setattr("sys.stdin", None)
     fleet.folder = tmp_path / ".labctl" / "guests"
     (tmp_path / "lab.yaml").write_text(
@@ -337,15 +341,15 @@ def test_exec_does_not_resume_what_a_living_run_has_paused(fleet, told, tmp_path
         words = ["exec", "--lab", str(tmp_path / "lab.yaml"), "stock", "true"]
         with pytest.raises(UserError, match="a run is measuring"):
             labctl.main(words, standalone_mode=False)
-        assert told == ["stop"]
-    assert told == ["stop", "cont"]
+        assert commands == ["stop"]
+    assert commands == ["stop", "cont"]
 
 
-def test_a_torn_note_of_a_pause_counts_as_one_of_a_killed_run(fleet, told):
+def test_a_torn_note_of_a_pause_counts_as_one_of_a_killed_run(fleet, commands):
     fleet.up([spec(fleet)], SECONDS)
     (fleet.spec_folder("stock") / "paused.json").write_text("{")
     fleet.recover()
-    assert told == ["cont"]
+    assert commands == ["cont"]
     (fleet.spec_folder("stock") / "paused.json").write_text("{")
     (machine,) = fleet._machines("stock")
     machine.end()
@@ -353,7 +357,7 @@ def test_a_torn_note_of_a_pause_counts_as_one_of_a_killed_run(fleet, told):
     assert not (fleet.spec_folder("stock") / "paused.json").exists()
 
 
-def test_what_a_killed_gdb_had_paused_goes_on(fleet, told):
+def test_a_guest_that_a_killed_gdb_had_paused_is_resumed(fleet, commands):
     fleet.up([spec(fleet)], SECONDS)
 
     def gdb():
@@ -362,7 +366,7 @@ def test_what_a_killed_gdb_had_paused_goes_on(fleet, told):
 
     killed(gdb)
     fleet.recover()
-    assert told == ["cont"]
+    assert commands == ["cont"]
 
 
 @pytest.mark.parametrize(

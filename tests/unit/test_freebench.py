@@ -113,7 +113,7 @@ def test_what_this_system_cannot_do_is_skipped(
 
 
 @pytest.mark.skipif(Path("/proc/lock_stat").exists(), reason="this kernel counts")
-def test_a_kernel_that_does_not_count_is_told(freebench: Path) -> None:
+def test_a_kernel_that_does_not_count_is_reported(freebench: Path) -> None:
     done = run(freebench, "--watch", "locks")
     assert done.status == 4
     assert "--watch: this kernel has no /proc/" in done.stderr.decode()

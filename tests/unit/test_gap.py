@@ -62,10 +62,10 @@ def test_a_signal_right_before_a_wait_ends_it_all_the_same(preloaded, tmp_path, 
         stderr=subprocess.PIPE,
     )
     try:
-        _, said = owner.communicate(timeout=40)
+        _, result = owner.communicate(timeout=40)
     finally:
         owner.kill()
-    assert (owner.returncode, said) == (128 + signal.SIGTERM, b"")
+    assert (owner.returncode, result) == (128 + signal.SIGTERM, b"")
 
 
 @pytest.mark.parametrize("folder", [labctl.__path__[0], TESTS], ids=["labctl", "tests"])

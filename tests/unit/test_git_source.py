@@ -475,13 +475,13 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("place", "said"), BAD)
-def test_what_cannot_be_read_is_explained(mine, tmp_path, state, place, said):
+@pytest.mark.parametrize(("place", "message"), BAD)
+def test_what_cannot_be_read_is_explained(mine, tmp_path, state, place, message):
     text = place(mine)
     before = snapshot(tmp_path)
     with pytest.raises(UserError) as caught:
         open_source(f"git:{text}", state).fill(state / "tree/src", ())
-    assert re.search(said, str(caught.value)), str(caught.value)
+    assert re.search(message, str(caught.value)), str(caught.value)
     after = {p: each for p, each in snapshot(tmp_path).items() if ".labctl" not in p.parts}
     assert {p: e for p, e in after.items() if p != tmp_path} == {
         p: e for p, e in before.items() if p != tmp_path
@@ -544,7 +544,7 @@ def test_paths_are_relative_to_the_lab(mine, tmp_path, source, resolved):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("git:", "path is missing (expected git:PATH@REVISION)"),
         ("git:@topic", "path is missing (expected git:PATH@REVISION)"),
@@ -556,10 +556,10 @@ def test_paths_are_relative_to_the_lab(mine, tmp_path, source, resolved):
         ("gti:mine", "'gti:mine' is not a source (did you mean git? known sources: git:PATH@REV"),
     ],
 )
-def test_a_wrong_source_is_an_error_of_the_lab_file(mine, tmp_path, source, said):
+def test_a_wrong_source_is_an_error_of_the_lab_file(mine, tmp_path, source, message):
     with pytest.raises(ConfigError) as caught:
         load(lab_of(tmp_path, source))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_nightly_run_names_the_commit(mine, tmp_path):

@@ -19,7 +19,7 @@ def lab(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", golden_runs.DOCUMENTS)
-def test_a_document_is_what_it_was(lab, monkeypatch, name):
+def test_a_document_is_unchanged(lab, monkeypatch, name):
     monkeypatch.chdir(lab)
     text = golden_runs.printed(*golden_runs.DOCUMENTS[name])
     assert text == (golden_runs.GOLDEN / name).read_text()

@@ -32,7 +32,7 @@ def say(guest, text):
         log.write(text)
 
 
-def test_a_complaint_is_told_once_however_many_were_before(guest):
+def test_a_complaint_is_reported_once_however_many_were_before(guest):
     say(guest, FIRST + READY)
     guest.check()
     for number in range(3):
@@ -48,7 +48,7 @@ def test_a_guest_that_boots_again_is_lost(guest):
         guest.check()
 
 
-def test_a_panic_is_not_laid_to_what_was_told_before(guest):
+def test_a_panic_is_not_blamed_on_an_earlier_report(guest):
     say(guest, f"{WARNING}\n")
     with pytest.raises(GuestSplat):
         guest.check()

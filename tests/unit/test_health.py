@@ -1,4 +1,4 @@
-"""Blocks that the host disturbed: found by a rule, measured again, told, never just gone."""
+"""Blocks that the host disturbed are found by a rule, measured again and reported."""
 
 import pytest
 from samples import as_json, cell, replace, sample
@@ -50,7 +50,7 @@ def test_short_repetitions_are_not_judged_by_single_ticks():
 
 
 @pytest.mark.parametrize("load", [{}, {"busy_seconds": 9.0, "steal_seconds": 0, "wall_seconds": 1}])
-def test_an_older_sample_tells_nothing(load):
+def test_an_older_sample_reports_nothing(load):
     assert disturbance(load, RULE) == ""
     assert usable([sample(load=load)], 1)[1].seen == {}
 
@@ -172,13 +172,13 @@ def test_an_interrupted_run_measures_again_what_was_disturbed_before(tmp_path):
     assert blocks_of(Store(tmp_path).samples()) == list(range(7))
 
 
-def test_the_screen_is_told_when_a_block_was_disturbed(tmp_path):
-    world, said = World(), []
+def test_a_disturbed_block_is_shown_on_the_screen(tmp_path):
+    world, messages = World(), []
     world.others = lambda guest: 0.3 if guest.block == 2 else 0.0
-    runner(tmp_path, world, progress=said.append).run()
-    statuses = {(p.block, p.status) for p in said if p.status.startswith("block disturbed")}
+    runner(tmp_path, world, progress=messages.append).run()
+    statuses = {(p.block, p.status) for p in messages if p.status.startswith("block disturbed")}
     assert statuses == {(2, "block disturbed: other processes used 28 % of the CPU time")}
-    assert {p.blocks_max for p in said} == {6, 7}
+    assert {p.blocks_max for p in messages} == {6, 7}
 
 
 # What reports say.
@@ -213,7 +213,7 @@ def under_load(*blocks):
     ]
 
 
-def test_below_a_table_stands_what_the_host_did_and_what_was_left_out():
+def test_the_hosts_load_and_omitted_blocks_are_below_a_table():
     content = experiment_of(under_load(2, 5))
     as_json(content)
     seen, left_out = health.lines(content.experiments[0])
@@ -233,14 +233,14 @@ def test_a_host_that_stayed_loaded_heads_every_report():
     samples = under_load(2, 5, 6)
     content = experiment_of(samples)
     assert content.experiments[0].cells[1].blocks == 8
-    said = "the host was busy during the run: 3 of 8 blocks were disturbed"
-    assert said in table.render(content).splitlines()[0]
-    assert said in " ".join(cover_letter.render(content).split())
+    result = "the host was busy during the run: 3 of 8 blocks were disturbed"
+    assert result in table.render(content).splitlines()[0]
+    assert result in " ".join(cover_letter.render(content).split())
     text = html.render(content, samples)
-    assert text.index(said) < text.index('class="found"')
+    assert text.index(result) < text.index('class="found"')
 
 
-def test_a_host_that_tells_nothing_has_no_line():
+def test_a_host_that_reports_nothing_has_no_line():
     content = experiment_of(cell(STOCK) + cell(times(1.4), kernel="parallel-free"))
     assert content.experiments[0].host_health is None
     assert health.lines(content.experiments[0]) == []

@@ -1,4 +1,4 @@
-"""The nights of a cell: what stands out, what is measured again, what is reported."""
+"""Cells over nightly runs: unusual values, repeated measurements, reported changes."""
 
 import json
 import math
@@ -41,22 +41,22 @@ def steady(nights=20, seed=1):
     return list(1.5 * np.exp(np.random.default_rng(seed).normal(0, 0.01, nights)))
 
 
-def test_a_night_like_the_others_asks_for_nothing():
+def test_a_usual_nightly_run_requires_no_repeat():
     look = watch(steady()).look(night(20, 1.5))
     assert (look.wish, look.verdict, look.first) == ("", "", None)
 
 
-def test_the_first_nights_are_not_judged():
+def test_the_first_nightly_runs_raise_no_alarm():
     few = watch(steady(FEWEST_NIGHTS - 1))
     assert few.look(night(FEWEST_NIGHTS - 1, 0.5)).wish == ""
 
 
-def test_a_night_that_stands_out_is_measured_again_at_once():
+def test_an_outlying_nightly_run_is_measured_again_at_once():
     assert watch(steady()).look(night(20, 1.0)).wish == "again"
     assert watch(steady()).look(night(20, 2.2)).wish == "again"
 
 
-def test_a_wild_night_counts_as_what_was_measured_again():
+def test_an_outlying_nightly_run_counts_with_the_value_of_its_repeat():
     nights = watch(steady())
     look = nights.add(night(20, 1.0, again=[1.5]))
     assert (look.wish, look.verdict) == ("", "")
@@ -64,7 +64,7 @@ def test_a_wild_night_counts_as_what_was_measured_again():
     assert nights.look(night(21, 1.5)).wish == ""
 
 
-def test_what_stays_is_measured_against_the_kernel_of_before_in_two_runs():
+def test_a_persistent_change_is_measured_against_the_earlier_kernel_in_two_runs():
     nights = watch(steady())
     look = nights.look(night(20, 1.3, again=[1.3]))
     assert (look.wish, look.first, look.compared) == ("against", 20, 19)
@@ -86,7 +86,7 @@ def test_a_change_that_is_reported_is_the_new_level():
 
 
 @pytest.mark.parametrize("verdicts", [["undecided"], ["slower", "undecided"], ["faster"]])
-def test_runs_that_do_not_agree_report_nothing(verdicts):
+def test_runs_that_disagree_report_nothing(verdicts):
     nights = watch(steady())
     look = nights.add(night(20, 1.3, again=[1.3], trials=verdicts))
     assert (look.wish, look.verdict) == ("", "")
@@ -101,7 +101,7 @@ def test_a_kernel_that_is_the_same_as_before_changed_nothing():
         assert nights.add(night(number, 1.3)).wish == ""
 
 
-def test_without_a_new_image_no_kernel_is_accused():
+def test_without_a_new_image_no_kernel_is_blamed():
     nights = Watch(RULE.margin)
     for number, ratio in enumerate(steady()):
         nights.add(night(number, ratio, image="one"))
@@ -111,7 +111,7 @@ def test_without_a_new_image_no_kernel_is_accused():
 
 
 @pytest.mark.parametrize("name", ["host", "baseline", "accelerator"])
-def test_another_host_or_base_begins_a_new_segment_and_alarms_nobody(name):
+def test_another_host_or_base_starts_a_segment_without_an_alarm(name):
     nights = watch(steady(), **{name: "a"})
     assert nights.add(night(20, 1.0, **{name: "b"})).wish == ""
     assert nights.add(night(21, 1.0, **{name: "b"})).wish == ""
@@ -120,7 +120,7 @@ def test_another_host_or_base_begins_a_new_segment_and_alarms_nobody(name):
     assert not nights.segments[-1].continues
 
 
-def test_a_missing_night_is_a_new_segment_and_no_alarm():
+def test_a_missing_nightly_run_starts_a_segment_without_an_alarm():
     nights = watch(steady())
     assert nights.add(night(23, 1.5)).wish == ""
     assert nights.segments[-1] == changes.Segment(
@@ -128,23 +128,23 @@ def test_a_missing_night_is_a_new_segment_and_no_alarm():
     )
 
 
-def test_a_regression_that_came_in_a_gap_is_seen():
+def test_a_regression_during_a_gap_is_found():
     nights = watch(steady())
     assert nights.look(night(25, 1.3)).wish == "again"
 
 
-def test_a_change_within_the_smallest_that_matters_is_none():
+def test_a_change_below_the_minimum_effect_is_ignored():
     exact = watch([1.5 * (1 + 0.0001 * (n % 3)) for n in range(20)])
     look = exact.look(replace(night(20, 1.485), error=0.001))
     assert look.wish != "against"
     assert look.first is None
 
 
-def test_a_missing_library_is_told_with_what_to_do(monkeypatch):
+def test_a_missing_library_is_reported_with_a_hint(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ruptures", None)
-    with pytest.raises(HostError, match="ruptures") as told:
+    with pytest.raises(HostError, match="ruptures") as caught:
         watch(steady())
-    assert "labctl[nightly]" in str(told.value)
+    assert "labctl[nightly]" in str(caught.value)
 
 
 def test_the_same_seed_is_the_same_history():
@@ -155,7 +155,7 @@ def test_the_same_seed_is_the_same_history():
     assert one != other
 
 
-def test_the_promises_are_kept_in_small():
+def test_a_small_simulation_keeps_the_error_rates():
     """In full: `labctl methodology nights`; here as many as a minute's test bears."""
     few = [replace(one, nights=min(one.nights, 40)) for one in SCENARIOS[:1] + SCENARIOS[3:4]]
     quiet, slower = simulate(histories=12, seed=3, rule=RULE, scenarios=few)
@@ -164,7 +164,7 @@ def test_the_promises_are_kept_in_small():
     assert slower.after <= 6
 
 
-def test_a_broken_promise_is_seen():
+def test_a_broken_error_rate_is_detected():
     """Where every third run is wild, and stays so, nothing can be promised."""
     bad = Scenario(name="bad", outliers=0.3, outliers_stay=True, nights=40)
     (count,) = simulate(histories=10, seed=1, rule=RULE, scenarios=[bad])

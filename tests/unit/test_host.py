@@ -109,24 +109,24 @@ def start_holder(tmp_path):
 
 def test_one_measurement_at_a_time(tmp_path, start_holder):
     holder = start_holder()
-    told = []
+    messages = []
 
     def waiting(text):
-        told.append(text)
+        messages.append(text)
         holder.stdin.close()  # lets the holder go
 
     with lock.measuring("run mine", waiting=waiting, folder=tmp_path):
         assert holder.wait(10) == 0
-    assert told == [f"process {holder.pid}: run other"]
+    assert messages == [f"process {holder.pid}: run other"]
 
 
 def test_the_lock_of_a_killed_holder_is_released(tmp_path, start_holder):
     holder = start_holder()
     holder.kill()
     holder.wait(60)
-    told = []
-    with lock.measuring("run mine", waiting=told.append, folder=tmp_path):
-        assert told == []
+    messages = []
+    with lock.measuring("run mine", waiting=messages.append, folder=tmp_path):
+        assert messages == []
 
 
 def lock_in(folder):
@@ -172,10 +172,10 @@ def test_a_planted_lock_file_of_another_user_is_ignored(tmp_path):
         plant(kind, path, victim)
         if kind == "plain":
             path.write_text("process 1: of a user who is not 10004")
-    told = []
-    with lock.measuring("mine", waiting=told.append, folder=tmp_path):
+    messages = []
+    with lock.measuring("mine", waiting=messages.append, folder=tmp_path):
         assert lock_in(tmp_path).stat().st_mode & 0o777 == 0o644
-    assert told == []
+    assert messages == []
     assert victim.read_text() == "precious"
 
 
@@ -207,15 +207,15 @@ def test_two_users_do_not_measure_at_the_same_time(first):
     holder = forked(first, lambda: hold(folder, held))
     try:
         assert os.read(reader, 4) == b"held"
-        told = folder / "told"
+        result = folder / "told"
 
         def waiting(text):
-            told.write_text(text)
+            result.write_text(text)
             os.write(end, b"x")  # lets the holder go
 
         other = forked(65534 - first, lambda: hold(folder, lambda: None, waiting))
         assert os.waitpid(other, 0)[1] == 0
-        assert told.read_text() == f"process {holder}: it"
+        assert result.read_text() == f"process {holder}: it"
         assert os.waitpid(holder, 0)[1] == 0
     finally:
         for descriptor in (reader, writer, ends, end):
@@ -256,15 +256,15 @@ def test_root_locks_where_only_root_can_write(tmp_path, monkeypatch):
 
 def test_the_text_of_another_holder_is_made_printable(tmp_path, start_holder):
     holder = start_holder(HOLDER.replace("run other", "a\x1b[2Jb"))
-    told = []
+    messages = []
 
     def waiting(text):
-        told.append(text)
+        messages.append(text)
         holder.stdin.close()
 
     with lock.measuring("mine", waiting=waiting, folder=tmp_path):
         assert holder.wait(10) == 0
-    assert told == [f"process {holder.pid}: a?[2Jb"]
+    assert messages == [f"process {holder.pid}: a?[2Jb"]
 
 
 def test_a_version_is_cached_until_the_program_changes(tmp_path, monkeypatch):

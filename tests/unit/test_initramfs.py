@@ -80,7 +80,7 @@ def test_cpio_agrees_with_the_archive() -> None:
     assert listing.text.split() == ["d", "d/f", "l"]
 
 
-def test_what_a_guest_needs_is_in_the_archive(tmp_path: Path, source: Path) -> None:
+def test_files_that_a_guest_needs_are_in_the_archive(tmp_path: Path, source: Path) -> None:
     built = initramfs.build(tmp_path / "lab", source=source)
     found = parse(built.path.read_bytes())
     assert found["dev/console"].numbers == (5, 1)

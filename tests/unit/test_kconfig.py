@@ -26,12 +26,12 @@ def test_options_are_given_to_kconfig_in_its_own_form(tmp_path):
     assert rendered == 'CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C="a b"\nCONFIG_D=0x10\n'
 
 
-def test_a_line_that_is_no_option_is_told(tmp_path):
+def test_an_invalid_option_line_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"1.config:2: invalid kconfig line 'CONFIG_B y'"):
         options(tmp_path, "CONFIG_A=y\nCONFIG_B y\n")
 
 
-def test_a_missing_fragment_is_told(tmp_path):
+def test_a_missing_fragment_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"none.config"):
         kconfig.merge([tmp_path / "none.config"])
 
@@ -67,14 +67,14 @@ def test_what_holds_passes(tmp_path, text):
         ('CONFIG_NAME="b"', 'CONFIG_NAME="b" became "a"'),
     ],
 )
-def test_what_did_not_hold_is_told_with_its_line_and_a_reason(tmp_path, text, message):
+def test_options_missing_from_the_final_config_have_a_line_and_a_reason(tmp_path, text, message):
     with pytest.raises(UserError) as caught:
         check(tmp_path, f"# first\n{text}\n")
     assert message in str(caught.value)
     assert f"{tmp_path}/1.config:2: " in str(caught.value)
 
 
-def test_all_that_did_not_hold_is_told_at_once(tmp_path):
+def test_all_options_missing_from_the_final_config_are_reported_at_once(tmp_path):
     with pytest.raises(
         UserError, match="2 requested kconfig options missing from the final"
     ) as caught:
@@ -120,7 +120,7 @@ def test_a_config_is_read_by_the_same_rules():
         "1.5",
     ],
 )
-def test_a_value_that_kconfig_would_misread_is_told(tmp_path, value):
+def test_a_value_that_kconfig_would_misread_is_reported(tmp_path, value):
     with pytest.raises(UserError, match=r"invalid value .* of CONFIG_A") as caught:
         options(tmp_path, f"CONFIG_B=y\nCONFIG_A={value}\n")
     assert "1.config:2: " in str(caught.value)
@@ -156,7 +156,7 @@ def test_fragments_of_other_systems_are_read(tmp_path):
     assert kconfig.digest(found)
 
 
-def test_what_a_later_line_overrides_is_told(tmp_path):
+def test_overridden_lines_are_reported(tmp_path):
     found = options(
         tmp_path, "CONFIG_A=y\nCONFIG_B=y\nCONFIG_A=m\n", "CONFIG_B=y\n# CONFIG_A is not set\n"
     )
@@ -258,19 +258,19 @@ def test_a_later_fragment_takes_a_choice(tmp_path, rich):
     config = "# CONFIG_NONE is not set\nCONFIG_VOLUNTARY=y\n# CONFIG_FULL is not set\n"
     both = "CONFIG_NONE=y\n", "CONFIG_VOLUNTARY=y\n"
     assert outcome(tmp_path, rich, config, *both) == ""
-    said = outcome(tmp_path, rich, config, *reversed(both))
-    assert "2.config:1: CONFIG_NONE=y became n: CONFIG_VOLUNTARY of the same choice is on" in said
+    result = outcome(tmp_path, rich, config, *reversed(both))
+    assert "2.config:1: CONFIG_NONE=y became n: CONFIG_VOLUNTARY of the same choice is on" in result
 
 
 def test_a_choice_that_needs_one_says_which(tmp_path, rich):
-    said = outcome(tmp_path, rich, "CONFIG_NONE=y\n", "# CONFIG_NONE is not set\n")
-    assert "set another one (CONFIG_VOLUNTARY, CONFIG_FULL)" in said
+    result = outcome(tmp_path, rich, "CONFIG_NONE=y\n", "# CONFIG_NONE is not set\n")
+    assert "set another one (CONFIG_VOLUNTARY, CONFIG_FULL)" in result
 
 
 def test_a_choice_that_depends_on_something_says_on_what(tmp_path, rich):
     config = "CONFIG_NONE=y\nCONFIG_NO_PREEMPT=y\n"
-    said = outcome(tmp_path, rich, config, "CONFIG_FULL=y\n")
-    assert "it depends on !NO_PREEMPT (CONFIG_NO_PREEMPT is y)" in said
+    result = outcome(tmp_path, rich, config, "CONFIG_FULL=y\n")
+    assert "it depends on !NO_PREEMPT (CONFIG_NO_PREEMPT is y)" in result
 
 
 def test_the_member_that_was_asked_for_last_is_rendered_last(tmp_path):
@@ -290,13 +290,13 @@ def test_what_kconfig_computes_is_taken_as_it_comes(tmp_path, rich):
     assert "3: CONFIG_PAHOLE_HAS_BTF=y became n: it cannot" in outcome(tmp_path, rich, config, has)
 
 
-def test_what_the_hosts_tools_keep_off_is_told_with_them(tmp_path, rich):
+def test_options_disabled_by_the_hosts_tools_are_reported_with_the_tools(tmp_path, rich):
     config = "CONFIG_MODULES=y\nCONFIG_PAHOLE_VERSION=0\n"
-    said = outcome(tmp_path, rich, config, "CONFIG_BTF=y\n")
+    result = outcome(tmp_path, rich, config, "CONFIG_BTF=y\n")
     assert (
         "(CONFIG_PAHOLE_HAS_BTF is not set, because PAHOLE_VERSION >= 119 is false:"
         " CONFIG_PAHOLE_VERSION is 0)"
-    ) in said
+    ) in result
 
 
 @pytest.mark.parametrize(
@@ -349,10 +349,10 @@ def test_a_defconfig_is_named_as_what_does_not_do(tmp_path, rich, name):
     assert ("`make NAME_defconfig`" in str(caught.value)) == (name == "x86_64_defconfig")
 
 
-def test_of_very_many_only_the_first_are_told(tmp_path, rich):
-    said = outcome(tmp_path, rich, "", "".join(f"CONFIG_X{n}=y\n" for n in range(300)))
-    assert said.startswith("300 requested kconfig options missing from the final .config:")
-    assert "and 260 more" in said
+def test_only_the_first_of_very_many_are_listed(tmp_path, rich):
+    result = outcome(tmp_path, rich, "", "".join(f"CONFIG_X{n}=y\n" for n in range(300)))
+    assert result.startswith("300 requested kconfig options missing from the final .config:")
+    assert "and 260 more" in result
 
 
 @pytest.mark.parametrize(

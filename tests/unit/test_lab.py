@@ -27,7 +27,7 @@ kernels:
 """  # six lines; what a test adds starts in line 7
 BODY = """\
 tunables:
-  max_active: {file: /knob, kernels: [patched]}
+  max_active: {file: /tunable, kernels: [patched]}
   thp: {file: /thp}
 workloads:
   free: {command: freebench, parameters: {op: free, size: 3GiB}, metric: elapsed}
@@ -102,7 +102,7 @@ def test_the_lab_of_this_repository_loads() -> None:
     assert lab.resolve_statistics("threshold") == lab.statistics
 
 
-def test_a_base_hands_down_what_its_kernel_does_not_say(folder: Path) -> None:
+def test_a_kernel_inherits_unset_keys_from_its_base(folder: Path) -> None:
     lab = read(
         folder,
         """\
@@ -170,7 +170,7 @@ kernels:
   6.10: {source: debian:linux-source-6.1}
   off: {base: 6.10}
 tunables:
-  knob: {file: /knob}
+  tunable: {file: /tunable}
   other: {file: /other}
 workloads:
   free: {command: freebench, timeout: 5min, parameters: {op: off, size: 3GiB, at: 1:30, n: 16Ki}}
@@ -179,7 +179,7 @@ experiments:
     workload: free
     kernels: [6.10, off]
     set: {other: "16Ki"}
-    matrix: {knob: [yes, 0.5, 007, 4, 64Ki, -1]}
+    matrix: {tunable: [yes, 0.5, 007, 4, 64Ki, -1]}
 """,
     )
     one = lab.experiments["one"]
@@ -189,8 +189,8 @@ experiments:
     }  # fmt: skip
     assert lab.workloads["free"].timeout == 300.0
     assert one.set == {"other": "16Ki"}
-    assert one.matrix["knob"] == ("yes", 0.5, "007", 4, 65536, -1)
-    assert [type(value) for value in one.matrix["knob"]] == [str, float, str, int, int, int]
+    assert one.matrix["tunable"] == ("yes", 0.5, "007", 4, 65536, -1)
+    assert [type(value) for value in one.matrix["tunable"]] == [str, float, str, int, int, int]
 
 
 def test_a_baseline_is_the_first_kernel_or_joins_them(folder: Path) -> None:
@@ -290,7 +290,7 @@ kernels:
   left: {base: right}
   right: {base: left}
 tunables:
-  max_active: {file: /knob, kernels: [patchd]}
+  max_active: {file: /tunable, kernels: [patchd]}
   thp:
 TAB file: /thp
 workloads:
@@ -875,7 +875,7 @@ def _but_file(problem: Problem) -> tuple[Any, ...]:
     return problem.line, problem.column, problem.key, problem.what, problem.hint
 
 
-def test_a_guest_nobody_uses_must_fit_once(folder: Path) -> None:
+def test_an_unused_guest_must_fit_once(folder: Path) -> None:
     read(folder, HEAD, memory=4 * GIB)
     assert "1 guests" not in mistake(folder, HEAD, memory=4 * GIB - 1).what
 
@@ -966,7 +966,7 @@ def children(head: int) -> int:
     return keys.count(min(keys)) if keys else 0
 
 
-def test_removing_any_key_is_told_in_few_words(folder: Path) -> None:
+def test_removing_any_key_is_reported_in_one_line(folder: Path) -> None:
     """A line less is at most one mistake for each place that used what it defined.
 
     The keys below a line that is gone fall to its neighbour, where each may stand twice.
@@ -1186,7 +1186,7 @@ experiments:
         ("metric: idle_time, better: higher", "mine", "", "higher"),
     ],
 )
-def test_which_way_is_better_is_said_or_known(tmp_path, of_workload, workload, more, better):
+def test_the_better_direction_is_given_or_derived(tmp_path, of_workload, workload, more, better):
     path = tmp_path / "lab.yaml"
     path.write_text(DIRECTIONS % (of_workload, workload, more))
     lab = load(path)
@@ -1204,7 +1204,7 @@ def test_which_way_is_better_is_said_or_known(tmp_path, of_workload, workload, m
         ("metric: populate", "mine", "", "5:39: workloads.mine.metric"),
     ],
 )
-def test_which_way_is_better_is_asked_where_nothing_says_it(
+def test_the_better_direction_is_requested_if_it_cannot_be_derived(
     tmp_path, of_workload, workload, more, place
 ):
     path = tmp_path / "lab.yaml"

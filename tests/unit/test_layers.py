@@ -201,7 +201,7 @@ def test_only_one_module_names_the_state_folders_contents(path):
                 assert first not in STATE_NAMES - AMBIGUOUS, f"line {node.lineno}: {right.value!r}"
 
 
-def test_every_folder_stands_in_the_table():
+def test_every_folder_is_in_the_table():
     known = {top for floor in FLOORS for top in floor}
     found = {name.split(".")[0] for name in NAMES} - {"__init__"}
     assert found <= known

@@ -61,7 +61,7 @@ def test_arm64_finds_its_nodes_in_the_device_tree():
     assert limits.of_config(Topology(nodes=2), config, "arm64") == []
 
 
-def test_fragments_say_nothing_of_what_they_do_not_name():
+def test_fragments_leave_other_options_alone():
     assert limits.of_options(Topology(nodes=4), {"CONFIG_EXPERT": "y"}, "x86_64") == []
 
 

@@ -38,7 +38,7 @@ def of(metric, *groups, command="freebench", better="lower", speedup=1.25, **mor
     return document(RUN | {"experiments": [own]} | more, [result])
 
 
-def said(*args, **more):
+def sentence_of(*args, **more):
     (experiment,) = of(*args, **more).experiments
     return sentence(experiment)
 
@@ -86,20 +86,20 @@ def test_a_metric_is_a_time_by_its_name(metric, command, time):
     ],
 )
 def test_a_sentence_names_what_was_measured(metric, command, better, says):
-    assert says in said(metric, command=command, better=better)
+    assert says in sentence_of(metric, command=command, better=better)
 
 
 @pytest.mark.parametrize("metric", ["populate", "cpu", "rss_kib"])
-def test_another_metric_is_never_told_as_the_operation(metric):
+def test_another_metric_is_never_described_as_the_operation(metric):
     for speedup in (0.8, 1.0, 1.02, 1.25):
-        assert "frees" not in said(metric, speedup=speedup)
+        assert "frees" not in sentence_of(metric, speedup=speedup)
         names = {"populate": "populates", "cpu": "CPU time"}
-        assert names.get(metric, metric) in said(metric, speedup=speedup)
+        assert names.get(metric, metric) in sentence_of(metric, speedup=speedup)
 
 
 @pytest.mark.parametrize("metric", ["errors", "ops_s", "p99_us"])
 def test_what_is_the_same_may_be_one_or_many(metric):
-    assert f"has the same {metric} as stock, within 2 %" in said(metric, speedup=1.0)
+    assert f"has the same {metric} as stock, within 2 %" in sentence_of(metric, speedup=1.0)
 
 
 def test_values_that_are_no_times_are_not_called_timings():
@@ -107,8 +107,8 @@ def test_values_that_are_no_times_are_not_called_timings():
         replace(s, status="bad-output", value=None) if s.block == 1 else s
         for s in patched(1.25, parameters=OP)
     ]
-    assert said("rss_kib", failed).endswith("(1 bad-output); values are disregarded")
-    assert said("p99_us", failed).endswith("(1 bad-output); timings are disregarded")
+    assert sentence_of("rss_kib", failed).endswith("(1 bad-output); values are disregarded")
+    assert sentence_of("p99_us", failed).endswith("(1 bad-output); timings are disregarded")
 
 
 def test_a_cover_letter_has_no_empty_part():
@@ -134,8 +134,8 @@ def test_a_cover_letter_says_which_mean_its_rows_are():
 
 def test_of_a_matrix_without_a_gain_the_metric_is_named():
     groups = [patched(r, setting={"n": n}, parameters=OP) for n, r in ((1, 0.8), (4, 0.9))]
-    told = said("rss_kib", *groups, command="mine")
-    assert told == "none of 2 settings is shown to be better in rss_kib: 2 worse"
+    result = sentence_of("rss_kib", *groups, command="mine")
+    assert result == "none of 2 settings is shown to be better in rss_kib: 2 worse"
 
 
 def test_a_metric_that_is_no_time_has_no_seconds_and_no_speed():
@@ -175,13 +175,13 @@ def test_a_throughput_fits_no_law_of_times_and_is_explained():
     ]
 
 
-def test_the_seeds_times_stand_beside_the_same_time_only():
+def test_the_seeds_times_are_beside_the_same_time_only():
     assert "320 GB" in table.render(of("elapsed", patched(1.25, parameters=OP)))
     for metric, command in (("populate", "freebench"), ("elapsed", "mine")):
         assert "320 GB" not in table.render(of(metric, command=command))
 
 
-def test_a_run_of_an_older_labctl_is_told_as_its_time():
+def test_a_run_of_an_older_labctl_is_reported_as_its_time():
     (experiment,) = report(patched(1.25)).experiments
     old = replace(experiment, metric=msgspec.UNSET, command=msgspec.UNSET)
     assert "frees 3 GiB 1.25 times as fast" in sentence(old)
@@ -210,7 +210,7 @@ def test_a_few_disturbed_blocks_are_no_loaded_host(disturbed, loaded, says):
     found = usable(samples, 8)[1]
     assert found.stays_loaded == loaded
     (experiment,) = of("elapsed").experiments
-    told = replace(
+    result = replace(
         experiment,
         host_health=HostHealth(
             disturbed={str(block): why for block, why in found.disturbed.items()},
@@ -220,14 +220,14 @@ def test_a_few_disturbed_blocks_are_no_loaded_host(disturbed, loaded, says):
             seen={},
         ),
     )
-    heading = health.heading(told)
+    heading = health.heading(result)
     assert heading.startswith(says)
     assert ("was busy" in heading) == loaded
     was = "was disturbed and is used" if disturbed == 1 else "were disturbed and are used"
-    assert was in health.lines(told)[0]
+    assert was in health.lines(result)[0]
 
 
-def test_one_thing_is_told_in_the_singular():
+def test_one_thing_is_in_the_singular():
     group = patched(1.4)
     group[3] = replace(group[3], status="panic", value=None)
     text = flat(table.render(report(group)))
@@ -264,7 +264,7 @@ def test_handovers_of_every_cell_are_claimed_only_if_all_counted():
 
 
 @pytest.mark.parametrize("metric", ["requests_per_second", "bytes_per_ms", "ops_s", "ops_sec"])
-def test_a_rate_is_no_time_that_outlives_its_command(metric):
+def test_a_rate_may_exceed_the_duration_of_its_command(metric):
     assert measure(f'{{"{metric}": 5000}}', metric, took_seconds=1.0)[0] == 5000
 
 

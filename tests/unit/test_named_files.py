@@ -53,7 +53,7 @@ def test_a_named_file_counts_with_its_content(tmp_path, text):
         digest(tmp_path, named)
 
 
-def test_a_file_that_the_source_lacks_is_told_with_its_option(tmp_path):
+def test_a_file_that_the_source_lacks_is_reported_with_its_option(tmp_path):
     made, lacking = 'MODULE_SIG_KEY="certs/signing_key.pem"', 'SYSTEM_TRUSTED_KEYS="debian/a.pem"'
     text = f"CONFIG_{made}\nCONFIG_{lacking}\n"
     options = kconfig.merge([faketree.fragment(tmp_path / "f.config", text)])
@@ -86,7 +86,7 @@ def test_another_content_of_a_named_file_is_another_image(tmp_path, kernel):
     assert builder.image(kernel).hash != first.hash
 
 
-def test_a_named_file_that_changes_during_the_build_is_told(tmp_path, kernel):
+def test_a_named_file_that_changes_during_the_build_is_reported(tmp_path, kernel):
     def tell(progress):
         if progress.stage == "configuring":
             (tmp_path / "rootfs/init").write_text("two")
@@ -114,16 +114,16 @@ def tools(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["gcc", "cc1"])
 def test_a_compiler_that_is_replaced_in_place_makes_other_images(tmp_path, tools, name):
-    def told():
+    def digest():
         return toolchain.compiler(X86_64), toolchain.tools_hash(X86_64, tmp_path / "lab")
 
-    before = told()
-    assert told() == before
+    before = digest()
+    assert digest() == before
     path = tools / name
     info = path.stat()
     path.write_text(path.read_text().replace("e", "e", 1) + "\n#patched\n")
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
-    after = told()
+    after = digest()
     assert after[0] == before[0]  # it says the same of itself
     assert after[1] != before[1]
 

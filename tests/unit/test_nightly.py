@@ -1,4 +1,4 @@
-"""A night: where its time goes, what an alarm leads to, what is stored and reported."""
+"""A nightly run: its time budget, its reaction to alarms, its records and reports."""
 
 import contextlib
 import json
@@ -43,18 +43,18 @@ def spent(name, blocks, half_width=math.inf, seconds=10.0, **more):
     return Spent(name=name, blocks=blocks, block_seconds=seconds, half_width=half_width, **fields)
 
 
-def test_first_all_reach_their_minimum_in_turns():
+def test_all_experiments_first_reach_their_minimum_in_turns():
     assert next_experiment([spent("a", 1), spent("b", 0, seconds=None)], 100) == "b"
     assert next_experiment([spent("a", 1), spent("b", 1)], 100) == "a"
     assert next_experiment([spent("a", 2, 0.9), spent("b", 1, 0.1)], 100) == "b"
 
 
-def test_then_the_widest_interval_gets_the_next_block():
+def test_the_widest_interval_gets_the_next_block():
     assert next_experiment([spent("a", 2, 0.05), spent("b", 2, 0.09)], 100) == "b"
     assert next_experiment([spent("a", 2, 0.05), spent("b", 2, 0.02)], 100) == "a"
 
 
-def test_a_night_ends_when_all_is_known_or_no_block_fits():
+def test_a_nightly_run_ends_when_all_experiments_are_done_or_no_block_fits():
     assert next_experiment([spent("a", 2, 0.02), spent("b", 6, 0.5)], 100) is None
     assert next_experiment([spent("a", 1, seconds=101)], 100) is None
     assert next_experiment([spent("a", 0, seconds=None)], 0) is None
@@ -76,7 +76,7 @@ class FakeNights:
         self.seconds = 0.0
         self.image = None
         self.host = "h"
-        self.said = []
+        self.messages = []
         self.opened = []
 
     def images(self, lab):
@@ -152,7 +152,7 @@ class FakeNights:
             history=self.history,
             open_run=self.open_run,
             image_of=lambda image: self.history,
-            tell=self.said.append,
+            tell=self.messages.append,
             clock=self.clock,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=self.number),
             **more,
@@ -182,7 +182,7 @@ def test_quiet_nights_are_stored_and_nothing_is_reported(fake):
     assert content.findings == ()
 
 
-def test_a_regression_is_measured_again_then_against_the_kernel_of_before(fake):
+def test_a_regression_is_measured_again_then_against_the_earlier_kernel(fake):
     for _ in range(7):
         fake.night()
     fake.world.speeds = {"patched": 1.2, "patched.before": 1.4}
@@ -204,7 +204,7 @@ def test_a_regression_is_measured_again_then_against_the_kernel_of_before(fake):
     assert fake.kinds()[-1] == "night"
 
 
-def test_a_wild_night_is_measured_again_and_nobody_is_accused(fake):
+def test_an_outlying_nightly_run_is_measured_again_and_yields_no_finding(fake):
     for _ in range(7):
         fake.night()
     wild = iter([{"patched": 0.9}])
@@ -233,19 +233,19 @@ def test_another_host_is_a_new_segment(fake):
     assert content.cells[0].segments[-1].why == "another host"
 
 
-def test_a_budget_that_is_spent_ends_the_night_with_what_there_is(fake):
+def test_an_exhausted_budget_ends_the_nightly_run_with_the_blocks_so_far(fake):
     fake.night(budget=12)
     (row,) = night_history.read(fake.history)[0].cells
     assert 1 <= row.blocks < 6
 
 
-def test_a_night_without_time_for_a_block_is_no_night(fake):
+def test_a_nightly_run_without_time_for_a_block_is_an_error(fake):
     with pytest.raises(HostError, match="before the first block"):
         fake.night(budget=1)
     assert night_history.read(fake.history) == []
 
 
-def test_an_alarm_without_time_is_told_as_open(fake):
+def test_an_alarm_without_time_is_reported_as_open(fake):
     for _ in range(7):
         fake.night()
     fake.world.speeds = {"patched": 1.0}
@@ -253,10 +253,10 @@ def test_an_alarm_without_time_is_told_as_open(fake):
     fake.night(keep=lambda record: setattr(fake, "seconds", 200_000))
     assert fake.kinds()[-1] == "night"
     assert [one.kind for one in fake.found().findings] == ["alarm"]
-    assert any("no time" in said for said in fake.said)
+    assert any("no time" in message for message in fake.messages)
 
 
-def test_a_kernel_that_crashes_is_told_once(fake):
+def test_a_crashing_kernel_is_reported_once(fake):
     fake.night()
     fake.world.on_run = lambda guest: synthetic.panic() if guest.group.kernel == "patched" else None
     fake.night()
@@ -267,7 +267,7 @@ def test_a_kernel_that_crashes_is_told_once(fake):
     assert len(fake.found().findings) == 1
 
 
-def test_what_was_verified_is_in_the_record_and_its_failure_is_told(fake):
+def test_check_results_are_on_record_and_failures_are_reported(fake):
     failed = KernelChecks(passed=False, failed={"integrity/a": "a foreign byte"})
     fake.night(check=lambda lab: {"patched": failed})
     (finding,) = fake.found().findings
@@ -308,7 +308,7 @@ def test_a_damaged_kept_image_is_not_measured_against_and_is_kept_again(tmp_path
     assert nightly_images.find(history, "a" * 64).read_text() == "whole"
 
 
-def test_a_torn_last_line_was_never_written(tmp_path):
+def test_an_incomplete_last_line_is_ignored(tmp_path):
     watch = history(SCENARIOS[0], RULE, np.random.default_rng(1))
     nights_of.store(tmp_path, watch)
     whole = night_history.read(tmp_path)
@@ -320,7 +320,7 @@ def test_a_torn_last_line_was_never_written(tmp_path):
 
 
 @pytest.mark.parametrize("cells", ["null", "[1]", "[" * 100_000])
-def test_damaged_cells_are_told_with_their_place(tmp_path, cells):
+def test_damaged_cells_are_reported_with_their_place(tmp_path, cells):
     line = '{"schema":1,"kind":"night","night":"2026-11-01","run":"r","cells":' + cells + "}\n"
     night_history.path_of(tmp_path).write_text(line * 2)
     with pytest.raises(UserError, match="invalid nightly record") as caught:
@@ -455,7 +455,7 @@ def regressed(tmp_path_factory):
     return folder, watch
 
 
-def test_a_stored_history_says_what_was_found_in_it(regressed):
+def test_a_stored_history_yields_its_findings(regressed):
     folder, watch = regressed
     done = replay(folder, "--json")
     assert done.exit_code == 1, done.output
@@ -474,7 +474,7 @@ def test_quiet_nights_replayed_are_quiet(tmp_path):
     assert "no change" in done.stdout.splitlines()[0]
 
 
-def test_the_mail_has_72_columns_and_tells_the_range(regressed):
+def test_the_mail_has_72_columns_and_reports_the_range(regressed):
     text = replay(regressed[0]).stdout
     assert max(map(len, text.splitlines())) <= 72
     assert text.startswith("labctl nightly 2026-")
@@ -506,7 +506,7 @@ def test_all_reports_go_into_one_folder_and_the_page_needs_no_network(regressed,
     assert "REGRESSED" in (tmp_path / "out" / "summary.md").read_text()
 
 
-def test_a_mistake_is_told_without_a_traceback(tmp_path):
+def test_a_mistake_is_reported_without_a_traceback(tmp_path):
     runner = CliRunner()
     assert runner.invoke(labctl, ["nightly", "--budget", "soon"]).exit_code == 2
     assert runner.invoke(labctl, ["nightly", "--budget", "0"]).exit_code == 2
@@ -515,6 +515,6 @@ def test_a_mistake_is_told_without_a_traceback(tmp_path):
     assert isinstance(done.exception, UserError)
 
 
-def test_without_the_library_a_history_is_not_judged(regressed, monkeypatch):
+def test_without_the_library_a_history_is_an_error(regressed, monkeypatch):
     monkeypatch.setitem(sys.modules, "ruptures", None)
     assert isinstance(replay(regressed[0]).exception, HostError)

@@ -37,7 +37,7 @@ def made_up(noise, *, blocks=300, repetitions=3, cells=4, seed=1):
     return samples
 
 
-def test_repetitions_and_boots_are_told_apart():
+def test_variance_of_repetitions_and_boots_is_separate():
     found = estimate(made_up(Noise(name="x", boot_sd=0.03, repetition_sd=0.05)), name="x")
     assert found.boot_sd == pytest.approx(0.03, rel=0.1)
     assert found.repetition_sd == pytest.approx(0.05, rel=0.05)
@@ -63,7 +63,7 @@ def test_the_first_repetition_and_outliers_are_found():
     assert found.repetition_sd == pytest.approx(0.04, rel=0.1)
 
 
-def test_one_cell_or_one_repetition_tells_nothing():
+def test_one_cell_or_one_repetition_reports_nothing():
     noise = Noise(name="x")
     assert estimate([], name="x") is None
     assert estimate(made_up(noise, blocks=5, cells=1), name="x") is None
@@ -110,7 +110,7 @@ def folder(tmp_path, monkeypatch):
     return run
 
 
-def test_the_command_tells_the_noise_of_a_run_and_a_simulation_uses_it(folder):
+def test_the_command_reports_the_noise_of_a_run_and_a_simulation_uses_it(folder):
     text = CliRunner().invoke(labctl, ["methodology", "noise"]).stdout
     assert "smoke" in text
     assert "best" in text
@@ -123,7 +123,7 @@ def test_the_command_tells_the_noise_of_a_run_and_a_simulation_uses_it(folder):
     assert {kind["noise"] for kind in kinds} == {"smoke"}
 
 
-def test_a_run_that_tells_nothing_is_the_users_to_know(folder):
+def test_a_run_without_a_direction_takes_the_users(folder):
     (folder.path / "samples.jsonl").write_text("")
     outcome = CliRunner().invoke(labctl, ["methodology", "noise"])
     assert outcome.exit_code != 0

@@ -38,8 +38,8 @@ def test_nothing_is_loaded_from_elsewhere(matrix):
 
 
 def test_the_finding_comes_first_with_its_basis(matrix):
-    said = matrix.index("1.80 times as fast as stock")
-    assert said < matrix.index("<table")
+    result = matrix.index("1.80 times as fast as stock")
+    assert result < matrix.index("<table")
     assert "TCG, 2 cores" in matrix
     assert "Measured under TCG emulation" in matrix
 
@@ -52,7 +52,7 @@ def test_ratios_curve_and_samples_are_drawn(matrix):
     assert "stock (A/A)" in matrix
 
 
-def test_images_and_commands_are_told_in_full(matrix):
+def test_images_and_commands_are_reported_in_full(matrix):
     assert "ab" * 32 in matrix
     assert "ef" * 32 in matrix
     assert "labctl run smoke --seed 42" in matrix
@@ -93,7 +93,7 @@ def test_a_plot_of_very_many_samples_keeps_every_outlier():
     assert plots.thinned(range(900), list(range(900)), values, most=1000) == list(range(900))
 
 
-def test_a_page_of_very_many_samples_says_what_is_drawn():
+def test_a_page_of_very_many_samples_names_the_samples_that_are_drawn():
     many = cell([1.0 + n / 1e5 for n in range(3200)])
     text = rendered([*many, *cell([0.7 + n / 1e5 for n in range(3200)], kernel="parallel-free")])
     assert re.search(r"[23],\d{3} of 6,400 repetitions", text)
@@ -108,7 +108,7 @@ def test_a_repetition_that_the_host_disturbed_is_marked():
     assert "A cross was disturbed" not in rendered(everything(patched(1.4)))
 
 
-def test_the_placement_of_pages_is_told_for_each_node():
+def test_the_placement_of_pages_is_reported_for_each_node():
     def lying(pages, group):
         return [replace(s, measurements={"pages_per_node": pages}) for s in group]
 
@@ -122,7 +122,7 @@ def test_the_placement_of_pages_is_told_for_each_node():
     assert "Pages on each node" not in rendered(everything(patched(1.4)))
 
 
-def test_host_guest_and_all_commands_are_told():
+def test_host_guest_and_all_commands_are_reported():
     experiment = {
         "name": "smoke", "workload": "free", "metric": "elapsed", "command": "freebench",
         "guest": "numa4", "set": {"thp": "never"},

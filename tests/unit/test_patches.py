@@ -132,8 +132,8 @@ def test_a_patch_in_reverse_has_another_address_and_no_git_am(tree, tmp_path):
     patch = mail(tree, CHANGES["a mode and a line"])
     ahead, back = read(tmp_path, patch), read(tmp_path, patch, options="-R", name="back")
     assert ahead.hash != back.hash
-    (said,) = tools.git_am(back, {"scripts/go.sh": CHANGES["a mode and a line"]["scripts/go.sh"]})
-    assert "-R" in said
+    (result,) = tools.git_am(back, {"scripts/go.sh": CHANGES["a mode and a line"]["scripts/go.sh"]})
+    assert "-R" in result
     back.write(tmp_path / "copy")
     assert reader.read(tmp_path / "copy").hash == back.hash
 
@@ -289,14 +289,14 @@ def test_words_in_a_message_are_no_change(tmp_path):
     assert whole.touches() == {"mm/mmu_gather.c"}
 
 
-def test_a_malformed_patch_is_told_in_the_words_of_patch(tmp_path):
+def test_a_malformed_patch_is_reported_in_the_words_of_patch(tmp_path):
     patch = "--- a/mm/a.c\n+++ b/mm/a.c\n@@ -1,3 +1,4 @@\n line 0\n+new\n*line 1\n line 2\n"
     with pytest.raises(UserError, match="malformed patch at line 6") as caught:
         patching.apply(read(tmp_path, patch), FILES.get)
     assert caught.value.where.endswith("1.patch:6")
 
 
-def test_a_patch_that_ends_within_a_hunk_is_told(tmp_path):
+def test_a_patch_that_ends_within_a_hunk_is_reported(tmp_path):
     patch = "--- a/mm/a.c\n+++ b/mm/a.c\n@@ -1,9 +1,10 @@\n line 0\n+new\n"
     with pytest.raises(UserError, match=r"unexpected|malformed"):
         patching.apply(read(tmp_path, patch), FILES.get)
@@ -391,7 +391,7 @@ def test_patches_of_one_name_in_two_folders_stay_two(tmp_path, listing):
     ],
     ids=["folder", "pipe", "device", "dangling symlink"],
 )
-def test_what_is_no_patch_is_told_with_the_line_of_the_series(tmp_path, make, words):
+def test_an_invalid_patch_is_reported_with_its_line_of_the_series(tmp_path, make, words):
     make(tmp_path / "x.patch")
     (tmp_path / "series").write_text("# one\n\nx.patch\n")
     with pytest.raises(UserError, match=words) as caught:
@@ -403,7 +403,7 @@ def test_what_is_no_patch_is_told_with_the_line_of_the_series(tmp_path, make, wo
     ("content", "words"),
     [(b"", "is empty"), (b"\x1f\x8b\x08", "compressed"), (b"BZh9", "bunzip2")],
 )
-def test_a_patch_without_text_is_told(tmp_path, content, words):
+def test_a_patch_without_text_is_reported(tmp_path, content, words):
     with pytest.raises(UserError, match=words):
         read(tmp_path, content)
 

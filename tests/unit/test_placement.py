@@ -68,9 +68,9 @@ def test_without_enough_cpus_nothing_is_pinned(tmp_path):
     host = give_host(tmp_path, cpus=2)
     placement = place("g", GUEST, host)
     assert placement == Placement()
-    told = document(GUEST, placement, host)
-    assert (told["vcpus"], told["cores"], told["overcommitted"]) == (4, 2, True)
-    assert told["pinned"] == []
+    result = document(GUEST, placement, host)
+    assert (result["vcpus"], result["cores"], result["overcommitted"]) == (4, 2, True)
+    assert result["pinned"] == []
 
 
 def test_a_host_of_one_node_has_nothing_to_bind_to(tmp_path):
@@ -148,7 +148,7 @@ def test_threads_are_pinned_and_the_others_kept_off(sleepers):
     assert os.sched_getaffinity(threading.get_native_id()) == {first}
 
 
-def test_a_cpu_that_is_not_there_is_told(sleepers):
+def test_a_cpu_that_is_not_there_is_reported(sleepers):
     with pytest.raises(HostError, match="cannot pin") as caught:
         pin(sleepers, Placement((4000, 4000)), "guest")
     assert "pin: none" in caught.value.hint

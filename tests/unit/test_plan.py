@@ -93,7 +93,7 @@ def test_file_tunables_share_a_boot():
     assert [group.name for group in planned.groups()] == ["stock", "stock+aa", "patched"]
 
 
-def test_every_round_visits_every_cell_once():
+def test_every_repetition_measures_every_cell_once():
     planned = plan(lab(matrix={"max_active": (1, 2, 4)}, repetitions=3), "e", 1)
     visits = planned.block(0)
     for repetition in range(3):
@@ -123,7 +123,7 @@ def test_settings_of_the_experiment_reach_those_who_have_them():
     assert {cell.parameters["size"] for cell in planned.cells} == {7}
 
 
-def test_expected_time_counts_boots_and_visits():
+def test_expected_time_counts_boots_and_repetitions():
     planned = plan(lab(blocks=6, repetitions=2), "e", 1)
     least, most = planned.expected_seconds(boot_seconds=10, visit_seconds=1)
     assert least == most == 6 * (3 * 10 + 3 + 2 * 3)

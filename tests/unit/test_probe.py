@@ -1,4 +1,4 @@
-"""The probe guest: its bytes are its source's, and every way to fail is told as what it is."""
+"""The probe guest: its bytes match its source, and each failure has its own message."""
 
 import shutil
 import subprocess
@@ -66,17 +66,17 @@ def test_a_probe_guest_that_runs_is_no_failure(fake_qemu, device):
     assert accelerator.kvm_failure(device) == ""
 
 
-def test_a_device_that_opens_and_then_hangs_is_told_as_that(fake_qemu, device):
+def test_a_device_that_opens_and_then_hangs_is_reported_as_hanging(fake_qemu, device):
     fake_qemu(kvm="exec sleep 60")
-    told = accelerator.kvm_failure(device, timeout_seconds=0.3)
-    assert told == (f"{device} can be opened, but the probe guest hung: no result within 0.3 s")
+    result = accelerator.kvm_failure(device, timeout_seconds=0.3)
+    assert result == (f"{device} can be opened, but the probe guest hung: no result within 0.3 s")
 
 
-def test_the_last_words_of_qemu_are_told(fake_qemu, device):
+def test_the_last_words_of_qemu_are_reported(fake_qemu, device):
     words = "kvm.c:1: kvm_buf_set_msrs: Assertion failed."
     fake_qemu(kvm=f'echo noise >&2; echo "qemu-system-x86_64: {words}" >&2; kill -ABRT $$')
-    told = accelerator.kvm_failure(device)
-    assert told.endswith(f"QEMU was killed by SIGABRT: {words}")
+    result = accelerator.kvm_failure(device)
+    assert result.endswith(f"QEMU was killed by SIGABRT: {words}")
 
 
 def test_a_status_without_the_token_is_a_failure(fake_qemu, device):

@@ -234,7 +234,7 @@ def test_a_signal_to_labctl_also_ends_grandchildren(ending):
 
 
 def test_a_signal_during_the_start_of_a_program_ends_the_program(tmp_path):
-    said = tmp_path / "pid"
+    result = tmp_path / "pid"
     program = (
         "import os, signal, sys, time; from pathlib import Path; from labctl import cli, proc\n"
         "said, start = Path(sys.argv[1]), proc._start\n"
@@ -250,13 +250,13 @@ def test_a_signal_during_the_start_of_a_program_ends_the_program(tmp_path):
         "        while True: time.sleep(0.2)\n"
         "cli._quietly(action)\n"
     )
-    owner = subprocess.run([sys.executable, "-c", program, said], timeout=30, check=False)
+    owner = subprocess.run([sys.executable, "-c", program, result], timeout=30, check=False)
     assert owner.returncode == 128 + signal.SIGTERM
-    wait_until_gone(int(said.read_text()))
+    wait_until_gone(int(result.read_text()))
 
 
 def test_a_launched_program_outlives_labctl_and_is_recorded_before_a_signal_ends_it(tmp_path):
-    said = tmp_path / "said"
+    result = tmp_path / "said"
     program = (
         "import os, signal, sys, time; from pathlib import Path\n"
         "from labctl import cli, proc, process_table\n"
@@ -272,9 +272,9 @@ def test_a_launched_program_outlives_labctl_and_is_recorded_before_a_signal_ends
         "    proc.launch(['sleep', '1000'], log=said.with_name('log'), record=record)\n"
         "cli._quietly(action)\n"
     )
-    owner = subprocess.run([sys.executable, "-c", program, said], timeout=30, check=False)
+    owner = subprocess.run([sys.executable, "-c", program, result], timeout=30, check=False)
     assert owner.returncode == 128 + signal.SIGTERM
-    pid, ticks = map(int, said.read_text().split())
+    pid, ticks = map(int, result.read_text().split())
     found = process_table.Found(pid, ticks)
     assert found.poll() is None
     found.end()

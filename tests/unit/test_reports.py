@@ -156,7 +156,7 @@ def test_memory_back_and_handovers_are_in_the_document():
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown"])
-def test_the_first_line_says_what_was_found(form):
+def test_the_first_line_has_the_result(form):
     content = report(patched(1.4))
     new = content.experiments[0].cells[1]
     first = flat(render(content, format=form).split("\n\n")[0])
@@ -184,7 +184,7 @@ def test_an_undecided_sentence_says_how_many_more_blocks():
     assert "about 2 more blocks" in flat(render(content).split("\n\n")[0])
 
 
-def test_of_a_matrix_the_best_is_told_as_the_best_of_many():
+def test_the_best_cell_of_a_matrix_is_reported_as_the_best_of_many():
     groups = [patched(r, setting={"max_active": n}) for n, r in ((1, 0.8), (4, 1.9), (8, 1.5))]
     first = flat(render(report(*groups)).split("\n\n")[0])
     assert "max_active=4 frees 3 GiB 1.90 times" in first
@@ -210,7 +210,7 @@ def test_a_host_that_differs_from_itself_comes_first_of_all(form):
     assert row_of(text, "parallel-free")[-2] == "undecided"
 
 
-def test_a_good_control_is_told_but_not_first():
+def test_a_good_control_is_reported_but_not_first():
     text = flat(render(report(patched(1.4))))
     assert "A/A control: stock against itself, ratio 1.00" in text
     assert "trusted" not in text
@@ -299,7 +299,7 @@ def test_markdown_is_one_table_an_experiment():
 # The seed's figures.
 
 
-def test_the_seeds_figures_stand_beside_the_cells_they_are_of():
+def test_the_seeds_figures_are_beside_their_cells():
     text = render(full_matrix())
     expected = {1: "1.21 (8.9 s)", 8: "2.26 (4.77 s)", 32: "1.74 (6.21 s)"}
     for value, figure in expected.items():
@@ -388,15 +388,15 @@ def test_the_cover_letter_block_is_plain_and_narrow():
     assert "A/A control: stock against itself" in text
 
 
-def test_where_the_guests_were_is_said():
+def test_the_placement_of_guests_is_reported():
     where = {"vcpus": 4, "cores": 2, "overcommitted": True, "pinned": [], "emulator": [],
              "host_nodes": []}  # fmt: skip
     run = {**RUN, "experiments": [{**RUN["experiments"][0], "placement": where}]}
     text = render(report(patched(1.5), run=run))
     assert "guest: 4 vCPUs on 2 cores, overcommitted, not pinned" in text
     pinned = {"cores": 4, "overcommitted": False, "pinned": [2, 4], "emulator": [0]}
-    told = words.placement(Placement(**where | pinned | {"host_nodes": [0, 1]}))
-    assert told == (
+    result = words.placement(Placement(**where | pinned | {"host_nodes": [0, 1]}))
+    assert result == (
         "4 vCPUs on 4 cores, pinned to CPUs 2, 4, QEMU's other threads on 0; "
         "memory on host nodes 0, 1"
     )
@@ -413,7 +413,7 @@ def test_the_cover_letter_block_of_a_matrix_names_settings_and_what_is_the_same(
     ]
 
 
-def test_a_parameter_that_an_experiment_sets_is_told_once():
+def test_a_parameter_that_an_experiment_sets_is_listed_once():
     run = {**RUN, "experiments": [{**RUN["experiments"][0], "set": {"size": 3 << 20, "thp": "x"}}]}
     sized = [replace(s, parameters={"size": 3 << 20}) for s in (*cell(STOCK), *patched(1.4))]
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
@@ -421,7 +421,7 @@ def test_a_parameter_that_an_experiment_sets_is_told_once():
     assert text.splitlines()[0] == "smoke: size=3MiB; thp=x"
 
 
-def test_the_cover_letter_block_says_what_failed_and_whom_not_to_trust():
+def test_the_cover_letter_block_lists_failures_and_untrusted_hosts():
     failed = [replace(s, status="panic", value=None) for s in patched(1.4)]
     assert "8 panic" in cover_letter.render(report(failed))
     suspect = cover_letter.render(report(patched(1.4), control=1.3))
@@ -438,7 +438,7 @@ def test_a_host_that_differs_from_itself_is_a_problem_to_scripts():
     assert not found_a_problem(report(patched(1.4)))
 
 
-def test_every_table_says_what_it_could_see():
+def test_every_table_has_its_minimum_detectable_effect():
     assert "minimum detectable effect" in render(report(patched(1.4)))
     assert "minimum detectable effect" not in render(report(cell([0.5], kernel="parallel-free")))
 

@@ -218,7 +218,7 @@ def one_ends(samples):
     return frozenset({"patched/max_active=1"} if max(s.block for s in samples) >= 2 else ())
 
 
-def test_a_cell_that_has_ended_is_left_out_and_the_baseline_and_its_twin_stay(tmp_path):
+def test_an_ended_cell_is_left_out_but_the_baseline_and_its_control_stay(tmp_path):
     the_lab = up_to(5, lab(blocks=2, matrix={"max_active": (1, 4)}))
     runner(tmp_path, World(), the_lab, ended=one_ends).run()
     blocks = {}
@@ -252,12 +252,12 @@ def test_a_run_that_goes_on_lets_the_same_cells_end(tmp_path):
         assert len(measured(folder)) == 3 * 8 + 2 * 6
 
 
-def test_progress_tells_where_it_is(tmp_path):
-    told = []
-    runner(tmp_path, World(), progress=told.append).run()
-    assert told[-1].visit == told[-1].visits
-    assert {p.status for p in told} == {"booting", "measuring", "ok"}
-    assert told[-1].remaining_seconds == pytest.approx(0)
+def test_progress_reports_where_it_is(tmp_path):
+    messages = []
+    runner(tmp_path, World(), progress=messages.append).run()
+    assert messages[-1].visit == messages[-1].visits
+    assert {p.status for p in messages} == {"booting", "measuring", "ok"}
+    assert messages[-1].remaining_seconds == pytest.approx(0)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_a_series_is_read_as_quilt_reads_it(tmp_path):
     ("listing", "message"),
     [(None, "has no patches"), ("# nothing\n", "names no patch"), ("x\nno.patch\n", "series:1")],
 )
-def test_a_faulty_listing_is_told(tmp_path, listing, message):
+def test_a_faulty_listing_is_reported(tmp_path, listing, message):
     if listing is not None:
         (tmp_path / "series").write_text(listing)
     with pytest.raises(UserError, match=message):
@@ -51,8 +51,8 @@ def test_the_hash_follows_what_patches_do_their_order_and_strip(tmp_path):
     (folder / "series").write_text(listing.replace("0002-change.patch", "0002-change.patch -p2"))
     hashes.append(reader.read(folder).hash)
     assert len(set(hashes)) == 4
-    said = two.replace("a change", "another subject") + "-- \n2.39.5\n"
-    assert read(tmp_path / "6", one, said).hash == hashes[0]
+    result = two.replace("a change", "another subject") + "-- \n2.39.5\n"
+    assert read(tmp_path / "6", one, result).hash == hashes[0]
 
 
 def test_comments_and_file_names_do_not_count(tmp_path):
@@ -126,12 +126,12 @@ def test_a_patch_stays_in_the_tree(tmp_path, name):
     ("patch", "message"),
     [("just words\n", "contains no diff"), ("Binary files a/x and b/x differ\n", "binary")],
 )
-def test_a_patch_that_patch_cannot_apply_is_told(tmp_path, patch, message):
+def test_a_patch_that_patch_cannot_apply_is_reported(tmp_path, patch, message):
     with pytest.raises(UserError, match=message):
         patching.apply(read(tmp_path, patch), original)
 
 
-def test_a_patch_that_does_not_apply_is_told_with_file_hunk_and_reject(tmp_path):
+def test_a_patch_that_does_not_apply_is_reported_with_file_hunk_and_reject(tmp_path):
     good = faketree.changed("int line2;", "int good;")
     bad = faketree.changed("int line25;", "int bad;").replace("-int line25;", "-int line99;")
     with pytest.raises(UserError) as caught:

@@ -33,7 +33,7 @@ def check(tmp_path, monkeypatch):
 
 
 def failed(step):
-    return [name for name, said in step.checks.items() if said]
+    return [name for name, result in step.checks.items() if result]
 
 
 def test_a_good_series_passes_all_that_needs_no_guest(check):
@@ -60,14 +60,14 @@ def test_a_new_warning_belongs_to_the_step_that_brings_it(check):
     assert failed(second) == []
 
 
-def test_what_does_not_compile_is_told_with_the_compilers_words(check):
+def test_a_compile_error_is_reported_as_the_compiler_printed_it(check):
     (step,) = check(faketree.changed("int line15;", "#error broken").replace("Subject", HEADER))
     assert failed(step) == ["W=1", "no-smp"]
     for check_name in failed(step):
         assert any("broken" in line for line in step.checks[check_name])
 
 
-def test_a_patch_that_does_not_apply_stops_what_stands_on_it(check):
+def test_a_patch_that_does_not_apply_stops_the_steps_after_it(check):
     bad = faketree.diff("mm/memory.c", "int no;\n", "int yes;\n").replace("Subject", HEADER)
     first, second = check(GOOD, bad)
     assert failed(first) == []
@@ -86,7 +86,7 @@ def test_the_tree_is_stock_again_for_the_next_kernel(check, tmp_path):
     assert failed(step) == []
 
 
-def test_the_table_says_what_failed_and_why(check):
+def test_the_table_lists_failures_and_reasons(check):
     (step,) = check(faketree.changed(new="int BAD;").replace("Subject", HEADER))
     text = progress.series_steps("mine", [step])
     assert "FAILED" in text

@@ -149,10 +149,10 @@ def test_one_series_from_everywhere_has_one_hash(tree, tmp_path):
     assert {name: one.hash for name, one in found.items()} == dict.fromkeys(found, wanted.hash)
     want = patching.apply(wanted, original(tree))
     assert all(patching.apply(one, original(tree)) == want for one in found.values())
-    said = [p.message for p in found["mbox"].patches]
-    assert all("Signed-off-by: Zoë" in m and "Reviewed-by: Rev Iewer" in m for m in said)
-    assert ["Acked-by: Ma" in m for m in said] == [False, True, False]
-    assert not any("Some Else" in m for m in said)
+    result = [p.message for p in found["mbox"].patches]
+    assert all("Signed-off-by: Zoë" in m and "Reviewed-by: Rev Iewer" in m for m in result)
+    assert ["Acked-by: Ma" in m for m in result] == [False, True, False]
+    assert not any("Some Else" in m for m in result)
     assert want["scripts/cc.sh"].executable
     assert want["init/main.c"] is None
 

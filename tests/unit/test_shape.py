@@ -18,15 +18,15 @@ SAID = [
 ]
 
 
-def differences(*said, asked=ASKED):
-    return shape.differences(asked, [shape.parse(text) for text in said])
+def differences(*texts, asked=ASKED):
+    return shape.differences(asked, [shape.parse(text) for text in texts])
 
 
 def changed(number, old, new):
     return [text.replace(old, new) if n == number else text for n, text in enumerate(SAID)]
 
 
-def test_a_guest_that_is_what_was_asked_for():
+def test_a_guest_with_the_requested_topology_is_kept():
     assert differences(*SAID) == []
 
 
@@ -45,7 +45,7 @@ def test_what_is_missing_beside_nodes_is_counted():
 
 
 @pytest.mark.parametrize(
-    ("said", "found"),
+    ("message", "found"),
     [
         (changed(2, "cpus=4-5", "cpus="), "node 2: expected CPUs 4, 5, got no CPU"),
         (changed(1, "cpus=2-3", "cpus=3"), "node 1: expected CPUs 2, 3, got CPU 3"),
@@ -59,8 +59,8 @@ def test_what_is_missing_beside_nodes_is_counted():
         ([SAID[0], SAID[1], SAID[2].replace("node 2", "node 4")], "expected NUMA nodes 0 to 2"),
     ],
 )  # fmt: skip
-def test_what_differs_is_named(said, found):
-    assert any(text.startswith(found) for text in differences(*said)), differences(*said)
+def test_what_differs_is_named(message, found):
+    assert any(text.startswith(found) for text in differences(*message)), differences(*message)
 
 
 UNEQUAL = Topology(
@@ -111,8 +111,8 @@ def test_sockets_cores_and_threads_are_compared_if_asked_for():
 
 def test_many_differences_are_not_all_listed():
     asked = Topology(nodes=40, memory_per_node=64 * MIB)
-    said = [f"node {n} cpus={n} memory_kib=65536 distances=10*40" for n in range(40)]
-    found = differences(*said, asked=asked)
+    result = [f"node {n} cpus={n} memory_kib=65536 distances=10*40" for n in range(40)]
+    found = differences(*result, asked=asked)
     assert len(found) == 5
     assert found[-1] == "and 1556 more"
 

@@ -38,7 +38,7 @@ def count(noise, design, runs=300, seed=1, rule=RULE):
 
 @pytest.mark.parametrize("design", [FIXED, STOPPING], ids=lambda d: d.name)
 @pytest.mark.parametrize("noise", [QUIET, Noise(name="drift", drift_sd=0.05)], ids=lambda n: n.name)
-def test_the_promises_are_kept(noise, design):
+def test_the_error_rates_are_kept(noise, design):
     promise = count(noise, design)
     assert promise.kept
     assert 0.91 < promise.coverage < 0.98
@@ -53,7 +53,7 @@ def test_an_effect_is_found_and_none_is_not_beyond_the_margin():
     assert promise.any_verdict_at_margin <= 0.05 + 2 * 0.013
 
 
-def test_a_broken_promise_is_seen():
+def test_a_broken_error_rate_is_detected():
     """Without a correction, and with intervals that are too narrow."""
     careless = replace(RULE, alpha=0.3, confidence=0.7)
     assert not count(QUIET, FIXED, rule=careless).kept
@@ -71,14 +71,14 @@ def test_many_runs_are_judged_as_one_is():
     mean, sd = (moment[:, -1] for moment in moments(d))
     words = verdicts(mean, sd, np.full(mean.shape, 10), RULE)
     seen = set()
-    for run, said in zip(d, words, strict=True):
+    for run, result in zip(d, words, strict=True):
         results = [paired(c.tolist(), confidence=0.95, margin=RULE.margin) for c in run.T]
         beyond = adjust([one.p_beyond for one in results])
-        assert said.tolist() == [word(o, p, RULE) for o, p in zip(results, beyond, strict=True)]
+        assert result.tolist() == [word(o, p, RULE) for o, p in zip(results, beyond, strict=True)]
         assert holm(np.array([one.p for one in results])) == pytest.approx(
             adjust([one.p for one in results])
         )
-        seen |= set(said.tolist())
+        seen |= set(result.tolist())
     assert seen >= {"faster", "undecided"}
 
 
@@ -127,7 +127,7 @@ def test_one_run_is_refused():
         count(QUIET, FIXED, runs=1)
 
 
-def test_the_command_tells_the_figures_and_the_seed():
+def test_the_command_reports_the_figures_and_the_seed():
     outcome = CliRunner().invoke(labctl, ["methodology", "simulate", "--runs=2", "--json"])
     document = json.loads(outcome.stdout)
     assert document["seed"] == 20170315

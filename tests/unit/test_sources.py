@@ -275,7 +275,7 @@ def copied(tree, state, tmp_path):
 
 
 @pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
-def test_edits_that_git_was_told_to_overlook_count(tree, state, tmp_path, flag):
+def test_edits_that_git_overlooks_count(tree, state, tmp_path, flag):
     before, _ = copied(tree, state, tmp_path)
     git(tree, "update-index", flag, "mm/memory.c")
     edit(tree)
@@ -386,7 +386,7 @@ def test_a_tracked_config_does_not_keep_make_out(tree, state, tmp_path):
     assert sorted(files) == sorted(faketree.FILES)
 
 
-def test_a_file_that_changes_while_it_is_copied_is_told(mine, state, tmp_path, monkeypatch):
+def test_a_file_that_changes_while_it_is_copied_is_reported(mine, state, tmp_path, monkeypatch):
     source = open_source(f"dir:{mine}", state)
     look = folder.Folder._look
 
@@ -399,7 +399,7 @@ def test_a_file_that_changes_while_it_is_copied_is_told(mine, state, tmp_path, m
         source.fill(tmp_path / "tree/src", ())
 
 
-def test_a_patched_file_that_changes_while_it_is_read_is_told(mine, state):
+def test_a_patched_file_that_changes_while_it_is_read_is_reported(mine, state):
     source = open_source(f"dir:{mine}", state)
     source.hash()
     edit(mine)

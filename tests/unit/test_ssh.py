@@ -102,7 +102,7 @@ def test_a_word_of_the_shell_is_still_a_program(transport: SshTransport) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_signal_is_128_and_its_number_and_no_more_is_said(
+def test_a_signal_is_128_plus_its_number_without_a_message(
     transport: SshTransport, number: int
 ) -> None:
     outcome = transport.run(["sh", "-c", f"kill -{int(number)} $$"], SECONDS)
@@ -166,8 +166,8 @@ def test_a_file_that_is_not_there(transport: SshTransport, tmp_path: Path) -> No
 
 
 def test_many_commands_in_a_row(transport: SshTransport) -> None:
-    said = [transport.run(["echo", str(n)], SECONDS).text for n in range(30)]
-    assert said == [f"{n}\n" for n in range(30)]
+    output = [transport.run(["echo", str(n)], SECONDS).text for n in range(30)]
+    assert output == [f"{n}\n" for n in range(30)]
 
 
 @pytest.mark.parametrize("argv", [[], [""], ["a\0b"], ["x" * (1 << 20)]])
@@ -204,7 +204,7 @@ def test_a_command_that_floods_is_ended_in_time(transport: SshTransport) -> None
     assert time.monotonic() - began < SECONDS / 2
 
 
-def test_a_connection_that_breaks_is_told_and_its_command_ended_by_the_next(
+def test_a_connection_that_breaks_is_reported_and_its_command_ended_by_the_next(
     server: Server, keys: Path, tmp_path: Path
 ) -> None:
     transport = connect(server, keys, tmp_path)
@@ -334,7 +334,7 @@ def test_known_hosts_decide_where_no_key_is_given(
     attempt(where)
 
 
-def test_a_host_key_that_is_none_is_told(plain: Server, keys: Path) -> None:
+def test_an_invalid_host_key_is_reported(plain: Server, keys: Path) -> None:
     with pytest.raises(HostError, match="not an SSH host key"):
         attempt(address(plain, keys, host_key="nonsense"))
 
@@ -404,14 +404,14 @@ def test_input_that_stays_open_does_not_keep_a_command(transport: SshTransport) 
 
 
 def test_what_looks_like_the_end_of_a_command_is_its_output() -> None:
-    said: list[bytes] = []
+    messages: list[bytes] = []
     request = Request.of("true", [b"true"], "owner")
-    reply = Reply(request, lambda _, data: said.append(data))
+    reply = Reply(request, lambda _, data: messages.append(data))
     quoted = b"a " + request.mark[:9] + b"\n" + request.mark + b" 1\nb " + request.mark[:-1]
     lines = b"motd\n", request.mark + b" 77\n", quoted, request.mark + b" 5 1.00 2.50\n", b"late"
     for byte in b"".join(lines):
         reply.take(2, bytes([byte]))
     outcome = reply.outcome("here")
     assert (reply.group, outcome.status, outcome.seconds, outcome.stderr) == (77, 5, 1.5, b"")
-    assert b"".join(said) == quoted + b"late"
-    assert len(said) > 2  # not all of it at the end
+    assert b"".join(messages) == quoted + b"late"
+    assert len(messages) > 2  # not all of it at the end

@@ -341,7 +341,7 @@ def test_equal_times_have_no_outlier_but_the_one_that_is_not_equal():
     ]
 
 
-def test_blocks_that_lie_far_out_are_told_where_ranks_see_a_difference():
+def test_blocks_that_lie_far_out_are_reported_where_ranks_see_a_difference():
     spoilt = [t * (4 if n in (1, 6) else 1) for n, t in enumerate(times(1.15))]
     result = judge(cell(3 * STOCK), cell([*spoilt, *times(1.15), *times(1.15)], kernel="new"))
     row = only(result)

@@ -59,7 +59,7 @@ def commands(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["bisect", "series-check"])
-def test_the_document_is_what_it_was_and_fits_its_schema(commands, name):
+def test_the_document_is_unchanged_and_fits_its_schema(commands, name):
     text = printed(*commands[name])
     assert text == (GOLDEN / f"{name}.json").read_text()
     schema = json.loads(printed("schema", f"--{name}"))

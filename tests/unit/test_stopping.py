@@ -19,37 +19,37 @@ def spread(sd, *, kernel="new", seed=1, ratio=1.0, **changes):
 
 
 STOCK = cell([1.0] * BLOCKS)
-TWIN = spread(0.03, kernel="stock", control=True)
+CONTROL = spread(0.03, kernel="stock", control=True)
 # t(9) 2.262 / sqrt(10) = 0.715: a standard deviation of 0.042 is just narrow enough
 
 
 @pytest.mark.parametrize(("sd", "is_done"), [(0.0415, True), (0.0425, False)])
 @pytest.mark.parametrize("ratio", [1.0, 1.5, 0.2])
-def test_a_cell_ends_by_its_width_and_not_by_what_it_found(sd, is_done, ratio):
-    twin = spread(sd, kernel="stock", control=True, seed=2)
-    samples = [*STOCK, *twin, *spread(sd, ratio=ratio)]
+def test_a_cell_ends_by_the_width_of_its_interval_not_by_its_result(sd, is_done, ratio):
+    control = spread(sd, kernel="stock", control=True, seed=2)
+    samples = [*STOCK, *control, *spread(sd, ratio=ratio)]
     assert ended(samples, **RULE) == ({"new"} if is_done else set())
 
 
 def test_no_cell_ends_before_eight_blocks():
     rule = {"confidence": 0.95, "half_width": 0.03}
-    said = is_narrow(np.zeros(8), np.arange(1, 9), **rule)
-    assert said.tolist() == [False] * 7 + [True]
+    result = is_narrow(np.zeros(8), np.arange(1, 9), **rule)
+    assert result.tolist() == [False] * 7 + [True]
 
 
 def test_one_cell_ends_and_the_other_goes_on():
-    samples = [*STOCK, *TWIN, *spread(0.02, kernel="a"), *spread(0.06, kernel="b", seed=3)]
+    samples = [*STOCK, *CONTROL, *spread(0.02, kernel="a"), *spread(0.06, kernel="b", seed=3)]
     assert ended(samples, **RULE) == {"a"}
 
 
-def test_a_cell_that_is_quiet_among_loud_ones_does_not_end_yet():
-    loud = [s for n in range(3) for s in spread(0.06, kernel=f"loud{n}", seed=n)]
-    assert ended([*STOCK, *TWIN, *loud, *spread(0.02, kernel="a")], **RULE) == set()
+def test_a_quiet_cell_among_noisy_ones_does_not_end_yet():
+    noisy = [s for n in range(3) for s in spread(0.06, kernel=f"noisy{n}", seed=n)]
+    assert ended([*STOCK, *CONTROL, *noisy, *spread(0.02, kernel="a")], **RULE) == set()
 
 
 def test_a_dead_cell_ends_and_one_block_is_not_narrow():
     dead = [replace(s, status="panic", value=None) for s in spread(0.02, kernel="dead")]
-    assert ended([*STOCK, *TWIN, *spread(0.02, kernel="a"), *dead], **RULE) == {"a", "dead"}
+    assert ended([*STOCK, *CONTROL, *spread(0.02, kernel="a"), *dead], **RULE) == {"a", "dead"}
     assert ended([*cell([1.0]), *cell([1.0], kernel="a")], **RULE) == set()
     assert ended([], **RULE) == set()
 

@@ -293,7 +293,7 @@ def test_a_run_is_named_by_id_or_by_a_prefix_of_its_own(tmp_path):
         assert "20261124-015501-3fa2" in str(caught.value)
 
 
-def test_no_runs_at_all_is_said(tmp_path):
+def test_a_lab_without_runs_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no runs found"):
         run_folder.resolve(tmp_path / "runs", "latest")
 

@@ -30,8 +30,8 @@ RECORD = {
 
 def stored(folder: Path, spread=0.03):
     run = run_folder.create(folder)
-    stock, twin, patched = null_times(np.random.default_rng(7), BLOCKS, 3, spread)
-    for each in (cell(stock), cell(twin, control=True), cell(patched, kernel="patched")):
+    stock, control_times, patched = null_times(np.random.default_rng(7), BLOCKS, 3, spread)
+    for each in (cell(stock), cell(control_times, control=True), cell(patched, kernel="patched")):
         for sample in each:
             run.store.append(sample)
     run.write(RECORD)
@@ -64,7 +64,7 @@ def test_a_run_without_samples_says_nothing(tmp_path):
     assert spread(run, "free") is None
 
 
-def test_a_plan_tells_what_its_blocks_can_see(tmp_path):
+def test_a_plan_reports_its_minimum_detectable_effect(tmp_path):
     here = lab(blocks=6).model_copy(update={"state": tmp_path / ".labctl"})
     assert preview(here, "e", 1)["power"] is None
     run = stored(tmp_path / ".labctl" / "runs")

@@ -68,7 +68,7 @@ def test_a_tarball_is_unpacked_without_its_folder(tmp_path, state, ending):
     assert {name: path.read_text() for name, path in found.items()} == faketree.FILES
 
 
-def test_the_compression_is_told_by_the_content(tmp_path, state):
+def test_the_compression_is_reported_by_the_content(tmp_path, state):
     path = pack(tmp_path, ending="tar.gz").rename(tmp_path / "download")
     assert sorted(unpacked(path, state)) == sorted(faketree.FILES)
 
@@ -181,7 +181,7 @@ def test_an_archive_cut_between_two_files_is_refused(tmp_path, state):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "not a complete tar archive"),
         (b"<html>404</html>", "not a complete tar archive"),
@@ -189,10 +189,10 @@ def test_an_archive_cut_between_two_files_is_refused(tmp_path, state):
     ],
     ids=["empty", "a page", "no member"],
 )
-def test_what_is_no_tarball_is_refused(tmp_path, state, content, said):
+def test_what_is_no_tarball_is_refused(tmp_path, state, content, message):
     path = tmp_path / "linux.tar.xz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         unpacked(path, state)
 
 

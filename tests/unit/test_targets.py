@@ -161,7 +161,7 @@ def test_a_kernel_that_panics_is_a_failed_boot_and_the_machine_is_its_own_again(
     assert box.change_kernel(image, "", 1.0).release == "6.1-lab"
 
 
-def test_a_machine_that_stays_away_is_waited_for_no_longer_than_said(box, other, image):
+def test_a_machine_that_stays_away_is_awaited_until_the_time_limit(box, other, image):
     def stays_away():
         other.away = 10**9
 
@@ -223,7 +223,7 @@ def test_what_is_known_of_a_machine(box, other):
         box.describe()
 
 
-def test_what_the_kernel_complains_of_is_a_splat_and_told_once(box, other, image, tmp_path):
+def test_a_kernel_report_is_a_splat_and_reported_once(box, other, image, tmp_path):
     with TargetBoot(box, image, "", tmp_path / "log" / "dmesg.txt") as boot:
         boot.wait_ready(1.0)
         other.log.append("[    9.000000] WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x0/0x1")

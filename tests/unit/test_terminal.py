@@ -166,9 +166,9 @@ def test_following_ends_with_the_guest(lab):
     record = json.loads((lab / ".labctl/guests/stock/guest.json").read_text())
     assert process.stdout.readline() == b"line 180\n"
     os.kill(record["pid"], signal.SIGKILL)
-    _, said = process.communicate(timeout=SECONDS)
+    _, result = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
-    assert b"stock has exited" in said
+    assert b"stock has exited" in result
 
 
 def test_status_watch_ends_with_ctrl_c(tmp_path, tty):

@@ -93,7 +93,7 @@ def test_nodes_may_be_listed(lab):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ({"topology": {"nodes": [{"cpus": 1}]}}, "nodes.0.memory: Field required"),
         ({"topology": {"nodes": [{"cpus": 1, "memory": 0}]}}, "both vCPUs and memory"),
@@ -109,10 +109,10 @@ def test_nodes_may_be_listed(lab):
         ({"topology": {"distances": 10}}, "expected at least 11, got 10"),
     ],
 )
-def test_an_error_lists_the_known_names(lab, asked, said):
+def test_an_error_lists_the_known_names(lab, asked, message):
     with pytest.raises(UserError) as caught:
         cases(lab, Markers(**asked))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def leases(folder, available=100 * GIB):

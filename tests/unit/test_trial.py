@@ -231,7 +231,7 @@ def run(repository, *words, home):
     )  # fmt: skip
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(repository, tmp_path):
+def test_a_dry_run_lists_its_steps_and_writes_nothing(repository, tmp_path):
     done = run(repository, "--dry-run", "--minutes", "5", home=tmp_path / "xdg")
     assert done.returncode == 0, done.stderr
     assert "base:     " in done.stderr

@@ -52,7 +52,7 @@ def test_a_missing_file_is_refused():
         tunables.apply(Files({}), TUNABLES, {"thp": "never"}, {})
 
 
-def test_counters_stand_beside_knobs_of_a_series_only():
+def test_counters_are_beside_tunables_of_a_series_only():
     assert tunables.counter_files(TUNABLES, "stock") == {}
     assert tunables.counter_files(TUNABLES, "patched") == {
         "handovers": f"{DEBUG}/handovers",
@@ -103,7 +103,7 @@ def test_counters_stand_beside_knobs_of_a_series_only():
         ("", ""),
     ],
 )
-def test_a_knob_holds_a_value_however_it_spells_it(text, value):
+def test_a_tunable_holds_a_value_in_any_spelling(text, value):
     assert tunables.holds(text, value)
     assert tunables.holds(text + "\n", value)
 
@@ -138,7 +138,7 @@ def test_a_knob_holds_a_value_however_it_spells_it(text, value):
         ("abc", "abd"),
     ],
 )
-def test_a_knob_does_not_hold_another_value(text, value):
+def test_a_tunable_does_not_hold_another_value(text, value):
     assert not tunables.holds(text, value)
 
 
@@ -155,12 +155,12 @@ def test_a_value_is_written_as_a_kernel_reads_it(value, written):
     assert read_back == {"thp": written}
 
 
-def test_a_counter_of_thousands_of_digits_is_none():
+def test_a_counter_of_thousands_of_digits_is_rejected():
     guest = Files({"/c": "9" * 5000, "/d": "7"})
     assert tunables.read_counters(guest, {"c": "/c", "d": "/d"}) == {"d": 7}
 
 
-def test_what_reads_back_is_told_shortly_and_printably():
+def test_values_that_read_back_are_reported_short_and_printable():
     guest = Files({f"{DEBUG}/max_active": "\x1b" + "x" * 9999}, deaf=(f"{DEBUG}/max_active",))
     with pytest.raises(KnobRefused) as caught:
         tunables.apply(guest, TUNABLES, {"max_active": 16}, {})

@@ -1,4 +1,4 @@
-"""`labctl verify` without a guest: what is checked, how it is judged, how it is told."""
+"""`labctl verify` without a guest: checks, verdicts and their text."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from synthetic import KNOBS, lab
+from synthetic import TUNABLES, lab
 
 from labctl.errors import BuildError, GuestSplat
 from labctl.guests import bundle
@@ -51,7 +51,7 @@ class FakeGuest:
         files = {
             "/proc/meminfo": MEMINFO.format(free=self.free_kib),
             "/proc/zoneinfo": ZONEINFO,
-            f"{KNOBS}/handovers": str(self.handovers),
+            f"{TUNABLES}/handovers": str(self.handovers),
             "/sys/kernel/debug/kmemleak": "",
         } | self.knobs
         return {path: files[path] for path in reads if path in files}
@@ -103,7 +103,7 @@ def in_no_time(monkeypatch):
     monkeypatch.setattr(memory, "_SETTLE_SECONDS", 0.0)
 
 
-def test_a_kernel_is_checked_at_the_knobs_that_it_has():
+def test_a_kernel_is_checked_at_the_tunables_that_it_has():
     verify = Verify(set={"numa_balancing": 0}, matrix={"max_active": (1, 32)})
     here = lab().model_copy(update={"verify": verify})
     assert settings(here, here.kernels["stock"]) == [{"numa_balancing": 0}]
@@ -113,7 +113,7 @@ def test_a_kernel_is_checked_at_the_knobs_that_it_has():
     ]
 
 
-def test_a_sound_kernel_passes_and_its_knobs_were_turned():
+def test_a_sound_kernel_passes_with_its_tunables_set():
     guest = FakeGuest({})
     checks = examine([guest])
     assert statuses(checks) == dict.fromkeys(
@@ -123,7 +123,7 @@ def test_a_sound_kernel_passes_and_its_knobs_were_turned():
         ],
         "passed",
     )
-    assert guest.knobs[f"{KNOBS}/max_active"] == "1"
+    assert guest.knobs[f"{TUNABLES}/max_active"] == "1"
     assert "oom-kill" in guest.tolerated
 
 
@@ -141,7 +141,7 @@ def test_the_first_failure_can_end_it():
     assert len(checks) == 1
 
 
-def test_what_a_program_says_is_told():
+def test_output_of_a_program_is_reported():
     report = json.dumps({"passed": False, "why": "wrong page content"})
     answers = {"free": lambda: outcome(1, report, "page 3: 0 in place of 1")}
     first = examine([FakeGuest(answers), FakeGuest({})])[0].judgement
@@ -192,11 +192,11 @@ def test_a_variant_has_its_own_checks():
     assert titles == ["fast: integrity/exit max_active=1", "fast: exercised max_active=1"]
 
 
-def test_what_begins_and_what_ended_is_told():
-    told = []
-    examine([FakeGuest({})], names=["free"], tell=lambda *each: told.append(each))
-    assert told[0] == ("debug: integrity/free max_active=1", None)
-    assert told[1][1].status == "passed"
+def test_each_check_is_reported_at_its_start_and_end():
+    messages = []
+    examine([FakeGuest({})], names=["free"], tell=lambda *each: messages.append(each))
+    assert messages[0] == ("debug: integrity/free max_active=1", None)
+    assert messages[1][1].status == "passed"
 
 
 def failed_test(name, *parts):
@@ -278,7 +278,7 @@ def tree(tmp_path):
     return SimpleNamespace(tree=made, compile=goals.append, goals=goals)
 
 
-def test_selftests_that_build_are_run_and_others_are_told(tree, tmp_path):
+def test_selftests_that_build_are_run_and_others_are_reported(tree, tmp_path):
     built = selftests.build(tree, tmp_path / "state")
     assert [p.check for p in built.programs] == ["selftests/map_populate"]
     assert built.files["/selftests/map_populate"].read_bytes()[:4] == b"\x7fELF"
@@ -368,7 +368,7 @@ def test_ktap_has_a_subtest_a_check():
     assert lines[-1] == "not ok 1 patched"
 
 
-def test_junit_counts_what_failed():
+def test_junit_counts_failures():
     root = ElementTree.fromstring(verify_text.junit(DOCUMENT))
     (suite,) = root
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "1", "2")

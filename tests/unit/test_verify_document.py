@@ -64,7 +64,7 @@ def document(monkeypatch):
     return printed("verify", "--lab", str(LAB), "--json")
 
 
-def test_the_document_is_what_it_was(document):
+def test_the_document_is_unchanged(document):
     assert document == (GOLDEN / "verify.json").read_text()
 
 

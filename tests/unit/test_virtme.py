@@ -114,21 +114,21 @@ def test_a_folder_that_vng_would_refuse_is_shared_by_a_link(tmp_path, vng):
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "told"),
+    ("answer", "status", "message"),
     [
         ("", "0", "no QEMU command line"),
         ("hello", "0", "no QEMU command line"),
         ("", "2", "vng failed"),
     ],
 )
-def test_what_vng_cannot_do_is_the_hosts_fault(tmp_path, vng, monkeypatch, answer, status, told):
+def test_what_vng_cannot_do_is_the_hosts_fault(tmp_path, vng, monkeypatch, answer, status, message):
     monkeypatch.setenv("FAKE_ANSWER", answer)
     monkeypatch.setenv("FAKE_STATUS", status)
-    with pytest.raises(HostError, match=told):
+    with pytest.raises(HostError, match=message):
         launchers.argv(spec(tmp_path))
 
 
-def test_a_missing_vng_is_told_with_what_mends_it(tmp_path, monkeypatch):
+def test_a_missing_vng_is_reported_with_a_hint(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     with pytest.raises(HostError, match="vng is not installed") as caught:

@@ -28,7 +28,7 @@ def test_a_number_is_found(text, metric, value):
 
 
 @pytest.mark.parametrize(
-    ("said", "value"),
+    ("message", "value"),
     [
         ("980 msec", 0.98),
         ("980msec", 0.98),
@@ -68,12 +68,12 @@ def test_a_number_is_found(text, metric, value):
         ("55%", 55.0),
     ],
 )
-def test_a_quantity_is_a_number_and_a_known_unit(said, value):
-    assert measure(f"x_total: {said}\n", "x_total")[0] == pytest.approx(value)
+def test_a_quantity_is_a_number_and_a_known_unit(message, value):
+    assert measure(f"x_total: {message}\n", "x_total")[0] == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     ["402,5 ms", "402,5", "1,234,567 ns", "1.234.567 ns", "1'234 ns", "1_234 ns", "402 500 ns",
      "402\u202f500 ns", "402, 500 ns", "1m2.5s", "1 m 2 s", "1 min 2 s", "1 min, 2 s", "1h 2min",
      "0:05.25", "5:03", "5e", "5e ms", "0x10", "10 Ms", "10 MS", "12 fortnights", "12 to 15 ms",
@@ -82,17 +82,17 @@ def test_a_quantity_is_a_number_and_a_known_unit(said, value):
      "1.2.3", "5 ops/s/s", "5 ns/fortnight", "twelve", "~5", "<5", "\x1b[1m5\x1b[0m", "5 ms 6",
      "9" * 20_000, "9" * 20_000 + "x", "5" + " " * 20_000 + "fortnights", "5 m" + "s" * 20_000],
 )  # fmt: skip
-def test_anything_else_is_refused_with_what_was_seen(said):
+def test_anything_else_is_refused_with_what_was_seen(message):
     with pytest.raises(BadOutput, match=r"elapsed: expected one number .*got '") as caught:
-        measure(f"elapsed: 5 s\nelapsed: {said}\n", "elapsed")
+        measure(f"elapsed: 5 s\nelapsed: {message}\n", "elapsed")
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
-    seen = " ".join(said.split())[:20].replace("\x1b", "?")
+    seen = " ".join(message.split())[:20].replace("\x1b", "?")
     assert seen in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             '{"level": "info", "msg": "x"}\nelapsed: 12.5 ms',
@@ -104,11 +104,11 @@ def test_anything_else_is_refused_with_what_was_seen(said):
         ('{"elapsed": null}', "elapsed: expected a JSON number, got 'null'"),
     ],
 )
-def test_what_an_object_lacks_is_said_of_the_object(text, said):
+def test_a_missing_key_is_reported_for_its_object(text, message):
     """The text may well have printed it elsewhere."""
     with pytest.raises(BadOutput) as caught:
         measure(text, "elapsed")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_sum_over_threads_may_have_a_name_that_is_no_time():

@@ -327,20 +327,20 @@ def test_sources_are_compiled_into_one_static_program(planned, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("int main(void) { return x; }\n", "'x' undeclared"),
         ('#include "nothing.h"\n', "nothing.h: No such file"),
         ("int f(void); int main(void) { return f(); }\n", "undefined reference to `f'"),
     ],
 )
-def test_errors_of_the_compiler_are_told(planned, tmp_path, text, told):
+def test_errors_of_the_compiler_are_reported(planned, tmp_path, text, message):
     (tmp_path / "mybench.c").write_text(text)
     lab, plans = planned(one={"build": {"sources": ["mybench.c"]}})
     with pytest.raises(BuildError, match="workload one: mybench does not compile") as caught:
         early.check_commands(lab, plans)
-    assert told in str(caught.value)
-    assert told in Path(caught.value.where).read_text()
+    assert message in str(caught.value)
+    assert message in Path(caught.value.where).read_text()
     assert early.supplies_of_lab(lab, X86_64) == {}
 
 
@@ -359,7 +359,7 @@ def test_make_runs_before_its_program_is_brought(planned, tmp_path):
     assert supply.files["/labctl/one/mybench"] == tmp_path / "bench" / "mybench"
 
 
-def test_errors_of_make_are_told(planned, tmp_path):
+def test_errors_of_make_are_reported(planned, tmp_path):
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "Makefile").write_text("all:\n\techo 'x.c:1: error: bad' >&2; false\n")
     lab, plans = planned(one={"make": "bench", "command": "bench/mybench"})
@@ -371,18 +371,18 @@ def test_errors_of_make_are_told(planned, tmp_path):
     assert "make: none" in line
 
 
-def test_large_files_are_told_and_too_large_ones_rejected(planned, tmp_path):
+def test_large_files_are_reported_and_too_large_ones_rejected(planned, tmp_path):
     with (tmp_path / "data").open("wb") as file:
         file.truncate(100 * MIB)
     keys = {"command": "freebench", "files": {"data": "data"}}
     lab, plans = planned(one=keys)
-    supplies, said = early.check_commands(lab, plans), []
-    early.check_sizes(lab, plans, supplies, said.append)
-    assert said == ["WARNING: the files of the workloads take 100 MiB of each guest's memory"]
+    supplies, messages = early.check_commands(lab, plans), []
+    early.check_sizes(lab, plans, supplies, messages.append)
+    assert messages == ["WARNING: the files of the workloads take 100 MiB of each guest's memory"]
     with (tmp_path / "data").open("r+b") as file:
         file.truncate(600 * MIB)
     with pytest.raises(ConfigError, match="of which guest numa has 1 GiB"):
-        early.check_sizes(lab, plans, supplies, said.append)
+        early.check_sizes(lab, plans, supplies, messages.append)
     lab, plans = planned(launcher="virtme-ng", one=keys)
-    early.check_sizes(lab, plans, early.check_commands(lab, plans), said.append)
-    assert len(said) == 1
+    early.check_sizes(lab, plans, early.check_commands(lab, plans), messages.append)
+    assert len(messages) == 1

@@ -129,7 +129,7 @@ def test_the_run_time_is_a_metric_of_a_program_that_prints_nothing():
         (outcome(137, stdout=b"half\n"), r"\(SIGKILL\), perhaps by the kernel's OOM killer.*half"),
     ],
 )
-def test_how_a_command_failed_is_told(ended, what):
+def test_how_a_command_failed_is_reported(ended, what):
     with pytest.raises(BadOutput, match=what):
         value_of(ended, workload(metric="wall_time"), "wall_time")
 
