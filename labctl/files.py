@@ -93,7 +93,7 @@ def read_json(path: Path) -> dict[str, object]:
 def remove(path: Path) -> None:
     """Remove a file, or a folder and its contents. Symlinks are not followed.
 
-    A folder is first renamed to `NAME.removed`: if labctl is killed meanwhile, no
+    A folder is first renamed to `NAME.removed`: if labctl is killed during this, no
     incomplete folder is left under its name.
 
     Raises:
@@ -109,7 +109,7 @@ def remove(path: Path) -> None:
             remove(leaving)
             path.rename(leaving)
         shutil.rmtree(leaving)
-    except FileNotFoundError:  # removed by another process meanwhile
+    except FileNotFoundError:  # another process removed it
         return
     except OSError as error:
         raise HostError(

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labctl.bisect.search import (
+    ANALYSES,
     BAD,
     GOOD,
-    LOOKS,
     SKIPPED,
     Search,
     ends_differ,
@@ -93,7 +93,7 @@ class Bisect:
     setting: Mapping[str, object]
     answer: Answer
     open_run: Open
-    blocks_max: int = LOOKS[-1]
+    blocks_max: int = ANALYSES[-1]
     tell: Callable[[str], None] = lambda _: None
     _sign: int = 0
 
@@ -226,7 +226,7 @@ class Bisect:
         return 1 if self.lab.better_of(self.experiment) == "lower" else -1
 
     def _looks(self) -> list[int]:
-        return [look for look in LOOKS if look <= self.blocks_max]
+        return [blocks for blocks in ANALYSES if blocks <= self.blocks_max]
 
     @contextlib.contextmanager
     def _opened(self, steps: Sequence[int]) -> Iterator[tuple[OpenRun, Plan, list[str]]]:

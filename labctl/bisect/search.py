@@ -16,7 +16,7 @@ from labctl.stats.cells import cells_of, failures, primary
 from labctl.stats.health import usable
 
 # Numbers of blocks after which an interim analysis is made.
-LOOKS = (4, 5, 6, 8, 10, 13, 17, 22, 28, 36)
+ANALYSES = (4, 5, 6, 8, 10, 13, 17, 22, 28, 36)
 GOOD, BAD, SKIPPED = "good", "bad", "skipped"
 
 
@@ -69,7 +69,7 @@ class Search:
 def direction(d: Sequence[float], risk: float) -> int:
     """Return 1 if the mean of `d` is above 0, -1 if below, 0 if that is not yet certain.
 
-    Call it once at each of `LOOKS`, with all values so far; disturbed blocks have none.
+    Call it once at each of `ANALYSES`, with all values so far; disturbed blocks have none.
     One-sided tests: the t test, which needs few blocks on a quiet host, and Wilcoxon's
     signed-rank test, which resists outliers. All tests share the risk (Bonferroni): over all
     interim analyses, 1 is returned with at most the probability `risk` if the true mean is 0
@@ -77,12 +77,12 @@ def direction(d: Sequence[float], risk: float) -> int:
     """
     from scipy.stats import ttest_1samp, wilcoxon
 
-    if len(d) < LOOKS[0]:
+    if len(d) < ANALYSES[0]:
         return 0
     values = list(d)
     if max(values) - min(values) <= 1e-12:  # no spread, no t statistic
         return (values[0] > 0) - (values[0] < 0)
-    each = risk / len(LOOKS) / 2
+    each = risk / len(ANALYSES) / 2
     for sign, alternative in ((1, "greater"), (-1, "less")):
         by_t = float(ttest_1samp(values, 0.0, alternative=alternative).pvalue)
         by_rank = float(wilcoxon(values, alternative=alternative).pvalue)
@@ -121,7 +121,7 @@ def logs_of(samples: Sequence[Sample], kernels: Sequence[str]) -> list[list[floa
     """
     found: Mapping[str, Mapping[int, float]] = {
         cell.kernel: cell.logs(primary)
-        for cell in cells_of(usable(samples, LOOKS[0])[0])
+        for cell in cells_of(usable(samples, ANALYSES[0])[0])
         if not cell.is_control
     }
     own = [found.get(kernel, {}) for kernel in kernels]

@@ -61,18 +61,18 @@ class _SameImage(Exception):
 )
 @click.option("--metric", help="Metric in COMMAND's output [default: wall_time, its run time].")
 @click.option("--better", type=click.Choice(["lower", "higher"]),
-              help="Which values of --metric are better.")  # fmt: skip
+              help="Better values of --metric.")  # fmt: skip
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="A .config to build with [default: labctl's small one].")  # fmt: skip
+              help="Kernel configuration [default: labctl's small one].")  # fmt: skip
 @click.option("--guest", metavar="NxC,SIZE",
               help="Guest with N nodes of C CPUs and SIZE of memory in all, such as 2x2,4GiB "
               "[default: by this host].")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=10,
-              show_default=True, help="Time for measuring, without builds.")  # fmt: skip
+              show_default=True, help="Time limit of measuring, excluding builds.")  # fmt: skip
 @click.option("--seed", type=int, help="Seed of the order of cells [default: random].")
 @click.option("--write", "written", type=click.Path(dir_okay=False, path_type=Path),
-              help="Also write a lab.yaml that does the same.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+              help="Also write an equivalent lab.yaml.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.argument("revisions", metavar="[BASE..TOPIC]", default="HEAD")
 @click.pass_context
 def try_(
@@ -92,17 +92,17 @@ def try_(
 ) -> None:
     """Compare two revisions of a kernel tree, without lab.yaml.
 
-    Builds BASE and TOPIC, boots both as NUMA guests, measures them in turns and prints
-    the verdict. With TOPIC alone or nothing (HEAD), the base is the merge base with
+    Builds BASE and TOPIC, boots both as NUMA guests, measures them alternately and
+    prints the verdict. With TOPIC alone (default: HEAD), the base is the merge base with
     upstream. The tree is only read; uncommitted changes do not count. Builds and results
     are kept in ~/.local/state/labctl.
 
     \b
     Examples:
-      labctl try                          HEAD against its merge base with upstream
+      labctl try                          HEAD and its merge base with upstream
       labctl try v6.12..topic             the commits of topic since v6.12
       labctl try --workload hackbench     a ready workload
-      labctl try -- ./mybench --size 1G   the time that a program of yours takes
+      labctl try -- ./mybench --size 1G   the run time of your program
 
     Exit status 1 if TOPIC is slower, a sample failed, or the A/A control differs.
     """  # noqa: D301 - click wants the character itself
@@ -116,12 +116,12 @@ def try_(
     command: tuple[str, ...] = ctx.meta[_COMMAND]
     if operation not in SHELF:
         hint = suggestion(operation, tuple(SHELF), "names")
-        what = f"--workload: there is no ready workload {quote(operation)}"
+        what = f"--workload: unknown workload {quote(operation)}"
         raise UserError(what, hint=hint)
     if (metric or better) and not command:
-        raise click.UsageError("--metric and --better need a command of yours: -- COMMAND", ctx)
+        raise click.UsageError("--metric and --better require -- COMMAND", ctx)
     if written is not None and written.exists():
-        raise UserError("file already exists", where=str(written), hint="name another")
+        raise UserError("file already exists", where=str(written), hint="choose another file name")
     trial = Trial(
         revisions=find(tree, revisions),
         shape=shape.parse(guest) if guest else of_host(),
@@ -190,7 +190,7 @@ def _intention(trial: Trial, minutes: float, path: Path) -> str:
             f"guest:    {trial.shape}",
             f"workload: {what}",
             f"time:     at most {words.duration(minutes * 60)} of measuring, or 6 blocks; "
-            "before that minutes for each kernel that is not built yet",
+            "each kernel that is not built yet takes minutes more",
             f"lab:      {path}",
         ]
     )

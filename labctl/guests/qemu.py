@@ -234,7 +234,7 @@ class Monitor:
         self._client = QMPClient(name)
         with self._errors():
             deadline = time.monotonic() + patience_seconds
-            line = sockets.connect(path, deadline, meanwhile=lambda: None, until_served=False)
+            line = sockets.connect(path, deadline, check=lambda: None, until_served=False)
             self._loop = Loop()
             try:
                 self._loop.run(self._client.connect(line), deadline)

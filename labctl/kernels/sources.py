@@ -75,7 +75,7 @@ def open_source(text: str, state: Path) -> Source:
     if kind == "tar":
         archive = Path(place)
         if not archive.is_file():
-            raise UserError("tarball does not exist", where=place)
+            raise UserError("tarball not found", where=place)
         return Archive(archive, state, is_package=False)
     if kind == "debian":
         archive = DEBIAN_FOLDER / f"{place}.tar.xz"

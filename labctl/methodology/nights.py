@@ -121,16 +121,16 @@ def history(scenario: Scenario, rule: Rule, draw: np.random.Generator) -> Watch:
     for number in range(scenario.nights):
         is_wild = bool(draw.random() < scenario.outliers)
         night = _night(scenario, number, is_wild, draw)
-        while (look := watch.look(night)).wish:
-            if look.wish == "again":
+        while (analysis := watch.analyse(night)).request:
+            if analysis.request == "again":
                 stays = is_wild if scenario.outliers_stay else draw.random() < scenario.outliers
                 more = _night(scenario, number, bool(stays), draw)
                 night = replace(night, logs=(*night.logs, *more.logs))
             else:
-                earlier = 0 if look.compared is None else look.compared
+                earlier = 0 if analysis.compared is None else analysis.compared
                 true = _true(scenario, number) - _true(scenario, earlier)
                 night = replace(night, trials=(*night.trials, _trial(scenario, true, rule, draw)))
-        watch.add(night, look)
+        watch.add(night, analysis)
         if scenario.effect and number >= scenario.at and _reported(watch):
             break
     return watch

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _BURN_IN = 100  # repetitions until the drift is independent of its start
-_GONE = 0.05  # correlation below which the drift counts as independent
-_LONGEST_MEMORY = 0.999
+_UNCORRELATED = 0.05  # correlation below which the drift counts as independent
+_MOST_CORRELATED = 0.999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,8 @@ class Noise:
     The drift is an AR(1) process over the repetitions in order of time, with standard
     deviation `drift_sd` and lag-1 correlation `drift_memory`. The first repetition of a
     boot takes longer by `first_repetition` (0.1 is 10 %). `outliers` is the probability
-    that a repetition, `spoilt_boots` that a whole boot takes `outlier_factor` times as long.
+    that a repetition takes `outlier_factor` times as long, `spoilt_boots` that all
+    repetitions of a boot do.
     """
 
     name: str
@@ -42,14 +43,14 @@ class Noise:
     outlier_factor: float = 1.3
 
 
-# The defaults were measured in guests that freed 3 GiB by exit and munmap on a quiet host,
-# the last model with 256 MiB on a busy host. The others are worse than any measurement.
+# The figures of quiet-host were measured in guests that freed 3 GiB by exit and munmap, those
+# of busy-host with 256 MiB on a busy host. The others are worse than any measurement.
 NOISES = (
     Noise(name="quiet-host"),
-    Noise(name="louder-host", repetition_sd=0.06, boot_sd=0.0225),
+    Noise(name="noisy-host", repetition_sd=0.06, boot_sd=0.0225),
     Noise(name="drift", drift_sd=0.05),
     Noise(name="slow-repetitions", outliers=0.05),
-    Noise(name="spoilt-boots", spoilt_boots=0.1, drift_sd=0.02),
+    Noise(name="slow-boots", spoilt_boots=0.1, drift_sd=0.02),
     Noise(
         name="busy-host",
         repetition_sd=0.15,
@@ -246,8 +247,8 @@ def _drift_of(series: Sequence[_Series]) -> tuple[float, float]:
     near, later = covariance(1), covariance(far)
     if near <= 0:
         return 0.0, 0.0
-    share = min(max(later / near, _GONE), 1.0)
-    return near, min(share ** (1 / (far - 1)), _LONGEST_MEMORY)
+    share = min(max(later / near, _UNCORRELATED), 1.0)
+    return near, min(share ** (1 / (far - 1)), _MOST_CORRELATED)
 
 
 @dataclass(frozen=True, slots=True)

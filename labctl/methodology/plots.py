@@ -8,19 +8,19 @@ from typing import Any
 from labctl.reports import plots
 
 
-def promises(kinds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def error_rates(kinds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return plots of simulations: coverage of intervals, and runs with false differences.
 
-    Bars are two standard errors to either side; the promised range is shaded.
+    Bars are two standard errors to either side; the range within the limits is shaded.
     """
     drawn = {
-        "coverage": ("coverage", 93, 97, "% of the 95 % intervals hold the truth"),
+        "coverage": ("coverage", 93, 97, "% of the 95 % intervals contain the true value"),
         "false-differences": ("any_difference", 0, 5, "% of the runs have a false difference"),
     }
-    return {name: _promise(kinds, *what) for name, what in drawn.items()}
+    return {name: _plot(kinds, *what) for name, what in drawn.items()}
 
 
-def _promise(
+def _plot(
     kinds: Sequence[Mapping[str, Any]], field: str, low: float, high: float, label: str
 ) -> str:
     with plots.figure(plots.ROW_INCHES * len(kinds) + 0.8) as (axes, image):

@@ -41,7 +41,7 @@ class Design:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
+class ErrorRates:
     """The counts of many simulated runs with one noise model and one design.
 
     All but the last three are shares (0.05 is 5 %). `coverage`: intervals that contain the
@@ -98,7 +98,7 @@ def simulate(
     noises: Sequence[Noise] = NOISES,
     designs: Sequence[Design] = DESIGNS,
     tell: Callable[[str, int], None] = lambda _what, _done: None,
-) -> Iterator[Promise]:
+) -> Iterator[ErrorRates]:
     """Yield the counts for each noise model and design.
 
     `tell` receives its name and the number of finished `runs`. Raises ValueError for
@@ -115,13 +115,13 @@ def simulate(
             for done in range(0, runs, _BATCH):
                 tell(f"{noise.name}, {design.name}", done)
                 counted.append(_runs(noise, design, rule, draw, min(_BATCH, runs - done)))
-            yield _promise(noise, design, np.concatenate(counted))
+            yield _rates(noise, design, np.concatenate(counted))
 
 
-def _promise(noise: Noise, design: Design, counted: np.ndarray) -> Promise:
+def _rates(noise: Noise, design: Design, counted: np.ndarray) -> ErrorRates:
     means = counted.mean(axis=0)
     errors = counted.std(axis=0, ddof=1) / math.sqrt(len(counted))
-    return Promise(
+    return ErrorRates(
         noise=noise.name,
         design=design.name,
         coverage=float(means[0]),
@@ -141,7 +141,7 @@ def _promise(noise: Noise, design: Design, counted: np.ndarray) -> Promise:
 def _runs(
     noise: Noise, design: Design, rule: Rule, draw: np.random.Generator, runs: int
 ) -> np.ndarray:
-    """Return a row of counts for each run, in the order of the fields of Promise."""
+    """Return a row of counts for each run, in the order of the fields of `ErrorRates`."""
     import numpy as np
 
     d = log_ratios(noise, design, draw, runs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from labctl.methodology import plots
 from labctl.methodology.nights import Count
-from labctl.methodology.runs import Promise
+from labctl.methodology.runs import ErrorRates
 
 if TYPE_CHECKING:
     from labctl.methodology.noise import ExperimentNoise
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 STYLES = {"terminal": "simple", "markdown": "github"}
 
 
-def as_table(promises: Sequence[Promise], style: str) -> str:
+def as_table(rates: Sequence[ErrorRates], style: str) -> str:
     """Return one row for each noise and design; `style` is terminal or markdown."""
     from tabulate import tabulate
 
-    rows = [_row(promise) for promise in promises]
+    rows = [_row(one) for one in rates]
     return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
 
 
@@ -30,13 +30,13 @@ def nights_as_table(counts: Sequence[Count], style: str) -> str:
     rows = [
         {
             "scenario": one.scenario,
-            "nights": one.nights,
+            "nightly runs": one.nights,
             "false alarm": _percent(one.false_alarms),
             "found in time": "-" if one.found is None else _percent(one.found),
-            "after nights (median)": "-" if one.after is None else f"{one.after:g}",
+            "after runs (median)": "-" if one.after is None else f"{one.after:g}",
             "measured again": f"{one.again:.1f}",
-            "against before": f"{one.against:.1f}",
-            "kept": "yes" if one.kept else "NO",
+            "against earlier kernel": f"{one.against:.1f}",
+            "within limits": "yes" if one.kept else "NO",
         }
         for one in counts
     ]
@@ -62,25 +62,25 @@ def noise_table(found: Sequence[ExperimentNoise]) -> str:
     return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
 
 
-def plot_files(promises: Sequence[Promise]) -> dict[str, str]:
-    """Return the plots of simulated kinds as SVG, by the names of their files."""
-    drawn = plots.promises([promise.document() for promise in promises])
+def plot_files(rates: Sequence[ErrorRates]) -> dict[str, str]:
+    """Return the plots of simulated runs as SVG, by file name."""
+    drawn = plots.error_rates([one.document() for one in rates])
     return {f"methodology-{name}.svg": image for name, image in drawn.items()}
 
 
-def _row(promise: Promise) -> dict[str, Any]:
+def _row(one: ErrorRates) -> dict[str, Any]:
     return {
-        "noise": promise.noise,
-        "run of": promise.design,
-        "blocks": f"{promise.blocks:.1f}",
-        "interval holds": f"{_percent(promise.coverage)} ± {_percent(promise.coverage_error)}",
-        "any false difference": f"{_percent(promise.any_difference)} ± "
-        f"{_percent(promise.any_difference_error)}",
-        "any false verdict": _percent(promise.any_verdict),
-        "the same, at the margin": _percent(promise.any_verdict_at_margin),
-        "found the same": _percent(promise.same),
-        f"{promise.effect:.0%} found": _percent(promise.power),
-        "kept": "yes" if promise.kept else "NO",
+        "noise": one.noise,
+        "design": one.design,
+        "blocks": f"{one.blocks:.1f}",
+        "coverage": f"{_percent(one.coverage)} ± {_percent(one.coverage_error)}",
+        "false difference": f"{_percent(one.any_difference)} ± "
+        f"{_percent(one.any_difference_error)}",
+        "false verdict": _percent(one.any_verdict),
+        "false verdict at the margin": _percent(one.any_verdict_at_margin),
+        "shown the same": _percent(one.same),
+        f"{one.effect:.0%} found": _percent(one.power),
+        "within limits": "yes" if one.kept else "NO",
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import pairwise
 from statistics import NormalDist, median
@@ -28,7 +28,7 @@ _MAD_OF_NORMAL = NormalDist().inv_cdf(0.75)
 _LEAST_SD = 0.005  # lower bound for the spread between nightly runs
 
 Setup = tuple[tuple[str, str], ...]
-Wish = Literal["", "again", "against"]
+Request = Literal["", "again", "against"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +73,11 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Analysis:
     """The interim analysis after one more nightly run.
 
     `first` is the index of the first night of a new level, None if there is none;
-    `before` and `after` are the levels, as log ratios. `wish` is what must be measured
+    `before` and `after` are the levels, as log ratios. `request` is what must be measured
     to know more: the night `again`, or its kernel `against` that of the night
     `compared`. `verdict` is slower, faster, same (the runs against the kernel of before
     showed no change), `unchanged` (it was the same kernel all the time), or nothing yet.
@@ -87,23 +87,23 @@ class Look:
     first: int | None = None
     before: float = 0.0
     after: float = 0.0
-    wish: Wish = ""
+    request: Request = ""
     compared: int | None = None
     verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A change that is settled: the night it was `found`, and its `Look`."""
+    """A change that is settled: the night it was `found`, and its `Analysis`."""
 
     found: int
-    look: Look
+    analysis: Analysis
     trials: tuple[Trial, ...]
 
     @property
     def verdict(self) -> str:
         """The verdict of the interim analysis."""
-        return self.look.verdict
+        return self.analysis.verdict
 
 
 @dataclass(slots=True)
@@ -120,27 +120,27 @@ class Watch:
     changes: list[Change] = field(default_factory=list)
     _start: int = 0  # of the level that holds
 
-    def add(self, night: Night, look: Look | None = None) -> Look:
-        """Add a nightly run and return its analysis: `look`, if it is known already.
+    def add(self, night: Night, analysis: Analysis | None = None) -> Analysis:
+        """Add a nightly run and return its analysis: `analysis`, if it is known already.
 
         Raises:
             HostError: ruptures, which finds the changes, is not installed.
         """
         segment = self._segment(night)
-        look = look or self.look(night)
+        analysis = analysis or self.analyse(night)
         if segment:
             self.segments.append(segment)
             if not segment.continues:
                 self._start = len(self.nights)
         self.nights.append(night)
-        self.values.append(night.logs[0] if look.value is None else look.value)
-        if look.verdict:
+        self.values.append(night.logs[0] if analysis.value is None else analysis.value)
+        if analysis.verdict:
             found = len(self.nights) - 1
-            self.changes.append(Change(found=found, look=look, trials=night.trials))
-            self._start = found if look.first is None else look.first
-        return look
+            self.changes.append(Change(found=found, analysis=analysis, trials=night.trials))
+            self._start = found if analysis.first is None else analysis.first
+        return analysis
 
-    def look(self, night: Night) -> Look:
+    def analyse(self, night: Night) -> Analysis:
         """Return the analysis of a nightly run without adding it. Raises as `add` does."""
         start = self._start
         segment = self._segment(night)
@@ -148,7 +148,7 @@ class Watch:
             start = len(self.nights)
         usual = self.values[start:]
         if len(usual) < FEWEST_NIGHTS:
-            return Look(value=median(night.logs))
+            return Analysis(value=median(night.logs))
         centre = median(usual[-_RECENT:])
         value = min(night.logs, key=lambda log: abs(log - centre))
         values = [*usual, value]
@@ -158,37 +158,30 @@ class Watch:
         is_changed = (first or 0) >= FEWEST_NIGHTS and abs(after - before) > self.margin
         is_wild = abs(value - centre) > _WILD * sd
         if not is_changed or first is None:
-            again: Wish = "again" if is_wild and len(night.logs) == 1 else ""
-            return Look(value=value, wish=again)
-        look = Look(value=value, first=start + first, before=before, after=after)
-        return self._settle(night, look, start)
+            again: Request = "again" if is_wild and len(night.logs) == 1 else ""
+            return Analysis(value=value, request=again)
+        analysis = Analysis(value=value, first=start + first, before=before, after=after)
+        return self._settle(night, analysis, start)
 
-    def _settle(self, night: Night, look: Look, start: int) -> Look:
+    def _settle(self, night: Night, analysis: Analysis, start: int) -> Analysis:
         """Return the next run that a change needs, or its verdict."""
-
-        def result(*, wish: Wish = "", verdict: str = "", compared: int | None = None) -> Look:
-            return Look(
-                value=look.value, first=look.first, before=look.before, after=look.after,
-                wish=wish, verdict=verdict, compared=compared,
-            )  # fmt: skip
-
         if len(night.logs) == 1:
-            return result(wish="again")
-        first = start if look.first is None else look.first
+            return replace(analysis, request="again")
+        first = start if analysis.first is None else analysis.first
         earlier = range(first - 1, start - 1, -1)
         compared = next((i for i in earlier if self.nights[i].image != night.image), None)
         if compared is None:
             is_settled = len(self.nights) + 1 - first >= UNCHANGED_NIGHTS
-            return result(verdict="unchanged" if is_settled else "")
-        direction = "slower" if look.after < look.before else "faster"
+            return replace(analysis, verdict="unchanged" if is_settled else "")
+        direction = "slower" if analysis.after < analysis.before else "faster"
         verdicts = [trial.verdict for trial in night.trials]
         if "same" in verdicts:
-            return result(verdict="same", compared=compared)
+            return replace(analysis, verdict="same", compared=compared)
         if any(verdict != direction for verdict in verdicts):
-            return result(compared=compared)
+            return replace(analysis, compared=compared)
         if len(verdicts) < CONFIRMATIONS:
-            return result(wish="against", compared=compared)
-        return result(verdict=direction, compared=compared)
+            return replace(analysis, request="against", compared=compared)
+        return replace(analysis, verdict=direction, compared=compared)
 
     def _segment(self, night: Night) -> Segment | None:
         """Return the segment that a nightly run begins, None if it continues the last one."""

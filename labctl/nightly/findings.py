@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from labctl.nightly.changes import Change, Look
+from labctl.nightly.changes import Analysis, Change
 from labctl.nightly.history import Watched, by_night, watched
 from labctl.nightly.records import CellFailures, NightlyRecord
 from labctl.nightly.types import (
@@ -80,12 +80,12 @@ def _changes(cell: Watched) -> Iterator[Finding]:
             TrialResult(verdict=t.verdict, ratio=t.ratio, ci=t.ci, run=t.run, against=t.against)
             for t in change.trials
         )
-        finding = _finding(cell, change.found, _KINDS[change.verdict], change.look)
+        finding = _finding(cell, change.found, _KINDS[change.verdict], change.analysis)
         yield msgspec.structs.replace(finding, trials=trials, between=_between(cell, change))
 
 
-def _finding(cell: Watched, found: int, kind: FindingKind, look: Look) -> Finding:
-    first = found if look.first is None else look.first
+def _finding(cell: Watched, found: int, kind: FindingKind, analysis: Analysis) -> Finding:
+    first = found if analysis.first is None else analysis.first
     row = cell.rows[found]
     return Finding(
         kind=kind,
@@ -100,18 +100,18 @@ def _finding(cell: Watched, found: int, kind: FindingKind, look: Look) -> Findin
         command=row.command or None,
         metric=row.metric or None,
         better=row.better or None,
-        before=math.exp(look.before),
-        after=math.exp(look.after),
-        change=math.exp(look.after - look.before),
+        before=math.exp(analysis.before),
+        after=math.exp(analysis.after),
+        change=math.exp(analysis.after - analysis.before),
     )
 
 
 def _between(cell: Watched, change: Change) -> Between | None:
     """Return the last nightly run without the change, and the first one with it."""
-    if change.look.compared is None:
+    if change.analysis.compared is None:
         return None
-    old = cell.records[change.look.compared]
-    first = change.found if change.look.first is None else change.look.first
+    old = cell.records[change.analysis.compared]
+    first = change.found if change.analysis.first is None else change.analysis.first
     later = cell.records[first : change.found + 1]
     image = old.image(cell.kernel)
     new = next((r for r in later if r.image(cell.kernel) != image), later[-1])
@@ -144,7 +144,7 @@ def _broken(mains: Sequence[NightlyRecord]) -> Iterator[Finding]:
             key = ("checks", kernel)
             if not checks.passed and not failed_before.get(key, False):
                 reasons = "; ".join(f"{name}: {why}" for name, why in checks.failed.items())
-                yield _failure(main, kernel, reasons or "no check was made", None)
+                yield _failure(main, kernel, reasons or "no check ran", None)
             failed_before[key] = not checks.passed
 
 
@@ -175,10 +175,10 @@ def _failure(main: NightlyRecord, kernel: str, why: str, row: CellFailures | Non
 
 
 def _alarm(cell: Watched, last: NightlyRecord | None) -> Iterator[Finding]:
-    look = cell.last_look
-    is_tonight = last is not None and cell.records[-1].run == last.run
-    if is_tonight and look.first is not None and not look.verdict:
-        yield _finding(cell, len(cell.records) - 1, FindingKind.ALARM, look)
+    analysis = cell.last_analysis
+    is_last = last is not None and cell.records[-1].run == last.run
+    if is_last and analysis.first is not None and not analysis.verdict:
+        yield _finding(cell, len(cell.records) - 1, FindingKind.ALARM, analysis)
 
 
 def _cell(cell: Watched, last: NightlyRecord | None) -> CellTrend:
@@ -220,11 +220,13 @@ def _warnings(mains: Sequence[NightlyRecord]) -> list[str]:
     lines = []
     if count and binomtest(hits, count, _CONTROL_ALPHA, alternative="greater").pvalue < _SUSPECT_P:
         lines.append(
-            f"the A/A control differed in {hits} of {count} experiments: this lab cannot be trusted"
+            f"the A/A control differed in {hits} of {count} experiments: "
+            "results of this lab cannot be trusted"
         )
     if mains:
         lines += [
-            f"{row.experiment} {row.cell}: not judged, the A/A control differed tonight"
+            f"{row.experiment} {row.cell}: disregarded in the last nightly run, "
+            "the A/A control differed"
             for row in mains[-1].cells
             if row.suspect
         ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl.errors import HostError, UserError
-from labctl.nightly.changes import Look, Night, Trial, Watch
+from labctl.nightly.changes import Analysis, Night, Trial, Watch
 from labctl.nightly.records import (
     CellFailures,
     CellRecord,
@@ -43,7 +43,7 @@ class Watched:
     watch: Watch
     records: list[NightlyRecord] = field(default_factory=list)
     rows: list[CellRecord] = field(default_factory=list)
-    last_look: Look = field(default_factory=Look)
+    last_analysis: Analysis = field(default_factory=Analysis)
 
     @property
     def key(self) -> Key:
@@ -196,7 +196,7 @@ def watched(records: Sequence[NightlyRecord]) -> dict[Key, Watched]:
             if night is None:
                 continue
             cell = cells.setdefault(row.key, _watched(row))
-            cell.last_look = cell.watch.add(night)
+            cell.last_analysis = cell.watch.add(night)
             cell.records.append(main)
             cell.rows.append(row)
     return cells

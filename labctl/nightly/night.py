@@ -169,7 +169,7 @@ class Nightly:
     def _fulfil_one(self) -> bool:
         """Measure once for an alarm; return False if none is open or no time is left."""
         cells = history.watched(history.read(self.history)).values()
-        alarmed = [c for c in cells if c.records[-1].run == self._main and c.last_look.wish]
+        alarmed = [c for c in cells if c.records[-1].run == self._main and c.last_analysis.request]
         for cell in alarmed:
             blocks = self.lab.resolve_statistics(cell.experiment).blocks.min
             if self.clock() + blocks * self._took.get(cell.experiment, 0.0) > self._ends:
@@ -177,7 +177,7 @@ class Nightly:
                 continue
             alike = [one for one in alarmed if _demand(one) == _demand(cell)]
             try:
-                if cell.last_look.wish == "again":
+                if cell.last_analysis.request == "again":
                     self._again(blocks, alike)
                     return True
                 if self._against(blocks, alike):
@@ -237,13 +237,13 @@ class Nightly:
 
 def compared(cell: Watched) -> NightlyRecord:
     """Return the nightly record whose kernel is compared with today's."""
-    index = cell.last_look.compared
+    index = cell.last_analysis.compared
     return cell.records[0 if index is None else index]
 
 
 def _demand(cell: Watched) -> tuple[str, ...]:
     """Return a key: cells with equal keys can be measured in one run."""
-    if cell.last_look.wish == "again":
+    if cell.last_analysis.request == "again":
         return cell.experiment, "again"
     return cell.experiment, "against", cell.kernel, compared(cell).run
 

@@ -68,7 +68,7 @@ def _seen(seen: Mapping[str, Seen]) -> str:
         least = frequency.worst / 1e9
         parts.append(f"CPUs at {frequency.median / 1e9:.2f} GHz (least {least:.2f})")
     else:
-        parts.append("the CPU frequency is not known")
+        parts.append("the CPU frequency is unknown")
     if throttled:
         slowed = "" if throttled.worst else "not "
         parts.append(f"{slowed}slowed for heat")

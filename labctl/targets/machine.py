@@ -172,7 +172,7 @@ class TargetMachine:
     def load(self) -> dict[str, float]:
         """Return the target's load counters since boot, as `host.load` does for this host.
 
-        The share of processes other than the workload is not known.
+        The share of processes other than the workload is unknown.
         """
         found = self.exchange({}, _LOAD_FILES)
         fields = [

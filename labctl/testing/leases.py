@@ -113,7 +113,7 @@ class Leases:
                 return None
             path = self.folder / f"{uuid.uuid4().hex}{_SUFFIX}"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            flock.take(descriptor, timeout_seconds=_POLL_SECONDS)  # a new file: nobody else has it
+            flock.take(descriptor, timeout_seconds=_POLL_SECONDS)  # no other process has a new file
             content = {"memory_bytes": room.memory_bytes, "vcpus": room.vcpus, "pid": os.getpid()}
             os.write(descriptor, json.dumps(content).encode())
             return Lease(path, descriptor)

@@ -160,7 +160,7 @@ class SerialTransport:
             return
         deadline = time.monotonic() + _CONNECT_SECONDS
         try:
-            line = sockets.connect(self._path, deadline, meanwhile=self._alive, until_served=True)
+            line = sockets.connect(self._path, deadline, check=self._alive, until_served=True)
         except OSError as error:
             raise self._lost(f"command port closed: {error.strerror}") from error
         self._socket = line

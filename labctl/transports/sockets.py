@@ -15,12 +15,12 @@ _POLL_SECONDS = 0.02
 
 
 def connect(
-    path: Path, deadline: float, *, meanwhile: Callable[[], None], until_served: bool
+    path: Path, deadline: float, *, check: Callable[[], None], until_served: bool
 ) -> socket.socket:
     """Return a non-blocking socket that is connected to `path`.
 
     A blocking connect(2) could wait forever while the socket's backlog is full. It is
-    retried until `deadline` (monotonic); `meanwhile` is called between attempts. With
+    retried until `deadline` (monotonic); `check` is called after each failed attempt. With
     `until_served`, a socket that does not exist yet is retried too.
 
     Raises:
@@ -44,7 +44,7 @@ def connect(
                     raise
             else:
                 return line
-            meanwhile()
+            check()
             time.sleep(_POLL_SECONDS)
     except BaseException:
         line.close()

@@ -68,7 +68,7 @@ def find(folder: Path, text: str = "HEAD") -> Range:
         raise UserError(
             "not in a git repository",
             where=str(folder),
-            hint="change to a kernel tree, or name one with --tree",
+            hint="change to a kernel tree, or select one with --tree",
         )
     # The whole tree, wherever in it the user is.
     top = found.git_dir.parent if found.prefix else folder.resolve()
@@ -82,7 +82,8 @@ def find(folder: Path, text: str = "HEAD") -> Range:
         merge_base = repository.merge_base(given.commit, topic.commit)
         if not merge_base:
             raise UserError(
-                f"{base_text} and {topic.name} have no common commit", where=str(repository.folder)
+                f"{base_text} and {topic.name} have no common ancestor",
+                where=str(repository.folder),
             )
         is_given = merge_base == given.commit
         base = given if is_given else _revision(repository, merge_base)
@@ -92,7 +93,7 @@ def find(folder: Path, text: str = "HEAD") -> Range:
     files = _lines(repository, "diff", "--name-only", "--no-renames", base.commit, topic.commit)
     if not files:
         raise UserError(
-            f"nothing differs between {base} and {topic}",
+            f"{base} and {topic} do not differ",
             where=str(repository.folder),
             hint="commit your changes first" if base.commit == topic.commit else None,
         )
@@ -103,7 +104,9 @@ def find(folder: Path, text: str = "HEAD") -> Range:
 def _revision(repository: Repository, text: str) -> Revision:
     found = repository.resolve(text)
     if not found.commit:
-        raise UserError(f"{text} is not a commit", where=str(repository.folder))
+        raise UserError(
+            f"revision {text} is a tree: expected a commit", where=str(repository.folder)
+        )
     name = text[:_SHORT_DIGITS] if text == found.commit else text
     if text == "HEAD":
         branch = _try(repository, "symbolic-ref", "--short", "--quiet", "HEAD")
@@ -129,7 +132,7 @@ def _upstream_base(repository: Repository, topic: Revision) -> tuple[Revision, s
     if tried:
         what = f"{topic.name} has no commits of its own: it is part of {', '.join(tried)}"
     else:
-        what = f"the upstream of {topic.name} is not known"
+        what = f"upstream of {topic.name} is unknown"
     raise UserError(what, where=str(repository.folder), hint=_HINT)
 
 

@@ -15,7 +15,7 @@ from samples import as_json
 from labctl.bisect import text as bisect_text
 from labctl.bisect.check import BisectCheck
 from labctl.bisect.metric import Bisect, begin
-from labctl.bisect.search import LOOKS, Search, direction, ends_differ, is_bad, passes_needed
+from labctl.bisect.search import ANALYSES, Search, direction, ends_differ, is_bad, passes_needed
 from labctl.bisect.steps import commits_of, kernel_like, patches_of
 from labctl.bisect.types import Bisection
 from labctl.cli import labctl
@@ -270,24 +270,24 @@ def test_the_decisions_share_the_risk():
 
 def blocks(draw, truth, spread=0.03, drift=0.05):
     """Logs of the blocks of some kernels, on a host that drifts."""
-    host = draw.normal(0, drift, LOOKS[-1]).cumsum()
-    return [host + level + draw.normal(0, spread, LOOKS[-1]) for level in truth]
+    host = draw.normal(0, drift, ANALYSES[-1]).cumsum()
+    return [host + level + draw.normal(0, spread, ANALYSES[-1]) for level in truth]
 
 
 def searched(draw, guilty, effect):
     """Search 7 steps in simulated blocks, as `Bisect` does in measured ones."""
     search, slow = Search(0, STEPS, 0.05), np.log1p(effect)
 
-    def look(steps, decide):
+    def analyse(steps, decide):
         logs = blocks(draw, [slow * (step >= guilty) for step in steps])
-        for count in LOOKS:
+        for count in ANALYSES:
             result = decide(*(one[:count] for one in logs))
             if result:
                 return result
         return 0
 
     risk = search.allowance(ends=True)
-    sign = look([0, STEPS], lambda good, bad: ends_differ(good, bad, risk, 0.02))
+    sign = analyse([0, STEPS], lambda good, bad: ends_differ(good, bad, risk, 0.02))
     if not sign:
         return None
     search.spend(risk)
@@ -298,7 +298,7 @@ def searched(draw, guilty, effect):
             found = is_bad(own, good, bad, sign=sign, risk=risk)
             return 0 if found is None else 1 if found else -1
 
-        result = look([search.good, step, search.bad], decide)
+        result = analyse([search.good, step, search.bad], decide)
         if not result:
             return None
         search.spend(risk)
@@ -322,9 +322,9 @@ def test_a_decision_at_the_very_threshold_keeps_its_risk():
     draw = np.random.default_rng(6)
     messages = []
     for _ in range(200):
-        values = draw.normal(0, 0.04, LOOKS[-1])
-        looks = (direction(values[:count], 0.1) for count in LOOKS)
-        messages.append(next((one for one in looks if one), 0))
+        values = draw.normal(0, 0.04, ANALYSES[-1])
+        analyses = (direction(values[:count], 0.1) for count in ANALYSES)
+        messages.append(next((one for one in analyses if one), 0))
     assert 0 < messages.count(1) / 200 <= 0.1
     assert messages.count(-1) / 200 <= 0.1
 
@@ -339,8 +339,8 @@ def test_a_few_outlying_blocks_do_not_hide_a_difference():
 
 def test_the_last_analysis_uses_the_blocks_that_are_left():
     draw = np.random.default_rng(11)
-    values = draw.normal(0.02, 0.03, LOOKS[-1] - 1)
-    assert direction(values[: LOOKS[-2]], 0.01) == 0
+    values = draw.normal(0.02, 0.03, ANALYSES[-1] - 1)
+    assert direction(values[: ANALYSES[-2]], 0.01) == 0
     assert direction(values, 0.01) == 1
 
 

@@ -576,7 +576,7 @@ def test_doctor_finds_a_source_that_cannot_be_read(mine, tmp_path, source):
     (tmp_path / "linux.tar").unlink()
     found = building.sources((), 1, unreadable([lab.kernels["stock"].source], tmp_path))
     assert found.status == "fail"
-    assert "no revision gone" in found.what or "tarball does not exist" in found.what
+    assert "no revision gone" in found.what or "tarball not found" in found.what
 
 
 def test_a_report_names_commit_and_subject():

@@ -42,36 +42,36 @@ def steady(nights=20, seed=1):
 
 
 def test_a_usual_nightly_run_requires_no_repeat():
-    look = watch(steady()).look(night(20, 1.5))
-    assert (look.wish, look.verdict, look.first) == ("", "", None)
+    analysis = watch(steady()).analyse(night(20, 1.5))
+    assert (analysis.request, analysis.verdict, analysis.first) == ("", "", None)
 
 
 def test_the_first_nightly_runs_raise_no_alarm():
     few = watch(steady(FEWEST_NIGHTS - 1))
-    assert few.look(night(FEWEST_NIGHTS - 1, 0.5)).wish == ""
+    assert few.analyse(night(FEWEST_NIGHTS - 1, 0.5)).request == ""
 
 
 def test_an_outlying_nightly_run_is_measured_again_at_once():
-    assert watch(steady()).look(night(20, 1.0)).wish == "again"
-    assert watch(steady()).look(night(20, 2.2)).wish == "again"
+    assert watch(steady()).analyse(night(20, 1.0)).request == "again"
+    assert watch(steady()).analyse(night(20, 2.2)).request == "again"
 
 
 def test_an_outlying_nightly_run_counts_with_the_value_of_its_repeat():
     nights = watch(steady())
-    look = nights.add(night(20, 1.0, again=[1.5]))
-    assert (look.wish, look.verdict) == ("", "")
+    analysis = nights.add(night(20, 1.0, again=[1.5]))
+    assert (analysis.request, analysis.verdict) == ("", "")
     assert math.exp(nights.values[-1]) == pytest.approx(1.5)
-    assert nights.look(night(21, 1.5)).wish == ""
+    assert nights.analyse(night(21, 1.5)).request == ""
 
 
 def test_a_persistent_change_is_measured_against_the_earlier_kernel_in_two_runs():
     nights = watch(steady())
-    look = nights.look(night(20, 1.3, again=[1.3]))
-    assert (look.wish, look.first, look.compared) == ("against", 20, 19)
-    look = nights.look(night(20, 1.3, again=[1.3], trials=["slower"]))
-    assert (look.wish, look.verdict) == ("against", "")
-    look = nights.add(night(20, 1.3, again=[1.3], trials=["slower", "slower"]))
-    assert (look.wish, look.verdict) == ("", "slower")
+    analysis = nights.analyse(night(20, 1.3, again=[1.3]))
+    assert (analysis.request, analysis.first, analysis.compared) == ("against", 20, 19)
+    analysis = nights.analyse(night(20, 1.3, again=[1.3], trials=["slower"]))
+    assert (analysis.request, analysis.verdict) == ("against", "")
+    analysis = nights.add(night(20, 1.3, again=[1.3], trials=["slower", "slower"]))
+    assert (analysis.request, analysis.verdict) == ("", "slower")
     assert [change.verdict for change in nights.changes] == ["slower"]
 
 
@@ -79,17 +79,17 @@ def test_a_change_that_is_reported_is_the_new_level():
     nights = watch(steady())
     nights.add(night(20, 1.3, again=[1.3], trials=["slower", "slower"]))
     for number in range(21, 30):
-        assert nights.add(night(number, 1.3)).wish == ""
+        assert nights.add(night(number, 1.3)).request == ""
     assert len(nights.changes) == 1
-    better = nights.look(night(30, 1.5, again=[1.5], trials=["faster", "faster"]))
+    better = nights.analyse(night(30, 1.5, again=[1.5], trials=["faster", "faster"]))
     assert better.verdict == "faster"
 
 
 @pytest.mark.parametrize("verdicts", [["undecided"], ["slower", "undecided"], ["faster"]])
 def test_runs_that_disagree_report_nothing(verdicts):
     nights = watch(steady())
-    look = nights.add(night(20, 1.3, again=[1.3], trials=verdicts))
-    assert (look.wish, look.verdict) == ("", "")
+    analysis = nights.add(night(20, 1.3, again=[1.3], trials=verdicts))
+    assert (analysis.request, analysis.verdict) == ("", "")
     assert nights.changes == []
 
 
@@ -98,23 +98,23 @@ def test_a_kernel_that_is_the_same_as_before_changed_nothing():
     assert nights.add(night(20, 1.3, again=[1.3], trials=["same"])).verdict == "same"
     # Whatever moved the ratio, its new level is what is usual from now on.
     for number in range(21, 30):
-        assert nights.add(night(number, 1.3)).wish == ""
+        assert nights.add(night(number, 1.3)).request == ""
 
 
 def test_without_a_new_image_no_kernel_is_blamed():
     nights = Watch(RULE.margin)
     for number, ratio in enumerate(steady()):
         nights.add(night(number, ratio, image="one"))
-    looks = [nights.add(night(20 + n, 1.3, again=[1.3], image="one")) for n in range(3)]
-    assert [look.verdict for look in looks] == ["", "", "unchanged"]
-    assert all(look.wish == "" for look in looks)
+    analyses = [nights.add(night(20 + n, 1.3, again=[1.3], image="one")) for n in range(3)]
+    assert [analysis.verdict for analysis in analyses] == ["", "", "unchanged"]
+    assert all(analysis.request == "" for analysis in analyses)
 
 
 @pytest.mark.parametrize("name", ["host", "baseline", "accelerator"])
 def test_another_host_or_base_starts_a_segment_without_an_alarm(name):
     nights = watch(steady(), **{name: "a"})
-    assert nights.add(night(20, 1.0, **{name: "b"})).wish == ""
-    assert nights.add(night(21, 1.0, **{name: "b"})).wish == ""
+    assert nights.add(night(20, 1.0, **{name: "b"})).request == ""
+    assert nights.add(night(21, 1.0, **{name: "b"})).request == ""
     assert nights.segments[-1].first == 20
     assert nights.segments[-1].why == f"another {name}"
     assert not nights.segments[-1].continues
@@ -122,7 +122,7 @@ def test_another_host_or_base_starts_a_segment_without_an_alarm(name):
 
 def test_a_missing_nightly_run_starts_a_segment_without_an_alarm():
     nights = watch(steady())
-    assert nights.add(night(23, 1.5)).wish == ""
+    assert nights.add(night(23, 1.5)).request == ""
     assert nights.segments[-1] == changes.Segment(
         first=20, why="3 nightly runs are missing", continues=True
     )
@@ -130,14 +130,14 @@ def test_a_missing_nightly_run_starts_a_segment_without_an_alarm():
 
 def test_a_regression_during_a_gap_is_found():
     nights = watch(steady())
-    assert nights.look(night(25, 1.3)).wish == "again"
+    assert nights.analyse(night(25, 1.3)).request == "again"
 
 
 def test_a_change_below_the_minimum_effect_is_ignored():
     exact = watch([1.5 * (1 + 0.0001 * (n % 3)) for n in range(20)])
-    look = exact.look(replace(night(20, 1.485), error=0.001))
-    assert look.wish != "against"
-    assert look.first is None
+    analysis = exact.analyse(replace(night(20, 1.485), error=0.001))
+    assert analysis.request != "against"
+    assert analysis.first is None
 
 
 def test_a_missing_library_is_reported_with_a_hint(monkeypatch):
@@ -165,7 +165,7 @@ def test_a_small_simulation_keeps_the_error_rates():
 
 
 def test_a_broken_error_rate_is_detected():
-    """Where every third run is wild, and stays so, nothing can be promised."""
+    """If every third run and its repeats are outliers, the error rates are too high."""
     bad = Scenario(name="bad", outliers=0.3, outliers_stay=True, nights=40)
     (count,) = simulate(histories=10, seed=1, rule=RULE, scenarios=[bad])
     assert count.false_alarms > 0.2

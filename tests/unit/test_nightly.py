@@ -463,7 +463,7 @@ def test_a_stored_history_yields_its_findings(regressed):
     (finding,) = [one for one in content["findings"] if one["kind"] == "regressed"]
     change = watch.changes[-1]
     assert finding["night"] == watch.nights[change.found].date
-    assert finding["since"] == watch.nights[change.look.first].date
+    assert finding["since"] == watch.nights[change.analysis.first].date
     assert len(finding["between"]["commits"]["lab"]) == 2
 
 

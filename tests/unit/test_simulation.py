@@ -1,4 +1,4 @@
-"""Simulated runs of a known truth: does the method keep its promises, and can that be seen?"""
+"""Simulated runs with known changes: the error rates of the method, and their report."""
 
 import json
 import math
@@ -32,25 +32,25 @@ STOPPING = Design(name="stopping", cells=4, blocks_max=20)
 
 
 def count(noise, design, runs=300, seed=1, rule=RULE):
-    (promise,) = simulate(runs=runs, seed=seed, rule=rule, noises=[noise], designs=[design])
-    return promise
+    (rates,) = simulate(runs=runs, seed=seed, rule=rule, noises=[noise], designs=[design])
+    return rates
 
 
 @pytest.mark.parametrize("design", [FIXED, STOPPING], ids=lambda d: d.name)
 @pytest.mark.parametrize("noise", [QUIET, Noise(name="drift", drift_sd=0.05)], ids=lambda n: n.name)
 def test_the_error_rates_are_kept(noise, design):
-    promise = count(noise, design)
-    assert promise.kept
-    assert 0.91 < promise.coverage < 0.98
-    assert promise.any_verdict <= 0.02
+    rates = count(noise, design)
+    assert rates.kept
+    assert 0.91 < rates.coverage < 0.98
+    assert rates.any_verdict <= 0.02
 
 
 def test_an_effect_is_found_and_none_is_not_beyond_the_margin():
-    promise = count(Noise(name="exact", boot_sd=0.005, repetition_sd=0.005), FIXED)
-    assert promise.power == 1
-    assert promise.same > 0.95
-    assert promise.any_verdict == 0
-    assert promise.any_verdict_at_margin <= 0.05 + 2 * 0.013
+    rates = count(Noise(name="exact", boot_sd=0.005, repetition_sd=0.005), FIXED)
+    assert rates.power == 1
+    assert rates.same > 0.95
+    assert rates.any_verdict == 0
+    assert rates.any_verdict_at_margin <= 0.05 + 2 * 0.013
 
 
 def test_a_broken_error_rate_is_detected():
@@ -147,5 +147,5 @@ def test_plots_are_written_as_svg(tmp_path):
     assert names == {"methodology-coverage.svg", "methodology-false-differences.svg"}
     for path in folder.iterdir():
         assert path.read_text().startswith("<svg")
-        assert "spoilt-boots, 10 blocks" in path.read_text()
+        assert "slow-boots, 10 blocks" in path.read_text()
         assert path.stat().st_size < 60_000

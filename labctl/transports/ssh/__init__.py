@@ -1,6 +1,6 @@
-"""Commands over SSH: to a guest's own server, or to any machine that can be reached.
+"""Commands over SSH, to a guest or to a target.
 
-An address costs nothing to import; `transport` brings fabric with it.
+Importing this package is quick; importing `transport` also imports fabric.
 """
 
 from labctl.transports.ssh.address import SshAddress

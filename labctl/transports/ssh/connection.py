@@ -130,7 +130,7 @@ def _breaking() -> Iterator[None]:
 
 
 class _UnknownHostError(paramiko.SSHException):
-    """The host key is not known."""
+    """The host key is unknown."""
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):

@@ -1,4 +1,4 @@
-"""`SshTransport`: commands with their exact outcome, watched while they run."""
+"""`SshTransport`: run commands over SSH and return their exact outcome."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class SshTransport:
     ) -> Outcome:
         """Run an argument vector, or a string by `/bin/sh -c`; see `Transport.run`.
 
-        `Outcome.seconds` comes in steps of 10 ms, as /proc/uptime tells it.
+        `Outcome.seconds` comes in steps of 10 ms, the resolution of /proc/uptime.
         """
         text, words = words_of(command)
         request = Request.of(text, words, self._owner)
@@ -76,7 +76,7 @@ class SshTransport:
         try:
             return self._request(*self._session(), source, Reply(request, output), timeout_seconds)
         except DeadlineExceeded:
-            raise  # the command is gone, and the line is clean
+            raise  # the command was killed; the connection can be used again
         except Broken as error:
             self.close()
             raise self._lost(f"SSH connection lost: {error}") from error
@@ -117,9 +117,9 @@ class SshTransport:
             try:
                 return known, self._watched(known.session)
             except Broken:
-                # It broke while nobody used it, or with the last word of the command
-                # before: a server may hang up on a message for a session that has just
-                # ended. Nothing was begun, so nothing is lost.
+                # The connection broke between two commands, or the server closed it after
+                # a message for a session that had just ended. No command was started yet,
+                # so connect again.
                 self.close()
         connection = self._connected()
         return connection, self._watched(connection.session)
@@ -137,7 +137,7 @@ class SshTransport:
         channel = self._watched(lambda: connection.execute(request.line, session))
         if self._converse(connection, channel, source, reply, deadline):
             return reply.outcome(str(self._address))
-        # Without its group, the next connection finds the command and ends it.
+        # If the process group is unknown, the next connection kills the command.
         killed = reply.group is not None and self._ended(connection, kill_line(reply.group))
         patience = time.monotonic() + _KILL_SECONDS
         source.drop()
@@ -163,14 +163,14 @@ class SshTransport:
         reply: Reply,
         deadline: float,
     ) -> bool:
-        """Send and receive until the session's end (True) or `deadline` (False)."""
+        """Send and receive; return True at the end of the session, False at `deadline`."""
         stream = Input(channel, source)
         self._last_heard_seconds = time.monotonic()
         while True:
-            closed = channel.closed  # asked first: what came before the end is then there
+            closed = channel.closed  # read before the data: then no data before the end is missed
             now = time.monotonic()
             if _take(channel, reply):
-                # Not `now`: whoever got the output took its time.
+                # Not `now`: the consumer of the output may have been slow.
                 self._last_heard_seconds = time.monotonic()
             elif closed:
                 return True
@@ -188,7 +188,7 @@ class SshTransport:
             else:
                 _wait(channel.fileno(), None, _STEP_SECONDS)
 
-    # --- the line ------------------------------------------------------------------------------
+    # --- the connection ------------------------------------------------------------------------
 
     def _connected(self) -> Connection:
         if self._connection is not None:
@@ -214,11 +214,11 @@ class SshTransport:
         return connection
 
     def _watched(self, function: Callable[[], Result]) -> Result:
-        """Run a blocking function and return its result; check the machine meanwhile."""
+        """Return the result of a blocking function; check the machine while it runs."""
         self._last_heard_seconds = time.monotonic()
         call = Call(function)
         while not call.done.wait(_ALIVE_SECONDS):
-            self._look(waiting=True)
+            self._check(waiting=True)
         return call.result()
 
     def _watch(self, connection: Connection) -> None:
@@ -229,9 +229,9 @@ class SshTransport:
         quiet_seconds = time.monotonic() - self._last_heard_seconds
         if self._beat is None and quiet_seconds >= _BEAT_SECONDS:
             self._beat = Call(connection.ask)
-        self._look(waiting=self._beat is not None)
+        self._check(waiting=self._beat is not None)
 
-    def _look(self, *, waiting: bool) -> None:
+    def _check(self, *, waiting: bool) -> None:
         now = time.monotonic()
         if now - self._last_alive_seconds >= _ALIVE_SECONDS:
             self._last_alive_seconds = now
@@ -248,7 +248,7 @@ class SshTransport:
 
 
 def _wait(channel: int, source: int | None, wait_seconds: float) -> None:
-    """Wait until something comes over the channel, or from the source of its input."""
+    """Wait for data on the channel or from the source of its input."""
     poll = select.poll()
     for descriptor in (channel, source):
         if descriptor is not None:
@@ -257,7 +257,7 @@ def _wait(channel: int, source: int | None, wait_seconds: float) -> None:
 
 
 def _take(channel: Channel, reply: Reply) -> bool:
-    """Take what has come of both outputs; return whether there was anything."""
+    """Receive from both outputs; return whether there was any data."""
     out, errors = channel.recv_ready(), channel.recv_stderr_ready()
     if out:
         reply.take(1, channel.recv(_READ_BYTES))
