@@ -121,7 +121,7 @@ class Bisect:
                 break
             search.tell(step, decision.verdict)
         if len(search.candidates) > 1 and not self.answer.problem:
-            self.answer.problem = "the steps between them could not be tested"
+            self.answer.problem = "steps between them could not be tested"
         return self.answer
 
     def _note(self, decision: Decision) -> None:

@@ -74,7 +74,7 @@ def append(history: Path, record: NightlyRecord) -> None:
 
 
 def read(history: Path) -> list[NightlyRecord]:
-    """Return all records in order, without a torn last line.
+    """Return all records in order, without an incomplete last line.
 
     Raises:
         UserError: a line is damaged.

@@ -102,7 +102,7 @@ _TYPES: tuple[tuple[str, type], ...] = (
     *((name, str) for name in ("experiment", "kernel", "cell", "started_at", "disturbed")),
 )
 _HINT = (
-    "restore the line or delete it, since damaged runs are not read in part; "
+    "restore the line or remove it, since damaged runs are not read in part; "
     "`labctl run --resume` measures missing samples again"
 )
 

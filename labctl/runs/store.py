@@ -84,7 +84,7 @@ class Store:
             f"{sample.experiment}, block {sample.block}, cell {sample.cell}, "
             f"{'warm-up' if sample.warmup else 'repetition'} {sample.repetition}",
             where=f"{self.path}:{number}",
-            hint="delete one of the two lines: labctl cannot tell which is valid",
+            hint="remove one of the two lines: labctl does not know which is valid",
         )
 
     def keys(self) -> set[Key]:

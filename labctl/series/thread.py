@@ -88,7 +88,7 @@ def _complete(numbered: Iterable[Mail], first: Mail, path: Path) -> list[Mail]:
     for mail in numbered:
         known = found.setdefault(mail.number or 0, mail)
         if known is not mail and _diff_of(known) != _diff_of(mail):
-            what = f"patch {mail.number}/{mail.total} occurs twice, first in line {known.line}"
+            what = f"duplicate patch {mail.number}/{mail.total}, first in line {known.line}"
             raise UserError(what, where=f"{path}:{mail.line}", hint="remove one of the two mails")
     wanted = range(1, (first.total or 0) + 1)
     missing = [f"{number}/{first.total}" for number in wanted if number not in found]

@@ -143,7 +143,7 @@ class SerialTransport:
         """Send and receive until the command's end (True) or `deadline` (False)."""
         for frame in self._frames_until(deadline, stream):
             if frame is None or frame.type is FrameType.DAMAGED:
-                raise self._lost(f"damaged frame of `{reply.command}`: wrong checksum")
+                raise self._lost(f"damaged frame of `{reply.command}`: invalid checksum")
             if frame.id != stream.request:
                 continue
             if frame.type is FrameType.TAKEN:
