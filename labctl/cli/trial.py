@@ -116,7 +116,7 @@ def try_(
     command: tuple[str, ...] = ctx.meta[_COMMAND]
     if operation not in SHELF:
         hint = suggestion(operation, tuple(SHELF), "names")
-        what = f"--workload: unknown workload {quote(operation)}"
+        what = f"--workload: unknown ready workload {quote(operation)}"
         raise UserError(what, hint=hint)
     if (metric or better) and not command:
         raise click.UsageError("--metric and --better require -- COMMAND", ctx)

@@ -32,7 +32,7 @@ def workloads(as_json: bool, name: str | None) -> None:
 
     if name is not None and name not in SHELF:
         hint = suggestion(name, tuple(SHELF), "names")
-        raise UserError(f"there is no ready workload {units.quote(name)}", hint=hint)
+        raise UserError(f"unknown ready workload {units.quote(name)}", hint=hint)
     entries = list(SHELF.values()) if name is None else [SHELF[name]]
     if as_json:
         print_json({"schema": 1, "workloads": [_content(one) for one in entries]})

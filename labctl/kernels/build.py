@@ -118,7 +118,7 @@ class Builder:
 
         Fragments and series are checked before the first build starts.
         """
-        with self._told_if_full():
+        with self._full_disk_as_error():
             sources: dict[str, tuple[Source, str]] = {}
             asked = [self._ask(kernel, sources) for kernel in kernels]
             for each in asked:
@@ -153,7 +153,7 @@ class Builder:
         tell = self._teller(kernel.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
-        with self._told_if_full(), self._tree(request, tell) as tree:
+        with self._full_disk_as_error(), self._tree(request, tell) as tree:
             _fill(tree, tell)
             tree.prepare(None)
             make = request.make(tree, log, tell)

@@ -140,7 +140,7 @@ def test_other_keys_override_single_ones(lab):
 @pytest.mark.parametrize(
     ("own", "key", "what", "hint"),
     [
-        ({"use": "hackbnch"}, "use", "there is no ready workload 'hackbnch'", "hackbench?"),
+        ({"use": "hackbnch"}, "use", "unknown ready workload 'hackbnch'", "hackbench?"),
         ({"use": "free", "command": "x"}, "command", "conflicts with `use:`", "one of the two"),
         ({"use": "free", "packages": ["fio"]}, "packages", "conflicts with `use:`", "brings"),
         (

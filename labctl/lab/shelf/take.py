@@ -53,7 +53,7 @@ def take(document: Document, programs: str) -> list[Fault]:
         path: KeyPath = ("workloads", name)
         entry = SHELF.get(used)
         if entry is None:
-            what, hint = f"there is no ready workload {quote(used)}", _suggestion(used)
+            what, hint = f"unknown ready workload {quote(used)}", _suggestion(used)
             silence = (path, (*path, "metric"))
             faults.append(Fault((*path, "use"), what, hint, at_key=False, silence=silence))
             workloads[name] = {**_NOTHING, "parameters": own.get("parameters")}
