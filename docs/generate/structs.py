@@ -149,6 +149,13 @@ def verify() -> str:
     )
 
 
+def plan() -> str:
+    """Return the page on `labctl plan --json`."""
+    return "# JSON of plans\n\n`labctl plan --json` prints one object.\n\n" + sections(
+        schema_of("--plan")
+    )
+
+
 def series_check() -> str:
     """Return the page on `labctl series check --json`."""
     return (

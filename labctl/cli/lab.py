@@ -34,6 +34,8 @@ def init(folder: Path, force: bool) -> None:
               help="Schema of `labctl bisect --json`.")  # fmt: skip
 @click.option("--verify", "document", flag_value="verify",
               help="Schema of `labctl verify --json`.")  # fmt: skip
+@click.option("--plan", "document", flag_value="plan",
+              help="Schema of `labctl plan --json`.")  # fmt: skip
 @click.option("--series-check", "document", flag_value="series-check",
               help="Schema of `labctl series check --json`.")  # fmt: skip
 def schema(document: str | None) -> None:
@@ -65,11 +67,12 @@ def plan(
     """
     from labctl.experiments import preview
     from labctl.reports.plan import text
+    from labctl.reports.plan_types import PlanDocument
 
     lab = load_lab(lab_path)
     previews = [preview.preview(lab, name, seed) for name in chosen(lab, experiments)]
     if as_json:
-        print_json({"schema": 1, "experiments": previews})
+        print_json(PlanDocument(experiments=tuple(previews)))
     else:
         click.echo("\n\n".join(text(each, commands=commands) for each in previews))
 

@@ -9,12 +9,14 @@ import msgspec
 
 from labctl.bisect.types import Bisection
 from labctl.nightly.types import Nightly
+from labctl.reports.plan_types import PlanDocument
 from labctl.review.types import SeriesCheck
 from labctl.stats.between_runs_types import Across
 from labctl.stats.report_types import Report
 from labctl.verify.types import Verification
 
 DOCUMENTS: Mapping[str, type[msgspec.Struct]] = {
+    "plan": PlanDocument,
     "report": Report,
     "compare": Across,
     "nightly": Nightly,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from labctl.arch import ARCHITECTURES
 from labctl.errors import UserError
@@ -17,6 +18,8 @@ from labctl.host import identity
 from labctl.host.facts import read_facts
 from labctl.kernels.build import Image
 from labctl.lab.models import Lab
+from labctl.reports import plan_types as types
+from labctl.runs import types as run_types
 from labctl.runs.folder import list_runs
 from labctl.targets.machine import describe_start
 
@@ -25,8 +28,8 @@ _GUESS_BOOT_SECONDS = 4.0
 _GUESS_VISIT_SECONDS = 7.0
 
 
-def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
-    """Return the plan of an experiment as JSON values; nothing is built or booted."""
+def preview(lab: Lab, name: str, seed: int) -> types.PlannedExperiment:
+    """Return what a run of an experiment would do; nothing is built or booted."""
     planned = plan(lab, name, seed)
     boot_seconds, visit_seconds, origin = _costs(lab, planned)
     statistics = planned.statistics
@@ -34,23 +37,24 @@ def preview(lab: Lab, name: str, seed: int) -> dict[str, Any]:
     placement = place(guest, lab.guests[guest], facts)
     in_guests = planned.experiment.target is None
     accel, reason = _accelerator(lab, planned) if in_guests else ("", "")
-    return {
-        "name": name,
-        "seed": seed,
-        "baseline": planned.baseline,
-        "metric": lab.metric_of(planned.experiment),
-        "better": lab.better_of(planned.experiment),
-        "cells": [cell.id for cell in planned.cells],
-        "blocks": {"min": statistics.blocks.min, "max": statistics.blocks.max},
-        "accel": accel or None,
-        "accel_reason": reason,
-        "guests": _guests(lab, planned, placement, accel),
-        "placement": document(lab.guests[guest], placement, facts) if in_guests else None,
-        "first_block": [_visit(visit) for visit in planned.block(0)],
-        "expected_seconds": list(planned.expected_seconds(boot_seconds, visit_seconds)),
-        "expected_from": origin,
-        "power": _power(lab, planned),
-    }
+    placed = document(lab.guests[guest], placement, facts) if in_guests else None
+    return types.PlannedExperiment(
+        name=name,
+        seed=seed,
+        baseline=planned.baseline,
+        metric=lab.metric_of(planned.experiment),
+        better=lab.better_of(planned.experiment),
+        cells=tuple(cell.id for cell in planned.cells),
+        blocks=types.BlockRange(min=statistics.blocks.min, max=statistics.blocks.max),
+        accel=accel or None,
+        accel_reason=reason,
+        guests=tuple(_guests(lab, planned, placement, accel)),
+        placement=msgspec.convert(placed, run_types.Placement | None),
+        first_block=tuple(_visit(visit) for visit in planned.block(0)),
+        expected_seconds=planned.expected_seconds(boot_seconds, visit_seconds),
+        expected_from=origin,
+        power=_power(lab, planned),
+    )
 
 
 def _accelerator(lab: Lab, planned: Plan) -> tuple[str, str]:
@@ -63,21 +67,21 @@ def _accelerator(lab: Lab, planned: Plan) -> tuple[str, str]:
     )
 
 
-def _guests(lab: Lab, planned: Plan, placement: Placement, accel: str) -> list[dict[str, Any]]:
+def _guests(lab: Lab, planned: Plan, placement: Placement, accel: str) -> list[types.PlannedGuest]:
     if planned.experiment.target is not None:
         target = lab.targets[planned.experiment.target]
         return [
-            {
-                "name": g.name,
-                "kernel": g.kernel,
-                "command": describe_start(target, f"<{g.kernel}>/bzImage"),
-            }
+            types.PlannedGuest(
+                name=g.name,
+                kernel=g.kernel,
+                command=describe_start(target, f"<{g.kernel}>/bzImage"),
+            )
             for g in planned.groups()
         ]
     topology = lab.guests[lab.guest_of(planned.experiment)]
     workload = lab.workloads[planned.experiment.workload]
     arch = ARCHITECTURES[lab.kernels[planned.baseline].arch]
-    guests: list[dict[str, Any]] = []
+    guests = []
     for group in planned.groups():
         image = Image(
             kernel=group.kernel,
@@ -108,7 +112,7 @@ def _guests(lab: Lab, planned: Plan, placement: Placement, accel: str) -> list[d
             disks=(Disk(Path("<root>"), "<hash>", ""),) if workload.root is not None else (),
         )
         command = shlex.join(launchers.command(spec))
-        guests.append({"name": group.name, "kernel": group.kernel, "command": command})
+        guests.append(types.PlannedGuest(name=group.name, kernel=group.kernel, command=command))
     return guests
 
 
@@ -117,7 +121,7 @@ def _visit(visit: Visit) -> str:
     return f"{visit.cell.id} ({kind})"
 
 
-def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
+def _power(lab: Lab, planned: Plan) -> types.Power | None:
     """Return the minimum detectable effect, by the spread of the last run of this workload."""
     from labctl.stats.paired import smallest_effect
     from labctl.stats.stored import spread_of
@@ -131,15 +135,11 @@ def _power(lab: Lab, planned: Plan) -> dict[str, Any] | None:
             continue
         rule = planned.statistics
         family = sum(not c.control and c.kernel != planned.baseline for c in planned.cells)
-        effects = {
-            blocks: smallest_effect(sd, blocks, rule.confidence, family)
-            for blocks in (rule.blocks.min, rule.blocks.max)
-        }
-        return {
-            "from": f"run {run.id}",
-            "sd_log": sd,
-            "smallest_effect": [{"blocks": n, "effect": e} for n, e in effects.items()],
-        }
+        effects = tuple(
+            types.Effect(blocks=blocks, effect=smallest_effect(sd, blocks, rule.confidence, family))
+            for blocks in dict.fromkeys((rule.blocks.min, rule.blocks.max))
+        )
+        return types.Power(origin=f"run {run.id}", sd_log=sd, smallest_effect=effects)
     return None
 
 

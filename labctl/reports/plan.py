@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
 
 from labctl.reports import words
-from labctl.runs.types import Placement
+from labctl.reports.plan_types import PlannedExperiment, Power
 from labctl.units import counted
 
 _COLUMNS = 96
@@ -15,20 +14,20 @@ _MAX_ORDER_LINES = 16
 _MAX_GUEST_LINES = 8
 
 
-def text(content: dict[str, Any], *, commands: bool = False) -> str:
-    """Return the text of one experiment, from the JSON document of its preview.
+def text(content: PlannedExperiment, *, commands: bool = False) -> str:
+    """Return the text of one experiment.
 
     It has at most 40 lines; with `commands` the command of each guest is added.
     """
-    blocks, visits = content["blocks"], len(content["first_block"])
-    count = words.between(str(blocks["min"]), str(blocks["max"]))
-    expected = words.between(*map(words.duration, content["expected_seconds"]))
+    blocks, visits = content.blocks, len(content.first_block)
+    count = words.between(str(blocks.min), str(blocks.max))
+    expected = words.between(*map(words.duration, content.expected_seconds))
     lines = [
-        f"experiment {content['name']}: {counted(len(content['cells']), 'cell')}, "
-        f"baseline {content['baseline']}, {count} blocks of {counted(visits, 'repetition')}",
-        f"metric: {content['metric']}, {content['better']} is better",
-        f"expected: {expected} ({content['expected_from']})",
-        *_power(content["power"]),
+        f"experiment {content.name}: {counted(len(content.cells), 'cell')}, "
+        f"baseline {content.baseline}, {count} blocks of {counted(visits, 'repetition')}",
+        f"metric: {content.metric}, {content.better} is better",
+        f"expected: {expected} ({content.expected_from})",
+        *_power(content.power),
         *_accelerator(content),
         "",
         *_guests(content, commands=commands),
@@ -38,38 +37,38 @@ def text(content: dict[str, Any], *, commands: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _accelerator(content: dict[str, Any]) -> list[str]:
-    if content["accel"] is None:
+def _accelerator(content: PlannedExperiment) -> list[str]:
+    if content.accel is None:
         return []
-    accel, reason, placement = content["accel"], content["accel_reason"], content["placement"]
+    accel, reason, placement = content.accel, content.accel_reason, content.placement
     if reason:
         accel += f" (KVM does not work: {reason})"
-    if reason and content["accel"] == "kvm":
+    if reason and content.accel == "kvm":
         accel += "; `run` would end with this error, `accel: auto` would use tcg"
     lines = _wrapped(f"accelerator: {accel}")
-    return [*lines, f"guest: {words.placement(Placement(**placement))}"] if placement else lines
+    return [*lines, f"guest: {words.placement(placement)}"] if placement else lines
 
 
-def _guests(content: dict[str, Any], *, commands: bool) -> list[str]:
-    guests = content["guests"]
+def _guests(content: PlannedExperiment, *, commands: bool) -> list[str]:
+    guests = content.guests
     if commands:
-        return ["guests of a block:", *(f"  {one['name']}: {one['command']}" for one in guests)]
-    names = [one["name"] for one in guests]
+        return ["guests of a block:", *(f"  {one.name}: {one.command}" for one in guests)]
+    names = [one.name for one in guests]
     return _at_most(
         _MAX_GUEST_LINES, _wrapped(f"guests of a block ({len(names)}): {', '.join(names)}")
     )
 
 
-def _order(content: dict[str, Any]) -> list[str]:
-    rounds: dict[str, list[str]] = {}
-    for visit in content["first_block"]:
+def _order(content: PlannedExperiment) -> list[str]:
+    kinds: dict[str, list[str]] = {}
+    for visit in content.first_block:
         cell, _, kind = visit.rpartition(" (")
-        rounds.setdefault(kind.removesuffix(")"), []).append(cell)
+        kinds.setdefault(kind.removesuffix(")"), []).append(cell)
     lines: list[str] = []
-    for kind, cells in rounds.items():
+    for kind, cells in kinds.items():
         lines += _wrapped(f"  {kind}: {', '.join(cells)}")
     return [
-        f"order of block 1 (seed {content['seed']}):",
+        f"order of block 1 (seed {content.seed}):",
         *_at_most(_MAX_ORDER_LINES, lines),
     ]
 
@@ -86,14 +85,14 @@ def _wrapped(line: str) -> list[str]:
     )
 
 
-def _power(power: dict[str, Any] | None) -> list[str]:
+def _power(power: Power | None) -> list[str]:
     if power is None:
         return []
     each = [
-        f"{counted(p['blocks'], 'block')} {words.percent(p['effect'])}"
-        for p in power["smallest_effect"]
+        f"{counted(one.blocks, 'block')} {words.percent(one.effect)}"
+        for one in power.smallest_effect
     ]
     return [
         f"minimum detectable effect (80 % power): {', '.join(each)} "
-        f"(with the spread of {power['from']})"
+        f"(with the spread of {power.origin})"
     ]

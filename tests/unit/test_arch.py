@@ -377,9 +377,9 @@ def test_guests_of_another_architecture_run_under_tcg_and_nothing_is_probed(tmp_
 
 def test_the_plan_shows_the_guests_of_the_architecture(lab_of):
     lab = lab_of("defaults: {arch: arm64}")
-    for guest in preview.preview(lab, "one", 0)["guests"]:
-        assert guest["command"].startswith("qemu-system-aarch64 ")
-        assert "/Image'" in guest["command"]
+    for guest in preview.preview(lab, "one", 0).guests:
+        assert guest.command.startswith("qemu-system-aarch64 ")
+        assert "/Image'" in guest.command
 
 
 def test_a_program_is_compiled_once_for_each_architecture(tmp_path, tools):

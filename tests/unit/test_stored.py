@@ -66,11 +66,11 @@ def test_a_run_without_samples_says_nothing(tmp_path):
 
 def test_a_plan_reports_its_minimum_detectable_effect(tmp_path):
     here = lab(blocks=6).model_copy(update={"state": tmp_path / ".labctl"})
-    assert preview(here, "e", 1)["power"] is None
+    assert preview(here, "e", 1).power is None
     run = stored(tmp_path / ".labctl" / "runs")
     found = preview(here, "e", 1)
-    assert found["power"]["from"] == f"run {run.id}"
-    (effect,) = found["power"]["smallest_effect"]
-    assert effect["blocks"] == 6
-    assert 0.01 < effect["effect"] < 0.2
+    assert found.power.origin == f"run {run.id}"
+    (effect,) = found.power.smallest_effect
+    assert effect.blocks == 6
+    assert 0.01 < effect.effect < 0.2
     assert "6 blocks" in plan_text(found)
