@@ -106,8 +106,8 @@ def _each(values: Sequence[Any]) -> str:
     """Return a list, of nodes in few words: `2 CPUs and 2 GiB; 0 CPUs and 4 GiB`."""
     if not all(isinstance(one, Mapping) and {"cpus", "memory"} <= one.keys() for one in values):
         return str(values)
-    told = (f"{one['cpus']} CPUs and {rough_size(one['memory'])}" for one in values)
-    return "; ".join(told)
+    nodes = (f"{one['cpus']} CPUs and {rough_size(one['memory'])}" for one in values)
+    return "; ".join(nodes)
 
 
 def _image(kernel: Kernel) -> str:
