@@ -324,7 +324,8 @@ BOXES = {
     ),
     "two series": ([patch("[PATCH 1/1] a"), patch("[PATCH 1/2] b")], "several series"),
     "twice": (
-        [patch("[PATCH 1/1] a"), patch("[PATCH 1/1] b", faketree.changed("int line3;"))], "twice",
+        [patch("[PATCH 1/1] a"), patch("[PATCH 1/1] b", faketree.changed("int line3;"))],
+        "duplicate patch 1/1",
     ),
     "broken": (
         [patch("[PATCH] a", faketree.changed() + "+lost\n", Message_ID="<bad@x>")],
