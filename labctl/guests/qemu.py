@@ -102,7 +102,7 @@ def command(spec: GuestSpec) -> list[str]:
     words += ["-append", checked(" ".join(filter(None, parts)))]
     words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
     words += serial("line", LINE_SOCKET, device=arch.line_device)
-    return [*words, *_disks(spec.disks), *monitor()]
+    return [*words, *_disks(spec.disks), *monitor(), *spec.topology.qemu]
 
 
 def _disks(disks: Sequence[Disk]) -> list[str]:

@@ -136,7 +136,7 @@ def _more_of_qemu(spec: GuestSpec) -> list[str]:
     words += ["-set", f"chardev.console.logfile={qemu.CONSOLE_LOG}"]
     words += qemu.serial("line", qemu.LINE_SOCKET)
     words += [] if spec.ssh_key is None else qemu.network()
-    return [*words, *qemu.monitor()]
+    return [*words, *qemu.monitor(), *spec.topology.qemu]
 
 
 def _share(programs: Path) -> Path:

@@ -42,6 +42,7 @@ _MAY_BE_EMPTY = {
     "statistics",
     "defaults",
     "distances",
+    "qemu",
 }
 _SECTIONS_MAY_BE_EMPTY = {
     "targets",

@@ -144,10 +144,16 @@ class Topology(Model):
         " too few); none.",
     )
 
+    qemu: tuple[str, ...] = Field(
+        (),
+        description="More arguments of QEMU, each word an item: [-device, virtio-rng-pci]."
+        " What labctl sets itself is refused. Files need absolute paths.",
+    )
+
     @model_serializer(mode="wrap")
     def _serialized(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Records of older versions lack the keys of packages.
-        absent = {key for key in PACKAGES if getattr(self, key) is None}
+        # Records of older versions lack these keys.
+        absent = {key for key in (*PACKAGES, "qemu") if not getattr(self, key)}
         absent |= {*PER_NODE} if self.is_listed else set()
         return {key: value for key, value in handler(self).items() if key not in absent}
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from labctl.arch import ARCHITECTURES, ArchName
+from labctl.lab import qemu_arguments
 from labctl.lab.arch_checks import arch_of_kernel
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import LabFile
@@ -28,13 +29,16 @@ def check_guests(file: LabFile, default_guest: str, found: Findings) -> None:
     """Record guests that QEMU would reject, or whose distances Linux would ignore."""
     for name, guest in file.guests.items():
         sound = {key for key in Topology.model_fields if found.sound("guests", name, key)}
-        for mistake in mistakes(guest, _arches(file, name, default_guest), file.defaults.accel):
+        arches = _arches(file, name, default_guest)
+        for mistake in mistakes(guest, arches, file.defaults.accel, file.defaults.transport):
             path = ("guests", name, *mistake.path)
             if sound >= {"nodes", mistake.path[0]}:
                 found.add(path, mistake.what, mistake.hint, at_key=mistake.at_key)
 
 
-def mistakes(guest: Topology, arches: Collection[ArchName], accel: str) -> Iterator[Mistake]:
+def mistakes(
+    guest: Topology, arches: Collection[ArchName], accel: str, transport: str
+) -> Iterator[Mistake]:
     """Yield the unsupported properties of a topology on these architectures."""
     if guest.is_listed:
         yield from _listed(guest)
@@ -42,6 +46,8 @@ def mistakes(guest: Topology, arches: Collection[ArchName], accel: str) -> Itera
         wrong = [*_packages(guest)]
         yield from wrong or _vcpus(guest, arches, accel)
     yield from _distances(guest)
+    for index, what, hint in qemu_arguments.mistakes(guest.qemu, transport):
+        yield Mistake(("qemu", index), what, hint)
 
 
 def _listed(guest: Topology) -> Iterator[Mistake]:

@@ -67,7 +67,7 @@ def cases(lab: Lab, markers: Markers) -> list[Case]:
         varied = [f"{n}={v}" for n, v in shape.items() if _is_list(n, markers.topology[n])]
         mine = {n: v for n, v in markers.tunables.items() if lab.tunables[n].applies_to(kernel)}
         for values in _points(mine):
-            shaped = _topology(base, shape, lab.kernels[kernel].arch)
+            shaped = _topology(base, shape, lab.kernels[kernel].arch, lab.defaults.transport)
             case = _case(lab, kernel, shaped, varied, values)
             found.setdefault(case.id, case)
     return list(found.values())
@@ -86,8 +86,8 @@ def _case(
 
 
 def _is_list(name: str, value: object) -> bool:
-    # A list of distances is one value, a matrix; a list of mappings too, the nodes of one guest.
-    if not isinstance(value, list | tuple) or name == "distances":
+    # One value are a matrix of distances, words for QEMU, and mappings: the nodes of one guest.
+    if not isinstance(value, list | tuple) or name in ("distances", "qemu"):
         return False
     return name != "nodes" or not any(isinstance(one, Mapping) for one in value)
 
@@ -99,7 +99,7 @@ def _points(values: Setting) -> Iterable[dict[str, Any]]:
         yield dict(zip(values, point, strict=True))
 
 
-def _topology(base: Topology, shape: Setting, arch: ArchName) -> Topology:
+def _topology(base: Topology, shape: Setting, arch: ArchName, transport: str) -> Topology:
     given = dict(shape)
     distances = given.get("distances")
     if isinstance(distances, int):
@@ -121,7 +121,7 @@ def _topology(base: Topology, shape: Setting, arch: ArchName) -> Topology:
     matrix, nodes = topology.distances.matrix, topology.node_count
     if matrix is not None and {len(matrix), *map(len, matrix)} != {nodes}:
         raise UserError(f"distances: expected {nodes} rows of {nodes} numbers")
-    for mistake in mistakes(topology, [arch], "auto"):
+    for mistake in mistakes(topology, [arch], "auto", transport):
         where = f"topology: {dotted(mistake.path)}"
         raise UserError(mistake.what, where=where, hint=mistake.hint)
     return topology

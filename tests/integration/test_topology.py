@@ -82,9 +82,16 @@ def test_nodes_may_have_different_memory(guest):
 
 @pytest.mark.kernels("stock")
 @pytest.mark.topology(
-    nodes=2, cpus_per_node=4, memory_per_node="96MiB", sockets=2, cores=2, threads=2
+    nodes=2,
+    cpus_per_node=4,
+    memory_per_node="96MiB",
+    sockets=2,
+    cores=2,
+    threads=2,
+    qemu=["-device", "virtio-rng-pci"],
 )
 def test_cores_may_have_threads(guest):
+    assert "0x1005" in guest.output("cat /sys/bus/pci/devices/*/device").split()  # `qemu:`
     cpu = "/sys/devices/system/cpu/cpu{}/topology/{}".format
     assert guest.read(cpu(1, "thread_siblings_list")) == "0-1\n"
     assert guest.read(cpu(6, "thread_siblings_list")) == "6-7\n"

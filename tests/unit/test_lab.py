@@ -539,6 +539,57 @@ def test_sockets_cores_and_threads_that_are_omitted(folder: Path, keys: str, pac
     assert Topology.model_validate(guest.model_dump()) == guest
 
 
+IN_QEMU = [
+    ("-device x", "qemu", "expected a list", "[-device x]"),
+    ("[-device x]", "qemu[0]", "option and value are in one item", "[-device, 'x']"),
+    ("[disk.img]", "qemu[0]", "expected an option, got 'disk.img'", "virtio-rng-pci"),
+    ("[-m, 4G]", "qemu[0]", "-m conflicts with `nodes:`", "remove"),
+    ("[-device, x, --smp, 4]", "qemu[2]", "-smp conflicts with `nodes:`", "remove"),
+    ("[-numa, 'hmat-lb,x']", "qemu[0]", "-numa conflicts with `nodes:`", ""),
+    ("[-object, 'memory-backend-ram,id=x']", "qemu[0]", "memory-backend-ram conflicts", ""),
+    ("[-kernel, x]", "qemu[0]", "-kernel conflicts with `kernels:`", ""),
+    ("[-append, x]", "qemu[0]", "conflicts with `command_line:`", ""),
+    ("[-initrd, x]", "qemu[0]", "conflicts with", ""),
+    ("[-machine, q35]", "qemu[0]", "conflicts with `arch:`", ""),
+    ("[-M, q35]", "qemu[0]", "conflicts with `arch:`", ""),
+    ("[-accel, kvm]", "qemu[0]", "conflicts with `defaults: accel:`", ""),
+    ("[-cpu, host]", "qemu[0]", "conflicts with `defaults: accel:`", ""),
+    ("[-serial, stdio]", "qemu[0]", "conflicts with labctl", ""),
+    ("[-chardev, 'null,id=line']", "qemu[0]", "conflicts with labctl", "use another"),
+    ("[-qmp, stdio]", "qemu[0]", "conflicts with labctl", ""),
+    ("[-mon, x]", "qemu[0]", "conflicts with labctl", ""),
+    ("[-name, x]", "qemu[0]", "conflicts with labctl", ""),
+    ("[-display, gtk]", "qemu[0]", "conflicts with labctl", ""),
+    ('["-device", "a\\x01"]', "qemu[1]", "printable", ""),
+]
+
+
+@pytest.mark.parametrize(("words", "key", "what", "hint"), IN_QEMU, ids=[x[0] for x in IN_QEMU])
+def test_a_mistake_in_arguments_of_qemu(
+    folder: Path, words: str, key: str, what: str, hint: str
+) -> None:
+    problem = mistake(folder, HEAD.replace("memory_per_node: 1GiB", f"qemu: {words}"))
+    assert (problem.line, problem.key) == (3, f"guests.numa4.{key}")
+    assert problem.column >= 27
+    assert what in problem.what
+    assert hint in (problem.hint or "")
+
+
+@pytest.mark.parametrize("option", ["net", "nic", "netdev"])
+def test_the_network_is_labctls_with_ssh_only(folder: Path, option: str) -> None:
+    text = HEAD.replace("memory_per_node: 1GiB", f"qemu: [-{option}, user]")
+    assert read(folder, text).guests["numa4"].qemu == (f"-{option}", "user")
+    problem = mistake(folder, text + "defaults: {transport: ssh}\n")
+    assert problem.what == f"-{option} conflicts with `defaults: transport: ssh`"
+
+
+def test_arguments_of_qemu(folder: Path) -> None:
+    words = "[-device, virtio-rng-pci, -object, 'rng-builtin,id=r']"
+    guest = read(folder, HEAD.replace("memory_per_node: 1GiB", f"qemu: {words}")).guests["numa4"]
+    assert guest.qemu == ("-device", "virtio-rng-pci", "-object", "rng-builtin,id=r")
+    assert "qemu" not in Topology().model_dump()
+
+
 def test_each_node_of_a_list_is_reported(folder: Path) -> None:
     nodes = "[{cpus: 0, memory: 0}, {cpus: 1, memory: 1GiB}, {cpus: 0, memory: 0}]"
     problems = mistakes(folder, HEAD.replace("4, memory_per_node: 1GiB", nodes))

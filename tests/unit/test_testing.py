@@ -95,6 +95,7 @@ def test_nodes_may_be_listed(lab):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        ({"topology": {"qemu": ["-m", "4G"]}}, "-m conflicts with `nodes:`"),
         ({"topology": {"nodes": [{"cpus": 1}]}}, "nodes.0.memory: Field required"),
         ({"topology": {"nodes": [{"cpus": 1, "memory": 0}]}}, "both vCPUs and memory"),
         ({"kernels": ["stok"]}, "did you mean stock"),

@@ -64,6 +64,18 @@ def test_nodes_memory_and_distances_are_those_of_the_topology(tmp_path):
     assert values(words, "--numa-distance") == ["0,0=10", "0,1=21", "1,0=21", "1,1=10"]
 
 
+def test_more_arguments_of_qemu(tmp_path):
+    guest = Topology(qemu=("-device", "virtio-rng-pci"))
+    (options,) = [
+        word
+        for word in launchers.command(spec(tmp_path, topology=guest))
+        if word.startswith("--qemu-opts=")
+    ]
+    assert options.endswith(" -device virtio-rng-pci")
+    direct = dataclasses.replace(spec(tmp_path, topology=guest), launcher="qemu")
+    assert launchers.command(direct)[-2:] == ["-device", "virtio-rng-pci"]
+
+
 def test_nodes_without_cpus_or_memory(tmp_path):
     nodes = [
         {"cpus": 2, "memory": "64MiB"},
