@@ -15,7 +15,7 @@ from labctl.runs.sample import Sample
 from labctl.runs.types import Kernel
 from labctl.stats.report_types import Experiment, Report
 from labctl.status import SampleStatus
-from labctl.units import rough_size
+from labctl.units import counted, rough_size
 
 _MOST_PAGES = 2**64
 
@@ -103,11 +103,14 @@ def _guest(topology: Mapping[str, Any]) -> str:
 
 
 def _each(values: Sequence[Any]) -> str:
-    """Return a list, of nodes in few words: `2 CPUs and 2 GiB; 0 CPUs and 4 GiB`."""
+    """Return a list as text, of nodes: `2 CPUs and 2 GiB; no CPU and 4 GiB`."""
     if not all(isinstance(one, Mapping) and {"cpus", "memory"} <= one.keys() for one in values):
         return str(values)
-    nodes = (f"{one['cpus']} CPUs and {rough_size(one['memory'])}" for one in values)
-    return "; ".join(nodes)
+    return "; ".join(
+        f"{counted(one['cpus'], 'CPU') if one['cpus'] else 'no CPU'} and "
+        f"{rough_size(one['memory']) if one['memory'] else 'no memory'}"
+        for one in values
+    )
 
 
 def _image(kernel: Kernel) -> str:

@@ -9,8 +9,10 @@ from test_reports import RUN, STOCK, patched, times
 from labctl.reports import html, plots
 from labctl.reports.document import document
 from labctl.stats.compare import compare
+from labctl.units import GIB
 
 LEVELS = (1, 2, 4, 8, 16)
+RULE = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
 
 
 def everything(*groups):
@@ -18,8 +20,7 @@ def everything(*groups):
 
 
 def rendered(samples, run=RUN, **changes):
-    rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
-    content = replace(document(run, [compare(samples, **rule)]), **changes)
+    content = replace(document(run, [compare(samples, **RULE)]), **changes)
     return html.render(content, samples)
 
 
@@ -50,6 +51,20 @@ def test_ratios_curve_and_samples_are_drawn(matrix):
     assert "the seed&#x27;s, other hardware" in matrix or "the seed's, other hardware" in matrix
     assert "minutes since the first" in matrix
     assert "stock (A/A)" in matrix
+
+
+def test_nodes_that_differ_are_described_one_by_one():
+    nodes = [
+        {"cpus": 2, "memory": 2 * GIB},
+        {"cpus": 1, "memory": 0},
+        {"cpus": 0, "memory": 4 * GIB},
+    ]
+    samples = everything(cell(times(1.0), control=True), patched(1.1))
+    name = document(RUN, [compare(samples, **RULE)]).experiments[0].name
+    told = {"name": name, "guest": "tiers"}
+    run = RUN | {"guests": {"tiers": {"nodes": nodes, "pin": "auto"}}, "experiments": [told]}
+    page = rendered(samples, run)
+    assert "nodes 2 CPUs and 2 GiB; 1 CPU and no memory; no CPU and 4 GiB, pin auto" in page
 
 
 def test_images_and_commands_are_reported_in_full(matrix):
