@@ -52,7 +52,8 @@ class BisectCheck:
                 disk is full.
         """
         search = self.answer.search
-        failures = sum(self._failed(search.bad) for _ in range(TRIES))
+        bad = self.answer.steps.kernel(search.bad)
+        failures = sum(self.failed(bad) for _ in range(TRIES))
         if not failures:
             self.answer.problem = f"check passed {TRIES} times at the bad step {search.bad}"
             return self.answer
@@ -80,7 +81,5 @@ class BisectCheck:
         return self.answer
 
     def _any_failed(self, step: int, tries: int) -> bool:
-        return any(self._failed(step) for _ in range(tries))
-
-    def _failed(self, step: int) -> bool:
-        return self.failed(self.answer.steps.kernel(step))
+        kernel = self.answer.steps.kernel(step)
+        return any(self.failed(kernel) for _ in range(tries))

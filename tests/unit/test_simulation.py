@@ -67,7 +67,7 @@ def test_the_same_seed_counts_the_same():
 def test_many_runs_are_judged_as_one_is():
     """The arrays of the simulation say what the lab's own code says of each run."""
     draw = np.random.default_rng(9)
-    d = log_ratios(QUIET, FIXED, draw, 40)[..., 1:] + draw.choice([0, 0.03, 0.1], (40, 1, 4))
+    d = log_ratios(QUIET, FIXED, draw, 12)[..., 1:] + draw.choice([0, 0.03, 0.1], (12, 1, 4))
     mean, sd = (moment[:, -1] for moment in moments(d))
     words = verdicts(mean, sd, np.full(mean.shape, 10), RULE)
     seen = set()
