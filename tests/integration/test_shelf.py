@@ -75,7 +75,9 @@ def test_workloads_with_programs_of_labctl_run(check):
     check(OWN)
 
 
-def test_workloads_with_programs_of_packages_run(check):
+def test_workloads_with_programs_of_packages_run(check, long):
+    if not long:
+        pytest.skip("downloads packages for minutes: only with --long")
     store = StateFolder(ROOT / ".labctl").initramfs / "packages"
     store.mkdir(parents=True, exist_ok=True)
     for name in PACKAGED:
