@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -194,7 +195,9 @@ def test_a_history_keeps_the_pictures_of_its_folder(tmp_path, monkeypatch):
     fill(tmp_path / "history", *theirs)
     for image in ("a" * 64, "b" * 64):
         fill(lab.state, f"images/{image[:32]}/bzImage")
-        images.keep(lab, tmp_path / "history", {"kernels": {"k": {"image": image}}})
+        kernels = {"k": SimpleNamespace(arch=None)}
+        record = SimpleNamespace(kernels=kernels, image=lambda _, image=image: image)
+        images.keep(lab, tmp_path / "history", record)
     assert images.find(tmp_path / "history", "b" * 64)
     assert all((tmp_path / "history" / name).exists() for name in theirs)
 

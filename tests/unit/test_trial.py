@@ -120,8 +120,8 @@ def test_a_linked_work_tree_is_a_tree(repository, tmp_path):
         ("nope..mm/faster", "there is no revision nope"),
         ("v6.12..nope", "there is no revision nope"),
         ("v6.12", "v6.12 has no commits of its own"),
-        ("v6.12..v6.12", "nothing differs"),
-        ("mm/faster..v6.12", "nothing differs"),
+        ("v6.12..v6.12", "do not differ"),
+        ("mm/faster..v6.12", "do not differ"),
         ("--output=x..HEAD", "there is no revision --output=x"),
         ("HEAD:mm", "HEAD:mm"),
     ],
@@ -134,7 +134,7 @@ def test_what_is_no_range_is_an_error(repository, text, what):
 def test_unrelated_histories_and_folders_without_git_are_errors(repository, tmp_path):
     repository.git("checkout", "-q", "--orphan", "alien")
     repository.commit("other.c")
-    with pytest.raises(UserError, match="no common commit"):
+    with pytest.raises(UserError, match="no common ancestor"):
         find(repository.folder, "v6.12..alien")
     with pytest.raises(UserError, match="not in a git repository"):
         find(tmp_path)
@@ -244,7 +244,7 @@ def test_a_dry_run_lists_its_steps_and_writes_nothing(repository, tmp_path):
     ("words", "what"),
     [
         (["--"], "no command after --"),
-        (["--metric", "x"], "need a command"),
+        (["--metric", "x"], "require -- COMMAND"),
         (["--guest", "2"], "--guest"),
         (["nope"], "there is no revision nope"),
         (["--minutes", "0"], "--minutes"),
