@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -35,6 +36,17 @@ def replace(path: Path, content: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def store(folder: Path, stem: str, content: bytes, suffix: str = "") -> Path:
+    """Return the file of this content in a folder, written if missing or damaged.
+
+    Its name is `stem`, the first digits of the content's SHA-256, and `suffix`.
+    """
+    path = folder / f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+    if not path.is_file() or path.read_bytes() != content:
+        replace(path, content)
+    return path
 
 
 def reading(path: Path) -> BinaryIO:

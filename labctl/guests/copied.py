@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -40,10 +39,6 @@ def beside_programs(state: Path, files: Mapping[str, Path | str]) -> dict[str, P
 
 def generated(state: Path, name: str, script: bytes, mode: int = 0o644) -> Path:
     """Return a file in the state folder with the text of a generated script."""
-    store = StateFolder(state).initramfs
-    store.mkdir(parents=True, exist_ok=True)
-    place = store / f"{name}-{hashlib.sha256(script).hexdigest()[:16]}"
-    if not place.is_file() or place.read_bytes() != script:
-        disk.replace(place, script)
+    place = disk.store(StateFolder(state).initramfs, name, script)
     place.chmod(mode)
     return place

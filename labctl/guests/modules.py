@@ -7,7 +7,6 @@ loaded by the initramfs before roots are mounted and the SSH server starts.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import lzma
 import re
 import zlib
@@ -130,9 +129,4 @@ def _unpacked(state: Path, path: Path) -> Path:
             content = done.stdout
     except (lzma.LZMAError, zlib.error, EOFError, OSError, CommandError) as error:
         raise UserError(f"module cannot be unpacked: {error}", where=str(path)) from error
-    store = StateFolder(state).initramfs
-    store.mkdir(parents=True, exist_ok=True)
-    place = store / f"module-{hashlib.sha256(content).hexdigest()[:16]}.ko"
-    if not place.is_file() or place.read_bytes() != content:
-        disk.replace(place, content)
-    return place
+    return disk.store(StateFolder(state).initramfs, "module", content, ".ko")
