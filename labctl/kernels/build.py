@@ -128,9 +128,11 @@ class Builder:
                 check_tools(request.arch, request.configuration.variables)
             for request in missing:
                 self._check(request)
+            # Kernels of one source are searched once, since that can take seconds.
+            searched: dict[tuple[str, str], bool] = {}
             for request in missing:
                 if self._guard is not None:
-                    may_have = partial(self._may_have, request)
+                    may_have = partial(self._may_have, request, searched)
                     self._guard.check_source(request.image.kernel, may_have)
             done = [self._image(r) if isinstance(r, _Request) else r for r in asked]
             return {image.kernel: image for image in done}
@@ -214,8 +216,13 @@ class Builder:
                 _fill(tree, tell, "checking the series")
             tree.check(request.patches)
 
-    def _may_have(self, request: _Request, file: str) -> bool:
-        """Return whether the kernel can have a file of /sys or /proc/sys."""
+    def _may_have(
+        self, request: _Request, searched: dict[tuple[str, str], bool], file: str
+    ) -> bool:
+        """Return whether the kernel can have a file of /sys or /proc/sys.
+
+        `searched` has the results of sources, by hash and expression, and gets new ones.
+        """
         wanted = mentions.pattern(file)
         if wanted is None or mentions.in_series(request.patches, wanted):
             return True
@@ -226,8 +233,11 @@ class Builder:
                 _fill(tree, tell)
                 return tree.src
 
-        tell("checking tunables", 0, None)
-        return request.source.mentions(wanted, filled)
+        key = request.image.source_hash, wanted
+        if key not in searched:
+            tell("checking tunables", 0, None)
+            searched[key] = request.source.mentions(wanted, filled)
+        return searched[key]
 
     def _image(self, request: _Request) -> Image:
         known = request.built()

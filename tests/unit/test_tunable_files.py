@@ -130,3 +130,11 @@ def test_a_tunable_that_only_the_second_kernel_lacks_also_stops_the_first(build,
 def test_a_kernel_that_is_built_is_not_checked(build, tmp_path):
     build("debian", "/sys/kernel/mm/zap_pte_range")
     assert build("debian", "/sys/kernel/mm/ksm/scan_sleep")
+
+
+def test_kernels_of_one_source_are_searched_once(build, monkeypatch):
+    searches = []
+    search = mentions.in_folder
+    monkeypatch.setattr(mentions, "in_folder", lambda *args: searches.append(args) or search(*args))
+    build("debian", "/sys/kernel/mm/zap_pte_range")
+    assert len(searches) == 1
