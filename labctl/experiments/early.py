@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from labctl.guests import initramfs
 from labctl.guests.placement import place
 from labctl.host.facts import HostFacts
 from labctl.lab.models import Lab, Workload
-from labctl.lab.problems import dotted, nearest
+from labctl.lab.problems import nearest
 from labctl.transports import Outcome
 from labctl.units import MIB, rough_size
 from labctl.workloads.closure import Fault, closure
@@ -257,7 +256,4 @@ def _problem(
     hint: str | None = None,
     key: tuple[str, ...] = ("command",),
 ) -> Problem:
-    path = ("workloads", workload.name, *key)
-    mark = lab.marks.get(path)
-    line, column = (mark.line, mark.column) if mark else (0, 0)
-    return Problem(os.fspath(lab.path), line, column, dotted(path), what, hint)
+    return lab.problem(("workloads", workload.name, *key), what, hint)

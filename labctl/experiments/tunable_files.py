@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,7 +10,6 @@ from labctl.errors import ConfigError, Problem
 from labctl.experiments.plan import Plan
 from labctl.guests.limits import Limits
 from labctl.lab.models import Lab, Tunable
-from labctl.lab.problems import dotted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +43,7 @@ class GuestChecks(Limits):
             raise ConfigError(problems)
 
     def _problem(self, kernel: str, tunable: Tunable, file: str) -> Problem:
-        path = ("tunables", tunable.name, "file")
-        mark = self.lab.marks.get(path)
-        line, column = (mark.line, mark.column) if mark else (0, 0)
         what = f"kernel {kernel} does not have {file}: "
         what += f"its source does not contain {PurePosixPath(file).name}"
         hint = "correct the path, or name the kernels that have the tunable with `kernels:`"
-        return Problem(os.fspath(self.lab.path), line, column, dotted(path), what, hint)
+        return self.lab.problem(("tunables", tunable.name, "file"), what, hint)

@@ -1,6 +1,6 @@
 """A valid lab: what lab.yaml means once names and paths are resolved. Pure.
 
-The classes of the file as written are in `lab_entries`.
+The classes of the file as written are in `lab.entries`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from labctl import units
 from labctl.arch import X86_64, ArchName
+from labctl.errors import Problem
 from labctl.lab.document import KeyPath, Mark
 from labctl.lab.entries import (
     Defaults,
@@ -24,6 +25,7 @@ from labctl.lab.entries import (
     better_of,
 )
 from labctl.lab.metrics import Better
+from labctl.lab.problems import dotted
 from labctl.lab.state import StateFolder
 from labctl.lab.statistics import Statistics
 from labctl.lab.topology import Topology
@@ -149,6 +151,12 @@ class Lab(Model):
     statistics: Statistics
     verify: Verify = Verify()
     marks: dict[KeyPath, Mark] = Field({}, repr=False)
+
+    def problem(self, path: KeyPath, what: str, hint: str | None = None) -> Problem:
+        """Return an error at a key, with its place in lab.yaml."""
+        mark = self.marks.get(path)
+        line, column = (mark.line, mark.column) if mark else (0, 0)
+        return Problem(str(self.path), line, column, dotted(path), what, hint)
 
     @property
     def has_roots(self) -> bool:
