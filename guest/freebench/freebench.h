@@ -127,6 +127,8 @@ uint64_t memory_nodes(void); /* a bit for each node with memory */
 int node_count(void);        /* the highest node with memory, plus one */
 int node_of_cpu(int cpu);
 void read_free_bytes(uint64_t *per_node, int nodes);
+/* Free pages on per-CPU lists, which MemFree does not count. */
+void add_listed_bytes(uint64_t *per_node, int nodes);
 void read_vmstat(struct vmstat *vmstat);
 uint64_t busy_nanoseconds(void); /* all CPUs, in ticks of 10 ms */
 uint64_t sum(const uint64_t *values, int count);

@@ -12,14 +12,22 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BACK_NANOSECONDS 5000000000ULL
-#define LOOK_NANOSECONDS 1000000
+/* Stop waiting for memory after this time, or if none came back for that. */
+#define BACK_NANOSECONDS  5000000000ULL
+#define STILL_NANOSECONDS 1000000000ULL
+#define LOOK_NANOSECONDS  1000000
 /*
  * Memory is back when every node has 99 % of the region's memory there free
- * again. Free pages on per-CPU lists are never counted, hence a minimum
+ * again. The kernel itself may take some memory meanwhile, hence a minimum
  * tolerance.
  */
 #define LEAST_MISSING_BYTES (4ULL << 20)
+
+/* Free memory of the nodes, without and with that on per-CPU lists. */
+struct free_memory {
+	uint64_t bytes[MOST_NODES];
+	uint64_t with_lists[MOST_NODES];
+};
 
 /* Results of the child of op exit, on a page shared with its parent. */
 struct news {
@@ -43,8 +51,8 @@ static void prepare(const struct options *options, struct region *region,
 	read_vmstat(&result->vmstat_before);
 }
 
-static bool is_back(const struct result *result, const uint64_t *before,
-		    const uint64_t *now)
+static bool are_back(const struct result *result, const uint64_t *before,
+		     const uint64_t *now)
 {
 	for (int node = 0; node < result->nodes; node++) {
 		uint64_t held = result->pages_per_node[node] * getpagesize();
@@ -58,25 +66,55 @@ static bool is_back(const struct result *result, const uint64_t *before,
 	return true;
 }
 
-static void wait_for_memory(struct result *result, const uint64_t *before)
+static void read_with_lists(struct free_memory *memory, int nodes)
+{
+	memcpy(memory->with_lists, memory->bytes, sizeof(memory->bytes));
+	add_listed_bytes(memory->with_lists, nodes);
+}
+
+/*
+ * Reading the per-CPU lists takes the locks of all zones, which the threads
+ * under test need: read them only if they can make the difference.
+ */
+static bool is_back(const struct result *result,
+		    const struct free_memory *before, struct free_memory *now)
+{
+	read_free_bytes(now->bytes, result->nodes);
+	if (are_back(result, before->with_lists, now->bytes))
+		return true;
+	read_with_lists(now, result->nodes);
+	return are_back(result, before->with_lists, now->with_lists);
+}
+
+static void wait_for_memory(struct result *result,
+			    const struct free_memory *before)
 {
 	const struct timespec pause = { .tv_nsec = LOOK_NANOSECONDS };
-	uint64_t now[MOST_NODES], elapsed;
+	uint64_t most = 0, moved_at = 0, elapsed;
+	struct free_memory now;
 
-	read_free_bytes(now, result->nodes);
-	result->free_before = sum(before, result->nodes);
-	result->free_right_after = sum(now, result->nodes);
+	read_free_bytes(now.bytes, result->nodes);
+	result->free_before = sum(before->bytes, result->nodes);
+	result->free_right_after = sum(now.bytes, result->nodes);
 	for (;;) {
+		uint64_t total;
+
+		result->came_back = is_back(result, before, &now);
 		elapsed = clock_nanoseconds(CLOCK_MONOTONIC) -
 			  result->began_nanoseconds;
-		result->came_back = is_back(result, before, now);
 		if (result->came_back || elapsed > BACK_NANOSECONDS)
 			break;
+		total = sum(now.with_lists, result->nodes);
+		if (total > most) {
+			most = total;
+			moved_at = elapsed;
+		}
+		if (elapsed - moved_at > STILL_NANOSECONDS)
+			break;
 		nanosleep(&pause, NULL);
-		read_free_bytes(now, result->nodes);
 	}
 	result->memory_back_nanoseconds = elapsed;
-	result->free_settled = sum(now, result->nodes);
+	result->free_settled = sum(now.bytes, result->nodes);
 }
 
 /* CPU time of all CPUs since `busy`, without that of this program. */
@@ -88,7 +126,7 @@ static uint64_t others_since(uint64_t busy, uint64_t own)
 }
 
 static void measure_here(const struct options *options, struct result *result,
-			 const uint64_t *free_before)
+			 const struct free_memory *free_before)
 {
 	struct region region;
 	uint64_t cpu, own, busy;
@@ -133,7 +171,7 @@ be_the_child(const struct options *options, struct news *news)
 }
 
 static void measure_child(const struct options *options, struct result *result,
-			  const uint64_t *free_before)
+			  const struct free_memory *free_before)
 {
 	struct news *news = mmap(NULL, sizeof(*news), PROT_READ | PROT_WRITE,
 				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -171,13 +209,14 @@ static void measure_child(const struct options *options, struct result *result,
 
 void measure(const struct options *options, struct result *result)
 {
-	uint64_t free_before[MOST_NODES];
+	struct free_memory free_before;
 
 	watch_prepare(options->watch);
-	read_free_bytes(free_before, node_count());
+	read_free_bytes(free_before.bytes, node_count());
+	read_with_lists(&free_before, node_count());
 	if (options->operation->by_exit)
-		measure_child(options, result, free_before);
+		measure_child(options, result, &free_before);
 	else
-		measure_here(options, result, free_before);
+		measure_here(options, result, &free_before);
 	read_vmstat(&result->vmstat_after);
 }

@@ -4,6 +4,7 @@
 #include "freebench.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,6 +111,24 @@ void read_free_bytes(uint64_t *per_node, int nodes)
 			at = strstr(text, "MemFree:");
 		per_node[node] = at ? strtoull(at + 8, NULL, 10) * 1024 : 0;
 	}
+}
+
+void add_listed_bytes(uint64_t *per_node, int nodes)
+{
+	FILE *file = fopen("/proc/zoneinfo", "re");
+	uint64_t pages;
+	char line[256];
+	int node = -1;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "Node %d, zone", &node) == 1)
+			continue;
+		if (node >= 0 && node < nodes &&
+		    sscanf(line, " count: %" SCNu64, &pages) == 1)
+			per_node[node] += pages * getpagesize();
+	}
+	if (file)
+		fclose(file);
 }
 
 void read_vmstat(struct vmstat *vmstat)

@@ -1,5 +1,6 @@
 """Properties of a guest. test_transports.py tests the transports."""
 
+import json
 import os
 import signal
 import subprocess
@@ -123,3 +124,16 @@ def test_two_guests_share_nothing(shared_guest, guest):
     ids = {each.read("/proc/sys/kernel/random/boot_id").strip() for each in pair}
     assert ids == {each.boot_id for each in pair}
     assert len(ids) == 2
+
+
+def test_memory_on_lists_of_cpus_is_free_again(shared_guest):
+    lists = "/proc/sys/vm/percpu_pagelist_high_fraction"  # a node's memory over this number
+    size = 64 << 20
+    try:
+        freebench = f"freebench --op munmap --size {size} --threads 2 --placement interleave"
+        measured = json.loads(shared_guest.output(f"echo 8 > {lists}; {freebench} --thp never"))
+    finally:
+        shared_guest.output(f"echo 0 > {lists}")
+    memfree = measured["memfree_bytes"]
+    assert memfree["before"] - memfree["settled"] > size // 8  # MemFree alone would wait for it
+    assert measured["memory_back_nanoseconds"] is not None
