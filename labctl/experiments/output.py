@@ -10,8 +10,9 @@ from typing import Any
 
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
+from labctl.experiments.number_faults import fault, why_no_number
 from labctl.lab.metrics import is_time
-from labctl.lab.quantity import KNOWN_UNITS, TIME_SUFFIXES, Quantity, number, quantity
+from labctl.lab.quantity import TIME_SUFFIXES, Quantity, number, quantity
 from labctl.units import MIB, quote, rough_size
 
 _LONGEST_OUTPUT = 8 * MIB
@@ -107,18 +108,17 @@ def _plain(text: str, metric: str) -> Quantity:
         first = line[0] if line else ""
         found = quantity(first)
         if found is None:
-            raise BadOutput(
-                f"{metric}: expected one number with a known unit or none, got "
-                f"{quote(first, _SEEN_CHARACTERS)} (units: {KNOWN_UNITS})"
-            )
+            raise BadOutput(f"{metric}: {fault(first)}")
         return found
     line_of_end = text.rstrip().rpartition("\n")[2].rpartition("\r")[2].strip()
     alone = number(line_of_end)
     if alone is None:
         end = f"; last line: {quote(line_of_end, _SEEN_CHARACTERS)}" if line_of_end else ""
+        why = why_no_number(line_of_end)
         raise BadOutput(
             f"the workload did not print {metric!r}: expected a JSON object, a line "
             f"`{metric}: NUMBER UNIT` or a last line with only a number{end}"
+            + (f" ({why})" if why else "")
         )
     return Quantity(alone, is_time=None)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
+from labctl.experiments.number_faults import continued, fault
 from labctl.lab.metric_entry import MetricEntry, path_parts
-from labctl.lab.quantity import KNOWN_UNITS, Quantity, quantity
+from labctl.lab.quantity import Quantity, quantity
 from labctl.units import quote
 
 _SEEN_CHARACTERS = 60
@@ -21,27 +22,28 @@ def parsed(text: str, name: str, entry: MetricEntry) -> Quantity:
     """Return the value of a metric in a program's output; the last match counts.
 
     Raises:
-        BadOutput: nothing matches, or the match is not a number with a known unit.
+        BadOutput: nothing matches, or the match is not a number with a known unit, or only
+            a part of one.
     """
     value = _at_path(text, name, entry) if entry.is_path else _last_match(text, name, entry)
     found = quantity(f"{value} {entry.unit}" if entry.unit else value)
     if found is None:
-        expected = "one number with a known unit or none"
-        if entry.unit:
-            expected = f"one number without a unit (`unit:` is {entry.unit})"
-        raise BadOutput(
-            f"{name}: expected {expected}, got {quote(value, _SEEN_CHARACTERS)} "
-            f"(units: {KNOWN_UNITS})"
-        )
+        raise BadOutput(f"{name}: {fault(value, entry.unit)}")
     return found
 
 
 def _last_match(text: str, name: str, entry: MetricEntry) -> str:
     pattern = re.compile(entry.parse)
-    for line in reversed(text.splitlines()):
-        matches = list(pattern.finditer(line[:_LONGEST_LINE]))
-        if matches:
-            return (matches[-1][1] or "").strip()
+    for whole in reversed(text.splitlines()):
+        line = whole[:_LONGEST_LINE]
+        matches = list(pattern.finditer(line))
+        if not matches:
+            continue
+        value = (matches[-1][1] or "").strip()
+        why = continued(pattern, line, matches[-1], entry.unit) if value else ""
+        if why:
+            raise BadOutput(f"{name}: {why}")
+        return value
     last = text.rstrip().rpartition("\n")[2]
     end = f"; last line: {quote(last, _SEEN_CHARACTERS)}" if last else ": it is empty"
     raise BadOutput(f"{name}: no line of the output matches {quote(entry.parse, 100)}{end}")

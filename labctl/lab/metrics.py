@@ -17,11 +17,12 @@ _TIME_WORDS = frozenset(
     {"elapsed", "time", "latency", "duration", "wall", "real", "walltime", "runtime"}
 )
 _TIME_UNITS = frozenset(
-    {f"{prefix}second{s}" for prefix in ("nano", "micro", "milli", "") for s in ("", "s")}
+    {f"{prefix}second{s}" for prefix in ("nano", "micro", "milli") for s in ("", "s")}
+    | {"seconds"}
     | {f"{prefix}{sec}" for prefix in "num" for sec in ("s", "sec", "secs")}
 )
-# As a suffix these may also mean "per second": ops_s.
-_SHORT_UNITS = frozenset({"s", "sec", "secs"})
+# As a suffix these may also mean "per second": ops_s, pages_second.
+_SHORT_UNITS = frozenset({"s", "sec", "secs", "second"})
 _NOT_SPEED = frozenset({"cpu", "latency"})
 _WORDS_OF_VERDICTS = {"faster": "better", "slower": "worse"}
 
@@ -30,8 +31,8 @@ def is_time(metric: str, command: str = "") -> bool:
     """Return whether a metric is a time, so that less of it is better.
 
     A metric is a time if its name ends in a word for a time (`elapsed`, `latency`),
-    optionally followed by a unit of time, or in a unit of time (`_ns`, `_seconds`; not `_s`
-    or `per_second`), or if `command` is freebench and prints it as a time.
+    optionally followed by a unit of time, or in a unit of time (`_ns`, `_seconds`; not `_s`,
+    `_second` or `per_second`), or if `command` is freebench and prints it as a time.
     """
     words = _words(metric)
     if "per" in words:

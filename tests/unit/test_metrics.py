@@ -59,6 +59,8 @@ def sentence_of(*args, **more):
         ("read_latency_ns", "mine", True),
         ("ops_s", "mine", False),
         ("requests_per_second", "mine", False),
+        ("pages_second", "mine", False),
+        ("elapsed_second", "mine", True),
         ("bytes_per_ms", "mine", False),
         ("ms", "mine", False),
         ("uptime", "mine", False),

@@ -96,6 +96,51 @@ def test_a_metric_that_is_not_there_is_a_failed_sample(text, entry, what):
         metric(text, **entry)
 
 
+@pytest.mark.parametrize(
+    ("text", "parse", "unit", "what"),
+    [
+        ("rate 12,345 ops/s", r"rate ([0-9.]+)", None, "matched only '12' of '12,345': thousands"),
+        ("rate 12,345 ops/s", r"rate ([0-9.]+).* ops", "ops/s", "only '12' of '12,345'"),
+        ("rate 12,345 ops/s", r"([0-9.]+) ops", "ops/s", "only '345' of '12,345'"),
+        ("rate 12,345 ops/s", r"rate (.*)", None, "got '12,345 ops/s' .*print 12345 or 12.345"),
+        ("rate 1.234,5", r"rate ([0-9.]+)", None, r"only '1.234' of '1.234,5': .*print 1234.5"),
+        ("rate 1,234,567.5", r"rate (\S+)", None, "thousands separators: print 1234567.5"),
+        ("rate 0,25", r"rate (\S+)", None, "decimal comma: print 0.25, for example with LC_ALL=C"),
+        ("rate 12\u202f345", r"rate ([0-9]+)", None, "matched only '12'"),
+        ("rate 12k", r"rate ([0-9]+)", "ops/s", "only '12' of '12k': unknown unit 'k'"),
+        ("rate 12.5", r"rate ([0-9]+)", None, "only '12' of '12.5'"),
+        ("rate 1e6", r"rate ([0-9]+)", None, "only '1' of '1e6'"),
+        ("rate -3", r"([0-9]+)$", None, "only '3' of '-3'"),
+        ("rate 3GB/s", r"rate ([0-9]+)", "MB/s", "'3GB/s' has the unit GB/s, but `unit:` is MB/s"),
+        ("rate 3 GB/s", r"rate ([0-9]+)", "MB/s", "'3 GB/s' has the unit GB/s"),
+        ("rate 3 GB/s", r"rate ([0-9]+) GB", "MB/s", "'3 GB/s' has the unit GB/s"),
+        ("rate 3 GB/s", r"rate ([0-9]+)", None, "only '3' of '3 GB/s': add `unit: GB/s`, or match"),
+    ],
+)
+def test_a_number_that_goes_on_is_never_cut(text, parse, unit, what):
+    with pytest.raises(BadOutput, match=f"speed_rate: .*{what}"):
+        metric(f"{text}\n", parse=parse, unit=unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "parse", "unit", "value"),
+    [
+        ("rate 12,345,6", r"rate ([0-9.]+),", None, 12.0),
+        ("7,345", r"^[0-9]+,([0-9]+)$", None, 345.0),
+        ("rate 12k", r"rate ([0-9]+)k", "kops/s", 12000.0),
+        ("rate 3 GB/s", r"rate ([0-9]+) GB/s", None, 3.0),
+        ("rate 3 GB/s", r"rate ([0-9]+)", "GByte/s", None),
+        ("rate 3 GB/s", r"rate ([0-9]+)", "GB/s", 3000.0),
+        ("rate 3, min 2", r"rate ([0-9]+)", None, 3.0),
+        ("rate 3 min 2 max 5", r"rate ([0-9]+)", "ops/s", 3.0),
+        ("rate 3 (5 runs)", r"rate ([0-9]+)", "ops/s", 3.0),
+        ("rate=3;x=5", r"rate=([0-9]+)", None, 3.0),
+    ],
+)
+def test_what_a_pattern_requires_beside_its_number_is_intended(text, parse, unit, value):
+    assert metric(f"{text}\n", parse=parse, unit=unit)[0] == pytest.approx(value or 3000.0)
+
+
 def test_a_very_long_line_is_not_searched_to_its_end():
     with pytest.raises(BadOutput, match="no line of the output matches"):
         metric("x" * 100_000 + " rate: 5\n", parse=r"rate: (\d+)")
