@@ -66,7 +66,29 @@ class _Duration(_FloatType):
         return int(seconds) if self._whole else seconds
 
 
+class _ShareType(_FloatType):
+    """A share from 0 to below 1 as in lab.yaml: `2%` or `0.02`."""
+
+    name = "share"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        text = units.quote(str(value))
+        try:
+            share = units.share(value)
+        except units.UnitError:
+            self.fail(f"expected a share such as 2% or 0.02, got {text}", param, ctx)
+        if not 0 <= share < 1:
+            self.fail(f"expected a share from 0 to below 100%, got {text}", param, ctx)
+        return share
+
+
 DURATION = _Duration()
+SHARE = _ShareType()
 WHOLE_SECONDS = _Duration(whole=True)  # for programs of a guest
 
 

@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING
 import click
 
 from labctl import progress
-from labctl.cli.root import JSON, LAB, chosen, format_option, lab_to_work, load_lab, print_json
+from labctl.cli.root import (
+    JSON,
+    LAB,
+    SHARE,
+    chosen,
+    format_option,
+    lab_to_work,
+    load_lab,
+    print_json,
+)
 from labctl.errors import UserError
 from labctl.lab.use import Use
+from labctl.stats.run_noise import RUN_SD
 
 if TYPE_CHECKING:
     from labctl.lab.models import Lab
@@ -122,9 +132,19 @@ def export(
 @LAB
 @JSON
 @format_option("markdown", about="markdown suits a mail or an issue.")
+@click.option(
+    "--run-noise",
+    type=SHARE,
+    metavar="SHARE",
+    default=RUN_SD,
+    show_default=f"{100 * RUN_SD:g}%, an assumption",
+    help="Standard deviation of a ratio between runs of the same kernels.",
+)
 @click.argument("first")
 @click.argument("second", default="latest")
-def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second: str) -> None:
+def compare(
+    lab_path: Path | None, as_json: bool, style: str, run_noise: float, first: str, second: str
+) -> None:
     """Compare two stored runs.
 
     The runs may be from different days, hosts or versions of a series.
@@ -133,6 +153,9 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
     shown only if host, QEMU and baseline are the same. Runs with different
     accelerators are rejected. Experiments whose workload, guest, baseline or setting
     differ are skipped.
+
+    All blocks of a run share noise that its own intervals do not contain. The interval of
+    a change contains it, as far as --run-noise is true.
 
     Exit status 1 if a cell became slower relative to its baseline, 2 if nothing
     can be compared.
@@ -143,7 +166,7 @@ def compare(lab_path: Path | None, as_json: bool, style: str, first: str, second
     from labctl.stats.kinds import Verdict
 
     folder = load_lab(lab_path, Use.READS).state_folder.runs
-    content = across(document_of(folder, first), document_of(folder, second))
+    content = across(document_of(folder, first), document_of(folder, second), run_noise)
     if as_json:
         print_json(content)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 
@@ -136,7 +137,16 @@ def _power(lab: Lab, planned: Plan) -> types.Power | None:
         rule = planned.statistics
         family = sum(not c.control and c.kernel != planned.baseline for c in planned.cells)
         effects = tuple(
-            types.Effect(blocks=blocks, effect=smallest_effect(sd, blocks, rule.confidence, family))
+            types.Effect(
+                blocks=blocks,
+                effect=smallest_effect(
+                    sd,
+                    blocks,
+                    confidence=rule.confidence,
+                    cells=family,
+                    margin=math.log1p(rule.minimum_effect),
+                ),
+            )
             for blocks in dict.fromkeys((rule.blocks.min, rule.blocks.max))
         )
         return types.Power(origin=f"run {run.id}", sd_log=sd, smallest_effect=effects)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from labctl.nightly.changes import Change, Night, Trial, Watch
 from labctl.stats.paired import exp, paired
+from labctl.stats.run_noise import RUN_SD
 from labctl.stats.verdict import Rule, word
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Scenario:
     """
 
     name: str
-    night_sd: float = 0.026
+    night_sd: float = RUN_SD
     block_sd: float = 0.042
     blocks: int = 8
     outliers: float = 0.03
@@ -81,8 +82,8 @@ class Count:
         return {**asdict(self), "kept": self.kept}
 
 
-# The ratio of a nightly run has a standard deviation of 3 %: the root of 2.6 % squared plus
-# an eighth of 4.2 % squared, the measured value for a block's ratio in our guests.
+# The ratio of a nightly run has a standard deviation of 3 %: the root of 2.6 % squared (assumed)
+# plus an eighth of 4.2 % squared, the measured value for a block's ratio in our guests.
 SCENARIOS = (
     Scenario(name="quiet"),
     Scenario(name="quiet, no outliers", outliers=0.0),
@@ -161,7 +162,7 @@ def _night(scenario: Scenario, number: int, is_wild: bool, draw: np.random.Gener
 def _trial(scenario: Scenario, true: float, rule: Rule, draw: np.random.Generator) -> Trial:
     d = _blocks(scenario, true, bool(draw.random() < scenario.outliers), draw)
     result = paired(d, confidence=rule.confidence, margin=rule.margin)
-    verdict = word(result, result.p_beyond, rule)
+    verdict = word(result, result.p_beyond, result.p_same, rule)
     return Trial(verdict=verdict, ratio=exp(result.mean), ci=result.ci)
 
 

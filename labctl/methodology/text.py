@@ -78,6 +78,7 @@ def _row(one: ErrorRates) -> dict[str, Any]:
         f"{_percent(one.any_difference_error)}",
         "false verdict": _percent(one.any_verdict),
         "false verdict at the margin": _percent(one.any_verdict_at_margin),
+        "false same": _percent(one.any_same),
         "shown the same": _percent(one.same),
         f"{one.effect:.0%} found": _percent(one.power),
         "within limits": "yes" if one.kept else "NO",

@@ -21,6 +21,7 @@ from labctl.nightly.types import (
 )
 from labctl.runs.types import Host
 from labctl.stats.kinds import FindingKind
+from labctl.stats.run_noise import widened
 
 # By the verdict of a watch.
 _KINDS = {
@@ -77,7 +78,13 @@ def problems(content: Nightly, *, of_last_night: bool) -> list[Finding]:
 def _changes(cell: Watched) -> Iterator[Finding]:
     for change in cell.watch.changes:
         trials = tuple(
-            TrialResult(verdict=t.verdict, ratio=t.ratio, ci=t.ci, run=t.run, against=t.against)
+            TrialResult(
+                verdict=t.verdict,
+                ratio=t.ratio,
+                ci=widened(t.ci, cell.rows[change.found].confidence),
+                run=t.run,
+                against=t.against,
+            )
             for t in change.trials
         )
         finding = _finding(cell, change.found, _KINDS[change.verdict], change.analysis)
@@ -188,7 +195,7 @@ def _cell(cell: Watched, last: NightlyRecord | None) -> CellTrend:
             run=record.run,
             ratio=math.exp(value),
             measured=tuple(math.exp(log) for log in night.logs),
-            ci=row.ci,
+            ci=widened(row.ci, row.confidence),
             blocks=row.blocks,
             image=night.image,
         )

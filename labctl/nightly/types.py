@@ -25,7 +25,10 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict: Annotated[str, Meta(description="Verdict on the newer kernel.")]
     ratio: Annotated[float | None, Meta(description="Ratio to the earlier kernel.")]
-    ci: Annotated[Bounds | None, Meta(description="Confidence interval of the ratio.")]
+    ci: Annotated[
+        Bounds | None,
+        Meta(description="Confidence interval of the ratio, with the noise between runs."),
+    ]
     run: Annotated[str, Meta(description="Id of the run.")]
     against: Annotated[str, Meta(description="Date of the earlier nightly run.")]
 
@@ -92,7 +95,12 @@ class NightValue(msgspec.Struct, frozen=True, kw_only=True):
     measured: Annotated[
         tuple[float, ...], Meta(description="Ratio of each run: the first one and repeats.")
     ]
-    ci: Annotated[Bounds | None, Meta(description="Confidence interval of the first run's ratio.")]
+    ci: Annotated[
+        Bounds | None,
+        Meta(
+            description="Confidence interval of the first run's ratio, with the noise between runs."
+        ),
+    ]
     blocks: Annotated[int, Meta(description="Blocks of the first run.")]
     image: Annotated[str, Meta(description="Hash of the kernel's image.")]
 

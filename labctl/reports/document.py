@@ -114,6 +114,7 @@ def _cell(cell: Comparison) -> Cell:
         p=cell.p,
         p_corrected=cell.p_corrected,
         p_beyond=cell.p_beyond,
+        p_same=cell.p_same,
         p_sign_flip=cell.p_sign_flip,
         p_wilcoxon=cell.p_wilcoxon,
         sd_log=cell.sd_log,

@@ -33,7 +33,10 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
     blocks: Annotated[int, Meta(description="Number of blocks.")]
     effect: Annotated[
-        float, Meta(description="Minimum detectable effect at 80 % power; 0.05 is 5 %.")
+        float,
+        Meta(
+            description="Minimum detectable effect: called faster in 80 % of the runs; 0.05 is 5 %."
+        ),
     ]
 
 

@@ -81,9 +81,11 @@ def _one(experiment: Experiment, cell: Cell) -> str:
     if cell.ratio is None:
         return f"undecided, {name} against {baseline}: {cell.reason}"
     ratio = words.ratio(cell.ratio)
+    is_one_of_many = len(experiment.compared) > 1
+    alone, corrected = (" for it alone", " (Holm)") if is_one_of_many else ("", "")
     basis = (
-        f"{_interval(experiment, cell)}, {counted(cell.blocks, 'block')}, "
-        f"p {words.p_value(cell.p_corrected)}"
+        f"{_interval(experiment, cell)}{alone}, {counted(cell.blocks, 'block')}, "
+        f"p {words.p_value(cell.p_corrected)}{corrected}"
     )
     metric = experiment.kind
     deed, what = words.deed(metric, cell.parameters), words.noun(metric)

@@ -107,6 +107,7 @@ def remarks(experiment: Experiment) -> list[str]:
     return [
         sentence.control(experiment),
         *failed.lines(experiment.failures),
+        *_one_by_one(experiment),
         *_ended_early(experiment),
         *_could_see(cells),
         *health.lines(experiment),
@@ -206,6 +207,21 @@ def _ended_early(experiment: Experiment) -> list[str]:
         f"measured in fewer than {most} blocks, because the interval was narrow enough: "
         f"{', '.join(ended)}"
     ]
+
+
+def _one_by_one(experiment: Experiment) -> list[str]:
+    """Return what the intervals do not cover: other cells, and other runs."""
+    count = len(experiment.compared)
+    if not any(cell.ci for cell in experiment.compared):
+        return []
+    level = words.level(experiment.confidence)
+    lines = [f"{level}: of this run; another run differs by more (`labctl compare` adds that)"]
+    if count > 1:
+        lines.append(
+            f"each {level} is of its cell alone; p and verdicts are corrected for all {count} "
+            "cells (Holm)"
+        )
+    return lines
 
 
 def _could_see(cells: Sequence[Cell]) -> list[str]:

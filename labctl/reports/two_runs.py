@@ -61,5 +61,7 @@ def _explained(content: Across) -> list[str]:
     hosts = dict.fromkeys(words.host(host) for host in content.hosts)
     return [
         "Change: the second run's ratio over the first run's; above 1, the kernel gains more.",
+        f"The interval of a change contains {words.percent(content.run_noise)} of noise that all "
+        "blocks of a run share (--run-noise).",
         *hosts,
     ]

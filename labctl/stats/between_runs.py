@@ -18,7 +18,8 @@ from labctl.stats.between_runs_types import Across, ChangedCell, ChangedExperime
 from labctl.stats.kinds import Verdict
 from labctl.stats.paired import MINIMUM_BLOCKS, Paired, adjust, t_tests
 from labctl.stats.report_types import Cell, Experiment, Report
-from labctl.stats.verdict import Rule, word
+from labctl.stats.run_noise import RUN_SD
+from labctl.stats.verdict import Rule, why_undecided, word
 from labctl.units import counted
 
 # If one of these differs, the cells of two experiments are not comparable.
@@ -34,9 +35,10 @@ class Summary:
     sd: float
 
 
-def across(first: Report, second: Report) -> Across:
+def across(first: Report, second: Report, run_sd: float = RUN_SD) -> Across:
     """Compare the reports of two runs.
 
+    `run_sd` is the standard deviation of the noise that all blocks of a run share.
     A cell's `change` is the second run's ratio over the first one's. Times are given only
     if host, QEMU and the baseline's image are the same; they have no verdict.
 
@@ -67,7 +69,7 @@ def across(first: Report, second: Report) -> Across:
     for name in common:
         pair = both[0][name], both[1][name]
         images = [_image(run, pair[0].baseline) for run in (first, second)]
-        experiments.append(_experiment(pair, images[0] == images[1], same_host=same_host))
+        experiments.append(_experiment(pair, images[0] == images[1], run_sd, same_host=same_host))
     if all(each.refused for each in experiments):
         reasons = "; ".join(f"{each.name}: {each.refused}" for each in experiments)
         raise UserError(f"nothing can be compared: {reasons}")
@@ -76,25 +78,28 @@ def across(first: Report, second: Report) -> Across:
         hosts=(first.host, second.host),
         accel=first.accel,
         same_host=same_host,
+        run_noise=run_sd,
         notes=tuple(_notes(first, second, experiments, same_host=same_host)),
         experiments=tuple(experiments),
     )
 
 
-def difference(first: Summary, second: Summary, rule: Rule) -> Paired:
+def difference(first: Summary, second: Summary, rule: Rule, *, run_sd: float) -> Paired:
     """Return the test of the change from the first summary to the second.
 
-    Welch's t test, with Satterthwaite's degrees of freedom (Biometrics 2, 1946). `blocks` of
-    the result is the smaller number of blocks. With fewer than two blocks, or without
-    spread in both, the result has only the mean.
+    Welch's t test, with Satterthwaite's degrees of freedom (Biometrics 2, 1946). The noise of
+    a whole run, with the standard deviation `run_sd`, is a part of both variances that counts
+    as known. `blocks` of the result is the smaller number of blocks. With fewer than two
+    blocks, or without spread in both, the result has only the mean.
     """
     mean = second.mean - first.mean
     blocks = min(first.blocks, second.blocks)
     parts = [each.sd**2 / each.blocks for each in (first, second)]
-    error = math.sqrt(sum(parts))
-    if blocks < 2 or not error:
+    if blocks < 2 or not sum(parts):
         return Paired(blocks, mean, None, None, None, None, None)
-    freedom = sum(parts) ** 2 / sum(
+    variance = sum(parts) + 2 * run_sd**2
+    error = math.sqrt(variance)
+    freedom = variance**2 / sum(
         part**2 / (each.blocks - 1) for part, each in zip(parts, (first, second), strict=True)
     )
     tests = t_tests(mean, error, freedom, confidence=rule.confidence, margin=rule.margin)
@@ -102,14 +107,14 @@ def difference(first: Summary, second: Summary, rule: Rule) -> Paired:
 
 
 def _experiment(
-    pair: tuple[Experiment, Experiment], same_baseline: bool, *, same_host: bool
+    pair: tuple[Experiment, Experiment], same_baseline: bool, run_sd: float, *, same_host: bool
 ) -> ChangedExperiment:
     first, second = pair
     values = [(name, getattr(first, name), getattr(second, name)) for name in _SAME_EXPERIMENT]
     # A fact that an older labctl did not record does not count as a difference.
     known = [each for each in values if not any(one in (None, UNSET) for one in each[1:])]
     differences = [_difference_of(*each) for each in known if each[1] != each[2]]
-    cells = [] if differences else _cells(first, second)
+    cells = [] if differences else _cells(first, second, run_sd)
     if not (same_host and same_baseline):
         cells = [replace(cell, median_seconds=None) for cell in cells]
     return ChangedExperiment(
@@ -134,23 +139,27 @@ def _difference_of(what: str, first: object, second: object) -> str:
     return f"{what} {first} and {second}"
 
 
-def _cells(first: Experiment, second: Experiment) -> list[ChangedCell]:
+def _cells(first: Experiment, second: Experiment, run_sd: float) -> list[ChangedCell]:
     effect = max(first.minimum_effect, second.minimum_effect)
     rule = Rule.of(_confidence(first, second), effect)
     others = {_key(cell): cell for cell in second.cells}
     pairs = [(cell, others[_key(cell)]) for cell in first.compared if _key(cell) in others]
     control_differs = first.control_differs or second.control_differs
-    results = [_difference(pair, rule) for pair in pairs]
+    results = [_difference(pair, rule, run_sd) for pair in pairs]
+    corrected = adjust([one.p if one else None for one in results])
     beyond = adjust([one.p_beyond if one else None for one in results])
+    same = adjust([one.p_same if one else None for one in results])
     return [
         _row(pair, one, p, rule, control_differs=control_differs)
-        for pair, one, p in zip(pairs, results, beyond, strict=True)
+        for pair, one, p in zip(
+            pairs, results, zip(corrected, beyond, same, strict=True), strict=True
+        )
     ]
 
 
-def _difference(pair: tuple[Cell, Cell], rule: Rule) -> Paired | None:
+def _difference(pair: tuple[Cell, Cell], rule: Rule, run_sd: float) -> Paired | None:
     first, second = map(_summary, pair)
-    return difference(first, second, rule) if first and second else None
+    return difference(first, second, rule, run_sd=run_sd) if first and second else None
 
 
 def _summary(cell: Cell) -> Summary | None:
@@ -162,12 +171,13 @@ def _summary(cell: Cell) -> Summary | None:
 def _row(
     pair: tuple[Cell, Cell],
     result: Paired | None,
-    p: float | None,
+    p: tuple[float | None, float | None, float | None],
     rule: Rule,
     *,
     control_differs: bool,
 ) -> ChangedCell:
     first, second = pair
+    p_corrected, p_beyond, p_same = p
     verdict, reason = Verdict.UNDECIDED, ""
     if result is None:
         reason = "a run has failures or too few blocks of this cell"
@@ -177,9 +187,9 @@ def _row(
     elif control_differs:
         reason = "the A/A control of one of the runs differs"
     else:
-        verdict = word(result, p, rule)
+        verdict = word(result, p_beyond, p_same, rule)
         if verdict is Verdict.UNDECIDED:
-            reason = "interval too wide for a verdict"
+            reason = why_undecided(p_corrected, rule)
     return ChangedCell(
         kernel=first.kernel,
         setting=first.setting,
@@ -190,7 +200,8 @@ def _row(
         median_seconds=(first.median_seconds, second.median_seconds),
         change=result.ratio if result else None,
         change_ci=result.ci if result else None,
-        p_beyond=p,
+        p_beyond=p_beyond,
+        p_same=p_same,
         verdict=verdict,
         reason=reason,
     )

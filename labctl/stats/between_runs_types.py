@@ -44,6 +44,10 @@ class ChangedCell(msgspec.Struct, frozen=True, kw_only=True):
         float | None,
         Meta(description="p of no change beyond the minimum effect, after Holm's correction."),
     ]
+    p_same: Annotated[
+        float | None,
+        Meta(description="p of a change of at least the minimum effect, after Holm's correction."),
+    ]
     verdict: Annotated[Verdict, Meta(description="What the statistics say of the change.")]
     reason: Annotated[str, Meta(description="Why the change is undecided; empty otherwise.")]
 
@@ -81,6 +85,13 @@ class Across(msgspec.Struct, frozen=True, kw_only=True):
     hosts: Annotated[tuple[Host, Host], Meta(description="Hosts of the runs.")]
     accel: Annotated[str, Meta(description="Accelerator of both runs.")]
     same_host: Annotated[bool, Meta(description="Whether host and QEMU are the same.")]
+    run_noise: Annotated[
+        float,
+        Meta(
+            description="Standard deviation of a ratio between runs of the same kernels, which "
+            "the intervals of changes contain; 0.026 is 2.6 %."
+        ),
+    ]
     notes: Annotated[tuple[str, ...], Meta(description="Notes for the reader.")]
     experiments: Annotated[
         tuple[ChangedExperiment, ...], Meta(description="Experiments that both runs have.")

@@ -149,13 +149,17 @@ def _family(
     results = _paired_all(cells, baselines, rule, primary, better)
     corrected = adjust([r.p if r else None for r in results])
     beyond = adjust([r.p_beyond if r else None for r in results])
+    same = adjust([r.p_same if r else None for r in results])
     family = sum(p is not None for p in beyond)
     comparisons = []
-    for cell, result, p_corrected, p_beyond in zip(cells, results, corrected, beyond, strict=True):
+    for cell, result, p_corrected, p_beyond, p_same in zip(
+        cells, results, corrected, beyond, same, strict=True
+    ):
         conclusion = conclude(
             result,
             p_corrected=p_corrected,
             p_beyond=p_beyond,
+            p_same=p_same,
             not_ok=failed.get(cell.id, {}),
             rule=rule,
             family=family,
@@ -172,6 +176,7 @@ def _family(
                 p=result.p if result else None,
                 p_corrected=p_corrected,
                 p_beyond=p_beyond,
+                p_same=p_same,
                 verdict=conclusion.verdict,
                 blocks_needed=conclusion.blocks_needed,
                 p_sign_flip=sign_flip(d),
@@ -189,7 +194,13 @@ def _family(
 def _could_see(result: Paired | None, rule: Rule, family: int) -> float | None:
     if result is None or result.sd is None:
         return None
-    return smallest_effect(result.sd, result.blocks, rule.confidence, family)
+    return smallest_effect(
+        result.sd,
+        result.blocks,
+        confidence=rule.confidence,
+        cells=family,
+        margin=rule.margin,
+    )
 
 
 def _with_secondary(

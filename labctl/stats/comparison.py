@@ -21,12 +21,13 @@ class Comparison:
     above 1 is better. `blocks` counts complete pairs, `blocks_visited` all measured
     blocks, `n` good repetitions. `failed` counts samples by status, except ok. `p` tests
     no difference; `p_corrected` is the same after Holm; `p_beyond` tests no difference
-    beyond the minimum effect, after Holm: it determines the verdict. `blocks_needed` is
-    the approximate number of further blocks that would decide an undecided cell.
+    beyond the minimum effect, `p_same` a difference at least as large, both after Holm:
+    they determine the verdict. `blocks_needed` is the approximate number of further blocks
+    that would decide an undecided cell.
     `p_sign_flip` checks `p` by a test that does not assume normal blocks, `p_wilcoxon` by
     one in which outlying blocks have little weight. `sd_log` is the standard deviation of
-    the blocks' log ratios. `smallest_effect` (0.05 is 5 %) is the minimum detectable
-    effect (80 % power) for this number of blocks, spread and family. Values that cannot be
+    the blocks' log ratios. `smallest_effect` (0.05 is 5 %) is called faster in 80 % of the
+    runs with this number of blocks, spread and family. Values that cannot be
     computed are None.
     """
 
@@ -54,6 +55,7 @@ class Comparison:
     smallest_effect: float | None = None
     reason: str = ""
     counters: Mapping[str, float] = field(default_factory=dict)
+    p_same: float | None = None
     secondary: Mapping[str, Second] = field(default_factory=dict)
 
 

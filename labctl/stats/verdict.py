@@ -52,12 +52,13 @@ def conclude(
     *,
     p_corrected: float | None,
     p_beyond: float | None,
+    p_same: float | None,
     not_ok: Mapping[str, int],
     rule: Rule,
     family: int,
     host_is_trusted: bool,
 ) -> Conclusion:
-    """Return the verdict for one cell.
+    """Return the verdict for one cell; the p values are those after Holm's correction.
 
     `not_ok` counts the cell's samples that were not ok, and the crashes of its
     kernel in other cells. A cell with failures can be slower, but never faster or
@@ -67,7 +68,7 @@ def conclude(
     if missed := not_ok.get("not-exercised"):
         reason = f"series not exercised in {counted(missed, 'sample')}"
         return Conclusion(Verdict.UNDECIDED, reason)
-    verdict = word(result, p_beyond, rule)
+    verdict = word(result, p_beyond, p_same, rule)
     if failures(not_ok) and verdict is not Verdict.SLOWER:
         what = "timings" if rule.metric.is_time else "values"
         return Conclusion(Verdict.UNDECIDED, f"{whose_failures(not_ok)}; {what} are disregarded")
@@ -89,21 +90,30 @@ def conclude(
             Verdict.UNDECIDED,
             f"would be {rule.metric.spoken(verdict)}, but the A/A control also differs",
         )
-    if p_corrected is not None and p_corrected <= rule.alpha:
-        reason = f"differs, but not shown to differ by more than {rule.margin_text}"
-    else:
-        reason = "interval too wide for a verdict"
+    reason = why_undecided(p_corrected, rule)
     if more is None:
         reason += f"; effect too close to {rule.margin_text}: more blocks would not decide it"
     return Conclusion(Verdict.UNDECIDED, reason, more)
 
 
-def word(result: Paired | None, p_beyond: float | None, rule: Rule) -> Verdict:
-    """Return the verdict of the tests alone, ignoring failures."""
+def why_undecided(p_corrected: float | None, rule: Rule) -> str:
+    """Return why the tests of enough blocks give no verdict: a small difference, or noise."""
+    if p_corrected is not None and p_corrected <= rule.alpha:
+        return f"differs, but not shown to differ by more than {rule.margin_text}"
+    return "difference not distinguishable from noise"
+
+
+def word(
+    result: Paired | None, p_beyond: float | None, p_same: float | None, rule: Rule
+) -> Verdict:
+    """Return the verdict of the tests alone, ignoring failures.
+
+    The p values are corrected for the cells of the family, each by Holm's method.
+    """
     if result is None:
         return Verdict.UNDECIDED
     if p_beyond is not None and p_beyond <= rule.alpha:
         return Verdict.FASTER if result.mean > 0 else Verdict.SLOWER
-    if result.p_same is not None and result.p_same <= rule.alpha:
+    if p_same is not None and p_same <= rule.alpha:
         return Verdict.SAME
     return Verdict.UNDECIDED

@@ -17,6 +17,7 @@ from labctl.runs import folder
 from labctl.stats.between_runs import Summary, across, difference
 from labctl.stats.compare import compare
 from labctl.stats.report_types import HostHealth
+from labctl.stats.run_noise import RUN_SD, widened
 from labctl.stats.verdict import Rule
 
 GOLDEN = {
@@ -70,6 +71,10 @@ def report_of(speedup, run="first", experiment=EXPERIMENT, seed=1, blocks=12, sp
     return document(record(run, experiments=[experiment], **changes), [result])
 
 
+def flat(text):
+    return " ".join(text.split())
+
+
 def only(content):
     (experiment,) = content.experiments
     (row,) = experiment.cells
@@ -81,7 +86,7 @@ def test_welch_agrees_with_r():
     x, y = (np.array(case["input"][name]) for name in "xy")
     expected = case["expected"]["welch"]
     first, second = (Summary(len(one), one.mean(), one.std(ddof=1)) for one in (y, x))
-    found = difference(first, second, RULE)
+    found = difference(first, second, RULE, run_sd=0.0)
     assert found.p == pytest.approx(expected["p"], rel=1e-9)
     interval = [found.mean - found.half_width, found.mean + found.half_width]
     assert interval == pytest.approx(expected["ci"], rel=1e-9)
@@ -91,7 +96,7 @@ def test_welch_agrees_with_r():
     ("speedups", "verdict"), [((1.4, 1.6), "faster"), ((1.6, 1.4), "slower"), ((1.5, 1.5), "same")]
 )
 def test_a_change_is_found(speedups, verdict):
-    content = across(report_of(speedups[0]), report_of(speedups[1], "second", seed=2))
+    content = across(report_of(speedups[0]), report_of(speedups[1], "second", seed=2), run_sd=0.0)
     row = only(content)
     assert row.verdict == verdict
     assert row.change == pytest.approx(speedups[1] / speedups[0], rel=0.02)
@@ -100,11 +105,44 @@ def test_a_change_is_found(speedups, verdict):
     assert row.median_seconds[0] == pytest.approx(1 / speedups[0], rel=0.05)
 
 
+def test_the_interval_of_a_change_contains_what_the_blocks_of_a_run_share():
+    """Runs of the same kernels, each with its own shift that its blocks do not show."""
+    draw = np.random.default_rng(4)
+    noise, block_sd, blocks = 0.026, 0.042, 8
+
+    def summary():
+        d = draw.normal(draw.normal(0, noise), block_sd, blocks)
+        return Summary(blocks, d.mean(), d.std(ddof=1))
+
+    pairs = [(summary(), summary()) for _ in range(400)]
+    for run_sd, low, high in ((0.0, 0.5, 0.8), (noise, 0.92, 0.98)):
+        found = [difference(*pair, RULE, run_sd=run_sd) for pair in pairs]
+        holds = np.mean([abs(one.mean) <= one.half_width for one in found])
+        assert low < holds < high
+
+
+def test_compare_assumes_noise_between_runs_unless_it_is_told():
+    first, second = report_of(1.5), report_of(1.58, "second", seed=2)
+    assumed, own = across(first, second), across(first, second, run_sd=0.0)
+    assert assumed.run_noise == RUN_SD
+    assert (only(assumed).verdict, only(own).verdict) == ("undecided", "faster")
+    assert only(assumed).change_ci[0] < 1 < only(own).change_ci[0]
+    assert "contains 2.6 % of noise" in flat(two_runs.render(assumed))
+
+
+def test_a_widened_interval_is_as_wide_as_both_parts():
+    low, high = widened((0.97, 1.03), 0.95, run_sd=0.0)
+    assert (low, high) == pytest.approx((0.97, 1.03))
+    low, high = widened((1.0, 1.0), 0.95, run_sd=0.026)
+    assert np.log([low, high]) == pytest.approx([-0.05096, 0.05096], rel=1e-3)
+    assert widened(None, 0.95) is None
+
+
 def test_wide_intervals_and_few_blocks_decide_nothing():
     row = only(across(report_of(1.4, spread=0.2), report_of(1.5, "second", spread=0.2, seed=2)))
     assert (row.verdict, row.reason) == (
         "undecided",
-        "interval too wide for a verdict",
+        "difference not distinguishable from noise",
     )
     row = only(across(report_of(1.4, blocks=4), report_of(1.9, "second", seed=2)))
     assert row.verdict == "undecided"
@@ -156,8 +194,8 @@ def test_other_guests_are_not_compared_and_what_is_not_recorded_is_not_known_to_
 
     with pytest.raises(UserError, match="nodes 4 and 2"):
         across(on(4, "first"), on(2, "second"))
-    assert only(across(on(4, "first"), on(4, "second"))).verdict == "same"
-    assert only(across(report_of(1.4), on(4, "second"))).verdict == "same"
+    for first in (on(4, "first"), report_of(1.4)):
+        assert only(across(first, on(4, "second"), run_sd=0.0)).verdict == "same"
 
 
 def test_one_experiment_that_cannot_be_compared_does_not_affect_the_others():

@@ -184,6 +184,26 @@ def test_an_undecided_sentence_says_how_many_more_blocks():
     assert "about 2 more blocks" in flat(render(content).split("\n\n")[0])
 
 
+def test_what_is_not_shown_is_called_noise():
+    draw = [1.1, 0.93, 1.05, 0.9, 1.12, 0.97, 1.04, 0.91]
+    times_of = [t * d for t, d in zip(STOCK, draw, strict=True)]
+    noisy = [replace(s, kernel="parallel-free", cell="p") for s in cell(times_of)]
+    first = flat(render(report(noisy)).split("\n\n")[0])
+    assert "difference not distinguishable from noise" in first
+
+
+def test_an_interval_beside_a_corrected_p_is_of_its_cell_and_its_run_alone():
+    groups = [patched(r, setting={"max_active": n}) for n, r in ((1, 1.3), (4, 1.9))]
+    text = flat(render(report(*groups)))
+    assert re.search(
+        r"\(95 % CI [0-9.]+ to [0-9.]+ for it alone, 8 blocks, p <0.001 \(Holm\)\)", text
+    )
+    assert "each 95 % CI is of its cell alone; p and verdicts are corrected for all 2" in text
+    one = flat(render(report(patched(1.3))))
+    assert "95 % CI: of this run; another run differs by more" in one
+    assert "alone" not in one
+
+
 def test_the_best_cell_of_a_matrix_is_reported_as_the_best_of_many():
     groups = [patched(r, setting={"max_active": n}) for n, r in ((1, 0.8), (4, 1.9), (8, 1.5))]
     first = flat(render(report(*groups)).split("\n\n")[0])

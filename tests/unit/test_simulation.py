@@ -25,6 +25,7 @@ from labctl.stats.paired import adjust, paired
 from labctl.stats.stopping import ended
 from labctl.stats.verdict import Rule, word
 
+pytestmark = pytest.mark.usefixtures("no_garbage_collection")
 RULE = Rule.of(Statistics().confidence, Statistics().minimum_effect)
 QUIET = Noise(name="quiet")
 FIXED = Design(name="fixed", cells=4, blocks_min=10, blocks_max=10, stop_at_half_width=None)
@@ -59,6 +60,14 @@ def test_a_broken_error_rate_is_detected():
     assert not count(QUIET, FIXED, rule=careless).kept
 
 
+def test_a_change_of_the_minimum_effect_is_seldom_called_the_same_in_any_of_12_cells():
+    noise = Noise(name="calm", boot_sd=0.003, repetition_sd=0.008)
+    rates = count(noise, replace(FIXED, cells=12), runs=250)
+    assert rates.same > 0.5
+    assert rates.any_same <= 0.05 + 2 * 0.014
+    assert rates.kept
+
+
 def test_the_same_seed_counts_the_same():
     assert count(QUIET, STOPPING, runs=5) == count(QUIET, STOPPING, runs=5)
     assert count(QUIET, STOPPING, runs=5) != count(QUIET, STOPPING, runs=5, seed=2)
@@ -74,7 +83,9 @@ def test_many_runs_are_judged_as_one_is():
     for run, result in zip(d, words, strict=True):
         results = [paired(c.tolist(), confidence=0.95, margin=RULE.margin) for c in run.T]
         beyond = adjust([one.p_beyond for one in results])
-        assert result.tolist() == [word(o, p, RULE) for o, p in zip(results, beyond, strict=True)]
+        same = adjust([one.p_same for one in results])
+        tests = zip(results, beyond, same, strict=True)
+        assert result.tolist() == [word(*each, RULE) for each in tests]
         assert holm(np.array([one.p for one in results])) == pytest.approx(
             adjust([one.p for one in results])
         )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from samples import cell, null_times, replace, sample
 
 from labctl.errors import UserError
+from labctl.methodology.runs import verdicts
 from labctl.stats.compare import compare, half_width, smallest_effect
 from labctl.stats.paired import (
     _blocks_for,
@@ -19,6 +20,7 @@ from labctl.stats.paired import (
     sign_flip,
     signed_ranks,
 )
+from labctl.stats.verdict import Rule
 
 GOLDEN = {
     case["id"]: case
@@ -43,10 +45,7 @@ def only(result):
     return row
 
 
-@pytest.fixture(autouse=True)
-def _no_garbage_collection(monkeypatch):
-    # statsmodels' multipletests collects garbage at every call: 40 ms each beside pytest
-    monkeypatch.setattr("gc.collect", lambda *_: 0)
+pytestmark = pytest.mark.usefixtures("no_garbage_collection")
 
 
 # Golden cases: the answers are R's.
@@ -105,7 +104,7 @@ def test_a_matrix_as_a_whole():
 def test_power_agrees_with_r():
     cases = {case["call"]: case for case in GOLDEN["power_table"]["expected"]}
     delta = next(c["delta"] for c in cases.values() if "delta" in c)
-    found = smallest_effect(sd=0.04, blocks=10, confidence=0.95, cells=1)
+    found = smallest_effect(sd=0.04, blocks=10, confidence=0.95, cells=1, margin=0.0)
     assert math.log1p(found) == pytest.approx(delta, rel=1e-3)
     n = next(c["n"] for call, c in cases.items() if "delta=log(1.05)" in call)
     needed = _blocks_for(math.log(1.05) / 0.04, alpha=0.05, power=0.8, sides="two-sided")
@@ -633,8 +632,24 @@ def test_sign_flip_of_many_blocks_is_a_sample_drawn_alike_each_time():
 
 
 def test_smallest_effect_shrinks_with_blocks_and_grows_with_cells():
-    by_blocks = [smallest_effect(0.04, blocks, 0.95, 1) for blocks in (2, 6, 8, 30)]
+    def effect(sd, blocks, cells=1, margin=0.0):
+        return smallest_effect(sd, blocks, confidence=0.95, cells=cells, margin=margin)
+
+    by_blocks = [effect(0.04, blocks) for blocks in (2, 6, 8, 30)]
     assert by_blocks == sorted(by_blocks, reverse=True)
-    assert smallest_effect(0.04, 8, 0.95, 6) > smallest_effect(0.04, 8, 0.95, 1)
-    assert smallest_effect(0.04, 1, 0.95, 1) == math.inf
-    assert smallest_effect(0.0, 8, 0.95, 1) == 0
+    assert effect(0.04, 8, cells=6) > effect(0.04, 8)
+    assert effect(0.04, 1) == math.inf
+    assert effect(0.0, 8) == 0
+    assert effect(0.0, 8, margin=math.log(1.02)) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(("cells", "blocks"), [(1, 8), (1, 30), (12, 10)])
+def test_the_smallest_effect_is_called_faster_in_four_of_five_runs(cells, blocks):
+    rule, runs = Rule.of(0.95, 0.02), 4000
+    effect = smallest_effect(0.04, blocks, confidence=0.95, cells=cells, margin=rule.margin)
+    draw = np.random.default_rng(5)
+    mean = draw.normal(0, 0.04 / math.sqrt(blocks), (runs, cells))
+    mean[:, 0] += math.log1p(effect)
+    sd = 0.04 * np.sqrt(draw.chisquare(blocks - 1, (runs, cells)) / (blocks - 1))
+    words = verdicts(mean, sd, np.full(mean.shape, blocks), rule)
+    assert (words[:, 0] == "faster").mean() == pytest.approx(0.8, abs=0.02)
