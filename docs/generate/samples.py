@@ -36,7 +36,8 @@ SAMPLE = {
     "started_at": "Time of the start, ISO 8601, UTC.",
     "read_back": "Tunables as they were read back.",
     "measurements": "Everything the workload printed, by name.",
-    "counters": "Counters of the series, as differences over the repetition.",
+    "counters": "Increments of counters over the repetition: those of the series, and those of "
+    "observers as `OBSERVER.NAME`; times are in nanoseconds.",
     "load": "What the host did during the repetition, by name.",
     "disturbed": "Reason why the repetition is disturbed; empty if it is not.",
     "message": "Reason of a failure; empty if there is none.",

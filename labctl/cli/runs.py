@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Seed of the order of cells [default: random].")
 @click.option("--target", metavar="NAME", help="Measure on this target of lab.yaml, not in guests.")
 @click.option("--resume", "resumed", metavar="RUN", help="Continue an interrupted run.")
+@click.option(
+    "--why",
+    is_flag=True,
+    help="Then measure with the observers that slow the kernel, in kernels built for them.",
+)
 @click.argument("experiments", nargs=-1)
 def run(
     lab_path: Path | None,
@@ -41,6 +46,7 @@ def run(
     seed: int | None,
     target: str | None,
     resumed: str | None,
+    why: bool,
     experiments: Sequence[str],
 ) -> None:
     """Measure EXPERIMENTS (default: all), report differences.
@@ -51,13 +57,19 @@ def run(
     is written to disk before the next one starts; `--resume` continues an interrupted
     run.
 
+    `--why` measures the experiments once more after the run, with functions and lock_stat
+    if `observe:` in lab.yaml lists them, else with functions. `labctl explain` then has
+    the functions or locks whose time changed.
+
     Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
     """
     from labctl.experiments import session
     from labctl.experiments.target import with_target
+    from labctl.reports.explain import explanation_of
+    from labctl.reports.explanation import render
 
-    if resumed and (experiments or seed is not None or target):
-        raise click.UsageError("--resume conflicts with EXPERIMENTS, --seed and --target")
+    if resumed and (experiments or seed is not None or target or why):
+        raise click.UsageError("--resume conflicts with EXPERIMENTS, --seed, --target and --why")
     lab = lab_to_work(lab_path)
     with progress.Measuring() as shown:
         events = shown.events()
@@ -66,7 +78,9 @@ def run(
         else:
             names = chosen(lab, experiments)
             lab = with_target(lab, names, target)
-            folder = session.run(lab, names, seed=seed, events=events)
+            folder = session.run(lab, names, seed=seed, events=events, why=why)
+    if why and not as_json:
+        click.echo(render(explanation_of(lab.state_folder.runs, folder.id)))
     show_report(lab, folder.id, as_json=as_json)
 
 

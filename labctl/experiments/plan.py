@@ -11,6 +11,7 @@ from labctl.lab.command_line import parameters
 from labctl.lab.models import Experiment, Lab
 from labctl.lab.names import safe_name
 from labctl.lab.statistics import Statistics
+from labctl.observers.observer import Observer
 from labctl.units import Scalar
 
 
@@ -75,13 +76,17 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The plan of one experiment: its cells, baseline, statistics and seed."""
+    """The plan of one experiment: its cells, baseline, statistics, seed and observers.
+
+    Observers that slow the kernel are not among them: they have a pass of their own.
+    """
 
     experiment: Experiment
     statistics: Statistics
     baseline: str
     cells: tuple[Cell, ...]
     seed: int
+    observers: tuple[Observer, ...] = ()
 
     def groups(self) -> tuple[BootGroup, ...]:
         """Return the guests of a block, in the order of their first cell."""
@@ -144,6 +149,7 @@ def plan(lab: Lab, name: str, seed: int) -> Plan:
         baseline=baseline,
         cells=tuple(cells.values()),
         seed=seed,
+        observers=tuple(one for one in lab.observers_of(experiment) if not one.disturbs),
     )
 
 

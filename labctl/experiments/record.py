@@ -88,6 +88,7 @@ def _experiment(
         "repetitions": statistics.repetitions,
         "warmup": statistics.warmup,
         "set": dict(each.experiment.set),
+        "observe": [one.name for one in each.observers],
         "cells": [cell.id for cell in each.cells],
         "placement": document(topology, prepared.placement(topology), prepared.facts)
         if each.experiment.target is None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from labctl.errors import BadOutput, DeadlineExceeded, GuestError
 from labctl.experiments import tunables
 from labctl.experiments.guest_like import GuestLike
+from labctl.experiments.observing import Observing
 from labctl.experiments.output import check_length, check_value, measure
 from labctl.experiments.parse import parsed
 from labctl.experiments.steps import Steps, failed
 from labctl.host import load as host_load
 from labctl.lab.metrics import WALL_TIME
 from labctl.lab.models import Tunable, Workload
+from labctl.observers.observer import Observer
 from labctl.status import SampleStatus
 from labctl.transports import Outcome
 from labctl.units import Scalar
@@ -24,8 +26,9 @@ from labctl.units import Scalar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The result of one repetition; `handed` has the increments of the series' counters.
+    """The result of one repetition.
 
+    `handed` has the increments of the series' counters, `observed` those of observers.
     `load` has the differences of the host's accumulated times and counts, other values
     as they are after the repetition; `seconds` is the wall time of the workload.
     """
@@ -33,6 +36,7 @@ class Measured:
     outcome: Outcome
     read_back: dict[str, str]
     handed: dict[str, int]
+    observed: dict[str, int]
     load: dict[str, float]
     seconds: float
 
@@ -45,26 +49,35 @@ def repeat(
     lab_tunables: Mapping[str, Tunable],
     values: Mapping[str, Scalar],
     counters: Mapping[str, str],
+    observers: Sequence[Observer] = (),
     is_last: bool = False,
     load: Callable[[], Mapping[str, float]] = host_load.load,
     clock: Callable[[], float] = time.monotonic,
 ) -> Measured:
     """Resume the guest, run the workload once, and pause the guest again.
 
-    `values` are the tunables to write, `counters` the files of the series' counters.
+    `values` are the tunables to write, `counters` the files of the series' counters;
+    neither these nor the files of `observers` are read while the workload runs.
     With `is_last`, the guest is not used again. Scripts of the workload are not measured.
     Raises GuestError, also if the guest cannot be paused: it would disturb the others.
     """
     guest.resume()
+    observing = Observing(observers)
     try:
         read_back, before = tunables.apply(guest, lab_tunables, values, counters)
         with steps.repetition(guest):
             if steps.has_repetition_setup:
                 before = tunables.read_counters(guest, counters)
-            began, load_before = clock(), load()
-            outcome = steps.command(guest, parameters)
-            seconds = clock() - began
-            difference = _load_between(load_before, load(), seconds)
+            observing.begin(guest)
+            try:
+                began, load_before = clock(), load()
+                outcome = steps.command(guest, parameters)
+                seconds = clock() - began
+                difference = _load_between(load_before, load(), seconds)
+            except DeadlineExceeded:
+                observing.abandon(guest)
+                raise
+            observed = observing.end(guest)
             after = tunables.read_counters(guest, counters)
         if is_last:
             steps.tear_down_boot(guest)
@@ -78,7 +91,12 @@ def repeat(
     guest.pause()
     handed = {name: after[name] - before[name] for name in before if name in after}
     return Measured(
-        outcome=outcome, read_back=read_back, handed=handed, load=difference, seconds=seconds
+        outcome=outcome,
+        read_back=read_back,
+        handed=handed,
+        observed=observed,
+        load=difference,
+        seconds=seconds,
     )
 
 

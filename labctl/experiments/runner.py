@@ -17,13 +17,15 @@ from typing import Any
 from labctl.errors import BaselineFailed, GuestError
 from labctl.experiments.description import Facts, description
 from labctl.experiments.guest_like import GuestLike
-from labctl.experiments.plan import BootGroup, Cell, Plan, Visit
+from labctl.experiments.observing import observers_in
+from labctl.experiments.plan import BootGroup, Plan, Visit
 from labctl.experiments.progress import Budget, Progress, Timing
 from labctl.experiments.repetition import exercise_status, repeat, value_of
 from labctl.experiments.steps import Steps
 from labctl.experiments.tunables import counter_files
 from labctl.host import load as host_load
 from labctl.lab.models import Lab
+from labctl.observers.observer import Observer
 from labctl.runs.sample import Sample
 from labctl.runs.store import Store
 from labctl.stats.failures import first_words, whose
@@ -240,7 +242,7 @@ class Runner:
             self._failed.add(group)
             return Sample(**base, status=status, value=None, message=_message(failed))
         try:
-            return self._measure(visit.cell, guest, base, is_last=is_last)
+            return self._measure(visit, guest, base, is_last=is_last)
         except GuestError as error:
             if error.status in CRASHES:
                 self._give_up(group, error, failures)
@@ -248,9 +250,9 @@ class Runner:
             return Sample(**base, status=error.status, value=None, message=_message(error))
 
     def _measure(
-        self, cell: Cell, guest: GuestLike, base: dict[str, Any], *, is_last: bool
+        self, visit: Visit, guest: GuestLike, base: dict[str, Any], *, is_last: bool
     ) -> Sample:
-        experiment = self.plan.experiment
+        cell, experiment = visit.cell, self.plan.experiment
         workload = self.lab.workloads[experiment.workload]
         measured = repeat(
             guest,
@@ -259,6 +261,7 @@ class Runner:
             lab_tunables=self.lab.tunables,
             values=cell.tunables,
             counters=counter_files(self.lab.tunables, cell.kernel) if base["series"] else {},
+            observers=self._observers(base["block"], visit),
             is_last=is_last,
             load=self.load,
             clock=self.clock,
@@ -273,11 +276,18 @@ class Runner:
             value=value,
             read_back=measured.read_back,
             measurements=measurements,
-            counters=measured.handed,
+            counters=measured.handed | measured.observed,
             load=measured.load,
             disturbed=disturbance(measured.load, self.health),
             message=message,
         )
+
+    def _observers(self, block: int, visit: Visit) -> tuple[Observer, ...]:
+        repetitions = self.plan.statistics.repetitions
+        own = self.plan.observers
+        if visit.warmup:
+            return own
+        return observers_in(own, block=block, repetition=visit.repetition, repetitions=repetitions)
 
     def _cpus(self) -> int | None:
         """Return the number of CPUs of the workload, None on a target."""

@@ -22,9 +22,11 @@ from labctl.experiments.progress import Progress
 from labctl.experiments.record import as_recorded, check_unchanged, completed, record_of
 from labctl.experiments.runner import Runner
 from labctl.experiments.tunable_files import GuestChecks
+from labctl.experiments.why import Pass
+from labctl.experiments.why import passes as observing_passes
 from labctl.guests.fleet import Fleet
 from labctl.guests.guest import Guest
-from labctl.guests.prepare import Prepared, prepare
+from labctl.guests.prepare import Prepared, build_images, prepare
 from labctl.host import lock
 from labctl.host.facts import read_facts
 from labctl.host.load import load
@@ -62,12 +64,14 @@ def run(
     events: Events,
     budget_seconds: float | None = None,
     check: Callable[[Prepared], None] = lambda _: None,
+    why: bool = False,
 ) -> RunFolder:
     """Measure experiments and return the folder of the run.
 
     With a budget, each experiment ends with the last block that probably fits into it,
     but never before the minimum of blocks. `check` is called before the first boot, and
-    may raise.
+    may raise. With `why`, the experiments are then measured once more with the observers
+    that slow the kernel.
 
     Raises:
         UserError: an experiment is not in the lab.
@@ -75,10 +79,26 @@ def run(
     """
     chosen = secrets.randbelow(2**31) if seed is None else seed
     plans = [plan(lab, name, chosen) for name in _known(lab, names)]
+    passes = observing_passes(lab, _known(lab, names), chosen) if why else []
+    for one in passes:
+        _build_pass(one, events)
     with opened(lab, plans, seed=chosen, events=events, check=check) as open_run:
         for each in plans:
             open_run.measure(each, budget_seconds=budget_seconds)
+    for one in passes:
+        place = open_run.folder.path / one.observer.name
+        with opened(one.lab, one.plans, seed=chosen, events=events, place=place) as traced:
+            for each in one.plans:
+                traced.measure(each)
     return open_run.folder
+
+
+def _build_pass(one: Pass, events: Events) -> None:
+    """Build the kernels of a pass, so that their errors come before the measurement."""
+    if experiments_target.target_of(one.lab, one.plans) is None:
+        kernels = dict.fromkeys(cell.kernel for p in one.plans for cell in p.cells)
+        limits = GuestChecks.of(one.lab, one.plans)
+        build_images(one.lab, kernels, events.building, limits=limits)
 
 
 def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
@@ -229,11 +249,15 @@ def opened(
     seed: int,
     events: Events,
     check: Callable[[Prepared], None] = lambda _: None,
+    place: Path | None = None,
 ) -> Iterator[OpenRun]:
-    """Start a run whose blocks the caller measures one by one; raises as `run` does."""
+    """Start a run whose blocks the caller measures one by one; raises as `run` does.
+
+    The run's folder is a new one, or `place`.
+    """
     with command_log.of_run() as log, _prepared(lab, plans, events) as ready:
         check(ready.prepared)
-        folder = run_folder.create(lab.state_folder.runs)
+        folder = run_folder.create(lab.state_folder.runs, place=place)
         log.use(folder.path)
         folder.write(record_of(lab, folder.id, plans, ready.prepared, seed, ready.supplies))
         with _under_way(folder, ready, events) as run:

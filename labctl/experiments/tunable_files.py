@@ -1,4 +1,4 @@
-"""Checks of kernels before they are built: for guests, and for the tunables set in them."""
+"""Checks of kernels before they are built: for guests, tunables set in them, and observers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from labctl.errors import ConfigError, Problem
+from labctl.experiments import observer_checks
 from labctl.experiments.plan import Plan
 from labctl.guests.limits import Limits
 from labctl.lab.models import Lab, Tunable
@@ -14,10 +15,14 @@ from labctl.lab.models import Lab, Tunable
 
 @dataclass(frozen=True, slots=True)
 class GuestChecks(Limits):
-    """Limits of topologies, and the tunables that are set on each kernel, by its name."""
+    """Limits of topologies, and the tunables that are set on each kernel, by its name.
+
+    `plans` are those whose observers need options of the kernels.
+    """
 
     lab: Lab
     tunables: Mapping[str, Sequence[Tunable]]
+    plans: Sequence[Plan] = ()
 
     @classmethod
     def of(cls, lab: Lab, plans: Sequence[Plan]) -> GuestChecks:
@@ -27,7 +32,20 @@ class GuestChecks(Limits):
             own = {name: lab.tunables[name] for name in cell.tunables}
             found.setdefault(cell.kernel, {}).update(own)
         topologies = lab.topologies([each.experiment.name for each in plans])
-        return cls(topologies, lab, {name: tuple(own.values()) for name, own in found.items()})
+        tunables = {name: tuple(own.values()) for name, own in found.items()}
+        return cls(topologies, lab, tunables, plans)
+
+    def check_config(self, kernel: str, config: Mapping[str, str], arch: str) -> None:
+        """Check a complete .config.
+
+        Raises:
+            UserError: an option is too small for a guest; names the option.
+            ConfigError: an observer needs an option; names the observer.
+        """
+        Limits.check_config(self, kernel, config, arch)
+        problems = observer_checks.problems_of(self.lab, self.plans, kernel, config)
+        if problems:
+            raise ConfigError(problems)
 
     def check_source(self, kernel: str, may_have: Callable[[str], bool]) -> None:
         """Check that a kernel can have the files of its tunables.

@@ -24,6 +24,7 @@ from labctl.lab.types import (
     Count,
     Model,
     Name,
+    ObserverName,
     Reference,
     Seconds,
     Value,
@@ -56,6 +57,9 @@ class Defaults(Model):
         "numa4",
         description="Name of a guest under `guests:`, used where no other guest is named. If"
         " omitted and there is only one guest, that guest.",
+    )
+    observe: tuple[ObserverName, ...] = Field(
+        (), description="Observers of the experiments that set none. See `observe` there."
     )
 
 
@@ -197,6 +201,12 @@ class ExperimentEntry(Model):
         description="Whether patched code must run. required: a cell whose handovers do not"
         " increase is not exercised. none: a handover is a failure, as for sizes below the"
         " series' threshold.",
+    )
+    observe: tuple[ObserverName, ...] | None = Field(
+        None,
+        description="Observers: counters of the kernel that are read before and after a"
+        " repetition, for `labctl explain`. If omitted, those of `defaults:`."
+        " Example: [vmstat, interrupts].",
     )
     statistics: StatisticsOverride = Field(
         StatisticsOverride(),

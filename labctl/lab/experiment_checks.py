@@ -101,6 +101,7 @@ class ExperimentCheck:
                 self._setting(key, (*path, where, key), workload_known, kernels)
         for key, values in experiment.matrix.items():
             check_unique(values, (*path, "matrix", key), found)
+        check_unique(experiment.observe or (), (*path, "observe"), found)
         self._metric()
         self._statistics()
 

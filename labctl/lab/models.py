@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from labctl import units
+from labctl import observers, units
 from labctl.arch import X86_64, ArchName
 from labctl.errors import Problem
 from labctl.lab.document import KeyPath, Mark
@@ -31,6 +31,7 @@ from labctl.lab.statistics import Statistics
 from labctl.lab.topology import Topology
 from labctl.lab.types import Model
 from labctl.lab.workload_entry import WorkloadEntry
+from labctl.observers.observer import Observer
 from labctl.units import Scalar
 
 
@@ -188,6 +189,13 @@ class Lab(Model):
             for kernel in () if one.target is not None else one.kernels:
                 found.setdefault(kernel, []).append(self.guests[self.guest_of(one)])
         return found
+
+    def observers_of(self, experiment: Experiment | str) -> tuple[Observer, ...]:
+        """Return the observers of an experiment."""
+        if isinstance(experiment, str):
+            experiment = self.experiments[experiment]
+        own = experiment.observe
+        return observers.chosen(self.defaults.observe if own is None else own)
 
     def metric_of(self, experiment: Experiment | str) -> str:
         """Return the metric that an experiment compares."""

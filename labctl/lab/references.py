@@ -56,6 +56,7 @@ def check(file: LabFile, found: Findings, root: Path) -> None:
     check_roots(file, found)
     if found.sound("statistics"):
         check_blocks(file.statistics.blocks, ("statistics", "blocks"), found)
+    check_unique(file.defaults.observe, ("defaults", "observe"), found)
     for name, experiment in file.experiments.items():
         ExperimentCheck(file, found, name, experiment).run()
     _verify(file.verify, found, root)

@@ -156,6 +156,7 @@ HostCpus = Annotated[
     _choice_schema("host CPUs, [2, 3, 4, 5]; auto or none"),
 ]
 NodeMemory = Annotated[Bytes, Field(ge=LEAST_NODE_BYTES, multiple_of=units.MIB)]
+ObserverName = Literal["vmstat", "psi", "interrupts", "slab", "buddyinfo", "lock_stat", "functions"]
 # As NodeMemory, or 0.
 OwnMemory = Annotated[int, BeforeValidator(_node_memory), _SIZE]
 

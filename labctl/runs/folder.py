@@ -77,13 +77,16 @@ def timestamp(now: datetime | None = None) -> str:
     return (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
 
 
-def create(runs: Path, *, now: datetime | None = None) -> RunFolder:
+def create(runs: Path, *, now: datetime | None = None, place: Path | None = None) -> RunFolder:
     """Make the folder of a new run in `runs`, named by UTC time and four random hex digits.
 
-    Raises HostError when it cannot be made.
+    A pass of a run has `place` as its folder. Raises HostError when it cannot be made.
     """
     stamp = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%d-%H%M%S")
     try:
+        if place is not None:
+            place.mkdir()
+            return RunFolder(place)
         runs.mkdir(parents=True, exist_ok=True)
         while True:
             path = runs / f"{stamp}-{secrets.token_hex(2)}"
@@ -110,8 +113,13 @@ def list_runs(runs: Path) -> list[RunFolder]:
 def resolve(runs: Path, name: str) -> RunFolder:
     """Return the run called `name`: an id, a prefix that only one run has, or "latest".
 
+    A pass of a run follows after a slash: `latest/functions`.
+
     Raises UserError naming the candidates when none or several fit.
     """
+    name, slash, inner = name.partition("/")
+    if slash:
+        return _pass_of(resolve(runs, name), inner)
     known = list_runs(runs)
     if not known:
         raise UserError("no runs found", where=str(runs), hint="start one with `labctl run`")
@@ -127,6 +135,19 @@ def resolve(runs: Path, name: str) -> RunFolder:
     raise UserError(
         f"run {name!r} not found", where=str(runs), hint=f"existing runs: {_names(known)}"
     )
+
+
+def passes(run: RunFolder) -> list[RunFolder]:
+    """Return the passes of a run with observers that slow the kernel."""
+    return [RunFolder(path.parent) for path in sorted(run.path.glob("*/run.json"))]
+
+
+def _pass_of(run: RunFolder, name: str) -> RunFolder:
+    found = {each.id: each for each in passes(run)}
+    if name in found:
+        return found[name]
+    hint = f"existing passes: {', '.join(found)}" if found else "`labctl run --why` measures one"
+    raise UserError(f"run {run.id} has no pass {name!r}", where=str(run.path), hint=hint)
 
 
 def _names(found: list[RunFolder]) -> str:

@@ -35,6 +35,7 @@ class RunExperiment(msgspec.Struct, frozen=True):
     repetitions: Count | UnsetType = UNSET
     set: Settings | UnsetType = UNSET
     cells: list[str] | UnsetType = UNSET
+    observe: list[str] | UnsetType = UNSET
     placement: Placement | None = None
 
 

@@ -15,7 +15,7 @@ FLOORS = (
     ("errors", "status", "printable", "units", "arch"),
     ("signals", "environment", "completed", "parent_death", "process_table", "flock", "files"),
     ("proc", "command_log"),
-    ("lab", "host", "series"),
+    ("lab", "host", "series", "observers"),
     ("kernels", "transports", "runs"),
     ("stats", "guests", "targets", "workloads"),
     ("reports",),
@@ -44,7 +44,7 @@ ONLY_IN = {
 # A pure folder reaches no system call, also not through what it imports. The exceptions
 # look at the disk: lab.load reads the file, lab.kernels, lab.paths and lab.sources what it
 # names, lab.template writes.
-PURE_FOLDERS = ("lab", "stats", "methodology")
+PURE_FOLDERS = ("lab", "observers", "stats", "methodology")
 EXCEPTIONS = {"lab.kernels", "lab.load", "lab.paths", "lab.sources", "lab.template"}
 PURE_MODULES = (
     "arch",
