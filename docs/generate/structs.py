@@ -51,6 +51,7 @@ RUN_EXPERIMENT = {
     "warmup": ("integer", "Repetitions before the measured ones."),
     "set": ("object", "Tunables and parameters that hold for all cells."),
     "cells": ("array of string", "Ids of the cells."),
+    "observe": ("array of string", "Names of the observers."),
     "placement": (
         "object or null",
         "Placement of a guest, null on a target; see [Placement](report.md#placement).",
@@ -113,6 +114,15 @@ def report() -> str:
         "field that an older labctl did not record is missing. [What a verdict "
         "means](../explanation/verdicts.md) explains the statistics.\n\n"
         + sections(schema_of("--report"))
+    )
+
+
+def explain() -> str:
+    """Return the page on `labctl explain --json`."""
+    return (
+        "# JSON of explanations\n\n`labctl explain --json` prints one object. [Find out why a "
+        "kernel is slower](../howto/explain.md) explains the counters.\n\n"
+        + sections(schema_of("--explain"))
     )
 
 

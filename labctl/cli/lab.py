@@ -26,6 +26,8 @@ def init(folder: Path, force: bool) -> None:
 @click.command()
 @click.option("--report", "document", flag_value="report",
               help="Schema of `labctl run --json` and `labctl report --json`.")  # fmt: skip
+@click.option("--explain", "document", flag_value="explain",
+              help="Schema of `labctl explain --json`.")  # fmt: skip
 @click.option("--compare", "document", flag_value="compare",
               help="Schema of `labctl compare --json`.")  # fmt: skip
 @click.option("--nightly", "document", flag_value="nightly",

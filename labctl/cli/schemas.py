@@ -12,12 +12,14 @@ from labctl.nightly.types import Nightly
 from labctl.reports.plan_types import PlanDocument
 from labctl.review.types import SeriesCheck
 from labctl.stats.between_runs_types import Across
+from labctl.stats.explanation_types import Explanation
 from labctl.stats.report_types import Report
 from labctl.verify.types import Verification
 
 DOCUMENTS: Mapping[str, type[msgspec.Struct]] = {
     "plan": PlanDocument,
     "report": Report,
+    "explain": Explanation,
     "compare": Across,
     "nightly": Nightly,
     "bisect": Bisection,

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from labctl.reports.explanation import first_of
 from labctl.runs.types import Host, Kernel, Placement
 from labctl.stats.comparison import Comparison, ExperimentResult
 from labctl.stats.failures import Failure
@@ -44,7 +45,7 @@ def document(
         kernels=msgspec.convert(run_json.get("kernels", {}), dict[str, Kernel]),
         notes=(),
         experiments=tuple(
-            _rounded(_experiment(known.get(each.name, {}), each, folder)) for each in results
+            rounded(_experiment(known.get(each.name, {}), each, folder)) for each in results
         ),
     )
 
@@ -71,6 +72,7 @@ def _experiment(known: Mapping[str, Any], result: ExperimentResult, folder: str)
         host_health=_health(result.health),
         failures=tuple(_failure(each, folder) for each in result.failures),
         warnings=result.warnings,
+        observed=UNSET if result.observed is None else first_of(result.observed),
     )
     # The scalability law is about times: for a throughput it would recommend the worst level.
     fitted = curves(result.cells) if found.kind.is_speed else []
@@ -130,7 +132,7 @@ def _cell(cell: Comparison) -> Cell:
     )
 
 
-def _rounded(value: Value) -> Value:
+def rounded(value: Value) -> Value:
     """Return a tree of structs with its floats rounded; a float that JSON lacks is None."""
     return cast(Value, _plain(value))
 

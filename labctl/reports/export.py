@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 from urllib.parse import quote
 
-from labctl.reports import failed, words
+from labctl.reports import columns, failed, words
 from labctl.reports.junit import Case, render
 from labctl.reports.kcidb import kcidb
 from labctl.reports.parquet import parquet
@@ -120,14 +120,18 @@ def junit(document: Report, _: Sequence[Sample]) -> str:
 
 
 def to_csv(_: Report, samples: Sequence[Sample]) -> str:
-    """Return one row per sample; objects are JSON in their column."""
+    """Return one row per sample; objects are JSON in their column.
+
+    Each counter of an observer has a column `counter.NAME`, empty where it was not read.
+    """
     out = io.StringIO()
-    names = Sample.__struct_fields__
+    names, counters = Sample.__struct_fields__, columns.names(samples)
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow([*names, *(columns.title(name) for name in counters)])
     for sample in samples:
-        values = (getattr(sample, name) for name in names)
-        writer.writerow(json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for v in values)
+        values = [columns.value(sample, name) for name in names]
+        values = [json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for v in values]
+        writer.writerow([*values, *(sample.counters.get(name) for name in counters)])
     return out.getvalue()
 
 

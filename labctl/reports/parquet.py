@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from labctl.errors import HostError
+from labctl.reports import columns
 from labctl.runs.sample import Sample
 from labctl.stats.report_types import Report
 
@@ -19,7 +20,8 @@ _TRUTH = ("warmup", "control")
 def parquet(document: Report, samples: Sequence[Sample]) -> bytes:
     """Return one row per sample, with the columns of the CSV; objects are JSON.
 
-    The schema does not depend on the samples: the files of several runs are one table.
+    Without observers, the schema does not depend on the samples: the files of several runs
+    are one table.
 
     Raises:
         HostError: pyarrow is not installed.
@@ -39,13 +41,18 @@ def parquet(document: Report, samples: Sequence[Sample]) -> bytes:
         "started_at": pa.timestamp("ms", tz="UTC"),
     }
     names = list(Sample.__struct_fields__)
+    counters = columns.names(samples)
     schema = pa.schema(
-        [(name, types.get(name, pa.string())) for name in names],
+        [
+            *((name, types.get(name, pa.string())) for name in names),
+            *((columns.title(name), pa.int64()) for name in counters),
+        ],
         metadata={"labctl_run": document.run, "labctl_accel": document.accel},
     )
-    columns = {name: [_plain(name, getattr(s, name)) for s in samples] for name in names}
+    table = {name: [_plain(name, columns.value(s, name)) for s in samples] for name in names}
+    table |= {columns.title(name): [s.counters.get(name) for s in samples] for name in counters}
     out = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), out, compression="zstd")
+    pq.write_table(pa.table(table, schema=schema), out, compression="zstd")
     return out.getvalue()
 
 

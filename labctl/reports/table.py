@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from labctl.lab.metrics import MetricKind, is_freebench
-from labctl.reports import failed, health, seed, sentence, words
+from labctl.reports import explanation, failed, health, seed, sentence, words
 from labctl.stats.report_types import Cell, Experiment, Report, Second
 from labctl.stats.stopping import FEWEST_BLOCKS
 from labctl.units import counted
@@ -114,6 +114,7 @@ def remarks(experiment: Experiment) -> list[str]:
         *map(sentence.curve, experiment.curves),
         *_handovers(cells),
         *_placement(experiment),
+        *(explanation.lines(experiment.observed) if experiment.observed else ()),
         *experiment.warnings,
     ]
 

@@ -12,6 +12,7 @@ from operator import attrgetter
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from labctl.observers.observer import is_observed
 from labctl.runs.sample import Sample, Scalar
 from labctl.stats.failures import NOT_FAILURES
 from labctl.status import CRASHES, SampleStatus
@@ -130,10 +131,12 @@ class Cell:
         return list(zip(good.blocks[far].tolist(), np.exp(rest[far]).tolist(), strict=True))
 
     def counters(self) -> dict[str, float]:
-        """The median of each counter over the good repetitions."""
+        """The median of each counter of the series over the good repetitions."""
         found: dict[str, list[int]] = {}
         for sample in compress(self._ok(), self._good(primary).mask):
             for name, count in sample.counters.items():
+                if is_observed(name):
+                    continue
                 found.setdefault(name, []).append(count)
         return {name: float(median(counts)) for name, counts in sorted(found.items())}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from labctl.lab.metrics import Better
 from labctl.runs.sample import Scalar
+from labctl.stats.explanation_types import Observed
 from labctl.stats.failures import Failure
 from labctl.stats.health import Health
 from labctl.stats.kinds import Verdict
@@ -64,7 +65,7 @@ class ExperimentResult:
     """All comparisons of one experiment; the baseline's cells are first in `cells`.
 
     `health` is the host's load during the run, None if not requested; `failures` the
-    reasons of failed samples.
+    reasons of failed samples; `observed` what the observers found, None without any.
     """
 
     name: str
@@ -78,6 +79,7 @@ class ExperimentResult:
     better: Better
     health: Health | None = None
     failures: tuple[Failure, ...] = ()
+    observed: Observed | None = None
 
     @property
     def control_differs(self) -> bool:

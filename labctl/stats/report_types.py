@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from labctl.lab.metrics import MetricKind
 from labctl.runs.types import Host, Kernel, Placement, Settings
+from labctl.stats.explanation_types import Observed
 from labctl.stats.failures import Failure
 from labctl.stats.kinds import Verdict
 from labctl.stats.scaling import Curve
@@ -187,6 +188,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         tuple[Failure, ...], Meta(description="Failures by kind, the most frequent first.")
     ]
     warnings: Annotated[tuple[str, ...], Meta(description="Warnings for the reader.")]
+    observed: Annotated[
+        Observed | UnsetType,
+        Meta(description="What the observers found, at most ten counters per cell."),
+    ] = UNSET
 
     @property
     def kind(self) -> MetricKind:

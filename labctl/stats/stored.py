@@ -12,6 +12,7 @@ from labctl.runs.sample import Sample
 from labctl.stats.compare import compare
 from labctl.stats.comparison import ExperimentResult
 from labctl.stats.health import usable
+from labctl.stats.observed import observed
 from labctl.stats.paired import MINIMUM_BLOCKS
 
 
@@ -44,4 +45,4 @@ def _compare(samples: Sequence[Sample], experiment: Mapping[str, Any]) -> Experi
         better=metric.better,
         metric=metric,
     )
-    return replace(result, health=health)
+    return replace(result, health=health, observed=observed(experiment, used))

@@ -1,0 +1,42 @@
+"""Explain a stored run by the counters of its observers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labctl.errors import UserError
+from labctl.reports.document import rounded
+from labctl.runs import folder as run_folder
+from labctl.runs.folder import RunFolder
+from labctl.stats.explanation_types import Explanation, Observed
+from labctl.stats.health import usable
+from labctl.stats.observed import observed
+from labctl.stats.paired import MINIMUM_BLOCKS
+
+
+def explanation_of(runs: Path, run_id: str) -> Explanation:
+    """Return what the observers of a run in the folder `runs` found.
+
+    Raises:
+        UserError: there is no such run, its files are damaged, or it had no observers.
+    """
+    run = run_folder.resolve(runs, run_id)
+    experiments = [each for part in (run, *run_folder.passes(run)) for each in _observed(part)]
+    if not experiments:
+        raise UserError(
+            f"run {run.id} has no counters: its experiments had no observers",
+            where=str(run.path / "run.json"),
+            hint="add `observe: [vmstat, interrupts]` to an experiment, or to `defaults:`, in "
+            "lab.yaml, and run it again",
+        )
+    return Explanation(run=run.id, accel=run.read()["accel"], experiments=tuple(experiments))
+
+
+def _observed(run: RunFolder) -> list[Observed]:
+    """Return what the observers of a run, or of one of its passes, found."""
+    samples, found = run.store.samples(), []
+    for experiment in run.read()["experiments"]:
+        own = [sample for sample in samples if sample.experiment == experiment["name"]]
+        used, _ = usable(own, experiment.get("blocks_min", MINIMUM_BLOCKS))
+        found.append(observed(experiment, used))
+    return [rounded(each) for each in found if each is not None]

@@ -1,0 +1,97 @@
+"""What the observers of an experiment found, and what observing costs. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+from labctl.lab.metrics import Better, MetricKind
+from labctl.observers import OBSERVERS
+from labctl.observers.observer import is_observed
+from labctl.runs.sample import Sample
+from labctl.stats.cells import Cell, cells_of
+from labctl.stats.compare import roles
+from labctl.stats.counters import RATE, changes
+from labctl.stats.explanation_types import Cost, Observed
+from labctl.stats.paired import MINIMUM_BLOCKS, paired
+from labctl.status import SampleStatus
+from labctl.units import counted
+
+
+def observed(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> Observed | None:
+    """Return what the observers found; None if the experiment had none.
+
+    `experiment` is its record, `samples` are those of its blocks that count.
+    """
+    names = tuple(experiment.get("observe", ()))
+    if not names:
+        return None
+    confidence = experiment["confidence"]
+    cells = cells_of(samples)
+    baselines, controls, others = roles(cells, experiment["baseline"])
+    twins = changes(controls, baselines, confidence=confidence)
+    unstable = sorted({change.counter for twin in twins for change in twin.changes})
+    found = changes(others, baselines, confidence=confidence, left_out=unstable)
+    blocks = min((each.blocks for each in found), default=0)
+    return Observed(
+        name=experiment["name"],
+        observers=names,
+        baseline=experiment["baseline"],
+        level=RATE,
+        confidence=confidence,
+        cost=cost(cells, MetricKind.of(experiment).better, confidence),
+        cells=tuple(found),
+        unstable=tuple(unstable),
+        warnings=(*_few(blocks), *_silent(names, cells)),
+    )
+
+
+def cost(cells: Sequence[Cell], better: Better, confidence: float) -> Cost | None:
+    """Return the metric with observers over the metric without, as a ratio of times.
+
+    Both are of the same boots: in each block, one repetition of each cell is not observed.
+    """
+    ratios: dict[int, list[float]] = {}
+    for cell in cells:
+        for block, log in _log_ratios(cell).items():
+            ratios.setdefault(block, []).append(log if better == "lower" else -log)
+    if not ratios:
+        return None
+    result = paired([fmean(logs) for logs in ratios.values()], confidence=confidence, margin=0.0)
+    return Cost(ratio=result.ratio, ci=result.ci, blocks=result.blocks)
+
+
+def _log_ratios(cell: Cell) -> dict[int, float]:
+    values: dict[int, tuple[list[float], list[float]]] = {}
+    for sample in cell.samples:
+        if sample.status == SampleStatus.OK and sample.value is not None:
+            is_with = any(map(is_observed, sample.counters))
+            values.setdefault(sample.block, ([], []))[is_with].append(sample.value)
+    return {
+        block: math.log(median(having) / median(without))
+        for block, (without, having) in values.items()
+        if having and without
+    }
+
+
+def _few(blocks: int) -> list[str]:
+    if blocks >= MINIMUM_BLOCKS:
+        return []
+    return [
+        f"{counted(blocks, 'block')} with counters: at least {MINIMUM_BLOCKS} are needed to compare"
+    ]
+
+
+def _silent(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """Return the observers without counters, by kernel."""
+    found = []
+    for name in names:
+        for kernel in dict.fromkeys(cell.kernel for cell in cells):
+            samples = [s for cell in cells if cell.kernel == kernel for s in cell.samples]
+            if not any(c.startswith(f"{name}.") for s in samples for c in s.counters):
+                options = ", ".join(" or ".join(group) for group in OBSERVERS[name].needs)
+                needs = f" (it needs {options})" if options else ""
+                found.append(f"{name}: no counters of kernel {kernel}{needs}")
+    return found

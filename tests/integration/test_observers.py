@@ -1,0 +1,75 @@
+"""Counters of real guests: read around each repetition, stored, exported and explained."""
+
+import csv
+import io
+import json
+
+import pytest
+from conftest import ROOT
+
+# Runs on one host wait for each other.
+pytestmark = pytest.mark.xdist_group("measuring")
+PAGES = 64 * 256  # of 64 MiB
+SET = "    set: {thp: never, batch_pages: 8Ki}\n"
+
+
+def rewrite(labctl, *changes):
+    """Replace texts of the lab; the workload is small, since each fault is emulated."""
+    path = labctl.folder / "lab.yaml"
+    text = path.read_text()
+    for old, new in (("size: 256MiB", "size: 64MiB"), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def test_the_counters_of_a_repetition_are_in_its_sample(labctl):
+    rewrite(labctl, (SET, f"{SET}    observe: [vmstat, interrupts, slab, buddyinfo]\n"))
+    labctl("run", "tiny", check=False)
+    samples = [json.loads(line) for line in labctl.samples()]
+    measured = [s for s in samples if not s["warmup"]]
+    observed = [s["counters"] for s in measured if any("." in name for name in s["counters"])]
+    assert len(measured) == 12
+    assert len(observed) == 6
+    for counters in observed:
+        # freebench touches its memory and frees it; the shell that reads the files adds some.
+        assert PAGES <= counters["vmstat.pgfault"] < 1.5 * PAGES
+        assert counters["vmstat.pgfree"] >= PAGES
+        assert counters["interrupts.LOC"] > 0
+        assert "slab.vm_area_struct.objects" in counters
+        places = {name.split(".")[1] for name in counters if name.startswith("buddyinfo.")}
+        assert places == {"node0", "node1", "node2", "node3"}
+    rows = list(csv.DictReader(io.StringIO(labctl("export", "--format", "csv").stdout)))
+    counts = [row["counter.vmstat.pgfault"] for row in rows if row["warmup"] == "False"]
+    assert sum(count != "" for count in counts) == 6
+    (experiment,) = labctl.json("explain", "--json")["experiments"]
+    assert experiment["cost"]["blocks"] == 2
+    assert "at least 6 are needed" in labctl("explain").stdout
+
+
+def test_an_option_that_an_observer_needs_is_named_before_the_build(labctl):
+    rewrite(labctl, (SET, f"{SET}    observe: [vmstat, psi]\n"))
+    done = labctl("run", "tiny", check=False)
+    assert done.returncode == 2
+    assert "experiments.tiny.observe[1]: kernel stock has no CONFIG_PSI" in done.stderr
+    assert "psi.config" in done.stderr
+
+
+@pytest.mark.timeout(4 * 3600)
+def test_a_planted_lock_is_the_first_function_and_the_first_lock(labctl, long):
+    if not long:
+        pytest.skip("builds six kernels: only with --long")
+    rewrite(
+        labctl,
+        (SET, "    set: {thp: never}\n    observe: [vmstat, functions, lock_stat]\n"),
+        ("blocks: {min: 2, max: 2}", "blocks: {min: 8, max: 8}"),
+        (f"{ROOT}/patches/parallel-free/6.1", f"{ROOT}/tests/planted/extra-lock"),
+        ("parallel-free", "planted"),
+    )
+    labctl("run", "--why", "tiny", check=False)
+    found = {
+        each["observers"][0]: each["cells"][0]
+        for each in labctl.json("explain", "--json")["experiments"]
+    }
+    assert found["functions"]["changes"][0]["counter"].startswith("functions.take_planted_lock.")
+    assert found["lock_stat"]["changes"][0]["counter"].startswith("lock_stat.planted_lock.")
