@@ -46,6 +46,7 @@ class Architecture:
     `parameters` are the architecture's kernel parameters besides the common ones.
     `emulated_threads` is added to the emulated CPU if cores have several threads.
     `highest_apic_id` is the limit under TCG, None if there is no APIC.
+    `has_acpi`: guests have ACPI's tables, without which there is no HMAT and no hotplug.
     `fastest_delay_hz` is the fastest possible counter of the delay loop.
 
     `unsupported` maps keys of `defaults:` to the value that the architecture lacks.
@@ -70,6 +71,7 @@ class Architecture:
     parameters: str
     line_device: str | None = None
     highest_apic_id: int | None = None
+    has_acpi: bool = False
     fastest_delay_hz: int | None = None
     unsupported: Mapping[str, Unsupported] = field(default_factory=dict, hash=False)
 
@@ -131,6 +133,7 @@ X86_64 = Architecture(
     # QEMU's emulated CPU is AMD's, which without TOPOEXT tells no threads to Linux.
     emulated_threads=",vendor=GenuineIntel",
     most_vcpus=255,
+    has_acpi=True,
     highest_apic_id=254,  # a higher ID needs KVM's interrupt controller
     console="ttyS0",
     # no_timer_check: on a busy host a guest under TCG may get no interrupt in ten

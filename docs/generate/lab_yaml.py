@@ -8,6 +8,7 @@ from typing import Any
 from page import anchor, first_line, schema_of, table
 
 from labctl import units
+from labctl.lab.memory_speed import BANDWIDTH_PATTERN, LATENCY_PATTERN
 
 Schema = dict[str, Any]
 
@@ -17,12 +18,16 @@ KINDS = {
     units.SHARE_PATTERN: "share",
     f"{units.SHARE_PATTERN}|^none$": "share or `none`",
     units.DURATION_PATTERN: "duration",
+    LATENCY_PATTERN: "latency",
+    BANDWIDTH_PATTERN: "bandwidth",
 }
 SECTIONS = {
     "Defaults": "defaults",
     "Topology": "guests: NAME",
     "Node": "guests: NAME: nodes",
+    "Hotplug": "guests: NAME: nodes: hotplug",
     "Distances": "guests: NAME: distances",
+    "Swap": "guests: NAME: swap",
     "TargetEntry": "targets: NAME",
     "KernelEntry": "kernels: NAME",
     "TunableEntry": "tunables: NAME",

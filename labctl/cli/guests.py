@@ -53,6 +53,7 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     from labctl.host import tools
 
     tools.ask_ahead(*tools.VERSIONS)  # they answer during the imports
+    from labctl.guests import scratch
     from labctl.guests.fleet import UNCHANGED
     from labctl.guests.limits import Limits
     from labctl.guests.prepare import arch_of, prepare
@@ -61,6 +62,7 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     fleet = fleet_of(lab)
     names = kernels_of(lab, kernels)
     topology = lab.guests[lab.defaults.guest]
+    scratch.check_space(lab, topology, len(names))
     limits = Limits({name: [topology] for name in names})
     with progress.Building() as building:
         files, roots = _brought(lab, arch_of(lab, names))

@@ -13,7 +13,7 @@ from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import BuildError, ConfigError, HostError, Problem
 from labctl.experiments.needs import need_of, shortage
 from labctl.experiments.plan import Plan
-from labctl.guests import initramfs
+from labctl.guests import initramfs, scratch
 from labctl.guests.placement import place
 from labctl.host.facts import HostFacts
 from labctl.lab.models import Lab, Workload
@@ -41,13 +41,15 @@ class Machine(Protocol):
 
 
 def check_memory(lab: Lab, plans: Sequence[Plan], facts: HostFacts) -> None:
-    """Check that the guests of each experiment fit into the free memory of the host.
+    """Check that the guests of each experiment fit into the free memory and disk of the host.
 
     Raises:
         HostError: they do not.
+        ConfigError: their disks do not fit on the host's disk.
     """
     for each in plans:
         need = need_of(lab, each)
+        scratch.check_space(lab, need.topology, need.guests)
         nodes = place(need.guest, need.topology, facts).host_nodes
         lacking = shortage(need, facts, nodes)
         if lacking:
@@ -103,10 +105,12 @@ def check_sizes(
     if lab.defaults.launcher != "qemu" or size <= _MUCH_BYTES:
         return
     what = f"the files of the workloads take {rough_size(size)} of each guest's memory"
-    need = min((need_of(lab, each) for each in plans), key=lambda one: one.topology.memory_bytes)
-    if size * 2 > need.topology.memory_bytes:
+    need = min(
+        (need_of(lab, each) for each in plans), key=lambda one: one.topology.boot_memory_bytes
+    )
+    if size * 2 > need.topology.boot_memory_bytes:
         largest = max(supplies, key=lambda name: supplies[name].size_bytes)
-        what += f", of which guest {need.guest} has {rough_size(need.topology.memory_bytes)}"
+        what += f", of which guest {need.guest} has {rough_size(need.topology.boot_memory_bytes)}"
         hint = f"bring less, increase {need.topology.memory_keys}, or use `launcher: virtme-ng`"
         raise ConfigError([_problem(lab, lab.workloads[largest], what, hint)])
     warn(f"WARNING: {what}")

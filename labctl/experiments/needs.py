@@ -67,7 +67,7 @@ def shortage(need: Need, facts: HostFacts, host_nodes: Sequence[int]) -> str:
 def _on_nodes(need: Need, host_nodes: Sequence[int]) -> Mapping[int, int]:
     found: Counter[int] = Counter()
     for host_node, node in zip(host_nodes, need.topology.each, strict=False):
-        found[host_node] += need.guests * node.memory
+        found[host_node] += need.guests * node.every_byte
     return found
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from labctl import files, proc
-from labctl.errors import BadOutput, BootFailed, GuestError, GuestLost, HostError
-from labctl.guests import command_port, launchers, pinning, qemu, shape
-from labctl.guests.folder import prepare_folder
+from labctl import proc
+from labctl.errors import BadOutput, BootFailed, GuestError, GuestLost
+from labctl.guests import bring_up, command_port, launchers, pinning, qemu, scratch
+from labctl.guests.folder import check_disk, prepare_folder
 from labctl.guests.locks import folder_lock
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.watchdog import Machine, State, Watchdog
@@ -22,7 +22,6 @@ from labctl.transports.ssh import SshAddress
 __all__ = ["Guest", "GuestSpec", "State"]
 
 _POLL_SECONDS = 0.02
-_CONSOLE_BYTES = 64 * 1024  # about the output of one boot
 _CAUSE_SECONDS = 2.0
 _SILENCE_SECONDS = 60.0  # without a heartbeat, which the agent sends each second
 _BEATS_SECONDS = 3.0  # some heartbeats: less silence does not show that a guest hangs
@@ -115,6 +114,7 @@ class Guest:
             self._stack.close()
             for name in (qemu.CONSOLE_SOCKET, qemu.LINE_SOCKET, qemu.MONITOR_SOCKET):
                 (self.spec.folder / name).unlink(missing_ok=True)
+            scratch.remove(self.spec.folder, self.spec.topology)
 
     def detach(self) -> None:
         """Close the connections to the guest; QEMU keeps running if it is not owned here."""
@@ -140,14 +140,15 @@ class Guest:
             GuestPanic: the kernel panicked during boot.
             GuestSplat: the kernel complained during boot.
             HostError: the vCPUs cannot be pinned to the CPUs of the placement.
-            UserError: the kernel does not see the configured topology.
+            UserError: the guest is not what its topology asks for.
+            HostError: the disk is full.
         """
         deadline = time.monotonic() + deadline_seconds
         while self.console.boot_id is None:
             self._check_booting()
             if time.monotonic() > deadline:
                 self.state = State.HUNG
-                self._check_disk()
+                check_disk(self.spec.folder)
                 raise BootFailed(
                     f"boot timed out: init not reached within {deadline_seconds:g} s",
                     where=self.name,
@@ -156,24 +157,17 @@ class Guest:
                 )
             time.sleep(_POLL_SECONDS)
         self.check()
-        shape.check(
+        scratch.remove(self.spec.folder, self.spec.topology)  # QEMU has them open
+        bring_up.bring_up(
             self.spec.topology,
             self.console.nodes,
+            self.run,
             kernel=self.spec.image.kernel,
             where=f"{self.name}: {self.console.path}",
         )
         if self.spec.placement.vcpus:
             pinning.pin(self.vcpu_threads(), self.spec.placement, self.name)
         self.state = State.READY
-
-    def _check_disk(self) -> None:
-        """Raise HostError if the disk is full; QEMU then drops the console without an error."""
-        if files.free_bytes(self.spec.folder) < _CONSOLE_BYTES:
-            raise HostError(
-                "disk full: QEMU cannot write the guest's console",
-                where=str(self.spec.folder),
-                hint="free disk space; `labctl clean` removes files that labctl can rebuild",
-            )
 
     def vcpu_threads(self) -> dict[int, int]:
         """Return the host thread id of each vCPU."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from labctl.arch import ARCHITECTURES
 from labctl.errors import UserError
+from labctl.guests import topology_options
 from labctl.lab.topology import Topology
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ def _limits(
             what = f"CONFIG_NODES_SHIFT={shift} allows {2**shift} nodes, but the guest has {nodes}"
             enough = (nodes - 1).bit_length()
             yield Limit("CONFIG_NODES_SHIFT", what, f"CONFIG_NODES_SHIFT={enough}")
+    for option in topology_options.of_guests([topology], arch):
+        if options.get(option, absent) == "n":
+            yield Limit(option, f"{option} is off, but the guest needs it", f"{option}=y")
     if vcpus > 1:
         if options.get("CONFIG_SMP", absent) == "n":
             yield Limit(

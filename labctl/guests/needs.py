@@ -19,6 +19,8 @@ MODULES = {
     "CONFIG_CRYPTO_CRC32C": "crc32c_generic",
     "CONFIG_EXT4_FS": "ext4",
     "CONFIG_OVERLAY_FS": "overlay",
+    "CONFIG_CRYPTO_LZO": "lzo_rle",
+    "CONFIG_ZRAM": "zram",
 }
 _INITRAMFS = (
     "CONFIG_BLK_DEV_INITRD",

@@ -19,6 +19,8 @@ from labctl.guests import (
     modules,
     needs,
     qemu,
+    scratch,
+    topology_options,
 )
 from labctl.guests.disks import Disk
 from labctl.guests.fleet import Fleet
@@ -64,8 +66,10 @@ class Prepared:
         With `pinned`, guests that run one at a time are pinned to the same CPUs.
 
         Raises:
-            UserError: the kernel's .config does not allow the topology.
+            UserError: the kernel's .config does not allow the topology, or the host's disk is
+                too small for the guest's disks.
         """
+        scratch.check_space(self.lab, topology)
         placement = self.placement(topology)
         own, image = self.lab.kernels[kernel].command_line, self.images[kernel]
         config = kconfig.read_values(image.config)
@@ -114,14 +118,20 @@ def build_images(
     for name in kernels if fragments is None else ():
         _check_image(lab.kernels[name], lab)
     builder = Builder(lab.state, progress, limits)
-    more = _asked_for(lab) if fragments is None else fragments
-    return builder.images(_with(lab.kernels[name], more) for name in kernels)
+    return builder.images(
+        _with(one, _asked_for(lab, one.arch) if fragments is None else fragments)
+        for one in (lab.kernels[name] for name in kernels)
+    )
 
 
-def _asked_for(lab: Lab) -> tuple[Path, ...]:
+def _asked_for(lab: Lab, arch: str) -> tuple[Path, ...]:
     ssh = (login.fragment(),) if lab.defaults.transport == "ssh" else ()
-    roots = (initramfs.source_folder() / "kconfig" / "root.config",) if lab.has_roots else ()
-    return (*launchers.fragments(lab.defaults.launcher), *ssh, *roots)
+    names = (["root"] if lab.has_roots else []) + topology_options.fragments(
+        lab.guests.values(), arch
+    )
+    folder = initramfs.source_folder() / "kconfig"
+    more = (folder / f"{name}.config" for name in names)
+    return (*launchers.fragments(lab.defaults.launcher), *ssh, *more)
 
 
 def _check_image(kernel: Kernel, lab: Lab) -> None:
@@ -131,7 +141,8 @@ def _check_image(kernel: Kernel, lab: Lab) -> None:
     image = given(kernel)
     values = kconfig.read_values(image.config)
     if image.config is not None and values is not None:
-        more = needs.ROOTS if lab.has_roots else ()
+        roots = needs.ROOTS if lab.has_roots else ()
+        more = (*roots, *topology_options.of_guests(lab.guests.values(), kernel.arch))
         loadable: set[str] = set()
         if lab.defaults.launcher == "qemu":
             loadable = modules.loadable(image, needs.options(lab.defaults, kernel.arch, more))
@@ -225,7 +236,11 @@ def prepare(
     beside = login.beside_programs(lab.state) if with_ssh else {}
     if lab.defaults.launcher == "qemu":
         given_images = [i for name, i in images.items() if _is_image(lab.kernels[name])]
-        options = needs.ROOT_MODULES if lab.has_roots else ()
+        modules_of_roots = needs.ROOT_MODULES if lab.has_roots else ()
+        options = (
+            *modules_of_roots,
+            *topology_options.modules_of_guests(lab.guests.values(), arch.name),
+        )
         more |= modules.files(lab.state, given_images, lab.defaults, options)
         more |= {**(files or {}), **_start_of(roots or {}, lab.state)}
     else:

@@ -13,9 +13,10 @@ from typing import Any
 
 from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import GuestHung, GuestLost, UserError
+from labctl.guests import scratch
 from labctl.guests.disks import Disk
 from labctl.guests.placement import ANYWHERE, Placement
-from labctl.guests.topology import qemu_arguments
+from labctl.guests.topology import machine_options, qemu_arguments
 from labctl.host import tools
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
@@ -32,6 +33,8 @@ QEMU_LOG = "qemu.log"
 COMMAND = "command.txt"
 
 PATIENCE_SECONDS = 10.0
+# bring_up compares hotplugged memory and sets it online, whatever the .config's default is.
+_OFFLINE = "memhp_default_state=offline"
 # QEMU's user network gives the guest this address. QEMU also chooses the free port on the
 # host's loopback, which avoids a race for the port.
 _GUEST_ADDRESS = "10.0.2.15"
@@ -92,17 +95,21 @@ def command(spec: GuestSpec) -> list[str]:
         "-no-user-config",
         "-nodefaults",
     ]
-    words += ["-display", "none", "-no-reboot", "-machine", arch.qemu_machine]
+    machine = arch.qemu_machine + machine_options(spec.topology)
+    words += ["-display", "none", "-no-reboot", "-machine", machine]
     words += ["-nic", "none"] if spec.ssh_key is None else network()
     words += accelerator(spec.accel, arch.cpu(spec.topology.packages.threads))
     words += qemu_arguments(spec.topology, spec.placement.host_nodes)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
     delay_loop = _delay_loop(arch, spec.image.config) if spec.accel == "tcg" else ""
-    parts = (arch.command_line, delay_loop, spec.command_line)
+    hotplug = _OFFLINE if spec.topology.has_hotplug else ""
+    parts = (arch.command_line, delay_loop, hotplug, spec.command_line)
     words += ["-append", checked(" ".join(filter(None, parts)))]
     words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
     words += serial("line", LINE_SOCKET, device=arch.line_device)
-    return [*words, *_disks(spec.disks), *monitor(), *spec.topology.qemu]
+    # Scratch disks first, so that their names do not depend on the roots of workloads.
+    words += [*scratch.arguments(spec.topology), *_disks(spec.disks)]
+    return [*words, *monitor(), *spec.topology.qemu]
 
 
 def _disks(disks: Sequence[Disk]) -> list[str]:

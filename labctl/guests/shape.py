@@ -123,8 +123,8 @@ def _totals(topology: Topology, nodes: Sequence[Node]) -> Iterator[str]:
     if cpus != topology.vcpus:
         yield f"expected {_count(topology.vcpus, 'CPU')}, got {cpus}"
     memory = sum(node.memory_bytes for node in nodes)
-    if _differs(topology.memory_bytes, memory, count):
-        yield _memory_difference(topology.memory_bytes, memory)
+    if _differs(topology.boot_memory_bytes, memory, count):
+        yield _memory_difference(topology.boot_memory_bytes, memory)
 
 
 def _cpus(topology: Topology, nodes: Collection[Node]) -> Iterator[str]:

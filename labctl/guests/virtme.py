@@ -48,7 +48,7 @@ def command(spec: GuestSpec) -> list[str]:
     words += ["--disable-kvm"] if spec.accel == "tcg" else []
     # QEMU's 9p server needs no second process. The lab's kernels have no modules.
     words += ["--force-9p", "--skip-modules", "--cwd", "/", "--memory"]
-    words += [f"{spec.topology.memory_bytes // 2**20}M"]
+    words += [f"{spec.topology.boot_memory_bytes // 2**20}M"]
     words += ["--cpus", sockets(spec.topology)]
     words += _numa(spec.topology)
     more = "" if spec.ssh_key is None else " net.ifnames=0"  # udev would rename eth0

@@ -120,11 +120,14 @@ def _memory_kind(guest: Topology, path: KeyPath, found: Findings, launcher: str)
     if size is None or not all(found.sound(*path, key) for key in ("hugepages", *_MEMORY_KEYS)):
         return
     for number, node in enumerate(guest.each):
-        if node.memory % size:
-            key = f"nodes[{number}].memory" if guest.is_listed else "memory_per_node"
-            up = -(-node.memory // size) * size
+        at_boot = f"nodes[{number}].memory" if guest.is_listed else "memory_per_node"
+        plugged = f"nodes[{number}].hotplug"
+        for key, memory in ((at_boot, node.memory), (plugged, node.hotplug_bytes)):
+            if memory % size == 0:
+                continue
+            up = -(-memory // size) * size
             what = (
-                f"{key}, {units.format_size(node.memory)},"
+                f"{key}, {units.format_size(memory)},"
                 f" is not a multiple of {units.format_size(size)}"
             )
             hint = f"{key.rpartition('.')[2]}: {units.format_size(up)}"

@@ -15,6 +15,9 @@ from pydantic import (
 )
 
 from labctl import units
+from labctl.lab.hotplug import Hotplug, or_size
+from labctl.lab.memory_speed import BANDWIDTH, LATENCY, Bandwidths, Latencies, rows
+from labctl.lab.storage import Disks, OptionalSwap
 from labctl.lab.types import (
     LOCAL_DISTANCE,
     Count,
@@ -58,6 +61,26 @@ class Node(Model):
     memory: OwnMemory = Field(
         description="Memory in whole MiB, at least 64MiB; 0 for a node without memory."
     )
+    hotplug: Hotplug | None = Field(
+        None,
+        json_schema_extra=or_size,
+        description="Memory that is hotplugged: a size, or a mapping. A node with neither"
+        " vCPUs nor `memory` must be the last one. Example: 1GiB (QEMU and x86 only).",
+    )
+
+    @model_serializer(mode="wrap")
+    def _serialized(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+    @property
+    def hotplug_bytes(self) -> int:
+        """Hotplugged memory of the node, in bytes."""
+        return self.hotplug.memory if self.hotplug else 0
+
+    @property
+    def every_byte(self) -> int:
+        """All memory of the node, in bytes."""
+        return self.memory + self.hotplug_bytes
 
 
 class Packages(NamedTuple):
@@ -77,6 +100,8 @@ PACKAGES = ("sockets", "cores", "threads")
 _OptionalCpus = Annotated[Count, Field(ge=1, le=255)] | None
 # Of a guest whose nodes are listed, these say nothing.
 PER_NODE = ("cpus_per_node", "memory_per_node")
+# Keys that are recorded only if they are set.
+_LATER = (LATENCY, BANDWIDTH, "swap", "disks", "qemu")
 _NODE_NUMBER = Annotated[Count, Field(ge=1, le=_MOST_NODES)]
 _NODE_LIST = Annotated[tuple[Node, ...], Field(min_length=1, max_length=_MOST_NODES)]
 
@@ -124,6 +149,24 @@ class Topology(Model):
     distances: Distances = Field(
         Distances(), description="NUMA distances. Example: {remote: 21}. Default: {remote: 20}."
     )
+    latency: Latencies = Field(
+        None,
+        description="Latency of each node's memory, for Linux to read from ACPI's HMAT: one value"
+        " per node, or one row per node with vCPUs. Example: [80ns, 250ns] (QEMU and x86 only).",
+    )
+    bandwidth: Bandwidths = Field(
+        None,
+        description="Bandwidth of each node's memory, like `latency`. Example: [40GiB/s, 8GiB/s].",
+    )
+    swap: OptionalSwap = Field(
+        None,
+        description="Swap, on when the guest is ready. Example: {zram: 512MiB} (QEMU only).",
+    )
+    disks: Disks = Field(
+        (),
+        description="Sizes of empty scratch disks: /dev/vda, /dev/vdb and so on. Example: [1GiB]"
+        " (QEMU only).",
+    )
     prealloc: Flag = Field(
         False, description="Allocate all guest memory on the host before boot (QEMU only)."
     )
@@ -153,7 +196,7 @@ class Topology(Model):
     @model_serializer(mode="wrap")
     def _serialized(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Records of older versions lack these keys.
-        absent = {key for key in (*PACKAGES, "qemu") if not getattr(self, key)}
+        absent = {key for key in (*PACKAGES, *_LATER) if not getattr(self, key)}
         absent |= {*PER_NODE} if self.is_listed else set()
         return {key: value for key, value in handler(self).items() if key not in absent}
 
@@ -204,9 +247,44 @@ class Topology(Model):
         return sum(node.cpus for node in self.each)
 
     @property
-    def memory_bytes(self) -> int:
-        """Memory of one guest, in bytes."""
+    def boot_memory_bytes(self) -> int:
+        """Memory of one guest when it boots, without hotplugged memory, in bytes."""
         return sum(node.memory for node in self.each)
+
+    @property
+    def memory_bytes(self) -> int:
+        """All memory of one guest, in bytes."""
+        return sum(node.every_byte for node in self.each)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of the scratch and swap disks of one guest, in bytes."""
+        return sum(self.disks) + ((self.swap.disk or 0) if self.swap else 0)
+
+    @property
+    def has_hotplug(self) -> bool:
+        """Whether a node has hotplugged memory."""
+        return any(node.hotplug for node in self.each)
+
+    @property
+    def has_memory_speed(self) -> bool:
+        """Whether lab.yaml states the latency or the bandwidth of memory."""
+        return self.latency is not None or self.bandwidth is not None
+
+    @property
+    def initiators(self) -> list[int]:
+        """The nodes with vCPUs: the rows of `latency_rows` and `bandwidth_rows`."""
+        return [number for number, node in enumerate(self.each) if node.cpus]
+
+    @property
+    def latency_rows(self) -> list[tuple[int, ...]]:
+        """The latency in ns from each node with vCPUs to each node, empty if not stated."""
+        return rows(self.latency, len(self.initiators)) if self.latency else []
+
+    @property
+    def bandwidth_rows(self) -> list[tuple[int, ...]]:
+        """The bandwidth in bytes/s from each node with vCPUs to each node."""
+        return rows(self.bandwidth, len(self.initiators)) if self.bandwidth else []
 
     @property
     def memory_keys(self) -> str:
@@ -217,5 +295,6 @@ class Topology(Model):
     def nodes_told(self) -> str:
         """The nodes' memory as a sum: `4 x 1GiB`, or `2GiB + 4GiB`."""
         if self.is_listed:
-            return " + ".join(units.format_size(node.memory) for node in self.each if node.memory)
+            sizes = (node.every_byte for node in self.each)
+            return " + ".join(units.format_size(size) for size in sizes if size)
         return f"{self.nodes} x {units.format_size(self.memory_per_node)}"

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 from labctl.arch import ARCHITECTURES, ArchName
-from labctl.lab import qemu_arguments
+from labctl.lab import memory_checks, qemu_arguments
 from labctl.lab.arch_checks import arch_of_kernel
 from labctl.lab.document import KeyPath
-from labctl.lab.entries import LabFile
+from labctl.lab.entries import Defaults, LabFile
+from labctl.lab.mistake import Mistake
 from labctl.lab.problems import Findings
 from labctl.lab.topology import PACKAGES, PER_NODE, Topology
 from labctl.lab.types import LOCAL_DISTANCE
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """An unsupported property of a topology; `path` is relative to the guest."""
-
-    path: KeyPath
-    what: str
-    hint: str
-    at_key: bool = False
 
 
 def check_guests(file: LabFile, default_guest: str, found: Findings) -> None:
@@ -30,23 +20,24 @@ def check_guests(file: LabFile, default_guest: str, found: Findings) -> None:
     for name, guest in file.guests.items():
         sound = {key for key in Topology.model_fields if found.sound("guests", name, key)}
         arches = _arches(file, name, default_guest)
-        for mistake in mistakes(guest, arches, file.defaults.accel, file.defaults.transport):
+        for mistake in mistakes(guest, arches, file.defaults):
             path = ("guests", name, *mistake.path)
             if sound >= {"nodes", mistake.path[0]}:
                 found.add(path, mistake.what, mistake.hint, at_key=mistake.at_key)
 
 
 def mistakes(
-    guest: Topology, arches: Collection[ArchName], accel: str, transport: str
+    guest: Topology, arches: Collection[ArchName], defaults: Defaults
 ) -> Iterator[Mistake]:
     """Yield the unsupported properties of a topology on these architectures."""
     if guest.is_listed:
         yield from _listed(guest)
     if guest.vcpus:
         wrong = [*_packages(guest)]
-        yield from wrong or _vcpus(guest, arches, accel)
+        yield from wrong or _vcpus(guest, arches, defaults.accel)
     yield from _distances(guest)
-    for index, what, hint in qemu_arguments.mistakes(guest.qemu, transport):
+    yield from memory_checks.mistakes(guest, arches, defaults.launcher)
+    for index, what, hint in qemu_arguments.mistakes(guest.qemu, defaults.transport):
         yield Mistake(("qemu", index), what, hint)
 
 
@@ -57,14 +48,14 @@ def _listed(guest: Topology) -> Iterator[Mistake]:
             yield Mistake((key,), "conflicts with a list of `nodes:`", hint, at_key=True)
     both = "cpus: 0 is a node with memory only, memory: 0 a node without memory"
     for number, node in enumerate(guest.each):
-        if not node.cpus and not node.memory:
+        if not node.cpus and not node.every_byte:
             yield Mistake(("nodes", number), "node has neither vCPUs nor memory", both, at_key=True)
     if not any(node.cpus and node.memory for node in guest.each):
         what = "expected at least one node with both vCPUs and memory"
         yield Mistake(("nodes",), what, "Linux boots on such a node")
     last = max((number for number, node in enumerate(guest.each) if node.cpus), default=0)
     for number, node in enumerate(guest.each[:last]):
-        if not node.cpus and node.memory:
+        if not node.cpus and node.every_byte:
             hint = f"Linux numbers nodes with vCPUs first: move it after node {last}"
             what = "node without vCPUs comes before a node with vCPUs"
             yield Mistake(("nodes", number, "cpus"), what, hint)

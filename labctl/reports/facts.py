@@ -18,6 +18,8 @@ from labctl.status import SampleStatus
 from labctl.units import counted, rough_size
 
 _MOST_PAGES = 2**64
+# Keys of a guest with numbers: what follows the number, or a size in bytes.
+_UNITS = {"latency": "ns", "bandwidth": "/s", "swap": "", "disks": ""}
 
 
 def placement(samples: Sequence[Sample]) -> list[str]:
@@ -93,6 +95,8 @@ def _guest(topology: Mapping[str, Any]) -> str:
     for name, value in topology.items():
         if name == "memory_per_node":
             parts[name] = rough_size(cast(int, value))
+        elif name in _UNITS:
+            parts[name] = _with_unit(value, _UNITS[name])
         elif isinstance(value, Sequence) and not isinstance(value, str):
             parts[name] = _each(value)
         elif isinstance(value, Mapping):
@@ -102,6 +106,19 @@ def _guest(topology: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in parts.items())
 
 
+def _with_unit(value: Any, unit: str) -> str:  # noqa: ANN401 - part of a recorded topology
+    """Return a number, or a list or mapping of them, with a unit; sizes are in bytes."""
+    if isinstance(value, Mapping):
+        parts = (f"{name} {_with_unit(one, unit)}" for name, one in value.items() if one)
+        return ", ".join(parts)
+    if isinstance(value, list | tuple):
+        between = "; " if any(isinstance(one, list | tuple) for one in value) else ", "
+        return between.join(_with_unit(one, unit) for one in value)
+    if not isinstance(value, int):
+        return str(value)
+    return f"{value} {unit}" if unit == "ns" else f"{rough_size(value)}{unit}"
+
+
 def _each(values: Sequence[Any]) -> str:
     """Return a list as text, of nodes: `2 CPUs and 2 GiB; no CPU and 4 GiB`."""
     if not all(isinstance(one, Mapping) and {"cpus", "memory"} <= one.keys() for one in values):
@@ -109,8 +126,14 @@ def _each(values: Sequence[Any]) -> str:
     return "; ".join(
         f"{counted(one['cpus'], 'CPU') if one['cpus'] else 'no CPU'} and "
         f"{rough_size(one['memory']) if one['memory'] else 'no memory'}"
+        f"{_hotplugged(one)}"
         for one in values
     )
+
+
+def _hotplugged(node: Mapping[str, Any]) -> str:
+    found = node.get("hotplug")
+    return f" and {rough_size(found['memory'])} hotplugged ({found['state']})" if found else ""
 
 
 def _image(kernel: Kernel) -> str:

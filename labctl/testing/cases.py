@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from labctl.arch import ArchName
 from labctl.errors import UserError
 from labctl.lab import command_line
+from labctl.lab.entries import Defaults
 from labctl.lab.models import Lab
 from labctl.lab.problems import dotted, suggestion
 from labctl.lab.topology import PER_NODE, Topology
@@ -19,6 +20,8 @@ from labctl.lab.topology_checks import mistakes
 from labctl.units import Scalar, UnitError, scalar
 
 Setting = Mapping[str, Any]
+# Keys of a topology whose value is a list.
+_LISTS = ("distances", "latency", "bandwidth", "disks", "qemu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,12 @@ def cases(lab: Lab, markers: Markers) -> list[Case]:
     for name in markers.tunables:
         known("tunable", name, lab.tunables)
     found: dict[str, Case] = {}
+    defaults = lab.defaults.model_copy(update={"accel": "auto"})
     for kernel, shape in itertools.product(kernels, _points(markers.topology)):
         varied = [f"{n}={v}" for n, v in shape.items() if _is_list(n, markers.topology[n])]
         mine = {n: v for n, v in markers.tunables.items() if lab.tunables[n].applies_to(kernel)}
         for values in _points(mine):
-            shaped = _topology(base, shape, lab.kernels[kernel].arch, lab.defaults.transport)
+            shaped = _topology(base, shape, lab.kernels[kernel].arch, defaults)
             case = _case(lab, kernel, shaped, varied, values)
             found.setdefault(case.id, case)
     return list(found.values())
@@ -86,8 +90,8 @@ def _case(
 
 
 def _is_list(name: str, value: object) -> bool:
-    # One value are a matrix of distances, words for QEMU, and mappings: the nodes of one guest.
-    if not isinstance(value, list | tuple) or name in ("distances", "qemu"):
+    # Mappings are the nodes of one guest.
+    if not isinstance(value, list | tuple) or name in _LISTS:
         return False
     return name != "nodes" or not any(isinstance(one, Mapping) for one in value)
 
@@ -99,7 +103,7 @@ def _points(values: Setting) -> Iterable[dict[str, Any]]:
         yield dict(zip(values, point, strict=True))
 
 
-def _topology(base: Topology, shape: Setting, arch: ArchName, transport: str) -> Topology:
+def _topology(base: Topology, shape: Setting, arch: ArchName, defaults: Defaults) -> Topology:
     given = dict(shape)
     distances = given.get("distances")
     if isinstance(distances, int):
@@ -121,7 +125,7 @@ def _topology(base: Topology, shape: Setting, arch: ArchName, transport: str) ->
     matrix, nodes = topology.distances.matrix, topology.node_count
     if matrix is not None and {len(matrix), *map(len, matrix)} != {nodes}:
         raise UserError(f"distances: expected {nodes} rows of {nodes} numbers")
-    for mistake in mistakes(topology, [arch], "auto", transport):
+    for mistake in mistakes(topology, [arch], defaults):
         where = f"topology: {dotted(mistake.path)}"
         raise UserError(mistake.what, where=where, hint=mistake.hint)
     return topology

@@ -11,9 +11,10 @@ from labctl.testing.leases import locked
 
 ROOT = Path(__file__).parent.parent.parent
 KERNELS = ("stock", "parallel-free", "parallel-unmap")
-# All fragments that labctl adds for SSH, gdb, virtme-ng, kexec and roots. Duplicates count once,
-# so every lab with this list has the same image, and the kernel is built only once.
-FRAGMENTS = ("base", "gdb", "ssh", "kexec", "virtme", "root")
+# All fragments that labctl adds for SSH, gdb, virtme-ng, kexec, roots and guests. Duplicates count
+# once, so every lab with this list has the same image, and the kernel is built only once.
+SHAPES = ("hmat", "hotplug", "disks", "swap")
+FRAGMENTS = ("base", "gdb", "ssh", "kexec", "virtme", "root", *SHAPES)
 KCONFIG = "[" + ", ".join(f"{ROOT}/guest/kconfig/{name}.config" for name in FRAGMENTS) + "]"
 SMALL = """\
 version: 1

@@ -774,7 +774,36 @@ IN_GUESTS = [
     ("{nodes: 50, cpus_per_node: 5, memory_per_node: 64MiB}", "cpus_per_node", "APIC ID 396"),
     ("{nodes: 129}", "nodes", "at most 128, got 129"),
     ("{cpu: 1}", "cpu", "unknown key"),
-]
+    ("{nodes: 2, latency: 80ns}", "latency", "expected a list with the latency"),
+    ("{nodes: 2, latency: [80ns]}", "latency", "expected 2 values, got 1"),
+    ("{nodes: 2, latency: [80, 80ns]}", "latency[0]", "expected a latency, got '80'"),
+    ("{nodes: 2, latency: [[80ns, 90ns]]}", "latency", "expected 2 rows, got 1"),
+    ("{nodes: 2, latency: [[80ns, 90ns], [80ns]]}", "latency[1]", "expected 2 values, got 1"),
+    ("{nodes: 2, latency: [80ns, 66us]}", "latency[1]", "whole number of ns from 1 to 65534"),
+    ("{nodes: 2, latency: [80ns, 0.5ns]}", "latency[1]", "whole number of ns"),
+    ("{nodes: 2, latency: [[80ns, 90ns], 1ns]}", "latency[1]", "expected a list"),
+    ("{nodes: 1, latency: []}", "latency", "got an empty list"),
+    ("{nodes: 2, bandwidth: [1GiB, 8GiB/s]}", "bandwidth[0]", "expected a bandwidth, got '1GiB'"),
+    ("{nodes: 2, bandwidth: [1GB/s, 8GiB/s]}", "bandwidth[0]", "expected a bandwidth, got '1GB/s'"),
+    ("{nodes: 2, bandwidth: [1KiB/s, 8GiB/s]}", "bandwidth[0]", "expected whole MiB/s"),
+    ("{nodes: 2, bandwidth: [99GiB/s, 1MiB/s]}", "bandwidth", "more than 65534 times 1MiB/s"),
+    ("{swap: 1GiB}", "swap", "expected `zram:` or `disk:`, got the text '1GiB'"),
+    ("{swap: {}}", "swap", "expected `zram:` or `disk:`, got neither"),
+    ("{swap: {disk: 512}}", "swap.disk", "expected whole MiB, at least 1MiB, got 512"),
+    ("{swap: {file: 1GiB}}", "swap.file", "unknown key"),
+    ("{disks: 1GiB}", "disks", "expected a list"),
+    ("{disks: [1GiB, 1KiB]}", "disks[1]", "expected whole MiB"),
+    ("{nodes: 1, hotplug: 1GiB}", "hotplug", "unknown key"),
+    ("{nodes: [{cpus: 1, memory: 1GiB, hotplug: 64MiB}]}", "hotplug.memory", "a multiple of 128"),
+    ("{nodes: [{cpus: 1, memory: 1GiB, hotplug: {memory: 1GiB, state: on}}]}", "hotplug.state",
+     "expected online, online_kernel, online_movable or offline"),
+    ("{nodes: [{cpus: 1, memory: 1GiB}, {cpus: 1, memory: 0}], latency: [1ns, 1ns]}", "latency",
+     "node 1 has no memory"),
+    ("{nodes: [{cpus: 1, memory: 1GiB}, {cpus: 0, memory: 0, hotplug: 1GiB}, {cpus: 0, memory:"
+     " 1GiB}]}", "nodes[1].hotplug", "not the last node"),
+    ("{nodes: [{cpus: 1, memory: 1GiB, hotplug: 1152MiB}], hugepages: 1GiB}", "hugepages",
+     "nodes[0].hotplug, 1152MiB, is not a multiple of 1GiB"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("guest", "key", "what"), IN_GUESTS, ids=[x[0] for x in IN_GUESTS])
@@ -799,6 +828,34 @@ def test_a_mistake_in_a_guest(folder: Path, guest: str, key: str, what: str) -> 
 def test_what_qemu_and_linux_take_is_no_mistake(folder: Path, guest: str, defaults: str) -> None:
     text = HEAD.replace("{nodes: 4, memory_per_node: 1GiB}", guest) + BODY + EXPERIMENT
     read(folder, f"{text}defaults: {defaults}\n")
+
+
+@pytest.mark.parametrize(
+    ("guest", "default", "keys"),
+    [
+        ("{nodes: 1, latency: [1ns], bandwidth: [1GiB/s], swap: {zram: 1GiB}, disks: [1GiB]}",
+         "launcher: virtme-ng", ["latency", "bandwidth", "swap", "disks"]),
+        ("{nodes: [{cpus: 1, memory: 1GiB, hotplug: 1GiB}]}", "launcher: virtme-ng",
+         ["nodes[0].hotplug"]),
+        ("{nodes: [{cpus: 1, memory: 1GiB, hotplug: 1GiB}], latency: [1ns], swap: {zram: 1GiB}}",
+         "arch: arm64", ["nodes[0].hotplug", "latency"]),
+    ],
+)  # fmt: skip
+def test_what_a_launcher_or_an_architecture_lacks(
+    folder: Path, guest: str, default: str, keys: list[str]
+) -> None:
+    text = HEAD.replace("{nodes: 4, memory_per_node: 1GiB}", guest)
+    problems = mistakes(folder, f"{text}defaults: {{{default}}}\n")
+    assert [one.key.removeprefix("guests.numa4.") for one in problems] == keys
+    name = default.rpartition(" ")[2]
+    assert all("not supported" in one.what and name in one.what for one in problems)
+
+
+def test_hotplugged_memory_must_fit_into_the_host_too(folder: Path) -> None:
+    nodes = "[{cpus: 1, memory: 1GiB, hotplug: 2GiB}]"
+    text = HEAD.replace("4, memory_per_node: 1GiB", nodes) + BODY + EXPERIMENT
+    read(folder, text, memory=9 * GIB)
+    assert "(3GiB each)" in mistake(folder, text, memory=9 * GIB - 1).what
 
 
 def test_a_forgotten_unit_is_guessed(folder: Path) -> None:

@@ -16,6 +16,8 @@ FINE = {
     "CONFIG_NODES_SHIFT": "6",
     "CONFIG_SMP": "y",
     "CONFIG_NR_CPUS": "64",
+    "CONFIG_SWAP": "y",
+    "CONFIG_VIRTIO_PCI": "y",
 }
 
 
@@ -27,6 +29,9 @@ FINE = {
         ({"nodes": 2}, {"CONFIG_NUMA": "n"}, "CONFIG_NUMA=y"),
         ({"nodes": 2}, {"CONFIG_ACPI_NUMA": "n"}, "CONFIG_ACPI_NUMA=y"),
         ({"nodes": 1, "cpus_per_node": 2}, {"CONFIG_SMP": "n"}, "CONFIG_SMP=y"),
+        ({"nodes": 1, "latency": ["1ns"]}, {"CONFIG_ACPI_HMAT": "n"}, "CONFIG_ACPI_HMAT=y"),
+        ({"nodes": 1, "swap": {"zram": "1GiB"}}, {"CONFIG_ZRAM": "n"}, "CONFIG_ZRAM=y"),
+        ({"nodes": 1, "disks": ["1GiB"]}, {"CONFIG_VIRTIO_BLK": "n"}, "CONFIG_VIRTIO_BLK=y"),
     ],
 )
 def test_an_option_that_allows_too_little_is_named(topology, change, instead):

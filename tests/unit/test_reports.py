@@ -7,7 +7,8 @@ import pytest
 from samples import as_json, cell, replace
 
 from labctl import cli, units
-from labctl.reports import cover_letter, seed, words
+from labctl.lab.topology import Topology
+from labctl.reports import cover_letter, facts, seed, words
 from labctl.reports.document import document
 from labctl.reports.report import FORMATS, found_a_problem
 from labctl.reports.table import render
@@ -495,3 +496,21 @@ def test_a_matrix_over_workers_says_from_where_on_more_are_not_worth_it():
     text = flat(render(report(*groups)))
     assert re.search(r"parallel-free over max_active: max_active=[48] is recommended", text)
     assert "contention" in text
+
+
+def test_the_keys_of_a_guest_are_reported_with_units():
+    nodes = [
+        {"cpus": 2, "memory": "1GiB"},
+        {"cpus": 0, "memory": 0, "hotplug": {"memory": "2GiB", "state": "online_movable"}},
+    ]
+    guest = Topology(
+        nodes=nodes,
+        latency=[["80ns", "250ns"]],
+        bandwidth=["40GiB/s", "1536MiB/s"],
+        swap={"zram": "512MiB"},
+        disks=["1GiB", "64MiB"],
+    )
+    text = facts._guest(guest.model_dump(mode="json"))
+    assert "nodes 2 CPUs and 1 GiB; no CPU and no memory and 2 GiB hotplugged (online_mov" in text
+    assert "latency 80 ns, 250 ns, bandwidth 40 GiB/s, 1.5 GiB/s" in text
+    assert "swap zram 512 MiB, disks 1 GiB, 64 MiB" in text

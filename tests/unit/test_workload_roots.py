@@ -447,9 +447,9 @@ def test_a_root_that_changes_during_a_run_ends_it(rootfs, tmp_path):
 def test_kernels_get_options_for_roots_only_in_labs_that_have_some(planned, rootfs):
     with_root, _ = planned(root="rootfs")
     without, _ = planned(command="freebench")
-    names = [path.name for path in prepare._asked_for(with_root)]
+    names = [path.name for path in prepare._asked_for(with_root, "x86_64")]
     assert names == ["root.config"]
-    assert prepare._asked_for(without) == ()
+    assert prepare._asked_for(without, "x86_64") == ()
 
 
 def test_a_built_image_without_the_options_is_refused(planned, rootfs):
