@@ -57,8 +57,8 @@ def run(
     is written to disk before the next one starts; `--resume` continues an interrupted
     run.
 
-    `--why` measures the experiments once more after the run, with functions and lock_stat
-    if `observe:` in lab.yaml lists them, else with functions. `labctl explain` then has
+    `--why` measures the experiments once more after the run, with functions, lock_stat
+    and perf if `observe:` in lab.yaml lists them, else with functions. `labctl explain` then has
     the functions or locks whose time changed.
 
     Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.

@@ -179,8 +179,33 @@ def check_commands_of(
 
 
 def _workloads(lab: Lab, plans: Sequence[Plan]) -> list[tuple[Workload, Architecture]]:
-    arches = {each.experiment.workload: lab.kernels[each.baseline].arch for each in plans}
-    return [(lab.workloads[name], ARCHITECTURES[arch]) for name, arch in arches.items()]
+    found: dict[str, tuple[Workload, Architecture]] = {}
+    for each in plans:
+        name, arch = each.experiment.workload, ARCHITECTURES[lab.kernels[each.baseline].arch]
+        workload = found[name][0] if name in found else lab.workloads[name]
+        found[name] = _with_programs(lab, workload, each, arch), arch
+    return list(found.values())
+
+
+def _with_programs(lab: Lab, workload: Workload, each: Plan, arch: Architecture) -> Workload:
+    """Return a workload that also brings the programs of observers into a guest of QEMU.
+
+    Other guests have those of the host, targets their own.
+    """
+    programs = [program for one in each.observers for program in one.programs]
+    is_qemu = each.experiment.target is None and lab.defaults.launcher == "qemu"
+    if not is_qemu or not programs:
+        return workload
+    files = dict(workload.files)
+    for program in programs:
+        found = shutil.which(program)
+        if found is None or arch.is_foreign:
+            raise HostError(
+                f"observer {program} needs {program} of {arch.name} on this host",
+                hint="install it (Debian: linux-perf), or remove the observer",
+            )
+        files[f"/usr/bin/{program}"] = found
+    return workload.model_copy(update={"files": files})
 
 
 def _supply(

@@ -165,7 +165,9 @@ def _prepared(lab: Lab, plans: Sequence[Plan], events: Events) -> Iterator[_Read
     supplies = early.supplies_of_target(lab, plans)
     check = partial(early.check_commands_of, lab=lab, plans=plans, supplies=supplies)
     files = {path: one for path, one in merged(supplies).items() if isinstance(one, Path)}
-    more = files, merged_scripts(supplies)
+    # Files of a target's tunables may come from its modules, which are not in the source.
+    limits = replace(GuestChecks.of(lab, plans), tunables={})
+    more = files, merged_scripts(supplies), limits
     with prepare_target(lab, target, kernels, events.building, check, *more) as found:
         yield _Ready(*found, supplies)
 

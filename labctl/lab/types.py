@@ -156,7 +156,9 @@ HostCpus = Annotated[
     _choice_schema("host CPUs, [2, 3, 4, 5]; auto or none"),
 ]
 NodeMemory = Annotated[Bytes, Field(ge=LEAST_NODE_BYTES, multiple_of=units.MIB)]
-ObserverName = Literal["vmstat", "psi", "interrupts", "slab", "buddyinfo", "lock_stat", "functions"]
+ObserverName = Literal[
+    "vmstat", "psi", "interrupts", "slab", "buddyinfo", "lock_stat", "functions", "perf"
+]
 # As NodeMemory, or 0.
 OwnMemory = Annotated[int, BeforeValidator(_node_memory), _SIZE]
 

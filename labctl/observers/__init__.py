@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from labctl.observers import procfs, tracing
+from labctl.observers import perf, procfs, tracing
 from labctl.observers.observer import Observer
 
 OBSERVERS: Mapping[str, Observer] = {
@@ -67,6 +67,17 @@ OBSERVERS: Mapping[str, Observer] = {
             fragment="trace.config",
             start=tracing.START_FUNCTIONS,
             stop=tracing.STOP_FUNCTIONS,
+        ),
+        Observer(
+            name="perf",
+            about="events of the CPUs and the kernel, by `perf stat`",
+            files=perf.COUNTS,
+            parse=perf.perf,
+            needs=(("CONFIG_PERF_EVENTS",),),
+            fragment="perf.config",
+            start=perf.START,
+            stop=perf.STOP,
+            programs=("perf",),
         ),
     )
 }

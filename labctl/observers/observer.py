@@ -21,7 +21,8 @@ class Observer:
     kconfig options, of which one in each group must be on; `fragment` sets them.
 
     An observer that slows the kernel has `start` and `stop`, shell scripts that reset and
-    switch it on, and switch it off. Its files are read after `stop` only.
+    switch it on, and switch it off. Its files are read after `stop` only. `programs` of
+    the host are brought into guests.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Observer:
     fragment: str = ""
     start: str = ""
     stop: str = ""
+    programs: tuple[str, ...] = ()
 
     @property
     def disturbs(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from labctl.arch import X86_64
 from labctl.errors import UserError
 from labctl.guests import initramfs
+from labctl.guests.limits import NO_LIMITS, Limits
 from labctl.guests.prepare import Prepared, build_images
 from labctl.kernels.build import BuildProgress
 from labctl.lab.models import Lab, Target
@@ -29,11 +30,13 @@ def prepare_target(
     check: Callable[[TargetMachine], None] = lambda _: None,
     files: Mapping[str, Path] | None = None,
     scripts: Mapping[str, str] | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Iterator[tuple[Prepared, TargetMachine]]:
     """Build missing images and yield the target; it starts and ends with its own kernel.
 
     `check` is called before the first build. `files` are more files by their path on the
-    target, `scripts` the texts of executables.
+    target, `scripts` the texts of executables. `limits` reject unsuitable kernels before
+    they are built.
 
     Raises:
         BuildError: a kernel or a program does not build.
@@ -59,7 +62,7 @@ def prepare_target(
         machine.describe()  # report problems before a build that takes minutes
         check(machine)
         fragment = initramfs.source_folder() / "kconfig" / "kexec.config"
-        images = build_images(lab, kernels, progress, (fragment,))
+        images = build_images(lab, kernels, progress, (fragment,), limits)
         machine.give_back()
         prepared = Prepared(
             lab=lab,

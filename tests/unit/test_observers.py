@@ -1,12 +1,15 @@
 """Parsers of the kernel's counters, and what is read around a repetition."""
 
+import os
 import subprocess
+from typing import get_args
 
 import pytest
 import synthetic
 from synthetic import FACTS, World
 
-from labctl.errors import ConfigError, DeadlineExceeded, KnobRefused
+from labctl.errors import ConfigError, DeadlineExceeded, HostError, KnobRefused
+from labctl.experiments import early
 from labctl.experiments.observing import Observing, observers_in
 from labctl.experiments.plan import plan
 from labctl.experiments.runner import Runner
@@ -14,6 +17,7 @@ from labctl.experiments.tunable_files import GuestChecks
 from labctl.experiments.why import passes
 from labctl.guests.initramfs import source_folder
 from labctl.lab.load import load
+from labctl.lab.types import ObserverName
 from labctl.observers import OBSERVERS, chosen
 from labctl.runs.store import Store
 from labctl.transports import Outcome
@@ -218,6 +222,46 @@ def test_the_function_profiler_is_on_only_between_begin_and_end(shell):
     assert len(shell.texts) == 2, "one round trip before the workload, one after it"
 
 
+FAKE_PERF = """\
+#!/bin/sh
+while [ "$1" != -- ]; do [ "$1" = -o ] && out=$2; shift; done; shift
+"$@"
+printf '12;;page-faults;9;100.00;;\\n<not supported>;;cycles;0;100.00;;\\n' >"$out"
+"""
+
+
+def test_perf_counts_from_begin_to_end(shell, tmp_path, monkeypatch):
+    (tmp_path / "perf").write_text(FAKE_PERF)
+    (tmp_path / "perf").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    observing = Observing(chosen(["perf"]))
+    observing.begin(shell)
+    assert observing.end(shell) == {"perf.page-faults": 12}
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "run/labctl-perf.pid").read_text()), 0)
+
+
+def test_perf_that_is_not_there_is_named(shell, monkeypatch):
+    monkeypatch.setenv("PATH", f"{shell.root}")
+    shell.root.joinpath("sh").symlink_to("/bin/sh")
+    with pytest.raises(KnobRefused, match="perf: program not found"):
+        Observing(chosen(["perf"])).begin(shell)
+
+
+def test_perf_of_the_host_comes_into_guests(tmp_path, monkeypatch):
+    lab = load(lab_of(tmp_path, "observe: [perf]"))
+    assert early.check_commands(lab, [plan(lab, "e", 1)])["free"].files == {}
+    [one] = passes(lab, ["e"], seed=1)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    with pytest.raises(HostError, match="observer perf needs perf of x86_64"):
+        early.check_commands(one.lab, one.plans)
+    (programs / "perf").symlink_to("/bin/ls")
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    assert "/usr/bin/perf" in early.check_commands(one.lab, one.plans)["free"].files
+
+
 def test_a_kernel_without_the_profiler_is_named(shell):
     (shell.root / "sys/kernel/debug/tracing/function_profile_enabled").unlink()
     with pytest.raises(KnobRefused, match="CONFIG_FUNCTION_PROFILER is off"):
@@ -333,6 +377,10 @@ def test_a_missing_option_is_an_error_before_the_build_with_the_fragment_to_add(
     fragment = source_folder() / "kconfig" / "psi.config"
     assert str(fragment) in str(error.value)
     assert "CONFIG_PSI=y" in fragment.read_text().splitlines()
+
+
+def test_lab_yaml_takes_every_observer():
+    assert get_args(ObserverName) == tuple(OBSERVERS)
 
 
 def test_every_fragment_turns_on_what_its_observer_needs():
