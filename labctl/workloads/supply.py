@@ -21,7 +21,11 @@ SEARCH = (
     "/bin",
     "/usr/games",
 )
-_START = 'cd "$1" && PATH="$2:$PATH" && export PATH && shift 2 && exec "$@"'
+# Files with absolute paths alone leave the folder to be made.
+_START = (
+    '[ -d "$1" ] || mkdir -p "$1"; '
+    'cd "$1" && PATH="$2:$PATH" && export PATH && shift 2 && exec "$@"'
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from labctl.lab.load import load
 from labctl.transports import Outcome
 from labctl.units import MIB
 from labctl.workloads.closure import Fault, closure
-from labctl.workloads.supply import merged
+from labctl.workloads.supply import Supply, merged
 
 MAIN = "int used(void); int main(void) { return used(); }\n"
 USED = "int used(void) { return 0; }\n"
@@ -386,3 +386,9 @@ def test_large_files_are_reported_and_too_large_ones_rejected(planned, tmp_path)
     lab, plans = planned(launcher="virtme-ng", one=keys)
     early.check_sizes(lab, plans, early.check_commands(lab, plans), messages.append)
     assert len(messages) == 1
+
+
+def test_a_command_starts_in_its_folder_also_if_no_file_is_there(tmp_path):
+    supply = Supply({"/usr/bin/x": Path("/bin/ls")}, folder=str(tmp_path / "labctl" / "free"))
+    done = subprocess.run(supply.argv(["pwd"]), capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path}/labctl/free\n"
