@@ -6,7 +6,7 @@ from html import escape
 
 from labctl.nightly import plots, text
 from labctl.nightly.types import CellTrend, Nightly
-from labctl.reports import html, words
+from labctl.reports import page, words
 from labctl.stats.kinds import FindingKind
 from labctl.units import counted
 
@@ -18,14 +18,14 @@ def render(content: Nightly) -> str:
     title = text.subject(content)
     body = [
         f"<h1>{escape(title)}</h1>",
-        *(f'<p class="suspect">{escape(warning)}</p>' for warning in content.warnings),
+        *map(page.warning, content.warnings),
         *_findings(content),
         *(part for cell in content.cells for part in _cell(content, cell)),
         "<h2>Measured on</h2>",
         f"<p>{escape(words.host(content.host))}; {escape(str(content.accel))}</p>",
         *_commits(content),
     ]
-    return html.whole(title, body)
+    return page.whole(title, body)
 
 
 def _findings(content: Nightly) -> list[str]:
@@ -53,7 +53,7 @@ def _cell(content: Nightly, cell: CellTrend) -> list[str]:
     name = f"{cell.experiment}: {words.named(cell.kernel, cell.setting)}"
     return [
         f"<h2>{escape(name)}</h2>",
-        html.figure(plots.trend(cell, own), caption),
+        page.figure(plots.trend(cell, own), caption),
         f"<ul>{begun}</ul>" if begun else "",
     ]
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from datetime import date
 
-from labctl.nightly.types import CellTrend, Finding
-from labctl.reports import plots
+from labctl.nightly.types import CellTrend, Finding, NightValue
+from labctl.reports import plots, svg, words
 
 
 def trend(cell: CellTrend, changes: Sequence[Finding]) -> str:
@@ -19,6 +19,7 @@ def trend(cell: CellTrend, changes: Sequence[Finding]) -> str:
     days = [_day(night.night) for night in nights]
     begins = [day for day, night in zip(days, nights, strict=True)
               if night.night in {one.first for one in cell.segments}]  # fmt: skip
+    values = svg.Values()
     with plots.figure(2.2) as (axes, image):
         for first, end in zip(begins, [*begins[1:], math.inf], strict=True):
             own = [index for index, day in enumerate(days) if first <= day < end]
@@ -29,6 +30,7 @@ def trend(cell: CellTrend, changes: Sequence[Finding]) -> str:
                 color=plots.COLOURS[0],
                 linewidth=1,
                 markersize=4,
+                gid=values.add([_text(nights[index]) for index in own]),
             )
         for day, night in zip(days, nights, strict=True):
             dropped = [one for one in night.measured if abs(one / night.ratio - 1) > 1e-9]
@@ -37,10 +39,16 @@ def trend(cell: CellTrend, changes: Sequence[Finding]) -> str:
             colour = plots.COLOURS[1] if (change.change or 1.0) < 1 else plots.COLOURS[2]
             axes.axvline(_day(change.since), color=colour, linestyle=":")
         axes.axhline(1.0, color=plots.INK, linewidth=1, linestyle=":")
-        axes.set_ylabel(f"ratio to {cell.baseline}")
+        axes.set_ylabel(f"ratio to {plots.short(cell.baseline)}")
         axes.xaxis_date()
         axes.tick_params(axis="x", rotation=30)
-    return image.getvalue()
+    name = f"{cell.experiment}, {words.named(cell.kernel, cell.setting)}: ratio of each nightly run"
+    return svg.labelled(image.getvalue(), name, values)
+
+
+def _text(night: NightValue) -> str:
+    interval = f" ({words.interval(night.ci)})" if night.ci else ""
+    return f"{night.night}: ratio {words.ratio(night.ratio)}{interval}, run {night.run}"
 
 
 def _day(text: str) -> int:

@@ -11,6 +11,8 @@ from statistics import median
 from typing import Any, TypeGuard, cast
 
 from labctl.reports import words
+from labctl.reports.grid import Entry, grid
+from labctl.reports.page import details, pre
 from labctl.runs.sample import Sample
 from labctl.runs.types import Kernel
 from labctl.stats.report_types import Experiment, Report
@@ -22,7 +24,7 @@ _MOST_PAGES = 2**64
 _UNITS = {"latency": "ns", "bandwidth": "/s", "swap": "", "disks": ""}
 
 
-def placement(samples: Sequence[Sample]) -> list[str]:
+def placement(experiment: str, samples: Sequence[Sample]) -> list[str]:
     """Return the workload's pages on each node: medians over repetitions, by cell."""
     cells: dict[str, list[list[int]]] = {}
     for sample in samples:
@@ -40,7 +42,7 @@ def placement(samples: Sequence[Sample]) -> list[str]:
     shown = {"every cell": next(iter(rows.values()))} if same else rows
     return [
         "<h3>Pages on each node</h3>",
-        f'<div class="wide">{_placement_table(shown)}</div>',
+        _placement_table(f"Pages on each node in {experiment}", shown),
     ]
 
 
@@ -52,17 +54,14 @@ def _are_counts(pages: Any) -> TypeGuard[list[int]]:  # noqa: ANN401 - of any wo
     )
 
 
-def _placement_table(rows: Mapping[str, Sequence[float]]) -> str:
-    from tabulate import tabulate
-
+def _placement_table(caption: str, rows: Mapping[str, Sequence[float]]) -> str:
     nodes = max(map(len, rows.values()))
     table = []
     for name, pages in rows.items():
         total = sum(pages) or 1
-        each = [f"{count:,.0f} ({100 * count / total:.0f} %)" for count in pages]
-        table.append([name, *each])
-    headers = ["cell", *(f"node {number}" for number in range(nodes))]
-    return tabulate(table, headers=headers, tablefmt="html", disable_numparse=True)
+        each = [Entry(f"{count:,.0f} ({100 * count / total:.0f} %)", count) for count in pages]
+        table.append([Entry(name), *each])
+    return grid(caption, ["cell", *(f"node {number}" for number in range(nodes))], table)
 
 
 def measured_on(document: Report) -> list[str]:
@@ -161,15 +160,16 @@ def commands(document: Report, lab: str, guests: Mapping[str, str]) -> list[str]
         f"labctl report {document.run} --format html",
         f"labctl export {document.run} --format csv",
     ]
-    parts = ["<h2>To repeat it</h2>", _pre("\n".join(lines))]
+    parts = ["<h2>To repeat it</h2>", pre("\n".join(lines))]
     workloads = [facts for each in document.experiments for facts in _workload(each)]
     if workloads:
-        parts.append(_details("What ran in the guests", "\n".join(dict.fromkeys(workloads))))
+        text = "\n".join(dict.fromkeys(workloads))
+        parts.append(details("What ran in the guests", pre(text)))
     if guests:
         text = "\n\n".join(f"# {name}\n{command}" for name, command in guests.items())
-        parts.append(_details("The guests of the first blocks, as QEMU was called", text))
+        parts.append(details("The guests of the first blocks, as QEMU was called", pre(text)))
     if lab:
-        parts.append(_details("lab.yaml", lab))
+        parts.append(details("lab.yaml", pre(lab)))
     return parts
 
 
@@ -184,11 +184,3 @@ def _workload(experiment: Experiment) -> Iterable[str]:
         yield f"{command} {options}".strip() + (
             f"    # {words.cell(cell)}: {tuned}" if tuned else ""
         )
-
-
-def _details(title: str, text: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{_pre(text)}</details>"
-
-
-def _pre(text: str) -> str:
-    return f"<pre>{escape(text)}</pre>"

@@ -7,46 +7,28 @@ from html import escape
 from types import MappingProxyType
 
 from labctl.lab.metrics import is_freebench
-from labctl.reports import facts, health, plots, sentence, table
+from labctl.reports import (
+    blocks,
+    facts,
+    failed,
+    grid,
+    health,
+    heat,
+    page,
+    plots,
+    sentence,
+    table,
+    timeline,
+)
+from labctl.reports.consoles import Consoles
 from labctl.runs.sample import Sample
+from labctl.stats.failures import Failure
+from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Experiment, Report
 from labctl.status import SampleStatus
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-h3 { font-size: 1rem; margin-top: 1.5rem; } ul { padding-left: 1.2rem; }
-.found { font-size: 1.1rem; } .suspect { color: #d33; font-weight: bold; }
-.wide { overflow-x: auto; background: /* a shadow where a table goes on */
-  linear-gradient(to right, Canvas 50%, transparent) left / 2rem 100% no-repeat local,
-  linear-gradient(to left, Canvas 50%, transparent) right / 2rem 100% no-repeat local,
-  linear-gradient(to right, #8888, transparent) left / .7rem 100% no-repeat scroll,
-  linear-gradient(to left, #8888, transparent) right / .7rem 100% no-repeat scroll; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
-th { vertical-align: bottom; }
-td { white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-figure { margin: 1.5rem 0; } figcaption { font-size: .85rem; opacity: .8; }
-svg { width: 100%; max-width: 38rem; height: auto; }
-code, pre { font-family: ui-monospace, monospace; font-size: .85rem; }
-pre { overflow-x: auto; }
-dt { font-weight: 600; } dd { margin: 0 0 .5rem 0; overflow-wrap: anywhere; }
-summary { cursor: pointer; margin: .5rem 0; }
-@media (max-width: 40rem) {
-  table { font-size: .8rem; } th, td { padding: .2rem .3rem; }
-}
-@media print {
-  body { max-width: none; font-size: 10pt; padding: 0; }
-  .wide { overflow: visible; background: none; }
-  table { font-size: 7.5pt; } th, td { padding: 1pt 3pt; }
-  td:first-child { white-space: normal; }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-  h2, h3 { break-after: avoid; } figure, table { break-inside: avoid; }
-  svg { max-width: 12cm; }
-}
-"""
+_WITHOUT = Consoles()
+_MOST_REMARKS = 8
 
 
 def render(
@@ -55,102 +37,154 @@ def render(
     *,
     lab: str = "",
     guests: Mapping[str, str] = MappingProxyType({}),
+    consoles: Consoles = _WITHOUT,
 ) -> str:
     """Return the page: results, tables, plots, host and guests, and how to repeat the run.
 
     `lab` is the text of the lab.yaml, `guests` are QEMU's command lines by the guest's name.
     """
     title = f"labctl {document.run}"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        *_found(document),
-        *(
-            part
-            for each in document.experiments
-            for part in _experiment(
-                each, [sample for sample in samples if sample.experiment == each.name]
-            )
-        ),
+    body = [f"<h1>{escape(title)}</h1>", *_found(document)]
+    for number, each in enumerate(document.experiments):
+        own = [sample for sample in samples if sample.experiment == each.name]
+        body += _experiment(number, each, own, consoles)
+    body += [
         *facts.measured_on(document),
         *facts.commands(document, lab, guests),
+        *_excerpts(consoles),
     ]
-    return whole(title, body)
-
-
-def whole(title: str, body: Sequence[str]) -> str:
-    """Return a whole page; `body` is HTML, `title` is text."""
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            '<head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<link rel="icon" href="data:,">',
-            f"<title>{escape(title)}</title>",
-            f"<style>{_STYLE}</style></head>",
-            "<body>",
-            *body,
-            "</body></html>\n",
-        ]
-    )
+    return page.whole(title, body)
 
 
 def _found(document: Report) -> list[str]:
     basis = f"{document.accel.upper()}, {document.host.cores or '?'} cores"
     lines = []
-    for each in document.experiments:
+    for number, each in enumerate(document.experiments):
         if each.control_differs:
-            lines.append(f'<p class="suspect">{escape(each.name)}: {escape(_first(each))}</p>')
+            lines.append(page.warning(f"{each.name}: {_first(each)}"))
         if loaded := health.heading(each):
-            lines.append(f'<p class="suspect">{escape(each.name)}: {escape(loaded)}</p>')
+            lines.append(page.warning(f"{each.name}: {loaded}"))
         result = f"{sentence.sentence(each)}. {basis}."
-        lines.append(f'<p class="found"><b>{escape(each.name)}</b>: {escape(result)}</p>')
+        lines.append(
+            f'<p class="found {_style(each)}"><b><a href="#{_id(number)}">{escape(each.name)}</a>'
+            f"</b>: {escape(result)}</p>"
+        )
     if document.accel == "tcg":
         lines.append(f"<p>{escape(table.TCG_NOTE[0].upper() + table.TCG_NOTE[1:])}.</p>")
     if not document.finished:
         lines.append(
-            f"<p>The run is not finished: <code>labctl run --resume {document.run}</code></p>"
+            "<p>The run is not finished: <code>labctl run --resume "
+            f"{escape(document.run)}</code></p>"
         )
     lines += [f"<p>{escape(note)}</p>" for note in document.notes]
     return lines
+
+
+def _id(number: int) -> str:
+    return f"experiment-{number + 1}"
+
+
+def _style(experiment: Experiment) -> str:
+    """Return the class of an experiment's result; of cells that differ in sign, that of none."""
+    found = {cell.verdict for cell in experiment.compared if cell.verdict.is_difference}
+    return grid.verdict_style(found.pop() if len(found) == 1 else Verdict.UNDECIDED)
 
 
 def _first(experiment: Experiment) -> str:
     return str(next(iter(experiment.warnings), "the baseline differs from itself"))
 
 
-def _experiment(experiment: Experiment, samples: Sequence[Sample]) -> list[str]:
-    notes = "".join(f"<li>{escape(line)}</li>" for line in table.remarks(experiment))
+def _experiment(
+    number: int, experiment: Experiment, samples: Sequence[Sample], consoles: Consoles
+) -> list[str]:
     parts = [
-        f"<h2>{escape(experiment.name)}</h2>",
-        f'<div class="wide">{table.as_html(experiment)}</div>',
-        f"<ul>{notes}</ul>",
+        f'<h2 id="{_id(number)}">{escape(experiment.name)}</h2>',
+        grid.of_experiment(experiment),
+        *_heat_maps(experiment),
+        *_remarks(experiment, consoles),
     ]
     if any(cell.ratio and cell.ci for cell in experiment.cells):
-        parts.append(figure(plots.intervals(experiment), "Ratios, each with its interval."))
+        parts.append(page.figure(plots.intervals(experiment), "Ratios, each with its interval."))
     metric = experiment.kind
     with_seed = metric.is_elapsed and is_freebench(metric.command)
     for fitted in experiment.curves:
-        parts.append(figure(plots.curve(fitted, with_seed=with_seed), sentence.curve(fitted)))
+        drawn = plots.curve(fitted, with_seed=with_seed)
+        parts.append(page.figure(drawn, sentence.curve(fitted)))
     if any(sample.status == SampleStatus.OK for sample in samples):
         parts.append(_over_time(experiment, samples))
-    return [*parts, *facts.placement(samples)]
+    if rows := blocks.table(experiment, samples, consoles.links):
+        title = f"Blocks of {experiment.name} one by one"
+        title += ", with their consoles" if consoles.links else ""
+        parts.append(page.details(title, rows))
+    return [*parts, *facts.placement(experiment.name, samples)]
+
+
+def _remarks(experiment: Experiment, consoles: Consoles) -> list[str]:
+    """Return the lines below a table; a failure has a link to the end of its console log.
+
+    Of many lines, all but the first ones are closed at first.
+    """
+    failures = dict(zip(failed.lines(experiment.failures), experiment.failures, strict=False))
+    items = []
+    for line in table.remarks(experiment):
+        link = _link(failures[line], consoles) if line in failures else ""
+        items.append(f"<li>{escape(line)}{link}</li>")
+    most = _MOST_REMARKS if len(items) > _MOST_REMARKS + 1 else len(items)
+    parts = [f"<ul>{''.join(items[:most])}</ul>"]
+    if rest := items[most:]:
+        parts.append(
+            f'<details class="more"><summary>{len(rest)} more remarks on '
+            f"{escape(experiment.name)}</summary><ul>{''.join(rest)}</ul></details>"
+        )
+    return parts
+
+
+def _link(failure: Failure, consoles: Consoles) -> str:
+    for number, path in enumerate(consoles.excerpts):
+        if f"/{failure.console}".endswith(f"/{path}"):
+            return f' <a href="#console-{number + 1}">end of the console</a>'
+    return ""
+
+
+def _excerpts(consoles: Consoles) -> list[str]:
+    """Return the ends of the console logs of failures, with links to the whole logs."""
+    parts = ["<h2>Consoles of failures</h2>"] if consoles.excerpts else []
+    for number, (path, text) in enumerate(consoles.excerpts.items()):
+        whole = consoles.links.get(path)
+        link = f'<p><a href="{escape(whole)}">The whole log</a></p>' if whole else ""
+        parts.append(
+            f'<details id="console-{number + 1}"><summary>{escape(path)}</summary>'
+            f"{page.pre(text)}{link}</details>"
+        )
+    return parts
+
+
+def _heat_maps(experiment: Experiment) -> list[str]:
+    maps = heat.maps_of(experiment)
+    if not maps:
+        return []
+    widest = heat.widest(maps, experiment.minimum_effect)
+    note = (
+        f"Ratio to {experiment.baseline} and verdict: blue is better, orange is worse, a "
+        "stronger colour is a larger difference."
+    )
+    drawn = [heat.table(one, experiment, widest=widest) for one in maps]
+    return ["<h3>Two tunables at a time</h3>", f"<p>{escape(note)}</p>", *drawn]
 
 
 def _over_time(experiment: Experiment, samples: Sequence[Sample]) -> str:
-    svg, drawn, count = plots.over_time(experiment, samples)
+    found = timeline.over_time(experiment, samples)
     caption = "Every repetition when it was made: a drift of the host would be seen here."
-    if drawn < count:
+    if found.drawn < found.count:
         caption = (
-            f"{drawn:,} of {count:,} repetitions, when they were made: of each kernel and each "
-            "stretch of time the shortest, the middle and the longest, so that no outlier is "
-            "missing. A drift of the host would be seen here."
+            f"{found.drawn:,} of {found.count:,} repetitions, when they were made: of each kernel "
+            "and each stretch of time the shortest, the middle and the longest, so that no "
+            "outlier is missing. A drift of the host would be seen here."
         )
     if any(sample.disturbed for sample in samples):
         caption += " A cross was disturbed by the host."
-    return figure(svg, caption)
-
-
-def figure(svg: str, caption: str) -> str:
-    """Return a plot with its caption."""
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    if experiment.host_health and experiment.host_health.disturbed:
+        caption += " Disturbed blocks are shaded."
+    if found.has_load:
+        caption += " Below: the load of the host during each repetition."
+    return page.figure(found.svg, caption)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from msgspec.structs import replace
 
 from labctl.errors import UserError
-from labctl.reports import cover_letter, html, table
+from labctl.reports import consoles, cover_letter, html, table
 from labctl.reports.document import document
 from labctl.reports.export import EXPORTS, notes
 from labctl.runs import folder as run_folder
@@ -23,10 +24,23 @@ FORMATS: Mapping[str, Render] = {
     "terminal": lambda content, *_: table.render(content),
     "markdown": lambda content, *_: table.render(content, format="markdown"),
     "cover-letter": lambda content, *_: cover_letter.render(content),
-    "html": lambda content, samples, run: html.render(
-        content, samples, lab=run.read().get("lab", ""), guests=run.first_guests()
+    "html": lambda content, samples, run: page_of(
+        content, samples, run, lambda path: quote(f"{_shown(run.path)}/{path}")
     ),
 }
+
+
+def page_of(
+    content: Report, samples: Sequence[Sample], run: RunFolder, link: Callable[[str], str]
+) -> str:
+    """Return the HTML page of a run; `link` gives the address of a path in its folder."""
+    return html.render(
+        content,
+        samples,
+        lab=run.read().get("lab", ""),
+        guests=run.first_guests(),
+        consoles=consoles.of_run(run, samples, link),
+    )
 
 
 def document_of(folder: Path, run_id: str) -> Report:

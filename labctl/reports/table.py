@@ -88,17 +88,9 @@ def _experiment(experiment: Experiment, markdown: bool, seed_figures: bool) -> t
     return "\n\n".join(parts), any(figures)
 
 
-def as_html(experiment: Experiment) -> str:
-    """Return the table of an experiment as HTML; its text is escaped."""
-    from tabulate import tabulate
-
-    columns = _columns(experiment, _seed_column(experiment))
-    return tabulate(
-        list(zip(*columns.values(), strict=True)),
-        headers=[" ".join(name) for name in columns],
-        tablefmt="html",
-        disable_numparse=True,
-    )
+def columns_of(experiment: Experiment) -> dict[tuple[str, ...], list[str]]:
+    """Return the columns of an experiment's table by the words of their headings."""
+    return _columns(experiment, _seed_column(experiment))
 
 
 def remarks(experiment: Experiment) -> list[str]:

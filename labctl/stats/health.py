@@ -68,7 +68,7 @@ def disturbance(load: Mapping[str, float], rule: HealthRule) -> str:
 
     A load without `own_seconds`, from an older run, never counts as disturbed.
     """
-    shares = _shares(load)
+    shares = load_percent(load)
     causes = {"others_percent": "other processes used", "steal_percent": "the hypervisor took"}
     found = [
         f"{text} {shares[name]:.0f} % of the CPU time"
@@ -143,7 +143,7 @@ def usable(samples: Sequence[Sample], least_blocks: int) -> tuple[list[Sample], 
     return [sample for sample in samples if sample.block not in left_out], health
 
 
-def _shares(load: Mapping[str, float]) -> dict[str, float]:
+def load_percent(load: Mapping[str, float]) -> dict[str, float]:
     """Return what a repetition's load says as percent; nothing if it is too old to tell."""
     wall = load.get("wall_seconds", 0.0)
     available = wall * load.get("cores", 0.0)
@@ -164,7 +164,7 @@ def _shares(load: Mapping[str, float]) -> dict[str, float]:
 
 
 def _severity(sample: Sample) -> float:
-    return max(_shares(sample.load).values(), default=0.0)
+    return max(load_percent(sample.load).values(), default=0.0)
 
 
 def _seen(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
@@ -172,7 +172,7 @@ def _seen(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
     for sample in samples:
         if sample.warmup:
             continue
-        found = _shares(sample.load)
+        found = load_percent(sample.load)
         if found:
             own = {n: sample.load[n] for n in _AS_THEY_ARE if n in sample.load}
             for name, value in (found | own).items():

@@ -1,26 +1,28 @@
-"""The page of a report in a browser: no error, no sideways scrolling, light and dark."""
+"""The pages in a browser: fit for every screen, reader, keyboard and pointer."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from samples import replace
-from test_page import LEVELS, everything, rendered
-from test_reports import patched
+import page_runs
 
 # No window is narrower than 500 without a screen, so that the phone is a frame.
-FRAME = """<!doctype html><meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,"><body style="margin:0">
-<iframe style="border:0;width:{width}px;height:2400px;color-scheme:light dark" srcdoc="{page}"
- onload="document.title = 'wide ' + this.contentDocument.documentElement.scrollWidth"></iframe>"""
+FRAME = """<iframe name="{name}" srcdoc="{page}"
+ style="border:0;width:{width}px;height:2400px;color-scheme:light dark"></iframe>"""
+WHOLE = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,"><body style="margin:0">{frames}<pre id="seen"></pre>"""
 DARK = {"light": 1, "dark": 0}  # preferredColorScheme of blink
+FRAMES = {"light": {"run": 390}, "dark": {"run": 1440, "hostile": 390}}  # width by page
+AXE = Path(sys.prefix) / "node_modules/axe-core/axe.min.js"
+CHECKS = Path(__file__).with_name("page_checks.js")
 
 
 def browse(page, width, *words):
@@ -42,40 +44,41 @@ def browse(page, width, *words):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=True,
     )
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    cells = (patched(1 + level / 20, setting={"max_active": level}) for level in LEVELS)
-    samples = [
-        replace(sample, measurements={"pages_per_node": [196608] * 4})
-        for sample in everything(*cells)
-    ]
-    text = rendered(samples)
+def texts():
+    return {"run": page_runs.page(), "hostile": page_runs.hostile_page()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, texts):
     folder = tmp_path_factory.mktemp("page")
+    for name, text in texts.items():
+        (folder / f"{name}.html").write_text(text)
     for width in (390, 1440):
-        frame = FRAME.format(width=width, page=escape(text))
-        (folder / f"{width}.html").write_text(frame)
+        frame = FRAME.format(name="run", width=width, page=escape(texts["run"]))
+        (folder / f"{width}.html").write_text(WHOLE.format(frames=frame))
     return folder
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-def test_it_fits_the_screen_and_has_no_error(pages, width):
-    done = browse(pages / f"{width}.html", width, "--dump-dom")
+@pytest.mark.parametrize("name", ["run", "hostile"])
+def test_a_page_has_no_error_and_runs_no_script_of_others(folder, name):
+    done = browse(folder / f"{name}.html", 1440, "--dump-dom")
     assert "CONSOLE" not in done.stderr
-    found = re.search(r"<title>wide (\d+)</title>", done.stdout)
-    assert int(found[1]) == width
+    assert 'role="application"' in done.stdout  # the page's own script ran
+    assert "<script>alert" not in done.stdout.replace(page_runs.HOSTILE, "")
 
 
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("scheme", DARK)
-def test_it_is_drawn_light_and_dark(pages, width, scheme):
-    image = pages / f"{scheme}-{width}.png"
+def test_it_is_drawn_light_and_dark(folder, width, scheme):
+    image = folder / f"{scheme}-{width}.png"
     browse(
-        pages / f"{width}.html",
+        folder / f"{width}.html",
         width,
         f"--blink-settings=preferredColorScheme={DARK[scheme]}",
         f"--screenshot={image}",
@@ -87,3 +90,68 @@ def test_it_is_drawn_light_and_dark(pages, width, scheme):
     for half in (pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]):
         contrast = abs(half.mean(axis=2) - background)
         assert 0.001 < (contrast > 0.3).mean() < 0.5
+
+
+def with_checks(text):
+    """Return a page that also loads axe and the checks, which its policy would refuse."""
+    text, count = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    assert count == 1
+    return f'{text}<script src="{AXE.as_uri()}"></script><script src="{CHECKS.as_uri()}"></script>'
+
+
+@pytest.fixture(scope="module", params=DARK)
+def seen(request, folder, texts):
+    frames = [
+        FRAME.format(name=name, width=width, page=escape(with_checks(texts[name])))
+        for name, width in FRAMES[request.param].items()
+    ]
+    page = folder / f"seen-{request.param}.html"
+    page.write_text(WHOLE.format(frames="".join(frames)))
+    scheme = f"--blink-settings=preferredColorScheme={DARK[request.param]}"
+    done = browse(page, 1440, scheme, "--virtual-time-budget=120000", "--dump-dom")
+    assert "CONSOLE" not in done.stderr
+    text = unescape(re.search(r'<pre id="seen">(.*)</pre>', done.stdout, re.DOTALL)[1])
+    found = dict(map(json.loads, text.splitlines()))
+    assert len(found) == len(frames)
+    return found
+
+
+needs_axe = pytest.mark.skipif(not AXE.is_file(), reason="`make node` installs axe-core")
+
+
+@needs_axe
+def test_axe_finds_nothing_and_nothing_scrolls_sideways(seen):
+    for name, each in seen.items():
+        assert each["violations"] == [], name
+        assert each["rules"] > 15, name
+        assert each["overflow"] <= 0, name
+
+
+@needs_axe
+def test_a_table_sorts_and_filters(seen):
+    original, up, down, again = seen["run"]["sorted"]
+    ordered = sorted(original, key=float)
+    assert up == ["ascending", ordered]
+    assert down == ["descending", ordered[::-1]]
+    assert again == [None, original]
+    assert seen["run"]["filtered"] == ["2 of 9 rows", 2]
+
+
+@needs_axe
+def test_values_are_read_by_keyboard_and_by_pointer(seen):
+    each = seen["run"]
+    tip, status = each["first"]
+    assert "ratio 0.7" in tip
+    assert status == tip
+    assert each["second"] not in (tip, None)
+    assert each["escaped"] is None
+    assert "stock (A/A)" in each["pointed"]
+    assert each["left"] is None
+    values = [re.search(r"batch_pages=(\d+): ratio", text)[1] for text in each["heat"]]
+    assert values == ["16384", "16384", "65536"]
+    assert "max_active=2" in each["heat"][1]
+
+
+@needs_axe
+def test_a_link_to_a_console_opens_it(seen):
+    assert seen["run"]["opened"] == [False, True]

@@ -1,0 +1,58 @@
+"""The blocks of an experiment as a table: what the plot over time shows, in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from labctl.reports import words
+from labctl.reports.grid import Entry, grid
+from labctl.runs.sample import Sample
+from labctl.stats.health import load_percent
+from labctl.stats.report_types import Experiment
+from labctl.status import SampleStatus
+
+_MOST_ROWS = 2000
+
+
+def table(experiment: Experiment, samples: Sequence[Sample], links: Mapping[str, str]) -> str:
+    """Return a row for each cell in each block: value, host load, failures, console log.
+
+    Empty without samples, and with too many for a page. `links` are the addresses of
+    console logs by their paths.
+    """
+    visits: dict[tuple[int, int, str], list[Sample]] = {}
+    for sample in samples:
+        if sample.status != SampleStatus.SKIPPED:
+            key = sample.block, sample.order, sample.cell
+            visits.setdefault(key, []).append(sample)
+    if not 0 < len(visits) <= _MOST_ROWS:
+        return ""
+    rows = [_row(experiment, visits[key], links) for key in sorted(visits)]
+    headings = ["cell", "block", "begun", "median", "other processes", "disturbed", "console"]
+    return grid(f"Blocks of {experiment.name}", headings, rows)
+
+
+def _row(
+    experiment: Experiment, visit: Sequence[Sample], links: Mapping[str, str]
+) -> list[str | Entry]:
+    first = visit[0]
+    measured = [sample for sample in visit if not sample.warmup]
+    good = [s.value for s in measured if s.status == SampleStatus.OK and s.value is not None]
+    failed = dict.fromkeys(s.status for s in visit if s.status != SampleStatus.OK)
+    middle = median(good) if good else None
+    value = Entry("-") if middle is None else Entry(words.value(middle, experiment.kind), middle)
+    loads = [load_percent(s.load).get("others_percent") for s in measured]
+    known = [load for load in loads if load is not None]
+    others = Entry(f"{max(known):.2g} %", max(known)) if known else Entry("-")
+    console = next((s.console for s in reversed(visit) if s.console in links), "")
+    why = "; ".join([*failed, *dict.fromkeys(s.disturbed for s in measured if s.disturbed)])
+    return [
+        words.named(first.label, first.setting),
+        Entry(str(first.block), first.block),
+        first.started_at.removesuffix("+00:00").replace("T", " "),
+        value,
+        others,
+        Entry(why, style="text"),
+        Entry("log", href=links[console]) if console else Entry(""),
+    ]
