@@ -25,6 +25,22 @@ ODD = """\
     cpus_per_node: 2
     memory_per_node: 256MiB
     distances: {{matrix: [[10, 17, 40], [29, 10, 31], [40, 12, 10]]}}
+  memory-only:
+    nodes:
+      - {{cpus: 2, memory: 256MiB}}
+      - {{cpus: 1, memory: 128MiB}}
+      - {{cpus: 0, memory: 128MiB}}
+      - {{cpus: 0, memory: 192MiB}}
+  no-memory:
+    nodes:
+      - {{cpus: 1, memory: 0}}
+      - {{cpus: 2, memory: 256MiB}}
+      - {{cpus: 0, memory: 128MiB}}
+  unequal:
+    nodes:
+      - {{cpus: 1, memory: 128MiB}}
+      - {{cpus: 1, memory: 256MiB}}
+      - {{cpus: 1, memory: 512MiB}}
 kernels:
 """
 LAB = SMALL.replace("accel: auto", "arch: arm64").replace("kernels:\n", ODD, 1)
@@ -135,6 +151,24 @@ def test_a_topology_may_be_any_other(ready, labctl):
         assert distances(guest, 3) == [[10, 17, 40], [29, 10, 31], [40, 12, 10]]
         lists = [guest.read(f"{NODE}/node{n}/cpulist").strip() for n in range(3)]
         assert lists == ["0-1", "2-3", "4-5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cpus", "memory"),
+    [
+        ("memory-only", "0-1", "0-3"),
+        ("no-memory", "0-1", "1-2"),
+        ("unequal", "0-2", "0-2"),
+    ],
+)
+def test_nodes_may_differ(ready, labctl, name, cpus, memory):
+    """The guest is also compared with its topology when it boots."""
+    topology = ready.lab.guests[name]
+    spec = ready.spec("stock", name=name, folder=labctl.folder / name, topology=topology)
+    with Guest(spec) as guest:
+        guest.wait_ready(BOOT_SECONDS)
+        assert guest.read(f"{NODE}/has_cpu").strip() == cpus
+        assert guest.read(f"{NODE}/has_memory").strip() == memory
 
 
 def test_an_experiment_is_measured_as_on_x86(labctl):

@@ -121,7 +121,7 @@ guests:
     bandwidth: [40GiB/s, 40GiB/s, 8GiB/s, 1536MiB/s]
   hotplug:
     nodes:
-      - {{cpus: 1, memory: 192MiB, hotplug: {{memory: 128MiB, state: offline}}}}
+      - {{cpus: 1, memory: 256MiB, hotplug: {{memory: 128MiB, state: offline}}}}
       - {{cpus: 0, memory: 128MiB, hotplug: 256MiB}}
       - {{cpus: 0, memory: 0, hotplug: {{memory: 256MiB, state: online_movable}}}}
     distances: {{matrix: [[10, 20, 40], [20, 10, 40], [40, 40, 10]]}}
@@ -178,7 +178,7 @@ def test_memory_may_be_hotplugged(shaped):
     states = [output(shaped, f"cat {NODE}/node{n}/memory*/state").split() for n in range(3)]
     assert states == [["online", "online", "offline"], ["online"] * 3, ["online"] * 2]
     totals = [int(shaped.read(f"{NODE}/node{n}/meminfo").split()[3]) for n in range(3)]
-    assert totals[0] < 192 * 1024
+    assert totals[0] < 256 * 1024
     assert 256 * 1024 < totals[1] <= 384 * 1024
     assert totals[2] == 256 * 1024
     assert shaped.read(f"{NODE}/node0/distance").split() == ["10", "20", "40"]
@@ -212,6 +212,6 @@ def test_a_guest_may_have_disks_and_swap_on_one(shaped):
     assert [size * 512 >> 20 for size in sizes] == [64, 1024, 96]
     (swap,) = shaped.read("/proc/swaps").splitlines()[1:]
     assert swap.split()[:3] == ["/dev/vdc", "partition", str((96 << 10) - 4)]
-    output(shaped, "mke2fs /dev/vda && mkdir /tmp/disk && mount -t ext2 /dev/vda /tmp/disk")
+    output(shaped, "mke2fs /dev/vda && mkdir /tmp/disk && mount -t ext4 /dev/vda /tmp/disk")
     output(shaped, "dd if=/dev/zero of=/tmp/disk/zeroes bs=1M count=32 && sync")
     assert "/tmp/disk" in shaped.read("/proc/mounts")
