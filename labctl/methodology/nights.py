@@ -34,7 +34,8 @@ class Scenario:
     all blocks of a run, and of each of its `blocks`. A run is an outlier with probability
     `outliers`, and then takes `outlier_factor` times as long. If `outliers_stay`, repeated
     measurements of an outlier are outliers too. From nightly run `at` on (from 0) the
-    kernel takes 1 + `effect` times as long; this must be found within `within` runs.
+    kernel takes 1 + `effect` times as long; this must be found within `within` runs. With
+    `earlier_at`, another step of that size came before.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Scenario:
     nights: int = 90
     effect: float = 0.0
     at: int = 0
+    earlier_at: int | None = None
     within: int = 6
     least_found: float | None = None
 
@@ -89,6 +91,32 @@ SCENARIOS = (
     Scenario(name="quiet, no outliers", outliers=0.0),
     Scenario(name="quiet, outliers stay all night", outliers_stay=True),
     Scenario(name="slower by 10 %", effect=0.1, at=29, nights=35, least_found=LEAST_FOUND),
+    *(
+        Scenario(
+            name=f"the same in run {at + 1}",
+            effect=0.1,
+            at=at,
+            nights=at + 6,
+            least_found=LEAST_FOUND,
+        )
+        for at in (1, 2, 3, 5, 8, 12)
+    ),
+    Scenario(
+        name="4 runs after another 10 %",
+        effect=0.1,
+        at=33,
+        earlier_at=29,
+        nights=39,
+        least_found=LEAST_FOUND,
+    ),
+    Scenario(
+        name="in run 9, another in run 5",
+        effect=0.1,
+        at=8,
+        earlier_at=4,
+        nights=14,
+        least_found=LEAST_FOUND,
+    ),
     Scenario(name="slower by 20 %", effect=0.2, at=29, nights=35, least_found=LEAST_FOUND),
     Scenario(name="slower by 5 %", effect=0.05, at=29, nights=54, within=25),
 )
@@ -132,13 +160,14 @@ def history(scenario: Scenario, rule: Rule, draw: np.random.Generator) -> Watch:
                 true = _true(scenario, number) - _true(scenario, earlier)
                 night = replace(night, trials=(*night.trials, _trial(scenario, true, rule, draw)))
         watch.add(night, analysis)
-        if scenario.effect and number >= scenario.at and _reported(watch):
+        if scenario.effect and any(one.found >= scenario.at for one in _reported(watch)):
             break
     return watch
 
 
 def _true(scenario: Scenario, number: int) -> float:
-    return -math.log1p(scenario.effect) if number >= scenario.at else 0.0
+    steps = (scenario.at, scenario.earlier_at)
+    return -math.log1p(scenario.effect) * sum(at is not None and number >= at for at in steps)
 
 
 def _blocks(
@@ -174,12 +203,15 @@ def _count(scenario: Scenario, watches: Sequence[Watch]) -> Count:
     false, after = 0, []
     for watch in watches:
         reported = _reported(watch)
-        is_true = [scenario.effect and one.found >= scenario.at for one in reported]
+        first = scenario.at if scenario.earlier_at is None else scenario.earlier_at
+        is_true = [
+            scenario.effect and one.verdict == "slower" and one.found >= first for one in reported
+        ]
         false += not all(is_true)
         in_time = (
             one.found - scenario.at + 1
             for one, true in zip(reported, is_true, strict=True)
-            if true and one.verdict == "slower" and one.found < scenario.at + scenario.within
+            if true and scenario.at <= one.found < scenario.at + scenario.within
         )
         after += list(in_time)[:1]
     nights = [night for watch in watches for night in watch.nights]

@@ -2,23 +2,31 @@
 
 One run alone never reports a change. An unusual value is measured again at once; the
 value nearer to the usual one counts. If the change persists, the kernel is compared with
-the earlier one in blocks of one run. A change is reported if two such runs agree.
+the earlier one in blocks of one run. A change is reported if two such runs agree. A level of
+few nightly runs shows nothing usual: its kernel is compared with that of its first nightly run
+at any suspicion, and three such runs must agree.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import pairwise
-from statistics import NormalDist, median
+from statistics import NormalDist, fmean, median
 from typing import Literal
 
 from labctl.errors import HostError
+from labctl.stats.run_noise import RUN_SD
 
-FEWEST_NIGHTS = 6  # fewer do not show the usual level
+FEWEST_NIGHTS = 6  # a change after fewer is not seen in the values alone
+YOUNG_NIGHTS = 12  # a level with fewer does not show what is usual
 CONFIRMATIONS = 2  # runs against the earlier kernel that must agree
+YOUNG_CONFIRMATIONS = 3  # of a young level, which is suspected more often
+# Standard errors of a step that make a young level suspected: low, since only runs against the
+# earlier kernel report a change.
+_SUSPICIOUS = 1.3
 UNCHANGED_NIGHTS = 3  # with one image, a change this long is a new level of the host
 _RECENT = 20  # nightly runs that define the usual level
 _WILD = 4.0  # standard deviations from the usual level
@@ -76,7 +84,8 @@ class Segment:
 class Analysis:
     """The interim analysis after one more nightly run.
 
-    `first` is the index of the first night of a new level, None if there is none;
+    `first` is the index of the first night of a new level, None if there is none; in a young
+    level, where its place is uncertain, the night that found it.
     `before` and `after` are the levels, as log ratios. `request` is what must be measured
     to know more: the night `again`, or its kernel `against` that of the night
     `compared`. `verdict` is slower, faster, same (the runs against the kernel of before
@@ -119,6 +128,7 @@ class Watch:
     segments: list[Segment] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     _start: int = 0  # of the level that holds
+    _began: int = 0  # the segment, whose nights show the spread
 
     def add(self, night: Night, analysis: Analysis | None = None) -> Analysis:
         """Add a nightly run and return its analysis: `analysis`, if it is known already.
@@ -131,28 +141,33 @@ class Watch:
         if segment:
             self.segments.append(segment)
             if not segment.continues:
-                self._start = len(self.nights)
+                self._start = self._began = len(self.nights)
         self.nights.append(night)
         self.values.append(night.logs[0] if analysis.value is None else analysis.value)
         if analysis.verdict:
             found = len(self.nights) - 1
             self.changes.append(Change(found=found, analysis=analysis, trials=night.trials))
-            self._start = found if analysis.first is None else analysis.first
+            # A new level begins with a night that has the change for certain.
+            is_change = analysis.verdict in ("slower", "faster")
+            self._start = found if is_change or analysis.first is None else analysis.first
         return analysis
 
     def analyse(self, night: Night) -> Analysis:
         """Return the analysis of a nightly run without adding it. Raises as `add` does."""
-        start = self._start
+        start, began = self._start, self._began
         segment = self._segment(night)
         if segment and not segment.continues:
-            start = len(self.nights)
+            start = began = len(self.nights)
         usual = self.values[start:]
-        if len(usual) < FEWEST_NIGHTS:
-            return Analysis(value=median(night.logs))
+        errors = [*(one.error for one in self.nights[began:]), night.error]
+        if len(usual) < YOUNG_NIGHTS:
+            value = median(night.logs)
+            sd = _spread([*self.values[began:], value], errors)
+            return self._analyse_young(night, [*usual, value], sd, start)
         centre = median(usual[-_RECENT:])
         value = min(night.logs, key=lambda log: abs(log - centre))
         values = [*usual, value]
-        sd = _spread(values, [*(one.error for one in self.nights[start:]), night.error])
+        sd = _spread([*self.values[began:], value], errors)
         first = _last_change(values, sd)
         before, after = (median(values[:first]), median(values[first:])) if first else (0.0, 0.0)
         is_changed = (first or 0) >= FEWEST_NIGHTS and abs(after - before) > self.margin
@@ -163,13 +178,43 @@ class Watch:
         analysis = Analysis(value=value, first=start + first, before=before, after=after)
         return self._settle(night, analysis, start)
 
+    def _analyse_young(
+        self, night: Night, values: Sequence[float], sd: float, start: int
+    ) -> Analysis:
+        """Return the analysis of a level that does not show yet what is usual.
+
+        A suspicion is no alarm: only runs against the kernel of the level's first night make
+        it a change, and show its size.
+        """
+        plain = Analysis(value=values[-1])
+        first = _suspicion(values, sd, self.margin)
+        compared = self._other_image(night, range(start, len(self.nights)))
+        if first is None or compared is None:
+            return plain
+        if len(night.logs) == 1:
+            return replace(plain, request="again")
+        plain = replace(plain, compared=compared)
+        verdicts = {trial.verdict for trial in night.trials}
+        if not verdicts <= {"slower"} and not verdicts <= {"faster"}:
+            return plain
+        if len(night.trials) < YOUNG_CONFIRMATIONS:
+            return replace(plain, request="against")
+        before = median(values[:first])
+        sizes = [math.log(trial.ratio) for trial in night.trials if trial.ratio]
+        after = before + fmean(sizes) if sizes else median(values[first:])
+        found, verdict = len(self.nights), verdicts.pop()
+        return replace(plain, first=found, before=before, after=after, verdict=verdict)
+
+    def _other_image(self, night: Night, among: Iterable[int]) -> int | None:
+        """Return the first of some earlier nights that had another image, None if none had."""
+        return next((i for i in among if self.nights[i].image != night.image), None)
+
     def _settle(self, night: Night, analysis: Analysis, start: int) -> Analysis:
         """Return the next run that a change needs, or its verdict."""
         if len(night.logs) == 1:
             return replace(analysis, request="again")
         first = start if analysis.first is None else analysis.first
-        earlier = range(first - 1, start - 1, -1)
-        compared = next((i for i in earlier if self.nights[i].image != night.image), None)
+        compared = self._other_image(night, range(first - 1, start - 1, -1))
         if compared is None:
             is_settled = len(self.nights) + 1 - first >= UNCHANGED_NIGHTS
             return replace(analysis, verdict="unchanged" if is_settled else "")
@@ -203,12 +248,30 @@ def _spread(values: Sequence[float], errors: Sequence[float]) -> float:
     """Return the standard deviation of one nightly run, robust against steps.
 
     From the median absolute deviation of consecutive differences; not below the standard
-    error of a run's own blocks.
+    error of a run's own blocks. Few nightly runs do not show it: it is that error with the
+    assumed noise between runs.
     """
+    if len(values) <= YOUNG_NIGHTS:
+        return math.hypot(median(errors), RUN_SD)
     steps = [after - before for before, after in pairwise(values)]
     middle = median(steps)
     of_steps = median(abs(step - middle) for step in steps) / _MAD_OF_NORMAL / math.sqrt(2)
     return max(of_steps, median(errors), _LEAST_SD)
+
+
+def _suspicion(values: Sequence[float], sd: float, margin: float) -> int | None:
+    """Return where few values may have changed by more than the margin, None if nowhere."""
+
+    def step(first: int) -> float:
+        return abs(fmean(values[first:]) - fmean(values[:first]))
+
+    def in_errors(first: int) -> float:
+        return step(first) / (sd * math.sqrt(1 / first + 1 / (len(values) - first)))
+
+    first = max(range(1, len(values)), key=in_errors, default=None)
+    if first is None or in_errors(first) < _SUSPICIOUS or step(first) <= margin:
+        return None
+    return first
 
 
 def _last_change(values: Sequence[float], sd: float) -> int | None:

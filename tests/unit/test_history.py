@@ -12,7 +12,7 @@ from labctl.cli import labctl
 from labctl.errors import HostError
 from labctl.methodology.nights import SCENARIOS, Scenario, history, simulate
 from labctl.nightly import changes
-from labctl.nightly.changes import FEWEST_NIGHTS, Night, Trial, Watch
+from labctl.nightly.changes import Night, Trial, Watch
 from labctl.stats.verdict import Rule
 
 RULE = Rule.of(0.95, 0.02)
@@ -46,9 +46,41 @@ def test_a_usual_nightly_run_requires_no_repeat():
     assert (analysis.request, analysis.verdict, analysis.first) == ("", "", None)
 
 
-def test_the_first_nightly_runs_raise_no_alarm():
-    few = watch(steady(FEWEST_NIGHTS - 1))
-    assert few.analyse(night(FEWEST_NIGHTS - 1, 0.5)).request == ""
+def test_a_suspicion_of_a_young_level_is_measured_and_is_no_alarm():
+    few = watch(steady(3))
+    assert few.analyse(night(3, 1.3)).request == "again"
+    analysis = few.analyse(night(3, 1.3, again=[1.3]))
+    assert (analysis.request, analysis.compared, analysis.first) == ("against", 0, None)
+    analysis = few.analyse(night(3, 1.3, again=[1.3], trials=["slower", "undecided"]))
+    assert (analysis.request, analysis.verdict, analysis.first) == ("", "", None)
+    assert watch(steady(1)).analyse(night(1, 1.52)).request == ""
+    same_image = watch([])
+    same_image.add(night(0, 1.5, image="one"))
+    assert same_image.analyse(night(1, 1.1, image="one")).request == ""
+
+
+def test_a_change_of_a_young_level_is_reported_if_three_runs_agree():
+    nights = watch(steady(1))
+    analysis = nights.analyse(night(1, 1.3, again=[1.3], trials=["slower", "slower"]))
+    assert (analysis.request, analysis.verdict) == ("against", "")
+    confirmed = replace(
+        night(1, 1.3, again=[1.3]), trials=(Trial(verdict="slower", ratio=0.9),) * 3
+    )
+    analysis = nights.add(confirmed)
+    assert (analysis.verdict, analysis.compared, analysis.first) == ("slower", 0, 1)
+    assert analysis.after - analysis.before == pytest.approx(math.log(0.9))
+    # The next level begins here: a second step is found, and the first one only once.
+    for number in (2, 3, 4):
+        assert nights.add(night(number, 1.3)).request == ""
+    assert nights.analyse(night(5, 1.1)).request == "again"
+
+
+@pytest.mark.parametrize(("at", "earlier"), [(1, None), (3, None), (33, 29)])
+def test_a_regression_is_found_at_once_also_early_and_soon_after_another(at, earlier):
+    early = Scenario(name="early", effect=0.1, at=at, earlier_at=earlier, nights=at + 6)
+    (count,) = simulate(histories=25, seed=2, rule=RULE, scenarios=[early])
+    assert count.found >= 0.9
+    assert count.false_alarms <= 0.05
 
 
 def test_an_outlying_nightly_run_is_measured_again_at_once():
@@ -81,7 +113,7 @@ def test_a_change_that_is_reported_is_the_new_level():
     for number in range(21, 30):
         assert nights.add(night(number, 1.3)).request == ""
     assert len(nights.changes) == 1
-    better = nights.analyse(night(30, 1.5, again=[1.5], trials=["faster", "faster"]))
+    better = nights.analyse(night(30, 1.5, again=[1.5], trials=["faster"] * 3))
     assert better.verdict == "faster"
 
 

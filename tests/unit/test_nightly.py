@@ -183,20 +183,20 @@ def test_quiet_nights_are_stored_and_nothing_is_reported(fake):
 
 
 def test_a_regression_is_measured_again_then_against_the_earlier_kernel(fake):
-    for _ in range(7):
+    for _ in range(12):
         fake.night()
     fake.world.speeds = {"patched": 1.2, "patched.before": 1.4}
     fake.night()
-    assert fake.kinds()[7:] == ["night", "again", "against", "against"]
+    assert fake.kinds()[12:] == ["night", "again", "against", "against"]
     # Only what it takes: the baseline, its control, the cell; then the two kernels.
     assert fake.opened[-3] == ["stock", "stock+aa", "patched"]
     assert fake.opened[-1] == ["patched.before", "patched.before+aa", "patched"]
     (finding,) = fake.found().findings
     assert finding.kind == "regressed"
-    assert finding.since == "2026-01-08"
+    assert finding.since == "2026-01-13"
     assert 0.8 < finding.change < 0.9
-    assert finding.between.nights == ("2026-01-07", "2026-01-08")
-    assert finding.between.image == ("image 6", "image 7")
+    assert finding.between.nights == ("2026-01-12", "2026-01-13")
+    assert finding.between.image == ("image 11", "image 12")
     assert finding.between.patches_changed == (2,)
     fake.world.speeds = {"patched": 1.2}
     fake.night()
@@ -205,7 +205,7 @@ def test_a_regression_is_measured_again_then_against_the_earlier_kernel(fake):
 
 
 def test_an_outlying_nightly_run_is_measured_again_and_yields_no_finding(fake):
-    for _ in range(7):
+    for _ in range(12):
         fake.night()
     wild = iter([{"patched": 0.9}])
     opened = fake.open_run
@@ -216,7 +216,7 @@ def test_an_outlying_nightly_run_is_measured_again_and_yields_no_finding(fake):
 
     fake.open_run = once
     fake.night()
-    assert fake.kinds()[7:] == ["night", "again"]
+    assert fake.kinds()[12:] == ["night", "again"]
     assert fake.found().findings == ()
     assert fake.found().cells[0].nights[-1].ratio > 1.3
 
@@ -246,7 +246,7 @@ def test_a_nightly_run_without_time_for_a_block_is_an_error(fake):
 
 
 def test_an_alarm_without_time_is_reported_as_open(fake):
-    for _ in range(7):
+    for _ in range(12):
         fake.night()
     fake.world.speeds = {"patched": 1.0}
     # The matrix takes all of the time that there is.
@@ -414,7 +414,7 @@ def test_written_lines_are_read_back_to_the_byte(fake):
     fake.world.speeds = {"patched": 1.2, "patched.before": 1.4}
     fake.night(check=lambda lab: {"patched": KernelChecks(passed=True, failed={})})
     lines = night_history.path_of(fake.history).read_bytes().splitlines(keepends=True)
-    assert len(lines) == 11
+    assert len(lines) == 12
     assert [encode(decode(line)) for line in lines] == lines
 
 
@@ -446,10 +446,13 @@ def replay(folder, *words):
     return CliRunner().invoke(labctl, ["nightly", "--replay", "--history", str(folder), *words])
 
 
+SLOWER = next(one for one in SCENARIOS if one.name == "slower by 20 %")
+
+
 @pytest.fixture(scope="module")
 def regressed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("regressed")
-    watch = history(SCENARIOS[4], RULE, np.random.default_rng(2))
+    watch = history(SLOWER, RULE, np.random.default_rng(2))
     assert watch.changes[-1].verdict == "slower"
     nights_of.store(folder, watch)
     return folder, watch
