@@ -17,6 +17,7 @@ from labctl.cli import (
     lab,
     nightly,
     runs,
+    site,
     trial,
     workloads,
 )
@@ -33,6 +34,7 @@ for _module in (
     inside,
     runs,
     explain,
+    site,
     trial,
     checks,
     nightly,

@@ -21,6 +21,7 @@ from labctl.cli.root import (
     load_lab,
     print_json,
 )
+from labctl.cli.site import publish
 from labctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
               help="Analyse the stored nightly runs again; measure nothing.")  # fmt: skip
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
               help="Also write HTML, JUnit, mail, Markdown and JSON files to FOLDER.")  # fmt: skip
+@click.option("--site", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Also publish all runs and nightly runs, as `labctl site` does.")  # fmt: skip
 @click.argument("experiments", nargs=-1)
 def nightly(
     lab_path: Path | None,
@@ -64,6 +67,7 @@ def nightly(
     patterns: Sequence[str],
     replay: bool,
     output: Path | None,
+    site: Path | None,
     experiments: Sequence[str],
 ) -> None:
     """Measure EXPERIMENTS (default: all), find regressions.
@@ -81,10 +85,13 @@ def nightly(
     """
     from labctl.nightly import history as night_history
     from labctl.nightly.findings import document, problems
+    from labctl.site.folder import check as check_site
 
-    # --replay with --history works without a lab.
+    if site is not None:
+        check_site(site)  # before a night of measuring
+    # --replay with --history works without a lab; a site has the lab's runs.
     read = load_lab if replay else lab_to_work
-    lab = None if replay and history else read(lab_path)
+    lab = None if replay and history and not site else read(lab_path)
     state = lab.state_folder if lab else None
     folder = history or (state.nightly if state else Path("nightly"))
     if replay or lab is None:
@@ -103,6 +110,8 @@ def nightly(
         print_json(content)
     else:
         click.echo(_rendered(content, style), nl=False)
+    if site is not None and lab is not None:
+        publish(lab, site, folder)
     if problems(content, of_last_night=not replay):
         sys.exit(1)
 

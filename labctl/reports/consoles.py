@@ -29,9 +29,10 @@ class Consoles:
 def of_run(run: RunFolder, samples: Sequence[Sample], link: Callable[[str], str]) -> Consoles:
     """Return the consoles of a run; `link` gives the address of a path in its folder.
 
-    Paths that lead out of the run's folder, and logs that are gone, are left out.
+    A path without an address has no link. Paths that lead out of the run's folder, and
+    logs that are gone, are left out.
     """
-    links = {path: link(path) for path in _paths(samples) if _file(run, path)}
+    links = {p: address for p in _paths(samples) if _file(run, p) and (address := link(p))}
     excerpts: dict[str, str] = {}
     for path in of_failures(samples):
         file = _file(run, path)

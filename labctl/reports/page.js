@@ -68,7 +68,6 @@
     name.append(input);
     tools.append(name, " ", result);
     place.before(tools);
-    return { input, show: () => filter(tables, input.value, result) };
   };
 
   // Values: of the point next to the pointer, or by the arrow keys once the plot has focus.
@@ -188,8 +187,11 @@
   for (const table of document.querySelectorAll("table.grid")) {
     sortable(table);
     const isShort = table.tBodies[0].rows.length < FEWEST_ROWS_TO_FILTER;
-    if (!isShort) filterable([table], table.parentNode, "Filter rows:");
+    const isSearched = table.closest(".search");
+    if (!isShort && !isSearched) filterable([table], table.parentNode, "Filter rows:");
   }
+  for (const part of document.querySelectorAll(".search"))
+    filterable([...part.querySelectorAll("table.grid")], part, "Search:");
   document.querySelectorAll("figure.plot svg").forEach(plot);
   document.querySelectorAll("table.heat").forEach(heatMap);
   addEventListener("hashchange", open);

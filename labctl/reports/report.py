@@ -62,6 +62,16 @@ def report_of(folder: Path, run_id: str, style: str) -> tuple[Report, str]:
     return content, FORMATS[style](content, samples, run_folder.resolve(folder, run_id))
 
 
+def site_page(run: RunFolder) -> tuple[Report, str]:
+    """Return the report of a run and its page without links to files of this host.
+
+    Raises:
+        UserError: the files of the run are damaged.
+    """
+    content, samples = _read(run.path.parent, run.id)
+    return content, page_of(content, samples, run, lambda _: "")
+
+
 def _read(folder: Path, run_id: str) -> tuple[Report, list[Sample]]:
     run = run_folder.resolve(folder, run_id)
     record, store = run.read(), run.store

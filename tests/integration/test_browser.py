@@ -13,6 +13,9 @@ from matplotlib.image import imread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import page_runs
+import site_of
+
+from labctl.site.build import build
 
 # No window is narrower than 500 without a screen, so that the phone is a frame.
 FRAME = """<iframe name="{name}" srcdoc="{page}"
@@ -155,3 +158,47 @@ def test_values_are_read_by_keyboard_and_by_pointer(seen):
 @needs_axe
 def test_a_link_to_a_console_opens_it(seen):
     assert seen["run"]["opened"] == [False, True]
+
+
+RUNS, NIGHTS = 50, 30
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    lab = tmp_path_factory.mktemp("site")
+    for number in range(RUNS):
+        # Without a good sample a page has no plots, which take most of its time.
+        site_of.store_run(lab, number, status="ok" if number == 7 else "panic")
+    site_of.store_nights(lab / "nightly", NIGHTS)
+    return build(lab / "public", lab / ".labctl" / "runs", lab / "nightly").index
+
+
+SEARCHES = """<script>addEventListener("load", () => {
+  const input = document.querySelector("input");
+  const found = SEARCHED.map((text) => {
+    input.value = text;
+    input.dispatchEvent(new Event("input"));
+    return [...document.querySelectorAll("tbody tr:not([hidden]) th")].map((th) => th.textContent);
+  });
+  document.body.append(JSON.stringify(found), "END");
+});</script>"""
+
+
+def test_a_site_of_many_runs_and_nights_opens_and_its_search_finds_them(site):
+    done = browse(site, 1440, "--dump-dom")
+    assert "CONSOLE" not in done.stderr
+    assert done.stdout.count('<th scope="row"') == RUNS + NIGHTS
+    words = ["series-v33", "2026-11-02 05:00", "2026-10-17", f"{7:012x}", "no such run"]
+    text = re.sub(r"<meta http-equiv[^>]*>", "", site.read_text())
+    searched = site.with_name("searched.html")
+    searched.write_text(text + SEARCHES.replace("SEARCHED", json.dumps(words)))
+    done = browse(searched, 1440, "--dump-dom")
+    searched.unlink()
+    kernel, date, night, commit, none = json.loads(
+        re.search(r"(\[\[.*\]\])END", done.stdout, re.DOTALL)[1]
+    )
+    assert kernel == [site_of.run_id(33)]
+    assert date == [site_of.run_id(29)]
+    assert night == ["2026-10-17"]
+    assert commit == [site_of.run_id(7)]
+    assert none == []

@@ -22,7 +22,7 @@ FLOORS = (
     ("experiments",),
     ("verify", "review", "doctor", "testing"),
     ("nightly", "bisect", "trial"),
-    ("methodology",),
+    ("methodology", "site"),
     ("progress", "cli", "__main__", "pytest_plugin"),
 )
 ONLY_IN = {
