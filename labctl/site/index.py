@@ -10,6 +10,7 @@ from labctl.reports.grid import Entry, grid
 from labctl.site.types import Manifest, NightEntry, RunEntry
 
 NIGHTLY = "nightly.html"
+_SHOWN = 2  # results of a run; its page has all of them
 
 
 def render(manifest: Manifest) -> str:
@@ -31,8 +32,9 @@ def _latest(runs: Sequence[RunEntry], manifest: Manifest) -> list[str]:
     parts = []
     if latest := next((one for one in runs if one.results), None):
         link = f'<a href="{escape(latest.page)}">Latest run</a>'
-        results = escape("; ".join(latest.results))
-        parts.append(f'<p class="found{_bad(latest.is_bad)}"><b>{link}</b>: {results}</p>')
+        results = "".join(f"<li>{escape(result)}</li>" for result in latest.results)
+        found = f"<p><b>{link}</b></p><ul>{results}</ul>"
+        parts.append(f'<div class="found{_bad(latest.is_bad)}">{found}</div>')
     nights = manifest.nights
     if nights.fault:
         parts.append(page.warning(nights.fault))
@@ -52,13 +54,18 @@ def _runs(runs: Sequence[RunEntry]) -> str:
         [
             Entry(one.run, href="" if one.fault else one.page),
             one.begun,
-            Entry(one.fault or "; ".join(one.results), style="text"),
+            Entry(one.fault or _shortened(one.results), style="text"),
             Entry(", ".join(one.kernels), style="text"),
             Entry(one.host, style="text"),
         ]
         for one in runs
     ]
     return grid("Runs", ["run", "begun", "result", "kernels", "host"], rows)
+
+
+def _shortened(results: Sequence[str]) -> str:
+    more = [f"{len(results) - _SHOWN} more"] if len(results) > _SHOWN else []
+    return "; ".join([*results[:_SHOWN], *more])
 
 
 def _nights(nights: Sequence[NightEntry], pages: Collection[str]) -> str:

@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import page_runs
 import site_of
 
+from labctl.site import index
 from labctl.site.build import build
+from labctl.site.types import Manifest, NightEntry, Nights, RunEntry
 
 # No window is narrower than 500 without a screen, so that the phone is a frame.
 FRAME = """<iframe name="{name}" srcdoc="{page}"
@@ -23,7 +25,10 @@ FRAME = """<iframe name="{name}" srcdoc="{page}"
 WHOLE = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,"><body style="margin:0">{frames}<pre id="seen"></pre>"""
 DARK = {"light": 1, "dark": 0}  # preferredColorScheme of blink
-FRAMES = {"light": {"run": 390}, "dark": {"run": 1440, "hostile": 390}}  # width by page
+FRAMES = {
+    "light": {"run": 390},
+    "dark": {"run": 1440, "hostile": 390, "index": 390},
+}  # width by page
 AXE = Path(sys.prefix) / "node_modules/axe-core/axe.min.js"
 CHECKS = Path(__file__).with_name("page_checks.js")
 
@@ -54,7 +59,12 @@ def browse(page, width, *words):
 
 @pytest.fixture(scope="module")
 def texts():
-    return {"run": page_runs.page(), "hostile": page_runs.hostile_page()}
+    results = tuple(f"experiment{number}: 1.40 times as fast" for number in range(9))
+    kept = [RunEntry(run=site_of.run_id(n), key="", begun="now", results=results) for n in range(2)]
+    night = NightEntry(night="2026-10-17", run=kept[0].run, kernels=("a",), findings=())
+    manifest = Manifest(runs=tuple(kept), nights=Nights(subject="no change", entries=(night,)))
+    pages = {"run": page_runs.page(), "hostile": page_runs.hostile_page()}
+    return {**pages, "index": index.render(manifest)}
 
 
 @pytest.fixture(scope="module")

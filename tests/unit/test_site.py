@@ -11,7 +11,8 @@ from golden_runs import LAB
 
 from labctl.cli import labctl
 from labctl.errors import HostError, UserError
-from labctl.site import build, folder
+from labctl.site import build, folder, index
+from labctl.site.types import Manifest, RunEntry
 
 FILES = ["index.html", "nightly.html", "runs"]
 
@@ -52,6 +53,16 @@ def test_runs_and_nights_are_listed_and_linked(lab):
         assert word in index
     page = Path(f"public/runs/{site_of.run_id(1)}.html").read_text()
     assert "1.40 times as fast" in page
+
+
+def test_a_row_of_the_index_is_short_and_the_latest_run_is_listed_whole():
+    results = tuple(f"experiment{number}: no difference" for number in range(9))
+    text = index.render(
+        Manifest(runs=(RunEntry(run="20261101-000000-abcd", key="", results=results),))
+    )
+    row = re.search(r"<tbody>.*</tbody>", text, re.DOTALL)[0]
+    assert "experiment0: no difference; experiment1: no difference; 7 more" in row
+    assert [f"<li>{result}</li>" in text for result in results] == [True] * 9
 
 
 def test_only_what_is_new_is_made_and_the_result_is_the_same(lab):
