@@ -237,7 +237,7 @@ def test_a_host_that_stayed_loaded_heads_every_report():
     assert result in table.render(content).splitlines()[0]
     assert result in " ".join(cover_letter.render(content).split())
     text = html.render(content, samples)
-    assert text.index(result) < text.index('class="found"')
+    assert text.index(result) < text.index('<p class="found')
 
 
 def test_a_host_that_reports_nothing_has_no_line():
