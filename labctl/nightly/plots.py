@@ -17,8 +17,9 @@ def trend(cell: CellTrend, changes: Sequence[Finding]) -> str:
     """
     nights = cell.nights
     days = [_day(night.night) for night in nights]
-    begins = [day for day, night in zip(days, nights, strict=True)
-              if night.night in {one.first for one in cell.segments}]  # fmt: skip
+    # Nightly runs of one day, as by hand, are at one place.
+    begins = sorted({day for day, night in zip(days, nights, strict=True)
+                     if night.night in {one.first for one in cell.segments}})  # fmt: skip
     values = svg.Values()
     with plots.figure(2.2) as (axes, image):
         for first, end in zip(begins, [*begins[1:], math.inf], strict=True):

@@ -45,8 +45,11 @@ def labelled(svg: str, name: str, values: Values | None = None) -> str:
 
 def _with_titles(svg: str, groups: Mapping[str, Sequence[str]]) -> str:
     parts, done = [], 0
-    begins = sorted((svg.index(f'<g id="{name}">'), name) for name in groups)
+    # A group without a point, as of values that are not finite, is not drawn.
+    begins = sorted((svg.find(f'<g id="{name}">'), name) for name in groups)
     for begin, name in begins:
+        if begin < 0:
+            continue
         # The markers of a line: <g id=…><defs>…</defs><g clip-path=…><use …/>…</g></g>.
         end = svg.index("</g>", svg.index("</g>", begin) + 1)
         markers = svg[begin:end].replace(f' id="{name}"', ' class="values"', 1)
@@ -56,9 +59,13 @@ def _with_titles(svg: str, groups: Mapping[str, Sequence[str]]) -> str:
 
 
 def _titled(markers: str, texts: Sequence[str]) -> str:
-    """Return a group with a title in each marker; a style that all share is the group's."""
+    """Return a group with a title in each marker; a style that all share is the group's.
+
+    A group that lacks a marker is returned as it is.
+    """
     styles = [found[2] or "" for found in _POINT.finditer(markers)]
-    assert len(styles) == len(texts), "a marker outside the plot"
+    if len(styles) != len(texts):  # a point is not drawn, and none says which
+        return markers
     is_shared = len(set(styles)) == 1
     rest = iter(texts)
 

@@ -8,6 +8,8 @@ import page_runs
 import pytest
 from samples import replace
 
+from labctl.nightly import plots
+from labctl.nightly.types import CellTrend, NightValue, SegmentStart
 from labctl.reports import consoles, grid, heat, page, svg
 from labctl.reports.grid import Entry
 from labctl.runs.folder import RunFolder
@@ -135,14 +137,32 @@ def test_each_point_has_its_value_and_a_plot_its_name(text):
     assert failed.count(": panic; block") == 4
 
 
-def test_a_point_outside_a_plot_is_an_error():
+def test_values_of_points_that_are_not_drawn_are_left_out():
     values = svg.Values()
-    name = values.add(["one", "two"])
+    name = values.add(["<one>", "two"])
     drawn = f'<svg a="b"><g id="{name}"><g><use x="1" y="2" style="s"/></g></g></svg>'
-    with pytest.raises(AssertionError, match="outside"):
-        svg.labelled(drawn, "plot", values)
-    values.groups[name] = ["<one>"]
+    assert "<title>" not in svg.labelled(drawn, "plot", values)
+    assert "<title>" not in svg.labelled('<svg a="b"></svg>', "plot", values)
+    values.groups[name].pop()
     assert "<title>&lt;one&gt;</title>" in svg.labelled(drawn, "plot", values)
+
+
+def test_nightly_runs_of_one_day_are_drawn():
+    one = NightValue(
+        night="2026-10-03", run="a", ratio=1.1, measured=(1.1,), ci=None, blocks=2, image="b"
+    )
+    start = SegmentStart(first=one.night, why="", continues=False)
+    cell = CellTrend(
+        experiment="e",
+        cell="c",
+        kernel="k",
+        setting={},
+        baseline="stock",
+        measured_last_night=True,
+        nights=(one, one),
+        segments=(start,),
+    )
+    assert plots.trend(cell, []).count("<title>2026-10-03: ratio") == 2
 
 
 def test_consoles_are_those_in_the_folder_of_the_run(tmp_path):
