@@ -79,7 +79,6 @@ static void read_with_lists(struct free_memory *memory, int nodes)
 static bool is_back(const struct result *result,
 		    const struct free_memory *before, struct free_memory *now)
 {
-	read_free_bytes(now->bytes, result->nodes);
 	if (are_back(result, before->with_lists, now->bytes))
 		return true;
 	read_with_lists(now, result->nodes);
@@ -112,6 +111,7 @@ static void wait_for_memory(struct result *result,
 		if (elapsed - moved_at > STILL_NANOSECONDS)
 			break;
 		nanosleep(&pause, NULL);
+		read_free_bytes(now.bytes, result->nodes);
 	}
 	result->memory_back_nanoseconds = elapsed;
 	result->free_settled = sum(now.bytes, result->nodes);
