@@ -7,6 +7,7 @@ whose hint is an example.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 
 from labctl.printable import printable
@@ -196,6 +197,12 @@ def format_count(value: int) -> str:
         if value and value % factor == 0:
             return f"{value // factor}{unit}"
     return str(value)
+
+
+def quoted(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names in quotes, and how many more there are."""
+    shown = ", ".join(quote(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def counted(number: int, noun: str) -> str:

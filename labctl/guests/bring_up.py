@@ -25,7 +25,6 @@ _MESSAGE = re.compile(r"(?!Usage)\S+: .+")  # of a program, in its usage text or
 _PAGE_KIB = 4  # mkswap's header
 # Linux may take page structs of hotplugged memory from itself: 64 bytes for each 4 KiB.
 _LEAST_SHARE = 0.98
-_MOST_LISTED = 4
 # The states that choose a zone; with `online` the kernel does.
 _ZONED = ("online_kernel", "online_movable")
 _OPTIONS = {
@@ -139,11 +138,10 @@ def check(topology: Topology, done: Outcome, *, kernel: str, where: str) -> None
         last = [line for line in lines if _MESSAGE.fullmatch(line)][-1:]
         texts = [f"the setup ended with status {done.status}", *last]
     if texts:
-        more = len(texts) - _MOST_LISTED
-        shown = texts if more <= 0 else [*texts[:_MOST_LISTED], f"and {more} more"]
         options = [_OPTIONS[part] for part, wrong in found.items() if wrong]
+        shown = "; ".join(shape.listed(texts))
         raise UserError(
-            f"guest with kernel {kernel} is not what lab.yaml asks for: {'; '.join(shown)}",
+            f"guest with kernel {kernel} is not what lab.yaml asks for: {shown}",
             where=where,
             hint=f"check {', '.join(options) or 'the console'} in its .config, and the console",
         )

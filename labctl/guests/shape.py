@@ -93,8 +93,13 @@ def differences(topology: Topology, nodes: Sequence[Node]) -> list[str]:
         *_memory(topology, have.values()),
         *_distances(topology, have.values()),
     ]
+    return listed(found)
+
+
+def listed(found: Sequence[str]) -> list[str]:
+    """Return the first differences, and how many more there are."""
     more = len(found) - _MOST_LISTED
-    return found if more <= 0 else [*found[:_MOST_LISTED], f"and {more} more"]
+    return [*found] if more <= 0 else [*found[:_MOST_LISTED], f"and {more} more"]
 
 
 def _packages(topology: Topology, reports: Sequence[str]) -> Iterator[str]:
@@ -174,7 +179,7 @@ def _count(number: int, noun: str) -> str:
 def _cpu_list(cpus: Sequence[int]) -> str:
     if not cpus:
         return "no CPU"
-    listed = ", ".join(map(str, cpus[:_MOST_LISTED]))
-    return f"CPU{'' if len(cpus) == 1 else 's'} {listed}" + (
+    shown = ", ".join(map(str, cpus[:_MOST_LISTED]))
+    return f"CPU{'' if len(cpus) == 1 else 's'} {shown}" + (
         f" and {len(cpus) - _MOST_LISTED} more" if len(cpus) > _MOST_LISTED else ""
     )

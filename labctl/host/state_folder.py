@@ -17,7 +17,7 @@ from labctl.lab.paths import absolute
 from labctl.lab.problems import Findings
 from labctl.lab.state import FILES, FOLDERS, MARKER, MARKER_LINE, TRACES, USUAL_NAME, StateFolder
 from labctl.lab.use import Use
-from labctl.units import quote
+from labctl.units import quote, quoted
 
 # Created in any folder by file systems, desktops, sync and backup tools and editors.
 # Ignored and never deleted.
@@ -33,7 +33,6 @@ _HARMLESS_FOLDERS = re.compile(
 )
 # Left by a labctl that was killed while writing a file or deleting a folder.
 _LEFT = re.compile(r"(?P<file>.+?)\.[\w-]+\.tmp|(?P<folder>.+)\.removed")
-_SHOWN = 3
 _STRAY = "move it elsewhere; the state folder is for labctl only"
 _NEW_FOLDER = f"use a new or empty folder for labctl only, such as `state: {USUAL_NAME}`"
 
@@ -100,9 +99,7 @@ def content_fault(folder: Path) -> str | None:
         return f"is not readable: {error.strerror}"
     foreign = sorted(name for name, is_known in known.items() if not is_known)
     if foreign:
-        shown = ", ".join(quote(name) for name in foreign[:_SHOWN])
-        more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
-        return f"contains {shown}{more}, which labctl did not create"
+        return f"contains {quoted(foreign)}, which labctl did not create"
     if known and not (is_marked(folder) or _is_of_before(folder)):
         return f"has no marker ({MARKER}): labctl did not create its contents"
     return None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from labctl import units
-from labctl.lab.types import Model
+from labctl.lab.types import Model, size_schema
 
 # Linux on x86 adds memory in blocks of 128 MiB, in guests of less than 64 GiB.
 BLOCK_BYTES = 128 * units.MIB
@@ -25,16 +25,13 @@ def _blocks(value: object) -> int:
     raise units.UnitError(f"expected a multiple of {block}, got {given}", hint)
 
 
-_SIZE: dict[str, Any] = {
-    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": units.SIZE_PATTERN}],
-    "description": "a multiple of 128MiB",
-}
+_SIZE = size_schema("a multiple of 128MiB")
 
 
 class Hotplug(Model):
     """Hotplugged memory of a node; a size alone is `memory`."""
 
-    memory: Annotated[int, BeforeValidator(_blocks), WithJsonSchema(_SIZE)] = Field(
+    memory: Annotated[int, BeforeValidator(_blocks), _SIZE] = Field(
         description="Size of the DIMM, a multiple of 128MiB."
     )
     state: States = Field(
@@ -51,4 +48,4 @@ class Hotplug(Model):
 
 def or_size(schema: dict[str, Any]) -> None:
     """Allow a size in the JSON Schema of an optional `Hotplug`."""
-    schema["anyOf"] = [*_SIZE["anyOf"], *schema["anyOf"]]
+    schema["anyOf"] = [*(_SIZE.json_schema or {})["anyOf"], *schema["anyOf"]]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field
 
 from labctl import units
-from labctl.lab.types import Model
+from labctl.lab.types import Model, size_schema
 
 _MOST_DISKS = 16
 _EXAMPLE = "example: swap: {zram: 512MiB} or swap: {disk: 1GiB}"
@@ -32,11 +32,7 @@ def _either(value: object) -> object:
     return value
 
 
-_SIZE: dict[str, Any] = {
-    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": units.SIZE_PATTERN}],
-    "description": "a size: 512MiB, 1GiB",
-}
-DiskSize = Annotated[int, BeforeValidator(_disk), WithJsonSchema(_SIZE)]
+DiskSize = Annotated[int, BeforeValidator(_disk), size_schema("a size: 512MiB, 1GiB")]
 Disks = Annotated[tuple[DiskSize, ...], Field(max_length=_MOST_DISKS)]
 
 

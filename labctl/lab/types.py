@@ -93,7 +93,12 @@ def _schema(pattern: str, number: str, description: str, **limits: float) -> Wit
     return WithJsonSchema({"anyOf": [{"type": number, **limits}, text], "description": description})
 
 
-_SIZE = _schema(units.SIZE_PATTERN, "integer", "a size: 1536MiB, 3GiB", minimum=0)
+def size_schema(description: str) -> WithJsonSchema:
+    """Return the JSON Schema of a size."""
+    return _schema(units.SIZE_PATTERN, "integer", description, minimum=0)
+
+
+_SIZE = size_schema("a size: 1536MiB, 3GiB")
 _COUNT = _schema(units.COUNT_PATTERN, "integer", "a whole number: 4, 64Ki", minimum=0)
 _SHARE = _schema(units.SHARE_PATTERN, "number", "a share: 2% or 0.02", minimum=0)
 _DURATION = _schema(units.DURATION_PATTERN, "number", "a duration: 300s, 5min", minimum=0)

@@ -50,7 +50,7 @@ def _row(
     return [
         words.named(first.label, first.setting),
         Entry(str(first.block), first.block),
-        first.started_at.removesuffix("+00:00").replace("T", " "),
+        words.moment(first.started_at),
         value,
         others,
         Entry(why, style="text"),

@@ -9,9 +9,8 @@ from labctl.reports.document import rounded
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
 from labctl.stats.explanation_types import Explanation, Observed
-from labctl.stats.health import usable
 from labctl.stats.observed import observed
-from labctl.stats.paired import MINIMUM_BLOCKS
+from labctl.stats.stored import used_of
 
 
 def explanation_of(runs: Path, run_id: str) -> Explanation:
@@ -36,7 +35,6 @@ def _observed(run: RunFolder) -> list[Observed]:
     """Return what the observers of a run, or of one of its passes, found."""
     samples, found = run.store.samples(), []
     for experiment in run.read()["experiments"]:
-        own = [sample for sample in samples if sample.experiment == experiment["name"]]
-        used, _ = usable(own, experiment.get("blocks_min", MINIMUM_BLOCKS))
+        used, _ = used_of(experiment, samples)
         found.append(observed(experiment, used))
     return [rounded(each) for each in found if each is not None]

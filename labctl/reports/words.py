@@ -117,6 +117,11 @@ def names(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
+def moment(at: str) -> str:
+    """Return a recorded time, which is UTC, as a reader writes it."""
+    return at.removesuffix("+00:00").replace("T", " ")
+
+
 def host(facts: Host) -> str:
     """Return the host's facts as one line."""
     known = [

@@ -99,7 +99,7 @@ def _run(site: Path, run: RunFolder, key: str) -> RunEntry:
     entry = RunEntry(
         run=run.id,
         key=key,
-        begun=(content.created_at or "").removesuffix("+00:00").replace("T", " "),
+        begun=words.moment(content.created_at or ""),
         kernels=_kernels(content.kernels),
         host=f"{words.host(content.host)}; {content.accel}",
         results=tuple(f"{one.name}: {sentence.sentence(one)}" for one in content.experiments),

@@ -13,10 +13,9 @@ import msgspec
 from labctl import files, flock
 from labctl.errors import HostError, UserError
 from labctl.site.types import Manifest
-from labctl.units import quote
+from labctl.units import quoted
 
 MANIFEST = ".labctl-site.json"
-_SHOWN = 3
 _WAIT_SECONDS = 60.0
 _LEFT = re.compile(r"(.+)\.[0-9a-f]{32}\.tmp")  # by a labctl that was killed while writing
 _HINT = "use a new or empty folder; only files that begin with a dot may be added to it"
@@ -112,9 +111,7 @@ def _refuse_foreign(folder: Path, manifest: Manifest | None) -> None:
         if name not in known and not ((left := _LEFT.fullmatch(name)) and left[1] in known)
     ]
     if foreign:
-        shown = ", ".join(quote(name) for name in foreign[:_SHOWN])
-        more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
-        what = f"contains {shown}{more}, which `labctl site` did not write"
+        what = f"contains {quoted(foreign)}, which `labctl site` did not write"
         raise UserError(what, where=str(folder), hint=_HINT)
 
 

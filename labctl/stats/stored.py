@@ -11,7 +11,7 @@ from labctl.lab.metrics import MetricKind
 from labctl.runs.sample import Sample
 from labctl.stats.compare import compare
 from labctl.stats.comparison import ExperimentResult
-from labctl.stats.health import usable
+from labctl.stats.health import Health, usable
 from labctl.stats.observed import observed
 from labctl.stats.paired import MINIMUM_BLOCKS
 
@@ -32,9 +32,16 @@ def spread_of(record: Mapping[str, Any], samples: Sequence[Sample], workload: st
     return statistics.median(found) if found else None
 
 
-def _compare(samples: Sequence[Sample], experiment: Mapping[str, Any]) -> ExperimentResult:
+def used_of(
+    experiment: Mapping[str, Any], samples: Sequence[Sample]
+) -> tuple[list[Sample], Health]:
+    """Return the samples of an experiment's blocks that count, and the host's health."""
     own = [sample for sample in samples if sample.experiment == experiment["name"]]
-    used, health = usable(own, experiment.get("blocks_min", MINIMUM_BLOCKS))
+    return usable(own, experiment.get("blocks_min", MINIMUM_BLOCKS))
+
+
+def _compare(samples: Sequence[Sample], experiment: Mapping[str, Any]) -> ExperimentResult:
+    used, health = used_of(experiment, samples)
     metric = MetricKind.of(experiment)
     result = compare(
         used,
