@@ -190,7 +190,7 @@ class BadOutput(GuestError):
     status = SampleStatus.BAD_OUTPUT
 
 
-class KnobRefused(GuestError):
+class TunableRefused(GuestError):
     """A tunable does not read back as the value written to it."""
 
-    status = SampleStatus.KNOB_REFUSED
+    status = SampleStatus.TUNABLE_REFUSED

@@ -16,7 +16,7 @@ class SampleStatus(StrEnum):
     DEADLINE = "deadline"
     LOST = "lost"
     BAD_OUTPUT = "bad-output"
-    KNOB_REFUSED = "knob-refused"
+    TUNABLE_REFUSED = "knob-refused"  # as stored runs have it
     NOT_EXERCISED = "not-exercised"
     EXERCISED = "exercised"
     SKIPPED = "skipped"

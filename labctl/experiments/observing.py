@@ -38,7 +38,7 @@ class Observing:
         """Read the counters in one round trip, then start the observers that have to be.
 
         Raises:
-            KnobRefused: the guest's kernel cannot start an observer.
+            TunableRefused: the guest's kernel cannot start an observer.
         """
         files = [path for one in self.observers if not one.disturbs for path in one.files]
         self._before = self._read(guest, "", files, "".join(one.start for one in self.observers))

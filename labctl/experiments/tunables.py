@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from labctl import units
-from labctl.errors import KnobRefused
+from labctl.errors import TunableRefused
 from labctl.experiments.same_value import holds
 from labctl.lab.models import Tunable
 from labctl.units import Scalar, quote
@@ -33,7 +33,7 @@ def apply(
     """Write each value to its file; return the values read back, and the counters.
 
     Raises:
-        KnobRefused: a file is missing, rejects the value or reads back another value.
+        TunableRefused: a file is missing, rejects the value or reads back another value.
     """
     paths = {name: str(tunables[name].file) for name in values}
     found = guest.exchange(
@@ -44,7 +44,7 @@ def apply(
     for name, value in values.items():
         text = found.get(paths[name], "").strip()
         if not holds(text, units.text(value)):
-            raise KnobRefused(
+            raise TunableRefused(
                 f"{name}: wrote {units.text(value)}, read back {quote(text, 80)}",
                 hint=f"check the values that the kernel accepts for {paths[name]}",
             )

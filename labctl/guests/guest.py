@@ -266,7 +266,7 @@ class Guest:
         Returns the text of each file in `reads`; missing files are left out.
 
         Raises:
-            KnobRefused: a file to write does not exist or rejects its value.
+            TunableRefused: a file to write does not exist or rejects its value.
         """
         text = exchange.script(writes, reads)
         return exchange.answer(self.run(text, timeout_seconds=exchange.SECONDS), self.name)
@@ -286,7 +286,7 @@ class Guest:
         """Write one line of text to a file in the guest, as `echo` does.
 
         Raises:
-            KnobRefused: the file does not exist, or the kernel rejects the value.
+            TunableRefused: the file does not exist, or the kernel rejects the value.
         """
         self.exchange({path: text}, [])
 

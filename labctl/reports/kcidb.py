@@ -41,7 +41,7 @@ _STATUS: Mapping[str, str] = {
             SampleStatus.DEADLINE,
             SampleStatus.LOST,
             SampleStatus.BAD_OUTPUT,
-            SampleStatus.KNOB_REFUSED,
+            SampleStatus.TUNABLE_REFUSED,
         ),
         "ERROR",
     ),

@@ -22,7 +22,7 @@ _WHOSE: Mapping[str, Whose] = {
     ),
     SampleStatus.LOST: Whose.GUEST,
     **dict.fromkeys((SampleStatus.DEADLINE, SampleStatus.BAD_OUTPUT), Whose.WORKLOAD),
-    SampleStatus.KNOB_REFUSED: Whose.TUNABLE,
+    SampleStatus.TUNABLE_REFUSED: Whose.TUNABLE,
     **dict.fromkeys((SampleStatus.EXERCISED, SampleStatus.NOT_EXERCISED), Whose.SERIES),
 }
 _CAUSES: Mapping[Whose, str] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol, Self
 
-from labctl.errors import BootFailed, GuestError, HostError, KnobRefused
+from labctl.errors import BootFailed, GuestError, HostError, TunableRefused
 from labctl.host import procfs
 from labctl.host.identity import Host
 from labctl.kernels.images import Image
@@ -116,7 +116,7 @@ class TargetMachine:
         return self._use().run(argv, timeout_seconds, stdin)
 
     def exchange(self, writes: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
-        """Write small files, then read some; raises `KnobRefused` as a guest does."""
+        """Write small files, then read some; raises `TunableRefused` as a guest does."""
         script = exchange.script(writes, reads)
         outcome = self._use().run(script, _COMMAND_SECONDS)
         return exchange.answer(outcome, self.name)
@@ -329,7 +329,7 @@ class TargetMachine:
         mount = "mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug"
         outcome = self._use().run(mount, _COMMAND_SECONDS)
         if outcome.status != 0:
-            raise KnobRefused("cannot mount debugfs", where=self.name)
+            raise TunableRefused("cannot mount debugfs", where=self.name)
 
 
 def describe_start(target: Target, image: str) -> str:

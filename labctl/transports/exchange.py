@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from labctl.errors import KnobRefused
+from labctl.errors import TunableRefused
 from labctl.transports import Outcome
 
 SECONDS = 20.0
@@ -31,10 +31,10 @@ def answer(outcome: Outcome, where: str) -> dict[str, str]:
     """Return the text of each file that was read; missing files are left out.
 
     Raises:
-        KnobRefused: a file to write does not exist or rejects its value.
+        TunableRefused: a file to write does not exist or rejects its value.
     """
     if outcome.status != 0:
         reason = outcome.stderr.decode("utf-8", "replace").strip()
-        raise KnobRefused(reason or "a file rejected its value", where=where)
+        raise TunableRefused(reason or "a file rejected its value", where=where)
     words = outcome.stdout.decode("utf-8", "replace").split("\0")[1:]
     return dict(zip(words[::2], words[1::2], strict=True))

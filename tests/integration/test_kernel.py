@@ -5,7 +5,7 @@ import json
 import pytest
 from workers import time_by_cpus, workers
 
-from labctl.errors import BadOutput, KnobRefused
+from labctl.errors import BadOutput, TunableRefused
 from labctl.verify import memory
 
 # With huge pages, watermarks are high, and so many pages freed by several CPUs stay on
@@ -107,17 +107,17 @@ def test_a_tunable_rejects_invalid_values(shared_guest, kernel):
     for file, values in WRONG[kernel].items():
         before = shared_guest.read(f"{folder}/{file}")
         for value in values:
-            with pytest.raises(KnobRefused, match=file):
+            with pytest.raises(TunableRefused, match=file):
                 shared_guest.write(f"{folder}/{file}", value)
         assert shared_guest.read(f"{folder}/{file}") == before
     for counter in ("handovers", "pages_handed"):
-        with pytest.raises(KnobRefused, match=counter):
+        with pytest.raises(TunableRefused, match=counter):
             shared_guest.write(f"{folder}/{counter}", "0")
 
 
 def test_the_kernels_own_tunables_reject_invalid_values(shared_guest):
     for value in ("", "sometimes", "-1", "9" * 40):
-        with pytest.raises(KnobRefused, match="enabled"):
+        with pytest.raises(TunableRefused, match="enabled"):
             shared_guest.write(THP, value)
     assert "[never]" in shared_guest.read(THP)
 
@@ -125,7 +125,7 @@ def test_the_kernels_own_tunables_reject_invalid_values(shared_guest):
 @pytest.mark.kernels("stock")
 def test_a_kernel_without_the_series_has_no_tunable(shared_guest):
     for file, _, _ in SWITCHES.values():
-        with pytest.raises(KnobRefused, match="no such file"):
+        with pytest.raises(TunableRefused, match="no such file"):
             shared_guest.write(file, "1")
         with pytest.raises(BadOutput):
             shared_guest.read(file)

@@ -5,7 +5,7 @@ import json
 import random
 from pathlib import Path
 
-from labctl.errors import GuestPanic, KnobRefused
+from labctl.errors import GuestPanic, TunableRefused
 from labctl.experiments.description import Facts
 from labctl.lab.entries import Defaults
 from labctl.lab.models import Experiment, Kernel, Lab, Tunable, Workload
@@ -95,7 +95,7 @@ class Guest:
     def exchange(self, writes, reads):
         for path, text in writes.items():
             if path not in self.files:
-                raise KnobRefused(f"{path}: there is no such file")
+                raise TunableRefused(f"{path}: there is no such file")
             self.files[path] = f"{text}\n"
         return {path: self.files[path] for path in reads if path in self.files}
 

@@ -8,7 +8,7 @@ import pytest
 import synthetic
 from synthetic import FACTS, World
 
-from labctl.errors import ConfigError, DeadlineExceeded, HostError, KnobRefused
+from labctl.errors import ConfigError, DeadlineExceeded, HostError, TunableRefused
 from labctl.experiments import early
 from labctl.experiments.observing import Observing, observers_in
 from labctl.experiments.plan import plan
@@ -244,7 +244,7 @@ def test_perf_counts_from_begin_to_end(shell, tmp_path, monkeypatch):
 def test_perf_that_is_not_there_is_named(shell, monkeypatch):
     monkeypatch.setenv("PATH", f"{shell.root}")
     shell.root.joinpath("sh").symlink_to("/bin/sh")
-    with pytest.raises(KnobRefused, match="perf: program not found"):
+    with pytest.raises(TunableRefused, match="perf: program not found"):
         Observing(chosen(["perf"])).begin(shell)
 
 
@@ -264,7 +264,7 @@ def test_perf_of_the_host_comes_into_guests(tmp_path, monkeypatch):
 
 def test_a_kernel_without_the_profiler_is_named(shell):
     (shell.root / "sys/kernel/debug/tracing/function_profile_enabled").unlink()
-    with pytest.raises(KnobRefused, match="CONFIG_FUNCTION_PROFILER is off"):
+    with pytest.raises(TunableRefused, match="CONFIG_FUNCTION_PROFILER is off"):
         Observing(chosen(["functions"])).begin(shell)
 
 

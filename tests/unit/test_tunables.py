@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labctl.errors import KnobRefused
+from labctl.errors import TunableRefused
 from labctl.experiments import tunables
 from labctl.lab.models import Tunable
 from labctl.transports import Outcome, exchange
@@ -27,7 +27,7 @@ class Files:
     def exchange(self, writes, reads):
         for path, text in writes.items():
             if path not in self.content:
-                raise KnobRefused(f"{path}: there is no such file")
+                raise TunableRefused(f"{path}: there is no such file")
             if path not in self.deaf:
                 self.content[path] = text + "\n"
         return {path: self.content[path] for path in reads if path in self.content}
@@ -43,12 +43,12 @@ def test_values_are_written_and_read_back():
 
 def test_a_value_that_does_not_stick_is_refused():
     guest = Files({f"{DEBUG}/max_active": "8\n"}, deaf=(f"{DEBUG}/max_active",))
-    with pytest.raises(KnobRefused, match="wrote 16, read back '8'"):
+    with pytest.raises(TunableRefused, match="wrote 16, read back '8'"):
         tunables.apply(guest, TUNABLES, {"max_active": 16}, {})
 
 
 def test_a_missing_file_is_refused():
-    with pytest.raises(KnobRefused, match="no such file"):
+    with pytest.raises(TunableRefused, match="no such file"):
         tunables.apply(Files({}), TUNABLES, {"thp": "never"}, {})
 
 
@@ -162,7 +162,7 @@ def test_a_counter_of_thousands_of_digits_is_rejected():
 
 def test_values_that_read_back_are_reported_short_and_printable():
     guest = Files({f"{DEBUG}/max_active": "\x1b" + "x" * 9999}, deaf=(f"{DEBUG}/max_active",))
-    with pytest.raises(KnobRefused) as caught:
+    with pytest.raises(TunableRefused) as caught:
         tunables.apply(guest, TUNABLES, {"max_active": 16}, {})
     assert caught.value.what.isprintable()
     assert len(caught.value.what) < 200

@@ -38,7 +38,7 @@ class FakeGuest:
         self.free_kib = 900_000
         self.handovers = 0
         self.step = handovers
-        self.knobs = {}
+        self.tunables = {}
         self.ran = []
         self.tolerated = frozenset()
         self.silence_seconds = 0.0
@@ -47,13 +47,13 @@ class FakeGuest:
         pass
 
     def exchange(self, writes, reads):
-        self.knobs |= writes
+        self.tunables |= writes
         files = {
             "/proc/meminfo": MEMINFO.format(free=self.free_kib),
             "/proc/zoneinfo": ZONEINFO,
             f"{TUNABLES}/handovers": str(self.handovers),
             "/sys/kernel/debug/kmemleak": "",
-        } | self.knobs
+        } | self.tunables
         return {path: files[path] for path in reads if path in files}
 
     def run(self, argv, *, timeout_seconds, stdin=b""):
@@ -123,7 +123,7 @@ def test_a_sound_kernel_passes_with_its_tunables_set():
         ],
         "passed",
     )
-    assert guest.knobs[f"{TUNABLES}/max_active"] == "1"
+    assert guest.tunables[f"{TUNABLES}/max_active"] == "1"
     assert "oom-kill" in guest.tolerated
 
 
@@ -389,5 +389,5 @@ def test_the_mutants_are_a_lab_of_one_series_and_one_mistake_each():
         assert [p.hash for p in patches[:-1]] == [p.hash for p in whole.patches]
         assert "WRONG:" in patches[-1].content.decode()
         assert all(
-            mutants.tunables[knob].applies_to(name) for knob in ("max_active", "batch_pages")
+            mutants.tunables[tunable].applies_to(name) for tunable in ("max_active", "batch_pages")
         )
