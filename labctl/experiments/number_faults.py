@@ -9,8 +9,9 @@ from labctl.units import quote
 
 _SEEN_CHARACTERS = 60
 # Separators of thousands that are in use, also the narrow and the usual no-break space.
+# A plain space also separates columns: _in_groups tells them apart.
 _SEPARATORS = ",.'\u2019_\u00a0\u202f\u2009"
-_GROUPED = re.compile(rf"[-+]?[0-9]{{1,3}}(?P<by>[{_SEPARATORS}])[0-9]{{3}}((?P=by)[0-9]{{3}})*")
+_GROUPED = re.compile(rf"[-+]?[0-9]{{1,3}}(?P<by>[ {_SEPARATORS}])[0-9]{{3}}((?P=by)[0-9]{{3}})*")
 _FRACTION = re.compile(r"[.,][0-9]+")
 _COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _NUMBER = re.compile(NUMBER)
@@ -21,6 +22,10 @@ _UNIT_AFTER = re.compile(r" ?([^\W\d_][\w/]*|%)")
 # Also words for a minimum and other things: only a unit if nothing separates it.
 _OFTEN_NO_UNIT = frozenset({"min", "mins", "h", "s", "B"})
 _LOOKED_AT = 64
+_FIRST_GROUP = re.compile(r"[-+]?[0-9]{1,3}")
+_LATER_GROUP = re.compile(r"[0-9]{3}(?![0-9])")
+_GROUPS_BEFORE = re.compile(r"(?<![^\s=(:])(?<![0-9]:)[-+]?[0-9]{1,3}(?: [0-9]{3})* $")
+_GROUPS_AFTER = re.compile(r"(?: [0-9]{3}(?![0-9]))+(?:[.,][0-9]+)?")
 
 
 def fault(text: str, unit: str | None = None) -> str:
@@ -74,6 +79,12 @@ def continued(pattern: re.Pattern[str], line: str, match: re.Match[str], unit: s
         begin = re.search(r"\S*$", line[:start])
         seen = line[begin.start() if begin else start : end]
         return f"{_matched(match, seen)}: match the whole number"
+    grouped = _in_groups(pattern, line, match)
+    if grouped:
+        return (
+            f"{_matched(match, grouped)}: thousands separators: print {grouped.replace(' ', '')}; "
+            "for columns, match the space beside the group too"
+        )
     after = line[end : end + _LOOKED_AT]
     found = _UNIT_AFTER.match(after)
     own = quantity(f"1 {found[1]}") if found else None
@@ -95,6 +106,20 @@ def continued(pattern: re.Pattern[str], line: str, match: re.Match[str], unit: s
     return ""
 
 
+def _in_groups(pattern: re.Pattern[str], line: str, match: re.Match[str]) -> str:
+    """Return the number with spaces between thousands that a group matched in part, else ""."""
+    (start, end), value = match.span(1), match[1]
+    head = tail = ""
+    before = _GROUPS_BEFORE.search(line[max(start - _LOOKED_AT, 0) : start])
+    if before and _LATER_GROUP.match(value) and not _requires(pattern, line, match, start - 1):
+        head = before[0]
+    after = _GROUPS_AFTER.match(line[end : end + _LOOKED_AT])
+    is_group = _LATER_GROUP if head else _FIRST_GROUP
+    if after and is_group.fullmatch(value) and not _requires(pattern, line, match, end):
+        tail = after[0]
+    return f"{head}{value}{tail}" if head or tail else ""
+
+
 def _matched(match: re.Match[str], seen: str) -> str:
     return f"the pattern matched only {quote(match[1])} of {quote(seen, _SEEN_CHARACTERS)}"
 
@@ -103,6 +128,6 @@ def _requires(pattern: re.Pattern[str], line: str, match: re.Match[str], index: 
     """Whether the pattern matches only with just this character at an index of the line."""
     return not any(
         each.span(1) == match.span(1)
-        for other in " x"
+        for other in ("x," if line[index] == " " else " x")
         for each in pattern.finditer(f"{line[:index]}{other}{line[index + 1 :]}")
     )
