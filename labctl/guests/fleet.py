@@ -10,7 +10,7 @@ from typing import Any
 
 from labctl import files, proc, process_table
 from labctl.errors import GuestError, LabError, UserError
-from labctl.guests import launchers, processes, qemu, records
+from labctl.guests import gdb, launchers, processes, qemu, records
 from labctl.guests.folder import prepare_folder
 from labctl.guests.guest import Guest, GuestSpec, State
 from labctl.guests.locks import command_port_lock, fleet_lock
@@ -345,5 +345,5 @@ class Fleet:
 
 
 def _resume(guest: Guest) -> None:
-    guest.serve_gdb(None)
+    gdb.stop(guest)
     records.note_resumed(guest.spec.folder)

@@ -17,11 +17,13 @@ from labctl.guests.locks import folder_lock
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.watchdog import Machine, State, Watchdog
 from labctl.transports import Outcome, Output, Stdin, Transport, exchange
+from labctl.transports.console import Console
 from labctl.transports.ssh import SshAddress
 
 __all__ = ["Guest", "GuestSpec", "State"]
 
 _POLL_SECONDS = 0.02
+_RESTARTS = 2  # if QEMU itself crashes
 _CAUSE_SECONDS = 2.0
 _SILENCE_SECONDS = 60.0  # without a heartbeat, which the agent sends each second
 _BEATS_SECONDS = 3.0  # some heartbeats: less silence does not show that a guest hangs
@@ -39,11 +41,16 @@ class Guest:
         self.silence_seconds = _SILENCE_SECONDS
         self.patience_seconds = qemu.PATIENCE_SECONDS  # with QEMU's monitor
         self._watchdog = Watchdog(spec.name, spec.folder)
-        self.console = self._watchdog.console
         self._stack = contextlib.ExitStack()
+        self._qemu: contextlib.ExitStack | None = None  # owns QEMU, if this object started it
+        self._restarts = _RESTARTS
         self._line: Transport | None = None
         self._monitor: qemu.Monitor | None = None
         self._folder: int | None = None
+
+    @property
+    def console(self) -> Console:
+        return self._watchdog.console
 
     @property
     def state(self) -> State:
@@ -76,17 +83,16 @@ class Guest:
         with contextlib.ExitStack() as stack:
             self.spec.check_files()
             stack.enter_context(folder_lock(self.spec.folder))
-            prepare_folder(self.spec)
-            machine = stack.enter_context(
-                proc.spawn(
-                    launchers.argv(self.spec),
-                    cwd=self.spec.folder,
-                    log=self.spec.folder / qemu.QEMU_LOG,
-                )
-            )
-            self._use(machine)
+            self._qemu = stack.enter_context(contextlib.ExitStack())
+            self._start(self._qemu)
             self._stack = stack.pop_all()
         return self
+
+    def _start(self, owner: contextlib.ExitStack) -> None:
+        folder = self.spec.folder
+        prepare_folder(self.spec)
+        argv = launchers.argv(self.spec)
+        self._use(owner.enter_context(proc.spawn(argv, cwd=folder, log=folder / qemu.QEMU_LOG)))
 
     def attach(self, machine: Machine) -> Self:
         """Use a running QEMU that outlives this object; call `detach` when done."""
@@ -136,7 +142,8 @@ class Guest:
         """Wait until the guest's init reports on the console that it is ready.
 
         Raises:
-            BootFailed: the deadline passed, or QEMU exited.
+            BootFailed: the deadline passed, or QEMU exited. If QEMU crashes, it is started
+                again, twice at most.
             GuestPanic: the kernel panicked during boot.
             GuestSplat: the kernel complained during boot.
             HostError: the vCPUs cannot be pinned to the CPUs of the placement.
@@ -177,6 +184,15 @@ class Guest:
         try:
             self.check()
         except GuestLost as error:
+            # QEMU's own fault, not the kernel's: before 8.2, its emulation (TCG) can crash when
+            # one CPU maps a PCI device while another writes to a register.
+            if self._watchdog.has_qemu_crashed and self._qemu and self._restarts:
+                self._restarts -= 1
+                self.detach()
+                self._qemu.close()
+                self._watchdog.start_over()
+                self._start(self._qemu)
+                return
             raise BootFailed(
                 error.what, where=self.name, hint=error.hint, console_tail=error.console_tail
             ) from error
@@ -310,22 +326,6 @@ class Guest:
     def monitor(self, line: str) -> str:
         """Run a command of QEMU's human monitor and return its output."""
         return str(self.qmp("human-monitor-command", {"command-line": line}))
-
-    def serve_gdb(self, socket: str | None) -> None:
-        """Let gdb attach through a socket in the guest's folder.
-
-        None stops QEMU's gdb server and resumes the guest.
-
-        Raises:
-            GuestLost: QEMU did not start its gdb server.
-        """
-        if socket is None:
-            self.monitor("gdbserver none")
-            self.qmp("cont")
-            return
-        answer = self.monitor(f"gdbserver unix:{socket},server=on,wait=off")
-        if "Waiting for gdb connection" not in answer:
-            raise GuestLost(f"QEMU did not start its gdb server: {answer.strip()}", where=self.name)
 
     def qmp_status(self) -> str:
         """Return the run state that QEMU reports, such as running or paused."""

@@ -154,10 +154,19 @@ def _is_image(kernel: Kernel) -> bool:
 
 
 def _with(kernel: Kernel, fragments: tuple[Path, ...]) -> Kernel:
-    """Return a kernel with more fragments; a prebuilt image is unchanged."""
+    """Return a kernel with the fragments that change an option; a prebuilt image is unchanged."""
     if _is_image(kernel):
         return kernel
-    return kernel.model_copy(update={"kconfig": (*kernel.kconfig, *fragments)})
+    arch = ARCHITECTURES[kernel.arch]
+    for path in fragments:
+        # What is set already would only change the order, and so the image's address.
+        before, after = (
+            {option.name: option.value for option in kconfig.merge(kconfig.of_arch(each, arch))}
+            for each in (kernel.kconfig, (*kernel.kconfig, path))
+        )
+        if before != after:
+            kernel = kernel.model_copy(update={"kconfig": (*kernel.kconfig, path)})
+    return kernel
 
 
 def arch_of(lab: Lab, kernels: Iterable[str]) -> Architecture:

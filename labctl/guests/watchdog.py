@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,12 @@ from labctl import completed
 from labctl.errors import GuestLost, GuestPanic, GuestSplat
 from labctl.guests import qemu
 from labctl.transports.console import Complaint, Console
+
+# Signals of a program's own faults; SIGKILL and SIGTERM come from others.
+_CRASHES = {
+    -number
+    for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+}
 
 
 class State(Enum):
@@ -39,14 +46,24 @@ class Watchdog:
     """Keeps the state of a guest and raises an error when the guest has crashed."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.state = State.BOOTING
-        self.console = Console(folder / qemu.CONSOLE_LOG)
+        self._console_log = folder / qemu.CONSOLE_LOG
         self.machine: Machine | None = None
         # Kinds of complaints that a test provokes, such as oom-kill; they are not raised.
         self.tolerated: frozenset[str] = frozenset()
         self._name = name
         self._log = folder / qemu.QEMU_LOG
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Follow a new QEMU's boot, from the start of its console."""
+        self.state = State.BOOTING
+        self.console = Console(self._console_log)
         self._known_lines = 0
+
+    @property
+    def has_qemu_crashed(self) -> bool:
+        """Whether QEMU ended by a fault of its own."""
+        return self.machine is not None and self.machine.poll() in _CRASHES
 
     def ignore_past(self) -> None:
         """Do not raise complaints that the console already has."""
@@ -72,6 +89,7 @@ class Watchdog:
             raise GuestLost(
                 f"QEMU {completed.ending(status)}: {self._last_output()}",
                 where=self._name,
+                hint="QEMU crashed, not the guest's kernel" if status in _CRASHES else None,
                 console_tail=self.console.tail(),
             )
         self._known_lines = self.console.lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -42,6 +43,8 @@ _OF_OPTIONS = {
     "CONFIG_KERNEL_ZSTD": ("zstd", "zstd"),
     "CONFIG_MODULE_SIG": ("openssl", "openssl libssl-dev"),
 }
+# Programs that run the next compiler of the same name on PATH.
+_CACHES = ("ccache", "sccache", "distcc", "icecc")
 _NONE: Mapping[str, str] = {}
 
 
@@ -153,5 +156,10 @@ def _core_of(name: str, version: str, memory: Path) -> Path | None:
 
 
 def _found(name: str) -> Path | None:
-    where = shutil.which(name)
-    return None if where is None else Path(where).resolve()
+    """Return the path of a program; links to a compiler cache are passed over."""
+    for folder in os.get_exec_path():
+        where = shutil.which(name, path=folder)
+        found = where and Path(where).resolve()
+        if found and (found.name not in _CACHES or name in _CACHES):
+            return found
+    return None

@@ -1,13 +1,14 @@
 """A target simulated by QEMU, with its own system, an SSH server and reboots."""
 
 import contextlib
-import socket
+import signal
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from labctl import proc
+from labctl.completed import ending
 from labctl.guests import initramfs, qemu
 from labctl.guests.bundle import bundle
 from labctl.guests.topology import qemu_arguments
@@ -39,14 +40,11 @@ class PlayedMachine:
             **{f"/modules/{i:02}-{path.name}": path for i, path in enumerate(modules)},
         }
         self.initrd = initramfs.build(folder, files).path
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
         self.console = folder / "console.log"
         self._stack = contextlib.ExitStack()
+        self._starts = 0
 
     def command(self):
-        forward = f"hostfwd=tcp:127.0.0.1:{self.port}-10.0.2.15:22"
         return [
             qemu.PROGRAM, "-nodefaults", "-no-user-config", "-display", "none",
             "-machine", "pc,hpet=off",
@@ -54,19 +52,33 @@ class PlayedMachine:
             "-kernel", str(self.image), "-initrd", str(self.initrd),
             "-append", f"console=ttyS0 rdinit=/machine-init panic=5 oops=panic {_TIMER}",
             "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
-            "-netdev", f"user,id=net,restrict=on,{forward}",
-            "-device", "virtio-net-pci,netdev=net",
+            *qemu.network(), *qemu.monitor(),
         ]  # fmt: skip
 
     def __enter__(self):
+        # QEMU before 8.2 can crash by itself under TCG, see `Guest.wait_ready`.
+        while not self._started():
+            self._starts += 1
+            assert self._starts < 3, "QEMU crashed three times"
+        with contextlib.closing(qemu.Monitor(self.folder / qemu.MONITOR_SOCKET, "box")) as monitor:
+            words = {"command-line": "info usernet"}
+            self.port = qemu.forwarded_port(monitor.do("human-monitor-command", words))
+        return self
+
+    def _started(self):
+        """Return whether the machine is up, or QEMU crashed."""
+        self.console.unlink(missing_ok=True)
         log = self.folder / "qemu.log"
-        self.process = self._stack.enter_context(proc.spawn(self.command(), log=log))
+        process = self._stack.enter_context(proc.spawn(self.command(), cwd=self.folder, log=log))
         deadline = time.monotonic() + _BOOT_SECONDS
         while "machine: up with" not in self.text():
-            assert self.process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, self.text()[-2000:]
+            status = process.poll()
+            if status == -signal.SIGSEGV:
+                return False
+            assert status is None, f"QEMU {ending(status)}: {log.read_text()}"
+            assert time.monotonic() < deadline, f"not up: {self.text()[-2000:]!r}"
             time.sleep(0.2)
-        return self
+        return True
 
     def __exit__(self, *_):
         self._stack.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from labctl.errors import HostError
+from labctl.errors import BootFailed, HostError
 from labctl.guests import locks
 from labctl.guests.guest import Guest, GuestSpec
 from labctl.kernels.build import Image
@@ -70,3 +70,34 @@ def test_a_console_that_the_disk_has_no_room_for_is_no_kernel_that_hangs(
         with pytest.raises(HostError, match="disk full") as caught:
             running.wait_ready(0.1)
     assert caught.value.where == str(spec.folder)
+
+
+def test_a_qemu_that_crashes_is_started_again_but_not_for_ever(
+    spec: GuestSpec, tmp_path: Path
+) -> None:
+    program, starts = tmp_path / "bin" / "qemu-system-x86_64", tmp_path / "starts"
+    start = f"#!/bin/sh\necho start >> {starts}\n"
+
+    def boot(end: str) -> str:
+        starts.unlink(missing_ok=True)
+        program.write_text(start + end)
+        with Guest(spec) as running, pytest.raises(BootFailed) as caught:
+            running.wait_ready(5)
+        return str(caught.value)
+
+    assert "crashed, not the guest's kernel" in boot("kill -SEGV $$\n")
+    assert starts.read_text().count("start") == 3
+    assert "QEMU exited with status 1" in boot("exit 1\n")  # its words are enough
+    assert starts.read_text().count("start") == 1
+
+
+def test_a_crash_of_qemu_leaves_nothing_of_its_console(spec: GuestSpec, tmp_path: Path) -> None:
+    program, once = tmp_path / "bin" / "qemu-system-x86_64", tmp_path / "once"
+    program.write_text(
+        f"#!/bin/sh\n[ -e {once} ] && {{ echo '[ 0.1] Linux version' > console.log; sleep 60; }}\n"
+        f"touch {once}\necho '[ 0.1] half of a line' > console.log\nkill -ABRT $$\n"
+    )
+    with Guest(spec) as running:
+        with pytest.raises(BootFailed, match="boot timed out"):
+            running.wait_ready(1)
+        assert running.console_tail() == ["[ 0.1] Linux version"]

@@ -105,3 +105,25 @@ def test_kernels_get_options_only_for_guests_that_need_them(
     assert topology_options.fragments(lab.guests.values(), "arm64") == [
         n for n in names if n not in acpi
     ]
+
+
+def test_a_fragment_that_changes_nothing_does_not_change_the_kernel(tmp_path: Path) -> None:
+    """Another order of the same options would be another image."""
+    own = ["hotplug", "hmat"]
+    files = ", ".join(f"{prepare.initramfs.source_folder()}/kconfig/{name}.config" for name in own)
+    (tmp_path / "less.config").write_text("CONFIG_ACPI_HMAT=n\n")
+    (tmp_path / "lab.yaml").write_text(
+        "guests: {g: {nodes: [{cpus: 1, memory: 1GiB, hotplug: 1GiB}], swap: {zram: 1GiB},"
+        " latency: [90ns]}}\nkernels:\n"
+        f"  whole: {{source: debian:linux-source-6.1, kconfig: [{files}]}}\n"
+        f"  less: {{source: debian:linux-source-6.1, kconfig: [{files}, less.config]}}\n"
+    )
+    lab = load(tmp_path / "lab.yaml")
+    asked = prepare._asked_for(lab, "x86_64")
+    added = {
+        name: [
+            Path(path).stem for path in prepare._with(kernel, asked).kconfig[len(kernel.kconfig) :]
+        ]
+        for name, kernel in lab.kernels.items()
+    }
+    assert added == {"whole": ["swap"], "less": ["hmat", "swap"]}

@@ -68,6 +68,20 @@ def test_another_program_of_llvm_is_another_hash(tools, tmp_path):
     assert toolchain.tools_hash(X86_64, tmp_path, {"LLVM": "1"}) != before
 
 
+def test_a_compiler_behind_a_cache_is_the_same_compiler(tools, tmp_path, monkeypatch):
+    tools("gcc", "ld", "as")
+    plain = toolchain.tools_hash(X86_64, tmp_path / "state")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "ccache").write_text("#!/bin/sh\nexec true\n")
+    (cache / "ccache").chmod(0o755)
+    (cache / "gcc").symlink_to("ccache")
+    monkeypatch.setenv("PATH", f"{cache}:{tmp_path / 'bin'}")
+    assert toolchain.tools_hash(X86_64, tmp_path / "state") == plain
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{cache}")
+    assert toolchain.tools_hash(X86_64, tmp_path / "state") == plain
+
+
 def test_a_tool_that_an_option_needs_is_named_with_the_option(tools):
     toolchain.check_options({"CONFIG_KERNEL_GZIP": "y", "CONFIG_KERNEL_LZ4": "n"})
     with pytest.raises(HostError, match=r"^CONFIG_DEBUG_INFO_BTF=y needs pahole, which") as caught:
