@@ -18,6 +18,7 @@ from labctl.guests.placement import Placement, document, place
 from labctl.host import identity
 from labctl.host.facts import read_facts
 from labctl.kernels.build import Image
+from labctl.kernels.revisions import check_revisions
 from labctl.lab.models import Lab
 from labctl.reports import plan_types as types
 from labctl.runs import types as run_types
@@ -30,8 +31,13 @@ _GUESS_VISIT_SECONDS = 7.0
 
 
 def preview(lab: Lab, name: str, seed: int) -> types.PlannedExperiment:
-    """Return what a run of an experiment would do; nothing is built or booted."""
+    """Return what a run of an experiment would do; nothing is built or booted.
+
+    Raises:
+        ConfigError: a revision of a kernel from git does not exist.
+    """
     planned = plan(lab, name, seed)
+    check_revisions(lab, dict.fromkeys(group.kernel for group in planned.groups()))
     boot_seconds, visit_seconds, origin = _costs(lab, planned)
     statistics = planned.statistics
     facts, guest = read_facts(), lab.guest_of(planned.experiment)

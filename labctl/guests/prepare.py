@@ -33,6 +33,7 @@ from labctl.host.facts import HostFacts, read_facts
 from labctl.kernels import kconfig, remains
 from labctl.kernels.build import Builder, BuildProgress, Image
 from labctl.kernels.images import given
+from labctl.kernels.revisions import check_revisions
 from labctl.lab.models import Kernel, Lab
 from labctl.lab.state import BUILT, MEASURED
 from labctl.lab.topology import Topology
@@ -111,10 +112,12 @@ def build_images(
     `fragments` are added to those of each kernel, by default the launcher's.
 
     Raises:
+        ConfigError: a revision of a kernel from git does not exist.
         UserError: a kernel's configuration is too small for its guests, by `limits`, or an
             image lacks options that guests need.
     """
     kernels = list(dict.fromkeys(kernels))
+    check_revisions(lab, kernels)
     for name in kernels if fragments is None else ():
         _check_image(lab.kernels[name], lab)
     builder = Builder(lab.state, progress, limits)

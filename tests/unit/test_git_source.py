@@ -7,7 +7,9 @@ from pathlib import Path
 
 import faketree
 import pytest
+from click.testing import CliRunner
 
+from labctl.cli import labctl
 from labctl.doctor import building
 from labctl.doctor.examination import unreadable
 from labctl.errors import ConfigError, UserError
@@ -560,6 +562,18 @@ def test_a_wrong_source_is_an_error_of_the_lab_file(mine, tmp_path, source, mess
     with pytest.raises(ConfigError) as caught:
         load(lab_of(tmp_path, source))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["plan", "build"])
+def test_a_wrong_revision_is_reported_before_a_build_with_its_line(mine, tmp_path, command):
+    path = lab_of(tmp_path, "git:mine@topci")
+    path.write_text(path.read_text().replace("topci'}", "topci'}, mine: {base: stock}"))
+    done = CliRunner().invoke(labctl, [command, "--lab", str(path)])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == (
+        f"{path}:2:27: kernels.stock.source: there is no revision topci ({mine}) "
+        "(did you mean topic?)\n1 error in the lab file"
+    )
 
 
 def test_a_nightly_run_names_the_commit(mine, tmp_path):
