@@ -25,7 +25,7 @@ def main():
                        cwd=ROOT, check=False)  # fmt: skip
     run = run_folder.resolve(folder, "latest")
     status = 0
-    for name, timings in run.read()["timing"].items():
+    for name, timings in run.document()["timing"].items():
         total = sum(t["total_seconds"] for t in timings)
         boot = sum(t["boot_seconds"] for t in timings)
         workload = sum(t["workload_seconds"] for t in timings)

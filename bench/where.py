@@ -100,7 +100,7 @@ def main():
     run = RunFolder(Path(sys.argv[1]))
     samples = list(run.store.samples())
     watched = cells_of(samples, "functions")
-    print(f"Run {run.id}, {run.read()['accel']}; times in seconds\n")
+    print(f"Run {run.id}, {run.read().accel}; times in seconds\n")
     print(functions(watched), shares(watched), locks(cells_of(samples, "locks")), sep="\n\n")
 
 

@@ -167,12 +167,7 @@ def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
         except UserError:
             continue
         workload = planned.experiment.workload
-        same = [e["name"] for e in record["experiments"] if e["workload"] == workload]
-        timings = [t for name in same for t in record.get("timing", {}).get(name, [])]
-        boots = sum(t["boots"] for t in timings)
-        visits = sum(t["visits"] for t in timings)
-        if boots and visits:
-            boot = sum(t["boot_seconds"] for t in timings) / boots
-            visit = sum(t["workload_seconds"] for t in timings) / visits
-            return boot, visit, f"as in run {run.id}"
+        means = record.mean_seconds(e.name for e in record.experiments if e.workload == workload)
+        if means is not None:
+            return *means, f"as in run {run.id}"
     return _GUESS_BOOT_SECONDS, _GUESS_VISIT_SECONDS, "a guess: no comparable run on this host yet"

@@ -1,4 +1,4 @@
-"""The record of a run, run.json: what was measured, and whether a resumed run is the same."""
+"""run.json as `labctl run` writes it, and whether a resumed run measures the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from labctl.errors import UserError
 from labctl.experiments.plan import Plan
-from labctl.guests.placement import document
+from labctl.guests import placement
 from labctl.guests.prepare import Prepared
 from labctl.lab.models import Lab
 from labctl.lab.topology import Topology
@@ -16,7 +16,7 @@ from labctl.stats.health import HealthRule
 from labctl.workloads.supply import Supply, roots
 
 
-def record_of(
+def document_of(
     lab: Lab,
     run_id: str,
     plans: Sequence[Plan],
@@ -24,7 +24,7 @@ def record_of(
     seed: int,
     supplies: Mapping[str, Supply] | None = None,
 ) -> dict[str, Any]:
-    """Return the record of a run that starts now; `supplies` are by the workloads' names."""
+    """Return the JSON of a run that starts now; `supplies` are by the workloads' names."""
     digests = {name: supply.digest() for name, supply in (supplies or {}).items()}
     disks = {name: disk.digest for name, disk in roots(supplies or {}).items()}
     return {
@@ -90,7 +90,7 @@ def _experiment(
         "set": dict(each.experiment.set),
         "observe": [one.name for one in each.observers],
         "cells": [cell.id for cell in each.cells],
-        "placement": document(topology, prepared.placement(topology), prepared.facts)
+        "placement": placement.document(topology, prepared.placement(topology), prepared.facts)
         if each.experiment.target is None
         else None,
     }
@@ -119,18 +119,18 @@ def as_recorded(
     ]
 
 
-def check_unchanged(folder: RunFolder, record: dict[str, Any], now: dict[str, Any]) -> None:
+def check_unchanged(folder: RunFolder, old: dict[str, Any], now: dict[str, Any]) -> None:
     """Check that a resumed run measures what it measured before.
 
     Raises:
         UserError: the lab, a kernel, the initramfs or the host changed.
     """
     for what in ("experiments", "kernels", "accel", "guests", "initramfs"):
-        if now[what] != record[what]:
+        if now[what] != old[what]:
             raise UserError(
                 f"{what} changed since run {folder.id} started",
                 where=str(folder.path / "run.json"),
                 hint="samples from different setups must not be mixed: start a new run",
             )
-    if now["host"]["id"] != record["host"].get("id"):
+    if now["host"]["id"] != old["host"].get("id"):
         raise UserError(f"run {folder.id} was started on another host", hint="start a new run here")

@@ -19,7 +19,7 @@ from labctl.experiments import target as experiments_target
 from labctl.experiments.description import Facts
 from labctl.experiments.plan import BootGroup, Plan, plan
 from labctl.experiments.progress import Progress
-from labctl.experiments.record import as_recorded, check_unchanged, completed, record_of
+from labctl.experiments.record import as_recorded, check_unchanged, completed, document_of
 from labctl.experiments.runner import Runner
 from labctl.experiments.tunable_files import GuestChecks
 from labctl.experiments.why import Pass
@@ -34,6 +34,7 @@ from labctl.kernels.build import BuildProgress
 from labctl.lab.models import Lab
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
+from labctl.runs.record import RunRecord
 from labctl.runs.sample import Sample
 from labctl.stats import stopping
 from labctl.stats.health import HealthRule
@@ -108,26 +109,27 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
         UserError: the lab, a kernel or the host changed.
     """
     folder = run_folder.resolve(lab.state_folder.runs, run_id)
-    record = folder.read()
-    missing = [what for what in _RESUMED if what not in record]
+    record, document = folder.read(), folder.document()
+    missing = [what for what in _RESUMED if what not in document]
     if missing:
         raise UserError(
             f"cannot resume the run: missing {', '.join(missing)}",
             where=str(folder.path / "run.json"),
             hint="start a new run",
         )
-    names = [experiment["name"] for experiment in record["experiments"]]
+    names = [experiment.name for experiment in record.experiments]
     lab = experiments_target.as_recorded(lab, record)
-    plans = [plan(lab, name, record["seed"]) for name in _known(lab, names)]
+    seed = document["seed"]
+    plans = [plan(lab, name, seed) for name in _known(lab, names)]
     with command_log.of_run() as log, _prepared(lab, plans, events) as ready:
         log.use(folder.path)
-        now = record_of(lab, folder.id, plans, ready.prepared, record["seed"], ready.supplies)
-        now["experiments"] = as_recorded(now["experiments"], record["experiments"])
+        now = document_of(lab, folder.id, plans, ready.prepared, seed, ready.supplies)
+        now["experiments"] = as_recorded(now["experiments"], document["experiments"])
         # Keys that an older labctl did not record get their default.
-        record["guests"] = completed(folder, record["guests"])
-        for kernel in record["kernels"].values():
+        document["guests"] = completed(folder, document["guests"])
+        for kernel in document["kernels"].values():
             kernel.setdefault("arch", X86_64.name)
-        check_unchanged(folder, record, now)
+        check_unchanged(folder, document, now)
         with _under_way(folder, ready, events) as open_run:
             for each in plans:
                 open_run.measure(each)
@@ -191,7 +193,7 @@ class OpenRun:
     prepared: Prepared
     machine: TargetMachine | None
     supplies: Mapping[str, Supply]
-    record: dict[str, Any]
+    document: dict[str, Any]  # of run.json
     events: Events
 
     def measure(
@@ -228,7 +230,7 @@ class OpenRun:
             progress=self.events.measuring,
             log_of=lambda guest: _log_of(guest, folder),
             ended=_ended(each),
-            health=HealthRule.of(self.record),
+            health=HealthRule.of(RunRecord.of(self.document)),
             budget_seconds=budget_seconds,
         )
         try:
@@ -238,9 +240,9 @@ class OpenRun:
             error.hint = f"{error.hint}; `labctl report {folder.id}` shows what was measured"
             raise
         finally:
-            timing = self.record.setdefault("timing", {})
+            timing = self.document.setdefault("timing", {})
             timing.setdefault(each.experiment.name, []).append(asdict(runner.timing))
-            folder.write(self.record)
+            folder.write(self.document)
 
 
 @contextlib.contextmanager
@@ -261,19 +263,19 @@ def opened(
         check(ready.prepared)
         folder = run_folder.create(lab.state_folder.runs, place=place)
         log.use(folder.path)
-        folder.write(record_of(lab, folder.id, plans, ready.prepared, seed, ready.supplies))
+        folder.write(document_of(lab, folder.id, plans, ready.prepared, seed, ready.supplies))
         with _under_way(folder, ready, events) as run:
             yield run
 
 
 @contextlib.contextmanager
 def _under_way(folder: RunFolder, ready: _Ready, events: Events) -> Iterator[OpenRun]:
-    record, prepared = folder.read(), ready.prepared
-    events.started(folder.id, record["seed"], prepared.accel)
+    document, prepared = folder.document(), ready.prepared
+    events.started(folder.id, document["seed"], prepared.accel)
     fleet = Fleet(prepared.lab.state_folder.guests)
     with lock.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
-        yield OpenRun(folder, prepared, ready.machine, ready.supplies, record, events)
-    folder.write(record | {"finished": True})
+        yield OpenRun(folder, prepared, ready.machine, ready.supplies, document, events)
+    folder.write(document | {"finished": True})
 
 
 def _log_of(guest: object, folder: RunFolder) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from labctl.errors import UserError
 from labctl.experiments.plan import BootGroup, Plan
@@ -11,6 +10,7 @@ from labctl.experiments.runner import Boot
 from labctl.guests.prepare import Prepared
 from labctl.lab.models import Lab, Target
 from labctl.runs.folder import RunFolder
+from labctl.runs.record import RunRecord
 from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
 
@@ -31,9 +31,9 @@ def with_target(lab: Lab, names: Sequence[str], target: str | None) -> Lab:
     return _moved(lab, dict.fromkeys(names, target))
 
 
-def as_recorded(lab: Lab, record: Mapping[str, Any]) -> Lab:
+def as_recorded(lab: Lab, record: RunRecord) -> Lab:
     """Return the lab with the experiments of a run on the targets recorded for it."""
-    return _moved(lab, {each["name"]: each.get("target") for each in record["experiments"]})
+    return _moved(lab, {each.name: each.target for each in record.experiments})
 
 
 def _moved(lab: Lab, targets: Mapping[str, str | None]) -> Lab:

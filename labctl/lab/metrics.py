@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 Better = Literal["lower", "higher"]
 DEFAULT = "elapsed"
@@ -62,12 +61,6 @@ class MetricKind:
     name: str = DEFAULT
     better: Better = "lower"
     command: str = "freebench"
-
-    @classmethod
-    def of(cls, experiment: Mapping[str, Any]) -> MetricKind:
-        """Return the metric of an experiment in a run's record."""
-        get = experiment.get
-        return cls.known(get("metric"), get("better"), get("command"))
 
     @classmethod
     def known(cls, name: str | None, better: Better | None, command: str | None) -> MetricKind:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labctl.errors import UserError
+from labctl.runs.record import RunRecord
 from labctl.runs.sample import Sample
 from labctl.stats.cells import OUTLIER_SDS, cells_of
 from labctl.status import SampleStatus
@@ -131,14 +132,14 @@ def estimate(samples: Sequence[Sample], *, name: str) -> Noise | None:
     )
 
 
-def best_repetitions(noise: Noise, *, boot_seconds: float, visit_seconds: float) -> int | None:
+def best_repetitions(noise: Noise, *, boot_seconds: float, repetition_seconds: float) -> int | None:
     """Return the optimal number of repetitions per boot, None if boots add no variance.
 
     T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013, eq. 3.
     """
-    if not noise.boot_sd or not visit_seconds:
+    if not noise.boot_sd or not repetition_seconds:
         return None
-    cost = boot_seconds / visit_seconds
+    cost = boot_seconds / repetition_seconds
     return math.ceil(math.sqrt(cost) * noise.repetition_sd / noise.boot_sd) or 1
 
 
@@ -265,35 +266,30 @@ class ExperimentNoise:
     best_repetitions: int | None
 
 
-def noises_of(record: Mapping[str, Any], samples: Sequence[Sample]) -> list[ExperimentNoise]:
+def noises_of(record: RunRecord, samples: Sequence[Sample]) -> list[ExperimentNoise]:
     """Return the noise of each experiment of a run's record that has enough samples.
 
     Raises:
         UserError: no experiment has two blocks of two cells with repetitions.
     """
     found = []
-    for experiment in record["experiments"]:
-        name = experiment["name"]
+    for experiment in record.experiments:
+        name = experiment.name
         noise = estimate([s for s in samples if s.experiment == name], name=name)
         if noise is not None:
-            best = _best_repetitions(noise, record.get("timing", {}).get(name, []))
-            repetitions = experiment.get("repetitions")
-            workload = experiment["workload"]
-            found.append(ExperimentNoise(name, workload, noise, repetitions, best))
+            best = _best_repetitions(noise, record.mean_seconds([name]))
+            repetitions = experiment.repetitions or None
+            found.append(ExperimentNoise(name, experiment.workload, noise, repetitions, best))
     if not found:
         raise UserError(
-            f"run {record['run']}: too few samples to estimate the noise",
+            f"run {record.run}: too few samples to estimate the noise",
             hint="at least two cells, two blocks and two repetitions per boot are needed",
         )
     return found
 
 
-def _best_repetitions(noise: Noise, timings: Sequence[Mapping[str, float]]) -> int | None:
-    boots, visits = (sum(each[what] for each in timings) for what in ("boots", "visits"))
-    if not boots or not visits:
+def _best_repetitions(noise: Noise, means: tuple[float, float] | None) -> int | None:
+    if means is None:
         return None
-    return best_repetitions(
-        noise,
-        boot_seconds=sum(each["boot_seconds"] for each in timings) / boots,
-        visit_seconds=sum(each["workload_seconds"] for each in timings) / visits,
-    )
+    boot, repetition = means
+    return best_repetitions(noise, boot_seconds=boot, repetition_seconds=repetition)

@@ -23,7 +23,7 @@ from labctl.nightly.records import (
 )
 from labctl.runs import jsonl
 from labctl.runs.record import RunExperiment, RunRecord
-from labctl.runs.types import Host, Settings
+from labctl.runs.types import Settings
 from labctl.stats.comparison import Comparison, ExperimentResult
 from labctl.stats.failures import Failure
 from labctl.stats.verdict import Rule
@@ -140,9 +140,9 @@ def record_of(
         night=night,
         run=run.run,
         at=run.created_at or "",
-        host=run.host or Host(),
+        host=run.host,
         accel=run.accel,
-        kernels=run.kernels or {},
+        kernels=run.kernels,
         cells=cells,
         baselines=baselines,
     )
@@ -159,8 +159,8 @@ def _row(
         failed=dict(cell.failed),
         failures=_failures(result, cell),
         workload=known.workload,
-        command=known.command,
-        metric=known.metric,
+        command=known.command or None,
+        metric=known.metric or None,
         better=known.better,
         baseline=known.baseline,
         confidence=known.confidence,

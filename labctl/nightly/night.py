@@ -31,7 +31,6 @@ from labctl.nightly.history import Watched
 from labctl.nightly.records import KernelChecks, Kind, NightlyRecord
 from labctl.runs.folder import RunFolder
 from labctl.runs.record import RunRecord
-from labctl.runs.types import Host
 from labctl.stats.compare import half_width
 from labctl.stats.health import usable
 from labctl.stats.stored import results_of
@@ -227,9 +226,8 @@ class Nightly:
         self, kind: Kind, run: OpenRun, lab: Lab, cells: Sequence[Watched] | None = None
     ) -> NightlyRecord:
         """Return the record of a run with the given cells, all of them if None."""
-        content = run.folder.read()
-        record = RunRecord.of(content)
-        results = results_of(content, run.folder.store.samples())
+        record = run.folder.read()
+        results = results_of(record, run.folder.store.samples())
         setups = {each.name: setup_of(lab, each.name, record) for each in results}
         only = None if cells is None else [cell.key for cell in cells]
         return history.record_of(kind, self._night, record, results, setups=setups, only=only)
@@ -263,14 +261,13 @@ def setup_of(lab: Lab, name: str, run: RunRecord) -> dict[str, str]:
     measured = {"metric": lab.metric_of(experiment), "better": lab.better_of(experiment)}
     workload = lab.workloads[experiment.workload].model_copy(update=measured)
     place = experiment.target or lab.guests[lab.guest_of(experiment)].model_dump_json()
-    host, kernels = run.host or Host(), run.kernels or {}
     # The texts are compared with those of older records, so they must not change.
-    placement = msgspec.json.decode(msgspec.json.encode(run.experiment(name).placement))
+    placement = msgspec.json.decode(msgspec.json.encode(run.experiment(name).placement or None))
     return {
-        "host": str(_known(host.id)),
-        "QEMU": str(_known(host.qemu)),
+        "host": str(_known(run.host.id)),
+        "QEMU": str(_known(run.host.qemu)),
         "accelerator": run.accel,
-        "baseline": str(kernels[experiment.baseline].image),
+        "baseline": str(run.kernels[experiment.baseline].image),
         "guest": place,
         "placement": str(placement),
         "guest program": str(run.initramfs),

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from labctl.reports.explanation import first_of
-from labctl.runs.types import Host, Kernel, Placement
+from labctl.runs.record import RunRecord
 from labctl.stats.comparison import Comparison, ExperimentResult
 from labctl.stats.failures import Failure
 from labctl.stats.health import Health
@@ -22,48 +22,38 @@ _DIGITS = 6
 Value = TypeVar("Value")
 
 
-def document(
-    run_json: Mapping[str, Any], results: Sequence[ExperimentResult], *, folder: str = ""
-) -> Report:
+def document(record: RunRecord, results: Sequence[ExperimentResult], *, folder: str = "") -> Report:
     """Return the report of a run: no NaN, six significant digits.
 
-    `run_json` is the run's record, which adds what the comparisons do not know of an
-    experiment (workload, guest). `folder` is the run's, for the paths of console logs.
+    The run's record adds what the comparisons do not know of an experiment (workload,
+    guest). `folder` is the run's, for the paths of console logs.
     """
-    guests = run_json.get("guests", {})
-    known = {
-        each["name"]: {**each, "guest": guests.get(each.get("guest"))}
-        for each in run_json.get("experiments", [])
-    }
     return Report(
-        run=run_json["run"],
-        created_at=run_json.get("created_at"),
-        seed=run_json.get("seed"),
-        finished=bool(run_json.get("finished", False)),
-        host=msgspec.convert(run_json.get("host", {}), Host),
-        accel=run_json["accel"],
-        kernels=msgspec.convert(run_json.get("kernels", {}), dict[str, Kernel]),
+        run=record.run,
+        created_at=record.created_at,
+        seed=None if record.seed is UNSET else record.seed,
+        finished=record.finished,
+        host=record.host,
+        accel=record.accel,
+        kernels=record.kernels,
         notes=(),
-        experiments=tuple(
-            rounded(_experiment(known.get(each.name, {}), each, folder)) for each in results
-        ),
+        experiments=tuple(rounded(_experiment(record, each, folder)) for each in results),
     )
 
 
-def _experiment(known: Mapping[str, Any], result: ExperimentResult, folder: str) -> Experiment:
+def _experiment(record: RunRecord, result: ExperimentResult, folder: str) -> Experiment:
+    known = record.experiment(result.name)
     found = Experiment(
         name=result.name,
-        workload=known.get("workload", UNSET),
-        command=known.get("command", UNSET),
-        guest=known.get("guest", UNSET),
-        metric=known.get("metric", UNSET),
-        set=known.get("set", UNSET),
+        workload=known.workload,
+        command=known.command,
+        guest=record.guests.get(known.guest or ""),
+        metric=known.metric,
+        set=known.set,
         better=result.better,
         confidence=result.confidence,
         minimum_effect=result.minimum_effect,
-        placement=msgspec.convert(known["placement"], Placement | None)
-        if "placement" in known
-        else UNSET,
+        placement=known.placement,
         baseline=result.baseline,
         blocks=result.blocks,
         aa_control=None if result.aa_control is None else _cell(result.aa_control),

@@ -28,13 +28,13 @@ def explanation_of(runs: Path, run_id: str) -> Explanation:
             hint="add `observe: [vmstat, interrupts]` to an experiment, or to `defaults:`, in "
             "lab.yaml, and run it again",
         )
-    return Explanation(run=run.id, accel=run.read()["accel"], experiments=tuple(experiments))
+    return Explanation(run=run.id, accel=run.read().accel, experiments=tuple(experiments))
 
 
 def _observed(run: RunFolder) -> list[Observed]:
     """Return what the observers of a run, or of one of its passes, found."""
     samples, found = run.store.samples(), []
-    for experiment in run.read()["experiments"]:
+    for experiment in run.read().experiments:
         used, _ = used_of(experiment, samples)
         found.append(observed(experiment, used))
     return [rounded(each) for each in found if each is not None]

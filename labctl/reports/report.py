@@ -37,7 +37,7 @@ def page_of(
     return html.render(
         content,
         samples,
-        lab=run.read().get("lab", ""),
+        lab=run.read().lab,
         guests=run.first_guests(),
         consoles=consoles.of_run(run, samples, link),
     )

@@ -12,7 +12,7 @@ from typing import Any
 from labctl import files
 from labctl.errors import HostError, UserError
 from labctl.files import sync_folder
-from labctl.runs import record
+from labctl.runs.record import RunRecord
 from labctl.runs.store import Store
 
 _SHOWN = 10
@@ -34,8 +34,15 @@ class RunFolder:
         """The run's samples."""
         return Store(self.path)
 
-    def read(self) -> dict[str, Any]:
-        """Return run.json; raises UserError when it is missing or damaged."""
+    def read(self) -> RunRecord:
+        """Return the run's record; raises UserError when run.json is missing or damaged."""
+        return self._read()[1]
+
+    def document(self) -> dict[str, Any]:
+        """Return run.json with all its keys, to write it again; raises as `read` does."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[dict[str, Any], RunRecord]:
         where = str(self.path / "run.json")
         try:
             data = json.loads((self.path / "run.json").read_bytes())
@@ -47,11 +54,12 @@ class RunFolder:
             raise UserError(f"not JSON: {error}", where=where) from error
         if not isinstance(data, dict) or data.get("schema") != 1:
             raise UserError("not a run.json of schema 1", where=where)
-        fault = record.fault(data)
-        if fault is not None:
+        try:
+            return data, RunRecord.of(data)
+        except ValueError as error:
             hint = "restore run.json from a copy, or remove the run's folder"
-            raise UserError(f"not a run.json of schema 1: {fault}", where=where, hint=hint)
-        return data
+            fault = f"not a run.json of schema 1: {error}"
+            raise UserError(fault, where=where, hint=hint) from error
 
     def first_guests(self) -> dict[str, str]:
         """Return the command line of each guest of the first block, by its folder's name."""

@@ -1,21 +1,26 @@
-"""The types of the keys read from run.json, checked on reading. Pure.
+"""The record of a run as its readers see it: run.json, checked. Pure.
 
 Keys that older versions of labctl did not write are optional; other keys are ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from labctl.lab.metrics import Better, MetricKind
 from labctl.runs.types import Count, Host, Kernel, Placement, Settings, Share
 
 
-class _Guest(msgspec.Struct):
+class _Guest(msgspec.Struct, frozen=True):
     memory_per_node: Count | UnsetType = UNSET
+
+
+class _Guests(msgspec.Struct, frozen=True):
+    guests: dict[str, _Guest]
 
 
 class RunExperiment(msgspec.Struct, frozen=True):
@@ -26,27 +31,32 @@ class RunExperiment(msgspec.Struct, frozen=True):
     baseline: str
     confidence: Share
     minimum_effect: Share
-    better: Literal["lower", "higher"] | None = None
-    metric: str | None = None
-    command: str | None = None
+    better: Better | None = None
+    metric: str | UnsetType | None = UNSET
+    command: str | UnsetType | None = UNSET
     guest: str | None = None
     target: str | None = None
     blocks_min: Count | UnsetType = UNSET
     repetitions: Count | UnsetType = UNSET
     set: Settings | UnsetType = UNSET
-    cells: list[str] | UnsetType = UNSET
-    observe: list[str] | UnsetType = UNSET
-    placement: Placement | None = None
+    cells: tuple[str, ...] | UnsetType = UNSET
+    observe: tuple[str, ...] = ()
+    placement: Placement | UnsetType | None = UNSET
+
+    @property
+    def kind(self) -> MetricKind:
+        """The metric; freebench's time if it is not on record."""
+        return MetricKind.known(self.metric or None, self.better, self.command or None)
 
 
-class _Timing(msgspec.Struct):
+class _Timing(msgspec.Struct, frozen=True):
     boots: Count
     visits: Count
     boot_seconds: float
     workload_seconds: float
 
 
-class _Health(msgspec.Struct, forbid_unknown_fields=True):
+class _Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disturbed_share: float | UnsetType = UNSET
 
 
@@ -55,31 +65,45 @@ class RunRecord(msgspec.Struct, frozen=True):
 
     run: str
     accel: str
-    experiments: list[RunExperiment]
+    experiments: tuple[RunExperiment, ...]
+    finished: bool = False
     seed: int | UnsetType = UNSET
     created_at: str | None = None
-    lab: str | UnsetType = UNSET
+    lab: str = ""
     initramfs: str | UnsetType = UNSET
-    host: Host | UnsetType = UNSET
-    kernels: dict[str, Kernel] | UnsetType = UNSET
-    guests: dict[str, _Guest] | UnsetType = UNSET
-    timing: dict[str, list[_Timing]] | UnsetType = UNSET
-    health: _Health | UnsetType = UNSET
+    host: Host = Host()
+    kernels: dict[str, Kernel] = {}
+    guests: dict[str, dict[str, Any]] = {}
+    timing: dict[str, tuple[_Timing, ...]] = {}
+    health: _Health = _Health()
+
+    def __post_init__(self) -> None:
+        # The keys of a guest are those of lab.yaml, and only the reports read them.
+        msgspec.convert({"guests": self.guests}, _Guests)
 
     @classmethod
-    def of(cls, data: Mapping[str, object]) -> RunRecord:
-        """Return the record that `RunFolder.read` returned."""
-        return msgspec.convert(data, RunRecord)
+    def of(cls, document: Mapping[str, object]) -> RunRecord:
+        """Return the record in the JSON of run.json.
+
+        Raises:
+            ValueError: a key is missing or has another type.
+        """
+        try:
+            return msgspec.convert(document, RunRecord)
+        except OverflowError as error:
+            raise ValueError(str(error)) from error
 
     def experiment(self, name: str) -> RunExperiment:
         """Return an experiment by its name, which must be on record."""
         return next(each for each in self.experiments if each.name == name)
 
-
-def fault(data: object) -> str | None:
-    """Return the first missing key or wrong type of a record, None if there is none."""
-    try:
-        msgspec.convert(data, RunRecord)
-    except (msgspec.ValidationError, OverflowError) as error:
-        return str(error)
-    return None
+    def mean_seconds(self, experiments: Iterable[str]) -> tuple[float, float] | None:
+        """Return the mean seconds of a boot and of a repetition; None if none is on record."""
+        timings = [one for name in experiments for one in self.timing.get(name, ())]
+        boots, visits = sum(one.boots for one in timings), sum(one.visits for one in timings)
+        if not boots or not visits:
+            return None
+        return (
+            sum(one.boot_seconds for one in timings) / boots,
+            sum(one.workload_seconds for one in timings) / visits,
+        )

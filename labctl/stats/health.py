@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
 
+from msgspec import UNSET
+
+from labctl.runs.record import RunRecord
 from labctl.runs.sample import Sample
 from labctl.stats.paired import MINIMUM_BLOCKS
 
@@ -37,9 +39,10 @@ class HealthRule:
     disturbed_share: float = DISTURBED_SHARE
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> HealthRule:
+    def of(cls, record: RunRecord) -> HealthRule:
         """Return the rule in a run's record; the default if an old run has none."""
-        return cls(**record.get("health", {}))
+        share = record.health.disturbed_share
+        return cls() if share is UNSET else cls(share)
 
     def as_dict(self) -> dict[str, float]:
         """Return the rule as stored in a run's record."""

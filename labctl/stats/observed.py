@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean, median
-from typing import Any
 
-from labctl.lab.metrics import Better, MetricKind
+from labctl.lab.metrics import Better
 from labctl.observers import OBSERVERS
 from labctl.observers.observer import is_observed
+from labctl.runs.record import RunExperiment
 from labctl.runs.sample import Sample
 from labctl.stats.cells import Cell, cells_of
 from labctl.stats.compare import roles
@@ -20,28 +20,28 @@ from labctl.status import SampleStatus
 from labctl.units import counted
 
 
-def observed(experiment: Mapping[str, Any], samples: Sequence[Sample]) -> Observed | None:
+def observed(experiment: RunExperiment, samples: Sequence[Sample]) -> Observed | None:
     """Return what the observers found; None if the experiment had none.
 
     `experiment` is its record, `samples` are those of its blocks that count.
     """
-    names = tuple(experiment.get("observe", ()))
+    names = experiment.observe
     if not names:
         return None
-    confidence = experiment["confidence"]
+    confidence = experiment.confidence
     cells = cells_of(samples)
-    baselines, controls, others = roles(cells, experiment["baseline"])
+    baselines, controls, others = roles(cells, experiment.baseline)
     twins = changes(controls, baselines, confidence=confidence)
     unstable = sorted({change.counter for twin in twins for change in twin.changes})
     found = changes(others, baselines, confidence=confidence, left_out=unstable)
     blocks = min((each.blocks for each in found), default=0)
     return Observed(
-        name=experiment["name"],
+        name=experiment.name,
         observers=names,
-        baseline=experiment["baseline"],
+        baseline=experiment.baseline,
         level=RATE,
         confidence=confidence,
-        cost=cost(cells, MetricKind.of(experiment).better, confidence),
+        cost=cost(cells, experiment.kind.better, confidence),
         cells=tuple(found),
         unstable=tuple(unstable),
         warnings=(*_few(blocks), *_silent(names, cells)),

@@ -5,11 +5,11 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from golden_runs import IDLE
+from records import report_of
 from samples import replace, sample
 
 from labctl.reports import html
 from labctl.reports.consoles import Consoles
-from labctl.reports.document import document
 from labctl.stats.compare import compare
 
 RUN = "20261124-015501-3fa2"
@@ -102,7 +102,7 @@ def report(samples):
     names = dict.fromkeys(one.experiment for one in samples)
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
     results = [compare([s for s in samples if s.experiment == name], **rule) for name in names]
-    return document(HOST | {"run": RUN, "finished": True}, results)
+    return report_of(HOST | {"run": RUN, "finished": True}, results)
 
 
 def page():

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import records
 from click.testing import CliRunner
 from samples import cell, replace
 
 from labctl.cli import labctl
 from labctl.errors import UserError
 from labctl.reports import two_runs
-from labctl.reports.document import document
 from labctl.runs import folder
 from labctl.stats.between_runs import Summary, across, difference
 from labctl.stats.compare import compare
@@ -68,7 +68,7 @@ def report_of(speedup, run="first", experiment=EXPERIMENT, seed=1, blocks=12, sp
     result = compare(
         samples, baseline="stock", confidence=0.95, minimum_effect=0.02, name=experiment["name"]
     )
-    return document(record(run, experiments=[experiment], **changes), [result])
+    return records.report_of(record(run, experiments=[experiment], **changes), [result])
 
 
 def flat(text):

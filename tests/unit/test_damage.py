@@ -143,7 +143,7 @@ def test_a_damaged_record_is_refused(run, labctl, content, says):
 )  # fmt: skip
 @pytest.mark.parametrize("words", [("report",), ("methodology", "noise")])
 def test_a_record_of_other_types_is_refused_by_its_key(run, labctl, key, value, words):
-    record = run.read()
+    record = run.document()
     *place, last = key.split(".")
     at = record
     for name in place:

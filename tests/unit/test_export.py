@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 from junitparser import JUnitXml
 from kcidb_io import schema
+from records import record_of, report_of
 from samples import cell, replace, sample
 from test_reports import RUN, STOCK, times
 
 from labctl import cli
 from labctl.errors import HostError, UserError
-from labctl.reports.document import document
 from labctl.reports.export import EXPORTS
 from labctl.runs import folder
 from labctl.runs.sample import Sample
@@ -37,7 +37,7 @@ MATRIX = [
 
 def export(style, samples=MATRIX, kernel=None):
     run = RUN | {"kernels": RUN["kernels"] | {"patched": RUN["kernels"]["parallel-free"]}}
-    content = document(run, [compare(samples, **RULE)])
+    content = report_of(run, [compare(samples, **RULE)])
     chosen = [s for s in samples if kernel in (None, s.kernel) and not (kernel and s.control)]
     return EXPORTS[style](content, chosen)
 
@@ -100,7 +100,7 @@ def disturbed(samples):
 def test_other_judges_get_the_blocks_that_the_report_counts(style):
     samples = disturbed(MATRIX)
     record = RUN | {"experiments": [RULE | {"name": "smoke", "blocks_min": 6}]}
-    content = document(record, results_of(record, samples))
+    content = report_of(record, results_of(record_of(record), samples))
     assert content.experiments[0].host_health.left_out == (1,)
     text = EXPORTS[style](content, samples)
     whole = export(style)
@@ -307,7 +307,7 @@ def test_csv_has_every_sample():
 
 @pytest.mark.parametrize("style", sorted(EXPORTS))
 def test_a_run_without_samples_is_exported_too(style):
-    content = document(RUN, [])
+    content = report_of(RUN, [])
     assert EXPORTS[style](content, [])
 
 

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+from records import report_of
 from samples import as_json, cell, replace
 from synthetic import World, panic
 from test_nightly import FakeNights
@@ -14,7 +15,6 @@ from test_runner import measured, runner
 from labctl.errors import BadOutput, BaselineFailed, BootFailed
 from labctl.nightly import text as night_text
 from labctl.reports import cover_letter, export, html, kcidb, table, two_runs
-from labctl.reports.document import document
 from labctl.stats.between_runs import across
 from labctl.stats.compare import compare
 from labctl.stats.failures import failures_of
@@ -36,7 +36,7 @@ def of(*groups, folder="", **more):
     result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
     own = {"name": "smoke", "workload": "free", "metric": "elapsed", "better": "lower"}
     run = RUN | {"experiments": [own]} | more
-    return document(run, [result], folder=folder), samples
+    return report_of(run, [result], folder=folder), samples
 
 
 def test_a_kind_of_failure_is_reported_once_with_cause_count_and_cells():
@@ -156,7 +156,7 @@ def test_a_failed_baseline_is_a_case_of_junit():
     base = failed([s for s in samples if s.kernel == "stock" and not s.control])
     rest = [s for s in samples if s.kernel != "stock" or s.control]
     result = compare([*base, *rest], baseline="stock", confidence=0.95, minimum_effect=0.02)
-    text = export.junit(document(RUN | {"experiments": []}, [result]), samples)
+    text = export.junit(report_of(RUN | {"experiments": []}, [result]), samples)
     assert GONE in text
 
 
@@ -171,7 +171,7 @@ def test_kcidb_charges_the_kernel_only_with_its_own_failures():
 def test_an_experiment_of_which_nothing_was_compared_says_what_failed():
     samples = failed(cell(times(1.0))[:1])
     result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
-    text = table.render(document(RUN | {"experiments": []}, [result]))
+    text = table.render(report_of(RUN | {"experiments": []}, [result]))
     assert "nothing was compared with the baseline, since stock failed (1 bad-output)" in flat(text)
 
 

@@ -1,6 +1,7 @@
 """Blocks that the host disturbed are found by a rule, measured again and reported."""
 
 import pytest
+from records import record_of, report_of
 from samples import as_json, cell, replace, sample
 from synthetic import World, lab
 from test_reports import RUN, STOCK, times
@@ -8,7 +9,6 @@ from test_runner import runner
 
 from labctl.experiments.plan import plan
 from labctl.reports import cover_letter, health, html, table
-from labctl.reports.document import document
 from labctl.runs.store import Store
 from labctl.stats.health import HealthRule, disturbance, disturbed_blocks, extra_blocks, usable
 from labctl.stats.stored import results_of
@@ -86,7 +86,7 @@ def run_under(tmp_path, others, blocks=6):
     the_lab = lab(blocks=blocks, repetitions=2)
     runner(tmp_path, world, the_lab).run()
     samples = Store(tmp_path).samples()
-    record = {
+    record = RUN | {
         "experiments": [
             {
                 "name": "e",
@@ -98,7 +98,7 @@ def run_under(tmp_path, others, blocks=6):
             }
         ]
     }
-    return samples, results_of(record, samples)[0]
+    return samples, results_of(record_of(record), samples)[0]
 
 
 def blocks_of(samples):
@@ -197,7 +197,7 @@ def experiment_of(samples, least=6):
             }
         ]
     }
-    return document(record, results_of(record, samples))
+    return report_of(record, results_of(record_of(record), samples))
 
 
 def under_load(*blocks):

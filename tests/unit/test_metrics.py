@@ -32,10 +32,10 @@ def of(metric, *groups, command="freebench", better="lower", speedup=1.25, **mor
     aa = [replace(s, parameters=OP) for s in cell(times(1.0), control=True)]
     samples = [*base, *aa, *(s for group in groups for s in group)]
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
-    from labctl.reports.document import document
+    from records import report_of
 
     result = compare(samples, better=better, metric=kind, **rule)
-    return document(RUN | {"experiments": [own]} | more, [result])
+    return report_of(RUN | {"experiments": [own]} | more, [result])
 
 
 def sentence_of(*args, **more):

@@ -73,9 +73,11 @@ def test_one_cell_or_one_repetition_reports_nothing():
 def test_repetitions_are_worth_their_time_by_the_variances():
     """By hand: sqrt(20 / 5) * 2 = 4 repetitions; where boots do not differ no number is best."""
     noise = Noise(name="x", boot_sd=0.02, repetition_sd=0.04)
-    assert best_repetitions(noise, boot_seconds=20, visit_seconds=5) == 4
-    assert best_repetitions(noise, boot_seconds=1e-6, visit_seconds=5) == 1
-    assert best_repetitions(Noise(name="x", boot_sd=0), boot_seconds=20, visit_seconds=5) is None
+    assert best_repetitions(noise, boot_seconds=20, repetition_seconds=5) == 4
+    assert best_repetitions(noise, boot_seconds=1e-6, repetition_seconds=5) == 1
+    assert (
+        best_repetitions(Noise(name="x", boot_sd=0), boot_seconds=20, repetition_seconds=5) is None
+    )
 
 
 def test_the_variance_within_batches_is_the_textbooks():

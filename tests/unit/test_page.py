@@ -4,11 +4,11 @@ import re
 from html import unescape
 
 import pytest
+from records import report_of
 from samples import cell, replace
 from test_reports import RUN, STOCK, patched, times
 
 from labctl.reports import html, timeline
-from labctl.reports.document import document
 from labctl.stats.compare import compare
 from labctl.units import GIB
 
@@ -21,7 +21,7 @@ def everything(*groups):
 
 
 def rendered(samples, run=RUN, **changes):
-    content = replace(document(run, [compare(samples, **RULE)]), **changes)
+    content = replace(report_of(run, [compare(samples, **RULE)]), **changes)
     return html.render(content, samples)
 
 
@@ -61,7 +61,7 @@ def test_nodes_that_differ_are_described_one_by_one():
         {"cpus": 0, "memory": 4 * GIB},
     ]
     samples = everything(cell(times(1.0), control=True), patched(1.1))
-    name = document(RUN, [compare(samples, **RULE)]).experiments[0].name
+    name = report_of(RUN, [compare(samples, **RULE)]).experiments[0].name
     told = {"name": name, "guest": "tiers"}
     run = RUN | {"guests": {"tiers": {"nodes": nodes, "pin": "auto"}}, "experiments": [told]}
     page = rendered(samples, run)
@@ -152,7 +152,7 @@ def test_host_guest_and_all_commands_are_reported():
     samples = everything(patched(1.4, setting={"max_active": 4}))
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
     text = html.render(
-        document(run, [compare(samples, **rule)]),
+        report_of(run, [compare(samples, **rule)]),
         samples,
         lab="version: 1  # <mine>",
         guests={"smoke-000-stock": "qemu-system-x86_64 -append 'a b'"},

@@ -4,12 +4,12 @@ import re
 
 import msgspec
 import pytest
+from records import report_of
 from samples import as_json, cell, replace
 
 from labctl import cli, units
 from labctl.lab.topology import Topology
 from labctl.reports import cover_letter, facts, seed, words
-from labctl.reports.document import document
 from labctl.reports.report import FORMATS, found_a_problem
 from labctl.reports.table import render
 from labctl.runs.types import Placement
@@ -53,7 +53,7 @@ def report(*groups, run=RUN, control=1.0, **changes):
     if control:
         samples += cell(times(control), control=True)
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02} | changes
-    return document(run, [compare(samples, **rule)])
+    return report_of(run, [compare(samples, **rule)])
 
 
 def flat(text):
@@ -128,7 +128,7 @@ def test_a_number_that_json_lacks_is_null():
     result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
     base, new = result.cells
     strange = replace(new, ratio=float("nan"), ci=(0.0, float("inf")))
-    content = document(RUN, [replace(result, cells=(base, strange))]).experiments[0]
+    content = report_of(RUN, [replace(result, cells=(base, strange))]).experiments[0]
     assert (content.cells[1].ratio, content.cells[1].ci) == (None, (0.0, None))
 
 
@@ -148,7 +148,7 @@ def test_memory_back_and_handovers_are_in_the_document():
     group = back(patched(1.4, counters={"handovers": 12, "pages_handed": 3}), 2)
     samples = back(cell(STOCK), 1) + group
     result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
-    new = document(RUN, [result]).experiments[0].cells[1]
+    new = report_of(RUN, [result]).experiments[0].cells[1]
     assert new.handovers == 12
     assert new.memory_back.ratio == pytest.approx(new.ratio / 2, rel=1e-4)
 
@@ -438,7 +438,7 @@ def test_a_parameter_that_an_experiment_sets_is_listed_once():
     run = {**RUN, "experiments": [{**RUN["experiments"][0], "set": {"size": 3 << 20, "thp": "x"}}]}
     sized = [replace(s, parameters={"size": 3 << 20}) for s in (*cell(STOCK), *patched(1.4))]
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
-    text = cover_letter.render(document(run, [compare(sized, **rule)]))
+    text = cover_letter.render(report_of(run, [compare(sized, **rule)]))
     assert text.splitlines()[0] == "smoke: size=3MiB; thp=x"
 
 

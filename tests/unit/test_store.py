@@ -258,7 +258,8 @@ def test_a_run_is_named_by_its_time_and_found_again(tmp_path):
 
     run.write(RECORD)
     assert run_folder.list_runs(folder) == [run]
-    assert run.read() == RECORD
+    assert run.document() == RECORD
+    assert run.read().run == RECORD["run"]
     run.store.append(sample())
     assert len(run.store.samples()) == 1
 
