@@ -8,6 +8,7 @@ from typing import Any
 from page import anchor, first_line, schema_of, table
 
 from labctl import units
+from labctl.lab.effect import EFFECT_PATTERN
 from labctl.lab.memory_speed import BANDWIDTH_PATTERN, LATENCY_PATTERN
 
 Schema = dict[str, Any]
@@ -18,6 +19,7 @@ KINDS = {
     units.SHARE_PATTERN: "share",
     f"{units.SHARE_PATTERN}|^none$": "share or `none`",
     units.DURATION_PATTERN: "duration",
+    EFFECT_PATTERN: "share or difference",
     LATENCY_PATTERN: "latency",
     BANDWIDTH_PATTERN: "bandwidth",
 }

@@ -27,7 +27,8 @@ SAMPLE = {
     "setting": "Tunables and parameters of the cell.",
     "parameters": "Parameters of the workload.",
     "status": "`ok`, or why there is no value; see below.",
-    "value": "Value of the metric, above 0; seconds if it is a time. null if it failed.",
+    "value": "Value of the metric; seconds if it is a time. Above 0, except with `scale` "
+    "difference. null if it failed.",
     "boot_id": "The kernel's random id of the boot.",
     "image": "Hash of the kernel image.",
     "series": "Hash of the series; null without one.",
@@ -43,6 +44,7 @@ SAMPLE = {
     "message": "Reason of a failure; empty if there is none.",
     "console": "Path of the guest's console log, from the run's folder.",
     "schema": "Version of this format: 1.",
+    "scale": "`difference`; missing where ratios are compared.",
 }
 STATUS = {
     "ok": "Measured.",

@@ -42,9 +42,14 @@ RUN_EXPERIMENT = {
     "command": ("string", "Command of the workload."),
     "metric": ("string", "Name of the metric."),
     "better": ("string", "Which values are better: lower or higher."),
+    "scale": ("string", "How kernels are compared: ratio or difference."),
     "baseline": ("string", "Kernel that the cells are compared with."),
     "confidence": ("number", "Confidence level of the intervals."),
-    "minimum_effect": ("number", "Smallest change that matters; 0.02 is 2 %."),
+    "minimum_effect": (
+        "number",
+        "Smallest change that matters; 0.02 is 2 %. In the unit of the "
+        "values with `scale` difference.",
+    ),
     "blocks_min": ("integer", "Minimum number of blocks."),
     "blocks_max": ("integer", "Maximum number of blocks."),
     "repetitions": ("integer", "Measured repetitions of each cell in each block."),

@@ -101,10 +101,11 @@ class Bisect:
         """Measure until the step is found, or cannot be narrowed further.
 
         Raises:
-            UserError: the experiment has no cell with this setting.
+            UserError: the experiment has no cell with this setting, or compares differences.
             LabError: an end does not build, or preparing or the disk failed.
         """
         search = self.answer.search
+        self.lab.require_ratio(self.experiment, "bisect")
         self._check_setting()
         if not self._ends():
             return self.answer

@@ -120,7 +120,7 @@ def logs_of(samples: Sequence[Sample], kernels: Sequence[str]) -> list[list[floa
     Disturbed blocks are left out if enough others remain.
     """
     found: Mapping[str, Mapping[int, float]] = {
-        cell.kernel: cell.logs(primary)
+        cell.kernel: cell.of_blocks(primary)
         for cell in cells_of(usable(samples, ANALYSES[0])[0])
         if not cell.is_control
     }

@@ -74,7 +74,8 @@ def nightly(
 
     Two thirds of the time budget are for the experiments: first all reach their minimum
     number of blocks, then the experiment with the widest interval gets the next block.
-    Each nightly run is appended to the history. An outlying ratio is measured again
+    Experiments with `scale: difference` are left out. Each nightly run is appended to the
+    history. An outlying ratio is measured again
     at once. If it persists, the new kernel is measured against the kernel of the
     previous nightly run, and only a change that two such runs confirm is reported.
     A different host, a different base or a missing nightly run starts a new segment.
@@ -102,7 +103,8 @@ def nightly(
                 "no history", where=str(folder), hint="run `labctl nightly` to create one"
             )
     else:
-        _measure(lab, chosen(lab, experiments), budget, folder, seconds, patterns)
+        names = chosen(lab, experiments or _of_ratios(lab))
+        _measure(lab, names, budget, folder, seconds, patterns)
     content = document(night_history.read(folder))
     if output is not None:
         _write(content, output, state.runs if state else None)
@@ -114,6 +116,14 @@ def nightly(
         publish(lab, site, folder)
     if problems(content, of_last_night=not replay):
         sys.exit(1)
+
+
+def _of_ratios(lab: Lab) -> list[str]:
+    """Return the experiments that compare ratios, and report that the others are left out."""
+    others = [name for name in lab.experiments if lab.compared(name).scale == "difference"]
+    if others:
+        click.echo(f"left out, as they compare differences: {', '.join(others)}", err=True)
+    return [name for name in lab.experiments if name not in others]
 
 
 def _measure(

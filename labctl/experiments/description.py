@@ -30,12 +30,14 @@ def description(
 ) -> dict[str, Any]:
     """Return the fields of a sample without those of its guest."""
     experiment, cell = plan.experiment, visit.cell
+    metric = lab.compared(experiment)
     image, series = facts.images[cell.kernel]
     return {
         "run": facts.run,
         "experiment": experiment.name,
         "workload": experiment.workload,
-        "metric": lab.metric_of(experiment),
+        "metric": metric.name,
+        "scale": metric.scale,
         "block": block,
         "order": order,
         "repetition": visit.repetition,

@@ -11,8 +11,8 @@ from typing import Any
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
 from labctl.experiments.number_faults import fault, why_no_number
-from labctl.lab.metrics import is_time
-from labctl.lab.quantity import TIME_SUFFIXES, Quantity, number, quantity
+from labctl.lab.metrics import Scale, is_time
+from labctl.lab.quantity import LARGEST, TIME_SUFFIXES, Quantity, number, quantity
 from labctl.units import MIB, quote, rough_size
 
 _LONGEST_OUTPUT = 8 * MIB
@@ -29,7 +29,12 @@ _TICKS_SECONDS = 0.02
 
 
 def measure(
-    text: str, metric: str, *, took_seconds: float | None = None, cpus: int | None = None
+    text: str,
+    metric: str,
+    *,
+    took_seconds: float | None = None,
+    cpus: int | None = None,
+    scale: Scale = "ratio",
 ) -> tuple[float, dict[str, Any]]:
     """Return the metric's value, and all values that the workload printed.
 
@@ -42,8 +47,8 @@ def measure(
     `cpus` is unknown.
 
     Raises:
-        BadOutput: the metric is missing, is not a finite positive number in a known unit,
-            or is longer than the command took.
+        BadOutput: the metric is missing, is not a finite number in a known unit, is not
+            above 0 where ratios are compared, or is longer than the command took.
     """
     check_length(text)
     measurements = last_object(text)
@@ -52,7 +57,7 @@ def measure(
     else:
         measurements = {}
         found = _plain(text, metric)
-    check_value(found, metric, took_seconds=took_seconds, cpus=cpus)
+    check_value(found, metric, took_seconds=took_seconds, cpus=cpus, scale=scale)
     return found.value, measurements
 
 
@@ -66,11 +71,21 @@ def check_length(text: str) -> None:
 
 
 def check_value(
-    found: Quantity, metric: str, *, took_seconds: float | None, cpus: int | None
+    found: Quantity,
+    metric: str,
+    *,
+    took_seconds: float | None,
+    cpus: int | None,
+    scale: Scale = "ratio",
 ) -> None:
-    """Raise BadOutput if a value is not finite and positive, or longer than the command took."""
-    if not math.isfinite(found.value) or found.value <= 0:
-        raise BadOutput(f"{metric}: expected a number above 0, got {found.value:g}")
+    """Raise BadOutput if a value cannot be compared, or is longer than the command took."""
+    if not math.isfinite(found.value) or abs(found.value) > LARGEST:
+        raise BadOutput(f"{metric}: expected a number of at most {LARGEST:g}, got {found.value:g}")
+    if scale == "ratio" and found.value <= 0:
+        raise BadOutput(
+            f"{metric}: expected a number above 0, got {found.value:g}; a metric that may be zero "
+            "or negative needs `scale: difference`"
+        )
     if took_seconds is not None:
         _check_duration(found, metric, took_seconds, cpus)
 

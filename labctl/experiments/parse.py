@@ -9,7 +9,7 @@ from typing import Any
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
 from labctl.experiments.number_faults import continued, fault
-from labctl.lab.metric_entry import MetricEntry, path_parts
+from labctl.lab.metric_entry import is_path, path_parts
 from labctl.lab.quantity import Quantity, quantity
 from labctl.units import quote
 
@@ -18,50 +18,52 @@ _SEEN_CHARACTERS = 60
 _LONGEST_LINE = 4096
 
 
-def parsed(text: str, name: str, entry: MetricEntry) -> Quantity:
+def parsed(text: str, name: str, parse: str, unit: str | None = None) -> Quantity:
     """Return the value of a metric in a program's output; the last match counts.
+
+    `parse` and `unit` are those of a metric in lab.yaml.
 
     Raises:
         BadOutput: nothing matches, or the match is not a number with a known unit, or only
             a part of one.
     """
-    value = _at_path(text, name, entry) if entry.is_path else _last_match(text, name, entry)
-    found = quantity(f"{value} {entry.unit}" if entry.unit else value)
+    value = _at_path(text, name, parse) if is_path(parse) else _last_match(text, name, parse, unit)
+    found = quantity(f"{value} {unit}" if unit else value)
     if found is None:
-        raise BadOutput(f"{name}: {fault(value, entry.unit)}")
+        raise BadOutput(f"{name}: {fault(value, unit)}")
     return found
 
 
-def _last_match(text: str, name: str, entry: MetricEntry) -> str:
-    pattern = re.compile(entry.parse)
+def _last_match(text: str, name: str, parse: str, unit: str | None) -> str:
+    pattern = re.compile(parse)
     for whole in reversed(text.splitlines()):
         line = whole[:_LONGEST_LINE]
         matches = list(pattern.finditer(line))
         if not matches:
             continue
         value = (matches[-1][1] or "").strip()
-        why = continued(pattern, line, matches[-1], entry.unit) if value else ""
+        why = continued(pattern, line, matches[-1], unit) if value else ""
         if why:
             raise BadOutput(f"{name}: {why}")
         return value
     last = text.rstrip().rpartition("\n")[2]
     end = f"; last line: {quote(last, _SEEN_CHARACTERS)}" if last else ": it is empty"
-    raise BadOutput(f"{name}: no line of the output matches {quote(entry.parse, 100)}{end}")
+    raise BadOutput(f"{name}: no line of the output matches {quote(parse, 100)}{end}")
 
 
-def _at_path(text: str, name: str, entry: MetricEntry) -> str:
+def _at_path(text: str, name: str, parse: str) -> str:
     try:
         value: Any = last_object(text)
         if value is None:
             value = json.loads(text)
     except ValueError as error:
         raise BadOutput(f"{name}: the workload printed no JSON: {error}") from error
-    for part in path_parts(entry.parse):
+    for part in path_parts(parse):
         try:
             value = value[part]
         except (KeyError, IndexError, TypeError) as error:
-            what = f"{name}: {entry.parse} is not in the workload's JSON"
+            what = f"{name}: {parse} is not in the workload's JSON"
             raise BadOutput(f"{what}: {part!r} is missing") from error
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise BadOutput(f"{name}: expected a number at {entry.parse}, got {quote(str(value), 60)}")
+        raise BadOutput(f"{name}: expected a number at {parse}, got {quote(str(value), 60)}")
     return str(value)

@@ -133,6 +133,8 @@ def _power(lab: Lab, planned: Plan) -> types.Power | None:
     from labctl.stats.paired import smallest_effect
     from labctl.stats.stored import spread_of
 
+    if lab.compared(planned.experiment).scale == "difference":
+        return None  # a spread in the unit of the values would need a run of the same size
     for run in list_runs(lab.state_folder.runs):
         try:
             sd = spread_of(run.read(), run.store.samples(), planned.experiment.workload)

@@ -70,6 +70,7 @@ def _experiment(
     lab = prepared.lab
     topology = lab.guests[lab.guest_of(each.experiment)]
     statistics, workload = each.statistics, lab.workloads[each.experiment.workload]
+    metric = lab.compared(each.experiment)
     return {
         "name": each.experiment.name,
         "workload": workload.name,
@@ -78,11 +79,12 @@ def _experiment(
         "command": workload.command,
         "files": digests.get(workload.name),
         "root": disks.get(workload.name),
-        "metric": lab.metric_of(each.experiment),
-        "better": lab.better_of(each.experiment),
+        "metric": metric.name,
+        "better": metric.better,
+        "scale": metric.scale,
         "baseline": each.baseline,
         "confidence": statistics.confidence,
-        "minimum_effect": statistics.minimum_effect,
+        "minimum_effect": metric.minimum_effect,
         "blocks_min": statistics.blocks.min,
         "blocks_max": statistics.blocks.max,
         "repetitions": statistics.repetitions,

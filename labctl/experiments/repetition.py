@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from labctl.experiments.output import check_length, check_value, measure
 from labctl.experiments.parse import parsed
 from labctl.experiments.steps import Steps, failed
 from labctl.host import load as host_load
-from labctl.lab.metrics import WALL_TIME
+from labctl.lab.metrics import WALL_TIME, Scale
 from labctl.lab.models import Tunable, Workload
 from labctl.observers.observer import Observer
 from labctl.status import SampleStatus
@@ -101,7 +102,11 @@ def repeat(
 
 
 def value_of(
-    outcome: Outcome, workload: Workload, metric: str, cpus: int | None = None
+    outcome: Outcome,
+    workload: Workload,
+    metric: str,
+    cpus: int | None = None,
+    scale: Scale = "ratio",
 ) -> tuple[float, dict[str, Any]]:
     """Return a metric of a workload that exited, and all its measurements; see `measure`.
 
@@ -114,15 +119,19 @@ def value_of(
         raise BadOutput(f"workload {failed(outcome)}")
     if metric == WALL_TIME:
         return outcome.seconds, {WALL_TIME: outcome.seconds}
-    if metric not in workload.metrics:
-        return measure(outcome.text, metric, took_seconds=outcome.seconds, cpus=cpus)
+    seconds = outcome.seconds
+    entry = workload.metrics.get(metric)
+    if entry is None or entry.parse is None:
+        return measure(outcome.text, metric, took_seconds=seconds, cpus=cpus, scale=scale)
     check_length(outcome.text)
-    found = parsed(outcome.text, metric, workload.metrics[metric])
-    check_value(found, metric, took_seconds=outcome.seconds, cpus=cpus)
+    found = parsed(outcome.text, metric, entry.parse, entry.unit)
+    check_value(found, metric, took_seconds=seconds, cpus=cpus, scale=scale)
     measurements = {metric: found.value}
-    for name, entry in workload.metrics.items():
+    for name, each in workload.metrics.items():
         with contextlib.suppress(BadOutput):  # only the compared metric must be there
-            measurements[name] = parsed(outcome.text, name, entry).value
+            if each.parse is not None:
+                value = parsed(outcome.text, name, each.parse, each.unit).value
+                measurements |= {name: value} if math.isfinite(value) else {}
     return found.value, measurements
 
 

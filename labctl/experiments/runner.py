@@ -268,7 +268,9 @@ class Runner:
         )
         self.timing.workload_seconds += measured.seconds
         self.timing.visits += 1
-        value, measurements = value_of(measured.outcome, workload, base["metric"], self._cpus())
+        value, measurements = value_of(
+            measured.outcome, workload, base["metric"], self._cpus(), base["scale"]
+        )
         status, message = exercise_status(measured.handed, experiment.handovers)
         return Sample(
             **base,

@@ -229,7 +229,7 @@ class OpenRun:
             supply=self.supplies[each.experiment.workload],
             progress=self.events.measuring,
             log_of=lambda guest: _log_of(guest, folder),
-            ended=_ended(each),
+            ended=_ended(prepared.lab, each),
             health=HealthRule.of(RunRecord.of(self.document)),
             budget_seconds=budget_seconds,
         )
@@ -308,7 +308,7 @@ def _booter(
     return boot
 
 
-def _ended(each: Plan) -> Callable[[list[Sample]], frozenset[str]]:
+def _ended(lab: Lab, each: Plan) -> Callable[[list[Sample]], frozenset[str]]:
     target = each.statistics.stop_at_half_width
     if target is None:
         return lambda _: frozenset()
@@ -317,4 +317,5 @@ def _ended(each: Plan) -> Callable[[list[Sample]], frozenset[str]]:
         baseline=each.baseline,
         confidence=each.statistics.confidence,
         half_width=target,
+        scale=lab.compared(each.experiment).scale,
     )

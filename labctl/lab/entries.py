@@ -12,10 +12,11 @@ from pydantic import Field
 
 from labctl import units
 from labctl.arch import X86_64, ArchName
-from labctl.lab import metrics, source_kinds
+from labctl.lab import source_kinds
 from labctl.lab.config import Config
 from labctl.lab.make_variables import Compiler, LocalVersion, Make
-from labctl.lab.metrics import Better
+from labctl.lab.metric_entry import SCALE
+from labctl.lab.metrics import Better, Scale
 from labctl.lab.state import USUAL_NAME
 from labctl.lab.statistics import Statistics, StatisticsOverride
 from labctl.lab.topology import Topology
@@ -196,6 +197,7 @@ class ExperimentEntry(Model):
         " the workload.",
     )
     better: Better | None = BETTER
+    scale: Scale | None = SCALE
     handovers: Literal["required", "none"] = Field(
         "required",
         description="Whether patched code must run. required: a cell whose handovers do not"
@@ -213,19 +215,6 @@ class ExperimentEntry(Model):
         description="Keys of the lab's `statistics:` to change for this experiment."
         " Example: {blocks: {max: 12}}.",
     )
-
-
-def better_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> Better | None:
-    """Return whether less or more of an experiment's metric is better, None if undefined.
-
-    The metric's own `better` under `metrics` comes before the workload's, which counts only
-    if the experiment uses the workload's metric.
-    """
-    metric = experiment.metric or workload.metric
-    own = workload.metrics.get(metric)
-    better = experiment.better or (own.better if own is not None else None)
-    better = better or (workload.better if metric == workload.metric else None)
-    return metrics.better_of(metric, workload.command or workload.script or "", better)
 
 
 class VariantEntry(Model):

@@ -6,10 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from labctl.lab.compared import EffectError, better_of, metric_of, resolved
 from labctl.lab.document import KeyPath
-from labctl.lab.entries import ExperimentEntry, LabFile, better_of
+from labctl.lab.entries import ExperimentEntry, LabFile
 from labctl.lab.problems import Findings
 from labctl.lab.statistics import Blocks, Statistics
+from labctl.lab.workload_entry import WorkloadEntry
 from labctl.units import Scalar, quote
 
 _SHARE = re.compile(r"[1-9][0-9]?%|100%")
@@ -152,20 +154,33 @@ class ExperimentCheck:
         sound = all(
             found.sound(*place, key)
             for place in (self.path, of_workload)
-            for key in ("workload", "command", "metric", "metrics", "better")
+            for key in ("workload", "command", "metric", "metrics", "better", "scale")
         )
-        if workload is None or not sound or better_of(experiment, workload) is not None:
+        if workload is None or not sound:
             return
-        own = experiment.metric is not None and experiment.metric != workload.metric
-        metric = experiment.metric or workload.metric
-        where: KeyPath = (*(self.path if own else of_workload), "metric")
-        if metric in workload.metrics:
-            where = (*of_workload, "metrics", metric)
-        found.add(
-            where,
-            f"direction of metric {quote(metric)} is unknown: is less or more of it better?",
-            "add `better: lower` or `better: higher`; the default, lower, is for times only",
-        )
+        metric = metric_of(experiment, workload)
+        if better_of(experiment, workload) is None:
+            own = experiment.metric is not None and experiment.metric != workload.metric
+            where: KeyPath = (*(self.path if own else of_workload), "metric")
+            if metric in workload.metrics:
+                where = (*of_workload, "metrics", metric)
+            found.add(
+                where,
+                f"direction of metric {quote(metric)} is unknown: is less or more of it better?",
+                "add `better: lower` or `better: higher`; the default, lower, is for times only",
+            )
+        self._effects(workload)
+
+    def _effects(self, workload: WorkloadEntry) -> None:
+        found, statistics = self.found, (*self.path, "statistics")
+        if not found.sound("statistics") or not found.sound(*statistics):
+            return
+        try:
+            resolved(self.experiment, workload, self.file.statistics)
+        except EffectError as error:
+            place = ("workloads", self.experiment.workload) if error.is_of_workload else self.path
+            if found.sound(*place, *error.path):
+                found.add((*place, *error.path), str(error), error.hint, at_key=not error.path)
 
     def _statistics(self) -> None:
         path = (*self.path, "statistics")

@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from labctl.lab.document import KeyPath
-from labctl.lab.metrics import WALL_TIME, Better, is_time
+from labctl.lab.effect import MinimumEffect
+from labctl.lab.metrics import WALL_TIME, Better, Scale, is_time
 from labctl.lab.problems import Findings
 from labctl.lab.quantity import KNOWN_UNITS, quantity
 from labctl.lab.types import Model
@@ -17,13 +18,23 @@ _PATH = re.compile(r"\$(\.[^.\[\]\s]+|\[-?[0-9]+\])+")
 _PART = re.compile(r"\.([^.\[\]]+)|\[(-?[0-9]+)\]")
 
 
-class MetricEntry(Model):
-    """How a metric is found in the output of the command."""
+SCALE = Field(
+    None,
+    description="How kernels are compared: ratio, or difference for values that may be zero or"
+    " negative, and for counts. With difference, `minimum_effect` is an absolute value."
+    " Default: ratio.",
+)
 
-    parse: Annotated[str, Field(min_length=1)] = Field(
+
+class MetricEntry(Model):
+    """A metric: how it is found in the output of the command, and how it is compared."""
+
+    parse: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
         description="Regular expression with one group, matched against each line of the output,"
         " of which the last match counts; or the path of a number in JSON, such as"
-        " $.results[0].rate. Example: 'rate: ([0-9.]+)'."
+        " $.results[0].rate. If omitted, a key of the last JSON object, or a line"
+        " `NAME: NUMBER UNIT`. Example: 'rate: ([0-9.]+)'.",
     )
     unit: str | None = Field(
         None,
@@ -35,11 +46,18 @@ class MetricEntry(Model):
         description="Direction of improvement: lower or higher. Required unless the metric is a"
         " time, of which less is better.",
     )
+    scale: Scale | None = SCALE
+    minimum_effect: MinimumEffect | None = Field(
+        None,
+        description="Smallest change of this metric that matters: a share, such as 2%, or with"
+        " `scale: difference` a value with the metric's unit. An experiment's `statistics:` come"
+        " first. If omitted, the share of `statistics:`. Example: 100 pages.",
+    )
 
-    @property
-    def is_path(self) -> bool:
-        """Whether `parse` is a path in JSON."""
-        return self.parse.startswith("$")
+
+def is_path(parse: str) -> bool:
+    """Whether `parse` is a path in JSON."""
+    return parse.startswith("$")
 
 
 def path_parts(path: str) -> list[str | int]:
@@ -49,12 +67,16 @@ def path_parts(path: str) -> list[str | int]:
 
 def check_metric(name: str, entry: MetricEntry, path: KeyPath, found: Findings) -> None:
     """Record the errors of one metric."""
-    if name == WALL_TIME:
+    if name == WALL_TIME and entry.parse is not None:
         hint = "rename it: labctl measures this metric itself"
         found.add(path, f"{WALL_TIME} is the run time of the command", hint, at_key=True)
-    if found.sound(*path, "parse"):
-        _check_parse(entry, (*path, "parse"), found)
+    if entry.parse is not None and found.sound(*path, "parse"):
+        _check_parse(entry.parse, (*path, "parse"), found)
     if entry.unit is None or not found.sound(*path, "unit"):
+        return
+    if entry.parse is None:
+        hint = "add `parse:`, or let the workload print the unit after the number"
+        found.add((*path, "unit"), "requires `parse`", hint)
         return
     of_unit = quantity(f"1 {entry.unit}")
     if of_unit is None:
@@ -66,13 +88,13 @@ def check_metric(name: str, entry: MetricEntry, path: KeyPath, found: Findings) 
         found.add((*path, "unit"), what, f"rename the metric, for example {end}")
 
 
-def _check_parse(entry: MetricEntry, path: KeyPath, found: Findings) -> None:
-    if entry.is_path:
-        if not _PATH.fullmatch(entry.parse):
+def _check_parse(parse: str, path: KeyPath, found: Findings) -> None:
+    if is_path(parse):
+        if not _PATH.fullmatch(parse):
             found.add(path, "invalid path in JSON", "example: $.results[0].rate")
         return
     try:
-        groups = re.compile(entry.parse).groups
+        groups = re.compile(parse).groups
     except re.error as error:
         found.add(path, f"invalid regular expression: {error}", "example: 'rate: ([0-9.]+)'")
         return

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 Better = Literal["lower", "higher"]
+Scale = Literal["ratio", "difference"]
 DEFAULT = "elapsed"
 WALL_TIME = "wall_time"  # measured by labctl: the run time of the command
 # Printed by freebench as `<name>_nanoseconds`.
@@ -61,14 +62,27 @@ class MetricKind:
     name: str = DEFAULT
     better: Better = "lower"
     command: str = "freebench"
+    scale: Scale = "ratio"
 
     @classmethod
-    def known(cls, name: str | None, better: Better | None, command: str | None) -> MetricKind:
+    def known(
+        cls,
+        name: str | None,
+        better: Better | None,
+        command: str | None,
+        scale: Scale | None = None,
+    ) -> MetricKind:
         """Return the metric that a record names.
 
-        Records of older versions lack these fields; they measured freebench's time.
+        Records of older versions lack these fields; they measured freebench's time, as ratios.
         """
-        return cls(name or DEFAULT, better or "lower", command or "freebench")
+        known = name or DEFAULT, better or "lower", command or "freebench", scale or "ratio"
+        return cls(*known)
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether kernels are compared by differences of its values, not by ratios."""
+        return self.scale == "difference"
 
     @property
     def root(self) -> str:
@@ -89,15 +103,17 @@ class MetricKind:
     def is_speed(self) -> bool:
         """Whether less of it means faster."""
         words = _NOT_SPEED.intersection(_words(self.name))
-        return self.is_time and self.better == "lower" and not words
+        return self.is_time and self.better == "lower" and not words and not self.is_difference
 
     def spoken(self, verdict: str) -> str:
         """Return a verdict in words: better or worse if the metric is not a speed."""
         return verdict if self.is_speed else _WORDS_OF_VERDICTS.get(verdict, verdict)
 
     def formula(self, baseline: str) -> str:
-        """Return the formula of a ratio, in words."""
+        """Return the formula of a ratio or a difference, in words."""
         what = "time" if self.is_elapsed else self.name
+        if self.is_difference:
+            return f"{what} minus {what} of {baseline}"
         if self.better == "higher":
             return f"{what} over {what} of {baseline}"
         return f"{what} of {baseline} over {what}"

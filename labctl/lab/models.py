@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 
 from labctl import observers, units
 from labctl.arch import X86_64, ArchName
-from labctl.errors import Problem
+from labctl.errors import ConfigError, Problem
+from labctl.lab.compared import Compared, compared, resolved
 from labctl.lab.document import KeyPath, Mark
 from labctl.lab.entries import (
     Defaults,
@@ -22,7 +23,6 @@ from labctl.lab.entries import (
     TunableEntry,
     VariantEntry,
     VerifyEntry,
-    better_of,
 )
 from labctl.lab.metrics import Better
 from labctl.lab.problems import dotted
@@ -173,7 +173,7 @@ class Lab(Model):
         """Return an experiment's statistics: the lab's with the experiment's overrides."""
         if isinstance(experiment, str):
             experiment = self.experiments[experiment]
-        return experiment.statistics.over(self.statistics)
+        return resolved(experiment, self.workloads[experiment.workload], self.statistics)
 
     def guest_of(self, experiment: Experiment | str) -> str:
         """Return the name of the guest that an experiment runs on."""
@@ -197,14 +197,28 @@ class Lab(Model):
         own = experiment.observe
         return observers.chosen(self.defaults.observe if own is None else own)
 
-    def metric_of(self, experiment: Experiment | str) -> str:
-        """Return the metric that an experiment compares."""
+    def compared(self, experiment: Experiment | str) -> Compared:
+        """Return the metric of an experiment, with its direction and scale."""
         if isinstance(experiment, str):
             experiment = self.experiments[experiment]
-        return experiment.metric or self.workloads[experiment.workload].metric
+        return compared(experiment, self.workloads[experiment.workload], self.statistics)
+
+    def metric_of(self, experiment: Experiment | str) -> str:
+        """Return the metric that an experiment compares."""
+        return self.compared(experiment).name
 
     def better_of(self, experiment: Experiment | str) -> Better:
         """Return whether less or more of an experiment's metric is better."""
-        if isinstance(experiment, str):
-            experiment = self.experiments[experiment]
-        return better_of(experiment, self.workloads[experiment.workload]) or "lower"
+        return self.compared(experiment).better
+
+    def require_ratio(self, experiment: str, what: str) -> None:
+        """Check that an experiment compares ratios, the only scale of `what`.
+
+        Raises:
+            ConfigError: it compares differences.
+        """
+        found = self.compared(experiment)
+        if found.scale == "difference":
+            message = f"{what} compares ratios, but {found.name} has `scale: difference`"
+            hint = "select an experiment with `scale: ratio`; `labctl run` takes both"
+            raise ConfigError([self.problem(("experiments", experiment), message, hint)])

@@ -15,6 +15,7 @@ KNOWN_UNITS = (
     "ns us ms s min h, B kB to TiB, bit to Gbit, ops pages and the like, also /s; ns/op; %"
 )
 _LONGEST_WORD = 64
+LARGEST = 1e60  # the fourth powers of larger differences would overflow in the statistics
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from labctl.lab.effect import MinimumEffect, StopEffect
 from labctl.lab.types import BlockCount, Confidence, HalfWidth, Model, Natural, Positive, Share
 
 
@@ -56,8 +57,11 @@ class StatisticsOverride(Model):
     confidence: Confidence | None = Field(
         None, description="Confidence level of every interval. If omitted, that of the lab."
     )
-    minimum_effect: Share | None = Field(
-        None, description="Smallest relative change that matters. If omitted, that of the lab."
+    minimum_effect: MinimumEffect | None = Field(
+        None,
+        description="Smallest change that matters: a share, such as 2%, or with"
+        " `scale: difference` a value with the metric's unit, such as 100 pages. If omitted, that"
+        " of the metric or the lab.",
     )
     blocks: BlocksOverride = Field(
         BlocksOverride(), description="Minimum and maximum number of blocks. Example: {max: 12}."
@@ -70,18 +74,21 @@ class StatisticsOverride(Model):
         None,
         description="Repetitions before the measured ones. If omitted, that of the lab.",
     )
-    stop_at_half_width: HalfWidth = Field(
+    stop_at_half_width: StopEffect = Field(
         None,
         description="Half width of the confidence interval at which a cell stops; none measures"
-        " all blocks. If omitted, that of the lab.",
+        " all blocks. With `scale: difference` a value with the metric's unit. If omitted, that of"
+        " the lab; with a difference, as much larger than `minimum_effect` as the lab's is.",
     )
 
     def over(self, statistics: Statistics) -> Statistics:
         """Return `statistics` with the keys that are set here replaced.
 
-        Nothing is validated: the caller must check that `min` is at most `max`.
+        Not replaced are the effects, which depend on the metric (`lab.compared`). Nothing is
+        validated: the caller must check that `min` is at most `max`.
         """
-        mine = {key: getattr(self, key) for key in self.model_fields_set if key != "blocks"}
+        own = self.model_fields_set - {"blocks", "minimum_effect", "stop_at_half_width"}
+        mine = {key: getattr(self, key) for key in own}
         blocks = {key: getattr(self.blocks, key) for key in self.blocks.model_fields_set}
         return statistics.model_copy(
             update={**mine, "blocks": statistics.blocks.model_copy(update=blocks)}

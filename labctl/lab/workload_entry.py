@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from labctl.lab.metric_entry import MetricEntry
-from labctl.lab.metrics import DEFAULT, Better
+from labctl.lab.metric_entry import SCALE, MetricEntry
+from labctl.lab.metrics import DEFAULT, Better, Scale
 from labctl.lab.shelf import SHELF
 from labctl.lab.types import WORD_PATTERN, GuestPath, Model, Seconds, Value, Word
 
@@ -121,8 +121,8 @@ class WorkloadEntry(Model):
     )
     metrics: dict[Word, MetricEntry] = Field(
         {},
-        description="How metrics are found in the output, by name. A metric that is not here is"
-        " a key of the last JSON object, or a line `NAME: NUMBER UNIT`.",
+        description="How metrics are found in the output and compared, by name. A metric that is"
+        " not here is a key of the last JSON object, or a line `NAME: NUMBER UNIT`.",
     )
     metric: Word = Field(
         DEFAULT,
@@ -131,6 +131,7 @@ class WorkloadEntry(Model):
         " elapsed.",
     )
     better: Better | None = BETTER
+    scale: Scale | None = SCALE
     timeout: Seconds = Field(
         600.0, description="Time limit for one run of the command. Default: 10min."
     )

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -37,6 +37,7 @@ from labctl.stats.stored import results_of
 
 # The rest is for measurements that an alarm requires.
 MATRIX_SHARE = 2 / 3
+_HOW_COMPARED: Any = {"scale": True, "metrics": {"__all__": {"scale", "minimum_effect"}}}
 _SEEDS = 2**31
 _BEFORE = ".before"  # suffix of the kernel of an earlier nightly run
 
@@ -96,11 +97,14 @@ class Nightly:
         """Measure, and append the records to the history.
 
         Raises:
-            UserError: an experiment is not in the lab, or the history is damaged.
+            UserError: an experiment is not in the lab or compares differences, or the history
+                is damaged.
             HostError: the time budget did not suffice for one block.
             LabError: building, preparing or the disk failed.
         """
         began = self.clock()
+        for name in self.experiments:
+            self.lab.require_ratio(name, "nightly")
         history.read(self.history)  # report damage before hours of measuring
         self._ends = began + self.budget_seconds
         self._night = self.now().date().isoformat()
@@ -271,6 +275,7 @@ def setup_of(lab: Lab, name: str, run: RunRecord) -> dict[str, str]:
         "guest": place,
         "placement": str(placement),
         "guest program": str(run.initramfs),
-        "workload": workload.model_dump_json(),
+        # The scale is always ratio, and does not change what is measured.
+        "workload": workload.model_dump_json(exclude=_HOW_COMPARED),
         "setting": str(dict(experiment.set)),
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 
+from labctl.lab.metrics import MetricKind
 from labctl.reports import words
 from labctl.reports.grid import Entry, grid
 from labctl.runs.sample import Sample
@@ -29,8 +30,14 @@ def table(experiment: Experiment, samples: Sequence[Sample], links: Mapping[str,
     if not 0 < len(visits) <= _MOST_ROWS:
         return ""
     rows = [_row(experiment, visits[key], links) for key in sorted(visits)]
-    headings = ["cell", "block", "begun", "median", "other processes", "disturbed", "console"]
+    centre = "mean" if experiment.kind.is_difference else "median"
+    headings = ["cell", "block", "begun", centre, "other processes", "disturbed", "console"]
     return grid(f"Blocks of {experiment.name}", headings, rows)
+
+
+def middle(values: Sequence[float], metric: MetricKind) -> float:
+    """Return the value of a block's repetitions: their median, or mean with differences."""
+    return fmean(values) if metric.is_difference else median(values)
 
 
 def _row(
@@ -40,8 +47,8 @@ def _row(
     measured = [sample for sample in visit if not sample.warmup]
     good = [s.value for s in measured if s.status == SampleStatus.OK and s.value is not None]
     failed = dict.fromkeys(s.status for s in visit if s.status != SampleStatus.OK)
-    middle = median(good) if good else None
-    value = Entry("-") if middle is None else Entry(words.value(middle, experiment.kind), middle)
+    found = middle(good, experiment.kind) if good else None
+    value = Entry("-") if found is None else Entry(words.value(found, experiment.kind), found)
     loads = [load_percent(s.load).get("others_percent") for s in measured]
     known = [load for load in loads if load is not None]
     others = Entry(f"{max(known):.2g} %", max(known)) if known else Entry("-")

@@ -40,7 +40,8 @@ def _experiment(experiment: Experiment) -> str:
     if warning := health.heading(experiment):
         paragraphs.append(_fill(f"WARNING: {warning}"))
     paragraphs.append(_table(experiment))
-    basis = f"{sentence.control(experiment)}. Ratio: {metric.formula(baseline)}."
+    noun = words.estimate_noun(metric).capitalize()
+    basis = f"{sentence.control(experiment)}. {noun}: {metric.formula(baseline)}."
     return "\n\n".join([*paragraphs, _fill(basis), *map(_fill, failed.lines(experiment.failures))])
 
 
@@ -49,16 +50,16 @@ def _table(experiment: Experiment) -> str:
 
     cells = experiment.cells
     metric = experiment.kind
-    level = f"({words.level(experiment.confidence)})"
+    level, noun = f"({words.level(experiment.confidence)})", words.estimate_noun(metric)
     rows = [
-        (name, *_value(cell, metric), *_ratio(cell, metric))
+        (name, *_value(cell, metric), *_estimate(cell, metric))
         for name, cell in zip(words.names(cells), cells, strict=True)
     ]
 
     def lines(name_columns: int | None) -> list[str]:
         text = tabulate(
             rows,
-            headers=["", "time" if metric.is_time else "value", "", "ratio", level, ""],
+            headers=["", "time" if metric.is_time else "value", "", noun, level, ""],
             tablefmt="plain",
             disable_numparse=True,
             colalign=("left", "right", "right", "right", "left", "left"),
@@ -79,14 +80,16 @@ def _value(cell: Cell, metric: MetricKind) -> tuple[str, str]:
         not_ok = ", ".join(f"{count} {status}" for status, count in cell.failed.items())
         return not_ok or "-", ""
     text = words.value(value, metric)
+    if isinstance(cell.spread, float | int):
+        return text.replace(" ", ""), f"±{words.value(cell.spread, metric)}".replace(" ", "")
     return text.replace(" ", ""), "" if spread is None else f"±{spread:.1f}%"
 
 
-def _ratio(cell: Cell, metric: MetricKind) -> tuple[str, str, str]:
+def _estimate(cell: Cell, metric: MetricKind) -> tuple[str, str, str]:
     if cell.is_baseline:
         return "", "", ""
-    ci = "" if cell.ci is None else f"({words.interval(cell.ci)})"
-    return words.ratio(cell.ratio), ci, metric.spoken(cell.verdict)
+    ci = "" if cell.ci is None else f"({words.estimate_interval(cell.ci, metric)})"
+    return words.estimate(cell, metric), ci, metric.spoken(cell.verdict)
 
 
 def _parameters(cells: Sequence[Cell]) -> Settings:
@@ -104,8 +107,7 @@ def _facts(document: Report) -> str:
     lines = [
         f"Host: {words.host(document.host)}; "
         f"{_TCG if accel == 'tcg' else accel.upper()}. "
-        f"Each row is the geometric mean over blocks (a fresh boot each) of the median repetition, "
-        f"± the coefficient of variation over blocks; all kernels take turns within a block. "
+        f"{_rows(document)}; all kernels take turns within a block. "
         f"labctl run {document.run}, seed {document.seed}."
     ]
     for name, kernel in document.kernels.items():
@@ -115,6 +117,18 @@ def _facts(document: Report) -> str:
             + (f"series {series[:_HASH_DIGITS]}" if series else "no series")
         )
     return "\n".join(map(_fill, [*lines, *document.notes]))
+
+
+def _rows(document: Report) -> str:
+    """Return what a row of values is."""
+    scales = {each.kind.scale for each in document.experiments}
+    of_ratios = "the geometric mean over blocks (a fresh boot each) of the median repetition, "
+    of_ratios += "± the coefficient of variation over blocks"
+    means = "the mean over blocks (a fresh boot each), ± the standard deviation over blocks"
+    if scales == {"difference"}:
+        return f"Each row is {means}"
+    more = f"; with differences, {means}" if "difference" in scales else ""
+    return f"Each row is {of_ratios}{more}"
 
 
 def _fill(text: str) -> str:

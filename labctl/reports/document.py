@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from labctl.lab.metrics import MetricKind
 from labctl.reports.explanation import first_of
 from labctl.runs.record import RunRecord
 from labctl.stats.comparison import Comparison, ExperimentResult
@@ -43,6 +44,7 @@ def document(record: RunRecord, results: Sequence[ExperimentResult], *, folder: 
 
 def _experiment(record: RunRecord, result: ExperimentResult, folder: str) -> Experiment:
     known = record.experiment(result.name)
+    aa = result.aa_control
     found = Experiment(
         name=result.name,
         workload=known.workload,
@@ -51,13 +53,14 @@ def _experiment(record: RunRecord, result: ExperimentResult, folder: str) -> Exp
         metric=known.metric,
         set=known.set,
         better=result.better,
+        scale="difference" if result.metric.is_difference else UNSET,
         confidence=result.confidence,
         minimum_effect=result.minimum_effect,
         placement=known.placement,
         baseline=result.baseline,
         blocks=result.blocks,
-        aa_control=None if result.aa_control is None else _cell(result.aa_control),
-        cells=tuple(map(_cell, result.cells)),
+        aa_control=None if aa is None else _cell(aa, result.metric),
+        cells=tuple(_cell(each, result.metric) for each in result.cells),
         curves=(),
         host_health=_health(result.health),
         failures=tuple(_failure(each, folder) for each in result.failures),
@@ -89,8 +92,8 @@ def _failure(failure: Failure, folder: str) -> Failure:
     return replace(failure, console=console)
 
 
-def _cell(cell: Comparison) -> Cell:
-    return Cell(
+def _cell(cell: Comparison, metric: MetricKind) -> Cell:
+    found = Cell(
         cell=cell.cell,
         kernel=cell.kernel,
         label=cell.label,
@@ -120,6 +123,10 @@ def _cell(cell: Comparison) -> Cell:
         memory_back=cell.secondary.get("memory_back"),
         cpu=cell.secondary.get("cpu"),
     )
+    if not metric.is_difference:
+        return found
+    own = {"difference": cell.difference, "spread": cell.spread}
+    return replace(found, **own, sd_difference=cell.sd_difference)
 
 
 def rounded(value: Value) -> Value:

@@ -17,11 +17,11 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 from typing import Any
 from urllib.parse import quote
 
 from labctl.reports import columns, failed, words
+from labctl.reports.blocks import middle
 from labctl.reports.junit import Case, render
 from labctl.reports.kcidb import kcidb
 from labctl.reports.parquet import parquet
@@ -32,7 +32,9 @@ from labctl.status import SampleStatus
 
 
 def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
-    """Return one line per boot: the median of its good repetitions and their number.
+    """Return one line per boot: the value of its good repetitions and their number.
+
+    The value is their median, or their mean with scale difference.
 
     The format: golang.org/design/14313-benchmark-format.
     """
@@ -56,7 +58,7 @@ def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
             lines.append(f"kernel: {own}")
             kernel = own
         unit = _unit(of_experiment[first.experiment])
-        value = median(_values(boot))
+        value = middle(_values(boot), of_experiment[first.experiment].kind)
         lines.append(f"Benchmark{_go_name(first)} {len(boot)} {value:.9g} {unit}")
     return "\n".join(lines) + "\n"
 
@@ -78,6 +80,8 @@ def pyperf(document: Report, samples: Sequence[Sample]) -> str:
     units: dict[str, str] = {}
     for boot in _boots(document, samples):
         first = boot[0]
+        if kinds[first.experiment].is_difference:
+            continue  # pyperf refuses values that are not above 0
         run: dict[str, Any] = {
             "metadata": {"date": first.started_at, "boot_id": first.boot_id},
             "values": _values(boot),
@@ -158,7 +162,13 @@ def notes(style: str, document: Report) -> list[str]:
         facts += [
             f"{each.name}: higher {each.metric} is better, but pyperf calls it slower"
             for each in document.experiments
-            if each.better == "higher"
+            if each.better == "higher" and not each.kind.is_difference
+        ]
+        facts += [
+            f"{each.name}: left out, since pyperf only takes values above 0, and {each.metric} is "
+            "compared by differences"
+            for each in document.experiments
+            if each.kind.is_difference
         ]
     return facts
 
@@ -206,9 +216,10 @@ def _go_name(sample: Sample) -> str:
 
 
 def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> Case:
+    metric = experiment.kind
     found = {
-        "ratio": cell.ratio,
-        "ci": cell.ci and words.interval(cell.ci),
+        words.estimate_noun(metric): cell.estimate,
+        "ci": cell.ci and words.estimate_interval(cell.ci, metric),
         "p_corrected": cell.p_corrected,
         "blocks": cell.blocks,
         "median_seconds": cell.median_seconds,
@@ -217,8 +228,9 @@ def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> Case:
     verdict, failures = cell.verdict, []
     is_bad = verdict.is_difference if is_control else verdict is Verdict.SLOWER
     if is_bad or cell.failed:
-        spoken = experiment.kind.spoken(verdict)
-        result = f"{spoken}: ratio {words.ratio(cell.ratio)}, {words.interval(cell.ci)}"
+        estimate = f"{words.estimate_noun(metric)} {words.estimate(cell, metric)}"
+        interval = words.estimate_interval(cell.ci, metric)
+        result = f"{metric.spoken(verdict)}: {estimate}, {interval}"
         more = ", ".join(f"{count} {status}" for status, count in cell.failed.items())
         reasons = failed.of_cell(experiment.failures, cell.cell)
         failures = [("; ".join(filter(None, [result, more])), "\n".join(reasons))]

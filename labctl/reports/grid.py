@@ -65,6 +65,7 @@ def of_experiment(experiment: Experiment) -> str:
 # By the first word of a heading; the heading of values has the metric's name.
 _KEYS: Mapping[str, Callable[[Cell], float | None]] = {
     "ratio": lambda cell: cell.ratio,
+    "difference": lambda cell: cell.estimate,
     "p": lambda cell: cell.p_corrected,
     "memory": lambda cell: cell.memory_back.ratio if cell.memory_back else None,
     "CPU time": lambda cell: 1 / cell.cpu.ratio if cell.cpu and cell.cpu.ratio else None,
@@ -73,7 +74,7 @@ _KEYS: Mapping[str, Callable[[Cell], float | None]] = {
 
 
 def _key(heading: str, cell: Cell) -> float | None:
-    if heading.endswith(" ± CV"):
+    if heading.endswith((" ± CV", " ± SD")):
         return cell.median_seconds
     if heading.endswith(" CI"):
         return cell.ci[0] if cell.ci else None

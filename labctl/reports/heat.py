@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,8 +10,9 @@ from labctl.reports import words
 from labctl.reports.grid import verdict_style
 from labctl.runs.sample import Scalar
 from labctl.stats.report_types import Cell, Experiment
+from labctl.stats.scale import margin_of
 
-_STEPS = 4  # colours on each side of a ratio of 1
+_STEPS = 4  # colours on each side of no gain
 _MOST_MAPS = 12
 
 
@@ -71,9 +71,9 @@ def _values(cells: Sequence[Cell], name: str) -> list[Scalar]:
 
 
 def table(heat: Heat, experiment: Experiment, *, widest: float) -> str:
-    """Return a map as a table: ratio and verdict in each cell, its colour by the ratio.
+    """Return a map as a table: ratio or difference and verdict in each cell, with a colour.
 
-    `widest` is the largest absolute logarithm of a ratio; it has the strongest colour.
+    `widest` is the largest absolute gain; it has the strongest colour.
     """
     across, down = _values(heat.cells, heat.across), _values(heat.cells, heat.down)
     of = {(cell.setting[heat.down], cell.setting[heat.across]): cell for cell in heat.cells}
@@ -94,31 +94,32 @@ def table(heat: Heat, experiment: Experiment, *, widest: float) -> str:
     )
 
 
-def widest(maps: Sequence[Heat], minimum_effect: float) -> float:
-    """Return the largest absolute logarithm of a ratio in maps, at least that of an effect."""
-    ratios = [cell.ratio for heat in maps for cell in heat.cells if cell.ratio]
-    return max([math.log1p(minimum_effect), *(abs(math.log(ratio)) for ratio in ratios)])
+def widest(maps: Sequence[Heat], experiment: Experiment) -> float:
+    """Return the largest absolute gain in maps, at least that of the minimum effect."""
+    gains = [words.gain(cell, experiment.kind) for heat in maps for cell in heat.cells]
+    return max([margin_of(experiment.minimum_effect, experiment.kind), *map(abs, gains)])
 
 
 def _field(cell: Cell | None, experiment: Experiment, widest: float) -> str:
     if cell is None:
         return '<td class="none">not measured</td>'
     verdict = experiment.kind.spoken(cell.verdict)
-    if cell.ratio is None:
+    if cell.estimate is None:
         return f'<td class="none">{escape(verdict)}</td>'
     value = experiment.kind
     measured = "" if cell.median_seconds is None else words.value(cell.median_seconds, value)
-    level = words.level(experiment.confidence)
+    level, estimate = words.level(experiment.confidence), words.estimate(cell, value)
     text = (
-        f"{words.cell(cell)}: ratio {words.ratio(cell.ratio)}, {level} "
-        f"{words.interval(cell.ci)}; {verdict}" + (f"; {measured}" if measured else "")
+        f"{words.cell(cell)}: {words.estimate_noun(value)} {estimate}, {level} "
+        f"{words.estimate_interval(cell.ci, value)}; {verdict}"
+        + (f"; {measured}" if measured else "")
     )
     return (
-        f'<td class="{_colour(cell.ratio, widest)} {verdict_style(cell.verdict)}" '
-        f'title="{escape(text)}">{words.ratio(cell.ratio)} <span>{escape(verdict)}</span></td>'
+        f'<td class="{_colour(words.gain(cell, value), widest)} {verdict_style(cell.verdict)}" '
+        f'title="{escape(text)}">{escape(estimate)} <span>{escape(verdict)}</span></td>'
     )
 
 
-def _colour(ratio: float, widest: float) -> str:
-    step = round(_STEPS * math.log(ratio) / widest)
+def _colour(gain: float, widest: float) -> str:
+    step = round(_STEPS * gain / widest)
     return f"better-{step}" if step > 0 else f"worse-{-step}" if step < 0 else "equal"

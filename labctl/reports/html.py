@@ -19,6 +19,7 @@ from labctl.reports import (
     sentence,
     table,
     timeline,
+    words,
 )
 from labctl.reports.consoles import Consoles
 from labctl.runs.sample import Sample
@@ -103,10 +104,11 @@ def _experiment(
         *_heat_maps(experiment),
         *_remarks(experiment, consoles),
     ]
-    if any(cell.ratio and cell.ci for cell in experiment.cells):
-        parts.append(page.figure(plots.intervals(experiment), "Ratios, each with its interval."))
+    if any(cell.estimate is not None and cell.ci for cell in experiment.cells):
+        caption = f"{_estimates(experiment)}, each with its interval."
+        parts.append(page.figure(plots.intervals(experiment), caption))
     metric = experiment.kind
-    with_seed = metric.is_elapsed and is_freebench(metric.command)
+    with_seed = not metric.is_difference and metric.is_elapsed and is_freebench(metric.command)
     for fitted in experiment.curves:
         drawn = plots.curve(fitted, with_seed=with_seed)
         parts.append(page.figure(drawn, sentence.curve(fitted)))
@@ -159,14 +161,18 @@ def _excerpts(consoles: Consoles) -> list[str]:
     return parts
 
 
+def _estimates(experiment: Experiment) -> str:
+    return "Differences" if experiment.kind.is_difference else "Ratios"
+
+
 def _heat_maps(experiment: Experiment) -> list[str]:
     maps = heat.maps_of(experiment)
     if not maps:
         return []
-    widest = heat.widest(maps, experiment.minimum_effect)
+    widest = heat.widest(maps, experiment)
     note = (
-        f"Ratio to {experiment.baseline} and verdict: blue is better, orange is worse, a "
-        "stronger colour is a larger difference."
+        f"{words.estimate_noun(experiment.kind).capitalize()} to {experiment.baseline} and "
+        "verdict: blue is better, orange is worse, a stronger colour is a larger difference."
     )
     drawn = [heat.table(one, experiment, widest=widest) for one in maps]
     return ["<h3>Two tunables at a time</h3>", f"<p>{escape(note)}</p>", *drawn]

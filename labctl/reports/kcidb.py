@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from labctl.arch import X86_64
 from labctl.lab.names import safe_name
 from labctl.reports import failed, words
+from labctl.reports.blocks import middle
 from labctl.runs.sample import Sample
 from labctl.runs.types import Kernel
 from labctl.stats.kinds import Verdict
@@ -140,17 +140,17 @@ def _visit(document: Report, experiment: Experiment, visit: Sequence[Sample]) ->
         },
     }
     if status == "DONE":
-        test["number"] = {"value": median(values), "unit": _unit(experiment)}
+        test["number"] = {"value": middle(values, experiment.kind), "unit": _unit(experiment)}
     if messages:
         test["log_excerpt"] = _plain("\n".join(messages))[:16384]
     return test
 
 
 def _verdict(document: Report, experiment: Experiment, cell: Cell) -> dict[str, Any]:
-    ratio = cell.ratio
-    verdict = experiment.kind.spoken(cell.verdict)
-    result = f"{verdict}: ratio {words.ratio(ratio)} to {experiment.baseline}"
-    keys = ("ratio", "ci", "p_corrected", "blocks", "verdict", "reason", "failed")
+    metric, found_value = experiment.kind, cell.estimate
+    verdict, noun = metric.spoken(cell.verdict), words.estimate_noun(metric)
+    result = f"{verdict}: {noun} {words.estimate(cell, metric)} to {experiment.baseline}"
+    keys = ("ci", "p_corrected", "blocks", "verdict", "reason", "failed")
     found = {_STATUS[status] for status in cell.failed}
     # A failure of the kernel is FAIL; a failure of the workload is not the kernel's.
     status = next((each for each in ("FAIL", "ERROR") if each in found), _VERDICTS[cell.verdict])
@@ -162,13 +162,19 @@ def _verdict(document: Report, experiment: Experiment, cell: Cell) -> dict[str, 
         "build_id": _id("build", document.kernels[cell.kernel].image or ""),
         "origin": ORIGIN,
         "path": f"{_path(experiment.name, cell.setting)}.against_baseline",
-        "comment": f"{result}, {words.interval(cell.ci)}",
+        "comment": f"{result}, {words.estimate_interval(cell.ci, metric)}",
         "status": status,
         "environment": _environment(document, document.accel),
-        **({} if ratio is None else {"number": {"value": ratio}}),
+        **({} if found_value is None else {"number": _number(found_value, experiment)}),
         **({"log_excerpt": _plain("\n".join(reasons))[:16384]} if reasons else {}),
-        "misc": {key: getattr(cell, key) for key in keys},
+        "misc": {noun: found_value, **{key: getattr(cell, key) for key in keys}},
     }
+
+
+def _number(value: float, experiment: Experiment) -> dict[str, Any]:
+    """Return a ratio, or a difference with its unit."""
+    unit = {"unit": _unit(experiment)} if experiment.kind.is_difference else {}
+    return {"value": value, **unit}
 
 
 def _environment(document: Report, accel: str) -> dict[str, Any]:

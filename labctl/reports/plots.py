@@ -24,9 +24,11 @@ OF_CONTROL = "#b5a642"
 
 
 def intervals(experiment: Experiment) -> str:
-    """Return the ratios of an experiment's cells, and its A/A control, with intervals."""
+    """Return the ratios or differences of an experiment's cells and its A/A control."""
     every = [*filter(None, [experiment.aa_control]), *experiment.cells]
-    cells = [cell for cell in every if cell.ratio and cell.interval]
+    metric = experiment.kind
+    noun = words.estimate_noun(metric)
+    cells = [cell for cell in every if cell.estimate is not None and cell.interval]
     names = {id(cell): words.cell(cell) for cell in cells}
     own = zip(experiment.cells, words.names(experiment.cells), strict=True)
     names |= {id(cell): name for cell, name in own}
@@ -34,26 +36,30 @@ def intervals(experiment: Experiment) -> str:
     with figure(ROW_INCHES * len(cells) + 0.8) as (axes, image):
         of_kernel = colours(experiment)
         for row, cell in enumerate(cells):
-            if cell.ratio is None or cell.interval is None:
+            found = cell.estimate
+            if found is None or cell.interval is None:
                 continue
             low, high = cell.interval
             colour = OF_CONTROL if cell is experiment.aa_control else of_kernel[cell.kernel]
-            spread = [[cell.ratio - low], [high - cell.ratio]]
-            axes.errorbar([cell.ratio], [row], xerr=spread, fmt="none", capsize=3, color=colour)
+            spread = [[max(found - low, 0.0)], [max(high - found, 0.0)]]
+            axes.errorbar([found], [row], xerr=spread, fmt="none", capsize=3, color=colour)
             text = (
-                f"{names[id(cell)]}: ratio {words.ratio(cell.ratio)} "
-                f"({words.interval(cell.ci)}), {experiment.kind.spoken(cell.verdict)}"
+                f"{names[id(cell)]}: {noun} {words.estimate(cell, metric)} "
+                f"({words.estimate_interval(cell.ci, metric)}), {metric.spoken(cell.verdict)}"
             )
             gid = values.add([text])
-            axes.plot([cell.ratio], [row], "o", markersize=4, color=colour, gid=gid)
-        axes.axvline(1.0, color=_BASELINE, linewidth=1, linestyle=":")
+            axes.plot([found], [row], "o", markersize=4, color=colour, gid=gid)
+        axes.axvline(
+            0.0 if metric.is_difference else 1.0, color=_BASELINE, linewidth=1, linestyle=":"
+        )
         axes.set_yticks(range(len(cells)), [short(names[id(cell)]) for cell in cells])
         axes.set_ylim(len(cells) - 0.5, -0.5)
         level = words.level(experiment.confidence)
+        side = "left" if metric.is_difference and metric.better == "lower" else "right"
         axes.set_xlabel(
-            f"ratio to {short(experiment.baseline)} ({level}); right is better", loc="right"
+            f"{noun} to {short(experiment.baseline)} ({level}); {side} is better", loc="right"
         )
-    name = f"{experiment.name}: ratio to {experiment.baseline} of each cell, with interval"
+    name = f"{experiment.name}: {noun} to {experiment.baseline} of each cell, with interval"
     return svg.labelled(image.getvalue(), name, values)
 
 

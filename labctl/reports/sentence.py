@@ -37,20 +37,20 @@ def sentence(experiment: Experiment) -> str:
     if not faster:
         by = "" if metric.is_elapsed else f" in {words.noun(metric)}"
         return f"none of {what} is shown to be {metric.spoken('faster')}{by}: {counts}"
-    best = max(faster, key=lambda cell: cell.ratio or 0.0)
+    best = max(faster, key=lambda cell: words.gain(cell, metric))
     return f"{_one(experiment, best)}: the best of {what} ({counts})"
 
 
 def control(experiment: Experiment) -> str:
     """Return the result of the A/A control."""
-    aa = experiment.aa_control
+    aa, metric = experiment.aa_control, experiment.kind
     if aa is None:
         return "A/A control: none"
-    if aa.ratio is None:
+    if aa.estimate is None:
         return "A/A control: no block has a good value"
     return (
-        f"A/A control: {experiment.baseline} against itself, ratio {words.ratio(aa.ratio)} "
-        f"({_interval(experiment, aa)}): {experiment.kind.spoken(aa.verdict)}"
+        f"A/A control: {experiment.baseline} against itself, {_estimate(aa, metric)} "
+        f"({_interval(experiment, aa)}): {metric.spoken(aa.verdict)}"
     )
 
 
@@ -78,9 +78,8 @@ def curve(fitted: Curve) -> str:
 
 def _one(experiment: Experiment, cell: Cell) -> str:
     baseline, name, verdict = experiment.baseline, words.cell(cell), cell.verdict
-    if cell.ratio is None:
+    if cell.estimate is None:
         return f"undecided, {name} against {baseline}: {cell.reason}"
-    ratio = words.ratio(cell.ratio)
     is_one_of_many = len(experiment.compared) > 1
     alone, corrected = (" for it alone", " (Holm)") if is_one_of_many else ("", "")
     basis = (
@@ -88,30 +87,53 @@ def _one(experiment: Experiment, cell: Cell) -> str:
         f"p {words.p_value(cell.p_corrected)}{corrected}"
     )
     metric = experiment.kind
+    if metric.is_difference:
+        return _of_difference(experiment, cell, basis)
+    ratio = words.ratio(cell.ratio)
     deed, what = words.deed(metric, cell.parameters), words.noun(metric)
     if verdict.is_difference:
         if deed:
             return f"{name} {deed} {ratio} times as fast as {baseline} ({basis})"
         if metric.better == "higher":
             return f"{name} has {ratio} times the {what} of {baseline} ({basis})"
-        times = words.ratio(1 / cell.ratio)
+        times = words.ratio(1 / cell.ratio if cell.ratio else None)
         basis = f"ratio {ratio}, {basis}"
         return f"{name} has {times} times the {what} of {baseline} ({basis})"
     if verdict is Verdict.SAME:
-        margin = f"{100 * experiment.minimum_effect:.3g} %"
+        margin = words.effect(experiment.minimum_effect, metric)
         alike = f"{deed} as fast as" if deed else f"has the same {what} as"
         return f"{name} {alike} {baseline}, within {margin}: ratio {ratio} ({basis})"
+    by = "" if metric.is_elapsed else f" in {what}"
+    return _undecided(f"{name} against {baseline}{by}: ratio {ratio} ({basis})", cell)
+
+
+def _of_difference(experiment: Experiment, cell: Cell, basis: str) -> str:
+    metric, name, baseline = experiment.kind, words.cell(cell), experiment.baseline
+    what = "time" if metric.is_elapsed else words.noun(metric)
+    found = f"{_estimate(cell, metric)} ({basis})"
+    if cell.verdict.is_difference:
+        return f"{name} is {metric.spoken(cell.verdict)} than {baseline} in {what}: {found}"
+    if cell.verdict is Verdict.SAME:
+        margin = words.effect(experiment.minimum_effect, metric)
+        return f"{name} has the same {what} as {baseline}, within {margin}: {found}"
+    return _undecided(f"{name} against {baseline} in {what}: {found}", cell)
+
+
+def _undecided(comparison: str, cell: Cell) -> str:
     more = cell.blocks_needed
     hint = f"; about {counted(more, 'more block')} would decide it" if more else ""
-    by = "" if metric.is_elapsed else f" in {what}"
-    comparison = f"{name} against {baseline}{by}: ratio {ratio} ({basis})"
     return f"undecided, {comparison}; {cell.reason}{hint}"
+
+
+def _estimate(cell: Cell, metric: MetricKind) -> str:
+    return f"{words.estimate_noun(metric)} {words.estimate(cell, metric)}"
 
 
 def _interval(experiment: Experiment, cell: Cell) -> str:
     if cell.ci is None:
         return "no interval"
-    return f"{words.level(experiment.confidence)} {words.interval(cell.ci)}"
+    shown = words.estimate_interval(cell.ci, experiment.kind)
+    return f"{words.level(experiment.confidence)} {shown}"
 
 
 def _counts(metric: MetricKind, cells: Sequence[Cell]) -> str:

@@ -101,7 +101,7 @@ def remarks(experiment: Experiment) -> list[str]:
         *failed.lines(experiment.failures),
         *_one_by_one(experiment),
         *_ended_early(experiment),
-        *_could_see(cells),
+        *_could_see(experiment),
         *health.lines(experiment),
         *map(sentence.curve, experiment.curves),
         *_handovers(cells),
@@ -125,9 +125,11 @@ def _columns(
     measured = "time" if metric.is_elapsed else metric.name
     columns = {
         ("cell",): words.names(cells),
-        (f"{measured} ± CV", "across", "blocks"): [_value(cell, metric) for cell in cells],
-        ("ratio",): [words.ratio(cell.ratio) for cell in cells],
-        (level,): [words.interval(cell.ci) for cell in cells],
+        (f"{measured} ± {'SD' if metric.is_difference else 'CV'}", "across", "blocks"): [
+            _value(cell, metric) for cell in cells
+        ],
+        (words.estimate_noun(metric),): [words.estimate(cell, metric) for cell in cells],
+        (level,): [words.estimate_interval(cell.ci, metric) for cell in cells],
         ("p", "(Holm)"): [words.p_value(cell.p_corrected) for cell in cells],
         ("verdict",): [metric.spoken(cell.verdict) for cell in cells],
     }
@@ -159,6 +161,9 @@ def _value(cell: Cell, metric: MetricKind) -> str:
     if value is None:
         return "-"
     text = words.value(value, metric)
+    if metric.is_difference:
+        own = cell.spread
+        return f"{text} ± {words.value(own, metric)}" if isinstance(own, float | int) else text
     return text if spread is None else f"{text} ± {spread:.0f} %"
 
 
@@ -168,7 +173,7 @@ def _failed(cell: Cell) -> str:
 
 def _seed_column(experiment: Experiment) -> list[seed.SeedFigure | None]:
     cells, metric = experiment.cells, experiment.kind
-    if not (metric.is_elapsed and is_freebench(metric.command)):
+    if metric.is_difference or not (metric.is_elapsed and is_freebench(metric.command)):
         return [None] * len(cells)  # the original series timed free() only
     figures = [
         None if cell.is_baseline else seed.figure(cell.kernel, cell.setting, cell.parameters)
@@ -217,11 +222,15 @@ def _one_by_one(experiment: Experiment) -> list[str]:
     return lines
 
 
-def _could_see(cells: Sequence[Cell]) -> list[str]:
-    effects = [cell.smallest_effect for cell in cells if cell.smallest_effect]
+def _could_see(experiment: Experiment) -> list[str]:
+    effects = [cell.smallest_effect for cell in experiment.cells if cell.smallest_effect]
     if not effects:
         return []
-    least, most = (words.percent(effect) for effect in (min(effects), max(effects)))
+    metric = experiment.kind
+    least, most = (
+        words.value(effect, metric) if metric.is_difference else words.percent(effect)
+        for effect in (min(effects), max(effects))
+    )
     span = most if least == most else f"{least.removesuffix(' %')} to {most}"
     return [f"minimum detectable effect (80 % power): {span}"]
 
@@ -239,18 +248,23 @@ def _handovers(cells: Sequence[Cell]) -> list[str]:
 
 
 def _notes(document: Report, markdown: bool, shows_seed: bool) -> str:
-    margins = sorted({each.minimum_effect for each in document.experiments})
-    if not margins:
+    if not document.experiments:
         return ""
-    percent = " or ".join(f"{100 * margin:.3g}" for margin in margins)
     metrics = [each.kind for each in document.experiments]
+    ratios = sorted({e.minimum_effect for e in document.experiments if not e.kind.is_difference})
+    margins = [f"{' or '.join(f'{100 * margin:.3g}' for margin in ratios)} %"] if ratios else []
+    differences = [each for each in document.experiments if each.kind.is_difference]
+    margins += [f"{words.effect(e.minimum_effect, e.kind)} ({e.kind.name})" for e in differences]
+    margin = " or ".join(dict.fromkeys(margins))
     verdicts = dict.fromkeys(
         f"{each.spoken('faster')} and {each.spoken('slower')}" for each in metrics
     )
     shown = ", ".join(verdicts)
+    scales = ["A ratio above 1 is better than the baseline. "] if ratios else []
+    scales += ["A difference is the cell's mean minus the baseline's. "] if differences else []
     lines = [
-        f"A ratio above 1 is better than the baseline. {shown[0].upper()}{shown[1:]}: shown to be "
-        f"beyond {percent} %; same: shown to be within.",
+        f"{''.join(scales)}{shown[0].upper()}{shown[1:]}: shown to be beyond {margin}; same: shown "
+        "to be within.",
     ]
     cells = [cell for each in document.experiments for cell in each.cells]
     if any(cell.memory_back for cell in cells):

@@ -131,7 +131,8 @@ def _repetitions(experiment: Experiment, points: _Points, axes: Axes, values: sv
     unit = "seconds" if metric.is_elapsed else metric.name
     unit = f"{unit}, seconds" if metric.is_time and unit != "seconds" else unit
     axes.set_ylabel(plots.short(unit))
-    axes.set_ylim(bottom=0)
+    if not metric.is_difference:
+        axes.set_ylim(bottom=0)
     plots.legend(axes)
     return drawn
 

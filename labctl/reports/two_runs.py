@@ -33,19 +33,24 @@ def render(content: Across, style: str = "terminal") -> str:
 
 def _row(cell: ChangedCell, confidence: float, metric: MetricKind) -> dict[str, str]:
     before, after = (
-        f"{words.ratio(ratio)} ({words.interval(ci)})"
-        for ratio, ci in zip(cell.ratio, cell.ci, strict=True)
+        f"{_estimate(found, metric)} ({words.estimate_interval(ci, metric)})"
+        for found, ci in zip(cell.difference or cell.ratio, cell.ci, strict=True)
     )
     row = {"cell": words.named(cell.kernel, cell.setting), "first": before, "second": after}
     if cell.median_seconds:
         row["times" if metric.is_time else "values"] = " and ".join(
             "-" if value is None else words.value(value, metric) for value in cell.median_seconds
         )
-    change = f"{words.ratio(cell.change)} ({words.interval(cell.change_ci)})"
+    interval = words.estimate_interval(cell.change_ci, metric)
+    change = f"{_estimate(cell.change, metric)} ({interval})"
     row[f"change ({words.level(confidence)})"] = change
     verdict = metric.spoken(cell.verdict)
     row[""] = " ".join(filter(None, [verdict, cell.reason and f"({cell.reason})"]))
     return row
+
+
+def _estimate(found: float | None, metric: MetricKind) -> str:
+    return words.signed(found, metric) if metric.is_difference else words.ratio(found)
 
 
 def _failures(content: Across) -> list[str]:
@@ -59,8 +64,15 @@ def _failures(content: Across) -> list[str]:
 
 def _explained(content: Across) -> list[str]:
     hosts = dict.fromkeys(words.host(host) for host in content.hosts)
+    scales = {each.kind.scale for each in content.experiments if not each.refused}
+    changes = {
+        "ratio": "Change: the second run's ratio over the first run's; above 1, the kernel gains "
+        "more.",
+        "difference": "Change of a difference: the second run's difference minus the first run's; "
+        "the noise of a run is a share of the baseline's value.",
+    }
     return [
-        "Change: the second run's ratio over the first run's; above 1, the kernel gains more.",
+        *(line for scale, line in changes.items() if scale in scales),
         f"The interval of a change contains {words.percent(content.run_noise)} of noise that all "
         "blocks of a run share (--run-noise).",
         *hosts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ _DOES = {
 }
 _COMMIT_DIGITS = 12
 _SUBJECT_LETTERS = 75
+_LONGEST_SECONDS = 1e6  # more digits say nothing
 _DOES_BESIDE = {"populate": "populates {}", "memory_back": "has {} back"}
 
 
@@ -167,7 +169,49 @@ def placement(found: Placement) -> str:
 
 def value(number: float, metric: MetricKind) -> str:
     """Return a value: a time with its unit, any other number without."""
-    return seconds(number) if metric.is_time else f"{number:.4g}"
+    if not metric.is_time or not 0 < abs(number) < _LONGEST_SECONDS:
+        return f"{number + 0.0:.4g}{' s' if metric.is_time else ''}"
+    return f"-{seconds(-number)}" if number < 0 else seconds(number)
+
+
+def estimate_noun(metric: MetricKind) -> str:
+    """Return what cells are compared by: ratio or difference."""
+    return metric.scale
+
+
+def estimate(cell: Cell, metric: MetricKind) -> str:
+    """Return a cell's ratio, or its difference with a sign."""
+    return signed(cell.estimate, metric) if metric.is_difference else ratio(cell.estimate)
+
+
+def signed(difference: float | None, metric: MetricKind) -> str:
+    """Return a difference with a sign."""
+    if difference is None:
+        return "-"
+    return f"+{value(difference, metric)}" if difference > 0 else value(difference, metric)
+
+
+def estimate_interval(ci: Sequence[float | None] | None, metric: MetricKind) -> str:
+    """Return the interval of a ratio or a difference."""
+    if ci is None or not metric.is_difference:
+        return interval(ci)
+    low, high = ("-" if bound is None else value(bound, metric) for bound in ci)
+    return f"{low} to {high}"
+
+
+def effect(size: float, metric: MetricKind) -> str:
+    """Return a minimum effect: in percent, or in the unit of the values."""
+    return value(size, metric) if metric.is_difference else f"{100 * size:.3g} %"
+
+
+def gain(cell: Cell, metric: MetricKind) -> float:
+    """Return how much better a cell is: the log of its ratio or its difference, 0 for none."""
+    found = cell.estimate
+    if found is None or (found <= 0 and not metric.is_difference):
+        return 0.0
+    if not metric.is_difference:
+        return math.log(found)
+    return found if metric.better == "higher" else 0.0 - found
 
 
 def noun(metric: MetricKind) -> str:

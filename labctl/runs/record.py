@@ -6,12 +6,13 @@ Keys that older versions of labctl did not write are optional; other keys are ig
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
-from labctl.lab.metrics import Better, MetricKind
+from labctl.lab.metrics import Better, MetricKind, Scale
+from labctl.lab.quantity import LARGEST
 from labctl.runs.types import Count, Host, Kernel, Placement, Settings, Share
 
 
@@ -30,9 +31,10 @@ class RunExperiment(msgspec.Struct, frozen=True):
     workload: str
     baseline: str
     confidence: Share
-    minimum_effect: Share
+    minimum_effect: Annotated[float, Meta(gt=0, le=LARGEST)]
     better: Better | None = None
     metric: str | UnsetType | None = UNSET
+    scale: Scale | UnsetType = UNSET
     command: str | UnsetType | None = UNSET
     guest: str | None = None
     target: str | None = None
@@ -46,7 +48,12 @@ class RunExperiment(msgspec.Struct, frozen=True):
     @property
     def kind(self) -> MetricKind:
         """The metric; freebench's time if it is not on record."""
-        return MetricKind.known(self.metric or None, self.better, self.command or None)
+        scale = self.scale or None
+        return MetricKind.known(self.metric or None, self.better, self.command or None, scale)
+
+    def __post_init__(self) -> None:
+        if self.scale != "difference" and self.minimum_effect >= 1:
+            raise ValueError("minimum_effect: expected less than 1 with scale ratio")
 
 
 class _Timing(msgspec.Struct, frozen=True):

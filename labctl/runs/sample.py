@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 from msgspec import field
@@ -26,7 +27,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One measured number with its context.
 
     `block`, `order` and `repetition` count from 0; warm-ups have their own
-    count of repetitions. `value` is in seconds where the metric is a time.
+    count of repetitions. `value` is in seconds where the metric is a time; it is above 0 unless
+    `scale` is difference.
     `disturbed` says how the host disturbed the repetition (`stats.health`); `console` is
     the path of the guest's console log in the run's folder.
     Raises ValueError for a status outside the closed list, and for an `ok`
@@ -63,6 +65,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     message: str = ""
     console: str = ""
     schema: int = SCHEMA
+    scale: Literal["ratio", "difference"] = "ratio"
 
     def __post_init__(self) -> None:
         _check_status(self.status)
@@ -78,6 +81,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return the sample as one line of JSON; raises BadOutput for NaN and infinity."""
         try:
             values = msgspec.structs.asdict(self)
+            values = {n: v for n, v in values.items() if n not in NEWER or v != NEWER[n]}
             return json.dumps(values, sort_keys=True, allow_nan=False, separators=(",", ":"))
         except (ValueError, TypeError) as error:
             raise BadOutput(
@@ -86,10 +90,12 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ) from error
 
 
+# Fields with their default, which stand only where it is another value.
+NEWER: Mapping[str, object] = {"scale": "ratio"}
 _FIELDS = frozenset(Sample.__struct_fields__)
 _TEXTS = (
     "run", "experiment", "workload", "metric", "kernel", "label", "cell", "status", "boot_id",
-    "image", "series", "host", "accel", "disturbed", "message", "console",
+    "image", "series", "host", "accel", "disturbed", "message", "console", "scale",
 )  # fmt: skip
 _TEXTS_OF = attrgetter(*_TEXTS)
 _MAPPINGS = ("setting", "parameters", "read_back", "measurements", "counters", "load")
@@ -122,8 +128,10 @@ def _parse(line: bytes) -> Sample | None:
         datetime.fromisoformat(sample.started_at)
     except (msgspec.MsgspecError, ValueError):
         return None
-    is_good = sample.schema == SCHEMA and (sample.value is None or sample.value > 0)
-    return sample if is_good else None
+    value = sample.value
+    # msgspec reads 1e999 as an error, not as infinity.
+    has_value = value is None or value > 0 or sample.scale == "difference"
+    return sample if sample.schema == SCHEMA and has_value else None
 
 
 def _parse_slowly(line: bytes, where: str) -> Sample:
@@ -145,7 +153,7 @@ def _parse_slowly(line: bytes, where: str) -> Sample:
         value = data.get("value")
         if value is not None and not _is_number(value):
             raise ValueError(f"value: expected a number, got {value!r}")
-        if value is not None and value <= 0:
+        if value is not None and value <= 0 and data.get("scale") != "difference":
             raise ValueError(f"value: expected a number above 0, got {value!r}")
         sample = msgspec.convert(data, Sample)
         datetime.fromisoformat(sample.started_at)

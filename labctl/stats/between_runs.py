@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from labctl.errors import UserError
+from labctl.lab.metrics import MetricKind
 from labctl.stats.between_runs_types import Across, ChangedCell, ChangedExperiment
 from labctl.stats.kinds import Verdict
 from labctl.stats.paired import MINIMUM_BLOCKS, Paired, adjust, t_tests
 from labctl.stats.report_types import Cell, Experiment, Report
 from labctl.stats.run_noise import RUN_SD
+from labctl.stats.scale import difference as of_difference
 from labctl.stats.verdict import Rule, why_undecided, word
 from labctl.units import counted
 
@@ -28,7 +31,10 @@ _SAME_EXPERIMENT = ("workload", "command", "guest", "metric", "better", "baselin
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Number, mean and standard deviation of the log ratios of one cell's blocks."""
+    """Number, mean and standard deviation of the log ratios of one cell's blocks.
+
+    With scale difference they are of the differences, above 0 is better.
+    """
 
     blocks: int
     mean: float
@@ -38,9 +44,10 @@ class Summary:
 def across(first: Report, second: Report, run_sd: float = RUN_SD) -> Across:
     """Compare the reports of two runs.
 
-    `run_sd` is the standard deviation of the noise that all blocks of a run share.
-    A cell's `change` is the second run's ratio over the first one's. Times are given only
-    if host, QEMU and the baseline's image are the same; they have no verdict.
+    `run_sd` is the standard deviation of the noise that all blocks of a run share; that of a
+    difference is this share of the baseline's value. A cell's `change` is the second run's
+    ratio over the first one's, or the second run's difference minus the first one's. Times are
+    given only if host, QEMU and the baseline's image are the same; they have no verdict.
 
     Raises:
         UserError: both are the same run, their accelerators differ, or they have no cell
@@ -114,6 +121,8 @@ def _experiment(
     # A fact that an older labctl did not record does not count as a difference.
     known = [each for each in values if not any(one in (None, UNSET) for one in each[1:])]
     differences = [_difference_of(*each) for each in known if each[1] != each[2]]
+    if first.kind.scale != second.kind.scale:
+        differences.append(_difference_of("scale", first.kind.scale, second.kind.scale))
     cells = [] if differences else _cells(first, second, run_sd)
     if not (same_host and same_baseline):
         cells = [replace(cell, median_seconds=None) for cell in cells]
@@ -121,6 +130,7 @@ def _experiment(
         name=first.name,
         metric=first.metric or None,
         better=first.better,
+        scale=first.scale,
         command=first.command or None,
         baseline=first.baseline,
         confidence=_confidence(first, second),
@@ -141,7 +151,10 @@ def _difference_of(what: str, first: object, second: object) -> str:
 
 def _cells(first: Experiment, second: Experiment, run_sd: float) -> list[ChangedCell]:
     effect = max(first.minimum_effect, second.minimum_effect)
-    rule = Rule.of(_confidence(first, second), effect)
+    metric = first.kind
+    rule = Rule.of(_confidence(first, second), effect, metric)
+    if metric.is_difference:
+        run_sd *= max(map(_size, (first, second)))
     others = {_key(cell): cell for cell in second.cells}
     pairs = [(cell, others[_key(cell)]) for cell in first.compared if _key(cell) in others]
     control_differs = first.control_differs or second.control_differs
@@ -157,12 +170,23 @@ def _cells(first: Experiment, second: Experiment, run_sd: float) -> list[Changed
     ]
 
 
+def _size(experiment: Experiment) -> float:
+    """Return the absolute value of the baseline, the largest if it has several cells."""
+    values = (cell.median_seconds for cell in experiment.cells if cell.is_baseline)
+    return max((abs(value) for value in values if value is not None), default=0.0)
+
+
 def _difference(pair: tuple[Cell, Cell], rule: Rule, run_sd: float) -> Paired | None:
-    first, second = map(_summary, pair)
+    first, second = (_summary(cell, rule.metric) for cell in pair)
     return difference(first, second, rule, run_sd=run_sd) if first and second else None
 
 
-def _summary(cell: Cell) -> Summary | None:
+def _summary(cell: Cell, metric: MetricKind) -> Summary | None:
+    if metric.is_difference:
+        own, sd = cell.difference, cell.sd_difference
+        if own is UNSET or own is None or sd is UNSET or sd is None or cell.failed:
+            return None
+        return Summary(cell.blocks, own if metric.better == "higher" else -own, sd)
     if not cell.ratio or cell.sd_log is None or cell.failed:
         return None
     return Summary(cell.blocks, math.log(cell.ratio), cell.sd_log)
@@ -190,6 +214,11 @@ def _row(
         verdict = word(result, p_beyond, p_same, rule)
         if verdict is Verdict.UNDECIDED:
             reason = why_undecided(p_corrected, rule)
+    change, interval = (result.ratio, result.ci) if result else (None, None)
+    found: dict[str, Any] = {}
+    if rule.metric.is_difference:
+        change, interval = of_difference(result, rule.metric) if result else (None, None)
+        found["difference"] = tuple(each.estimate for each in pair)
     return ChangedCell(
         kernel=first.kernel,
         setting=first.setting,
@@ -198,12 +227,13 @@ def _row(
         ratio=(first.ratio, second.ratio),
         ci=(first.ci, second.ci),
         median_seconds=(first.median_seconds, second.median_seconds),
-        change=result.ratio if result else None,
-        change_ci=result.ci if result else None,
+        change=change,
+        change_ci=interval,
         p_beyond=p_beyond,
         p_same=p_same,
         verdict=verdict,
         reason=reason,
+        **found,
     )
 
 

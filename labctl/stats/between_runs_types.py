@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from labctl.lab.metrics import MetricKind
 from labctl.runs.types import Host, Settings
@@ -29,7 +29,7 @@ class ChangedCell(msgspec.Struct, frozen=True, kw_only=True):
     ratio: Annotated[Pair, Meta(description="Ratio to the baseline in each run.")]
     ci: Annotated[
         tuple[Bounds | None, Bounds | None],
-        Meta(description="Confidence interval of the ratio in each run."),
+        Meta(description="Confidence interval of the ratio or the difference in each run."),
     ]
     median_seconds: Annotated[
         Pair | None,
@@ -37,7 +37,10 @@ class ChangedCell(msgspec.Struct, frozen=True, kw_only=True):
     ]
     change: Annotated[
         float | None,
-        Meta(description="Second run's ratio over the first one's; above 1 is better."),
+        Meta(
+            description="Second run's ratio over the first one's; above 1 is better. With scale "
+            "difference the second run's difference minus the first one's."
+        ),
     ]
     change_ci: Annotated[Bounds | None, Meta(description="Confidence interval of the change.")]
     p_beyond: Annotated[
@@ -50,6 +53,10 @@ class ChangedCell(msgspec.Struct, frozen=True, kw_only=True):
     ]
     verdict: Annotated[Verdict, Meta(description="What the statistics say of the change.")]
     reason: Annotated[str, Meta(description="Why the change is undecided; empty otherwise.")]
+    difference: Annotated[
+        Pair | UnsetType,
+        Meta(description="Difference to the baseline in each run; only with scale difference."),
+    ] = UNSET
 
 
 class ChangedExperiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +65,10 @@ class ChangedExperiment(msgspec.Struct, frozen=True, kw_only=True):
     name: Annotated[str, Meta(description="Name of the experiment.")]
     metric: Annotated[str | None, Meta(description="Name of the metric.")]
     better: Annotated[Literal["lower", "higher"], Meta(description="Which values are better.")]
+    scale: Annotated[
+        Literal["difference"] | UnsetType,
+        Meta(description="How kernels are compared; missing for ratios."),
+    ] = UNSET
     command: Annotated[str | None, Meta(description="Command of the workload.")]
     baseline: Annotated[str, Meta(description="Kernel that the cells are compared with.")]
     confidence: Annotated[float, Meta(description="Confidence level of the intervals.")]
@@ -74,7 +85,7 @@ class ChangedExperiment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> MetricKind:
         """The metric; freebench's time if it is not on record."""
-        return MetricKind.known(self.metric, self.better, self.command)
+        return MetricKind.known(self.metric, self.better, self.command, self.scale or None)
 
 
 class Across(msgspec.Struct, frozen=True, kw_only=True):

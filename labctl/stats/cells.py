@@ -12,9 +12,11 @@ from operator import attrgetter
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from labctl.lab.metrics import Scale
 from labctl.observers.observer import is_observed
 from labctl.runs.sample import Sample, Scalar
 from labctl.stats.failures import NOT_FAILURES
+from labctl.stats.scale import is_usable, of_block
 from labctl.status import CRASHES, SampleStatus
 
 if TYPE_CHECKING:
@@ -36,22 +38,21 @@ class _Good:
     blocks: np.ndarray
     values: np.ndarray
 
-    def logs(self) -> dict[int, float]:
-        """Return the log of the median of each block."""
+    def of_blocks(self, scale: Scale) -> dict[int, float]:
+        """Return the value of each block on a scale."""
         import numpy as np
 
         order = np.argsort(self.blocks, kind="stable")
         blocks, first = np.unique(self.blocks[order], return_index=True)
         groups = np.split(self.values[order], first[1:])
         return {
-            int(block): math.log(np.median(group))
-            for block, group in zip(blocks, groups, strict=False)
+            int(block): of_block(group, scale) for block, group in zip(blocks, groups, strict=False)
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """All samples of one cell, with warm-ups separate."""
+    """All samples of one cell, with warm-ups separate; `scale` is that of its metric."""
 
     id: str
     kernel: str
@@ -61,6 +62,7 @@ class Cell:
     parameters: Mapping[str, Scalar]
     samples: tuple[Sample, ...]
     warmups: tuple[Sample, ...]
+    scale: Scale = "ratio"
     # Cached results, since a cell may have a million samples.
     _asked: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -80,14 +82,15 @@ class Cell:
         """Return the number of valid repetitions."""
         return len(self._good(metric).values)
 
-    def logs(self, metric: Metric) -> dict[int, float]:
-        """The log of the median of each block's repetitions."""
-        return self._once(("logs", metric), lambda: self._good(metric).logs())
+    def of_blocks(self, metric: Metric) -> dict[int, float]:
+        """The value of each block on the metric's scale: for ratios the log of the median."""
+        scale = self._scale(metric)
+        return self._once(("blocks", metric), lambda: self._good(metric).of_blocks(scale))
 
     def not_ok(self) -> dict[str, int]:
         """Return the number of samples by status, without ok; of warm-ups only failures.
 
-        A value without a logarithm counts as bad output.
+        A value that the scale does not have counts as bad output: with ratios 0 and below.
         """
         return self._once("not_ok", self._count_not_ok)
 
@@ -104,7 +107,10 @@ class Cell:
         return self._once("ok", lambda: [s for s in self.samples if s.status == SampleStatus.OK])
 
     def _good(self, metric: Metric) -> _Good:
-        return self._once(("good", metric), lambda: _good(self._ok(), metric))
+        return self._once(("good", metric), lambda: _good(self._ok(), metric, self._scale(metric)))
+
+    def _scale(self, metric: Metric) -> Scale:
+        return self.scale if metric is primary else "ratio"
 
     def _once(self, what: object, find: Callable[[], _T]) -> _T:
         if what not in self._asked:
@@ -116,13 +122,14 @@ class Cell:
         """Return the block of each outlier, and its ratio to the cell's median.
 
         Outliers are more than 4 robust standard deviations and more than 10 % from the
-        median. They still count within the median of their block.
+        median. They still count within the median of their block. Differences have none: their
+        values may have any distribution, such as that of a rare event.
         """
         import numpy as np
         from scipy.stats import median_abs_deviation
 
         good = self._good(primary)
-        if len(good.values) < _FEWEST_FOR_OUTLIERS:
+        if self.scale == "difference" or len(good.values) < _FEWEST_FOR_OUTLIERS:
             return []
         logs = np.log(good.values)
         rest = logs - np.median(logs)
@@ -141,11 +148,11 @@ class Cell:
         return {name: float(median(counts)) for name, counts in sorted(found.items())}
 
 
-def _good(samples: Sequence[Sample], metric: Metric) -> _Good:
+def _good(samples: Sequence[Sample], metric: Metric, scale: Scale) -> _Good:
     import numpy as np
 
     values = np.array([metric(sample) for sample in samples], dtype=float)  # None becomes NaN
-    mask = np.isfinite(values) & (values > 0)
+    mask = is_usable(values, scale)
     blocks = np.array([sample.block for sample in samples], dtype=int)
     return _Good(mask, blocks[mask], values[mask])
 
@@ -206,12 +213,15 @@ def failures(not_ok: Mapping[str, int]) -> int:
     return sum(count for status, count in not_ok.items() if status not in NOT_FAILURES)
 
 
-def cells_of(samples: Iterable[Sample]) -> list[Cell]:
-    """Group samples into cells; the order of the cells does not depend on that of samples."""
+def cells_of(samples: Iterable[Sample], scale: Scale = "ratio") -> list[Cell]:
+    """Group samples into cells; the order of the cells does not depend on that of samples.
+
+    `scale` is that of the experiment's metric.
+    """
     groups: dict[tuple[str, str, bool], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample.cell, sample.kernel, sample.control), []).append(sample)
-    return sorted(map(_cell, groups.values()), key=_order)
+    return sorted((_cell(each, scale) for each in groups.values()), key=_order)
 
 
 def baseline_for(cell: Cell, baselines: Sequence[Cell]) -> Cell | None:
@@ -237,7 +247,14 @@ def mean_and_spread(logs: Sequence[float]) -> tuple[float | None, float | None]:
     return math.exp(fmean(sorted(logs))), spread
 
 
-def _cell(samples: Sequence[Sample]) -> Cell:
+def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the mean and the standard deviation of blocks' values that are no logs."""
+    if not values:
+        return None, None
+    return fmean(sorted(values)), stdev(values) if len(values) > 1 else None
+
+
+def _cell(samples: Sequence[Sample], scale: Scale) -> Cell:
     first = min(samples, key=_IN_TIME)
     return Cell(
         id=first.cell,
@@ -248,6 +265,7 @@ def _cell(samples: Sequence[Sample]) -> Cell:
         parameters=first.parameters,
         samples=tuple(s for s in samples if not s.warmup),
         warmups=tuple(s for s in samples if s.warmup),
+        scale=scale,
     )
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
 from labctl.errors import UserError
-from labctl.lab.metrics import Better, MetricKind
+from labctl.lab.metrics import ELAPSED, Better, MetricKind
 from labctl.runs.sample import Sample
 from labctl.stats.cells import (
     SECONDARY,
@@ -21,14 +22,24 @@ from labctl.stats.cells import (
     baseline_for,
     cells_of,
     crashes,
+    mean_and_sd,
     mean_and_spread,
     primary,
 )
 from labctl.stats.comparison import Comparison, ExperimentResult
 from labctl.stats.failures import failures_of
 from labctl.stats.kinds import Verdict
-from labctl.stats.paired import Paired, adjust, paired, sign_flip, signed_ranks, smallest_effect
+from labctl.stats.paired import (
+    Paired,
+    adjust,
+    paired,
+    sign_flip,
+    signed_ranks,
+    smallest_effect,
+    smallest_shift,
+)
 from labctl.stats.report_types import Second
+from labctl.stats.scale import compared, difference, effect_of, without_unit
 from labctl.stats.verdict import Rule, conclude
 from labctl.stats.warnings import warnings_of
 
@@ -56,15 +67,16 @@ def compare(
     """Compare every cell of one experiment with the baseline, block by block.
 
     `baseline` is a kernel's name; `minimum_effect` is the smallest relevant change (0.02 is
-    2 %); `metric` is used in warnings; `name` is the experiment's name, in case there are
-    no samples. Raises UserError for samples of different experiments or accelerators.
+    2 %; in the unit of the values if `metric` is compared by differences); `name` is the
+    experiment's name, in case there are no samples. Raises UserError for samples of different
+    experiments or accelerators.
     """
     found = list(samples)
     own_name = _only(found, "experiment", lambda s: s.experiment)
     _only(found, "accelerator", lambda s: s.accel)
-    cells = cells_of(found)
-    baselines, controls, others = roles(cells, baseline)
     kind = metric or MetricKind(better=better)
+    cells = cells_of(found, kind.scale)
+    baselines, controls, others = roles(cells, baseline)
     rule = Rule.of(confidence, minimum_effect, kind)
 
     # An A/A control that differs counts even with failures: only its times are tested.
@@ -86,10 +98,11 @@ def compare(
             rows=compared,
             rule=rule,
         ),
-        blocks=len({block for cell in cells for block in cell.logs(primary)}),
+        blocks=len({block for cell in cells for block in cell.of_blocks(primary)}),
         confidence=confidence,
         minimum_effect=minimum_effect,
         better=better,
+        metric=kind,
         failures=failures_of(found),
     )
 
@@ -128,10 +141,13 @@ def _only(samples: Sequence[Sample], what: str, of: Callable[[Sample], str]) -> 
 
 
 def differences(cell: Cell, base: Cell | None, metric: Metric, better: Better) -> list[float]:
-    """Return the log ratio of each block that has both; above 0 is better than the baseline."""
+    """Return the log ratio or difference of each block that has both.
+
+    Above 0 is better than the baseline.
+    """
     if base is None:
         return []
-    own, other = cell.logs(metric), base.logs(metric)
+    own, other = cell.of_blocks(metric), base.of_blocks(metric)
     sign = 1 if better == "lower" else -1
     return [sign * (other[block] - own[block]) for block in sorted(own.keys() & other.keys())]
 
@@ -165,14 +181,15 @@ def _family(
             family=family,
             host_is_trusted=host_is_trusted,
         )
-        row = _row(cell, primary)
-        d = differences(cell, baseline_for(cell, baselines), primary, better)
+        row = _row(cell)
+        own = differences(cell, baseline_for(cell, baselines), primary, better)
+        d, _ = without_unit(own, rule.metric)
+        if result:
+            row = replace(row, **_estimate(result, rule.metric))
         comparisons.append(
             replace(
                 row,
                 blocks=result.blocks if result else 0,
-                ratio=result.ratio if result else None,
-                ci=result.ci if result else None,
                 p=result.p if result else None,
                 p_corrected=p_corrected,
                 p_beyond=p_beyond,
@@ -181,7 +198,6 @@ def _family(
                 blocks_needed=conclusion.blocks_needed,
                 p_sign_flip=sign_flip(d),
                 p_wilcoxon=signed_ranks(d),
-                sd_log=result.sd if result else None,
                 smallest_effect=_could_see(result, rule, family),
                 reason=conclusion.reason,
             )
@@ -191,16 +207,21 @@ def _family(
     return comparisons
 
 
+def _estimate(result: Paired, metric: MetricKind) -> dict[str, Any]:
+    """Return the fields of a comparison that depend on the scale."""
+    if not metric.is_difference:
+        return {"ratio": result.ratio, "ci": result.ci, "sd_log": result.sd}
+    mean, interval = difference(result, metric)
+    return {"difference": mean, "ci": interval, "sd_difference": result.sd}
+
+
 def _could_see(result: Paired | None, rule: Rule, family: int) -> float | None:
     if result is None or result.sd is None:
         return None
-    return smallest_effect(
-        result.sd,
-        result.blocks,
-        confidence=rule.confidence,
-        cells=family,
-        margin=rule.margin,
+    shown = smallest_shift(
+        result.sd, result.blocks, confidence=rule.confidence, cells=family, margin=rule.margin
     )
+    return effect_of(shown, rule.metric)
 
 
 def _with_secondary(
@@ -230,7 +251,7 @@ def _with_secondary(
 
 
 def _second(cell: Cell, metric: Metric) -> Second | None:
-    logs = cell.logs(metric)
+    logs = cell.of_blocks(metric)
     seconds, spread = mean_and_spread(list(logs.values()))
     if seconds is None:
         return None
@@ -241,24 +262,30 @@ def _paired_all(
     cells: Sequence[Cell], baselines: Sequence[Cell], rule: Rule, metric: Metric, better: Better
 ) -> list[Paired | None]:
     found = (differences(cell, baseline_for(cell, baselines), metric, better) for cell in cells)
-    return [paired(d, confidence=rule.confidence, margin=rule.margin) if d else None for d in found]
+    # Secondary metrics are times, compared as ratios.
+    kind = rule.metric if metric is primary else ELAPSED
+    return [compared(d, confidence=rule.confidence, margin=rule.margin, metric=kind) for d in found]
 
 
-def _row(cell: Cell, metric: Metric) -> Comparison:
-    logs = cell.logs(metric)
-    seconds, spread = mean_and_spread(list(logs.values()))
+def _row(cell: Cell) -> Comparison:
+    values = list(cell.of_blocks(primary).values())
+    if cell.scale == "difference":
+        (mean, spread), percent = mean_and_sd(values), None
+    else:
+        (mean, percent), spread = mean_and_spread(values), None
     return Comparison(
         cell=cell.id,
         kernel=cell.kernel,
         label=cell.label,
         setting=dict(cell.setting),
         parameters=dict(cell.parameters),
-        blocks=len(logs),
+        blocks=len(values),
         blocks_visited=len(cell.seen_blocks),
-        n=cell.count(metric),
+        n=cell.count(primary),
         failed=cell.not_ok(),
-        median_seconds=seconds,
-        spread_percent=spread,
+        median_seconds=mean,
+        spread_percent=percent,
+        spread=spread,
         ratio=None,
         ci=None,
         p=None,
@@ -276,8 +303,9 @@ def _baseline_row(cell: Cell) -> Comparison:
         if (second := _second(cell, metric))
     }
     return replace(
-        _row(cell, primary),
-        ratio=1.0,
+        _row(cell),
+        ratio=None if cell.scale == "difference" else 1.0,
+        difference=0.0 if cell.scale == "difference" else None,
         verdict=Verdict.BASELINE,
         secondary=found,
     )

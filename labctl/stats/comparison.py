@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from labctl.lab.metrics import Better
+from labctl.lab.metrics import ELAPSED, Better, MetricKind
 from labctl.runs.sample import Scalar
 from labctl.stats.explanation_types import Observed
 from labctl.stats.failures import Failure
@@ -19,7 +19,10 @@ class Comparison:
     """One cell against its baseline.
 
     `ratio` is baseline time / cell time (cell / baseline where higher is better):
-    above 1 is better. `blocks` counts complete pairs, `blocks_visited` all measured
+    above 1 is better. With differences it is None: `difference` is cell minus baseline in the
+    unit of the values, `ci` its interval, `spread` and `sd_difference` are the standard
+    deviations of the blocks' values and of their differences, also in this unit.
+    `blocks` counts complete pairs, `blocks_visited` all measured
     blocks, `n` good repetitions. `failed` counts samples by status, except ok. `p` tests
     no difference; `p_corrected` is the same after Holm; `p_beyond` tests no difference
     beyond the minimum effect, `p_same` a difference at least as large, both after Holm:
@@ -27,8 +30,8 @@ class Comparison:
     that would decide an undecided cell.
     `p_sign_flip` checks `p` by a test that does not assume normal blocks, `p_wilcoxon` by
     one in which outlying blocks have little weight. `sd_log` is the standard deviation of
-    the blocks' log ratios. `smallest_effect` (0.05 is 5 %) is called faster in 80 % of the
-    runs with this number of blocks, spread and family. Values that cannot be
+    the blocks' log ratios. `smallest_effect` (0.05 is 5 %; or a difference) is called faster
+    in 80 % of the runs with this number of blocks, spread and family. Values that cannot be
     computed are None.
     """
 
@@ -58,6 +61,9 @@ class Comparison:
     counters: Mapping[str, float] = field(default_factory=dict)
     p_same: float | None = None
     secondary: Mapping[str, Second] = field(default_factory=dict)
+    difference: float | None = None
+    spread: float | None = None
+    sd_difference: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class ExperimentResult:
     confidence: float
     minimum_effect: float
     better: Better
+    metric: MetricKind = ELAPSED
     health: Health | None = None
     failures: tuple[Failure, ...] = ()
     observed: Observed | None = None

@@ -28,8 +28,8 @@ def observed(experiment: RunExperiment, samples: Sequence[Sample]) -> Observed |
     names = experiment.observe
     if not names:
         return None
-    confidence = experiment.confidence
-    cells = cells_of(samples)
+    confidence, metric = experiment.confidence, experiment.kind
+    cells = cells_of(samples, metric.scale)
     baselines, controls, others = roles(cells, experiment.baseline)
     twins = changes(controls, baselines, confidence=confidence)
     unstable = sorted({change.counter for twin in twins for change in twin.changes})
@@ -41,7 +41,7 @@ def observed(experiment: RunExperiment, samples: Sequence[Sample]) -> Observed |
         baseline=experiment.baseline,
         level=RATE,
         confidence=confidence,
-        cost=cost(cells, experiment.kind.better, confidence),
+        cost=None if metric.is_difference else cost(cells, metric.better, confidence),
         cells=tuple(found),
         unstable=tuple(unstable),
         warnings=(*_few(blocks), *_silent(names, cells)),

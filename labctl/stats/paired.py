@@ -1,7 +1,7 @@
 """Statistics of paired blocks: intervals, p values, families, power. Pure.
 
-The input `d` has one log ratio per block; above 0 is better than the baseline. A constant
-`d` has no t statistic: its result has only the mean.
+The input `d` has one log ratio per block; above 0 is better than the baseline. For differences
+see `stats.scale`. A constant `d` has no t statistic: its result has only the mean.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_BLOCKS = 200  # more blocks take days
 # Up to this many blocks, all sign patterns are used; above, a sample with a fixed seed.
 _EXACT_BLOCKS = 14
 _BATCH = 1024  # patterns at a time: for 1000 blocks, all patterns would take 1 GB
-_LARGEST_LOG = 700.0  # larger values overflow in exp()
+LARGEST_LOG = 700.0  # larger values overflow in exp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Paired:
 
 def exp(value: float) -> float:
     """Return e to the power of `value`, never infinite."""
-    return math.exp(min(value, _LARGEST_LOG))
+    return math.exp(min(value, LARGEST_LOG))
 
 
 def paired(d: Sequence[float], *, confidence: float, margin: float) -> Paired:
@@ -218,15 +218,25 @@ def smallest_effect(
 ) -> float:
     """Return the effect that `blocks` blocks show in 80 % of the runs; 0.05 is 5 %.
 
-    Shown is a difference of more than `margin` (on the log scale), which makes a cell faster
-    or slower. `sd` is the standard deviation of the blocks' log ratios, `cells` the size of
-    the family: if other cells differ too, Holm's correction shows a little more. Infinite
-    below two blocks.
+    Arguments are as for `smallest_shift`, with `sd` of the blocks' log ratios.
+    """
+    shift = smallest_shift(sd, blocks, confidence=confidence, cells=cells, margin=margin)
+    return exp(shift) - 1 if shift < math.inf else shift
+
+
+def smallest_shift(
+    sd: float, blocks: int, *, confidence: float, cells: int, margin: float
+) -> float:
+    """Return the shift of the mean of `d` that `blocks` blocks show in 80 % of the runs.
+
+    Shown is a difference of more than `margin`, which makes a cell faster or slower. `sd` is
+    the standard deviation of `d`, `cells` the size of the family: if other cells differ too,
+    Holm's correction shows a little more. Infinite below two blocks.
     """
     if blocks < 2:
         return math.inf
     if sd <= 0:
-        return math.expm1(margin)
+        return margin
     alpha = (1 - confidence) / max(cells, 1)
     low, high = 0.0, 1.0
     while _power(high, blocks=blocks, alpha=alpha) < POWER:
@@ -236,7 +246,7 @@ def smallest_effect(
         low, high = (
             (low, middle) if _power(middle, blocks=blocks, alpha=alpha) >= POWER else (middle, high)
         )
-    return exp(margin + sd * high) - 1
+    return margin + sd * high
 
 
 def _power(effect: float, *, blocks: int, alpha: float, sides: str = "two-sided") -> float:

@@ -57,20 +57,27 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         float | None,
         Meta(
             description="Geometric mean over blocks of the median repetition; seconds if the "
-            "metric is a time, else its own unit."
+            "metric is a time, else its own unit. With scale difference the mean over blocks of "
+            "the mean repetition."
         ),
     ]
     spread_percent: Annotated[
-        float | None, Meta(description="Coefficient of variation over blocks, in percent.")
+        float | None,
+        Meta(
+            description="Coefficient of variation over blocks, in percent; null with scale "
+            "difference."
+        ),
     ]
     ratio: Annotated[
         float | None,
         Meta(
             description="Baseline over cell if lower is better, cell over baseline if higher is: "
-            "above 1 is better."
+            "above 1 is better. null with scale difference."
         ),
     ]
-    ci: Annotated[Bounds | None, Meta(description="Confidence interval of the ratio.")]
+    ci: Annotated[
+        Bounds | None, Meta(description="Confidence interval of the ratio or the difference.")
+    ]
     p: Annotated[float | None, Meta(description="p value of no difference, by the paired t test.")]
     p_corrected: Annotated[float | None, Meta(description="p after Holm's correction.")]
     p_beyond: Annotated[
@@ -90,12 +97,16 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     p_sign_flip: Annotated[float | None, Meta(description="p of the sign-flip test.")]
     p_wilcoxon: Annotated[float | None, Meta(description="p of Wilcoxon's signed-rank test.")]
     sd_log: Annotated[
-        float | None, Meta(description="Standard deviation of the blocks' log ratios.")
+        float | None,
+        Meta(
+            description="Standard deviation of the blocks' log ratios; null with scale difference."
+        ),
     ]
     smallest_effect: Annotated[
         float | None,
         Meta(
-            description="Minimum detectable effect: called faster in 80 % of the runs; 0.05 is 5 %."
+            description="Minimum detectable effect: called faster in 80 % of the runs; 0.05 is "
+            "5 %. In the unit of the values with scale difference."
         ),
     ]
     verdict: Annotated[Verdict, Meta(description="What the statistics say of the cell.")]
@@ -115,6 +126,31 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         Second | None, Meta(description="Time until every node has its memory back.")
     ]
     cpu: Annotated[Second | None, Meta(description="CPU time of the operation and its workers.")]
+    difference: Annotated[
+        float | UnsetType | None,
+        Meta(
+            description="Mean difference, cell minus baseline, in the unit of the values; only "
+            "with scale difference."
+        ),
+    ] = UNSET
+    spread: Annotated[
+        float | UnsetType | None,
+        Meta(
+            description="Standard deviation over blocks, in the unit of the values; only with "
+            "scale difference."
+        ),
+    ] = UNSET
+    sd_difference: Annotated[
+        float | UnsetType | None,
+        Meta(
+            description="Standard deviation of the blocks' differences; only with scale difference."
+        ),
+    ] = UNSET
+
+    @property
+    def estimate(self) -> float | None:
+        """The ratio, or the difference with scale difference."""
+        return self.ratio if self.difference is UNSET else self.difference
 
     @property
     def is_baseline(self) -> bool:
@@ -167,8 +203,18 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         UNSET
     )
     better: Annotated[Literal["lower", "higher"], Meta(description="Which values are better.")]
+    scale: Annotated[
+        Literal["difference"] | UnsetType,
+        Meta(description="How kernels are compared; missing for ratios."),
+    ] = UNSET
     confidence: Annotated[float, Meta(description="Confidence level of the intervals.")]
-    minimum_effect: Annotated[float, Meta(description="Smallest change that matters; 0.02 is 2 %.")]
+    minimum_effect: Annotated[
+        float,
+        Meta(
+            description="Smallest change that matters; 0.02 is 2 %. In the unit of the values with "
+            "scale difference."
+        ),
+    ]
     placement: Annotated[
         Placement | UnsetType | None, Meta(description="Placement of a guest; null on a target.")
     ] = UNSET
@@ -196,7 +242,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> MetricKind:
         """The metric; freebench's time if it is not on record."""
-        return MetricKind.known(self.metric or None, self.better, self.command or None)
+        scale = self.scale or None
+        return MetricKind.known(self.metric or None, self.better, self.command or None, scale)
 
     @property
     def control_differs(self) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from labctl.lab.metrics import Scale
 from labctl.runs.sample import Sample
 from labctl.stats.cells import baseline_for, cells_of, primary
 from labctl.stats.compare import differences, roles
@@ -28,8 +29,8 @@ def is_narrow(
 ) -> np.ndarray:
     """Return for each cell whether it has 8 blocks and at most this half-width.
 
-    `sd` has the standard deviations of the cells' log ratios, `blocks` their numbers of
-    blocks; the last axis is over the cells of one experiment, with the A/A control.
+    `sd` has the standard deviations of the cells' log ratios or differences, `blocks` their
+    numbers of blocks; the last axis is over the cells of one experiment, with the A/A control.
     """
     import numpy as np
     from scipy.special import stdtrit
@@ -43,16 +44,21 @@ def is_narrow(
 
 
 def ended(
-    samples: Iterable[Sample], *, baseline: str, confidence: float, half_width: float
+    samples: Iterable[Sample],
+    *,
+    baseline: str,
+    confidence: float,
+    half_width: float,
+    scale: Scale = "ratio",
 ) -> frozenset[str]:
     """Return the ids of the compared cells that need no further block.
 
-    Call it at the end of a block; `half_width` is on the log scale. A cell without any
-    valid value ends too.
+    Call it at the end of a block; `half_width` is on the log scale, or in the unit of the
+    values with `scale` difference. A cell without any valid value ends too.
     """
     import numpy as np
 
-    baselines, controls, others = roles(cells_of(samples), baseline)
+    baselines, controls, others = roles(cells_of(samples, scale), baseline)
     columns = [
         differences(cell, baseline_for(cell, baselines), primary, "lower")
         for cell in (*others, *controls)

@@ -25,7 +25,8 @@ def results_of(record: RunRecord, samples: Sequence[Sample]) -> list[ExperimentR
 def spread_of(record: RunRecord, samples: Sequence[Sample], workload: str) -> float | None:
     """Return the median over cells of the standard deviation of a block's log ratio.
 
-    None if no cell of the workload has two good blocks.
+    None if no cell of the workload has two good blocks; experiments that compare differences
+    do not count.
     """
     results = [_compare(samples, one) for one in record.experiments if one.workload == workload]
     found = [cell.sd_log for each in results for cell in each.cells if cell.sd_log]

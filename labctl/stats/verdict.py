@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,15 +10,13 @@ from labctl.stats.cells import failures
 from labctl.stats.failures import whose_failures
 from labctl.stats.kinds import Verdict
 from labctl.stats.paired import MINIMUM_BLOCKS, Paired, more_blocks
+from labctl.stats.scale import effect_of, margin_of
 from labctl.units import counted
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The thresholds of a verdict; `margin` is the minimum effect, on the log scale.
-
-    `metric` only affects the wording of reasons.
-    """
+    """The thresholds of a verdict; `margin` is the minimum effect on the metric's scale."""
 
     alpha: float
     confidence: float
@@ -28,14 +25,18 @@ class Rule:
 
     @classmethod
     def of(cls, confidence: float, minimum_effect: float, metric: MetricKind = ELAPSED) -> Rule:
-        """Return the rule for the `statistics` of a lab.yaml; 0.02 is an effect of 2 %."""
-        margin = math.log1p(minimum_effect)
+        """Return the rule for the `statistics` of a lab.yaml; 0.02 is an effect of 2 %.
+
+        With differences, the effect is in the unit of the values.
+        """
+        margin = margin_of(minimum_effect, metric)
         return cls(alpha=1 - confidence, confidence=confidence, margin=margin, metric=metric)
 
     @property
     def margin_text(self) -> str:
-        """The margin in percent, for messages."""
-        return f"{100 * math.expm1(self.margin):.3g} %"
+        """The margin for messages: in percent, or in the unit of the values."""
+        effect = effect_of(self.margin, self.metric)
+        return f"{effect:.4g}" if self.metric.is_difference else f"{100 * effect:.3g} %"
 
 
 @dataclass(frozen=True, slots=True)

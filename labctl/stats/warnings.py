@@ -62,12 +62,14 @@ def _only_by_ranks(row: Comparison, alpha: float, rows: int) -> bool:
 def _on_host(aa: Comparison | None, spoken: Callable[[str], str]) -> list[str]:
     if aa is None:
         return ["no A/A control: the repeatability of this host was not tested"]
-    if not aa.verdict.is_difference or aa.ratio is None or aa.ci is None:
+    value = aa.ratio if aa.difference is None else aa.difference
+    if not aa.verdict.is_difference or value is None or aa.ci is None:
         return []
     low, high = aa.ci
+    name = "ratio" if aa.difference is None else "difference"
     return [
         "this host cannot be trusted today: the baseline differs from itself (A/A control "
-        f"{spoken(aa.verdict)}, ratio {aa.ratio:.3g}, interval {low:.3g} to {high:.3g}); "
+        f"{spoken(aa.verdict)}, {name} {value:.3g}, interval {low:.3g} to {high:.3g}); "
         "all verdicts of this experiment are invalid"
     ]
 
@@ -123,7 +125,7 @@ def _on_pairs(cell: Cell, base: Cell | None) -> list[str]:
     # A cell that has ended is not measured in later blocks, so it misses none of them.
     last = max(cell.seen_blocks, default=math.inf)
     seen = {block for block in cell.seen_blocks | base.seen_blocks if block <= last}
-    dropped = sorted(seen - (cell.logs(primary).keys() & base.logs(primary).keys()))
+    dropped = sorted(seen - (cell.of_blocks(primary).keys() & base.of_blocks(primary).keys()))
     if not dropped:
         return []
     numbers = ", ".join(str(block) for block in dropped)

@@ -1,0 +1,83 @@
+"""The scales on which cells are compared: ratios by their logarithms, or differences. Pure.
+
+With ratios, a block's value is the log of the median of its repetitions. With differences it
+is their mean: the median of a few counts that are mostly 0 is 0 whatever the kernel does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from labctl.lab.metrics import MetricKind, Scale
+from labctl.lab.quantity import LARGEST
+from labctl.stats.paired import LARGEST_LOG, Paired, paired
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def is_usable(values: np.ndarray, scale: Scale) -> np.ndarray:
+    """Return which values can be compared: those above 0 as ratios."""
+    import numpy as np
+
+    finite = np.isfinite(values)
+    usable: np.ndarray = finite & (values > 0 if scale == "ratio" else np.abs(values) <= LARGEST)
+    return usable
+
+
+def of_block(values: np.ndarray, scale: Scale) -> float:
+    """Return the value of a block from those of its repetitions."""
+    import numpy as np
+
+    return math.log(np.median(values)) if scale == "ratio" else float(np.mean(values))
+
+
+def margin_of(minimum_effect: float, metric: MetricKind) -> float:
+    """Return the minimum effect on the scale of the blocks' values; 0.02 is 2 % of a ratio."""
+    return minimum_effect if metric.is_difference else math.log1p(minimum_effect)
+
+
+def effect_of(margin: float, metric: MetricKind) -> float:
+    """Return the inverse of `margin_of`, never infinite."""
+    return margin if metric.is_difference else math.expm1(min(margin, LARGEST_LOG))
+
+
+def without_unit(d: Sequence[float], metric: MetricKind) -> tuple[list[float], float]:
+    """Return the blocks' log ratios or differences without their unit, and the unit.
+
+    Differences are divided by their largest absolute value, so that tests for equal values do
+    not depend on the unit of the metric; log ratios have none.
+    """
+    unit = max(map(abs, d), default=0.0) if metric.is_difference else 1.0
+    return (list(d), 1.0) if unit in (0.0, 1.0) else ([one / unit for one in d], unit)
+
+
+def compared(
+    d: Sequence[float], *, confidence: float, margin: float, metric: MetricKind
+) -> Paired | None:
+    """Return the test of the blocks' log ratios or differences, None without a block."""
+    if not d:
+        return None
+    values, unit = without_unit(d, metric)
+    found = paired(values, confidence=confidence, margin=margin / unit)
+    if unit == 1.0:
+        return found
+    return replace(
+        found,
+        mean=found.mean * unit,
+        sd=None if found.sd is None else found.sd * unit,
+        half_width=None if found.half_width is None else found.half_width * unit,
+    )
+
+
+def difference(result: Paired, metric: MetricKind) -> tuple[float, tuple[float, float] | None]:
+    """Return the mean difference, cell minus baseline, and its interval."""
+    # `result` is above 0 where the cell is better. Zero keeps its sign: 0 - 0, not -0.
+    sign = 1.0 if metric.better == "higher" else -1.0
+    mean = 0.0 + sign * result.mean
+    if result.half_width is None:
+        return mean, None
+    return mean, (0.0 + mean - result.half_width, 0.0 + mean + result.half_width)
