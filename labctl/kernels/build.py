@@ -18,6 +18,7 @@ from labctl.kernels.configuration import Configuration
 from labctl.kernels.images import Image
 from labctl.kernels.kconfig import Option
 from labctl.kernels.make import Make, Tell, remaining_seconds
+from labctl.kernels.revision import Committed
 from labctl.kernels.sources import Source, open_source
 from labctl.kernels.toolchain import check_options, check_tools, compiler, tools_hash
 from labctl.kernels.tree import Tree
@@ -69,7 +70,15 @@ class _Request:
     def built(self) -> Image | None:
         built = images.load(self.folder, self.image.kernel)
         asked = self.image
-        return built and replace(built, commit=asked.commit, subject=asked.subject)
+        # It may have been built from other patches with the same result.
+        return built and replace(
+            built,
+            commit=asked.commit,
+            subject=asked.subject,
+            source_hash=asked.source_hash,
+            series_hash=asked.series_hash,
+            patch_hashes=asked.patch_hashes,
+        )
 
 
 class Guard(Protocol):
@@ -189,7 +198,8 @@ class Builder:
             commit=source.commit.commit if source.commit else "",
             subject=source.commit.subject if source.commit else "",
         )
-        image = replace(image, hash=images.address(image, configured))
+        result = _result(source, patches)
+        image = replace(image, hash=images.address(image, configured, result))
         folder = self._state.image(image.hash)
         return _Request(image, folder, source, patches, configured)
 
@@ -316,6 +326,15 @@ class Builder:
             raise HostError(
                 "the disk is full", where=str(self._state.path), hint="free space: `labctl clean`"
             ) from error
+
+
+def _result(source: Source, patches: Series | None) -> str:
+    """Return the hash of a revision with a series, "" for other sources."""
+    if patches is None or not isinstance(source, Committed):
+        return ""
+    with contextlib.suppress(UserError):  # `Builder.images` checks all series, and reports it
+        return source.hash_with(patches)
+    return ""
 
 
 def _fill(tree: Tree, tell: Callable[..., None], stage: str = "preparing the source") -> str:

@@ -65,14 +65,18 @@ class Image:
         return tuple(Hashed(path, digest) for path, digest in both if path and digest)
 
 
-def address(image: Image, configuration: Configuration) -> str:
-    """Return the hex hash of all inputs of an image."""
+def address(image: Image, configuration: Configuration, result: str = "") -> str:
+    """Return the hex hash of all inputs of an image.
+
+    `result` is the hash of the source with the series, if it is known: a branch and its
+    commits as a series give the same image.
+    """
     options = configuration.options
     content: dict[str, object] = {
         "builder": _BUILDER,
         "architecture": ARCHITECTURES[image.arch].kbuild,
-        "source": image.source_hash,
-        "patches": image.patch_hashes,
+        "source": result or image.source_hash,
+        "patches": () if result else image.patch_hashes,
         "kconfig": sorted((o.name, o.value) for o in options),
         "compiler": image.compiler,
     }

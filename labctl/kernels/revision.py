@@ -9,8 +9,10 @@ from pathlib import Path
 
 from labctl.errors import UserError
 from labctl.host.repository import Entry, Repository, Revision
-from labctl.kernels import listing, mentions, mirror
+from labctl.kernels import listing, mentions, mirror, patching
+from labctl.kernels.tree_id import tree_id
 from labctl.kernels.treefiles import File
+from labctl.series.patch import Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,17 @@ class Committed:
         """
         mirror.update(folder, self._wanted(), leave, self._files)
         return self.revision.tree
+
+    def hash_with(self, series: Series) -> str:
+        """Return the id of the tree that a series makes of this one.
+
+        Raises:
+            UserError: a patch does not apply, or as `fill`.
+            HostError: no space for copies of the files.
+        """
+        self._wanted()
+        changed = patching.apply(series, self.original)
+        return tree_id(self._entries, changed, self.revision.tree)
 
     def original(self, name: str) -> File | None:
         """Return a file of the tree, None if there is none; raise as `fill` does."""

@@ -21,6 +21,7 @@ from labctl.lab.models import Lab
 from labctl.nightly import commits
 from labctl.reports import words
 from labctl.runs.types import Kernel
+from labctl.series import reader
 
 
 def git(folder, *words, **more):
@@ -379,6 +380,39 @@ def test_a_series_is_checked_without_writing_another_revision(mine, tmp_path, st
     with pytest.raises(UserError, match="does not apply"):
         builder.images(kernels(mine, tmp_path, "topic", series=str(series)))
     assert snapshot(tree / "src") == before
+
+
+@pytest.mark.parametrize("form", ["sha1", "sha256"])
+def test_a_revision_with_a_series_has_the_id_of_the_tree_that_git_makes(tmp_path, state, form):
+    mine = repository(tmp_path / "mine", f"--object-format={form}")
+    git(mine, "checkout", "-q", "topic")
+    git(mine, "mv", "init/main.c", "init/main-a.c")
+    (mine / "init/main").mkdir()
+    (mine / "init/main/main.c").write_text("int inner;\n")
+    (mine / "init/main.c").symlink_to("main-a.c")
+    (mine / "scripts/cc.sh").chmod(0o755)
+    commit(mine, "init: a link, a folder and a mode", **{"init/main/é.h": "\n"})
+    git(mine, "rm", "-q", "include/tlb.h")
+    git(mine, "commit", "-qm", "tlb: go, with the folder")
+    commit(mine, "tlb: come again", **{"mm/other.h": "int other;\n"})
+    series = reader.read(f"git:{mine}@master..topic")
+    source = open_source(f"git:{mine}@master", state)
+    assert source.hash_with(series) == git(mine, "rev-parse", "topic^{tree}").strip()
+
+
+def test_a_branch_and_its_commits_as_a_series_have_one_image(mine, tmp_path, state):
+    git(mine, "format-patch", "-q", "-o", tmp_path / "plain", "master..topic")
+    branch, stock = kernels(mine, tmp_path, "topic", "master")
+    places = {"range": f"git:{mine}@master..topic", "mails": str(tmp_path / "plain")}
+    patched = [stock.model_copy(update={"name": n, "series": s}) for n, s in places.items()]
+    builder = Builder(state, lambda _: None)
+    images = builder.images([*patched, branch, stock])
+    assert len(list((state / "images").iterdir())) == 2
+    assert {images[name].bzimage for name in places} == {images["topic"].bzimage}
+    assert images["range"].series_hash == images["mails"].series_hash
+    assert images["range"].source_hash == images["master"].source_hash
+    assert (images["topic"].series_hash, images["topic"].patch_hashes) == (None, ())
+    assert images["topic"].source_hash == git(mine, "rev-parse", "topic^{tree}").strip()
 
 
 def submodule(mine):
