@@ -115,7 +115,7 @@ def is_bad(
 
 
 def logs_of(samples: Sequence[Sample], kernels: Sequence[str]) -> list[list[float]]:
-    """Return each kernel's logs of block medians, for the blocks that all kernels have.
+    """Return each kernel's logs of block means, for the blocks that all kernels have.
 
     Disturbed blocks are left out if enough others remain.
     """

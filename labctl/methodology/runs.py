@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from labctl.lab.statistics import Statistics
 from labctl.methodology.noise import NOISES, Noise, times
+from labctl.stats import robust
 from labctl.stats.paired import t_tests
-from labctl.stats.stopping import is_narrow
+from labctl.stats.stopping import CONTROL_FACTOR, is_narrow
 from labctl.stats.verdict import Rule
 
 if TYPE_CHECKING:
@@ -178,13 +179,20 @@ def _runs(
 
 
 def log_ratios(noise: Noise, design: Design, draw: np.random.Generator, runs: int) -> np.ndarray:
-    """Return the log ratios of runs x blocks_max blocks x cells, the A/A control as first cell."""
+    """Return the log ratios of runs x blocks_max blocks x cells, the A/A control as first cell.
+
+    The others are compared with the mean of the baseline and the A/A control.
+    """
     import numpy as np
 
     shape = (runs, design.blocks_max, design.repetitions, design.cells + 2)
-    boots = np.median(times(noise, draw, shape)[0], axis=2)
-    ratios: np.ndarray = boots[..., :1] - boots[..., 1:]
-    return ratios
+    # Runs, cells, blocks and repetitions; each cell has a spread of its own.
+    logs = np.moveaxis(times(noise, draw, shape)[0], 3, 1)
+    boots = robust.means(logs, robust.spread(logs)[..., None])
+    base, control, others = boots[:, 0], boots[:, 1], boots[:, 2:]
+    against = (base + control)[:, None] / 2 - others
+    ratios = np.concatenate([(base - control)[:, None], against], axis=1)
+    return np.moveaxis(ratios, 1, 2)
 
 
 def moments(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,6 +213,7 @@ def last_blocks(d: np.ndarray, design: Design, confidence: float) -> np.ndarray:
     if design.stop_at_half_width is None:
         return ends[:, 1:]
     _, sd = moments(d)
+    sd[..., 0] *= CONTROL_FACTOR
     for count in range(design.blocks_min, design.blocks_max):
         blocks = np.minimum(ends, count)  # ended cells keep their number of blocks
         narrow = is_narrow(

@@ -16,7 +16,7 @@ from labctl.lab.metrics import Scale
 from labctl.observers.observer import is_observed
 from labctl.runs.sample import Sample, Scalar
 from labctl.stats.failures import NOT_FAILURES
-from labctl.stats.scale import is_usable, of_block
+from labctl.stats.scale import is_usable, of_rows
 from labctl.status import CRASHES, SampleStatus
 
 if TYPE_CHECKING:
@@ -36,18 +36,21 @@ class _Good:
 
     mask: np.ndarray
     blocks: np.ndarray
+    repetitions: np.ndarray
     values: np.ndarray
 
     def of_blocks(self, scale: Scale) -> dict[int, float]:
         """Return the value of each block on a scale."""
         import numpy as np
 
-        order = np.argsort(self.blocks, kind="stable")
-        blocks, first = np.unique(self.blocks[order], return_index=True)
-        groups = np.split(self.values[order], first[1:])
-        return {
-            int(block): of_block(group, scale) for block, group in zip(blocks, groups, strict=False)
-        }
+        if not len(self.values):
+            return {}
+        order = np.lexsort((self.repetitions, self.blocks))
+        blocks, first, counts = np.unique(self.blocks[order], return_index=True, return_counts=True)
+        table = np.full((len(blocks), counts.max()), np.nan)
+        columns = np.arange(len(order)) - np.repeat(first, counts)
+        table[np.repeat(np.arange(len(blocks)), counts), columns] = self.values[order]
+        return dict(zip(blocks.tolist(), of_rows(table, scale).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Cell:
         return len(self._good(metric).values)
 
     def of_blocks(self, metric: Metric) -> dict[int, float]:
-        """The value of each block on the metric's scale: for ratios the log of the median."""
+        """The value of each block on the metric's scale: for ratios a robust mean of logs."""
         scale = self._scale(metric)
         return self._once(("blocks", metric), lambda: self._good(metric).of_blocks(scale))
 
@@ -122,8 +125,8 @@ class Cell:
         """Return the block of each outlier, and its ratio to the cell's median.
 
         Outliers are more than 4 robust standard deviations and more than 10 % from the
-        median. They still count within the median of their block. Differences have none: their
-        values may have any distribution, such as that of a rare event.
+        median. They still count, with less weight, within the mean of their block. Differences
+        have none: their values may have any distribution, such as that of a rare event.
         """
         import numpy as np
         from scipy.stats import median_abs_deviation
@@ -154,7 +157,8 @@ def _good(samples: Sequence[Sample], metric: Metric, scale: Scale) -> _Good:
     values = np.array([metric(sample) for sample in samples], dtype=float)  # None becomes NaN
     mask = is_usable(values, scale)
     blocks = np.array([sample.block for sample in samples], dtype=int)
-    return _Good(mask, blocks[mask], values[mask])
+    repetitions = np.array([sample.repetition for sample in samples], dtype=int)
+    return _Good(mask, blocks[mask], repetitions[mask], values[mask])
 
 
 def primary(sample: Sample) -> float | None:
@@ -238,8 +242,35 @@ def baseline_for(cell: Cell, baselines: Sequence[Cell]) -> Cell | None:
     return max(fitting, key=lambda b: len(b.setting.items() & cell.setting.items()), default=None)
 
 
+def bases_for(cell: Cell, baselines: Sequence[Cell], controls: Sequence[Cell]) -> list[Cell]:
+    """Return what a cell is compared with: its baseline and the A/A control of that baseline.
+
+    An A/A control is compared with the baseline alone. None without a baseline.
+    """
+    base = baseline_for(cell, baselines)
+    if base is None:
+        return []
+    own = (c for c in controls if _same(c.parameters, base.parameters))
+    same = (c for c in own if _same(c.setting, base.setting))
+    return [base] if cell.is_control else [base, *same]
+
+
+def base_of_blocks(bases: Sequence[Cell], metric: Metric) -> dict[int, float]:
+    """Return the mean of the bases in each block in which any has a valid value.
+
+    The mean of a baseline and its A/A control has half the variance of either. It is
+    independent of their difference, if they are normally distributed with the same variance,
+    so that the test of the A/A control stays a test of its own.
+    """
+    found: dict[int, list[float]] = {}
+    for base in bases:
+        for block, value in base.of_blocks(metric).items():
+            found.setdefault(block, []).append(value)
+    return {block: fmean(values) for block, values in found.items()}
+
+
 def mean_and_spread(logs: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the geometric mean and the coefficient of variation in percent of block medians."""
+    """Return the geometric mean and the coefficient of variation in percent of block means."""
     if not logs:
         return None, None
     values = [math.exp(log) for log in sorted(logs)]

@@ -19,7 +19,8 @@ from labctl.stats.cells import (
     SECONDARY,
     Cell,
     Metric,
-    baseline_for,
+    base_of_blocks,
+    bases_for,
     cells_of,
     crashes,
     mean_and_sd,
@@ -66,6 +67,7 @@ def compare(
 ) -> ExperimentResult:
     """Compare every cell of one experiment with the baseline, block by block.
 
+    The baseline of a block is the mean of the baseline's cell and its A/A control.
     `baseline` is a kernel's name; `minimum_effect` is the smallest relevant change (0.02 is
     2 %; in the unit of the values if `metric` is compared by differences); `name` is the
     experiment's name, in case there are no samples. Raises UserError for samples of different
@@ -80,10 +82,12 @@ def compare(
     rule = Rule.of(confidence, minimum_effect, kind)
 
     # An A/A control that differs counts even with failures: only its times are tested.
-    aa = _worst(_family(controls, baselines, rule, better, {}, host_is_trusted=True))
+    controls_bases = [bases_for(cell, baselines, ()) for cell in controls]
+    aa = _worst(_family(controls, controls_bases, rule, better, {}, host_is_trusted=True))
     trusted = aa is None or not aa.verdict.is_difference
     failed = {cell.id: {**crashes(others)[cell.kernel], **cell.not_ok()} for cell in others}
-    compared = _family(others, baselines, rule, better, failed, host_is_trusted=trusted)
+    bases = [bases_for(cell, baselines, controls) for cell in others]
+    compared = _family(others, bases, rule, better, failed, host_is_trusted=trusted)
     rows = tuple(_baseline_row(cell) for cell in baselines) + tuple(compared)
     return ExperimentResult(
         name=own_name or name,
@@ -115,10 +119,10 @@ def half_width(
     It describes the whole experiment; `stopping` decides when a cell ends. Cells without a
     valid block are left out. Infinite while a cell has only one block, and without cells.
     """
-    baselines, _, others = roles(cells_of(samples), baseline)
+    baselines, controls, others = roles(cells_of(samples), baseline)
     widths: list[float] = []
     for cell in others:
-        d = differences(cell, baseline_for(cell, baselines), primary, better)
+        d = differences(cell, bases_for(cell, baselines, controls), primary, better)
         if d:
             result = paired(d, confidence=confidence, margin=0.0)
             widths.append(math.inf if result.half_width is None else result.half_width)
@@ -140,21 +144,19 @@ def _only(samples: Sequence[Sample], what: str, of: Callable[[Sample], str]) -> 
     return values[0] if values else ""
 
 
-def differences(cell: Cell, base: Cell | None, metric: Metric, better: Better) -> list[float]:
+def differences(cell: Cell, bases: Sequence[Cell], metric: Metric, better: Better) -> list[float]:
     """Return the log ratio or difference of each block that has both.
 
-    Above 0 is better than the baseline.
+    Above 0 is better than the baseline. `bases` are those of `bases_for`.
     """
-    if base is None:
-        return []
-    own, other = cell.of_blocks(metric), base.of_blocks(metric)
+    own, other = cell.of_blocks(metric), base_of_blocks(bases, metric)
     sign = 1 if better == "lower" else -1
     return [sign * (other[block] - own[block]) for block in sorted(own.keys() & other.keys())]
 
 
 def _family(
     cells: Sequence[Cell],
-    baselines: Sequence[Cell],
+    bases: Sequence[Sequence[Cell]],
     rule: Rule,
     better: Better,
     failed: Mapping[str, Mapping[str, int]],
@@ -162,14 +164,14 @@ def _family(
     host_is_trusted: bool,
 ) -> list[Comparison]:
     """Compare the cells of one family: Holm for the metric, FDR for the secondary metric."""
-    results = _paired_all(cells, baselines, rule, primary, better)
+    results = _paired_all(cells, bases, rule, primary, better)
     corrected = adjust([r.p if r else None for r in results])
     beyond = adjust([r.p_beyond if r else None for r in results])
     same = adjust([r.p_same if r else None for r in results])
     family = sum(p is not None for p in beyond)
     comparisons = []
-    for cell, result, p_corrected, p_beyond, p_same in zip(
-        cells, results, corrected, beyond, same, strict=True
+    for cell, of_cell, result, p_corrected, p_beyond, p_same in zip(
+        cells, bases, results, corrected, beyond, same, strict=True
     ):
         conclusion = conclude(
             result,
@@ -182,8 +184,7 @@ def _family(
             host_is_trusted=host_is_trusted,
         )
         row = _row(cell)
-        own = differences(cell, baseline_for(cell, baselines), primary, better)
-        d, _ = without_unit(own, rule.metric)
+        d, _ = without_unit(differences(cell, of_cell, primary, better), rule.metric)
         if result:
             row = replace(row, **_estimate(result, rule.metric))
         comparisons.append(
@@ -203,7 +204,7 @@ def _family(
             )
         )
     for name, metric in SECONDARY.items():
-        comparisons = _with_secondary(name, metric, comparisons, cells, baselines, rule)
+        comparisons = _with_secondary(name, metric, comparisons, cells, bases, rule)
     return comparisons
 
 
@@ -229,10 +230,10 @@ def _with_secondary(
     metric: Metric,
     comparisons: Sequence[Comparison],
     cells: Sequence[Cell],
-    baselines: Sequence[Cell],
+    bases: Sequence[Sequence[Cell]],
     rule: Rule,
 ) -> list[Comparison]:
-    results = _paired_all(cells, baselines, rule, metric, "lower")
+    results = _paired_all(cells, bases, rule, metric, "lower")
     corrected = adjust([r.p if r else None for r in results], method="fdr_bh")
     rows = []
     for row, cell, result, p_corrected in zip(comparisons, cells, results, corrected, strict=True):
@@ -259,9 +260,14 @@ def _second(cell: Cell, metric: Metric) -> Second | None:
 
 
 def _paired_all(
-    cells: Sequence[Cell], baselines: Sequence[Cell], rule: Rule, metric: Metric, better: Better
+    cells: Sequence[Cell],
+    bases: Sequence[Sequence[Cell]],
+    rule: Rule,
+    metric: Metric,
+    better: Better,
 ) -> list[Paired | None]:
-    found = (differences(cell, baseline_for(cell, baselines), metric, better) for cell in cells)
+    pairs = zip(cells, bases, strict=True)
+    found = (differences(cell, of_cell, metric, better) for cell, of_cell in pairs)
     # Secondary metrics are times, compared as ratios.
     kind = rule.metric if metric is primary else ELAPSED
     return [compared(d, confidence=rule.confidence, margin=rule.margin, metric=kind) for d in found]

@@ -90,7 +90,7 @@ def disturbed_blocks(samples: Iterable[Sample]) -> dict[int, str]:
     """Return the disturbed blocks, each with the reason.
 
     A block is disturbed if at least half of the repetitions of any cell are: below
-    that, the cell's median in the block is robust. Warm-ups do not count.
+    that, the cell's mean in the block is robust. Warm-ups do not count.
     """
     samples = list(samples)
     if not any(sample.disturbed for sample in samples):

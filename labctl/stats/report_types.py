@@ -26,7 +26,11 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
     """A second metric of a cell, compared by the same method."""
 
     median_seconds: Annotated[
-        float, Meta(description="Geometric mean over blocks of the median repetition, in seconds.")
+        float,
+        Meta(
+            description="Geometric mean over blocks of the robust mean of the repetitions, "
+            "in seconds."
+        ),
     ]
     spread_percent: Annotated[
         float | None, Meta(description="Coefficient of variation over blocks, in percent.")
@@ -56,9 +60,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     median_seconds: Annotated[
         float | None,
         Meta(
-            description="Geometric mean over blocks of the median repetition; seconds if the "
-            "metric is a time, else its own unit. With scale difference the mean over blocks of "
-            "the mean repetition."
+            description="Geometric mean over blocks of the robust mean of the repetitions; "
+            "seconds if the metric is a time, else its own unit. With scale difference the mean "
+            "over blocks of the mean repetition."
         ),
     ]
     spread_percent: Annotated[

@@ -1,7 +1,7 @@
 """The scales on which cells are compared: ratios by their logarithms, or differences. Pure.
 
-With ratios, a block's value is the log of the median of its repetitions. With differences it
-is their mean: the median of a few counts that are mostly 0 is 0 whatever the kernel does.
+With ratios, a block's value is a robust mean of the logs of its repetitions. With differences it
+is their plain mean: where most counts are 0, those above are not outliers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from labctl.lab.metrics import MetricKind, Scale
 from labctl.lab.quantity import LARGEST
+from labctl.stats import robust
 from labctl.stats.paired import LARGEST_LOG, Paired, paired
 
 if TYPE_CHECKING:
@@ -28,11 +29,15 @@ def is_usable(values: np.ndarray, scale: Scale) -> np.ndarray:
     return usable
 
 
-def of_block(values: np.ndarray, scale: Scale) -> float:
-    """Return the value of a block from those of its repetitions."""
+def of_rows(values: np.ndarray, scale: Scale) -> np.ndarray:
+    """Return the value of each block: a row, with NaN where it has fewer repetitions."""
     import numpy as np
 
-    return math.log(np.median(values)) if scale == "ratio" else float(np.mean(values))
+    if scale == "ratio":
+        logs = np.log(values)
+        return robust.means(logs, robust.spread(logs))
+    found: np.ndarray = np.nanmean(values, axis=1)
+    return found
 
 
 def margin_of(minimum_effect: float, metric: MetricKind) -> float:

@@ -9,16 +9,21 @@ stopping at a significant difference increases false positives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from labctl.lab.metrics import Scale
 from labctl.runs.sample import Sample
-from labctl.stats.cells import baseline_for, cells_of, primary
+from labctl.stats.cells import bases_for, cells_of, primary
 from labctl.stats.compare import differences, roles
 
 if TYPE_CHECKING:
     import numpy as np
+
+# The baseline of a cell is the mean of two boots, that of the A/A control is one boot. With
+# boots of the same variance, a cell's log ratio has 1.5 times it, the A/A control's twice.
+CONTROL_FACTOR = math.sqrt(1.5 / 2)
 
 # With fewer blocks, stopping costs coverage, whatever `blocks.min` says.
 FEWEST_BLOCKS = 8
@@ -30,7 +35,8 @@ def is_narrow(
     """Return for each cell whether it has 8 blocks and at most this half-width.
 
     `sd` has the standard deviations of the cells' log ratios or differences, `blocks` their
-    numbers of blocks; the last axis is over the cells of one experiment, with the A/A control.
+    numbers of blocks; the last axis is over the cells of one experiment, with the A/A control,
+    whose deviation is multiplied by `CONTROL_FACTOR`.
     """
     import numpy as np
     from scipy.special import stdtrit
@@ -60,13 +66,14 @@ def ended(
 
     baselines, controls, others = roles(cells_of(samples, scale), baseline)
     columns = [
-        differences(cell, baseline_for(cell, baselines), primary, "lower")
+        differences(cell, bases_for(cell, baselines, controls), primary, "lower")
         for cell in (*others, *controls)
     ]
     if not columns:
         return frozenset()
     blocks = np.array([len(d) for d in columns])
     sd = np.array([np.std(d, ddof=1) if len(d) > 1 else 0.0 for d in columns])
+    sd[len(others) :] *= CONTROL_FACTOR
     narrow = is_narrow(sd, blocks, confidence=confidence, half_width=half_width)
     return frozenset(
         cell.id

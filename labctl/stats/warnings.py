@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from labctl.stats.cells import Cell, baseline_for, crashed_boots, crashes, primary
+from labctl.stats.cells import Cell, base_of_blocks, bases_for, crashed_boots, crashes, primary
 from labctl.stats.comparison import Comparison
 from labctl.stats.verdict import Rule
 from labctl.units import counted
@@ -49,7 +49,7 @@ def warnings_of(
     for cell in (*baselines, *controls, *others):
         lines += _on_outliers(cell)
     for cell in (*controls, *others):
-        lines += _on_pairs(cell, baseline_for(cell, baselines))
+        lines += _on_pairs(cell, bases_for(cell, baselines, controls))
     return tuple(lines)
 
 
@@ -115,17 +115,19 @@ def _on_outliers(cell: Cell) -> list[str]:
     more = f", and {len(found) - len(worst)} more" if len(found) > len(worst) else ""
     return [
         f"{cell.name}: {counted(len(found), 'outlier')} in {cell.count(primary)} repetitions "
-        f"({named}{more}); outliers count within their block's median"
+        f"({named}{more}); outliers count, with less weight, within their block's mean"
     ]
 
 
-def _on_pairs(cell: Cell, base: Cell | None) -> list[str]:
-    if base is None:
+def _on_pairs(cell: Cell, bases: Sequence[Cell]) -> list[str]:
+    if not bases:
         return [f"{cell.name} has no baseline with the same workload parameters"]
     # A cell that has ended is not measured in later blocks, so it misses none of them.
     last = max(cell.seen_blocks, default=math.inf)
-    seen = {block for block in cell.seen_blocks | base.seen_blocks if block <= last}
-    dropped = sorted(seen - (cell.of_blocks(primary).keys() & base.of_blocks(primary).keys()))
+    every = cell.seen_blocks.union(*(base.seen_blocks for base in bases))
+    seen = {block for block in every if block <= last}
+    good = cell.of_blocks(primary).keys() & base_of_blocks(bases, primary).keys()
+    dropped = sorted(seen - good)
     if not dropped:
         return []
     numbers = ", ".join(str(block) for block in dropped)

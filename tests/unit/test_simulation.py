@@ -103,7 +103,8 @@ def test_a_cell_ends_as_in_a_real_run():
             samples = cell([1.0] * blocks)
             samples += cell(np.exp(-run[:blocks, 0]).tolist(), control=True)
             for number, last in enumerate(of_run):
-                own = np.exp(-run[: min(blocks, last), number + 1])
+                own = run[: min(blocks, last)]
+                own = np.exp(-own[:, 0] / 2 - own[:, number + 1])
                 samples += cell(own.tolist(), kernel=f"patched{number}")
             done |= ended(samples, baseline="stock", confidence=0.95, half_width=0.03)
             assert done == {f"patched{n}" for n, last in enumerate(of_run) if last <= blocks}
