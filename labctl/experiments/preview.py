@@ -132,6 +132,7 @@ def _power(lab: Lab, planned: Plan) -> types.Power | None:
     """Return the minimum detectable effect, by the spread of the last run of this workload."""
     from labctl.stats.paired import smallest_effect
     from labctl.stats.stored import spread_of
+    from labctl.stats.verdict import strict
 
     if lab.compared(planned.experiment).scale == "difference":
         return None  # a spread in the unit of the values would need a run of the same size
@@ -150,7 +151,7 @@ def _power(lab: Lab, planned: Plan) -> types.Power | None:
                 effect=smallest_effect(
                     sd,
                     blocks,
-                    confidence=rule.confidence,
+                    confidence=strict(rule.confidence),
                     cells=family,
                     margin=math.log1p(rule.minimum_effect),
                 ),

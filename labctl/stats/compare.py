@@ -41,7 +41,7 @@ from labctl.stats.paired import (
 )
 from labctl.stats.report_types import Second
 from labctl.stats.scale import compared, difference, effect_of, without_unit
-from labctl.stats.verdict import Rule, conclude
+from labctl.stats.verdict import Rule, conclude, strict
 from labctl.stats.warnings import warnings_of
 
 __all__ = [
@@ -124,7 +124,7 @@ def half_width(
     for cell in others:
         d = differences(cell, bases_for(cell, baselines, controls), primary, better)
         if d:
-            result = paired(d, confidence=confidence, margin=0.0)
+            result = paired(d, confidence=strict(confidence), margin=0.0)
             widths.append(math.inf if result.half_width is None else result.half_width)
     return max(widths, default=math.inf)
 

@@ -33,13 +33,14 @@ def spread(values: np.ndarray) -> np.ndarray:
     pairs = [np.abs(values[..., lag:] - values[..., :-lag]) for lag in range(1, most + 1)]
     if not pairs:
         return np.zeros(values.shape[:-2])
-    every = np.concatenate(pairs, axis=-1).reshape(*values.shape[:-2], -1)
-    if np.isnan(every).any():
-        is_empty = np.isnan(every).all(axis=-1, keepdims=True)
-        quartile = np.nanquantile(np.where(is_empty, 0.0, every), 0.25, axis=-1)
-    else:
-        quartile = np.quantile(every, 0.25, axis=-1)
-    found: np.ndarray = _QUARTILE * quartile
+    every = np.sort(np.concatenate(pairs, axis=-1).reshape(*values.shape[:-2], -1), axis=-1)
+    count = np.isfinite(every).sum(axis=-1, keepdims=True)  # NaN comes last
+    place = np.maximum(count - 1, 0) / 4
+    below = place.astype(int)
+    above = np.minimum(below + 1, np.maximum(count - 1, 0))
+    low, high = (np.take_along_axis(every, each, axis=-1) for each in (below, above))
+    quartile = (low + (place - below) * (high - low))[..., 0]
+    found: np.ndarray = _QUARTILE * np.where(count[..., 0] > 0, quartile, 0.0)
     return found
 
 

@@ -17,6 +17,7 @@ from labctl.lab.metrics import Scale
 from labctl.runs.sample import Sample
 from labctl.stats.cells import bases_for, cells_of, primary
 from labctl.stats.compare import differences, roles
+from labctl.stats.verdict import strict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +75,7 @@ def ended(
     blocks = np.array([len(d) for d in columns])
     sd = np.array([np.std(d, ddof=1) if len(d) > 1 else 0.0 for d in columns])
     sd[len(others) :] *= CONTROL_FACTOR
-    narrow = is_narrow(sd, blocks, confidence=confidence, half_width=half_width)
+    narrow = is_narrow(sd, blocks, confidence=strict(confidence), half_width=half_width)
     return frozenset(
         cell.id
         for cell, is_done, count in zip(others, narrow, blocks, strict=False)

@@ -13,10 +13,23 @@ from labctl.stats.paired import MINIMUM_BLOCKS, Paired, more_blocks
 from labctl.stats.scale import effect_of, margin_of
 from labctl.units import counted
 
+# Of 100 intervals at the confidence level, 5 may miss the true value; 3.75 are allowed to
+# miss it by the tests. The rest is what the stopping rule and blocks that are not normally
+# distributed cost, by simulation (docs/explanation/methodology.md).
+_SHARE = 0.75
+
+
+def strict(confidence: float) -> float:
+    """Return the level of tests and intervals with which they keep `confidence` in all."""
+    return 1 - _SHARE * (1 - confidence)
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The thresholds of a verdict; `margin` is the minimum effect on the metric's scale."""
+    """The thresholds of a verdict; `margin` is the minimum effect on the metric's scale.
+
+    `alpha` and `confidence` are those of the tests (see `strict`).
+    """
 
     alpha: float
     confidence: float
@@ -29,8 +42,8 @@ class Rule:
 
         With differences, the effect is in the unit of the values.
         """
-        margin = margin_of(minimum_effect, metric)
-        return cls(alpha=1 - confidence, confidence=confidence, margin=margin, metric=metric)
+        level, margin = strict(confidence), margin_of(minimum_effect, metric)
+        return cls(alpha=1 - level, confidence=level, margin=margin, metric=metric)
 
     @property
     def margin_text(self) -> str:

@@ -1,6 +1,7 @@
 """Two stored runs: what may be compared, what may not, and what changed."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -24,7 +25,7 @@ GOLDEN = {
     case["id"]: case
     for case in json.loads((Path(__file__).parent / "golden" / "stats.json").read_text())["cases"]
 }
-RULE = Rule.of(0.95, 0.02)
+RULE = Rule(alpha=0.05, confidence=0.95, margin=math.log(1.02))
 EXPERIMENT = {
     "name": "e",
     "workload": "free",

@@ -23,7 +23,7 @@ from labctl.methodology.runs import (
 )
 from labctl.stats.paired import adjust, paired
 from labctl.stats.stopping import ended
-from labctl.stats.verdict import Rule, word
+from labctl.stats.verdict import Rule, strict, word
 
 pytestmark = pytest.mark.usefixtures("no_garbage_collection")
 RULE = Rule.of(Statistics().confidence, Statistics().minimum_effect)
@@ -95,7 +95,7 @@ def test_many_runs_are_judged_as_one_is():
 
 def test_a_cell_ends_as_in_a_real_run():
     d = log_ratios(replace(QUIET, repetition_sd=0.03), STOPPING, np.random.default_rng(3), 5)
-    ends = last_blocks(d, STOPPING, 0.95)
+    ends = last_blocks(d, STOPPING, strict(0.95))
     assert len(set(ends.flatten().tolist())) > 3
     for run, of_run in zip(d, ends, strict=True):
         done = frozenset()
