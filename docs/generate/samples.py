@@ -45,6 +45,7 @@ SAMPLE = {
     "console": "Path of the guest's console log, from the run's folder.",
     "schema": "Version of this format: 1.",
     "scale": "`difference`; missing where ratios are compared.",
+    "values": "Values of the experiment's further metrics, by name; missing without any.",
 }
 STATUS = {
     "ok": "Measured.",

@@ -50,6 +50,10 @@ RUN_EXPERIMENT = {
         "Smallest change that matters; 0.02 is 2 %. In the unit of the "
         "values with `scale` difference.",
     ),
+    "further_metrics": (
+        "array of object",
+        "Metrics after the first, each with `metric`, `better`, `scale` and `minimum_effect`.",
+    ),
     "blocks_min": ("integer", "Minimum number of blocks."),
     "blocks_max": ("integer", "Maximum number of blocks."),
     "repetitions": ("integer", "Measured repetitions of each cell in each block."),

@@ -177,6 +177,7 @@ def compare(
     from labctl.reports import two_runs
     from labctl.reports.report import document_of
     from labctl.stats.between_runs import across
+    from labctl.stats.by_metric import is_further
     from labctl.stats.kinds import Verdict
 
     folder = load_lab(lab_path, Use.READS).state_folder.runs
@@ -185,7 +186,8 @@ def compare(
         print_json(content)
     else:
         click.echo(two_runs.render(content, style), nl=False)
-    cells = [cell for each in content.experiments for cell in each.cells]
+    first_metrics = [each for each in content.experiments if not is_further(each.name)]
+    cells = [cell for each in first_metrics for cell in each.cells]
     if any(cell.verdict is Verdict.SLOWER for cell in cells):
         sys.exit(1)
 

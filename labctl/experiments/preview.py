@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
 from labctl.arch import ARCHITECTURES
 from labctl.errors import UserError
@@ -42,6 +43,7 @@ def preview(lab: Lab, name: str, seed: int) -> types.PlannedExperiment:
     statistics = planned.statistics
     facts, guest = read_facts(), lab.guest_of(planned.experiment)
     placement = place(guest, lab.guests[guest], facts)
+    _, *further = lab.all_compared(planned.experiment)
     in_guests = planned.experiment.target is None
     accel, reason = _accelerator(lab, planned) if in_guests else ("", "")
     placed = document(lab.guests[guest], placement, facts) if in_guests else None
@@ -51,6 +53,7 @@ def preview(lab: Lab, name: str, seed: int) -> types.PlannedExperiment:
         baseline=planned.baseline,
         metric=lab.metric_of(planned.experiment),
         better=lab.better_of(planned.experiment),
+        further_metrics=tuple(one.name for one in further) or UNSET,
         cells=tuple(cell.id for cell in planned.cells),
         blocks=types.BlockRange(min=statistics.blocks.min, max=statistics.blocks.max),
         accel=accel or None,
@@ -144,7 +147,8 @@ def _power(lab: Lab, planned: Plan) -> types.Power | None:
         if sd is None:
             continue
         rule = planned.statistics
-        family = sum(not c.control and c.kernel != planned.baseline for c in planned.cells)
+        cells = sum(not c.control and c.kernel != planned.baseline for c in planned.cells)
+        family = cells * len(lab.all_compared(planned.experiment))
         effects = tuple(
             types.Effect(
                 blocks=blocks,

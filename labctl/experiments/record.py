@@ -70,7 +70,7 @@ def _experiment(
     lab = prepared.lab
     topology = lab.guests[lab.guest_of(each.experiment)]
     statistics, workload = each.statistics, lab.workloads[each.experiment.workload]
-    metric = lab.compared(each.experiment)
+    metric, *further = lab.all_compared(each.experiment)
     return {
         "name": each.experiment.name,
         "workload": workload.name,
@@ -85,6 +85,15 @@ def _experiment(
         "baseline": each.baseline,
         "confidence": statistics.confidence,
         "minimum_effect": metric.minimum_effect,
+        "further_metrics": [
+            {
+                "metric": one.name,
+                "better": one.better,
+                "scale": one.scale,
+                "minimum_effect": one.minimum_effect,
+            }
+            for one in further
+        ],
         "blocks_min": statistics.blocks.min,
         "blocks_max": statistics.blocks.max,
         "repetitions": statistics.repetitions,

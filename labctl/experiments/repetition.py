@@ -17,6 +17,7 @@ from labctl.experiments.output import check_length, check_value, measure
 from labctl.experiments.parse import parsed
 from labctl.experiments.steps import Steps, failed
 from labctl.host import load as host_load
+from labctl.lab.compared import Compared
 from labctl.lab.metrics import WALL_TIME, Scale
 from labctl.lab.models import Tunable, Workload
 from labctl.observers.observer import Observer
@@ -99,6 +100,24 @@ def repeat(
         load=difference,
         seconds=seconds,
     )
+
+
+def values_of(
+    outcome: Outcome, workload: Workload, metrics: Sequence[Compared], cpus: int | None = None
+) -> tuple[float, dict[str, float], dict[str, Any]]:
+    """Return the first metric, the others by name, and all measurements; see `value_of`.
+
+    Raises:
+        BadOutput: the workload failed, or did not print one of the metrics.
+    """
+    values: dict[str, float] = {}
+    measurements: dict[str, Any] = {}
+    for metric in metrics:
+        value, found = value_of(outcome, workload, metric.name, cpus, metric.scale)
+        values[metric.name] = value
+        measurements |= found
+    first = values.pop(metrics[0].name)
+    return first, values, measurements
 
 
 def value_of(

@@ -20,7 +20,7 @@ from labctl.experiments.guest_like import GuestLike
 from labctl.experiments.observing import observers_in
 from labctl.experiments.plan import BootGroup, Plan, Visit
 from labctl.experiments.progress import Budget, Progress, Timing
-from labctl.experiments.repetition import exercise_status, repeat, value_of
+from labctl.experiments.repetition import exercise_status, repeat, values_of
 from labctl.experiments.steps import Steps
 from labctl.experiments.tunables import counter_files
 from labctl.host import load as host_load
@@ -268,14 +268,15 @@ class Runner:
         )
         self.timing.workload_seconds += measured.seconds
         self.timing.visits += 1
-        value, measurements = value_of(
-            measured.outcome, workload, base["metric"], self._cpus(), base["scale"]
+        value, values, measurements = values_of(
+            measured.outcome, workload, self.lab.all_compared(experiment), self._cpus()
         )
         status, message = exercise_status(measured.handed, experiment.handovers)
         return Sample(
             **base,
             status=status,
             value=value,
+            values=values,
             read_back=measured.read_back,
             measurements=measurements,
             counters=measured.handed | measured.observed,

@@ -1,4 +1,4 @@
-"""What an experiment compares: its metric, in which direction and on which scale. Pure.
+"""What an experiment compares: its metrics, in which direction and on which scale. Pure.
 
 An experiment's own keys come first, then those of the metric under `metrics:` of its workload,
 then those of the workload, which count only for the workload's own metric.
@@ -39,23 +39,30 @@ class EffectError(UnitError):
         self.path, self.is_of_workload = path, is_of_workload
 
 
-def metric_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> str:
-    """Return the name of the metric that an experiment compares."""
-    return experiment.metric or workload.metric
+def metrics_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> tuple[str, ...]:
+    """Return the names of an experiment's metrics; the first one decides."""
+    return experiment.metrics or (experiment.metric or workload.metric,)
 
 
-def better_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> Better | None:
-    """Return whether less or more of an experiment's metric is better, None if undefined."""
-    metric = metric_of(experiment, workload)
+def better_of(
+    experiment: ExperimentEntry, workload: WorkloadEntry, metric: str | None = None
+) -> Better | None:
+    """Return whether less or more of a metric is better, None if undefined.
+
+    The metric is one of the experiment's, by default the first.
+    """
+    metric = metric or metrics_of(experiment, workload)[0]
     own = workload.metrics.get(metric)
     better = experiment.better or (own.better if own is not None else None)
     better = better or (workload.better if metric == workload.metric else None)
     return metrics.better_of(metric, _command(workload), better)
 
 
-def scale_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> Scale:
-    """Return whether an experiment's metric is compared by ratios or by differences."""
-    metric = metric_of(experiment, workload)
+def scale_of(
+    experiment: ExperimentEntry, workload: WorkloadEntry, metric: str | None = None
+) -> Scale:
+    """Return whether a metric, by default the first, is compared by ratios or differences."""
+    metric = metric or metrics_of(experiment, workload)[0]
     own = workload.metrics.get(metric)
     scale = experiment.scale or (own.scale if own is not None else None)
     return scale or (workload.scale if metric == workload.metric else None) or "ratio"
@@ -63,17 +70,20 @@ def scale_of(experiment: ExperimentEntry, workload: WorkloadEntry) -> Scale:
 
 def compared(
     experiment: ExperimentEntry, workload: WorkloadEntry, statistics: Statistics
-) -> Compared:
-    """Return the metric of an experiment; `statistics` are those of the lab.
+) -> tuple[Compared, ...]:
+    """Return the metrics of an experiment; `statistics` are those of the lab.
 
     Raises:
-        EffectError: the minimum effect is missing or does not fit.
+        EffectError: a minimum effect is missing or does not fit.
     """
-    return Compared(
-        name=metric_of(experiment, workload),
-        better=better_of(experiment, workload) or "lower",
-        scale=scale_of(experiment, workload),
-        minimum_effect=_minimum_effect(experiment, workload, statistics),
+    return tuple(
+        Compared(
+            name=metric,
+            better=better_of(experiment, workload, metric) or "lower",
+            scale=scale_of(experiment, workload, metric),
+            minimum_effect=_minimum_effect(experiment, workload, statistics, metric),
+        )
+        for metric in metrics_of(experiment, workload)
     )
 
 
@@ -82,16 +92,17 @@ def resolved(
 ) -> Statistics:
     """Return an experiment's statistics: the lab's with the experiment's and metric's overrides.
 
-    With `scale: difference`, `minimum_effect` and `stop_at_half_width` are in the unit of the
-    values. Raises EffectError as `compared` does.
+    With `scale: difference` of the first metric, `minimum_effect` and `stop_at_half_width` are
+    in the unit of its values. Raises EffectError as `compared` does.
     """
-    least = _minimum_effect(experiment, workload, statistics)
+    first = metrics_of(experiment, workload)[0]
+    least = _minimum_effect(experiment, workload, statistics, first)
     stop = statistics.stop_at_half_width
     own = experiment.statistics
     if "stop_at_half_width" in own.model_fields_set:
         written = own.stop_at_half_width
         path = ("statistics", "stop_at_half_width")
-        stop = None if written is None else _value(written, experiment, workload, path)
+        stop = None if written is None else _value(written, experiment, workload, first, path)
     elif stop is not None and scale_of(experiment, workload) == "difference":
         stop = least * stop / statistics.minimum_effect
     effects = {"minimum_effect": least, "stop_at_half_width": stop}
@@ -99,21 +110,31 @@ def resolved(
 
 
 def _minimum_effect(
-    experiment: ExperimentEntry, workload: WorkloadEntry, statistics: Statistics
+    experiment: ExperimentEntry, workload: WorkloadEntry, statistics: Statistics, metric: str
 ) -> float:
-    own = experiment.statistics.minimum_effect
-    if own is not None:
-        return _value(own, experiment, workload, ("statistics", "minimum_effect"))
-    metric = metric_of(experiment, workload)
+    """Return the minimum effect of a metric.
+
+    That of the experiment's `statistics` is the first metric's, and a share is also that of
+    other ratios without their own.
+    """
+    written, path = experiment.statistics.minimum_effect, ("statistics", "minimum_effect")
+    if written is not None and metric == metrics_of(experiment, workload)[0]:
+        return _value(written, experiment, workload, metric, path)
     entry = workload.metrics.get(metric)
     if entry is not None and entry.minimum_effect is not None:
-        path = ("metrics", metric, "minimum_effect")
-        return _value(entry.minimum_effect, experiment, workload, path, is_of_workload=True)
-    if scale_of(experiment, workload) == "ratio":
+        own = ("metrics", metric, "minimum_effect")
+        return _value(entry.minimum_effect, experiment, workload, metric, own, is_of_workload=True)
+    if scale_of(experiment, workload, metric) == "ratio":
+        is_share = written is not None and scale_of(experiment, workload) == "ratio"
+        if written is not None and is_share:
+            return _value(written, experiment, workload, metric, path)
         return statistics.minimum_effect
     example = "2ms" if metrics.is_time(metric, _command(workload)) else "100"
     what = f"minimum_effect is missing: {metric} has `scale: difference`"
-    hint = f"add the smallest difference that matters: statistics: {{minimum_effect: {example}}}"
+    key = f"statistics: {{minimum_effect: {example}}}"
+    if metric != metrics_of(experiment, workload)[0]:
+        key = f"metrics: {{{metric}: {{minimum_effect: {example}}}}} of the workload"
+    hint = f"add the smallest difference that matters: {key}"
     raise EffectError(UnitError(what, hint), ())
 
 
@@ -121,15 +142,16 @@ def _value(
     effect: Effect,
     experiment: ExperimentEntry,
     workload: WorkloadEntry,
+    metric: str,
     path: KeyPath,
     *,
     is_of_workload: bool = False,
 ) -> float:
-    metric = metric_of(experiment, workload)
     entry = workload.metrics.get(metric)
     unit = entry.unit if entry is not None else None
+    scale = scale_of(experiment, workload, metric)
     try:
-        return effect.on(scale_of(experiment, workload), metric, unit, _command(workload))
+        return effect.on(scale, metric, unit, _command(workload))
     except UnitError as error:
         raise EffectError(error, path, is_of_workload=is_of_workload) from error
 

@@ -196,6 +196,13 @@ class ExperimentEntry(Model):
         description="Field of the workload's output that is compared. If omitted, the metric of"
         " the workload.",
     )
+    metrics: Annotated[tuple[Word, ...], Field(min_length=1, max_length=20)] | None = Field(
+        None,
+        description="Metrics that are compared, from the same repetitions. The first one decides:"
+        " when a cell stops, and the exit status. Direction, scale and minimum effect of each are"
+        " under `metrics:` of the workload. Conflicts with `metric`, `better` and `scale`."
+        " Example: [elapsed, faults].",
+    )
     better: Better | None = BETTER
     scale: Scale | None = SCALE
     handovers: Literal["required", "none"] = Field(

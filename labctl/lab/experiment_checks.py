@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from labctl.lab.compared import EffectError, better_of, metric_of, resolved
+from labctl.lab.compared import EffectError, better_of, compared, metrics_of, resolved
 from labctl.lab.document import KeyPath
 from labctl.lab.entries import ExperimentEntry, LabFile
 from labctl.lab.problems import Findings
@@ -158,10 +158,14 @@ class ExperimentCheck:
         )
         if workload is None or not sound:
             return
-        metric = metric_of(experiment, workload)
-        if better_of(experiment, workload) is None:
+        self._several()
+        for index, metric in enumerate(metrics_of(experiment, workload)):
+            if better_of(experiment, workload, metric) is not None:
+                continue
             own = experiment.metric is not None and experiment.metric != workload.metric
             where: KeyPath = (*(self.path if own else of_workload), "metric")
+            if experiment.metrics is not None:
+                where = (*self.path, "metrics", index)
             if metric in workload.metrics:
                 where = (*of_workload, "metrics", metric)
             found.add(
@@ -171,12 +175,23 @@ class ExperimentCheck:
             )
         self._effects(workload)
 
+    def _several(self) -> None:
+        """Check `metrics`: no metric twice, and nothing that holds for one of them only."""
+        experiment, path = self.experiment, self.path
+        check_unique(experiment.metrics or (), (*path, "metrics"), self.found)
+        for key in ("metric", "better", "scale"):
+            if experiment.metrics is not None and getattr(experiment, key) is not None:
+                hint = "set it for each metric, under `metrics:` of the workload"
+                hint = "remove one of the two" if key == "metric" else hint
+                self.found.add((*path, key), "conflicts with `metrics`", hint, at_key=True)
+
     def _effects(self, workload: WorkloadEntry) -> None:
         found, statistics = self.found, (*self.path, "statistics")
         if not found.sound("statistics") or not found.sound(*statistics):
             return
         try:
             resolved(self.experiment, workload, self.file.statistics)
+            compared(self.experiment, workload, self.file.statistics)
         except EffectError as error:
             place = ("workloads", self.experiment.workload) if error.is_of_workload else self.path
             if found.sound(*place, *error.path):

@@ -197,18 +197,22 @@ class Lab(Model):
         own = experiment.observe
         return observers.chosen(self.defaults.observe if own is None else own)
 
-    def compared(self, experiment: Experiment | str) -> Compared:
-        """Return the metric of an experiment, with its direction and scale."""
+    def all_compared(self, experiment: Experiment | str) -> tuple[Compared, ...]:
+        """Return the metrics of an experiment, with direction and scale; the first decides."""
         if isinstance(experiment, str):
             experiment = self.experiments[experiment]
         return compared(experiment, self.workloads[experiment.workload], self.statistics)
 
+    def compared(self, experiment: Experiment | str) -> Compared:
+        """Return the metric of an experiment that decides."""
+        return self.all_compared(experiment)[0]
+
     def metric_of(self, experiment: Experiment | str) -> str:
-        """Return the metric that an experiment compares."""
+        """Return the metric of an experiment that decides."""
         return self.compared(experiment).name
 
     def better_of(self, experiment: Experiment | str) -> Better:
-        """Return whether less or more of an experiment's metric is better."""
+        """Return whether less or more of the metric that decides is better."""
         return self.compared(experiment).better
 
     def require_ratio(self, experiment: str, what: str) -> None:

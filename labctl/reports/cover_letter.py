@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from labctl.lab.metrics import MetricKind
 from labctl.reports import failed, health, sentence, words
 from labctl.runs.types import Settings
+from labctl.stats.by_metric import by_metric
 from labctl.stats.report_types import Cell, Experiment, Report
 
 _COLUMNS = 72
@@ -19,6 +20,7 @@ _TCG = "QEMU TCG emulation, where only ratios mean anything"
 
 def render(document: Report) -> str:
     """Return setting, time, spread and ratio of each cell."""
+    document = by_metric(document)
     parts = [
         _experiment(each) if each.cells else _fill(f"{each.name}: {sentence.sentence(each)}")
         for each in document.experiments
@@ -32,7 +34,8 @@ def _experiment(experiment: Experiment) -> str:
     # `parameters` has the values that `set` changed.
     common = words.setting({k: v for k, v in (experiment.set or {}).items() if k not in parameters})
     metric = experiment.kind
-    measured = "" if metric.is_elapsed else f"{metric.name}, {metric.better} is better"
+    is_named = not metric.is_elapsed or experiment.metric_count > 1
+    measured = "" if not is_named else f"{metric.name}, {metric.better} is better"
     conditions = "; ".join(filter(None, [words.parameters(parameters), common, measured]))
     paragraphs = [_fill(f"{experiment.name}: {conditions}" if conditions else experiment.name)]
     if experiment.control_differs:
@@ -81,7 +84,7 @@ def _value(cell: Cell, metric: MetricKind) -> tuple[str, str]:
         return not_ok or "-", ""
     text = words.value(value, metric)
     if isinstance(cell.spread, float | int):
-        return text.replace(" ", ""), f"±{words.value(cell.spread, metric)}".replace(" ", "")
+        return text.replace(" ", ""), f"±{words.spread(cell.spread, metric)}".replace(" ", "")
     return text.replace(" ", ""), "" if spread is None else f"±{spread:.1f}%"
 
 

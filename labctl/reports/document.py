@@ -16,7 +16,7 @@ from labctl.runs.record import RunRecord
 from labctl.stats.comparison import Comparison, ExperimentResult
 from labctl.stats.failures import Failure
 from labctl.stats.health import Health
-from labctl.stats.report_types import Cell, Experiment, HostHealth, Report, Seen
+from labctl.stats.report_types import Cell, Experiment, FurtherMetric, HostHealth, Report, Seen
 from labctl.stats.scaling import curves
 
 _DIGITS = 6
@@ -65,11 +65,31 @@ def _experiment(record: RunRecord, result: ExperimentResult, folder: str) -> Exp
         host_health=_health(result.health),
         failures=tuple(_failure(each, folder) for each in result.failures),
         warnings=result.warnings,
+        further_metrics=tuple(_further(each, result) for each in result.further) or UNSET,
         observed=UNSET if result.observed is None else first_of(result.observed),
     )
     # The scalability law is about times: for a throughput it would recommend the worst level.
     fitted = curves(result.cells) if found.kind.is_speed else []
     return replace(found, curves=tuple(fitted))
+
+
+def _further(result: ExperimentResult, first: ExperimentResult) -> FurtherMetric:
+    aa, metric = result.aa_control, result.metric
+    return FurtherMetric(
+        metric=metric.name,
+        better=metric.better,
+        scale="difference" if metric.is_difference else UNSET,
+        minimum_effect=result.minimum_effect,
+        blocks=result.blocks,
+        aa_control=None if aa is None else _value_alone(_cell(aa, metric)),
+        cells=tuple(_value_alone(_cell(each, metric)) for each in result.cells),
+        warnings=tuple(line for line in result.warnings if line not in first.warnings),
+    )
+
+
+def _value_alone(cell: Cell) -> Cell:
+    """Return a cell without what the first metric's cell has as well."""
+    return replace(cell, handovers=None, counters={}, memory_back=None, cpu=None)
 
 
 def _health(health: Health | None) -> HostHealth | None:

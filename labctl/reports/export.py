@@ -148,6 +148,9 @@ EXPORTS: Mapping[str, Callable[[Report, Sequence[Sample]], str | bytes]] = {
     "parquet": parquet,
 }
 
+# Formats that have a value of one metric: they get each metric as an experiment of its own.
+ONE_METRIC = ("benchfmt", "pyperf", "junit", "kcidb")
+
 
 def notes(style: str, document: Report) -> list[str]:
     """Return notes for the reader that the format has no place for."""

@@ -23,6 +23,7 @@ from labctl.reports import (
 )
 from labctl.reports.consoles import Consoles
 from labctl.runs.sample import Sample
+from labctl.stats.by_metric import by_metric, samples_by_metric
 from labctl.stats.failures import Failure
 from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Experiment, Report
@@ -45,8 +46,9 @@ def render(
     `lab` is the text of the lab.yaml, `guests` are QEMU's command lines by the guest's name.
     """
     title = f"labctl {document.run}"
-    body = [f"<h1>{escape(title)}</h1>", *_found(document)]
-    for number, each in enumerate(document.experiments):
+    every, samples = by_metric(document), samples_by_metric(document, samples)
+    body = [f"<h1>{escape(title)}</h1>", *_found(every)]
+    for number, each in enumerate(every.experiments):
         own = [sample for sample in samples if sample.experiment == each.name]
         body += _experiment(number, each, own, consoles)
     body += [

@@ -198,7 +198,11 @@ def _path(experiment: str, setting: Mapping[str, Any]) -> str:
 
     A name with other characters gets a hash, so that different values keep different paths.
     """
-    names = ["labctl", experiment, *(f"{name}_{value}" for name, value in setting.items())]
+    names = [
+        "labctl",
+        *experiment.split("/"),
+        *(f"{name}_{value}" for name, value in setting.items()),
+    ]
     return ".".join(safe_name(name).replace(".", "_").replace("+", "_") for name in names)
 
 

@@ -22,10 +22,11 @@ def text(content: PlannedExperiment, *, commands: bool = False) -> str:
     blocks, visits = content.blocks, len(content.first_block)
     count = words.between(str(blocks.min), str(blocks.max))
     expected = words.between(*map(words.duration, content.expected_seconds))
+    also = f"; also {', '.join(content.further_metrics)}" if content.further_metrics else ""
     lines = [
         f"experiment {content.name}: {counted(len(content.cells), 'cell')}, "
         f"baseline {content.baseline}, {count} blocks of {counted(visits, 'repetition')}",
-        f"metric: {content.metric}, {content.better} is better",
+        f"metric: {content.metric}, {content.better} is better{also}",
         f"expected: {expected} ({content.expected_from})",
         *_power(content.power),
         *_accelerator(content),

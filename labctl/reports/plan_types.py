@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from labctl.runs.types import Placement
 
@@ -60,6 +60,9 @@ class PlannedExperiment(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Annotated[str, Meta(description="Kernel that the cells are compared with.")]
     metric: Annotated[str, Meta(description="Name of the metric.")]
     better: Annotated[Literal["lower", "higher"], Meta(description="Which values are better.")]
+    further_metrics: Annotated[
+        tuple[str, ...] | UnsetType, Meta(description="Names of the metrics after the first.")
+    ] = UNSET
     cells: Annotated[tuple[str, ...], Meta(description="Ids of the cells.")]
     blocks: Annotated[BlockRange, Meta(description="Number of blocks.")]
     accel: Annotated[str | None, Meta(description="Accelerator of the guests; null on a target.")]

@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from labctl.errors import UserError
 from labctl.reports import consoles, cover_letter, html, table
 from labctl.reports.document import document
-from labctl.reports.export import EXPORTS, notes
+from labctl.reports.export import EXPORTS, ONE_METRIC, notes
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
 from labctl.runs.sample import Sample
+from labctl.stats.by_metric import by_metric, samples_by_metric
 from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Report
 from labctl.stats.stored import results_of
@@ -105,7 +106,11 @@ def export_of(
             raise UserError(
                 f"no sample of kernel {kernel} in the run", hint=f"kernels of the run: {known}"
             )
-    return EXPORTS[style](content, samples), [*content.notes, *notes(style, content)]
+    lines = [*content.notes, *notes(style, by_metric(content))]
+    if style in ONE_METRIC:
+        samples = samples_by_metric(content, samples)
+        content = by_metric(content)
+    return EXPORTS[style](content, samples), lines
 
 
 def write(path: Path, content: str | bytes) -> None:

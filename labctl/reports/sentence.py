@@ -80,7 +80,7 @@ def _one(experiment: Experiment, cell: Cell) -> str:
     baseline, name, verdict = experiment.baseline, words.cell(cell), cell.verdict
     if cell.estimate is None:
         return f"undecided, {name} against {baseline}: {cell.reason}"
-    is_one_of_many = len(experiment.compared) > 1
+    is_one_of_many = len(experiment.compared) * experiment.metric_count > 1
     alone, corrected = (" for it alone", " (Holm)") if is_one_of_many else ("", "")
     basis = (
         f"{_interval(experiment, cell)}{alone}, {counted(cell.blocks, 'block')}, "

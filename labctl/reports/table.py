@@ -7,12 +7,14 @@ from typing import Literal
 
 from labctl.lab.metrics import MetricKind, is_freebench
 from labctl.reports import explanation, failed, health, seed, sentence, words
+from labctl.stats.by_metric import by_metric
 from labctl.stats.report_types import Cell, Experiment, Report, Second
 from labctl.stats.stopping import FEWEST_BLOCKS
 from labctl.units import counted
 
 Format = Literal["terminal", "markdown"]
 TCG_NOTE = "measured under TCG emulation: ratios only, and only on this host"
+_DIFFERENCE = "A difference is the cell's mean minus that of the baseline and its A/A control. "
 _HASH_DIGITS = 12
 
 
@@ -24,6 +26,7 @@ def render(document: Report, format: Format = "terminal", seed_figures: bool = T
     repeat its measurements.
     """
     markdown = format == "markdown"
+    document = by_metric(document)
     parts = [_findings(document, markdown), _facts(document, markdown)]
     shown = False
     for experiment in document.experiments:
@@ -83,7 +86,8 @@ def _experiment(experiment: Experiment, markdown: bool, seed_figures: bool) -> t
     metric = experiment.kind
     title = f"{experiment.name}: {_subject(cells)} against {experiment.baseline}, "
     title += counted(blocks, "block")
-    title += "" if metric.is_elapsed else f", {metric.name}: {metric.better} is better"
+    is_named = not metric.is_elapsed or experiment.metric_count > 1
+    title += "" if not is_named else f", {metric.name}: {metric.better} is better"
     parts = [f"### {title}" if markdown else title, table, _list(remarks(experiment), markdown)]
     return "\n\n".join(parts), any(figures)
 
@@ -163,7 +167,7 @@ def _value(cell: Cell, metric: MetricKind) -> str:
     text = words.value(value, metric)
     if metric.is_difference:
         own = cell.spread
-        return f"{text} ± {words.value(own, metric)}" if isinstance(own, float | int) else text
+        return f"{text} ± {words.spread(own, metric)}" if isinstance(own, float | int) else text
     return text if spread is None else f"{text} ± {spread:.0f} %"
 
 
@@ -209,15 +213,16 @@ def _ended_early(experiment: Experiment) -> list[str]:
 
 def _one_by_one(experiment: Experiment) -> list[str]:
     """Return what the intervals do not cover: other cells, and other runs."""
-    count = len(experiment.compared)
+    count, metrics = len(experiment.compared), experiment.metric_count
     if not any(cell.ci for cell in experiment.compared):
         return []
     level = words.level(experiment.confidence)
     lines = [f"{level}: of this run; another run differs by more (`labctl compare` adds that)"]
-    if count > 1:
+    if count * metrics > 1:
+        of = f"all {count} cells"
+        of = of if metrics == 1 else f"{counted(count, 'cell')} of {metrics} metrics"
         lines.append(
-            f"each {level} is of its cell alone; p and verdicts are corrected for all {count} "
-            "cells (Holm)"
+            f"each {level} is of its cell alone; p and verdicts are corrected for {of} (Holm)"
         )
     return lines
 
@@ -261,7 +266,7 @@ def _notes(document: Report, markdown: bool, shows_seed: bool) -> str:
     )
     shown = ", ".join(verdicts)
     scales = ["A ratio above 1 is better than the baseline. "] if ratios else []
-    scales += ["A difference is the cell's mean minus the baseline's. "] if differences else []
+    scales += [_DIFFERENCE] if differences else []
     lines = [
         f"{''.join(scales)}{shown[0].upper()}{shown[1:]}: shown to be beyond {margin}; same: shown "
         "to be within.",

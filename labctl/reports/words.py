@@ -174,6 +174,11 @@ def value(number: float, metric: MetricKind) -> str:
     return f"-{seconds(-number)}" if number < 0 else seconds(number)
 
 
+def spread(size: float, metric: MetricKind) -> str:
+    """Return a standard deviation of values, with two digits."""
+    return value(float(f"{size:.2g}"), metric)
+
+
 def estimate_noun(metric: MetricKind) -> str:
     """Return what cells are compared by: ratio or difference."""
     return metric.scale

@@ -24,6 +24,15 @@ class _Guests(msgspec.Struct, frozen=True):
     guests: dict[str, _Guest]
 
 
+class RecordedMetric(msgspec.Struct, frozen=True):
+    """A further metric of an experiment."""
+
+    metric: str
+    better: Better
+    scale: Scale
+    minimum_effect: Annotated[float, Meta(gt=0, le=LARGEST)]
+
+
 class RunExperiment(msgspec.Struct, frozen=True):
     """One experiment of a run."""
 
@@ -43,6 +52,7 @@ class RunExperiment(msgspec.Struct, frozen=True):
     set: Settings | UnsetType = UNSET
     cells: tuple[str, ...] | UnsetType = UNSET
     observe: tuple[str, ...] = ()
+    further_metrics: tuple[RecordedMetric, ...] = ()
     placement: Placement | UnsetType | None = UNSET
 
     @property
@@ -50,6 +60,18 @@ class RunExperiment(msgspec.Struct, frozen=True):
         """The metric; freebench's time if it is not on record."""
         scale = self.scale or None
         return MetricKind.known(self.metric or None, self.better, self.command or None, scale)
+
+    @property
+    def kinds(self) -> list[tuple[MetricKind, float]]:
+        """All metrics, each with its minimum effect; the first one decides."""
+        further = [
+            (
+                MetricKind.known(one.metric, one.better, self.command or None, one.scale),
+                one.minimum_effect,
+            )
+            for one in self.further_metrics
+        ]
+        return [(self.kind, self.minimum_effect), *further]
 
     def __post_init__(self) -> None:
         if self.scale != "difference" and self.minimum_effect >= 1:

@@ -7,13 +7,14 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec import field
 from msgspec.structs import force_setattr
 
 from labctl.errors import BadOutput, UserError
+from labctl.lab.metrics import Scale
 from labctl.status import SampleStatus
 
 Scalar = int | float | str
@@ -28,7 +29,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `block`, `order` and `repetition` count from 0; warm-ups have their own
     count of repetitions. `value` is in seconds where the metric is a time; it is above 0 unless
-    `scale` is difference.
+    `scale` is difference. `values` has those of the experiment's further metrics.
     `disturbed` says how the host disturbed the repetition (`stats.health`); `console` is
     the path of the guest's console log in the run's folder.
     Raises ValueError for a status outside the closed list, and for an `ok`
@@ -65,12 +66,18 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     message: str = ""
     console: str = ""
     schema: int = SCHEMA
-    scale: Literal["ratio", "difference"] = "ratio"
+    scale: Scale = "ratio"
+    values: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_status(self.status)
         if self.status == SampleStatus.OK and self.value is None:
             raise ValueError("value is missing, required with status ok")
+
+    def of_metric(self, metric: str, scale: Scale) -> Sample:
+        """Return the sample with a further metric's value as its own; NaN if it has none."""
+        value = self.values.get(metric, math.nan) if self.status == SampleStatus.OK else None
+        return msgspec.structs.replace(self, metric=metric, scale=scale, value=value, values={})
 
     @property
     def key(self) -> Key:
@@ -91,14 +98,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 # Fields with their default, which stand only where it is another value.
-NEWER: Mapping[str, object] = {"scale": "ratio"}
+NEWER: Mapping[str, object] = {"scale": "ratio", "values": {}}
 _FIELDS = frozenset(Sample.__struct_fields__)
 _TEXTS = (
     "run", "experiment", "workload", "metric", "kernel", "label", "cell", "status", "boot_id",
     "image", "series", "host", "accel", "disturbed", "message", "console", "scale",
 )  # fmt: skip
 _TEXTS_OF = attrgetter(*_TEXTS)
-_MAPPINGS = ("setting", "parameters", "read_back", "measurements", "counters", "load")
+_MAPPINGS = ("setting", "parameters", "read_back", "measurements", "counters", "load", "values")
 _MAPPINGS_OF = attrgetter(*_MAPPINGS)
 # Keys for sorting and counting: a wrong type would be noticed late or never.
 _TYPES: tuple[tuple[str, type], ...] = (
@@ -150,16 +157,22 @@ def _parse_slowly(line: bytes, where: str) -> Sample:
                 raise ValueError(f"{name}: expected {kind.__name__}, got {data[name]!r}")
         if "status" in data:
             _check_status(data["status"])
-        value = data.get("value")
-        if value is not None and not _is_number(value):
-            raise ValueError(f"value: expected a number, got {value!r}")
-        if value is not None and value <= 0 and data.get("scale") != "difference":
-            raise ValueError(f"value: expected a number above 0, got {value!r}")
+        _check_values(data)
         sample = msgspec.convert(data, Sample)
         datetime.fromisoformat(sample.started_at)
     except (ValueError, msgspec.MsgspecError) as error:
         raise UserError(f"invalid sample: {error}", where=where, hint=_HINT) from error
     return sample
+
+
+def _check_values(data: Mapping[str, Any]) -> None:
+    numbers = {"value": data.get("value"), **data.get("values", {})}
+    for name, value in numbers.items():
+        if value is not None and not _is_number(value):
+            raise ValueError(f"{name}: expected a number, got {value!r}")
+    value = numbers["value"]
+    if value is not None and value <= 0 and data.get("scale") != "difference":
+        raise ValueError(f"value: expected a number above 0, got {value!r}")
 
 
 def share(sample: Sample, shared: dict[object, Sample]) -> None:

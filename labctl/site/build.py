@@ -22,6 +22,7 @@ from labctl.runs.types import Kernel
 from labctl.site import folder as site_folder
 from labctl.site import index
 from labctl.site.types import Manifest, NightEntry, Nights, RunEntry
+from labctl.stats.by_metric import by_metric
 
 INDEX = "index.html"
 _MAKERS = ("lab", "runs", "stats", "reports", "nightly", "site")  # packages whose code makes pages
@@ -102,7 +103,9 @@ def _run(site: Path, run: RunFolder, key: str) -> RunEntry:
         begun=words.moment(content.created_at or ""),
         kernels=_kernels(content.kernels),
         host=f"{words.host(content.host)}; {content.accel}",
-        results=tuple(f"{one.name}: {sentence.sentence(one)}" for one in content.experiments),
+        results=tuple(
+            f"{one.name}: {sentence.sentence(one)}" for one in by_metric(content).experiments
+        ),
         is_bad=report.found_a_problem(content),
     )
     site_folder.write(site, entry.page, text)

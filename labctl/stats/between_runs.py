@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from labctl.errors import UserError
 from labctl.lab.metrics import MetricKind
 from labctl.stats.between_runs_types import Across, ChangedCell, ChangedExperiment
+from labctl.stats.by_metric import by_metric
 from labctl.stats.kinds import Verdict
 from labctl.stats.paired import MINIMUM_BLOCKS, Paired, adjust, t_tests
 from labctl.stats.report_types import Cell, Experiment, Report
@@ -49,10 +50,13 @@ def across(first: Report, second: Report, run_sd: float = RUN_SD) -> Across:
     ratio over the first one's, or the second run's difference minus the first one's. Times are
     given only if host, QEMU and the baseline's image are the same; they have no verdict.
 
+    Each further metric of an experiment is an experiment of its own, with its own corrections.
+
     Raises:
         UserError: both are the same run, their accelerators differ, or they have no cell
             in common.
     """
+    first, second = by_metric(first), by_metric(second)
     if first.run == second.run:
         raise UserError(
             f"cannot compare run {first.run} with itself",

@@ -55,6 +55,10 @@ __all__ = [
 ]
 
 
+# Tests of A/A controls, and of compared cells.
+Tests = tuple[Sequence[Paired | None], Sequence[Paired | None]]
+
+
 def compare(
     samples: Iterable[Sample],
     *,
@@ -64,13 +68,15 @@ def compare(
     better: Better = "lower",
     metric: MetricKind | None = None,
     name: str = "",
+    beside: Tests = ((), ()),
 ) -> ExperimentResult:
     """Compare every cell of one experiment with the baseline, block by block.
 
     The baseline of a block is the mean of the baseline's cell and its A/A control.
     `baseline` is a kernel's name; `minimum_effect` is the smallest relevant change (0.02 is
     2 %; in the unit of the values if `metric` is compared by differences); `name` is the
-    experiment's name, in case there are no samples. Raises UserError for samples of different
+    experiment's name, in case there are no samples; `beside` are tests of other metrics, which
+    the corrections are over as well. Raises UserError for samples of different
     experiments or accelerators.
     """
     found = list(samples)
@@ -83,11 +89,13 @@ def compare(
 
     # An A/A control that differs counts even with failures: only its times are tested.
     controls_bases = [bases_for(cell, baselines, ()) for cell in controls]
-    aa = _worst(_family(controls, controls_bases, rule, better, {}, host_is_trusted=True))
+    aa = _worst(
+        _family(controls, controls_bases, rule, better, {}, beside[0], host_is_trusted=True)
+    )
     trusted = aa is None or not aa.verdict.is_difference
     failed = {cell.id: {**crashes(others)[cell.kernel], **cell.not_ok()} for cell in others}
     bases = [bases_for(cell, baselines, controls) for cell in others]
-    compared = _family(others, bases, rule, better, failed, host_is_trusted=trusted)
+    compared = _family(others, bases, rule, better, failed, beside[1], host_is_trusted=trusted)
     rows = tuple(_baseline_row(cell) for cell in baselines) + tuple(compared)
     return ExperimentResult(
         name=own_name or name,
@@ -160,15 +168,20 @@ def _family(
     rule: Rule,
     better: Better,
     failed: Mapping[str, Mapping[str, int]],
+    beside: Sequence[Paired | None],
     *,
     host_is_trusted: bool,
 ) -> list[Comparison]:
-    """Compare the cells of one family: Holm for the metric, FDR for the secondary metric."""
-    results = _paired_all(cells, bases, rule, primary, better)
-    corrected = adjust([r.p if r else None for r in results])
-    beyond = adjust([r.p_beyond if r else None for r in results])
-    same = adjust([r.p_same if r else None for r in results])
-    family = sum(p is not None for p in beyond)
+    """Compare the cells of one family: Holm for the metric, FDR for the secondary metric.
+
+    `beside` are the tests of other metrics, which belong to the family.
+    """
+    results = paired_all(cells, bases, rule, primary, better)
+    whole = [*results, *beside]
+    corrected = adjust([r.p if r else None for r in whole])[: len(cells)]
+    beyond = adjust([r.p_beyond if r else None for r in whole])[: len(cells)]
+    same = adjust([r.p_same if r else None for r in whole])[: len(cells)]
+    family = sum(r is not None and r.p_beyond is not None for r in whole)
     comparisons = []
     for cell, of_cell, result, p_corrected, p_beyond, p_same in zip(
         cells, bases, results, corrected, beyond, same, strict=True
@@ -233,7 +246,7 @@ def _with_secondary(
     bases: Sequence[Sequence[Cell]],
     rule: Rule,
 ) -> list[Comparison]:
-    results = _paired_all(cells, bases, rule, metric, "lower")
+    results = paired_all(cells, bases, rule, metric, "lower")
     corrected = adjust([r.p if r else None for r in results], method="fdr_bh")
     rows = []
     for row, cell, result, p_corrected in zip(comparisons, cells, results, corrected, strict=True):
@@ -259,13 +272,17 @@ def _second(cell: Cell, metric: Metric) -> Second | None:
     return Second(median_seconds=seconds, spread_percent=spread, blocks=len(logs))
 
 
-def _paired_all(
+def paired_all(
     cells: Sequence[Cell],
     bases: Sequence[Sequence[Cell]],
     rule: Rule,
     metric: Metric,
     better: Better,
 ) -> list[Paired | None]:
+    """Return the test of each cell, without corrections; None without a pair.
+
+    `bases` has for each cell those of `bases_for`.
+    """
     pairs = zip(cells, bases, strict=True)
     found = (differences(cell, of_cell, metric, better) for cell, of_cell in pairs)
     # Secondary metrics are times, compared as ratios.

@@ -72,6 +72,7 @@ class ExperimentResult:
 
     `health` is the host's load during the run, None if not requested; `failures` the
     reasons of failed samples; `observed` what the observers found, None without any.
+    `further` has the results of the metrics after the first.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ExperimentResult:
     health: Health | None = None
     failures: tuple[Failure, ...] = ()
     observed: Observed | None = None
+    further: tuple[ExperimentResult, ...] = ()
 
     @property
     def control_differs(self) -> bool:

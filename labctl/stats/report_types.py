@@ -192,6 +192,28 @@ class HostHealth(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
+class FurtherMetric(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric of an experiment after the first, from the same repetitions."""
+
+    metric: Annotated[str, Meta(description="Name of the metric.")]
+    better: Annotated[Literal["lower", "higher"], Meta(description="Which values are better.")]
+    scale: Annotated[
+        Literal["difference"] | UnsetType,
+        Meta(description="How kernels are compared; missing for ratios."),
+    ] = UNSET
+    minimum_effect: Annotated[
+        float, Meta(description="Smallest change that matters, as for the first metric.")
+    ]
+    blocks: Annotated[int, Meta(description="Blocks with a good value.")]
+    aa_control: Annotated[
+        Cell | None, Meta(description="The baseline against itself; null without a control.")
+    ]
+    cells: Annotated[tuple[Cell, ...], Meta(description="Cells of the baseline, then all others.")]
+    warnings: Annotated[
+        tuple[str, ...], Meta(description="Warnings that the first metric does not have.")
+    ]
+
+
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     """One experiment: cells compared with a baseline."""
 
@@ -242,12 +264,24 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         Observed | UnsetType,
         Meta(description="What the observers found, at most ten counters per cell."),
     ] = UNSET
+    further_metrics: Annotated[
+        tuple[FurtherMetric, ...] | UnsetType,
+        Meta(
+            description="Metrics after the first, which decides; all p values are corrected for "
+            "the cells of all metrics. Missing without any."
+        ),
+    ] = UNSET
 
     @property
     def kind(self) -> MetricKind:
         """The metric; freebench's time if it is not on record."""
         scale = self.scale or None
         return MetricKind.known(self.metric or None, self.better, self.command or None, scale)
+
+    @property
+    def metric_count(self) -> int:
+        """The number of metrics."""
+        return 1 + len(self.further_metrics or ())
 
     @property
     def control_differs(self) -> bool:

@@ -10,11 +10,11 @@ from msgspec import UNSET
 
 from labctl.runs.record import RunExperiment, RunRecord
 from labctl.runs.sample import Sample
-from labctl.stats.compare import compare
 from labctl.stats.comparison import ExperimentResult
 from labctl.stats.health import Health, usable
 from labctl.stats.observed import observed
 from labctl.stats.paired import MINIMUM_BLOCKS
+from labctl.stats.several import compare_all
 
 
 def results_of(record: RunRecord, samples: Sequence[Sample]) -> list[ExperimentResult]:
@@ -42,14 +42,11 @@ def used_of(experiment: RunExperiment, samples: Sequence[Sample]) -> tuple[list[
 
 def _compare(samples: Sequence[Sample], experiment: RunExperiment) -> ExperimentResult:
     used, health = used_of(experiment, samples)
-    metric = experiment.kind
-    result = compare(
+    result = compare_all(
         used,
+        metrics=experiment.kinds,
         name=experiment.name,
         baseline=experiment.baseline,
         confidence=experiment.confidence,
-        minimum_effect=experiment.minimum_effect,
-        better=metric.better,
-        metric=metric,
     )
     return replace(result, health=health, observed=observed(experiment, used))
