@@ -212,6 +212,17 @@ def test_the_lab_that_is_written_is_valid_and_names_the_commits(repository, tmp_
         assert lab.metric_of("try") == more.get("metric", "wall_time" if command else "elapsed")
 
 
+def test_a_workload_whose_size_is_chosen_is_short_and_often_repeated(repository, tmp_path):
+    def repetitions(**more):
+        document = trial(repository, **more).document(tmp_path)
+        return document["experiments"]["try"]["statistics"]["repetitions"]
+
+    document = trial(repository).document(tmp_path)
+    assert units.size(document["workloads"]["munmap"]["parameters"]["size"]) == GIB // 4
+    assert repetitions() > repetitions(operation="time-unmap")
+    assert repetitions() > repetitions(command=("sh", "-c", "true"))
+
+
 def test_files_are_kept_below_the_users_state_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert place.state_folder() == tmp_path / "labctl" / "state"
