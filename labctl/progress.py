@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from labctl.printable import layout
-from labctl.reports import words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -206,6 +205,8 @@ class Watching:
 
 def build_line(progress: BuildProgress) -> str:
     """Return a build's progress as one line."""
+    from labctl.reports import words
+
     files = ""
     if progress.total_files_estimate:
         files = f"  {progress.done_files} of about {progress.total_files_estimate} files"
@@ -216,6 +217,8 @@ def build_line(progress: BuildProgress) -> str:
 
 
 def _remaining(seconds: float | None, word: str) -> str:
+    from labctl.reports import words
+
     return "" if seconds is None else f"  {word.strip()} {words.duration(seconds)} left"
 
 

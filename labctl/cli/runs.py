@@ -80,7 +80,8 @@ def run(
             lab = with_target(lab, names, target)
             folder = session.run(lab, names, seed=seed, events=events, why=why)
     if why and not as_json:
-        click.echo(render(explanation_of(lab.state_folder.runs, folder.id)))
+        explanation = render(explanation_of(lab.state_folder.runs, folder.id))
+        click.echo(explanation)  # and an empty line before the report
     show_report(lab, folder.id, as_json=as_json)
 
 

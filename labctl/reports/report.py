@@ -9,9 +9,7 @@ from urllib.parse import quote
 from msgspec.structs import replace
 
 from labctl.errors import UserError
-from labctl.reports import consoles, cover_letter, html, table
 from labctl.reports.document import document
-from labctl.reports.export import EXPORTS, ONE_METRIC, notes
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
 from labctl.runs.sample import Sample
@@ -21,13 +19,36 @@ from labctl.stats.report_types import Report
 from labctl.stats.stored import results_of
 
 Render = Callable[[Report, Sequence[Sample], RunFolder], str]
+
+
+# Each format imports its module when it is used, since most commands need one of them.
+def _terminal(content: Report, *_: object) -> str:
+    from labctl.reports import table
+
+    return table.render(content)
+
+
+def _markdown(content: Report, *_: object) -> str:
+    from labctl.reports import table
+
+    return table.render(content, format="markdown")
+
+
+def _cover_letter(content: Report, *_: object) -> str:
+    from labctl.reports import cover_letter
+
+    return cover_letter.render(content)
+
+
+def _html(content: Report, samples: Sequence[Sample], run: RunFolder) -> str:
+    return page_of(content, samples, run, lambda path: quote(f"{_shown(run.path)}/{path}"))
+
+
 FORMATS: Mapping[str, Render] = {
-    "terminal": lambda content, *_: table.render(content),
-    "markdown": lambda content, *_: table.render(content, format="markdown"),
-    "cover-letter": lambda content, *_: cover_letter.render(content),
-    "html": lambda content, samples, run: page_of(
-        content, samples, run, lambda path: quote(f"{_shown(run.path)}/{path}")
-    ),
+    "terminal": _terminal,
+    "markdown": _markdown,
+    "cover-letter": _cover_letter,
+    "html": _html,
 }
 
 
@@ -35,6 +56,8 @@ def page_of(
     content: Report, samples: Sequence[Sample], run: RunFolder, link: Callable[[str], str]
 ) -> str:
     """Return the HTML page of a run; `link` gives the address of a path in its folder."""
+    from labctl.reports import consoles, html
+
     return html.render(
         content,
         samples,
@@ -98,6 +121,8 @@ def export_of(
         UserError: there is no such run, its files are damaged, or it has no such kernel.
         HostError: the library for the format is not installed.
     """
+    from labctl.reports.export import EXPORTS, ONE_METRIC, notes
+
     content, samples = _read(folder, run_id)
     if kernel is not None:
         known = ", ".join(sorted({sample.kernel for sample in samples}))
