@@ -7,18 +7,15 @@ import os
 import shlex
 import stat
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 from labctl.errors import GuestError, GuestLost, UserError
-from labctl.transports import Command, Outcome
+from labctl.transports import Command, Outcome, Transport
 
 _LARGEST_ARGV_BYTES = 1 << 20
 _COPY_SECONDS = 600.0
 _PUT = 'gunzip -c >"$1.part" && chmod "$2" "$1.part" && mv -f "$1.part" "$1"'
 _GET = 'exec gzip -1 -c <"$1"'
-
-Run = Callable[[Command, float, bytes], Outcome]
 
 
 def words_of(command: Command) -> tuple[str, list[bytes]]:
@@ -41,36 +38,39 @@ def words_of(command: Command) -> tuple[str, list[bytes]]:
     return text, words
 
 
-def put_file(run: Run, local: Path, remote: str, where: str) -> None:
-    """Copy a file into the guest, whole or not at all; the executable bit is kept.
+class CommandTransport(Transport):
+    """A transport that copies files by commands; `where` names the guest in errors."""
 
-    Raises:
-        UserError: the local file cannot be read.
-        GuestError: the guest could not write it.
-    """
-    try:
-        content = local.read_bytes()
-        mode = "755" if local.stat().st_mode & stat.S_IXUSR else "644"
-    except OSError as error:
-        raise UserError(f"cannot read {local}: {error.strerror}") from error
-    outcome = run(
-        ["/bin/sh", "-c", _PUT, "sh", remote, mode], _COPY_SECONDS, gzip.compress(content)
-    )
-    _check(outcome, "write", remote, where)
+    where: str
 
+    def put(self, local: Path, remote: str) -> None:
+        """Copy a file into the guest, whole or not at all; the executable bit is kept.
 
-def get_file(run: Run, remote: str, where: str) -> bytes:
-    """Return the content of a file in the guest.
+        Raises:
+            UserError: the local file cannot be read.
+            GuestError: the guest could not write it.
+        """
+        try:
+            content = local.read_bytes()
+            mode = "755" if local.stat().st_mode & stat.S_IXUSR else "644"
+        except OSError as error:
+            raise UserError(f"cannot read {local}: {error.strerror}") from error
+        command = ["/bin/sh", "-c", _PUT, "sh", remote, mode]
+        outcome = self.run(command, _COPY_SECONDS, gzip.compress(content))
+        _check(outcome, "write", remote, self.where)
 
-    Raises:
-        GuestError: the guest could not read it.
-    """
-    outcome = run(["/bin/sh", "-c", _GET, "sh", remote], _COPY_SECONDS, b"")
-    _check(outcome, "read", remote, where)
-    try:
-        return gzip.decompress(outcome.stdout)
-    except (OSError, EOFError, zlib.error) as error:
-        raise GuestLost(f"{remote}: incomplete transfer", where=where) from error
+    def get(self, remote: str) -> bytes:
+        """Return the content of a file in the guest.
+
+        Raises:
+            GuestError: the guest could not read it.
+        """
+        outcome = self.run(["/bin/sh", "-c", _GET, "sh", remote], _COPY_SECONDS)
+        _check(outcome, "read", remote, self.where)
+        try:
+            return gzip.decompress(outcome.stdout)
+        except (OSError, EOFError, zlib.error) as error:
+            raise GuestLost(f"{remote}: incomplete transfer", where=self.where) from error
 
 
 def _check(outcome: Outcome, verb: str, remote: str, where: str) -> None:

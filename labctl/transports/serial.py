@@ -14,7 +14,7 @@ from pexpect import fdpexpect
 
 from labctl.errors import DeadlineExceeded, GuestHung, GuestLost
 from labctl.transports import Command, Outcome, Output, Stdin, frames, sockets
-from labctl.transports.command import get_file, put_file, words_of
+from labctl.transports.command import CommandTransport, words_of
 from labctl.transports.frames import Frame, FrameType
 from labctl.transports.stdin import Source
 
@@ -34,7 +34,7 @@ _GATHER_SECONDS = 0.0002
 _FEW_BYTES = 200
 
 
-class SerialTransport:
+class SerialTransport(CommandTransport):
     """One guest's command line over the unix socket of its second serial port.
 
     `alive` is called about once a second while a command runs; an exception from it ends
@@ -50,6 +50,7 @@ class SerialTransport:
         silence_seconds: float = 30.0,
     ) -> None:
         self._path = socket_path
+        self.where = str(socket_path)
         self._alive = alive
         self._silence_seconds = silence_seconds
         self._socket: socket.socket | None = None
@@ -78,23 +79,6 @@ class SerialTransport:
         outcome = self._request(request, stream, _Reply(text, output), timeout_seconds)
         self._greeted = True
         return outcome
-
-    def put(self, local: Path, remote: str) -> None:
-        """Copy a file into the guest, whole or not at all; the executable bit is kept.
-
-        Raises:
-            UserError: the local file cannot be read.
-            GuestError: the guest could not write it.
-        """
-        put_file(self.run, local, remote, str(self._path))
-
-    def get(self, remote: str) -> bytes:
-        """Return the content of a file in the guest.
-
-        Raises:
-            GuestError: the guest could not read it.
-        """
-        return get_file(self.run, remote, str(self._path))
 
     def close(self) -> None:
         """Close the line; the next client's greeting kills a command that still runs."""
@@ -129,14 +113,14 @@ class SerialTransport:
         deadline = self._last_byte_seconds + timeout_seconds
         self._outgoing += stream.begin()
         if self._converse(stream, reply, deadline):
-            return reply.outcome(str(self._path))
+            return reply.outcome(self.where)
         self._outgoing += frames.encode(FrameType.KILL, request)
         deadline = time.monotonic() + max(_KILL_SECONDS, self._silence_seconds)
         # With an EXIT frame the line is clean; otherwise the next greeting cleans it.
         self._greeted = self._converse(stream, reply, deadline)
         raise DeadlineExceeded(
             f"`{reply.command}` timed out after {timeout_seconds:g} s and was killed",
-            where=str(self._path),
+            where=self.where,
         )
 
     def _converse(self, stream: _Stream, reply: _Reply, deadline: float) -> bool:
@@ -189,7 +173,7 @@ class SerialTransport:
             if now - self._last_byte_seconds >= self._silence_seconds:
                 raise GuestHung(
                     f"no response for {self._silence_seconds:g} s",
-                    where=str(self._path),
+                    where=self.where,
                     hint="the guest hangs or is paused, or another labctl process holds its "
                     "command port",
                 )
@@ -227,7 +211,7 @@ class SerialTransport:
         return b""
 
     def _lost(self, what: str) -> GuestLost:
-        return GuestLost(what, where=str(self._path))
+        return GuestLost(what, where=self.where)
 
 
 class _Reply:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from labctl.errors import DeadlineExceeded, GuestHung, GuestLost
 from labctl.transports import Command, Outcome, Output, Stdin
 from labctl.transports.calls import Call
-from labctl.transports.command import get_file, put_file, words_of
+from labctl.transports.command import CommandTransport, words_of
 from labctl.transports.shell import Reply, Request, kill_line, sweep_line
 from labctl.transports.ssh.address import SshAddress
 from labctl.transports.ssh.connection import Broken, Connection, Input
@@ -31,7 +30,7 @@ _KILL_SECONDS = 15.0
 _STEP_SECONDS = 0.002
 
 
-class SshTransport:
+class SshTransport(CommandTransport):
     """One machine's command line over SSH.
 
     `alive` is called about once a second while a command runs; an exception from it ends
@@ -50,6 +49,7 @@ class SshTransport:
         connect_seconds: float = _CONNECT_SECONDS,
     ) -> None:
         self._address = address
+        self.where = str(address)
         self._alive = alive
         self._owner = owner
         self._silence_seconds = silence_seconds
@@ -83,23 +83,6 @@ class SshTransport:
         except BaseException:
             self.close()
             raise
-
-    def put(self, local: Path, remote: str) -> None:
-        """Copy a file into the guest, whole or not at all; the executable bit is kept.
-
-        Raises:
-            UserError: the local file cannot be read.
-            GuestError: the guest could not write it.
-        """
-        put_file(self.run, local, remote, str(self._address))
-
-    def get(self, remote: str) -> bytes:
-        """Return the content of a file in the guest.
-
-        Raises:
-            GuestError: the guest could not read it.
-        """
-        return get_file(self.run, remote, str(self._address))
 
     def close(self) -> None:
         """Close the connection; a running command is killed when its owner reconnects."""
@@ -136,7 +119,7 @@ class SshTransport:
         request = reply.request
         channel = self._watched(lambda: connection.execute(request.line, session))
         if self._converse(connection, channel, source, reply, deadline):
-            return reply.outcome(str(self._address))
+            return reply.outcome(self.where)
         # If the process group is unknown, the next connection kills the command.
         killed = reply.group is not None and self._ended(connection, kill_line(reply.group))
         patience = time.monotonic() + _KILL_SECONDS
@@ -145,7 +128,7 @@ class SshTransport:
             self.close()
         raise DeadlineExceeded(
             f"`{request.text}` timed out after {timeout_seconds:g} s and was killed",
-            where=str(self._address),
+            where=self.where,
         )
 
     def _ended(self, connection: Connection, line: bytes) -> bool:
@@ -210,7 +193,7 @@ class SshTransport:
             time.sleep(_AGAIN_SECONDS)
         self._connection = connection
         if not self._ended(connection, sweep_line(self._owner)):
-            raise GuestHung("shell does not respond", where=str(self._address))
+            raise GuestHung("shell does not respond", where=self.where)
         return connection
 
     def _watched(self, function: Callable[[], Result]) -> Result:
@@ -239,12 +222,12 @@ class SshTransport:
         if waiting and now - self._last_heard_seconds >= self._silence_seconds:
             raise GuestHung(
                 f"no response for {self._silence_seconds:g} s",
-                where=str(self._address),
+                where=self.where,
                 hint="the guest hangs or is paused",
             )
 
     def _lost(self, what: str) -> GuestLost:
-        return GuestLost(what, where=str(self._address))
+        return GuestLost(what, where=self.where)
 
 
 def _wait(channel: int, source: int | None, wait_seconds: float) -> None:
