@@ -82,6 +82,11 @@ class CommandError(LabError):
         self.status = status
         self.output = output
 
+    @property
+    def last_line(self) -> str:
+        """The last line of the output; what failed if there is none."""
+        return (self.output.strip().splitlines() or [self.what])[-1]
+
 
 class BuildError(LabError):
     """A kernel or a guest program failed to build; `errors` are lines of the compiler."""

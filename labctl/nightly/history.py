@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from labctl.errors import HostError, UserError
 from labctl.nightly.changes import Analysis, Night, Trial, Watch
 from labctl.nightly.records import (
@@ -25,7 +27,6 @@ from labctl.runs import jsonl
 from labctl.runs.record import RunExperiment, RunRecord
 from labctl.runs.types import Settings
 from labctl.stats.comparison import Comparison, ExperimentResult
-from labctl.stats.failures import Failure
 from labctl.stats.verdict import Rule
 
 _HINT = "restore the file from a copy, or remove the line: its run is then missing"
@@ -123,14 +124,7 @@ def record_of(
     )
     # Without a baseline nothing is compared, so its failures must be on record too.
     baselines = tuple(
-        CellFailures(
-            experiment=each.name,
-            cell=cell.cell,
-            kernel=cell.kernel,
-            setting=dict(cell.setting),
-            failed=dict(cell.failed),
-            failures=_failures(each, cell),
-        )
+        _failures(each, cell)
         for each in found
         for cell in each.cells
         if cell.verdict == "baseline" and cell.failed
@@ -152,12 +146,7 @@ def _row(
     result: ExperimentResult, cell: Comparison, known: RunExperiment, setup: Mapping[str, str]
 ) -> CellRecord:
     return CellRecord(
-        experiment=result.name,
-        cell=cell.cell,
-        kernel=cell.kernel,
-        setting=dict(cell.setting),
-        failed=dict(cell.failed),
-        failures=_failures(result, cell),
+        **msgspec.structs.asdict(_failures(result, cell)),
         workload=known.workload,
         command=known.command or None,
         metric=known.metric or None,
@@ -176,8 +165,15 @@ def _row(
     )
 
 
-def _failures(result: ExperimentResult, cell: Comparison) -> tuple[Failure, ...]:
-    return tuple(each for each in result.failures if cell.cell in each.cells)
+def _failures(result: ExperimentResult, cell: Comparison) -> CellFailures:
+    return CellFailures(
+        experiment=result.name,
+        cell=cell.cell,
+        kernel=cell.kernel,
+        setting=dict(cell.setting),
+        failed=dict(cell.failed),
+        failures=tuple(each for each in result.failures if cell.cell in each.cells),
+    )
 
 
 def watched(records: Sequence[NightlyRecord]) -> dict[Key, Watched]:

@@ -50,9 +50,8 @@ def archive(text: str, packages: Sequence[str], store: Path, arch: Architecture)
         proc.run([*words, suite, partial, *filter(None, [mirror])], timeout_seconds=_SECONDS)
         partial.replace(tar)
     except CommandError as error:
-        last = error.output.strip().splitlines()[-1:] or [error.what]
         raise HostError(
-            f"{_PROGRAM} cannot build `root: {text}`: {last[0]}",
+            f"{_PROGRAM} cannot build `root: {text}`: {error.last_line}",
             hint="labctl builds a root once: connect this host for the first run",
         ) from error
     finally:

@@ -92,8 +92,7 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
         unknown = _UNKNOWN.search(error.output)
         if unknown:
             raise Fault(f"package {unknown[1] or names[0]} not found", _HINT) from error
-        reason = (error.output.strip().splitlines()[-1:] or [error.what])[0]
-        what = f"packages {', '.join(names)} cannot be resolved: {reason}"
+        what = f"packages {', '.join(names)} cannot be resolved: {error.last_line}"
         raise Fault(what, _HINT) from error
     return dict(sorted(found.items()))
 
@@ -105,9 +104,8 @@ def _download(name: str, version: str, package: Path) -> None:
             words = [*_APT, "download", f"{name}={version}"]
             proc.run(words, cwd=Path(folder), timeout_seconds=_SECONDS)
         except CommandError as error:
-            reason = error.output.strip().splitlines()[-1:] or [error.what]
             raise HostError(
-                f"package {name} {version} cannot be downloaded: {reason[0]}",
+                f"package {name} {version} cannot be downloaded: {error.last_line}",
                 hint="labctl downloads a package once: connect this host for the first run",
             ) from error
         found = list(Path(folder).glob("*.deb"))

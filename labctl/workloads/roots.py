@@ -208,8 +208,7 @@ def _convert(path: Path, image: Path) -> None:
             words = ("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, partial)
             proc.run(words, timeout_seconds=_SECONDS)
         except CommandError as error:
-            last = error.output.strip().splitlines()[-1:] or [error.what]
-            raise Fault(f"{path}: qemu-img cannot read it: {last[0]}") from error
+            raise Fault(f"{path}: qemu-img cannot read it: {error.last_line}") from error
         with partial.open("rb") as file:
             first = file.read(_FIRST_BYTES)
         if _kind(path, first) != "ext4":
