@@ -92,6 +92,9 @@ def _one(experiment: Experiment, cell: Cell) -> str:
     ratio = words.ratio(cell.ratio)
     deed, what = words.deed(metric, cell.parameters), words.noun(metric)
     if verdict.is_difference:
+        # "0.91 times as fast" is easily read as a gain.
+        if verdict is Verdict.SLOWER:
+            name = f"{metric.spoken(verdict)}: {name}"
         if deed:
             return f"{name} {deed} {ratio} times as fast as {baseline} ({basis})"
         if metric.better == "higher":
