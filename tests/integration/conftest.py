@@ -1,5 +1,8 @@
 """Real kernels in real guests. Images are built once, in the checkout's .labctl."""
 
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,25 @@ def labctl(small_lab):
     program = Labctl(small_lab)
     yield program
     program.end()
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The python of a fresh environment with our wheel and its dependencies."""
+    folder = tmp_path_factory.mktemp("wheel")
+
+    def run(*words):
+        subprocess.run(words, check=True, capture_output=True, cwd=folder)
+
+    offline = ("--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+    run(sys.executable, "-m", "pip", "wheel", *offline, "-w", folder, ROOT)
+    (wheel,) = folder.glob("*.whl")
+    run(sys.executable, "-m", "venv", folder / "venv")
+    python = folder / "venv/bin/python"
+    purelib = sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    (folder / purelib / "dependencies.pth").write_text("\n".join(others) + "\n")
+    run(python, "-m", "pip", "install", *offline[:2], wheel)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONPATH", raising=False)  # it may name the checkout
+        yield python

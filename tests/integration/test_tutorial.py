@@ -5,8 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -33,26 +31,6 @@ def oopsing():
     after = before.replace(PLACE, WRONG + PLACE).replace("static void exit_mm(void)\n", NOTHING)
     lines = (text.splitlines(keepends=True) for text in (before, after))
     return "".join(difflib.unified_diff(*lines, f"a/{EXIT}", f"b/{EXIT}"))
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """The python of a fresh environment with our wheel and its dependencies."""
-    folder = tmp_path_factory.mktemp("wheel")
-
-    def run(*words):
-        subprocess.run(words, check=True, capture_output=True, cwd=folder)
-
-    offline = ("--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
-    run(sys.executable, "-m", "pip", "wheel", *offline, "-w", folder, ROOT)
-    (wheel,) = folder.glob("*.whl")
-    run(sys.executable, "-m", "venv", folder / "venv")
-    python = folder / "venv/bin/python"
-    purelib = sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
-    others = [path for path in sys.path if path.endswith("site-packages")]
-    (folder / purelib / "dependencies.pth").write_text("\n".join(others) + "\n")
-    run(python, "-m", "pip", "install", *offline[:2], wheel)
-    return python
 
 
 @pytest.fixture
