@@ -201,23 +201,25 @@ static void run_script(char *script, char *folder, const char *failure)
 /*
  * Load modules, mount the roots of workloads and start the SSH server, if the
  * guest has them. With another root than the initramfs, first copy the files of
- * the workloads to their places.
+ * the workloads to their places; the kernel's modules are not needed there.
  */
 static void run_scripts(bool is_first)
 {
 	char files[PATH_MAX + 16], ssh[PATH_MAX + 16] = SSH_START;
+	char roots[PATH_MAX + 16] = ROOTS_START;
 	char modules[] = MODULES_START;
-	char roots[] = ROOTS_START;
 
 	if (!is_first) {
 		snprintf(files, sizeof(files), "%s/files-start",
 			 program_folder);
 		run_script(files, program_folder, "cannot copy the files");
+		snprintf(roots, sizeof(roots), "%s/roots-start",
+			 program_folder);
 		snprintf(ssh, sizeof(ssh), "%s/ssh-start", program_folder);
 	} else {
 		run_script(modules, NULL, "cannot load the modules");
-		run_script(roots, NULL, "cannot mount the roots of workloads");
 	}
+	run_script(roots, NULL, "cannot mount the roots of workloads");
 	run_script(ssh, is_first ? NULL : program_folder, "ssh did not start");
 }
 

@@ -18,6 +18,7 @@ from labctl.guests.placement import place
 from labctl.host.facts import HostFacts
 from labctl.lab.models import Lab, Workload
 from labctl.lab.problems import nearest
+from labctl.targets.roots import NEEDED
 from labctl.transports import Outcome
 from labctl.units import MIB, rough_size
 from labctl.workloads.closure import Fault, closure
@@ -74,7 +75,7 @@ def check_commands(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:
     problems: list[Problem] = []
     supplies: dict[str, Supply] = {}
     for workload, arch in _workloads(lab, plans):
-        supplies[workload.name], failed = _supply(lab, workload, arch, _kind(lab, workload))
+        supplies[workload.name], failed = _supply(lab, workload, arch, lab.defaults.launcher)
         problems += failed
         if not failed and workload.root is not None:
             problems += _not_in_root(lab, workload, arch, supplies[workload.name])
@@ -137,29 +138,37 @@ def supplies_of_lab(lab: Lab, arch: Architecture) -> dict[str, Supply]:
     found = {}
     for name, one in lab.workloads.items():
         with contextlib.suppress(BuildError):
-            found[name], problems = _supply(lab, one, arch, _kind(lab, one))
+            found[name], problems = _supply(lab, one, arch, lab.defaults.launcher)
             if problems:
                 del found[name]
     return found
 
 
 def supplies_of_target(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:
-    """Check the files of the workloads for a target; return what each brings.
+    """Check the files and roots of the workloads for a target; return what each brings.
 
     Raises:
-        ConfigError: a file cannot be brought; names its line in lab.yaml.
+        ConfigError: a file cannot be brought, or a root has no such command; names its line in
+            lab.yaml.
     """
-    found = {w.name: _supply(lab, w, arch, "target") for w, arch in _workloads(lab, plans)}
-    problems = [problem for _, failed in found.values() for problem in failed]
+    problems: list[Problem] = []
+    supplies: dict[str, Supply] = {}
+    for workload, arch in _workloads(lab, plans):
+        supplies[workload.name], failed = _supply(lab, workload, arch, "target")
+        problems += failed
+        if not failed and workload.root is not None:
+            problems += _not_in_root(lab, workload, arch, supplies[workload.name])
     if problems:
         raise ConfigError(problems)
-    return {name: supply for name, (supply, _) in found.items()}
+    return supplies
 
 
 def check_commands_of(
     machine: Machine, lab: Lab, plans: Sequence[Plan], supplies: Mapping[str, Supply]
 ) -> None:
     """Check that a target has the commands of the workloads and the interpreters of scripts.
+
+    For a workload with a root it must have the programs that set it up.
 
     Raises:
         ConfigError: a program does not exist; names its line in lab.yaml.
@@ -169,7 +178,8 @@ def check_commands_of(
     for workload, _ in _workloads(lab, plans):
         supply, program = supplies[workload.name], _program(workload)
         is_there = supply.has(program) or program in initramfs.PROGRAMS
-        for needed in (*supply.interpreters, *(() if is_there else (program,))):
+        needs = (*supply.interpreters, *(() if is_there else (program,)))
+        for needed in needs if supply.root is None else NEEDED:
             script = f"command -v -- {shlex.quote(needed)} >/dev/null"
             if machine.run(script, timeout_seconds=_SECONDS).status != 0:
                 what = f"{needed} not found on target {machine.name}"
@@ -219,15 +229,10 @@ def _supply(
         problems.append(_problem(lab, workload, fault.what, fault.hint, key))
 
     known: frozenset[str] = frozenset()
-    if kind == "qemu":
+    if kind == "qemu" and workload.root is None:
         names = initramfs.commands(arch)
         known = frozenset(f"{f}/{n}" for f in initramfs.COMMAND_FOLDERS for n in names)
     return supply_of(lab, workload, arch, kind, known, report), problems
-
-
-def _kind(lab: Lab, workload: Workload) -> Kind:
-    is_root = lab.defaults.launcher == "qemu" and workload.root is not None
-    return "root" if is_root else lab.defaults.launcher
 
 
 def _program(workload: Workload) -> str:

@@ -41,7 +41,7 @@ from labctl.stats.health import HealthRule
 from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
 from labctl.targets.prepare import prepare_target
-from labctl.workloads.supply import Supply, merged, merged_scripts, roots
+from labctl.workloads.supply import Supply, archives, merged, merged_scripts, roots
 
 _RESUMED = ("seed", "initramfs", "guests", "kernels", "host")
 
@@ -169,7 +169,7 @@ def _prepared(lab: Lab, plans: Sequence[Plan], events: Events) -> Iterator[_Read
     files = {path: one for path, one in merged(supplies).items() if isinstance(one, Path)}
     # Files of a target's tunables may come from its modules, which are not in the source.
     limits = replace(GuestChecks.of(lab, plans), tunables={})
-    more = files, merged_scripts(supplies), limits
+    more = files, merged_scripts(supplies), limits, archives(supplies)
     with prepare_target(lab, target, kernels, events.building, check, *more) as found:
         yield _Ready(*found, supplies)
 

@@ -11,13 +11,15 @@ from labctl.errors import HostError
 from labctl.guests.copied import generated
 
 # In the guest; each workload has a folder of its own below it.
-MOUNTED = "/labctl-roots"
-START = "/etc/labctl/roots-start"  # run by guest/init
+MOUNTED = "/run/labctl-roots"
+# Run by guest/init: in the initramfs, or in the programs folder.
+_SCRIPT = "roots-start"
+START = f"/etc/labctl/{_SCRIPT}"
+# The files of workloads. A guest of virtme-ng has the host's root; its /run is in memory.
+FILES: Mapping[str, str] = {"qemu": "/labctl", "virtme-ng": "/run/labctl-files"}
 _SERIAL_DIGITS = 12  # the serial number of a virtio disk has at most 20 characters
 
 _START = f"""\
-#!/bin/sh
-set -e
 root() {{
   disk=
   for one in /sys/block/vd*; do
@@ -30,12 +32,12 @@ root() {{
   mkdir "$place/memory/upper" "$place/memory/work"
   layers="lowerdir=$place/disk,upperdir=$place/memory/upper,workdir=$place/memory/work"
   mount -t overlay -o "$layers" root "$place/root"
-  for name in proc sys dev labctl; do
-    mkdir -p "$place/root/$name"
-    mount -o rbind "/$name" "$place/root/$name"
+  for name in /proc /sys /dev "$files"; do
+    mkdir -p "$place/root$name"
+    mount -o rbind "$name" "$place/root$name"
   done
 }}
-mkdir -p /labctl /dev/shm
+mkdir -p "$files" /dev/shm
 """
 
 
@@ -82,15 +84,19 @@ def stamp_of(path: Path) -> str:
     return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
 
 
-def start_script(roots: Mapping[str, Disk]) -> str:
-    """Return the script that mounts roots in the guest, by the workloads' names."""
+def start_script(roots: Mapping[str, Disk], launcher: str) -> str:
+    """Return the script that mounts roots in a launcher's guest, by the workloads' names."""
+    head = f"#!/bin/sh\nset -e\nfiles={FILES[launcher]}\n{_START}"
     calls = (shlex.join(["root", name, disk.serial]) for name, disk in sorted(roots.items()))
-    return "\n".join([_START, *calls, ""])
+    return "\n".join([head, *calls, ""])
 
 
-def start_file(roots: Mapping[str, Disk], state: Path) -> Path:
-    """Return a file with that script."""
-    return generated(state, "roots-start", start_script(roots).encode())
+def start_file(roots: Mapping[str, Disk], launcher: str, state: Path) -> dict[str, Path]:
+    """Return that script by its path, in the initramfs or in the programs folder."""
+    if not roots:
+        return {}
+    place = START if launcher == "qemu" else _SCRIPT
+    return {place: generated(state, _SCRIPT, start_script(roots, launcher).encode())}
 
 
 def mounted(workload: str) -> str:

@@ -246,6 +246,7 @@ def prepare(
     if not images:
         raise UserError("no kernel selected")
     beside = login.beside_programs(lab.state) if with_ssh else {}
+    start = disks.start_file(roots or {}, lab.defaults.launcher, lab.state)
     if lab.defaults.launcher == "qemu":
         given_images = [i for name, i in images.items() if _is_image(lab.kernels[name])]
         modules_of_roots = needs.ROOT_MODULES if lab.has_roots else ()
@@ -254,9 +255,9 @@ def prepare(
             *topology_options.modules_of_guests(lab.guests.values(), arch.name),
         )
         more |= modules.files(lab.state, given_images, lab.defaults, options)
-        more |= {**(files or {}), **_start_of(roots or {}, lab.state)}
+        more |= {**(files or {}), **start}
     else:
-        beside |= copied.beside_programs(lab.state, files or {})
+        beside |= copied.beside_programs(lab.state, files or {}) | start
     archive = initramfs.build(lab.state, more, beside=beside, arch=arch)
     facts = identity.describe(arch)
     accel = accelerator.choose(
@@ -271,7 +272,3 @@ def prepare(
         ssh_key=ssh_key,
         disks=tuple({disk.serial: disk for disk in (roots or {}).values()}.values()),
     )
-
-
-def _start_of(roots: Mapping[str, Disk], state: Path) -> dict[str, Path]:
-    return {disks.START: disks.start_file(roots, state)} if roots else {}

@@ -108,11 +108,12 @@ def command(spec: GuestSpec) -> list[str]:
     words += serial("console", CONSOLE_SOCKET, log=CONSOLE_LOG)
     words += serial("line", LINE_SOCKET, device=arch.line_device)
     # Scratch disks first, so that their names do not depend on the roots of workloads.
-    words += [*scratch.arguments(spec.topology), *_disks(spec.disks)]
+    words += [*scratch.arguments(spec.topology), *read_only(spec.disks)]
     return [*words, *monitor(), *spec.topology.qemu]
 
 
-def _disks(disks: Sequence[Disk]) -> list[str]:
+def read_only(disks: Sequence[Disk]) -> list[str]:
+    """Return the arguments of read-only disks, which a guest knows by their serial numbers."""
     words: list[str] = []
     for number, disk in enumerate(disks):
         name = f"root{number}"

@@ -136,6 +136,7 @@ def _more_of_qemu(spec: GuestSpec) -> list[str]:
     words += ["-set", f"chardev.console.logfile={qemu.CONSOLE_LOG}"]
     words += qemu.serial("line", qemu.LINE_SOCKET)
     words += [] if spec.ssh_key is None else qemu.network()
+    words += qemu.read_only(spec.disks)
     return [*words, *qemu.monitor(), *spec.topology.qemu]
 
 

@@ -1,4 +1,4 @@
-"""Check `root:` of workloads: the guests and targets that cannot have one. Pure."""
+"""Check `root:` of workloads: its form, and the files beside it. Pure."""
 
 from __future__ import annotations
 
@@ -11,24 +11,16 @@ from labctl.lab.workload_entry import ROOT_DEBIAN
 
 
 def check_roots(file: LabFile, found: Findings) -> None:
-    """Record errors of roots, and of the experiments whose target cannot have them."""
-    with_root = [name for name, one in file.workloads.items() if one.root is not None]
-    for name in with_root:
-        _root(file, ("workloads", name), name, found)
-    for name, experiment in file.experiments.items():
-        path: KeyPath = ("experiments", name, "target")
-        if experiment.target is not None and experiment.workload in with_root:
-            what = f"workload {experiment.workload} has `root:`, which targets do not support"
-            found.add(path, what, "measure it in guests: remove `target:`", at_key=True)
+    """Record errors of roots."""
+    for name, one in file.workloads.items():
+        if one.root is not None:
+            _root(file, ("workloads", name), name, found)
 
 
 def _root(file: LabFile, path: KeyPath, name: str, found: Findings) -> None:
     workload = file.workloads[name]
-    if not found.sound(*path, "root") or not found.sound("defaults"):
+    if not found.sound(*path, "root"):
         return
-    if file.defaults.launcher != "qemu":
-        what = f"not supported with `launcher: {file.defaults.launcher}`"
-        found.add((*path, "root"), what, "use `launcher: qemu`, or remove the key", at_key=True)
     text = workload.root or ""
     if text.startswith("debian:") and not re.fullmatch(ROOT_DEBIAN, text):
         what = f"expected debian:SUITE or debian:SUITE@MIRROR, got {text!r}"

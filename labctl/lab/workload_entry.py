@@ -92,8 +92,7 @@ class WorkloadEntry(Model):
         None,
         description="Root file system of the command: a folder, a tar archive, or a raw or qcow2"
         " image of ext2, ext3 or ext4, relative to the folder of lab.yaml; or debian:SUITE, which"
-        " mmdebstrap builds with `packages`. It is never written. Example: ../rootfs. Requires"
-        " `launcher: qemu`.",
+        " mmdebstrap builds with `packages`. It is never written. Example: ../rootfs.",
     )
     env: dict[EnvName, str] = Field(
         {}, description="Environment variables of the command and the other scripts."

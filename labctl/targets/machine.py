@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import re
 import shlex
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol, Self
 
 from labctl.errors import BootFailed, GuestError, HostError, TunableRefused
@@ -17,7 +18,7 @@ from labctl.host import procfs
 from labctl.host.identity import Host
 from labctl.kernels.images import Image
 from labctl.lab.models import Target
-from labctl.targets import kexec
+from labctl.targets import kexec, pack, roots
 from labctl.targets.kexec import Boot
 from labctl.transports import Command, Outcome, exchange
 
@@ -41,7 +42,6 @@ for file in "/boot/initrd.img-$1" "/boot/initramfs-$1.img" "/boot/initrd-$1"; do
   [ -f "$file" ] && { echo "$file"; exit; }
 done
 """
-_WRITE = 'cat >"$1" && chmod 755 "$1"'
 _PATH = f"PATH={FOLDER}:$PATH; export PATH"
 
 
@@ -69,13 +69,15 @@ class Connect(Protocol):
 class Tools:
     """Programs for the target: `kexec` changes its kernel, `programs` are measured.
 
-    `files` are more files by their path on the target, `scripts` texts of executables.
+    `files` are more files by their path on the target, `scripts` texts of executables,
+    `roots` archives of the roots of workloads, by name.
     """
 
     kexec: Path
     programs: tuple[Path, ...]
     files: Mapping[str, Path] = field(default_factory=dict)
     scripts: Mapping[str, str] = field(default_factory=dict)
+    roots: Mapping[str, Path] = field(default_factory=dict)
 
 
 class TargetMachine:
@@ -273,21 +275,28 @@ class TargetMachine:
         return remote
 
     def _put_files(self) -> None:
+        """Copy the files as one archive: the library of Python has hundreds."""
         files, scripts = self._tools.files, self._tools.scripts
         if not files and not scripts:
             return
-        folders = dict.fromkeys(str(PurePosixPath(path).parent) for path in (*files, *scripts))
-        self._checked(["mkdir", "-p", *folders])
-        for path, local in files.items():
-            self._use().put(local, path)
-        for path, text in scripts.items():
-            self._checked(["/bin/sh", "-c", _WRITE, "sh", path], text.encode())
+        packed = f"{FOLDER}/files.tar.gz"
+        with tempfile.NamedTemporaryFile() as archive:
+            pack.write(archive, files, scripts)
+            archive.flush()
+            self._use().put(Path(archive.name), packed)
+        self._checked(["/bin/sh", "-c", pack.UNPACK, "sh", packed])
+
+    def _put_roots(self) -> None:
+        for name, archive in self._tools.roots.items():
+            self._checked(roots.prepare(name))
+            self._use().put(archive, roots.packed(name))
+            self._checked(roots.unpack(name))
 
     def _checked(self, words: Sequence[str], stdin: bytes = b"") -> None:
         outcome = self._use().run(words, _COMMAND_SECONDS, stdin)
         if outcome.status != 0:
             why = outcome.stderr.decode("utf-8", "replace").strip()
-            raise BootFailed(f"cannot copy the workload's files: {why}", where=self.name)
+            raise BootFailed(f"cannot copy the files of workloads: {why}", where=self.name)
 
     def _check(self, remote: str, local: Path) -> None:
         digest = self._use().run(["sha256sum", remote], _COMMAND_SECONDS).text.split(" ")[0]
@@ -326,6 +335,7 @@ class TargetMachine:
         for program in self._tools.programs:
             self._put(program)
         self._put_files()
+        self._put_roots()
         mount = "mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug"
         outcome = self._use().run(mount, _COMMAND_SECONDS)
         if outcome.status != 0:

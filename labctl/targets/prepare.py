@@ -31,12 +31,13 @@ def prepare_target(
     files: Mapping[str, Path] | None = None,
     scripts: Mapping[str, str] | None = None,
     limits: Limits = NO_LIMITS,
+    roots: Mapping[str, Path] | None = None,
 ) -> Iterator[tuple[Prepared, TargetMachine]]:
     """Build missing images and yield the target; it starts and ends with its own kernel.
 
     `check` is called before the first build. `files` are more files by their path on the
     target, `scripts` the texts of executables. `limits` reject unsuitable kernels before
-    they are built.
+    they are built. `roots` are archives of the roots of workloads, by name.
 
     Raises:
         BuildError: a kernel or a program does not build.
@@ -57,6 +58,7 @@ def prepare_target(
         programs=(initramfs.program(lab.state, "freebench"),),
         files=files or {},
         scripts=scripts or {},
+        roots=roots or {},
     )
     with TargetMachine(target, connect_to(target), tools) as machine:
         machine.describe()  # report problems before a build that takes minutes

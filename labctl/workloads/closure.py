@@ -24,6 +24,7 @@ _MISSING = re.compile(r"^\s*(\S+) => not found$|Error loading shared library (\S
 _VERSION = re.compile(r"version [`'](\S+)' not found \(required by")
 _SYSTEM_FOLDER = re.compile(r"(/usr)?/lib(32|64|x32)?(/[a-z0-9_]+-linux-[a-z]+)?")
 _LONGEST_SHEBANG = 256
+_PYTHON = re.compile(r"python[0-9.]*")
 # Modules of Python's library that no benchmark needs: its tests and its development tools.
 _NOT_NEEDED = {"__pycache__", "dist-packages", "site-packages"}
 _NOT_NEEDED |= {"ensurepip", "idlelib", "lib2to3", "pydoc_data", "tkinter", "turtledemo"}
@@ -45,13 +46,30 @@ class Fault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Python:
+    """An interpreter of Python; its library is in `folders` below `prefix`."""
+
+    program: Path
+    folders: tuple[Path, ...]
+    prefix: Path
+
+    def owns(self, path: str) -> bool:
+        """Return whether a file is a module of the library."""
+        return any(Path(path).is_relative_to(folder) for folder in self.folders)
+
+    def relative(self, path: str) -> str:
+        """Return the path of a module relative to the prefix."""
+        return str(Path(path).relative_to(self.prefix))
+
+
+@dataclass(frozen=True, slots=True)
 class Closure:
     """The files that a program needs, besides itself.
 
     `system` has files by the absolute path at which a loader or a kernel looks for them, a
     text being the target of a symbolic link; `libraries` has those by name that a loader
-    finds with its search path only. `loader` is
-    the host's path of the program's own loader, None for a static program.
+    finds with its search path only. `loader` is the host's path of the program's own
+    loader, None for a static program; of a Python script it is that of `python`.
     `interpreter` is the path of a script's interpreter in the guest.
     """
 
@@ -59,6 +77,7 @@ class Closure:
     libraries: dict[str, Path]
     loader: str | None = None
     interpreter: str | None = None
+    python: Python | None = None
 
 
 _NOTHING = Closure({}, {})
@@ -83,6 +102,9 @@ def closure(
     except OSError as error:
         raise Fault(f"cannot read {path}: {error.strerror}") from error
     if header is not None:
+        is_own = header.machine == arch.elf_machine and not arch.is_foreign
+        if is_python(path.name) and is_own and header.interpreter is not None:
+            return _of_python(path, str(path), arch)
         return _of_elf(path, header, arch, search)
     script = shebang(path)
     return _NOTHING if script is None else _of_script(path, script, arch, known)
@@ -163,11 +185,16 @@ def _listed(path: Path, loader: str | None, search: Sequence[Path]) -> str:
     return done.text
 
 
+def is_python(name: str) -> bool:
+    """Return whether a program's name is that of an interpreter of Python."""
+    return _PYTHON.fullmatch(name) is not None
+
+
 def _of_script(path: Path, interpreter: str, arch: Architecture, known: frozenset[str]) -> Closure:
     if interpreter in known or f"/bin/{interpreter}" in known:
         return _NOTHING
     found = find_interpreter(path, interpreter)
-    if Path(found).name.startswith("python"):
+    if is_python(Path(found).name):
         return _of_python(path, found, arch)
     real = Path(found).resolve()
     of_it = closure(real, arch, known)
@@ -188,14 +215,15 @@ def find_interpreter(script: Path, interpreter: str) -> str:
 
 
 def _of_python(script: Path, program: str, arch: Architecture) -> Closure:
-    """Return an interpreter of Python with its standard library."""
+    """Return an interpreter of Python with its standard library; `script` is for errors."""
     try:
         output = proc.run([program, "-I", "-c", _ASK_PYTHON], timeout_seconds=_SECONDS).text
-        executable, folders, _ = json.loads(output)
+        executable, folders, prefix = json.loads(output)
     except (CommandError, HostError, ValueError) as error:
         raise Fault(f"{script}: interpreter {program} does not run: {error}") from error
     real = Path(executable).resolve()
-    whole = closure(real, arch)
+    header = elf.read(real)
+    whole = _of_elf(real, header, arch, ()) if header is not None else closure(real, arch)
     # Python looks for its library relative to its own path, behind symbolic links.
     system, libraries = {str(real): real, **whole.system}, dict(whole.libraries)
     named = real.with_name(Path(program).name)  # what env looks up
@@ -211,7 +239,8 @@ def _of_python(script: Path, program: str, arch: Architecture) -> Closure:
                     continue  # a module that this host cannot import either
                 system |= more.system
                 libraries |= more.libraries
-    return Closure(system, libraries, interpreter=str(named))
+    python = Python(real, tuple(dict.fromkeys(map(Path, folders))), Path(prefix))
+    return Closure(system, libraries, whole.loader, str(named), python)
 
 
 def _modules(folder: Path) -> Iterator[Path]:

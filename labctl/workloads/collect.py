@@ -10,28 +10,31 @@ from typing import Literal
 
 from labctl.arch import Architecture
 from labctl.guests.copied import generated
-from labctl.guests.disks import Disk, mounted
+from labctl.guests.disks import FILES, Disk, mounted
 from labctl.lab.models import Lab, Workload
 from labctl.lab.paths import absolute, relative_hint
 from labctl.lab.state import StateFolder
+from labctl.targets.roots import mounted as mounted_on_target
 from labctl.units import quote
-from labctl.workloads import build, elf, packages
+from labctl.workloads import build, elf, packages, relocated
 from labctl.workloads.bootstrap import is_debian
-from labctl.workloads.closure import Closure, Fault, closure, find_interpreter, shebang
+from labctl.workloads.closure import (
+    Closure,
+    Fault,
+    closure,
+    find_interpreter,
+    is_python,
+    shebang,
+)
+from labctl.workloads.relocated import Relocated
+from labctl.workloads.root_archive import archive_of
 from labctl.workloads.roots import root
 from labctl.workloads.supply import NOTHING, Source, Supply
 
-# "root" is a guest of QEMU in which the workload has a root of its own.
-Kind = Literal["qemu", "root", "virtme-ng", "target"]
-# Guests of virtme-ng and targets have a root that is not labctl's; /run is in memory.
-FOLDERS: Mapping[Kind, str] = {
-    "qemu": "/labctl",
-    "root": "/labctl",
-    "virtme-ng": "/run/labctl-files",
-    "target": "/run/labctl/files",
-}
+# The launcher of a guest, or a target.
+Kind = Literal["qemu", "virtme-ng", "target"]
+FOLDERS: Mapping[str, str] = {**FILES, "target": "/run/labctl/files"}
 _LIBRARIES = ".lib"
-_REAL = ".program"
 _PROGRAMS = ".bin"
 # Hidden by what is mounted at boot.
 _HIDDEN = ("/dev", "/proc", "/run", "/sys", "/tmp")  # noqa: S108
@@ -105,15 +108,19 @@ class _Collected:
         self.library_folders: tuple[Path, ...] = ()
         self.has_libraries = False
         self.program: str | None = None
+        self.pythons: dict[str, None] = {}
         self.root: Disk | None = None
+        self.archive: Path | None = None
         # Programs are started with their own loader; interpreters are not brought.
-        self.is_apart = kind in ("root", "target")
+        self.is_apart = workload.root is not None or kind == "target"
 
     def result(self) -> Supply:
-        chroot = mounted(self.workload.name) if self.root is not None else None
-        if not self.files:
-            return NOTHING if self.root is None else Supply(root=self.root, chroot=chroot)
-        if self.kind == "root":  # a guest has files only
+        chroot = self._chroot() if self.root is not None else None
+        if not self.files and not self.scripts:
+            if self.root is None:
+                return NOTHING
+            return Supply(root=self.root, chroot=chroot, archive=self.archive)
+        if self.kind != "target":  # a guest has files only
             for path, text in self.scripts.items():
                 name = PurePosixPath(path).name
                 self.files[path] = generated(self.lab.state, name, text.encode(), 0o755)
@@ -130,16 +137,20 @@ class _Collected:
             tuple(self.interpreters),
             self.root,
             chroot,
+            self.archive,
         )
+
+    def _chroot(self) -> str:
+        is_target = self.kind == "target"
+        return mounted_on_target(self.workload.name) if is_target else mounted(self.workload.name)
 
     def add_root(self) -> None:
         """Make the workload's root, if it has one."""
         if self.workload.root is None:
             return
-        if self.kind in ("target", "virtme-ng"):
-            what = "only guests of `launcher: qemu` can have a root of the workload's own"
-            raise Fault(what, "measure it in guests: remove `target:` and --target")
         self.root = root(self.lab, self.workload, self.arch)
+        if self.kind == "target":
+            self.archive = archive_of(self.root, StateFolder(self.lab.state).roots)
 
     def make(self) -> None:
         """Run make, if the workload has a folder for it."""
@@ -243,22 +254,60 @@ class _Collected:
             raise Fault(f"{host} is {kind}: expected a file or a folder")
         real = host.resolve()
         self.files[inside] = real
-        interpreter = None if self.kind == "qemu" else shebang(real)
+        has_own = self.kind == "qemu" and not self.is_apart
+        interpreter = None if has_own else shebang(real)
         if interpreter is not None:
-            self._for_script(host, interpreter)
+            self._for_script(inside, host, interpreter)
             return
         needs = closure(real, self.arch, self.known, self.library_folders)
         if needs.interpreter is not None:
             self.search[str(PurePosixPath(needs.interpreter).parent)] = None
+        if needs.python is not None and real == needs.python.program:
+            self._python(inside, needs)
+        elif self.is_apart and needs.loader is not None:
+            del self.files[inside]
+            self._relocated(relocated.program(inside, real, needs, self.folder))
         if self.is_apart:
-            self._for_target(inside, real, needs)
             return
-        if self.kind == "qemu":
+        if has_own:
             self.files.update(needs.system)
         self._libraries(needs)
 
-    def _for_script(self, host: Path, interpreter: str) -> None:
-        """Note an interpreter that a target has, or a guest with the host's files."""
+    def _python(self, inside: str, needs: Closure) -> None:
+        """Bring an interpreter of Python, which finds its library relative to its real path."""
+        assert needs.python is not None
+        del self.files[inside]
+        if self.is_apart:
+            self._bring_python([PurePosixPath(inside).name], needs)
+            own = f"{relocated.python_folder(self.folder)}/{PurePosixPath(inside).name}"
+            self.scripts[inside] = f'#!/bin/sh\nexec {shlex.quote(own)} "$@"\n'
+        elif self.kind == "qemu":
+            self.files[inside] = str(needs.python.program)
+        else:
+            real = shlex.quote(str(needs.python.program))
+            self.scripts[inside] = f'#!/bin/sh\nexec {real} "$@"\n'
+
+    def _bring_python(self, names: Sequence[str], needs: Closure) -> None:
+        self.pythons |= dict.fromkeys((*names, "python3"))
+        self._relocated(relocated.python(self.pythons, needs, self.folder))
+        self.search[relocated.python_folder(self.folder)] = None
+
+    def _relocated(self, found: Relocated) -> None:
+        self.files |= found.files
+        self.scripts |= found.scripts
+
+    def _for_script(self, inside: str, host: Path, interpreter: str) -> None:
+        """Note an interpreter that a target has, or a guest with the host's files.
+
+        A target gets Python with the script, which then needs the same modules as in a guest.
+        """
+        name = PurePosixPath(interpreter).name
+        if self.kind == "target" and self.root is None and is_python(name):
+            self._bring_python([name], closure(host.resolve(), self.arch))
+            if "/" in interpreter:
+                own = f"{relocated.python_folder(self.folder)}/{name}"
+                self.files[inside] = self._with_interpreter(host.resolve(), interpreter, own)
+            return
         if self.is_apart:
             self.interpreters[interpreter] = None
             return
@@ -268,28 +317,16 @@ class _Collected:
             raise Fault(what, "install it outside /tmp and /run")
         self.search[str(PurePosixPath(found).parent)] = None
 
+    def _with_interpreter(self, script: Path, old: str, new: str) -> Path:
+        """Return a copy of a script that another interpreter runs."""
+        first, _, rest = script.read_bytes().partition(b"\n")
+        text = first.replace(old.encode(), new.encode(), 1) + b"\n" + rest
+        return generated(self.lab.state, script.name, text, 0o755)
+
     def _libraries(self, needs: Closure) -> None:
         self.has_libraries |= bool(needs.libraries)
         for name, source in needs.libraries.items():
             self.files[f"{self.folder}/{_LIBRARIES}/{name}"] = source
-
-    def _for_target(self, inside: str, real: Path, needs: Closure) -> None:
-        """Start a dynamic program with its own loader and libraries, not the target's."""
-        if needs.loader is None:
-            return
-        relative = PurePosixPath(inside).relative_to(self.folder)
-        program = f"{self.folder}/{_REAL}/{relative}"
-        libraries = f"{self.folder}/{_LIBRARIES}"
-        for path, source in needs.system.items():
-            if isinstance(source, Path):
-                self.files[f"{libraries}/{PurePosixPath(path).name}"] = source
-        for name, source in needs.libraries.items():
-            self.files[f"{libraries}/{name}"] = source
-        del self.files[inside]
-        self.files[program] = real
-        loader = f"{libraries}/{PurePosixPath(needs.loader).name}"
-        words = shlex.join([loader, "--library-path", libraries, program])
-        self.scripts[inside] = f'#!/bin/sh\nexec {words} "$@"\n'
 
 
 def _is_below(path: str, folders: Sequence[str]) -> bool:

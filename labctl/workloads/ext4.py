@@ -26,9 +26,11 @@ _BLOCK = 4096
 # Holes in the file; device nodes in /dev of a folder are not counted.
 _SPARE_BYTES = 16 * MIB
 _SPARE_INODES = 4096
+PROGRAMS = ("mke2fs", "debugfs")
 _SBIN = "/usr/sbin:/sbin"
 _MOST_LINKS = 40
 _TYPE = re.compile(r"^Inode: \d+ +Type: (\w+) +Mode: +([0-7]+)", re.MULTILINE)
+_LISTED = re.compile(r"/\d+/([0-7]+)/(\d+)/(\d+)/([^/]+)/\d*/")
 _FAST_LINK = re.compile(r'^Fast link dest: "(.*)"$', re.MULTILINE)
 _SUPERBLOCK = 1024
 _MAGIC = 0xEF53
@@ -43,6 +45,15 @@ class Inode:
     path: str
     field: str
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Mode, with the kind of file, and owner of a file in an image."""
+
+    mode: int
+    uid: int
+    gid: int
 
 
 def make(folder: Path, image: Path, content_bytes: int, files: int, uuid: str) -> None:
@@ -130,6 +141,38 @@ class Inside:
     def copy(self, path: str, to: Path) -> None:
         """Copy a file without owner and mode."""
         self._ask("dump", path, str(to))
+
+    def copy_all(self, folder: Path) -> None:
+        """Copy all files into an empty folder; as another user than root, without owners."""
+        self._ask("rdump", "/", str(folder))
+
+    def listed(self, folders: Sequence[str]) -> dict[str, Owned]:
+        """Return modes and owners of what is in some folders, by path.
+
+        Raises:
+            Fault: a name has a line break.
+        """
+        found: dict[str, Owned] = {}
+        lines = [f"ls -p {_quoted(folder)}\n" for folder in folders]
+        folder = iter(folders)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as script:
+            script.writelines(lines)
+            script.flush()
+            try:
+                said = _run(["debugfs", "-f", script.name, self._image], only_output=True)
+            except CommandError as error:
+                raise _failed(self._image, error.output) from error
+        place = ""
+        for line in said.splitlines():
+            match = _LISTED.fullmatch(line)
+            if line.startswith("debugfs: ls "):  # the command is repeated before its output
+                place = next(folder)
+            elif match is not None and match[4] not in (".", ".."):
+                path = f"{place.rstrip('/')}/{match[4]}"
+                found[path] = Owned(int(match[1], 8), int(match[2]), int(match[3]))
+            elif match is None and line:
+                raise Fault(f"a name in {place} of the root has a line break", "rename the file")
+        return found
 
     def _executable(self, path: str) -> str | None:
         for _ in range(_MOST_LINKS):

@@ -35,7 +35,7 @@ class Supply:
     A file is a path on the host, or the target of a symbolic link. `scripts` are generated
     executables. `folder` is where the command starts, None without files. `program`
     replaces the first word of the command. `interpreters` must exist on a target or in the
-    `root`, the disk that the command runs in.
+    `root`, the disk that the command runs in; a target gets it as an `archive`.
     """
 
     files: Mapping[str, Source] = field(default_factory=dict)
@@ -47,11 +47,12 @@ class Supply:
     interpreters: tuple[str, ...] = ()
     root: Disk | None = None
     chroot: str | None = None
+    archive: Path | None = None
 
     def argv(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
         """Return the argument vector that starts a command in the folder of the files."""
-        first = [self.program, *words[1:]] if self.program else list(words)
-        return self._started(first, environment)
+        first = self.program or self._place(words[0]) or words[0]
+        return self._started([first, *words[1:]], environment)
 
     def script(self, text: str, environment: Mapping[str, str] | None = None) -> list[str]:
         """Return the argument vector that runs a script in the folder of the files."""
@@ -72,13 +73,18 @@ class Supply:
 
     def has(self, program: str) -> bool:
         """Return whether a command's first word is one of the files."""
-        if self.program is not None:
-            return True
+        return self.program is not None or self._place(program) is not None
+
+    def _place(self, program: str) -> str | None:
+        """Return the path of a command's first word if it is one of the files.
+
+        A shell of busybox would take its own program of that name, whatever is on PATH.
+        """
         if self.folder is None:
-            return False
+            return None
         folders = (self.folder, *(self.search if "/" not in program else ()))
-        paths = {str(PurePosixPath(folder, program)) for folder in folders}
-        return any(path in self.files or path in self.scripts for path in paths)
+        paths = (str(PurePosixPath(folder, program)) for folder in folders)
+        return next((path for path in paths if path in self.files or path in self.scripts), None)
 
     @property
     def size_bytes(self) -> int:
@@ -104,6 +110,11 @@ NOTHING = Supply()
 def roots(supplies: Mapping[str, Supply]) -> dict[str, Disk]:
     """Return the roots of workloads, by their names."""
     return {name: one.root for name, one in supplies.items() if one.root is not None}
+
+
+def archives(supplies: Mapping[str, Supply]) -> dict[str, Path]:
+    """Return the roots of workloads for a target, by their names."""
+    return {name: one.archive for name, one in supplies.items() if one.archive is not None}
 
 
 def merged(supplies: Mapping[str, Supply]) -> dict[str, Source]:

@@ -1,8 +1,10 @@
 """A machine that is a dictionary: its kernel is changed, panics, hangs and falls back."""
 
 import hashlib
+import io
 import itertools
 import shlex
+import tarfile
 from dataclasses import replace
 
 import pytest
@@ -16,7 +18,7 @@ from labctl.experiments.target import target_of, with_target
 from labctl.kernels.images import Image
 from labctl.lab.models import Target
 from labctl.runs.store import Store
-from labctl.targets import kexec, machine
+from labctl.targets import kexec, machine, roots
 from labctl.targets.boot import TargetBoot
 from labctl.targets.kexec import Boot
 from labctl.targets.machine import TargetMachine, Tools
@@ -338,6 +340,31 @@ def test_files_of_workloads_are_copied_after_each_boot(other, image, tmp_path):
     other.answer = noting
     with TargetMachine(target(), other.connect, tools) as box:
         box.change_kernel(image, "", 1.0)
-        assert other.files[f"{folder}/deep/data"] == b"7"
-        assert f"mkdir -p {folder}/deep {folder}" in commands
-        assert any(text.endswith(f"sh {folder}/mybench") for text in commands)
+        packed = f"{machine.FOLDER}/files.tar.gz"
+        assert any(text.endswith(f"sh {packed}") for text in commands)
+        with tarfile.open(fileobj=io.BytesIO(other.files[packed])) as archive:
+            members = {f"/{one.name}": one for one in archive}
+            assert archive.extractfile(f"{folder}/deep/data".lstrip("/")).read() == b"7"
+        assert set(members) == {f"{folder}/deep/data", f"{folder}/mybench"}
+        assert members[f"{folder}/mybench"].mode == 0o755
+
+
+def test_a_root_is_unpacked_in_memory_after_each_boot(other, image, tmp_path):
+    (tmp_path / "kexec-0123").write_text("kexec")
+    (tmp_path / "root.tar.gz").write_bytes(b"packed")
+    tools = Tools(tmp_path / "kexec-0123", (), roots={"mine": tmp_path / "root.tar.gz"})
+    commands = []
+    answer = other.answer
+
+    def noting(command, text):
+        commands.append(text)
+        return answer(command, text)
+
+    other.answer = noting
+    with TargetMachine(target(), other.connect, tools) as box:
+        box.change_kernel(image, "", 1.0)
+        place = roots.mounted("mine")
+        assert other.files[roots.packed("mine")] == b"packed"
+        mounted = next(i for i, text in enumerate(commands) if text.endswith(f"sh {place}"))
+        unpacked = next(i for i, text in enumerate(commands) if "tar -xzpf" in text)
+        assert mounted < unpacked

@@ -1,5 +1,6 @@
 """What a workload brings: programs with libraries, scripts with interpreters, folders."""
 
+import json
 import os
 import shutil
 import stat
@@ -107,6 +108,13 @@ def test_a_command_starts_in_the_folder_of_its_files(planned, tmp_path):
     (tmp_path / "guest").mkdir()
     done = subprocess.run(there, capture_output=True, text=True, check=True)
     assert done.stdout == f"{tmp_path}/guest\n"
+
+
+def test_a_program_that_comes_along_is_used_in_place_of_busybox_s(planned, tmp_path):
+    script(tmp_path / "sort", "#!/bin/sh")
+    supply = brought(planned, one={"command": "sort -n", "files": {"sort": "sort"}})
+    assert supply.argv(["sort", "-n"])[-2:] == ["/labctl/one/sort", "-n"]
+    assert supply.argv(["cat", "-n"])[-2:] == ["cat", "-n"]
 
 
 def test_a_workload_without_files_starts_as_before(planned):
@@ -258,7 +266,14 @@ def test_a_target_starts_a_program_with_its_own_loader(planned, dynamic):
 
 def test_a_program_runs_on_a_target_without_its_libraries(planned, dynamic, tmp_path):
     supply = brought(planned, early.supplies_of_target, one={"command": "./mybench"})
-    there = tmp_path / "target"
+    moved = moved_to(supply, tmp_path / "target")
+    dynamic.with_name("libused.so").unlink()
+    argv = [moved(word) for word in supply.argv(["./mybench"])]
+    assert subprocess.run(argv, check=False).returncode == 0
+
+
+def moved_to(supply, there):
+    """Put what a target gets into a folder, and return a function that changes its paths."""
 
     def moved(text):
         return text.replace("/run/labctl/files", str(there))
@@ -268,19 +283,54 @@ def test_a_program_runs_on_a_target_without_its_libraries(planned, dynamic, tmp_
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, place)
     for path, text in supply.scripts.items():
+        Path(moved(path)).parent.mkdir(parents=True, exist_ok=True)
         Path(moved(path)).write_text(moved(text))
         Path(moved(path)).chmod(0o755)
-    dynamic.with_name("libused.so").unlink()
-    argv = [moved(word) for word in supply.argv(["./mybench"])]
-    assert subprocess.run(argv, check=False).returncode == 0
+    return moved
+
+
+REPORTS = "import json, decimal, sys; print(json.dumps([decimal.__file__, sys.executable]))"
+
+
+@pytest.mark.parametrize("form", ["env", "absolute", "program"])
+def test_a_target_gets_python_with_its_library(planned, tmp_path, form):
+    system = shutil.which("python3", path="/usr/bin") or sys.executable
+    first = "/usr/bin/env python3" if form == "env" else f"{system} -B"
+    (tmp_path / "bench.py").write_text(f"#!{first}\n{REPORTS}\n")
+    (tmp_path / "bench.py").chmod(0o755)
+    keys = {"command": "./bench.py"}
+    if form == "program":
+        keys = {"command": "python3 bench.py", "files": {"python3": system, "bench.py": "bench.py"}}
+    supply = brought(planned, early.supplies_of_target, one=keys)
+    there = tmp_path / "target"
+    moved = moved_to(supply, there)
+    for path in there.rglob("bench.py"):
+        path.write_text(moved(path.read_text()))
+    argv = [moved(word) for word in supply.argv(keys["command"].split())]
+    done = subprocess.run(argv, check=True, capture_output=True, env={"PATH": "/bin"}, text=True)
+    module, executable = json.loads(done.stdout)
+    assert Path(module).is_relative_to(there)
+    assert Path(executable).is_relative_to(there)
+
+
+def test_python_as_a_file_finds_its_library_in_a_guest(planned, tmp_path):
+    system = shutil.which("python3", path="/usr/bin") or sys.executable
+    keys = {"command": "python3 -V", "files": {"python3": system}}
+    supply = brought(planned, one=keys)
+    real = str(Path(system).resolve())
+    assert supply.files["/labctl/one/python3"] == real
+    assert supply.files[real] == Path(real)
+    assert any(path.endswith("/json/__init__.py") for path in supply.files)
+    supply = brought(planned, launcher="virtme-ng", one=keys)
+    assert f"exec {real} " in supply.files["/run/labctl-files/one/python3"].read_text()
 
 
 def test_a_target_needs_the_interpreter_of_a_script(planned, tmp_path):
-    script(tmp_path / "bench.py", "#!/usr/bin/env python3")
+    script(tmp_path / "bench.py", "#!/usr/bin/env perl")
     lab, plans = planned(one={"command": "./bench.py"})
     supplies = early.supplies_of_target(lab, plans)
-    early.check_commands_of(Box("python3"), lab, plans, supplies)
-    with pytest.raises(ConfigError, match="python3 not found on target box"):
+    early.check_commands_of(Box("perl"), lab, plans, supplies)
+    with pytest.raises(ConfigError, match="perl not found on target box"):
         early.check_commands_of(Box(), lab, plans, supplies)
 
 
@@ -319,7 +369,7 @@ def test_sources_are_compiled_into_one_static_program(planned, tmp_path):
     program = supply.files["/labctl/one/main"]
     assert list(supply.files) == ["/labctl/one/main"]
     assert subprocess.run([program], check=False).returncode == 7
-    assert supply.argv(lab.workloads["one"].argv())[-1] == "./main"
+    assert supply.argv(lab.workloads["one"].argv())[-1] == "/labctl/one/main"
     assert program == early.check_commands(lab, plans)["one"].files["/labctl/one/main"]
     (tmp_path / "include" / "size.h").write_text("#define SIZE 8\n")
     program = early.check_commands(lab, plans)["one"].files["/labctl/one/main"]

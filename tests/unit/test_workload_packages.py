@@ -80,7 +80,7 @@ def test_programs_of_a_package_come_with_libraries_of_its_dependencies(archive, 
     assert "/labctl/one/.bin/plot" in supply.files
     argv = supply.argv(["hackbench", "-l", "10"])
     assert "/labctl/one:/labctl/one/.bin" in argv
-    assert argv[-3:] == ["hackbench", "-l", "10"]
+    assert argv[-3:] == ["/labctl/one/.bin/hackbench", "-l", "10"]
 
 
 def test_a_package_is_downloaded_once_per_version(archive, checked):

@@ -20,11 +20,12 @@ from labctl.arch import ARM64
 from labctl.errors import ConfigError, HostError, UserError
 from labctl.experiments import early
 from labctl.experiments.plan import plan
-from labctl.guests import disks, needs, prepare, qemu
+from labctl.guests import disks, needs, prepare, qemu, virtme
 from labctl.guests.disks import Disk
 from labctl.kernels.build import Image
 from labctl.lab.load import load
 from labctl.lab.topology import Topology
+from labctl.transports import Outcome
 from labctl.workloads import ext4, trees
 from labctl.workloads.supply import roots
 
@@ -158,7 +159,7 @@ def test_a_script_needs_only_a_shell(planned, rootfs):
     shutil.rmtree(rootfs / "opt")
     supply = checked(planned, root="rootfs", command=None, script="echo 1")
     words = supply.script("echo 1", {"A": "b c"})
-    assert words[:4] == ["env", "A=b c", "chroot", "/labctl-roots/mine/root"]
+    assert words[:4] == ["env", "A=b c", "chroot", "/run/labctl-roots/mine/root"]
 
 
 @pytest.mark.parametrize(
@@ -372,7 +373,7 @@ def test_files_are_beside_the_root_and_scripts_need_its_interpreters(planned, ro
     (tmp_path / "data").write_text("1")
     supply = checked(planned, root="rootfs", command="./run", files={"data": "data"})
     words = supply.argv(["./run", "--fast"])
-    assert words[:2] == ["chroot", "/labctl-roots/mine/root"]
+    assert words[:2] == ["chroot", "/run/labctl-roots/mine/root"]
     assert words[-2:] == ["/labctl/mine/run", "--fast"]
     (tmp_path / "run").write_text("#!/usr/bin/perl\n")
     assert (
@@ -394,8 +395,6 @@ def test_a_dynamic_program_of_the_host_brings_its_loader(planned, rootfs, tmp_pa
 @pytest.mark.parametrize(
     ("more", "key", "what"),
     [
-        ({"defaults": {"launcher": "virtme-ng"}}, "workloads.mine.root", "not supported with"),
-        ({"experiment": {"target": "board"}}, "experiments.one.target", "targets do not support"),
         ({"files": {"/etc/x": "x"}}, "workloads.mine.files./etc/x", "conflicts with `root:`"),
         ({"root": "debian:"}, "workloads.mine.root", "expected debian:SUITE"),
     ],
@@ -408,10 +407,63 @@ def test_what_is_not_possible_is_told_when_the_lab_is_read(planned, rootfs, more
     assert what in problem.what
 
 
-def test_a_target_of_the_command_line_is_refused_too(planned, rootfs):
+@pytest.mark.parametrize("form", ["folder", "tar", "disk"])
+def test_a_target_gets_the_root_as_an_archive(planned, rootfs, tmp_path, form):
+    (rootfs / "opt" / "bench").chmod(0o700)
+    source = {
+        "folder": lambda: rootfs,
+        "tar": lambda: archive(tmp_path / "root.tar", rootfs),
+        "disk": lambda: image_of(rootfs, tmp_path / "root.img"),
+    }[form]()
+    image = checked(planned, root=source.name).root.path
+    ext4.change(image, [ext4.Inode("/etc/hosts", "uid", "1000")])
+    ext4.change(image, [ext4.Inode("/etc/hosts", "mode", "0104750")])
+    (supply,) = early.supplies_of_target(*planned(root=source.name)).values()
+    assert supply.chroot == "/run/labctl/roots/mine"
+    assert supply.root.digest
+    with tarfile.open(supply.archive) as file:
+        members = {one.name: one for one in file}
+    assert not {"dev", "proc", "sys", "lost+found"} & set(members)
+    assert members["opt/bench"].mode == 0o700
+    assert members["usr/bin"].linkname == "/bin"
+    hosts = members["etc/hosts"]
+    assert (hosts.uid, hosts.mode, hosts.size) == (1000, 0o4750, 20)
+    assert not list(supply.archive.parent.glob("*.files"))
+
+
+def test_a_command_that_the_root_lacks_is_reported_before_a_target_is_reached(planned, rootfs):
+    with pytest.raises(ConfigError, match="nothing not found in the root"):
+        early.supplies_of_target(*planned(root="rootfs", command="nothing"))
+
+
+def test_a_target_needs_what_sets_up_a_root(planned, rootfs):
+    class Box:
+        name = "box"
+        lacking = "chroot"
+
+        def run(self, command, *, timeout_seconds):
+            status = int(f" {self.lacking} " in command)
+            return Outcome(command, status=status, stdout=b"", stderr=b"", seconds=0.1)
+
     lab, plans = planned(root="rootfs")
-    with pytest.raises(ConfigError, match="only guests of `launcher: qemu`"):
-        early.supplies_of_target(lab, plans)
+    supplies = early.supplies_of_target(lab, plans)
+    with pytest.raises(ConfigError, match="chroot not found on target box"):
+        early.check_commands_of(Box(), lab, plans, supplies)
+    Box.lacking = "bench"  # which the root has
+    early.check_commands_of(Box(), lab, plans, supplies)
+
+
+def test_virtme_ng_has_the_disk_and_a_script_beside_its_programs(planned, rootfs, tmp_path):
+    more = {"defaults": {"launcher": "virtme-ng"}, "files": {"data": "rootfs/etc/hosts"}}
+    supply = checked(planned, root="rootfs", **more)
+    assert list(supply.files) == ["/run/labctl-files/mine/data"]
+    (place, script) = next(
+        iter(disks.start_file(roots({"mine": supply}), "virtme-ng", tmp_path).items())
+    )
+    assert place == "roots-start"
+    assert "files=/run/labctl-files\n" in script.read_text()
+    words = virtme.command(spec_of(tmp_path, supply.root))
+    assert f"serial={supply.root.serial}" in words[-1]
 
 
 def spec_of(tmp_path, *found):
@@ -426,7 +478,7 @@ def test_a_guest_has_a_read_only_disk_and_mounts_it_by_its_number(planned, rootf
     words = qemu.command(spec_of(tmp_path, supply.root))
     (drive,) = (word for word in words if word.startswith("file="))
     assert "format=raw,readonly=on,if=none" in drive
-    script = disks.start_script(roots({"mine": supply}))
+    script = disks.start_script(roots({"mine": supply}), "qemu")
     assert f"root mine {supply.root.serial}" in script
     assert any(supply.root.serial in word for word in words)
     assert not any("virtio-blk" in word for word in qemu.command(spec_of(tmp_path)))
