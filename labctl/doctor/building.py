@@ -21,6 +21,15 @@ PACKAGES = {
     "setpriv": "util-linux",
     "busybox": "busybox-static",
 }
+# Those that only some workloads need.
+WORKLOAD_PACKAGES = {
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
+    "qemu-img": "qemu-utils",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+}
 # An unpacked source takes 1.5 to 1.7 GiB, a build 0.2 GiB, a debug build more.
 SOURCE_BYTES = 5 * GIB // 2
 SPARE_BYTES = GIB
@@ -41,6 +50,19 @@ def compilers(version: str, missing: Sequence[str], failures: Mapping[str, str])
     return Diagnosis(
         "compilers", "fail", "; ".join(parts), f"sudo apt-get install {' '.join(packages)}"
     )
+
+
+def workloads(missing: Mapping[str, Sequence[str]]) -> Diagnosis:
+    """Diagnose the tools for `root:` and `packages:`; `missing` are programs by workload."""
+    name = "workloads"
+    wrong = {workload: programs for workload, programs in missing.items() if programs}
+    if not wrong:
+        return ok(name, "the programs that make roots and unpack packages are installed")
+    what = "; ".join(f"{name} needs {', '.join(programs)}" for name, programs in wrong.items())
+    every = (program for programs in wrong.values() for program in programs)
+    packages = dict.fromkeys(WORKLOAD_PACKAGES[program] for program in every)
+    mend = f"sudo apt-get install {' '.join(packages)}"
+    return Diagnosis(name, "fail", f"not installed: {what}", mend)
 
 
 def arch(name: str, qemu: str, failures: Sequence[str], setup: str) -> Diagnosis:

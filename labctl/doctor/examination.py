@@ -20,6 +20,9 @@ from labctl.kernels.sources import DEBIAN_FOLDER, open_source
 from labctl.lab.models import Lab
 from labctl.lab.sources import split_revision
 from labctl.lab.state import StateFolder
+from labctl.workloads import packages
+from labctl.workloads.bootstrap import is_debian
+from labctl.workloads.roots import programs_for
 
 # Under TCG, a probe guest that is slow on a busy host does not hang: wait long enough.
 _PATIENT_SECONDS = 30.0
@@ -128,11 +131,14 @@ class Examination:
         for name in sorted({each.arch for each in self.lab.kernels.values()} if self.lab else ()):
             if name != X86_64.name:
                 yield self._arch(ARCHITECTURES[name])
+        needed = _programs_of(self.lab) if self.lab else {}
+        if needed:
+            yield building.workloads({n: trials.missing(each) for n, each in needed.items()})
         yield building.ccache(trials.version("ccache"), used=trials.uses_ccache())
         kernels = self.lab.kernels.values() if self.lab else ()
         sources = {kernel.source for kernel in kernels if not kernel.source.startswith("image:")}
-        packages = [s.removeprefix("debian:") for s in sorted(sources) if s.startswith("debian:")]
-        gone = [p for p in packages if not (DEBIAN_FOLDER / f"{p}.tar.xz").is_file()]
+        debian = [s.removeprefix("debian:") for s in sorted(sources) if s.startswith("debian:")]
+        gone = [p for p in debian if not (DEBIAN_FOLDER / f"{p}.tar.xz").is_file()]
         if self.lab:
             yield building.sources(gone, len(kernels), unreadable(sources, self.state))
         self.progress("disk")
@@ -153,6 +159,15 @@ class Examination:
         except HostError as error:
             failures.append(error.what)
         return building.arch(arch.name, tools.qemu_version(arch), failures, arch.setup)
+
+
+def _programs_of(lab: Lab) -> dict[str, tuple[str, ...]]:
+    """Return the programs that make the roots and unpack the packages of each workload."""
+    found = {}
+    for name, one in lab.workloads.items():
+        unpack = () if is_debian(one.root) or not one.packages else packages.PROGRAMS
+        found[name] = (*programs_for(lab, one), *unpack)
+    return {name: programs for name, programs in found.items() if programs}
 
 
 def unreadable(sources: Iterable[str], state: Path) -> list[tuple[str, str]]:

@@ -12,9 +12,11 @@ from pathlib import Path
 from labctl import proc
 from labctl.errors import CommandError, HostError
 from labctl.host.load import load
+from labctl.workloads import ext4
 
 _SECONDS = 60.0
 _WRITTEN_BYTES = 1 << 20
+_OF_THE_SYSTEM = {"busybox", *ext4.PROGRAMS}
 _SYSTEM_PATH = os.pathsep.join(("/bin", "/usr/bin", "/sbin", "/usr/sbin"))
 
 
@@ -33,10 +35,9 @@ def missing(programs: Iterable[str]) -> list[str]:
 
 
 def _which(program: str) -> str | None:
-    # busybox may be in a system folder outside PATH; the initramfs also looks there.
-    return shutil.which(program) or (
-        shutil.which(program, path=_SYSTEM_PATH) if program == "busybox" else None
-    )
+    # These may be in a system folder outside PATH; labctl also looks there.
+    is_there = program in _OF_THE_SYSTEM
+    return shutil.which(program) or (shutil.which(program, path=_SYSTEM_PATH) if is_there else None)
 
 
 def compile_error(source: str, *options: str, compiler: str = "gcc") -> str:

@@ -12,7 +12,7 @@ from labctl.arch import Architecture
 from labctl.errors import CommandError, HostError
 
 PREFIX = "debian:"
-_PROGRAM = "mmdebstrap"
+PROGRAM = "mmdebstrap"
 _SECONDS = 3600.0
 # Debian's names of architectures.
 _DEBIAN = {"x86_64": "amd64", "arm64": "arm64"}
@@ -31,15 +31,15 @@ def archive(text: str, packages: Sequence[str], store: Path, arch: Architecture)
     """
     suite, _, mirror = text.removeprefix(PREFIX).partition("@")
     include = ",".join(sorted(set(packages)))
-    words = [_PROGRAM, "--variant=minbase", f"--architectures={_DEBIAN[arch.name]}"]
+    words = [PROGRAM, "--variant=minbase", f"--architectures={_DEBIAN[arch.name]}"]
     words += [f"--include={include}"] if include else []
     key = hashlib.sha256("\0".join((*words, suite, mirror)).encode()).hexdigest()
     tar = store / f"{suite}-{key[:16]}.tar"
     if tar.is_file():
         return tar
-    if shutil.which(_PROGRAM) is None:
+    if shutil.which(PROGRAM) is None:
         raise HostError(
-            f"{_PROGRAM} is not installed: `root: {text}` needs it",
+            f"{PROGRAM} is not installed: `root: {text}` needs it",
             hint="install the Debian package mmdebstrap, or make `root:` a folder, a tar archive "
             "or a disk image",
         )
@@ -51,7 +51,7 @@ def archive(text: str, packages: Sequence[str], store: Path, arch: Architecture)
         partial.replace(tar)
     except CommandError as error:
         raise HostError(
-            f"{_PROGRAM} cannot build `root: {text}`: {error.last_line}",
+            f"{PROGRAM} cannot build `root: {text}`: {error.last_line}",
             hint="labctl builds a root once: connect this host for the first run",
         ) from error
     finally:

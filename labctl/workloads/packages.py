@@ -16,6 +16,7 @@ from labctl.arch import Architecture
 from labctl.errors import CommandError, HostError
 from labctl.workloads.closure import Fault
 
+PROGRAMS = ("apt-get", "dpkg-deb")
 _SECONDS = 600.0
 _INSTALLED = re.compile(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) ", re.MULTILINE)
 _VERSION = re.compile(r"^Version: (\S+)$", re.MULTILINE)
@@ -51,7 +52,7 @@ def unpacked(names: Sequence[str], store: Path, arch: Architecture) -> Unpacked:
             f"packages are for this host's architecture, but the guest is {arch.name}",
             "use `build:` or `make:`, which compile for the guest",
         )
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+    if not all(map(shutil.which, PROGRAMS)):
         raise HostError("apt-get and dpkg-deb are needed for `packages:` of a workload")
     versions = _versions(names)
     key = hashlib.sha256("\0".join(f"{n}={v}" for n, v in versions.items()).encode())

@@ -41,6 +41,7 @@ _OTHERS = {
 }
 _EXPECTED = "expected a folder, a tar archive, or a raw or qcow2 image of ext2, ext3 or ext4"
 _QCOW2 = b"QFI\xfb"
+_QEMU_IMG = "qemu-img"
 _PARTITION_HINT = (
     "expected a file system without partitions: `fdisk -l` prints the start of the root partition, "
     "`dd skip=` copies it"
@@ -75,6 +76,21 @@ def root(lab: Lab, workload: Workload, arch: Architecture) -> Disk:
         ) from error
     check_program(disk, "/bin/sh", arch)
     return disk
+
+
+def programs_for(lab: Lab, workload: Workload) -> tuple[str, ...]:
+    """Return the programs of this host that make the root of a workload, if it has one."""
+    text = workload.root
+    if text is None:
+        return ()
+    if bootstrap.is_debian(text):
+        return (*ext4.PROGRAMS, bootstrap.PROGRAM)
+    try:
+        with absolute(lab.root, text).open("rb") as file:
+            is_qcow2 = file.read(len(_QCOW2)) == _QCOW2
+    except OSError:  # a folder, or an error that the run reports
+        is_qcow2 = False
+    return (*ext4.PROGRAMS, *((_QEMU_IMG,) if is_qcow2 else ()))
 
 
 def check_program(disk: Disk, program: str, arch: Architecture) -> None:
@@ -200,12 +216,12 @@ def _make_from_tar(archive: Path, image: Path, digest: str) -> None:
 
 def _convert(path: Path, image: Path) -> None:
     """Write the raw image of a qcow2 image, which e2fsprogs can read."""
-    if shutil.which("qemu-img") is None:
+    if shutil.which(_QEMU_IMG) is None:
         hint = "install the Debian package qemu-utils, or use a raw image"
         raise HostError(f"qemu-img is not installed: {path} is a qcow2 image", hint=hint)
     with _partial(image) as partial:
         try:
-            words = ("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, partial)
+            words = (_QEMU_IMG, "convert", "-f", "qcow2", "-O", "raw", path, partial)
             proc.run(words, timeout_seconds=_SECONDS)
         except CommandError as error:
             raise Fault(f"{path}: qemu-img cannot read it: {error.last_line}") from error

@@ -371,6 +371,38 @@ def test_arm64_tools_are_tested(examine, arm64_lab, good_tools):
     assert (arm64.status, arm64.what) == ("fail", words)
 
 
+def test_programs_that_workloads_need_are_tested(examine, good_tools, tmp_path, monkeypatch):
+    lab = synthetic.lab()
+    assert "workloads" not in examine(lab=lab)
+    (workload,) = lab.workloads.values()
+    image = tmp_path / "root.qcow2"
+    image.write_bytes(b"QFI\xfb" + bytes(100))
+
+    def diagnosis(**keys):
+        own = {workload.name: workload.model_copy(update=keys)}
+        return examine(lab=lab.model_copy(update={"workloads": own}))["workloads"]
+
+    monkeypatch.setattr(trials, "_SYSTEM_PATH", str(good_tools))
+    monkeypatch.setattr("shutil.which", _only_in(good_tools))
+    for name in ("mke2fs", "debugfs"):
+        script(good_tools / name, "")
+    debian = diagnosis(root="debian:bookworm", packages=("fio",))
+    assert debian.what == f"not installed: {workload.name} needs mmdebstrap"
+    assert debian.mend == "sudo apt-get install mmdebstrap"
+    qcow2 = diagnosis(root=str(image))
+    assert qcow2.mend == "sudo apt-get install qemu-utils"
+    assert diagnosis(root=str(tmp_path)).status == "ok"
+    (good_tools / "debugfs").unlink()
+    packaged = diagnosis(root=str(tmp_path), packages=("fio",))
+    assert packaged.mend == "sudo apt-get install e2fsprogs apt dpkg"
+
+
+def _only_in(folder):
+    """Return a `shutil.which` for a host with the programs of a folder only."""
+    which = shutil.which
+    return lambda program, *_, **__: which(program, path=str(folder))
+
+
 def test_the_worst_decides():
     warn, fail = Diagnosis("a", "warn", ""), Diagnosis("b", "fail", "")
     assert worst([]) == "ok"
