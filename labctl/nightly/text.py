@@ -68,7 +68,7 @@ def junit(content: Nightly) -> str:
     rest = [one for one in found if (one.experiment, one.cell) not in known]
     if rest:
         suites["guests and checks"] = [
-            Case(name=_name(one), failures=[_failure(one)]) for one in rest
+            Case(name=name(one), failures=[_failure(one)]) for one in rest
         ]
     return render(f"labctl nightly {content.night}", suites)
 
@@ -97,10 +97,26 @@ def subject(content: Nightly) -> str:
 
 def heading(finding: Finding) -> str:
     """Return a finding in one line."""
-    title = f"{_TITLES[finding.kind]}: {_name(finding)}"
-    if finding.kind is FindingKind.BROKEN:
-        return f"{title}: {finding.why}"
-    return f"{title}: {_by(finding)} since {finding.since}"
+    change, since = about(finding)
+    start = f"{title(finding)}: {name(finding)}: {change}"
+    return start if finding.kind is FindingKind.BROKEN else f"{start} since {since}"
+
+
+def title(finding: Finding) -> str:
+    """Return what was found, in a word or two."""
+    return _TITLES[finding.kind]
+
+
+def about(finding: Finding) -> tuple[str, str]:
+    """Return the change or the failure, and the first nightly run with it."""
+    is_failure = finding.kind is FindingKind.BROKEN
+    return str(finding.why) if is_failure else _by(finding), finding.since
+
+
+def name(finding: Finding) -> str:
+    """Return the experiment and the cell of a finding."""
+    own = " ".join(filter(None, [finding.kernel, words.setting(finding.setting)]))
+    return f"{finding.experiment}: {own}" if finding.experiment else own
 
 
 def rows(content: Nightly) -> list[list[str]]:
@@ -145,11 +161,6 @@ def _by(finding: Finding) -> str:
     return f"{words.noun(metric)} {abs(100 * (factor - 1)):.3g} % {way} against its baseline"
 
 
-def _name(finding: Finding) -> str:
-    name = " ".join(filter(None, [finding.kernel, words.setting(finding.setting)]))
-    return f"{finding.experiment}: {name}" if finding.experiment else name
-
-
 def _short(finding: Finding) -> str:
     return f"{finding.night}: {heading(finding)}"
 
@@ -183,9 +194,9 @@ def _range(between: Between | None) -> list[str]:
             f"Series {old} became {new}; patches changed or added: {numbers} (of "
             f"{between.patches[1]})."
         )
-    for name, (first, second) in between.commits.items():
+    for tree, (first, second) in between.commits.items():
         if first != second:
-            lines.append(f"Commits of {name}: {first or '?'}..{second or '?'}")
+            lines.append(f"Commits of {tree}: {first or '?'}..{second or '?'}")
     images = " became ".join(_hash(each) for each in between.image)
     return [*lines, f"Image {images}."]
 
@@ -196,8 +207,8 @@ def _hash(text: str | None) -> str:
 
 def _table(content: Nightly) -> list[str]:
     lines = ["Last nightly run and usual value, as ratios to the baseline:", ""]
-    for name, last, usual, nights in rows(content):
-        lines += _wrapped(name, "  ", hanging="    ")
+    for cell, last, usual, nights in rows(content):
+        lines += _wrapped(cell, "  ", hanging="    ")
         lines.append(f"      {last}; usual {usual}, {counted(int(nights), 'run')}")
     return lines if content.cells else []
 

@@ -10,7 +10,7 @@ addEventListener("load", async () => {
   seen.overflow = document.documentElement.scrollWidth - innerWidth;
 
   const grid = document.querySelector("table.grid");
-  const column = all("thead th", grid).findIndex((th) => th.textContent.startsWith("ratio"));
+  const column = all("thead th", grid).findIndex((th) => /^(ratio|since)/.test(th.textContent));
   if (column > 0) {
     const button = grid.tHead.rows[0].cells[column].querySelector("button");
     const order = () => all("tbody tr", grid).map((row) => row.cells[column].textContent);

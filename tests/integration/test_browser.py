@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+import nights_of
 import page_runs
 import site_of
 
@@ -26,8 +27,8 @@ WHOLE = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" conten
 <link rel="icon" href="data:,"><body style="margin:0">{frames}<pre id="seen"></pre>"""
 DARK = {"light": 1, "dark": 0}  # preferredColorScheme of blink
 FRAMES = {
-    "light": {"run": 390},
-    "dark": {"run": 1440, "hostile": 390, "index": 390},
+    "light": {"run": 390, "nightly": 390},
+    "dark": {"run": 1440, "hostile": 390, "index": 390, "nightly": 1440},
 }  # width by page
 AXE = Path(sys.prefix) / "node_modules/axe-core/axe.min.js"
 CHECKS = Path(__file__).with_name("page_checks.js")
@@ -64,7 +65,7 @@ def texts():
     night = NightEntry(night="2026-10-17", run=kept[0].run, kernels=("a",), findings=())
     manifest = Manifest(runs=tuple(kept), nights=Nights(subject="no change", entries=(night,)))
     pages = {"run": page_runs.page(), "hostile": page_runs.hostile_page()}
-    return {**pages, "index": index.render(manifest)}
+    return {**pages, "index": index.render(manifest), "nightly": nights_of.page()}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,25 @@ def test_a_page_has_no_error_and_runs_no_script_of_others(folder, name):
     assert "CONSOLE" not in done.stderr
     assert 'role="application"' in done.stdout  # the page's own script ran
     assert "<script>alert" not in done.stdout.replace(page_runs.HOSTILE, "")
+
+
+@pytest.mark.parametrize("name", ["run", "nightly"])
+def test_a_page_is_whole_without_scripts(folder, name):
+    page = folder / f"without-{name}.html"
+    # A sandbox without allow-scripts is a browser that runs none.
+    text = (folder / f"{name}.html").read_text()
+    frame = FRAME.format(name=name, width=1440, page=escape(text))
+    page.write_text(WHOLE.format(frames=frame.replace("<iframe", '<iframe sandbox=""')))
+    image = page.with_suffix(".png")
+    browse(page, 1440, f"--screenshot={image}")
+    pixels = imread(image)[:, :1440, :3]
+    for half in (pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]):
+        contrast = abs(half.mean(axis=2) - pixels[5, 2].mean())
+        assert (contrast > 0.3).mean() > 0.001
+    # What a script would show or open is there: no element is hidden, and no text is in scripts.
+    body = re.sub(r"<(script|style)>.*?</\1>", "", text, flags=re.DOTALL)
+    assert " hidden" not in re.sub(r">[^<]*<", "><", body)
+    assert not re.search(r"\son\w+=", re.sub(r">[^<]*<", "><", body))
 
 
 @pytest.mark.parametrize("width", [390, 1440])
@@ -148,6 +168,14 @@ def test_a_table_sorts_and_filters(seen):
     assert down == ["descending", ordered[::-1]]
     assert again == [None, original]
     assert seen["run"]["filtered"] == ["2 of 9 rows", 2]
+
+
+@needs_axe
+def test_the_findings_of_nightly_runs_sort(seen):
+    original, up, down, _ = seen["nightly"]["sorted"]
+    assert up == ["ascending", sorted(original)]
+    assert down == ["descending", sorted(original, reverse=True)]
+    assert len(set(original)) == 6
 
 
 @needs_axe

@@ -4,8 +4,11 @@ import math
 
 import msgspec
 
-from labctl.nightly import history
+from labctl.nightly import history, html
 from labctl.nightly.records import NightlyRecord
+from labctl.nightly.types import CellTrend, Finding, Nightly, NightValue, SegmentStart
+from labctl.runs.types import Host
+from labctl.stats.kinds import FindingKind
 
 CELL = "patched"
 
@@ -76,3 +79,62 @@ def store(folder, watch, extra=lambda number: {}):
                 folder,
                 record("against", night, f"{main}-against", [cell], of=main, against="earlier"),
             )
+
+
+def page():
+    """Return the page of a history with two cells and a finding of every kind."""
+    values = tuple(
+        NightValue(
+            night=f"2026-10-{number:02}",
+            run=f"run{number}",
+            ratio=(ratio := 1.4 + 0.01 * (number % 3) - 0.2 * (number > 6)),
+            measured=(ratio,),
+            ci=(ratio - 0.05, ratio + 0.05),
+            blocks=8,
+            image="ab" * 32,
+        )
+        for number in range(1, 11)
+    )
+    cells = tuple(
+        CellTrend(
+            experiment="exit",
+            cell=f"patched:{size}",
+            kernel="patched",
+            setting={"size": size},
+            baseline="stock",
+            measured_last_night=size == "1GiB",
+            nights=values,
+            segments=(SegmentStart(first="2026-10-01", why="", continues=False),),
+        )
+        for size in ("1GiB", "2GiB")
+    )
+    findings = tuple(
+        Finding(
+            kind=kind,
+            night=f"2026-10-{number:02}",
+            run=f"run{number}",
+            since=f"2026-10-{number - 1:02}",
+            experiment="exit",
+            cell="patched:1GiB",
+            kernel="patched",
+            setting={"size": "1GiB"},
+            **(
+                {"why": "panic"}
+                if kind is FindingKind.BROKEN
+                else {"before": 1.4, "after": 1.2, "change": 1.2 / 1.4, "baseline": "stock"}
+            ),
+        )
+        for number, kind in enumerate(FindingKind, 2)
+    )
+    content = Nightly(
+        night="2026-10-10",
+        run="run10",
+        nights=10,
+        host=msgspec.convert({"cores": 2, "cpu_model": "Xeon", "qemu": "7.2"}, Host),
+        accel="tcg",
+        commits={"linux": "0123456789ab"},
+        findings=findings,
+        cells=cells,
+        warnings=("The A/A control differed in the last nightly run.",),
+    )
+    return html.render(content)

@@ -33,6 +33,7 @@ from labctl.nightly.records import KernelChecks, decode, encode
 from labctl.runs import folder as run_folder
 from labctl.runs.record import RunRecord
 from labctl.runs.types import Kernel
+from labctl.stats.kinds import FindingKind
 from labctl.stats.verdict import Rule
 
 RULE = Rule.of(0.95, 0.02)
@@ -507,6 +508,19 @@ def test_all_reports_go_into_one_folder_and_the_page_needs_no_network(regressed,
     assert "<svg" in page
     assert not re.findall(r"(?:src|href)=\W?https?:", page)
     assert "REGRESSED" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_the_page_has_findings_and_cells_as_tables():
+    page = nights_of.page()
+    (findings, cells) = re.findall(r'<table class="grid">.*?</table>', page, re.DOTALL)
+    rows = re.findall(r"<tr><th scope=.row.>(.*?)</tr>", findings)
+    assert len(rows) == len(FindingKind)
+    assert rows[-1].startswith("2026-10-02</th>")  # the newest is first
+    assert 'class="is-slower">REGRESSED' in rows[-1]
+    assert "panic" in rows[-2]
+    links = re.findall(r'href="#(cell-\d)"', cells)
+    assert len(links) == 2
+    assert all(f'id="{link}"' in page for link in links)
 
 
 def test_a_mistake_is_reported_without_a_traceback(tmp_path):
