@@ -12,6 +12,7 @@ from labctl.lab.models import Experiment, Lab
 from labctl.lab.names import safe_name
 from labctl.lab.statistics import Statistics
 from labctl.observers.observer import Observer
+from labctl.stats.repetitions import FIRST
 from labctl.units import Scalar
 
 
@@ -92,9 +93,18 @@ class Plan:
         """Return the guests of a block, in the order of their first cell."""
         return tuple(dict.fromkeys(cell.group for cell in self.cells))
 
-    def block(self, number: int, ended: Collection[str] = ()) -> tuple[Visit, ...]:
+    @property
+    def first_repetitions(self) -> int:
+        """The number of repetitions in the first block."""
+        chosen = self.statistics.repetitions
+        return FIRST if chosen == "auto" else chosen
+
+    def block(
+        self, number: int, ended: Collection[str] = (), repetitions: int | None = None
+    ) -> tuple[Visit, ...]:
         """Return the visits of a block (from 0) in order, without cells that have `ended`.
 
+        `repetitions` are those of the first block if omitted.
         Each guest is warmed up first, by its first cell of the block. Then each
         repetition measures every cell once, in a new random order derived from seed,
         experiment and block, so that drift of the host affects all cells alike.
@@ -102,7 +112,7 @@ class Plan:
         # Not for secrets: a fixed generator makes the order reproducible.
         draw = random.Random(f"{self.seed}/{self.experiment.name}/{number}")  # noqa: S311
         rounds: list[list[Cell]] = []
-        for _ in range(self.statistics.repetitions):
+        for _ in range(repetitions or self.first_repetitions):
             order = list(self.cells)
             draw.shuffle(order)
             rounds.append([cell for cell in order if cell.id not in ended])

@@ -50,6 +50,8 @@ class Runner:
     facts: Facts
     progress: Callable[[Progress], None] = lambda _: None
     ended: Callable[[list[Sample]], frozenset[str]] = lambda _: frozenset()
+    # The number of repetitions after some blocks; without it, it does not change.
+    repetitions: Callable[[list[Sample]], int] | None = None
     # Whether all guests of a block run at the same time; a target runs one kernel at a time.
     together: bool = True
     # The minimum of blocks is measured even if it takes longer.
@@ -65,6 +67,7 @@ class Runner:
     _budget: Budget = field(default_factory=lambda: Budget(None, 0.0))
     _ended: frozenset[str] = frozenset()  # cells that need no further block
     _failed: set[BootGroup] = field(default_factory=set)
+    _repetitions: int = 0  # of the block that is measured
     _owned: dict[BootGroup, contextlib.ExitStack] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -95,7 +98,7 @@ class Runner:
         Only earlier blocks count, so that a run resumed inside a block decides the same.
         """
         blocks = self.plan.statistics.blocks
-        before = [sample for sample in self._samples() if sample.block < number]
+        before = self._before(number)
         self._extra = extra_blocks(len(disturbed_blocks(before)), blocks.min)
         if number >= blocks.max + self._extra:
             return True
@@ -111,8 +114,14 @@ class Runner:
         name = self.plan.experiment.name
         return [sample for sample in self.store.samples() if sample.experiment == name]
 
+    def _before(self, number: int) -> list[Sample]:
+        return [sample for sample in self._samples() if sample.block < number]
+
     def _block(self, number: int) -> None:
         self._failed.clear()
+        self._repetitions = self.plan.first_repetitions
+        if self.repetitions is not None:
+            self._repetitions = self.repetitions(self._before(number))
         parts = self._parts(self._open_visits(number))
         visits = [visit for part in parts for visit in part]
         order = 0
@@ -167,7 +176,7 @@ class Runner:
         """
         done = {s.key for s in self._samples()}
         name = self.plan.experiment.name
-        every = self.plan.block(number, self._ended)
+        every = self.plan.block(number, self._ended, self._repetitions)
         measured = [v for v in every if not v.warmup and self._key(name, number, v) not in done]
         groups = {v.cell.group for v in measured}
         warmups = []
@@ -286,11 +295,10 @@ class Runner:
         )
 
     def _observers(self, block: int, visit: Visit) -> tuple[Observer, ...]:
-        repetitions = self.plan.statistics.repetitions
-        own = self.plan.observers
+        own, most = self.plan.observers, self._repetitions
         if visit.warmup:
             return own
-        return observers_in(own, block=block, repetition=visit.repetition, repetitions=repetitions)
+        return observers_in(own, block=block, repetition=visit.repetition, repetitions=most)
 
     def _cpus(self) -> int | None:
         """Return the number of CPUs of the workload, None on a target."""
@@ -325,7 +333,7 @@ class Runner:
                 visits=visits - done,
                 blocks=max(0, end - number - 1),
                 guests=len(self.plan.groups()),
-                visits_per_block=len(self.plan.block(number)),
+                visits_per_block=len(self.plan.block(number, repetitions=self._repetitions)),
             )
             for end in (blocks.max + self._extra, blocks.min + self._extra)
         )

@@ -36,7 +36,7 @@ from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
 from labctl.runs.record import RunRecord
 from labctl.runs.sample import Sample
-from labctl.stats import stopping
+from labctl.stats import repetitions, stopping
 from labctl.stats.health import HealthRule
 from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
@@ -230,6 +230,7 @@ class OpenRun:
             progress=self.events.measuring,
             log_of=lambda guest: _log_of(guest, folder),
             ended=_ended(prepared.lab, each),
+            repetitions=_repetitions(prepared.lab, each),
             health=HealthRule.of(RunRecord.of(self.document)),
             budget_seconds=budget_seconds,
         )
@@ -306,6 +307,15 @@ def _booter(
         )
 
     return boot
+
+
+def _repetitions(lab: Lab, each: Plan) -> Callable[[list[Sample]], int] | None:
+    rule = each.statistics
+    if rule.repetitions != "auto":
+        return None
+    goal = repetitions.Goal(rule.confidence, rule.stop_at_half_width, rule.blocks.min)
+    scale = lab.compared(each.experiment).scale
+    return partial(repetitions.chosen, baseline=each.baseline, goal=goal, scale=scale)
 
 
 def _ended(lab: Lab, each: Plan) -> Callable[[list[Sample]], frozenset[str]]:

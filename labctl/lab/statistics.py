@@ -5,7 +5,15 @@ from __future__ import annotations
 from pydantic import Field
 
 from labctl.lab.effect import MinimumEffect, StopEffect
-from labctl.lab.types import BlockCount, Confidence, HalfWidth, Model, Natural, Positive, Share
+from labctl.lab.types import (
+    BlockCount,
+    Confidence,
+    HalfWidth,
+    Model,
+    Natural,
+    PositiveOrAuto,
+    Share,
+)
 
 
 class Blocks(Model):
@@ -40,7 +48,12 @@ class Statistics(Model):
     blocks: Blocks = Field(
         Blocks(), description="Minimum and maximum number of blocks. Default: {min: 8, max: 30}."
     )
-    repetitions: Positive = Field(3, description="Measured repetitions of each cell in each block.")
+    repetitions: PositiveOrAuto = Field(
+        3,
+        description="Measured repetitions of each cell in each block. auto: 3 in the first two"
+        " blocks, then as many as make the intervals narrow soonest, at most 15, by the spread"
+        " within and between boots and the time of a boot with its warm-ups. Default: 3.",
+    )
     warmup: Natural = Field(
         1, description="Repetitions before the measured ones; their values are not used."
     )
@@ -66,7 +79,7 @@ class StatisticsOverride(Model):
     blocks: BlocksOverride = Field(
         BlocksOverride(), description="Minimum and maximum number of blocks. Example: {max: 12}."
     )
-    repetitions: Positive | None = Field(
+    repetitions: PositiveOrAuto | None = Field(
         None,
         description="Measured repetitions of each cell in each block. If omitted, that of the lab.",
     )

@@ -84,6 +84,10 @@ def _node_memory(value: object) -> int:
     )
 
 
+def _count_or_auto(value: object) -> object:
+    return value if value == "auto" else units.count(value)
+
+
 def _choice(value: object) -> object:
     return _none(value) if value in ("auto", "none", None) else _numbers(value)
 
@@ -140,6 +144,19 @@ Bytes = Annotated[int, BeforeValidator(units.size), _SIZE]
 Count = Annotated[int, BeforeValidator(units.count), _COUNT]
 Positive = Annotated[Count, Field(ge=1, le=units.GIB)]
 Natural = Annotated[Count, Field(ge=0, le=units.GIB)]
+PositiveOrAuto = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1, le=units.GIB)],
+    BeforeValidator(_count_or_auto),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": f"{units.COUNT_PATTERN}|^auto$"},
+            ],
+            "description": "a whole number, 5; or auto",
+        }
+    ),
+]
 BlockCount = Annotated[Count, Field(ge=2, le=10_000)]
 Distance = Annotated[Count, Field(ge=LOCAL_DISTANCE, le=254)]
 Confidence = Annotated[

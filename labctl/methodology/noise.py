@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from labctl.errors import UserError
 from labctl.runs.record import RunRecord
@@ -132,14 +132,17 @@ def estimate(samples: Sequence[Sample], *, name: str) -> Noise | None:
     )
 
 
-def best_repetitions(noise: Noise, *, boot_seconds: float, repetition_seconds: float) -> int | None:
+def best_repetitions(
+    noise: Noise, *, boot_seconds: float, repetition_seconds: float, warmups: int = 0
+) -> int | None:
     """Return the optimal number of repetitions per boot, None if boots add no variance.
 
+    Each boot has `warmups`, which take as long as repetitions.
     T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013, eq. 3.
     """
     if not noise.boot_sd or not repetition_seconds:
         return None
-    cost = boot_seconds / repetition_seconds
+    cost = boot_seconds / repetition_seconds + warmups
     return math.ceil(math.sqrt(cost) * noise.repetition_sd / noise.boot_sd) or 1
 
 
@@ -262,7 +265,7 @@ class ExperimentNoise:
     name: str
     workload: str
     noise: Noise
-    repetitions: int | None
+    repetitions: int | Literal["auto"] | None
     best_repetitions: int | None
 
 
@@ -277,7 +280,7 @@ def noises_of(record: RunRecord, samples: Sequence[Sample]) -> list[ExperimentNo
         name = experiment.name
         noise = estimate([s for s in samples if s.experiment == name], name=name)
         if noise is not None:
-            best = _best_repetitions(noise, record.mean_seconds([name]))
+            best = _best_repetitions(noise, record.mean_seconds([name]), experiment.warmup or 0)
             repetitions = experiment.repetitions or None
             found.append(ExperimentNoise(name, experiment.workload, noise, repetitions, best))
     if not found:
@@ -288,8 +291,10 @@ def noises_of(record: RunRecord, samples: Sequence[Sample]) -> list[ExperimentNo
     return found
 
 
-def _best_repetitions(noise: Noise, means: tuple[float, float] | None) -> int | None:
+def _best_repetitions(noise: Noise, means: tuple[float, float] | None, warmups: int) -> int | None:
     if means is None:
         return None
     boot, repetition = means
-    return best_repetitions(noise, boot_seconds=boot, repetition_seconds=repetition)
+    return best_repetitions(
+        noise, boot_seconds=boot, repetition_seconds=repetition, warmups=warmups
+    )

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from labctl.lab.statistics import Statistics
 from labctl.methodology.noise import NOISES, Noise, times
-from labctl.stats import robust
+from labctl.methodology.repetitions import log_ratios as of_logs
+from labctl.methodology.repetitions import thinned
 from labctl.stats.paired import t_tests
+from labctl.stats.repetitions import MOST, Goal
 from labctl.stats.stopping import CONTROL_FACTOR, is_narrow
 from labctl.stats.verdict import Rule
 
@@ -37,7 +39,7 @@ class Design:
     cells: int = 12
     blocks_min: int = _USUAL.blocks.min
     blocks_max: int = _USUAL.blocks.max
-    repetitions: int = _USUAL.repetitions
+    repetitions: int | Literal["auto"] = _USUAL.repetitions
     stop_at_half_width: float | None = _USUAL.stop_at_half_width
 
 
@@ -185,14 +187,13 @@ def log_ratios(noise: Noise, design: Design, draw: np.random.Generator, runs: in
     """
     import numpy as np
 
-    shape = (runs, design.blocks_max, design.repetitions, design.cells + 2)
-    # Runs, cells, blocks and repetitions; each cell has a spread of its own.
+    repetitions = MOST if design.repetitions == "auto" else design.repetitions
+    shape = (runs, design.blocks_max, repetitions, design.cells + 2)
     logs = np.moveaxis(times(noise, draw, shape)[0], 3, 1)
-    boots = robust.means(logs, robust.spread(logs)[..., None])
-    base, control, others = boots[:, 0], boots[:, 1], boots[:, 2:]
-    against = (base + control)[:, None] / 2 - others
-    ratios = np.concatenate([(base - control)[:, None], against], axis=1)
-    return np.moveaxis(ratios, 1, 2)
+    if design.repetitions == "auto":
+        goal = Goal(_USUAL.confidence, design.stop_at_half_width, design.blocks_min)
+        logs, _ = thinned(logs, goal)
+    return of_logs(logs)
 
 
 def moments(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from labctl.methodology.runs import ErrorRates
 
 if TYPE_CHECKING:
     from labctl.methodology.noise import ExperimentNoise
+    from labctl.methodology.speed import Speed
 
 STYLES = {"terminal": "simple", "markdown": "github"}
 
@@ -41,6 +42,28 @@ def nights_as_table(counts: Sequence[Count], style: str) -> str:
         for one in counts
     ]
     return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
+
+
+def speed_table(found: Sequence[Speed], style: str) -> str:
+    """Return one row of half-widths for each noise model."""
+    from tabulate import tabulate
+
+    rows = [
+        {
+            "noise": one.noise,
+            "usual way": f"±{_percent(one.usual)}",
+            "medians, baseline alone": _half_width(one.medians, one.usual),
+            "3 repetitions": _half_width(one.blocks, one.usual),
+            "auto": _half_width(one.auto, one.usual),
+            "repetitions (auto)": f"{one.repetitions:.1f}",
+        }
+        for one in found
+    ]
+    return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
+
+
+def _half_width(width: float, usual: float) -> str:
+    return f"±{_percent(width)} ({width / usual:.2f})"
 
 
 def noise_table(found: Sequence[ExperimentNoise]) -> str:

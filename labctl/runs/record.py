@@ -6,7 +6,7 @@ Keys that older versions of labctl did not write are optional; other keys are ig
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -48,7 +48,8 @@ class RunExperiment(msgspec.Struct, frozen=True):
     guest: str | None = None
     target: str | None = None
     blocks_min: Count | UnsetType = UNSET
-    repetitions: Count | UnsetType = UNSET
+    repetitions: Count | Literal["auto"] | UnsetType = UNSET
+    warmup: Count | UnsetType = UNSET
     set: Settings | UnsetType = UNSET
     cells: tuple[str, ...] | UnsetType = UNSET
     observe: tuple[str, ...] = ()

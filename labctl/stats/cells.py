@@ -16,7 +16,7 @@ from labctl.lab.metrics import Scale
 from labctl.observers.observer import is_observed
 from labctl.runs.sample import Sample, Scalar
 from labctl.stats.failures import NOT_FAILURES
-from labctl.stats.scale import is_usable, of_rows
+from labctl.stats.scale import is_usable, of_rows, spread_of_rows
 from labctl.status import CRASHES, SampleStatus
 
 if TYPE_CHECKING:
@@ -39,18 +39,21 @@ class _Good:
     repetitions: np.ndarray
     values: np.ndarray
 
-    def of_blocks(self, scale: Scale) -> dict[int, float]:
-        """Return the value of each block on a scale."""
+    def table(self) -> tuple[list[int], np.ndarray]:
+        """Return the blocks, and a row of repetitions for each, NaN where it has fewer."""
         import numpy as np
 
-        if not len(self.values):
-            return {}
         order = np.lexsort((self.repetitions, self.blocks))
         blocks, first, counts = np.unique(self.blocks[order], return_index=True, return_counts=True)
-        table = np.full((len(blocks), counts.max()), np.nan)
+        table = np.full((len(blocks), counts.max(initial=0)), np.nan)
         columns = np.arange(len(order)) - np.repeat(first, counts)
         table[np.repeat(np.arange(len(blocks)), counts), columns] = self.values[order]
-        return dict(zip(blocks.tolist(), of_rows(table, scale).tolist(), strict=True))
+        return blocks.tolist(), table
+
+    def of_blocks(self, scale: Scale) -> dict[int, float]:
+        """Return the value of each block on a scale."""
+        blocks, table = self.table()
+        return dict(zip(blocks, of_rows(table, scale).tolist(), strict=True)) if blocks else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,10 @@ class Cell:
         """The value of each block on the metric's scale: for ratios a robust mean of logs."""
         scale = self._scale(metric)
         return self._once(("blocks", metric), lambda: self._good(metric).of_blocks(scale))
+
+    def spread(self, metric: Metric) -> float:
+        """Return the robust standard deviation of the repetitions of a boot, 0 without pairs."""
+        return spread_of_rows(self._good(metric).table()[1], self._scale(metric))
 
     def not_ok(self) -> dict[str, int]:
         """Return the number of samples by status, without ok; of warm-ups only failures.

@@ -49,21 +49,20 @@ def means(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
     `values` is (..., repetitions) with NaN where a row has fewer, `scale` broadcasts to the
     rows. Values within 1.345 of the scale have full weight (P. J. Huber, Ann. Math. Stat. 35,
-    1964). With scale 0 the result is the median.
+    1964). With scale 0 the result is the median, without a value NaN.
     """
     import numpy as np
 
-    middle: np.ndarray = np.nanmedian(values, axis=-1)
-    if values.shape[-1] < 2:
-        return middle
+    is_empty = np.isnan(values).all(axis=-1, keepdims=True)
+    middle: np.ndarray = np.nanmedian(np.where(is_empty, 0.0, values), axis=-1)
     limit = np.broadcast_to(_TUNING * scale, middle.shape)
     is_there = ~np.isnan(values)
     known = np.where(is_there, values, 0.0)
-    count = is_there.sum(axis=-1)
+    count = np.maximum(is_there.sum(axis=-1), 1)
     for _ in range(_STEPS):
         near = np.clip(known - middle[..., None], -limit[..., None], limit[..., None])
         step = np.where(is_there, near, 0.0).sum(axis=-1) / count
         middle = middle + step
         if np.all(np.abs(step) <= _PRECISION):
             break
-    return middle
+    return np.where(is_empty[..., 0], np.nan, middle)

@@ -40,6 +40,15 @@ def of_rows(values: np.ndarray, scale: Scale) -> np.ndarray:
     return found
 
 
+def spread_of_rows(values: np.ndarray, scale: Scale) -> float:
+    """Return the robust standard deviation of the repetitions of a block; see `of_rows`."""
+    import numpy as np
+
+    if not values.size:
+        return 0.0
+    return float(robust.spread(np.log(values) if scale == "ratio" else values))
+
+
 def margin_of(minimum_effect: float, metric: MetricKind) -> float:
     """Return the minimum effect on the scale of the blocks' values; 0.02 is 2 % of a ratio."""
     return minimum_effect if metric.is_difference else math.log1p(minimum_effect)

@@ -74,6 +74,7 @@ def test_repetitions_are_worth_their_time_by_the_variances():
     """By hand: sqrt(20 / 5) * 2 = 4 repetitions; where boots do not differ no number is best."""
     noise = Noise(name="x", boot_sd=0.02, repetition_sd=0.04)
     assert best_repetitions(noise, boot_seconds=20, repetition_seconds=5) == 4
+    assert best_repetitions(noise, boot_seconds=20, repetition_seconds=5, warmups=5) == 6
     assert best_repetitions(noise, boot_seconds=1e-6, repetition_seconds=5) == 1
     assert (
         best_repetitions(Noise(name="x", boot_sd=0), boot_seconds=20, repetition_seconds=5) is None

@@ -1,0 +1,67 @@
+"""Simulated runs with `repetitions: auto`, chosen for each block as in a run. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labctl.stats import repetitions, robust
+from labctl.stats.repetitions import FIRST, Goal
+from labctl.stats.stopping import CONTROL_FACTOR
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# A boot with its warm-up takes as long as two repetitions: 4 s for the boot of a guest under
+# TCG, 4 s for populating and freeing 3 GiB.
+FIXED = 2.0
+
+
+def thinned(logs: np.ndarray, goal: Goal) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logs with NaN where a run has no repetition, and the repetitions of each block.
+
+    `logs` is runs x cells x blocks x 15, with the baseline and the A/A control as the first
+    cells; the second result is runs x blocks.
+    """
+    import numpy as np
+
+    runs, cells, blocks, most = logs.shape
+    kept = np.array(logs)
+    numbers = np.full((runs, blocks), FIRST)
+    for block in range(blocks):
+        if repetitions.is_renewed(block):
+            numbers[:, block] = _chosen(kept[:, :, :block], numbers[:, :block], cells, goal)
+        elif block:
+            numbers[:, block] = numbers[:, block - 1]
+        missing = np.arange(most) >= numbers[:, block, None]
+        kept[:, :, block][np.broadcast_to(missing[:, None], (runs, cells, most))] = np.nan
+    return kept, numbers
+
+
+def _chosen(logs: np.ndarray, numbers: np.ndarray, cells: int, goal: Goal) -> np.ndarray:
+    within = (robust.spread(logs) ** 2).mean(axis=1)
+    d = log_ratios(logs)
+    variance = d.var(axis=1, ddof=1)
+    variance[:, 0] *= CONTROL_FACTOR**2
+    variance, inverse = variance.mean(axis=1), (1 / numbers).mean(axis=1)
+    freedom = (d.shape[1] - 1) * d.shape[2]
+    return repetitions.best(
+        within,
+        repetitions.between(variance, within, inverse=inverse, freedom=freedom),
+        fixed_seconds=within * 0 + cells * FIXED,
+        round_seconds=within * 0 + cells,
+        goal=goal,
+    )
+
+
+def log_ratios(logs: np.ndarray) -> np.ndarray:
+    """Return the log ratios of runs x blocks x cells, the A/A control as first cell.
+
+    `logs` is runs x cells x blocks x repetitions. The others are compared with the mean of the
+    baseline and the A/A control.
+    """
+    import numpy as np
+
+    boots = robust.means(logs, robust.spread(logs)[..., None])
+    base, control, others = boots[:, 0], boots[:, 1], boots[:, 2:]
+    against = (base + control)[:, None] / 2 - others
+    return np.moveaxis(np.concatenate([(base - control)[:, None], against], axis=1), 1, 2)
