@@ -80,7 +80,8 @@ def methodology_simulate(
 
     Simulates runs of 12 cells with the noise of real guests and with worse noise, and
     analyses them like real runs. 93 to 97 % of the 95 % intervals must contain the true
-    value, and at most 5 % of the runs without any change may report a difference. Exit
+    value, at most 5 % of the runs without any change may report a difference, and at most
+    5 % of the runs with changes of the minimum effect a cell that is the same. Exit
     status 1 if a limit is exceeded. Does not need QEMU; only --noise needs a lab.
     """
     from labctl.lab.statistics import Statistics

@@ -12,6 +12,7 @@ from labctl.errors import UserError
 from labctl.runs.record import RunRecord
 from labctl.runs.sample import Sample
 from labctl.stats.cells import OUTLIER_SDS, cells_of
+from labctl.stats.run_noise import RUN_SD
 from labctl.status import SampleStatus
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _BURN_IN = 100  # repetitions until the drift is independent of its start
 _UNCORRELATED = 0.05  # correlation below which the drift counts as independent
 _MOST_CORRELATED = 0.999
+_BASELINES = 2  # the first cells are the baseline and its A/A control
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,9 @@ class Noise:
     deviation `drift_sd` and lag-1 correlation `drift_memory`. The first repetition of a
     boot takes longer by `first_repetition` (0.1 is 10 %). `outliers` is the probability
     that a repetition takes `outlier_factor` times as long, `spoilt_boots` that all
-    repetitions of a boot do.
+    repetitions of a boot do, `streak` the number of blocks in a row for which a boot of a cell
+    is spoilt. With `shared_boots`, the compared cells share their boots. `run_sd` is the
+    standard deviation of a ratio between runs; see `stats.run_noise`.
     """
 
     name: str
@@ -42,12 +46,16 @@ class Noise:
     outliers: float = 0.0
     spoilt_boots: float = 0.0
     outlier_factor: float = 1.3
+    streak: int = 1
+    shared_boots: bool = False
+    run_sd: float = 0.0
 
 
 # The figures of quiet-host were measured in guests that freed 3 GiB by exit and munmap, those
 # of busy-host with 256 MiB on a busy host. The others are worse than any measurement.
 NOISES = (
     Noise(name="quiet-host"),
+    Noise(name="calm-host", boot_sd=0.003, repetition_sd=0.008),
     Noise(name="noisy-host", repetition_sd=0.06, boot_sd=0.0225),
     Noise(name="drift", drift_sd=0.05),
     Noise(name="slow-repetitions", outliers=0.05),
@@ -60,6 +68,9 @@ NOISES = (
         drift_sd=0.1,
         drift_memory=0.98,
     ),
+    Noise(name="shared-boots", boot_sd=0.03, shared_boots=True),
+    Noise(name="streaks", spoilt_boots=0.1, streak=4),
+    Noise(name="between-runs", run_sd=RUN_SD),
 )
 
 
@@ -77,12 +88,30 @@ def times(
     logs += math.log(noise.outlier_factor) * (draw.random(shape) < noise.outliers)
     logs[:, :, 0] += math.log1p(noise.first_repetition)
     boots = (*shape[:2], 1, shape[3])
-    logs += draw.normal(0, noise.boot_sd, boots)
-    logs += math.log(noise.outlier_factor) * (draw.random(boots) < noise.spoilt_boots)
+    of_boots = draw.normal(0, noise.boot_sd, boots)
+    of_boots += math.log(noise.outlier_factor) * _spoilt(noise, draw, boots)
+    if noise.shared_boots:
+        of_boots[..., _BASELINES:] = of_boots[..., _BASELINES : _BASELINES + 1]
+    logs += of_boots
     order = draw.random(shape).argsort(axis=3)
     if noise.drift_sd:
         logs += np.take_along_axis(_drift(noise, draw, shape), order, axis=3)
     return logs, order
+
+
+def _spoilt(
+    noise: Noise, draw: np.random.Generator, boots: tuple[int, int, int, int]
+) -> np.ndarray:
+    """Return which boots are spoilt: those of `streak` blocks from a start on."""
+    import numpy as np
+
+    runs, blocks, one, cells = boots
+    start = 1 - (1 - noise.spoilt_boots) ** (1 / noise.streak)
+    starts = draw.random((runs, blocks + noise.streak - 1, one, cells)) < start
+    found: np.ndarray = np.zeros(boots, dtype=bool)
+    for first in range(noise.streak):
+        found |= starts[:, first : first + blocks]
+    return found
 
 
 def _drift(noise: Noise, draw: np.random.Generator, shape: tuple[int, int, int, int]) -> np.ndarray:

@@ -16,15 +16,18 @@ from labctl.lab.statistics import Statistics
 from labctl.methodology.noise import NOISES, Noise, times
 from labctl.methodology.repetitions import log_ratios as of_logs
 from labctl.methodology.repetitions import thinned
-from labctl.stats.paired import t_tests
+from labctl.stats.paired import MINIMUM_BLOCKS, t_tests
 from labctl.stats.repetitions import MOST, Goal
+from labctl.stats.run_noise import widened_half
 from labctl.stats.stopping import CONTROL_FACTOR, is_narrow
+from labctl.stats.streaks import independent
 from labctl.stats.verdict import Rule
 
 if TYPE_CHECKING:
     import numpy as np
 
 _USUAL = Statistics()  # the defaults of lab.yaml
+_SEEN_FROM = 20  # blocks, from which streaks are mostly seen
 _BATCH = 250  # runs at a time, about 10 MB
 
 
@@ -47,14 +50,16 @@ class Design:
 class ErrorRates:
     """The counts of many simulated runs with one noise model and one design.
 
-    All but the last three are shares (0.05 is 5 %). `coverage`: intervals that contain the
-    true value, each cell's for itself. `any_difference` and `any_verdict`: runs in which any
+    Shares: 0.05 is 5 %. `coverage`: intervals that contain the true value, each cell's for
+    itself; with noise between runs the interval of `run_noise.widened`, and the mean over runs.
+    `any_difference` and `any_verdict`: runs in which any
     cell differs, or is faster or slower, although nothing changed. `any_verdict_at_margin`: the
     latter when all
     changes are at most the minimum effect. `any_same`: runs in which any cell is called the
     same, although all changes are the minimum effect. `same`: unchanged cells with that verdict.
-    `power`: cells found faster that are faster by `effect`. `*_error` are standard errors
-    over runs.
+    `power`: cells found faster that are faster by `effect`. `warned`: cells with the warning that
+    blocks in a row are alike. `blocks` is the mean number of blocks, `*_error` are standard
+    errors over runs. Nothing `is_promised` for streaks in few blocks, which cannot show them.
     """
 
     noise: str
@@ -70,6 +75,10 @@ class ErrorRates:
     same: float
     power: float
     blocks: float
+    warned: float
+    warned_error: float
+    has_streaks: bool
+    is_promised: bool
     effect: float
     runs: int
 
@@ -78,14 +87,24 @@ class ErrorRates:
         """Whether the requirements are met, with a tolerance of two standard errors.
 
         They are a coverage of 93 to 97 %, and false differences, and cells falsely called the
-        same, in at most 5 % of the runs.
+        same, in at most 5 % of the runs; and warnings of streaks for at most 5 % of the cells,
+        or at least half of them with streaks. True where nothing `is_promised`.
         """
+        if not self.is_promised:
+            return True
         grant = 2 * self.coverage_error
         return (
             0.93 - grant <= self.coverage <= 0.97 + grant
             and self.any_difference <= 0.05 + 2 * self.any_difference_error
             and self.any_same <= 0.05 + 2 * self.any_same_error
+            and self._warns_rightly
         )
+
+    @property
+    def _warns_rightly(self) -> bool:
+        if self.has_streaks:
+            return self.warned >= 0.5 - 2 * self.warned_error
+        return self.warned <= 0.05 + 2 * self.warned_error
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -144,6 +163,10 @@ def _rates(noise: Noise, design: Design, counted: np.ndarray) -> ErrorRates:
         same=float(means[5]),
         power=float(means[6]),
         blocks=float(means[7]),
+        warned=float(means[8]),
+        warned_error=float(errors[8]),
+        has_streaks=noise.streak > 1,
+        is_promised=noise.streak == 1 or design.blocks_max >= _SEEN_FROM,
         effect=EFFECT,
         runs=len(counted),
     )
@@ -158,13 +181,18 @@ def _runs(
     d = log_ratios(noise, design, draw, runs)
     blocks = last_blocks(d, design, rule.confidence)
     mean, sd = (_at(moment[..., 1:], blocks) for moment in moments(d))
+    count = _at(independent_after(d)[..., 1:], blocks)
     tests = t_tests(
-        mean, sd / np.sqrt(blocks), blocks - 1, confidence=rule.confidence, margin=rule.margin
+        mean, sd / np.sqrt(count), count - 1, confidence=rule.confidence, margin=rule.margin
     )
-    holds = np.abs(mean) <= tests.half_width
-    words = verdicts(mean, sd, blocks, rule)
-    at_margin = verdicts(mean + rule.margin, sd, blocks, rule)
-    improved = verdicts(mean + math.log1p(EFFECT), sd, blocks, rule)
+    half, error = tests.half_width, mean
+    if noise.run_sd:  # the interval that also holds for another run
+        half = widened_half(half, _USUAL.confidence, noise.run_sd)
+        error = mean + draw.normal(0, noise.run_sd, mean.shape)
+    holds, is_warned = np.abs(error) <= half, count < blocks
+    words = verdicts(mean, sd, count, rule)
+    at_margin = verdicts(mean + rule.margin, sd, count, rule)
+    improved = verdicts(mean + math.log1p(EFFECT), sd, count, rule)
     return np.stack(
         [
             holds.mean(axis=1),
@@ -175,6 +203,7 @@ def _runs(
             (words == "same").mean(axis=1),
             (improved == "faster").mean(axis=1),
             blocks.mean(axis=1),
+            is_warned.mean(axis=1),
         ],
         axis=1,
     )
@@ -206,6 +235,22 @@ def moments(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(np.maximum(squares, 0) / np.maximum(blocks - 1, 1))
 
 
+def independent_after(d: np.ndarray) -> np.ndarray:
+    """Return the number of independent blocks of each cell after each block (`streaks`)."""
+    import numpy as np
+
+    blocks = np.arange(1, d.shape[1] + 1)[:, None]
+    total = np.cumsum(d, axis=1)
+    mean = total / blocks
+    products = np.zeros_like(d)
+    products[:, 1:] = np.cumsum(d[:, 1:] * d[:, :-1], axis=1)
+    products += (blocks - 1) * mean**2 - mean * (2 * total - d[:, :1] - d)
+    squares = np.cumsum(d**2, axis=1) - blocks * mean**2
+    is_known = (blocks >= MINIMUM_BLOCKS) & (squares > 0)
+    correlation = np.where(is_known, products / np.where(squares > 0, squares, 1), 0)
+    return independent(correlation, np.broadcast_to(blocks, d.shape).astype(float))
+
+
 def last_blocks(d: np.ndarray, design: Design, confidence: float) -> np.ndarray:
     """Return the number of blocks after which each compared cell ends: runs x cells."""
     import numpy as np
@@ -214,6 +259,7 @@ def last_blocks(d: np.ndarray, design: Design, confidence: float) -> np.ndarray:
     if design.stop_at_half_width is None:
         return ends[:, 1:]
     _, sd = moments(d)
+    sd *= np.sqrt(np.arange(1, d.shape[1] + 1)[:, None] / independent_after(d))
     sd[..., 0] *= CONTROL_FACTOR
     for count in range(design.blocks_min, design.blocks_max):
         blocks = np.minimum(ends, count)  # ended cells keep their number of blocks
@@ -232,7 +278,10 @@ def _at(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
 
 
 def verdicts(mean: np.ndarray, sd: np.ndarray, blocks: np.ndarray, rule: Rule) -> np.ndarray:
-    """Return the verdicts of `verdict.word` for runs x cells; a run's cells are one family."""
+    """Return the verdicts of `verdict.word` for runs x cells; a run's cells are one family.
+
+    `blocks` are the numbers of independent blocks.
+    """
     import numpy as np
 
     tests = t_tests(

@@ -104,8 +104,15 @@ def _row(one: ErrorRates) -> dict[str, Any]:
         "false same": _percent(one.any_same),
         "shown the same": _percent(one.same),
         f"{one.effect:.0%} found": _percent(one.power),
-        "within limits": "yes" if one.kept else "NO",
+        "streak warning": _percent(one.warned),
+        "within limits": _limits(one),
     }
+
+
+def _limits(one: ErrorRates) -> str:
+    if not one.is_promised:
+        return "no promise"
+    return "yes" if one.kept else "NO"
 
 
 def _percent(share: float) -> str:

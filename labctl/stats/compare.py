@@ -33,7 +33,6 @@ from labctl.stats.kinds import Verdict
 from labctl.stats.paired import (
     Paired,
     adjust,
-    paired,
     sign_flip,
     signed_ranks,
     smallest_effect,
@@ -131,8 +130,8 @@ def half_width(
     widths: list[float] = []
     for cell in others:
         d = differences(cell, bases_for(cell, baselines, controls), primary, better)
-        if d:
-            result = paired(d, confidence=strict(confidence), margin=0.0)
+        result = compared(d, confidence=strict(confidence), margin=0.0, metric=ELAPSED)
+        if result:
             widths.append(math.inf if result.half_width is None else result.half_width)
     return max(widths, default=math.inf)
 
@@ -204,6 +203,7 @@ def _family(
             replace(
                 row,
                 blocks=result.blocks if result else 0,
+                independent=result.independent if result else None,
                 p=result.p if result else None,
                 p_corrected=p_corrected,
                 p_beyond=p_beyond,

@@ -29,10 +29,11 @@ class Comparison:
     they determine the verdict. `blocks_needed` is the approximate number of further blocks
     that would decide an undecided cell.
     `p_sign_flip` checks `p` by a test that does not assume normal blocks, `p_wilcoxon` by
-    one in which outlying blocks have little weight. `sd_log` is the standard deviation of
-    the blocks' log ratios. `smallest_effect` (0.05 is 5 %; or a difference) is called faster
-    in 80 % of the runs with this number of blocks, spread and family. Values that cannot be
-    computed are None.
+    one in which outlying blocks have little weight. `independent` is how many independent
+    blocks say as much as the blocks, fewer if some in a row are alike. `sd_log` is the
+    standard deviation of the blocks' log ratios, as in `Paired`. `smallest_effect` (0.05 is
+    5 %; or a difference) is called faster in 80 % of the runs with this number of blocks,
+    spread and family. Values that cannot be computed are None.
     """
 
     cell: str
@@ -55,6 +56,7 @@ class Comparison:
     p_sign_flip: float | None = None
     p_wilcoxon: float | None = None
     sd_log: float | None = None
+    independent: float | None = None
     blocks_visited: int = 0
     smallest_effect: float | None = None
     reason: str = ""

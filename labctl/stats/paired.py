@@ -29,8 +29,9 @@ LARGEST_LOG = 700.0  # larger values overflow in exp()
 class Paired:
     """The result over all blocks; values that need more blocks are None.
 
-    `mean` and `sd` are on the log scale. `p` tests the hypothesis of no difference,
-    `p_beyond` of no difference beyond the margin (in the observed direction,
+    `mean` and `sd` are on the log scale. `independent` is how many independent blocks say as
+    much as the blocks; `sd` is widened if they are fewer. `p` tests the hypothesis of no
+    difference, `p_beyond` of no difference beyond the margin (in the observed direction,
     two-sided), `p_same` of a difference at least as large as the margin.
     """
 
@@ -41,6 +42,7 @@ class Paired:
     p: float | None
     p_beyond: float | None
     p_same: float | None
+    independent: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -60,9 +62,12 @@ def exp(value: float) -> float:
     return math.exp(min(value, LARGEST_LOG))
 
 
-def paired(d: Sequence[float], *, confidence: float, margin: float) -> Paired:
+def paired(
+    d: Sequence[float], *, confidence: float, margin: float, independent: float | None = None
+) -> Paired:
     """Compare by a paired t over blocks; `margin` is on the log scale and not negative.
 
+    `independent` is how many independent blocks say as much as these, all of them if omitted.
     Raises ValueError for no blocks.
     """
     if not d:
@@ -80,12 +85,11 @@ def paired(d: Sequence[float], *, confidence: float, margin: float) -> Paired:
         return Paired(
             blocks, mean, 0.0, 0.0, p, 0.0 if is_beyond else 1.0, 0.0 if is_within else 1.0
         )
-    return _by_t(blocks, mean=mean, sd=sd, confidence=confidence, margin=margin)
-
-
-def _by_t(blocks: int, *, mean: float, sd: float, confidence: float, margin: float) -> Paired:
-    tests = t_tests(mean, sd / math.sqrt(blocks), blocks - 1, confidence=confidence, margin=margin)
-    return Paired(blocks, mean, sd, *(float(each) for each in tests))
+    count = independent or blocks
+    tests = t_tests(mean, sd / math.sqrt(count), count - 1, confidence=confidence, margin=margin)
+    widened = sd * math.sqrt(blocks / count)
+    half_width, p, p_beyond, p_same = (float(each) for each in tests)
+    return Paired(blocks, mean, widened, half_width, p, p_beyond, p_same, count)
 
 
 class TTests(NamedTuple):

@@ -15,6 +15,7 @@ from labctl.lab.metrics import MetricKind, Scale
 from labctl.lab.quantity import LARGEST
 from labctl.stats import robust
 from labctl.stats.paired import LARGEST_LOG, Paired, paired
+from labctl.stats.streaks import independent_blocks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,11 +73,15 @@ def without_unit(d: Sequence[float], metric: MetricKind) -> tuple[list[float], f
 def compared(
     d: Sequence[float], *, confidence: float, margin: float, metric: MetricKind
 ) -> Paired | None:
-    """Return the test of the blocks' log ratios or differences, None without a block."""
+    """Return the test of the blocks' log ratios or differences, None without a block.
+
+    Widened if blocks in a row are alike (`streaks`).
+    """
     if not d:
         return None
     values, unit = without_unit(d, metric)
-    found = paired(values, confidence=confidence, margin=margin / unit)
+    count = independent_blocks(values)
+    found = paired(values, confidence=confidence, margin=margin / unit, independent=count)
     if unit == 1.0:
         return found
     return replace(

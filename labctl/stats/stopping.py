@@ -10,13 +10,14 @@ stopping at a significant difference increases false positives.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from labctl.lab.metrics import Scale
 from labctl.runs.sample import Sample
 from labctl.stats.cells import bases_for, cells_of, primary
 from labctl.stats.compare import differences, roles
+from labctl.stats.streaks import independent_blocks
 from labctl.stats.verdict import strict
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def ended(
     if not columns:
         return frozenset()
     blocks = np.array([len(d) for d in columns])
-    sd = np.array([np.std(d, ddof=1) if len(d) > 1 else 0.0 for d in columns])
+    sd = np.array([_sd(d) if len(d) > 1 else 0.0 for d in columns])
     sd[len(others) :] *= CONTROL_FACTOR
     narrow = is_narrow(sd, blocks, confidence=strict(confidence), half_width=half_width)
     return frozenset(
@@ -81,3 +82,10 @@ def ended(
         for cell, is_done, count in zip(others, narrow, blocks, strict=False)
         if is_done or not count
     )
+
+
+def _sd(d: Sequence[float]) -> float:
+    """Return the standard deviation, larger if blocks in a row are alike, as in `Paired`."""
+    import numpy as np
+
+    return float(np.std(d, ddof=1)) * math.sqrt(len(d) / independent_blocks(d))

@@ -25,10 +25,13 @@ def warnings_of(
     """Return one line per warning; `rows` are the comparisons of `others`, in the same order."""
     alpha, spoken = rule.alpha, rule.metric.spoken
     lines = _on_host(aa, spoken)
+    if aa is not None:
+        lines += _on_streaks("the A/A control", aa)
     for cell in (*baselines, *controls):
         lines += _on_failures(cell)
     for cell, row in zip(others, rows, strict=True):
         lines += _on_failures(cell)
+        lines += _on_streaks(cell.name, row)
         # With few blocks the smallest p of the sign-flip test is above alpha.
         could_flip = 2.0 ** (1 - row.blocks) <= alpha
         if row.verdict.is_difference and could_flip and (row.p_sign_flip or 0) > alpha:
@@ -82,6 +85,19 @@ def _on_failures(cell: Cell) -> list[str]:
     number = sum(not_ok.values())
     were = "was" if number == 1 else "were"
     return [f"{cell.name}: {counted(number, 'sample')} {were} not ok ({counts})"]
+
+
+def _on_streaks(name: str, row: Comparison) -> list[str]:
+    """Warn that the blocks are not independent, and say how many more would help."""
+    if row.independent is None or row.independent >= row.blocks:
+        return []
+    factor = row.blocks / row.independent
+    more = math.ceil(row.blocks * factor) - row.blocks
+    return [
+        f"{name}: blocks in a row are alike: {row.blocks} blocks say as much as "
+        f"{row.independent:.1f} independent ones, and the interval is wider accordingly; about "
+        f"{counted(more, 'more block')} would make it as narrow as {row.blocks} independent ones"
+    ]
 
 
 def _on_crashes(baselines: Sequence[Cell], others: Sequence[Cell]) -> list[str]:

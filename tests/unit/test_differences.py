@@ -43,6 +43,8 @@ BALANCE = MetricKind("balance", "higher", "mine", "difference")
 # Blocks of a count that is 0 in most of them, and of one that may be negative.
 ZEROS = [0.0, 0.0, -0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 COUNTS = [3.0, 0.0, 5.0, 2.0, 4.0, 1.0, 6.0, 3.0]
+# Numbers in an order in which neighbours are not alike: such blocks would count less.
+NO_TREND = [0, 4, 1, 5, 2, 6, 3, 7]
 SIGNED = [-4.0, 1.0, 0.0, -2.0, 3.0, -1.0, 2.0, 1.0]
 
 
@@ -86,11 +88,11 @@ def test_the_difference_is_students_paired_one():
         ([3.0] * 8, ZEROS, 1.0, "faster"),
         (ZEROS, COUNTS, 1.0, "slower"),
         (ZEROS, COUNTS, 3.0, "undecided"),
-        (SIGNED, [v + 0.01 * i for i, v in enumerate(SIGNED)], 1.0, "same"),
-        (SIGNED, [v - 5 - 0.1 * i for i, v in enumerate(SIGNED)], 1.0, "faster"),
-        ([1e15] * 8, [1e15 + 64.0 + i for i in range(8)], 8.0, "slower"),
-        ([1e59] * 8, [-1e59 + i * 1e58 for i in range(8)], 1.0, "faster"),
-        (ZEROS, [5e-324 * i for i in range(8)], 1.0, "same"),
+        (SIGNED, [v + 0.01 * i for i, v in zip(NO_TREND, SIGNED, strict=True)], 1.0, "same"),
+        (SIGNED, [v - 5 - 0.1 * i for i, v in zip(NO_TREND, SIGNED, strict=True)], 1.0, "faster"),
+        ([1e15] * 8, [1e15 + 64.0 + i for i in NO_TREND], 8.0, "slower"),
+        ([1e59] * 8, [-1e59 + i * 1e58 for i in NO_TREND], 1.0, "faster"),
+        (ZEROS, [5e-324 * i for i in NO_TREND], 1.0, "same"),
     ],
 )
 def test_zero_negative_and_huge_values_have_a_verdict(base, new, effect, verdict):
@@ -439,7 +441,7 @@ def test_a_matrix_of_differences_has_colours_and_a_best_cell():
         for two in (1, 2):
             own = {"setting": {"a": one, "b": two}, "cell": f"patched/{one}/{two}"}
             shift = 3 * one * two - 8
-            values = [v + shift + 0.1 * i for i, v in enumerate(COUNTS)]
+            values = [v + shift + 0.1 * i for i, v in zip(NO_TREND, COUNTS, strict=True)]
             samples += cell(values, kernel="patched", scale="difference", **own)
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 1.0}
     result = compare(samples, better="lower", metric=FAULTS, **rule)

@@ -48,7 +48,7 @@ def test_the_error_rates_are_kept(noise, design):
 
 def test_an_effect_is_found_and_none_is_not_beyond_the_margin():
     rates = count(Noise(name="exact", boot_sd=0.005, repetition_sd=0.005), FIXED)
-    assert rates.power == 1
+    assert rates.power >= 0.98
     assert rates.same > 0.95
     assert rates.any_verdict == 0
     assert rates.any_verdict_at_margin <= 0.05 + 2 * 0.013
