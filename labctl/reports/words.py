@@ -22,6 +22,7 @@ _DOES = {
 }
 _COMMIT_DIGITS = 12
 _SUBJECT_LETTERS = 75
+_MANY, _TOO_MANY = 1e3, 1e12
 _LONGEST_SECONDS = 1e6  # more digits say nothing
 _DOES_BESIDE = {"populate": "populates {}", "memory_back": "has {} back"}
 
@@ -168,7 +169,12 @@ def placement(found: Placement) -> str:
 
 
 def value(number: float, metric: MetricKind) -> str:
-    """Return a value: a time with its unit, any other number without."""
+    """Return a value: a time with its unit, any other number without.
+
+    Counts and other values that are compared by differences are whole from 1000 on.
+    """
+    if metric.is_difference and not metric.is_time and _MANY <= abs(number) < _TOO_MANY:
+        return f"{number:.0f}"  # differences of counts are small beside the counts
     if not metric.is_time or not 0 < abs(number) < _LONGEST_SECONDS:
         return f"{number + 0.0:.4g}{' s' if metric.is_time else ''}"
     return f"-{seconds(-number)}" if number < 0 else seconds(number)

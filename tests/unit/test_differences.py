@@ -26,7 +26,7 @@ from labctl.lab.load import load
 from labctl.lab.metrics import MetricKind
 from labctl.lab.models import Workload
 from labctl.nightly.night import Nightly
-from labctl.reports import cover_letter, export, html, kcidb, sentence, table, two_runs
+from labctl.reports import cover_letter, export, html, kcidb, sentence, table, two_runs, words
 from labctl.reports.report import found_a_problem
 from labctl.runs.record import RunRecord
 from labctl.runs.sample import parse
@@ -452,6 +452,23 @@ def test_a_matrix_of_differences_has_colours_and_a_best_cell():
     assert "Difference to stock and verdict" in page
     assert 'class="better-4 is-faster"' in page
     assert 'class="worse-' in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(20100.5, "20100"), (20143.2, "20143"), (-43.25, "-43.25"), (0.0, "0"), (-0.0, "0"),
+     (1234.56, "1235"), (1.5e13, "1.5e+13"), (1e-7, "1e-07")],
+)  # fmt: skip
+def test_counts_are_whole_numbers(value, text):
+    assert words.value(value, FAULTS) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0 s"), (-0.002, "-2.00 ms"), (-2e-9, "-2 ns"), (1e59, "1e+59 s")],
+)
+def test_a_time_may_be_zero_or_negative(value, text):
+    assert words.value(value, replace(FAULTS, name="elapsed")) == text
 
 
 # Other commands.
