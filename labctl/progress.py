@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labctl.experiments.session import Events
     from labctl.kernels.build import BuildProgress
     from labctl.review.steps import Step
-    from labctl.verify.programs import Judgement
+    from labctl.verify.programs import CheckVerdict
 
 _HASH_DIGITS = 12
 _PLAIN_EVERY_SECONDS = 15.0
@@ -156,17 +156,17 @@ class Checking(_Line):
     def building(self, progress: BuildProgress) -> None:
         self.show(build_line(progress))
 
-    def checking(self, kernel: str, check: str, judgement: Judgement | None) -> None:
+    def checking(self, kernel: str, check: str, verdict: CheckVerdict | None) -> None:
         """Show the running check; checks that did not pass are printed permanently."""
-        if judgement is None:
+        if verdict is None:
             self.show(f"{kernel}: {check}")
-        elif judgement.status == "passed":
+        elif verdict.status == "passed":
             self.show(f"{kernel}: {check}  ok")
         else:
-            self.say(f"{kernel}: {check}  {judgement.status}: {judgement.why}")
+            self.say(f"{kernel}: {check}  {verdict.status}: {verdict.why}")
 
 
-class Examining(_Line):
+class Testing(_Line):
     """Progress of `labctl doctor`."""
 
     def trying(self, what: str) -> None:

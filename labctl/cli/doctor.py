@@ -29,7 +29,7 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     fail  the lab cannot work without it (exit status 3)
     """  # noqa: D301 - click wants the character itself
     from labctl.doctor.diagnosis import worst
-    from labctl.doctor.examination import Examination
+    from labctl.doctor.host_tests import HostTests
     from labctl.host import identity
     from labctl.host.facts import read_facts
     from labctl.lab import load
@@ -39,11 +39,9 @@ def doctor(lab_path: Path | None, as_json: bool) -> None:
     # Without the check against this host's memory: the doctor reports that itself.
     loaded = load.load(path) if path else None
     state = loaded.state if loaded else Path.cwd() / USUAL_NAME
-    with progress.Examining() as examining:
-        examination = Examination(
-            lab=loaded, state=state, facts=read_facts(), progress=examining.trying
-        )
-        found = list(examination.diagnoses())
+    with progress.Testing() as testing:
+        tests = HostTests(lab=loaded, state=state, facts=read_facts(), progress=testing.trying)
+        found = list(tests.diagnoses())
     status = worst(found)
     if as_json:
         print_json(

@@ -67,12 +67,12 @@ def load(path: Path, host_memory_bytes: int | None = None, *, use: Use = Use.WOR
             tried = parse(candidate)
             if tried.broken:
                 return 1, -tried.problems[0].mark.line
-            return 0, len(_examine(tried, path, root, None, use)[1].problems)
+            return 0, len(_check(tried, path, root, None, use)[1].problems)
 
         repaired = repair(text, cost)
         document = repaired.restore(parse(repaired.text))
         tabs = repaired.tabs
-    file, found = _examine(document, path, root, host_memory_bytes, use)
+    file, found = _check(document, path, root, host_memory_bytes, use)
     problems = found.problems
     if tabs:
         problems = with_tabs(str(path), tabs, problems, broken=document.broken)
@@ -129,7 +129,7 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _examine(
+def _check(
     document: Document,
     path: Path,
     root: Path,

@@ -76,7 +76,7 @@ def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
     folder = lab.state_folder.series(name)
     builder = Builder(lab.state, progress)
     with builder.workshop(kernel, folder / "check.log") as make:
-        steps = examine_steps(make, whole, tuple(lab.verify.compile))
+        steps = check_steps(make, whole, tuple(lab.verify.compile))
     for configuration, fragments in lab.verify.compile.items():
         other = kernel.model_copy(update={"kconfig": fragments, "config": None})
         with builder.workshop(other, folder / f"{configuration}.log") as make:
@@ -96,7 +96,7 @@ def document(checked: Mapping[str, Sequence[Step]]) -> SeriesCheck:
     )
 
 
-def examine_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> list[Step]:
+def check_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> list[Step]:
     """Run the checks that need only the work tree, and return the steps.
 
     `others` are the names of further configurations that the steps will be compiled in.

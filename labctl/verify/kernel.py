@@ -21,10 +21,10 @@ from labctl.guests.guest import Guest
 from labctl.lab.models import Kernel, Lab, Variant
 from labctl.units import Scalar, rough_size
 from labctl.verify import memory
-from labctl.verify.programs import Judgement, Program, judge
+from labctl.verify.programs import CheckVerdict, Program, verdict_of
 from labctl.verify.types import CheckResult, CheckStatus
 
-__all__ = ["Check", "Examination", "Options", "settings"]
+__all__ = ["Check", "Checker", "Options", "settings"]
 
 _BOOT_SECONDS = 300.0
 _SILENCE_SECONDS = 180.0
@@ -43,7 +43,7 @@ class Check:
     variant: str
     name: str
     setting: Setting
-    judgement: Judgement
+    verdict: CheckVerdict
     seconds: float
 
     @property
@@ -59,11 +59,11 @@ class Check:
             variant=self.variant,
             name=self.name,
             setting=dict(self.setting),
-            status=self.judgement.status,
+            status=self.verdict.status,
             on_base=on_base,
-            why=self.judgement.why,
+            why=self.verdict.why,
             seconds=round(self.seconds, 1),
-            details=self.judgement.details,
+            details=self.verdict.details,
         )
 
 
@@ -101,10 +101,10 @@ def settings(lab: Lab, kernel: Kernel) -> list[Setting]:
 
 
 @dataclass(slots=True)
-class Examination:
+class Checker:
     """All checks of one variant of a kernel; `boot` starts a new guest with it.
 
-    `tell` is called with a check's title before the check, and again with its verdict.
+    `report` is called with a check's title before the check, and again with its verdict.
     """
 
     lab: Lab
@@ -113,7 +113,7 @@ class Examination:
     programs: Sequence[Program]
     options: Options
     boot: Callable[[], AbstractContextManager[Guest]]
-    tell: Callable[[str, Judgement | None], None]
+    report: Callable[[str, CheckVerdict | None], None]
     checks: list[Check] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
     _guest: Guest | None = None
@@ -124,8 +124,8 @@ class Examination:
             for number, setting in enumerate(settings(self.lab, self.kernel)):
                 for step in self._steps(setting, is_first=number == 0):
                     self.checks.append(step)
-                    self.tell(step.title, step.judgement)
-                    if step.judgement.status is CheckStatus.FAILED and self.options.stop_at_first:
+                    self.report(step.title, step.verdict)
+                    if step.verdict.status is CheckStatus.FAILED and self.options.stop_at_first:
                         return self.checks
                 self._give_up_guest()
         return self.checks
@@ -150,33 +150,33 @@ class Examination:
         """Run one program; return its check and the number of handovers it caused."""
         handovers = 0
 
-        def work(guest: Guest) -> Judgement:
+        def work(guest: Guest) -> CheckVerdict:
             nonlocal handovers
             handovers -= self._handovers(guest)
             before = memory.unaccounted_bytes(guest)
             outcome = guest.run(program.argv, timeout_seconds=program.timeout_seconds)
             handovers += self._handovers(guest)
-            judgement = judge(program, outcome)
-            if judgement.status is CheckStatus.FAILED:
-                return judgement
-            return _memory_back(guest, before) or judgement
+            verdict = verdict_of(program, outcome)
+            if verdict.status is CheckStatus.FAILED:
+                return verdict
+            return _memory_back(guest, before) or verdict
 
         check = self._timed(program.check, setting, work)
         return check, max(handovers, 0)
 
-    def _timed(self, name: str, setting: Setting, work: Callable[[Guest], Judgement]) -> Check:
+    def _timed(self, name: str, setting: Setting, work: Callable[[Guest], CheckVerdict]) -> Check:
         """Run a check in the guest, which is booted if there is none."""
         began = time.monotonic()
-        check = Check(self.variant.name, name, setting, Judgement(CheckStatus.PASSED), 0.0)
-        self.tell(check.title, None)
+        check = Check(self.variant.name, name, setting, CheckVerdict(CheckStatus.PASSED), 0.0)
+        self.report(check.title, None)
         try:
-            judgement = work(self._ready(setting))
+            verdict = work(self._ready(setting))
         except GuestError as error:
             tail = error.console_tail[-_TAIL_LINES:]
-            judgement = Judgement(CheckStatus.FAILED, f"{error.status}: {error.what}", tuple(tail))
-        if judgement.status is CheckStatus.FAILED and not judgement.failed_parts:
+            verdict = CheckVerdict(CheckStatus.FAILED, f"{error.status}: {error.what}", tuple(tail))
+        if verdict.status is CheckStatus.FAILED and not verdict.failed_parts:
             self._give_up_guest()  # the next check must not see the effects of a failure
-        return replace(check, judgement=judgement, seconds=time.monotonic() - began)
+        return replace(check, verdict=verdict, seconds=time.monotonic() - began)
 
     def _ready(self, setting: Setting) -> Guest:
         """Return the current guest, or boot one and set its tunables.
@@ -203,31 +203,33 @@ class Examination:
     def _handovers(self, guest: Guest) -> int:
         return tunables.read_counters(guest, self._counters()).get("handovers", 0)
 
-    def _kmemleak(self, guest: Guest) -> Judgement:
+    def _kmemleak(self, guest: Guest) -> CheckVerdict:
         """Scan twice: an object that is just being linked is no leak."""
         if _KMEMLEAK not in guest.exchange({}, [_KMEMLEAK]):
-            return Judgement(CheckStatus.SKIPPED, "this kernel has no kmemleak")
+            return CheckVerdict(CheckStatus.SKIPPED, "this kernel has no kmemleak")
         scan = f"echo scan > {_KMEMLEAK}; sleep 6; echo scan > {_KMEMLEAK}; cat {_KMEMLEAK}"
         outcome = guest.run(scan, timeout_seconds=_SCAN_SECONDS)
         found = outcome.text.splitlines()
         if found:
-            return Judgement(CheckStatus.FAILED, "unreferenced objects", tuple(found[:_TAIL_LINES]))
-        return Judgement(CheckStatus.PASSED)
+            return CheckVerdict(
+                CheckStatus.FAILED, "unreferenced objects", tuple(found[:_TAIL_LINES])
+            )
+        return CheckVerdict(CheckStatus.PASSED)
 
 
-def _exercised(handovers: int) -> Judgement:
+def _exercised(handovers: int) -> CheckVerdict:
     if handovers:
-        return Judgement(CheckStatus.PASSED, f"{handovers} handovers")
-    return Judgement(CheckStatus.FAILED, "series not exercised: handovers unchanged")
+        return CheckVerdict(CheckStatus.PASSED, f"{handovers} handovers")
+    return CheckVerdict(CheckStatus.FAILED, "series not exercised: handovers unchanged")
 
 
-def _memory_back(guest: Guest, before_bytes: int) -> Judgement | None:
+def _memory_back(guest: Guest, before_bytes: int) -> CheckVerdict | None:
     """Return a failure if more than 1 % of the guest's memory was not freed."""
     tolerated = int(memory.total_bytes(guest) * _LOST_SHARE)
     lost = memory.lost_bytes(guest, before_bytes, tolerated)
     if lost <= tolerated:
         return None
-    return Judgement(
+    return CheckVerdict(
         CheckStatus.FAILED,
         f"{rough_size(lost)} were not freed (limit: {rough_size(tolerated)})",
     )
@@ -240,23 +242,23 @@ def beside_base(checks: Sequence[Check], base: Sequence[Check]) -> list[Check]:
     memory contents and lost memory are always failures.
     """
     known = {
-        (check.variant, check.name): check.judgement.failed_parts
+        (check.variant, check.name): check.verdict.failed_parts
         for check in base
-        if check.name.startswith("selftests/") and check.judgement.status is CheckStatus.FAILED
+        if check.name.startswith("selftests/") and check.verdict.status is CheckStatus.FAILED
     }
     return [_beside(check, known.get((check.variant, check.name))) for check in checks]
 
 
 def _beside(check: Check, known: frozenset[str] | None) -> Check:
-    parts = check.judgement.failed_parts
+    parts = check.verdict.failed_parts
     if (
         known is None
-        or check.judgement.status is not CheckStatus.FAILED
+        or check.verdict.status is not CheckStatus.FAILED
         or not parts
         or not parts <= known
     ):
         return check
     return replace(
         check,
-        judgement=replace(check.judgement, status=CheckStatus.KNOWN, why="also fails on the base"),
+        verdict=replace(check.verdict, status=CheckStatus.KNOWN, why="also fails on the base"),
     )

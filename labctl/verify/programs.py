@@ -51,7 +51,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class CheckVerdict:
     """The verdict on a program; `failed_parts` are its failed tests, if it has tests."""
 
     status: CheckStatus
@@ -106,17 +106,17 @@ def stressors(seconds: int) -> list[Program]:
     ]  # fmt: skip
 
 
-def judge(program: Program, outcome: Outcome) -> Judgement:
+def verdict_of(program: Program, outcome: Outcome) -> CheckVerdict:
     """Return the verdict on a program that ended."""
     if program.kind == "integrity":
         return _integrity(outcome)
     if outcome.status == 0:
-        return Judgement(CheckStatus.PASSED)
+        return CheckVerdict(CheckStatus.PASSED)
     if outcome.status in _SKIPPED[program.kind]:
-        return Judgement(CheckStatus.SKIPPED, "".join(_lines(outcome)[-1:]).strip())
-    judgement = _failed(outcome)
+        return CheckVerdict(CheckStatus.SKIPPED, "".join(_lines(outcome)[-1:]).strip())
+    verdict = _failed(outcome)
     parts = _failed_parts(outcome.text) or frozenset({program.name})
-    return replace(judgement, failed_parts=parts)
+    return replace(verdict, failed_parts=parts)
 
 
 def _failed_parts(text: str) -> frozenset[str]:
@@ -124,12 +124,12 @@ def _failed_parts(text: str) -> frozenset[str]:
     return frozenset(one[1].strip() for one in found if one and "# SKIP" not in one[1])
 
 
-def _integrity(outcome: Outcome) -> Judgement:
+def _integrity(outcome: Outcome) -> CheckVerdict:
     why = _why(outcome.text)
     if outcome.status == 0:
-        return Judgement(CheckStatus.PASSED, why)
+        return CheckVerdict(CheckStatus.PASSED, why)
     if outcome.status in _SKIPPED["integrity"]:
-        return Judgement(CheckStatus.SKIPPED, why)
+        return CheckVerdict(CheckStatus.SKIPPED, why)
     return _failed(outcome, why)
 
 
@@ -142,9 +142,9 @@ def _why(text: str) -> str:
     return str(report.get("why", ""))
 
 
-def _failed(outcome: Outcome, why: str = "") -> Judgement:
+def _failed(outcome: Outcome, why: str = "") -> CheckVerdict:
     shown = tuple(_lines(outcome)[-_SHOWN_LINES:])
-    return Judgement(CheckStatus.FAILED, why or f"exited with status {outcome.status}", shown)
+    return CheckVerdict(CheckStatus.FAILED, why or f"exited with status {outcome.status}", shown)
 
 
 def _lines(outcome: Outcome) -> list[str]:

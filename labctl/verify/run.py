@@ -19,8 +19,8 @@ from labctl.kernels.build import Builder, BuildProgress
 from labctl.lab.models import Kernel, Lab, Variant
 from labctl.lab.topology import Topology
 from labctl.verify import programs, selftests
-from labctl.verify.kernel import Check, Examination, Options, beside_base
-from labctl.verify.programs import Judgement, Program
+from labctl.verify.kernel import Check, Checker, Options, beside_base
+from labctl.verify.programs import CheckVerdict, Program
 from labctl.verify.types import CheckStatus, KernelResult, Verification
 
 __all__ = ["Events", "Options", "Verified", "verify"]
@@ -31,7 +31,7 @@ class Events:
     """Callbacks for progress."""
 
     building: Callable[[BuildProgress], None]
-    checking: Callable[[str, str, Judgement | None], None]  # kernel, check, verdict
+    checking: Callable[[str, str, CheckVerdict | None], None]  # kernel, check, verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Verified:
     def _kernel(self, name: str) -> KernelResult:
         image, base = self._any.images[name], self.lab.kernels[name].base
         beside = {
-            (check.variant, check.name): check.judgement.status
+            (check.variant, check.name): check.verdict.status
             for check in self.checks.get(base or "", ())
         }
         checks = self.checks[name]
@@ -115,16 +115,16 @@ def verify(
         for variant in lab.verify.variants:
             if variant.name not in prepared or (options.stop_at_first and _failed(checks[name])):
                 continue
-            examination = Examination(
+            checker = Checker(
                 lab=lab,
                 kernel=lab.kernels[name],
                 variant=variant,
                 programs=programs_of[variant.name],
                 options=options,
                 boot=_booter(prepared[variant.name], variant, name),
-                tell=partial(events.checking, name),
+                report=partial(events.checking, name),
             )
-            checks[name] += examination.run()
+            checks[name] += checker.run()
     beside = {
         name: beside_base(made, checks.get(lab.kernels[name].base or name, []))
         for name, made in checks.items()
@@ -142,7 +142,7 @@ def _refuse_arm64(lab: Lab, names: Sequence[str]) -> None:
 
 
 def _failed(checks: Sequence[Check]) -> bool:
-    return any(check.judgement.status is CheckStatus.FAILED for check in checks)
+    return any(check.verdict.status is CheckStatus.FAILED for check in checks)
 
 
 def _programs(

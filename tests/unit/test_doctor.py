@@ -14,7 +14,7 @@ from test_probe import DENIED, RUNS
 
 from labctl.doctor import building, running, trials
 from labctl.doctor.diagnosis import Diagnosis, ok, worst
-from labctl.doctor.examination import Examination
+from labctl.doctor.host_tests import HostTests
 from labctl.experiments.needs import needs_of
 from labctl.guests import virtme
 from labctl.host.facts import numbers, read_facts
@@ -95,7 +95,7 @@ def script(path, text):
 
 
 @pytest.fixture
-def examine(tmp_path, good_tools):
+def diagnose(tmp_path, good_tools):
     """Return a function that runs the doctor on a host and returns diagnoses by name."""
     device = tmp_path / "kvm"
     device.touch()
@@ -103,20 +103,20 @@ def examine(tmp_path, good_tools):
 
     def diagnoses(facts=None, accel="auto", lab=usual, **more):
         defaults = lab.defaults.model_copy(update={"accel": accel})
-        examination = Examination(
+        tests = HostTests(
             lab=lab.model_copy(update={"defaults": defaults}),
             state=tmp_path / "state",
             facts=facts or give_host(tmp_path / "host"),
             progress=lambda what: None,
             **{"kvm_device": device, "probe_seconds": 10.0, "load_seconds": 0.05, **more},
         )
-        return {one.name: one for one in examination.diagnoses()}
+        return {one.name: one for one in tests.diagnoses()}
 
     return diagnoses
 
 
-def test_a_good_host_passes_every_test(examine):
-    found = examine()
+def test_a_good_host_passes_every_test(diagnose):
+    found = diagnose()
     # Load and Debian packages are those of the real host: do not check them.
     for name in ("load", "ccache", "sources", "disk"):
         found.pop(name)
@@ -125,9 +125,9 @@ def test_a_good_host_passes_every_test(examine):
     assert {"tcg", "kvm", "memory", "cores", "numa", "hugepages", "compilers"} <= set(found)
 
 
-def test_missing_qemu_fails_and_other_tests_still_run(examine, good_tools):
+def test_missing_qemu_fails_and_other_tests_still_run(diagnose, good_tools):
     (good_tools / "qemu-system-x86_64").unlink()
-    found = examine()
+    found = diagnose()
     assert found["qemu"].status == "fail"
     assert "apt-get install qemu-system-x86" in found["qemu"].mend
     assert "not tested" in found["kvm"].what
@@ -135,30 +135,30 @@ def test_missing_qemu_fails_and_other_tests_still_run(examine, good_tools):
     assert found["memory"].status == "ok"
 
 
-def test_an_old_qemu_fails(examine, good_tools):
+def test_an_old_qemu_fails(diagnose, good_tools):
     script(good_tools / "qemu-system-x86_64", "echo QEMU emulator version 4.2.1")
-    assert "too old" in examine()["qemu"].what
+    assert "too old" in diagnose()["qemu"].what
 
 
 @pytest.mark.parametrize(("accel", "status"), [("auto", "warn"), ("kvm", "fail"), ("tcg", "ok")])
-def test_no_permission_on_the_device(examine, accel, status):
-    kvm = examine(accel=accel, kvm_device=DENIED)["kvm"]
+def test_no_permission_on_the_device(diagnose, accel, status):
+    kvm = diagnose(accel=accel, kvm_device=DENIED)["kvm"]
     assert kvm.status == status
     assert "Permission denied" in kvm.what
     assert status == "ok" or "usermod -aG kvm" in kvm.mend
 
 
-def test_hanging_kvm_is_reported_as_hanging(examine, monkeypatch):
+def test_hanging_kvm_is_reported_as_hanging(diagnose, monkeypatch):
     monkeypatch.setenv("FAKE_KVM", "exec sleep 60")
-    kvm = examine(probe_seconds=0.5)["kvm"]
+    kvm = diagnose(probe_seconds=0.5)["kvm"]
     assert kvm.status == "warn"
     assert "can be opened, but the probe guest hung" in kvm.what
     assert "0.5 s" in kvm.what
 
 
-def test_crash_under_kvm_reports_qemus_last_output(examine, monkeypatch):
+def test_crash_under_kvm_reports_qemus_last_output(diagnose, monkeypatch):
     monkeypatch.setenv("FAKE_KVM", "echo 'Assertion x failed.' >&2; kill -ABRT $$")
-    kvm = examine(accel="kvm")["kvm"]
+    kvm = diagnose(accel="kvm")["kvm"]
     assert kvm.status == "fail"
     assert kvm.what.endswith("QEMU was killed by SIGABRT: Assertion x failed.")
 
@@ -168,25 +168,25 @@ def test_crash_under_kvm_reports_qemus_last_output(examine, monkeypatch):
     [("vmx", "modprobe kvm_intel"), ("svm", "modprobe kvm_amd"), ("", "firmware"),
      ("hypervisor", "virtual machine")],
 )  # fmt: skip
-def test_a_missing_kvm_device_has_the_matching_fix(examine, tmp_path, flags, word):
+def test_a_missing_kvm_device_has_the_matching_fix(diagnose, tmp_path, flags, word):
     facts = give_host(tmp_path / "host", flags=flags)
-    kvm = examine(facts, kvm_device=tmp_path / "nothing")["kvm"]
+    kvm = diagnose(facts, kvm_device=tmp_path / "nothing")["kvm"]
     assert kvm.status == "warn"
     assert word in kvm.mend
 
 
-def test_a_run_uses_the_latest_kvm_result(examine, tmp_path, monkeypatch):
+def test_a_run_uses_the_latest_kvm_result(diagnose, tmp_path, monkeypatch):
     (tmp_path / "state").mkdir()
     monkeypatch.setenv("FAKE_KVM", "exit 3")
-    examine()
+    diagnose()
     assert "status 3" in json.loads((tmp_path / "state/accelerator.json").read_text())["reason"]
     monkeypatch.delenv("FAKE_KVM")
-    examine()
+    diagnose()
     assert json.loads((tmp_path / "state/accelerator.json").read_text())["reason"] == ""
 
 
-def test_one_gibibyte_is_too_little_for_the_guests(examine, tmp_path):
-    memory = examine(give_host(tmp_path / "host", available_gib=1))["memory"]
+def test_one_gibibyte_is_too_little_for_the_guests(diagnose, tmp_path):
+    memory = diagnose(give_host(tmp_path / "host", available_gib=1))["memory"]
     assert memory.status == "fail"
     assert "1 GiB of 2 GiB available" in memory.what
     assert "e needs 18 GiB for 3 guests" in memory.what
@@ -201,31 +201,31 @@ def test_guests_are_counted_as_a_run_boots_them():
     assert need.memory_bytes == 6 * 4 * 1536 * 2**20
 
 
-def test_fewer_cores_than_vcpus_are_a_warning(examine, tmp_path):
-    cores = examine(give_host(tmp_path / "host", cpus=2))["cores"]
+def test_fewer_cores_than_vcpus_are_a_warning(diagnose, tmp_path):
+    cores = diagnose(give_host(tmp_path / "host", cpus=2))["cores"]
     assert cores.status == "warn"
     assert "2 usable on this host, guests have 4 vCPUs" in cores.what
     assert "at most 2 times" in cores.what
 
 
-def test_the_governor_matters(examine, tmp_path):
-    found = examine(give_host(tmp_path / "host", governor="powersave"))["cpu governor"]
+def test_the_governor_matters(diagnose, tmp_path):
+    found = diagnose(give_host(tmp_path / "host", governor="powersave"))["cpu governor"]
     assert found.status == "warn"
     assert "scaling_governor" in found.mend
 
 
-def test_unbindable_memory_is_a_warning(examine, good_tools):
+def test_unbindable_memory_is_a_warning(diagnose, good_tools):
     refusal = 'echo "qemu-system-x86_64: cannot bind: Operation not permitted" >&2; exit 1'
     script(good_tools / "qemu-system-x86_64", f'case "$*" in *bind*) {refusal};; esac\n{QEMU}')
-    numa = examine()["numa"]
+    numa = diagnose()["numa"]
     assert numa.status == "warn"
     assert "cannot bind: Operation not permitted" in numa.what
 
 
-def test_free_hugepages_are_tested(examine, good_tools, tmp_path):
-    assert "1024 of 2MiB" in examine(give_host(tmp_path / "host", nodes=2))["hugepages"].what
+def test_free_hugepages_are_tested(diagnose, good_tools, tmp_path):
+    assert "1024 of 2MiB" in diagnose(give_host(tmp_path / "host", nodes=2))["hugepages"].what
     script(good_tools / "qemu-system-x86_64", f'case "$*" in *hugetlb*) exit 1;; esac\n{QEMU}')
-    assert examine()["hugepages"].status == "warn"
+    assert diagnose()["hugepages"].status == "warn"
 
 
 def with_virtme(**kernels):
@@ -235,63 +235,63 @@ def with_virtme(**kernels):
     return lab.model_copy(update={"defaults": defaults, "kernels": {**lab.kernels, **kernels}})
 
 
-def test_limits_of_virtme_ng_are_reported_for_a_lab_that_uses_it(examine, good_tools):
-    assert not any(name.startswith("virtme-ng") for name in examine())
+def test_limits_of_virtme_ng_are_reported_for_a_lab_that_uses_it(diagnose, good_tools):
+    assert not any(name.startswith("virtme-ng") for name in diagnose())
     script(good_tools / "vng", "echo virtme-ng 1.42")
-    found = examine(lab=with_virtme())
+    found = diagnose(lab=with_virtme())
     assert (found["virtme-ng"].status, found["virtme-ng"].what) == ("ok", "virtme-ng 1.42")
     assert all(limit in found["virtme-ng limits"].what for limit in virtme.LIMITS)
     assert "launcher: qemu" in found["virtme-ng limits"].mend
     assert "virtme-ng kernels" not in found
 
 
-def test_a_missing_vng_fails(examine, monkeypatch):
+def test_a_missing_vng_fails(diagnose, monkeypatch):
     monkeypatch.setattr("sys.executable", "/nowhere/python")
-    found = examine(lab=with_virtme())["virtme-ng"]
+    found = diagnose(lab=with_virtme())["virtme-ng"]
     assert found.status == "fail"
     assert "pip install" in found.mend
 
 
-def test_a_prebuilt_image_that_virtme_ng_cannot_boot_fails(examine, tmp_path):
+def test_a_prebuilt_image_that_virtme_ng_cannot_boot_fails(diagnose, tmp_path):
     image = tmp_path / "bzImage"
     image.write_bytes(bytes(514) + b"HdrS" + bytes(8) + b"\x10\0" + b"6.1.0 x\0")
     (tmp_path / "bzImage.config").write_text("CONFIG_VIRTIO_PCI=y\nCONFIG_9P_FS=m\n")
     given = Kernel(name="given", source=f"image:{image}")
     missing = Kernel(name="missing", source=f"image:{tmp_path}/none")
-    found = examine(lab=with_virtme(given=given, missing=missing))["virtme-ng kernels"]
+    found = diagnose(lab=with_virtme(given=given, missing=missing))["virtme-ng kernels"]
     assert found.status == "fail"
     assert "given has no built-in CONFIG_NET_9P_VIRTIO, CONFIG_9P_FS" in found.what
     assert "missing" not in found.what
 
 
-def test_missing_tools_are_named_with_their_packages(examine, good_tools):
+def test_missing_tools_are_named_with_their_packages(diagnose, good_tools):
     (good_tools / "flex").unlink()
     (good_tools / "xz").unlink()
-    found = examine()["compilers"]
+    found = diagnose()["compilers"]
     assert found.status == "fail"
     assert "flex, xz" in found.what
     assert found.mend == "sudo apt-get install flex xz-utils"
 
 
-def test_a_compiler_that_cannot_link_statically_fails(examine, good_tools):
+def test_a_compiler_that_cannot_link_statically_fails(diagnose, good_tools):
     script(
         good_tools / "gcc",
         'case "$*" in *-static*) echo "ld: cannot find -lc" >&2; exit 1;; esac',
     )
-    found = examine()["compilers"]
+    found = diagnose()["compilers"]
     assert found.status == "fail"
     assert found.what == "ld: cannot find -lc"
     assert found.mend == "sudo apt-get install libc6-dev"
 
 
-def test_ccache_counts_only_if_gcc_goes_through_it(examine, good_tools):
-    assert "gcc does not use it" in examine()["ccache"].what
+def test_ccache_counts_only_if_gcc_goes_through_it(diagnose, good_tools):
+    assert "gcc does not use it" in diagnose()["ccache"].what
     (good_tools / "gcc").unlink()
     (good_tools / "gcc").symlink_to("ccache")
-    assert examine()["ccache"].status == "ok"
+    assert diagnose()["ccache"].status == "ok"
     (good_tools / "gcc").unlink()
     (good_tools / "ccache").unlink()
-    assert "install ccache" in examine()["ccache"].mend
+    assert "install ccache" in diagnose()["ccache"].mend
 
 
 def test_load_and_stolen_time_are_warnings():
@@ -313,8 +313,8 @@ def test_an_unwritable_folder_is_found_by_writing(tmp_path):
     assert building.state_folder("Permission denied", "x").mend == "sudo chown -R $USER x"
 
 
-def test_missing_hugepages_of_a_guest_fail(examine, lab_of):
-    found = examine(lab=lab_of(hugepages=2**21))
+def test_missing_hugepages_of_a_guest_fail(diagnose, lab_of):
+    found = diagnose(lab=lab_of(hugepages=2**21))
     assert found["hugepages"].status == "fail"
     assert "e needs 9216 pages of 2MiB for its 3 guests" in found["hugepages"].what
     assert found["hugepages"].mend == (
@@ -323,19 +323,19 @@ def test_missing_hugepages_of_a_guest_fail(examine, lab_of):
     assert found["memory"].status == "ok"  # hugepages are not part of it
 
 
-def test_unused_host_nodes_are_a_warning(examine, lab_of, tmp_path):
+def test_unused_host_nodes_are_a_warning(diagnose, lab_of, tmp_path):
     two = give_host(tmp_path / "host", nodes=2)
-    assert examine(two)["numa"].mend.startswith("host_nodes: auto")
-    assert examine(two, lab=lab_of(host_nodes="auto"))["numa"].status == "ok"
+    assert diagnose(two)["numa"].mend.startswith("host_nodes: auto")
+    assert diagnose(two, lab=lab_of(host_nodes="auto"))["numa"].status == "ok"
 
 
-def test_a_placement_that_this_host_cannot_satisfy_fails(examine, lab_of, tmp_path):
-    found = examine(lab=lab_of(pin=(0, 99)))["placement"]
+def test_a_placement_that_this_host_cannot_satisfy_fails(diagnose, lab_of, tmp_path):
+    found = diagnose(lab=lab_of(pin=(0, 99)))["placement"]
     assert (found.status, found.what) == (
         "fail", "guests.numa4.pin: host CPU 99 is not available to labctl"
     )  # fmt: skip
     small = give_host(tmp_path / "host", nodes=2, available_gib=20)
-    found = examine(small, lab=lab_of(host_nodes=(1,)))["placement"]
+    found = diagnose(small, lab=lab_of(host_nodes=(1,)))["placement"]
     assert "needs 18 GiB of host node 1" in found.what
 
 
@@ -348,26 +348,26 @@ def arm64_lab(monkeypatch):
     return lab.model_copy(update={"kernels": {**lab.kernels, "patched": patched}})
 
 
-def test_missing_arm64_tools_fail_for_a_lab_that_needs_them(examine, arm64_lab, monkeypatch):
+def test_missing_arm64_tools_fail_for_a_lab_that_needs_them(diagnose, arm64_lab, monkeypatch):
     monkeypatch.setattr("sys.executable", "/nowhere/python")
-    assert "arm64" not in examine()
-    arm64 = examine(lab=arm64_lab)["arm64"]
+    assert "arm64" not in diagnose()
+    arm64 = diagnose(lab=arm64_lab)["arm64"]
     assert (arm64.status, arm64.mend) == ("fail", "make arm64")
     for program in ("qemu-system-aarch64", "aarch64-linux-gnu-gcc", "busybox-arm64"):
         assert f"{program} is not installed" in arm64.what
 
 
-def test_arm64_tools_are_tested(examine, arm64_lab, good_tools):
+def test_arm64_tools_are_tested(diagnose, arm64_lab, good_tools):
     script(good_tools / "qemu-system-aarch64", "echo QEMU emulator version 7.2.22")
     script(good_tools / "aarch64-linux-gnu-gcc", "exit 0")
     elf = b"\x7fELF" + bytes(14) + (183).to_bytes(2, "little")
     script(good_tools / "busybox-arm64", "")
     (good_tools / "busybox-arm64").write_bytes(elf)
-    arm64 = examine(lab=arm64_lab)["arm64"]
+    arm64 = diagnose(lab=arm64_lab)["arm64"]
     assert (arm64.status, "QEMU 7.2.22" in arm64.what) == ("ok", True)
     words = "cannot find -lc: No such file or directory"
     script(good_tools / "aarch64-linux-gnu-gcc", f"echo '{words}' >&2; exit 1")
-    arm64 = examine(lab=arm64_lab)["arm64"]
+    arm64 = diagnose(lab=arm64_lab)["arm64"]
     assert (arm64.status, arm64.what) == ("fail", words)
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from labctl.cli import labctl
 from labctl.doctor import building
-from labctl.doctor.examination import unreadable
+from labctl.doctor.host_tests import unreadable
 from labctl.errors import ConfigError, UserError
 from labctl.kernels.build import Builder
 from labctl.kernels.sources import open_source

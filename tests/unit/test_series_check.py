@@ -3,7 +3,7 @@ import pytest
 
 from labctl import progress
 from labctl.kernels.build import Builder
-from labctl.review.steps import CHECKS, compile_steps, examine_steps
+from labctl.review.steps import CHECKS, check_steps, compile_steps
 from labctl.series import reader
 
 HEADER = "From: A <a@example.org>\nDate: Mon, 1 Jan 2024 00:00:00 +0000\nSubject"
@@ -12,7 +12,7 @@ GOOD = faketree.changed().replace("Subject", HEADER)
 
 @pytest.fixture
 def check(tmp_path, monkeypatch):
-    """Return a function that examines a series given by its patches."""
+    """Return a function that checks a series given by its patches."""
     mine = faketree.write(tmp_path / "mine")
     script = mine / "scripts" / "checkpatch.pl"
     script.write_text("#!/bin/sh\nif grep -n BAD; then exit 1; fi\n")
@@ -21,15 +21,15 @@ def check(tmp_path, monkeypatch):
     kernel = faketree.kernel("patched", f"dir:{mine}", kconfig=(config,))
     builder = Builder(tmp_path / ".labctl", lambda _: None)
 
-    def examine(*patches):
+    def check(*patches):
         whole = reader.read(faketree.series(tmp_path / "series", *patches))
         with builder.workshop(kernel, tmp_path / "log") as make:
-            steps = examine_steps(make, whole, ("no-smp",))
+            steps = check_steps(make, whole, ("no-smp",))
         with builder.workshop(kernel, tmp_path / "log") as make:
             compile_steps(make, whole, steps, "no-smp")
         return steps
 
-    return examine
+    return check
 
 
 def failed(step):

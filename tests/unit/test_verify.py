@@ -18,8 +18,8 @@ from labctl.lab.models import Variant, Verify
 from labctl.transports import Outcome
 from labctl.verify import memory, programs, selftests
 from labctl.verify import text as verify_text
-from labctl.verify.kernel import Check, Examination, Options, beside_base, settings
-from labctl.verify.programs import Judgement, Program
+from labctl.verify.kernel import Check, Checker, Options, beside_base, settings
+from labctl.verify.programs import CheckVerdict, Program
 from labctl.verify.types import CheckStatus, Verification
 
 MEMINFO = "MemTotal: 1000000 kB\nMemFree: {free} kB\nSlab: 1000 kB\nHugePages_Total: 3\n"
@@ -73,25 +73,25 @@ def program(name, kind="integrity"):
     return Program(kind, name, (kind, name), 5.0)
 
 
-def examine(
-    guests, names=("free", "exit"), options=None, matrix=None, kinds=None, tell=None, variant=None
+def check_kernel(
+    guests, names=("free", "exit"), options=None, matrix=None, kinds=None, report=None, variant=None
 ):
-    """Examine the kernel `patched`; each boot takes the next of `guests`."""
+    """Check the kernel `patched`; each boot takes the next of `guests`."""
     here = lab().model_copy(update={"verify": Verify(matrix=matrix or {"max_active": (1,)})})
     booted = iter(guests)
-    return Examination(
+    return Checker(
         lab=here,
         kernel=here.kernels["patched"],
         variant=variant or DEBUG,
         programs=[program(n, (kinds or {}).get(n, "integrity")) for n in names],
         options=options or Options(),
         boot=lambda: contextlib.nullcontext(next(booted)),
-        tell=tell or (lambda *_: None),
+        report=report or (lambda *_: None),
     ).run()
 
 
 def statuses(checks):
-    return {check.title.removeprefix("debug: "): check.judgement.status for check in checks}
+    return {check.title.removeprefix("debug: "): check.verdict.status for check in checks}
 
 
 def splat():
@@ -115,7 +115,7 @@ def test_a_kernel_is_checked_at_the_tunables_that_it_has():
 
 def test_a_sound_kernel_passes_with_its_tunables_set():
     guest = FakeGuest({})
-    checks = examine([guest])
+    checks = check_kernel([guest])
     assert statuses(checks) == dict.fromkeys(
         [
             f"{n} max_active=1"
@@ -128,53 +128,53 @@ def test_a_sound_kernel_passes_with_its_tunables_set():
 
 
 def test_a_splat_fails_its_check_and_the_next_one_gets_a_fresh_guest():
-    checks = examine([FakeGuest({"free": splat}), second := FakeGuest({})])
-    assert checks[0].judgement.status == "failed"
-    assert checks[0].judgement.details == ("the end",)
-    assert "use-after-free" in checks[0].judgement.why
+    checks = check_kernel([FakeGuest({"free": splat}), second := FakeGuest({})])
+    assert checks[0].verdict.status == "failed"
+    assert checks[0].verdict.details == ("the end",)
+    assert "use-after-free" in checks[0].verdict.why
     assert "exit" in second.ran
-    assert {c.judgement.status for c in checks[1:]} == {"passed"}
+    assert {c.verdict.status for c in checks[1:]} == {"passed"}
 
 
 def test_the_first_failure_can_end_it():
-    checks = examine([FakeGuest({"free": splat})], options=Options(stop_at_first=True))
+    checks = check_kernel([FakeGuest({"free": splat})], options=Options(stop_at_first=True))
     assert len(checks) == 1
 
 
 def test_output_of_a_program_is_reported():
     report = json.dumps({"passed": False, "why": "wrong page content"})
     answers = {"free": lambda: outcome(1, report, "page 3: 0 in place of 1")}
-    first = examine([FakeGuest(answers), FakeGuest({})])[0].judgement
+    first = check_kernel([FakeGuest(answers), FakeGuest({})])[0].verdict
     assert first.why == "wrong page content"
     assert "page 3: 0 in place of 1" in first.details
 
 
 def test_memory_that_does_not_come_back_is_a_failure():
-    checks = examine([FakeGuest({}, lost_kib=20_000), FakeGuest({})])
-    assert checks[0].judgement.status == "failed"
-    assert checks[0].judgement.why.startswith("19.5 MiB were not freed")
+    checks = check_kernel([FakeGuest({}, lost_kib=20_000), FakeGuest({})])
+    assert checks[0].verdict.status == "failed"
+    assert checks[0].verdict.why.startswith("19.5 MiB were not freed")
 
 
 def test_a_little_memory_may_stay_away():
-    checks = examine([FakeGuest({}, lost_kib=9_000)])
-    assert {c.judgement.status for c in checks} == {"passed"}
+    checks = check_kernel([FakeGuest({}, lost_kib=9_000)])
+    assert {c.verdict.status for c in checks} == {"passed"}
 
 
 def test_a_series_that_was_never_entered_is_a_failure():
-    found = statuses(examine([FakeGuest({}, handovers=0)]))
+    found = statuses(check_kernel([FakeGuest({}, handovers=0)]))
     assert found["exercised max_active=1"] == "failed"
 
 
 def test_the_kernels_own_tests_run_once():
     guests = [FakeGuest({}), FakeGuest({})]
-    examine(guests, kinds={"exit": "selftests"}, matrix={"max_active": (1, 2)})
+    check_kernel(guests, kinds={"exit": "selftests"}, matrix={"max_active": (1, 2)})
     assert [guest.ran.count("exit") for guest in guests] == [1, 0]
     assert [guest.ran.count("free") for guest in guests] == [1, 1]
 
 
 def test_checks_are_chosen_by_name():
     options = Options(only=("integrity/e*",))
-    assert list(statuses(examine([FakeGuest({})], options=options))) == [
+    assert list(statuses(check_kernel([FakeGuest({})], options=options))) == [
         "integrity/exit max_active=1"
     ]
 
@@ -188,35 +188,37 @@ def test_variants_are_chosen_by_name():
 
 def test_a_variant_has_its_own_checks():
     fast = Variant(name="fast", checks=("integrity/e*",))
-    titles = [check.title for check in examine([FakeGuest({})], variant=fast)]
+    titles = [check.title for check in check_kernel([FakeGuest({})], variant=fast)]
     assert titles == ["fast: integrity/exit max_active=1", "fast: exercised max_active=1"]
 
 
 def test_each_check_is_reported_at_its_start_and_end():
     messages = []
-    examine([FakeGuest({})], names=["free"], tell=lambda *each: messages.append(each))
+    check_kernel([FakeGuest({})], names=["free"], report=lambda *each: messages.append(each))
     assert messages[0] == ("debug: integrity/free max_active=1", None)
     assert messages[1][1].status == "passed"
 
 
 def failed_test(name, *parts):
-    return Check("debug", name, {}, Judgement(CheckStatus.FAILED, "x", (), frozenset(parts)), 1.0)
+    return Check(
+        "debug", name, {}, CheckVerdict(CheckStatus.FAILED, "x", (), frozenset(parts)), 1.0
+    )
 
 
 def test_a_selftest_that_fails_on_the_base_is_not_held_against_the_kernel():
     base = [failed_test("selftests/mremap_test", "5MB mremap", "other")]
     (same,) = beside_base([failed_test("selftests/mremap_test", "5MB mremap")], base)
-    assert same.judgement.status == "known"
+    assert same.verdict.status == "known"
     (new,) = beside_base([failed_test("selftests/mremap_test", "5MB mremap", "new one")], base)
-    assert new.judgement.status == "failed"
+    assert new.verdict.status == "failed"
 
 
 def test_nothing_else_is_excused_by_the_base():
     for name in ("integrity/free", "stress-ng/vm"):
         (check,) = beside_base([failed_test(name, "a")], [failed_test(name, "a")])
-        assert check.judgement.status == "failed"
+        assert check.verdict.status == "failed"
     oops = replace(
-        failed_test("selftests/a", "a"), judgement=Judgement(CheckStatus.FAILED, "splat: BUG")
+        failed_test("selftests/a", "a"), verdict=CheckVerdict(CheckStatus.FAILED, "splat: BUG")
     )
     assert beside_base([oops], [failed_test("selftests/a", "a")]) == [oops]
 
@@ -235,14 +237,14 @@ def test_nothing_else_is_excused_by_the_base():
     ],
 )
 def test_exit_statuses_mean_what_their_program_says(kind, status, expected):
-    assert programs.judge(program("x", kind), outcome(status)).status == expected
+    assert programs.verdict_of(program("x", kind), outcome(status)).status == expected
 
 
 def test_failed_parts_come_from_ktap():
     text = "TAP version 13\n1..3\nok 1 a\nnot ok 2 - b c\n  not ok 1 d # SKIP no\nnot ok 3 e\n"
-    judged = programs.judge(program("x", "selftests"), outcome(1, text))
+    judged = programs.verdict_of(program("x", "selftests"), outcome(1, text))
     assert judged.failed_parts == {"b c", "e"}
-    silent = programs.judge(program("x", "selftests"), outcome(1))
+    silent = programs.verdict_of(program("x", "selftests"), outcome(1))
     assert silent.failed_parts == {"x"}
 
 
@@ -254,7 +256,7 @@ def test_parts_are_found_in_linear_time(text):
         seconds = []
         for output in (short, long):
             began = time.process_time()
-            programs.judge(program("x", "selftests"), outcome(1, output))
+            programs.verdict_of(program("x", "selftests"), outcome(1, output))
             seconds.append(time.process_time() - began)
         ratios.append(seconds[1] / max(seconds[0], 1e-4))
     assert min(ratios) < 32  # 8 times the text; 64 times if it were quadratic

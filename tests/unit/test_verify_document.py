@@ -14,7 +14,7 @@ from synthetic import lab
 from labctl.host.identity import Host
 from labctl.verify import run
 from labctl.verify.kernel import Check, Setting
-from labctl.verify.programs import Judgement
+from labctl.verify.programs import CheckVerdict
 from labctl.verify.types import CheckStatus
 
 HOST = Host(
@@ -31,22 +31,24 @@ def verified() -> run.Verified:
     }
     prepared = SimpleNamespace(host=HOST, accel="tcg", images=images)
     setting: Setting = {"max_active": 1, "thp": "never"}
-    free = Check("debug", "integrity/free", setting, Judgement(CheckStatus.PASSED), 3.24)
-    part = Check("debug", "selftests/a", {}, Judgement(CheckStatus.FAILED, "exit 1", ("# é",)), 1.0)
-    splat = Judgement(CheckStatus.FAILED, "splat: BUG", ("line 1", "line 2"))
+    free = Check("debug", "integrity/free", setting, CheckVerdict(CheckStatus.PASSED), 3.24)
+    part = Check(
+        "debug", "selftests/a", {}, CheckVerdict(CheckStatus.FAILED, "exit 1", ("# é",)), 1.0
+    )
+    splat = CheckVerdict(CheckStatus.FAILED, "splat: BUG", ("line 1", "line 2"))
     checks = {
         "stock": [free, part],
         "patched": [
             free,
             replace(
-                part, judgement=Judgement(CheckStatus.KNOWN, "also fails on the base", ("# é",))
+                part, verdict=CheckVerdict(CheckStatus.KNOWN, "also fails on the base", ("# é",))
             ),
-            replace(free, name="integrity/stale", judgement=splat, seconds=0.06),
+            replace(free, name="integrity/stale", verdict=splat, seconds=0.06),
             Check(
                 "fast",
                 "kmemleak",
                 {},
-                Judgement(CheckStatus.SKIPPED, "this kernel has no kmemleak"),
+                CheckVerdict(CheckStatus.SKIPPED, "this kernel has no kmemleak"),
                 2.0,
             ),
         ],

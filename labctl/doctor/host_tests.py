@@ -35,7 +35,7 @@ _COMPILED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Examination:
+class HostTests:
     """Tests of a host for a lab, or of the host alone if `lab` is None.
 
     `progress` is called with the name of each test before it starts.
