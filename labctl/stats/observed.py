@@ -31,8 +31,8 @@ def observed(experiment: RunExperiment, samples: Sequence[Sample]) -> Observed |
     confidence, metric = experiment.confidence, experiment.kind
     cells = cells_of(samples, metric.scale)
     baselines, controls, others = roles(cells, experiment.baseline)
-    twins = changes(controls, baselines, confidence=confidence)
-    unstable = sorted({change.counter for twin in twins for change in twin.changes})
+    of_controls = changes(controls, baselines, confidence=confidence)
+    unstable = sorted({change.counter for one in of_controls for change in one.changes})
     found = changes(others, baselines, confidence=confidence, left_out=unstable)
     blocks = min((each.blocks for each in found), default=0)
     return Observed(
