@@ -371,16 +371,16 @@ def test_arm64_tools_are_tested(diagnose, arm64_lab, good_tools):
     assert (arm64.status, arm64.what) == ("fail", words)
 
 
-def test_programs_that_workloads_need_are_tested(examine, good_tools, tmp_path, monkeypatch):
+def test_programs_that_workloads_need_are_tested(diagnose, good_tools, tmp_path, monkeypatch):
     lab = synthetic.lab()
-    assert "workloads" not in examine(lab=lab)
+    assert "workloads" not in diagnose(lab=lab)
     (workload,) = lab.workloads.values()
     image = tmp_path / "root.qcow2"
     image.write_bytes(b"QFI\xfb" + bytes(100))
 
     def diagnosis(**keys):
         own = {workload.name: workload.model_copy(update=keys)}
-        return examine(lab=lab.model_copy(update={"workloads": own}))["workloads"]
+        return diagnose(lab=lab.model_copy(update={"workloads": own}))["workloads"]
 
     monkeypatch.setattr(trials, "_SYSTEM_PATH", str(good_tools))
     monkeypatch.setattr("shutil.which", _only_in(good_tools))
