@@ -85,7 +85,15 @@ def _node_memory(value: object) -> int:
 
 
 def _count_or_auto(value: object) -> object:
-    return value if value == "auto" else units.count(value)
+    if value == "auto":
+        return value
+    count = units.count(value)
+    # Checked here, since a union reports one error for each of its members.
+    if not isinstance(count, int) or count < 1:
+        raise units.UnitError(f"expected at least 1, got {count}")
+    if count > units.GIB:
+        raise units.UnitError(f"expected at most {units.GIB}, got {count}")
+    return count
 
 
 def _choice(value: object) -> object:
@@ -145,7 +153,7 @@ Count = Annotated[int, BeforeValidator(units.count), _COUNT]
 Positive = Annotated[Count, Field(ge=1, le=units.GIB)]
 Natural = Annotated[Count, Field(ge=0, le=units.GIB)]
 PositiveOrAuto = Annotated[
-    Literal["auto"] | Annotated[int, Field(ge=1, le=units.GIB)],
+    Literal["auto"] | int,
     BeforeValidator(_count_or_auto),
     WithJsonSchema(
         {

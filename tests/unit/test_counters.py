@@ -4,6 +4,7 @@ import csv
 import io
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from samples import replace, sample
 
 from labctl.cli import labctl
 from labctl.runs.folder import RunFolder
+from labctl.runs.record import RunExperiment
 from labctl.stats.cells import cells_of
 from labctl.stats.counters import changes
 from labctl.stats.observed import observed
@@ -20,6 +22,10 @@ RECORD = {
     "name": "smoke", "workload": "free", "baseline": "stock", "confidence": 0.95,
     "minimum_effect": 0.02, "better": "lower", "metric": "elapsed", "observe": ["vmstat"],
 }  # fmt: skip
+
+
+def experiment(**changes):
+    return msgspec.convert(RECORD | changes, RunExperiment)
 
 
 def cells(kernels, count_of, blocks=BLOCKS, repetitions=1, value=lambda *_: 1.0):
@@ -166,7 +172,7 @@ def test_a_counter_that_differs_in_the_control_is_left_out():
             for name, mean in (("odd", odd), ("real", real), ("same", 1000))
         }
 
-    result = observed(RECORD, cells(["patched"], counts))
+    result = observed(experiment(), cells(["patched"], counts))
     assert result.unstable == ("vmstat.odd",)
     assert [c.counter for c in result.cells[0].changes] == ["vmstat.real"]
     assert (result.cells[0].counters, result.cells[0].changed) == (3, 1)
@@ -184,7 +190,7 @@ def test_a_counter_that_one_kernel_lacks_is_not_compared():
 
 def test_fewer_than_six_blocks_are_not_compared():
     samples = cells(["patched"], lambda k, *_: {"vmstat.x": 9 if k == "stock" else 1}, blocks=5)
-    result = observed(RECORD, samples)
+    result = observed(experiment(), samples)
     assert result.cells[0].changed == 0
     assert result.warnings == ("5 blocks with counters: at least 6 are needed to compare",)
 
@@ -194,16 +200,16 @@ def test_the_cost_is_that_of_the_same_boots():
         return (1 + 0.1 * block) * (1.03 if is_observed else 1.0)
 
     samples = cells(["patched"], lambda *_: {"vmstat.x": 1}, repetitions=3, value=value)
-    cost = observed(RECORD, samples).cost
+    cost = observed(experiment(), samples).cost
     assert cost.ratio == pytest.approx(1.03)
     assert cost.blocks == BLOCKS
-    higher = observed(RECORD | {"better": "higher"}, samples).cost
+    higher = observed(experiment(better="higher"), samples).cost
     assert higher.ratio == pytest.approx(1 / 1.03)
-    assert observed(RECORD, cells([], lambda *_: {"vmstat.x": 1})).cost is None
+    assert observed(experiment(), cells([], lambda *_: {"vmstat.x": 1})).cost is None
 
 
 def test_an_observer_without_counters_is_named_with_what_it_needs():
-    record = RECORD | {"observe": ["vmstat", "psi"]}
+    record = experiment(observe=("vmstat", "psi"))
     result = observed(record, cells(["patched"], lambda *_: {"vmstat.x": 1}))
     assert result.warnings == (
         "psi: no counters of kernel patched (it needs CONFIG_PSI)",

@@ -103,7 +103,8 @@ def tools(tmp_path, monkeypatch):
     core = folder / "cc1"
     core.write_text("core")
     gcc = folder / "gcc"
-    real = shutil.which("gcc")
+    # Not a link to ccache, which would run the next gcc on PATH: this one.
+    real = toolchain._found("gcc")
     gcc.write_text(
         f'#!/bin/sh\n[ "$1" = -print-prog-name=cc1 ] && echo {core} && exit\nexec {real} "$@"\n'
     )
