@@ -158,7 +158,8 @@ def _boot(lab: Lab, kernel: Kernel, step: Step, folder: Path, progress: Progress
     name = f"{kernel.name}-step{step.number}"
     one = kernel.model_copy(update={"name": name, "series": str(folder / "patches")})
     try:
-        ready = prepare(lab.model_copy(update={"kernels": {name: one}}), [name], progress)
+        kernels = {**lab.kernels, name: one}  # its bases are asked for their source
+        ready = prepare(lab.model_copy(update={"kernels": kernels}), [name], progress)
     except BuildError as error:
         step.note("builds", str(error).splitlines())
         return

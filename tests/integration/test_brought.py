@@ -200,7 +200,9 @@ def built(benchmarks):
 
 
 @pytest.mark.parametrize("launcher", ["qemu", "virtme-ng"])
-def test_benchmarks_run_in_guests(benchmarks, built, launcher, tmp_path):
+def test_benchmarks_run_in_guests(benchmarks, built, launcher, tmp_path, long):
+    if launcher == "virtme-ng" and not long:
+        pytest.skip("one launcher of two without --long")
     kernel = f"{{source: 'image:{built.bzimage}'}}"
     lab, plans = planned(benchmarks, launcher, kernel)
     supplies = early.check_commands(lab, plans)
@@ -211,7 +213,9 @@ def test_benchmarks_run_in_guests(benchmarks, built, launcher, tmp_path):
         check(scores(guest, lab, supplies))
 
 
-def test_benchmarks_run_on_a_target(benchmarks, built, tmp_path):
+def test_benchmarks_run_on_a_target(benchmarks, built, tmp_path, long):
+    if not long:
+        pytest.skip("takes minutes under emulation: only with --long")
     lab, _ = planned(benchmarks)
     topology = lab.guests["small"]
     with contextlib.ExitStack() as stack:
