@@ -140,8 +140,8 @@ class Measuring(_Line):
         """Show the current repetition; failures are printed permanently."""
         line = (
             f"{progress.experiment}  block {progress.block + 1} of at most {progress.blocks_max}"
-            f"  repetition {progress.visit}/{progress.visits}  {progress.cell}  {progress.status}"
-            f"{progress.reason and f': {progress.reason}'}"
+            f"  repetition {progress.repetition}/{progress.repetitions}  {progress.cell}"
+            f"  {progress.status}{progress.reason and f': {progress.reason}'}"
             f"{_remaining(progress.remaining_seconds, ' at most')}"
         )
         if progress.status in ("booting", "measuring", "ok"):

@@ -30,8 +30,9 @@ RUN = {
     "health": ("object", "`disturbed_share`: share of a repetition from which on it is disturbed."),
     "timing": (
         "object of array",
-        "By experiment, for each time it was measured: `boots`, `visits`, `boot_seconds`, "
-        "`workload_seconds`; `labctl plan` estimates by them.",
+        "By experiment, for each time it was measured: `boots`, `repetitions`, `boot_seconds`, "
+        "`workload_seconds`; `labctl plan` estimates by them. Older versions of labctl wrote "
+        "`visits` for `repetitions`.",
     ),
 }
 RUN_EXPERIMENT = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from labctl.experiments.plan import Plan, Visit
+from labctl.experiments.plan import Plan, Repetition
 from labctl.lab.models import Lab
 
 
@@ -26,10 +26,10 @@ class Facts:
 
 
 def description(
-    lab: Lab, plan: Plan, facts: Facts, block: int, order: int, visit: Visit
+    lab: Lab, plan: Plan, facts: Facts, block: int, order: int, repetition: Repetition
 ) -> dict[str, Any]:
     """Return the fields of a sample without those of its guest."""
-    experiment, cell = plan.experiment, visit.cell
+    experiment, cell = plan.experiment, repetition.cell
     metric = lab.compared(experiment)
     image, series = facts.images[cell.kernel]
     return {
@@ -40,8 +40,8 @@ def description(
         "scale": metric.scale,
         "block": block,
         "order": order,
-        "repetition": visit.repetition,
-        "warmup": visit.warmup,
+        "repetition": repetition.number,
+        "warmup": repetition.warmup,
         "kernel": cell.kernel,
         "label": cell.label,
         "control": cell.control,

@@ -67,11 +67,11 @@ class BootGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class Repetition:
     """One planned repetition of a cell, or a warm-up."""
 
     cell: Cell
-    repetition: int
+    number: int
     warmup: bool
 
 
@@ -101,39 +101,41 @@ class Plan:
 
     def block(
         self, number: int, ended: Collection[str] = (), repetitions: int | None = None
-    ) -> tuple[Visit, ...]:
-        """Return the visits of a block (from 0) in order, without cells that have `ended`.
+    ) -> tuple[Repetition, ...]:
+        """Return the repetitions of a block (from 0) in order, without cells that have `ended`.
 
-        `repetitions` are those of the first block if omitted.
+        `repetitions` of each cell are planned, if omitted as many as in the first block.
         Each guest is warmed up first, by its first cell of the block. Then each
         repetition measures every cell once, in a new random order derived from seed,
         experiment and block, so that drift of the host affects all cells alike.
         """
         # Not for secrets: a fixed generator makes the order reproducible.
         draw = random.Random(f"{self.seed}/{self.experiment.name}/{number}")  # noqa: S311
-        rounds: list[list[Cell]] = []
+        orders: list[list[Cell]] = []
         for _ in range(repetitions or self.first_repetitions):
             order = list(self.cells)
             draw.shuffle(order)
-            rounds.append([cell for cell in order if cell.id not in ended])
+            orders.append([cell for cell in order if cell.id not in ended])
         first: dict[BootGroup, Cell] = {}
-        for cell in rounds[0]:
+        for cell in orders[0]:
             first.setdefault(cell.group, cell)
         warmups = [
-            Visit(cell, repetition, warmup=True)
-            for repetition in range(self.statistics.warmup)
+            Repetition(cell, number, warmup=True)
+            for number in range(self.statistics.warmup)
             for cell in first.values()
         ]
-        visits = [
-            Visit(cell, repetition, warmup=False)
-            for repetition, order in enumerate(rounds)
+        measured = [
+            Repetition(cell, number, warmup=False)
+            for number, order in enumerate(orders)
             for cell in order
         ]
-        return (*warmups, *visits)
+        return (*warmups, *measured)
 
-    def expected_seconds(self, boot_seconds: float, visit_seconds: float) -> tuple[float, float]:
+    def expected_seconds(
+        self, boot_seconds: float, repetition_seconds: float
+    ) -> tuple[float, float]:
         """Return the expected time of the minimum and of the maximum number of blocks."""
-        block = boot_seconds * len(self.groups()) + visit_seconds * len(self.block(0))
+        block = boot_seconds * len(self.groups()) + repetition_seconds * len(self.block(0))
         return block * self.statistics.blocks.min, block * self.statistics.blocks.max
 
 

@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from labctl.arch import ARCHITECTURES
 from labctl.errors import UserError
-from labctl.experiments.plan import Plan, Visit, plan
+from labctl.experiments.plan import Plan, Repetition, plan
 from labctl.guests import accelerator, launchers
 from labctl.guests.disks import Disk
 from labctl.guests.guest import GuestSpec
@@ -28,7 +28,7 @@ from labctl.targets.machine import describe_start
 
 # Defaults until something was measured: seconds on a slow host under TCG.
 _GUESS_BOOT_SECONDS = 4.0
-_GUESS_VISIT_SECONDS = 7.0
+_GUESS_REPETITION_SECONDS = 7.0
 
 
 def preview(lab: Lab, name: str, seed: int) -> types.PlannedExperiment:
@@ -39,7 +39,7 @@ def preview(lab: Lab, name: str, seed: int) -> types.PlannedExperiment:
     """
     planned = plan(lab, name, seed)
     check_revisions(lab, dict.fromkeys(group.kernel for group in planned.groups()))
-    boot_seconds, visit_seconds, origin = _costs(lab, planned)
+    boot_seconds, repetition_seconds, origin = _costs(lab, planned)
     statistics = planned.statistics
     facts, guest = read_facts(), lab.guest_of(planned.experiment)
     placement = place(guest, lab.guests[guest], facts)
@@ -60,8 +60,8 @@ def preview(lab: Lab, name: str, seed: int) -> types.PlannedExperiment:
         accel_reason=reason,
         guests=tuple(_guests(lab, planned, placement, accel)),
         placement=msgspec.convert(placed, run_types.Placement | None),
-        first_block=tuple(_visit(visit) for visit in planned.block(0)),
-        expected_seconds=planned.expected_seconds(boot_seconds, visit_seconds),
+        first_block=tuple(_words(repetition) for repetition in planned.block(0)),
+        expected_seconds=planned.expected_seconds(boot_seconds, repetition_seconds),
         expected_from=origin,
         power=_power(lab, planned),
     )
@@ -126,9 +126,9 @@ def _guests(lab: Lab, planned: Plan, placement: Placement, accel: str) -> list[t
     return guests
 
 
-def _visit(visit: Visit) -> str:
-    kind = "warm-up" if visit.warmup else f"repetition {visit.repetition + 1}"
-    return f"{visit.cell.id} ({kind})"
+def _words(repetition: Repetition) -> str:
+    kind = "warm-up" if repetition.warmup else f"repetition {repetition.number + 1}"
+    return f"{repetition.cell.id} ({kind})"
 
 
 def _power(lab: Lab, planned: Plan) -> types.Power | None:
@@ -167,7 +167,7 @@ def _power(lab: Lab, planned: Plan) -> types.Power | None:
 
 
 def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
-    """Return seconds per boot, seconds per visit, and the source of these figures."""
+    """Return seconds per boot, seconds per repetition, and the source of these figures."""
     for run in list_runs(lab.state_folder.runs):
         try:
             record = run.read()
@@ -177,4 +177,8 @@ def _costs(lab: Lab, planned: Plan) -> tuple[float, float, str]:
         means = record.mean_seconds(e.name for e in record.experiments if e.workload == workload)
         if means is not None:
             return *means, f"as in run {run.id}"
-    return _GUESS_BOOT_SECONDS, _GUESS_VISIT_SECONDS, "a guess: no comparable run on this host yet"
+    return (
+        _GUESS_BOOT_SECONDS,
+        _GUESS_REPETITION_SECONDS,
+        "a guess: no comparable run on this host yet",
+    )

@@ -12,8 +12,8 @@ class Progress:
     experiment: str
     block: int
     blocks_max: int
-    visit: int
-    visits: int
+    repetition: int  # of the block, with warm-ups
+    repetitions: int
     cell: str
     status: str
     remaining_seconds: float | None
@@ -28,20 +28,20 @@ class Timing:
     workload_seconds: float = 0.0
     total_seconds: float = 0.0
     boots: int = 0
-    visits: int = 0
+    repetitions: int = 0
 
     def remaining_seconds(
-        self, *, visits: int, blocks: int, guests: int, visits_per_block: int
+        self, *, repetitions: int, blocks: int, guests: int, per_block: int
     ) -> float | None:
-        """Return the time of `visits` in this block and of `blocks` more, None if unknown.
+        """Return the time of `repetitions` in this block and of `blocks` more, None if unknown.
 
-        A block boots `guests` and has `visits_per_block`.
+        A block boots `guests` and has `per_block` repetitions.
         """
-        if not self.visits:
+        if not self.repetitions:
             return None
-        visit = self.workload_seconds / self.visits
+        each = self.workload_seconds / self.repetitions
         boots = self.boot_seconds / max(1, self.boots) * guests
-        return visit * visits + blocks * (boots + visit * visits_per_block)
+        return each * repetitions + blocks * (boots + each * per_block)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from labctl.errors import BaselineFailed, GuestError
 from labctl.experiments.description import Facts, description
 from labctl.experiments.guest_like import GuestLike
 from labctl.experiments.observing import observers_in
-from labctl.experiments.plan import BootGroup, Plan, Visit
+from labctl.experiments.plan import BootGroup, Plan, Repetition
 from labctl.experiments.progress import Budget, Progress, Timing
 from labctl.experiments.repetition import exercise_status, repeat, values_of
 from labctl.experiments.steps import Steps
@@ -122,26 +122,26 @@ class Runner:
         self._repetitions = self.plan.first_repetitions
         if self.repetitions is not None:
             self._repetitions = self.repetitions(self._before(number))
-        parts = self._parts(self._open_visits(number))
-        visits = [visit for part in parts for visit in part]
+        parts = self._parts(self._missing(number))
+        repetitions = list(itertools.chain(*parts))
         order = 0
         for part in parts:
             with contextlib.ExitStack() as stack:
-                self._report(number, order, visits, "booting")
+                self._report(number, order, repetitions, "booting")
                 guests, failures = self._boot(stack, number, part)
-                last = {visit.cell.group: index for index, visit in enumerate(part)}
-                for index, visit in enumerate(part):
-                    self._report(number, order, visits, "measuring")
-                    is_last = last[visit.cell.group] == index
-                    sample = self._visit(number, order, visit, guests, failures, is_last=is_last)
+                last = {one.cell.group: index for index, one in enumerate(part)}
+                for index, one in enumerate(part):
+                    self._report(number, order, repetitions, "measuring")
+                    is_last = last[one.cell.group] == index
+                    sample = self._sample(number, order, one, guests, failures, is_last=is_last)
                     self.store.append(sample)
                     order += 1
                     reason = "" if sample.status == SampleStatus.OK else first_words(sample)
-                    self._report(number, order, visits, sample.status, reason)
+                    self._report(number, order, repetitions, sample.status, reason)
                     self._check_baseline(sample)
         why = disturbed_blocks(self._samples()).get(number)
-        if visits and why:
-            self._report(number, len(visits), visits, f"block disturbed: {why}")
+        if repetitions and why:
+            self._report(number, len(repetitions), repetitions, f"block disturbed: {why}")
 
     def _check_baseline(self, sample: Sample) -> None:
         """Raise if the baseline failed before its first valid repetition."""
@@ -161,15 +161,15 @@ class Runner:
             console=sample.console,
         )
 
-    def _parts(self, visits: list[Visit]) -> list[list[Visit]]:
-        """Return the visits grouped by the guests that run at the same time."""
-        parts: dict[BootGroup | None, list[Visit]] = {}
-        for visit in visits:
-            parts.setdefault(None if self.together else visit.cell.group, []).append(visit)
+    def _parts(self, every: list[Repetition]) -> list[list[Repetition]]:
+        """Return the repetitions grouped by the guests that run at the same time."""
+        parts: dict[BootGroup | None, list[Repetition]] = {}
+        for one in every:
+            parts.setdefault(None if self.together else one.cell.group, []).append(one)
         return list(parts.values())
 
-    def _open_visits(self, number: int) -> list[Visit]:
-        """Return the visits of a block without a sample, preceded by their warm-ups.
+    def _missing(self, number: int) -> list[Repetition]:
+        """Return the repetitions of a block without a sample, preceded by their warm-ups.
 
         Guests of an interrupted block are booted again and need new warm-ups. These get
         new repetition numbers, since the samples of the old warm-ups are kept.
@@ -177,29 +177,29 @@ class Runner:
         done = {s.key for s in self._samples()}
         name = self.plan.experiment.name
         every = self.plan.block(number, self._ended, self._repetitions)
-        measured = [v for v in every if not v.warmup and self._key(name, number, v) not in done]
-        groups = {v.cell.group for v in measured}
+        measured = [r for r in every if not r.warmup and self._key(name, number, r) not in done]
+        groups = {one.cell.group for one in measured}
         warmups = []
         taken = {key for key in done if key[1] == number and key[3]}
-        for visit in every:
-            if visit.warmup and visit.cell.group in groups:
-                repetition = visit.repetition
-                while (key := (name, number, visit.cell.id, True, repetition)) in taken:
-                    repetition += 1
+        for repetition in every:
+            if repetition.warmup and repetition.cell.group in groups:
+                unused = repetition.number
+                while (key := (name, number, repetition.cell.id, True, unused)) in taken:
+                    unused += 1
                 taken.add(key)
-                warmups.append(Visit(visit.cell, repetition, warmup=True))
+                warmups.append(Repetition(repetition.cell, unused, warmup=True))
         return [*warmups, *measured]
 
     @staticmethod
-    def _key(name: str, number: int, visit: Visit) -> tuple[str, int, str, bool, int]:
-        return (name, number, visit.cell.id, visit.warmup, visit.repetition)
+    def _key(name: str, number: int, repetition: Repetition) -> tuple[str, int, str, bool, int]:
+        return (name, number, repetition.cell.id, repetition.warmup, repetition.number)
 
     def _boot(
-        self, stack: contextlib.ExitStack, number: int, visits: Sequence[Visit]
+        self, stack: contextlib.ExitStack, number: int, repetitions: Sequence[Repetition]
     ) -> tuple[dict[BootGroup, GuestLike], dict[BootGroup, GuestError]]:
         """Boot the guests of a block in parallel, then pause all of them."""
         began = self.clock()
-        groups = list(dict.fromkeys(visit.cell.group for visit in visits))
+        groups = list(dict.fromkeys(one.cell.group for one in repetitions))
         guests = {group: self._enter(stack, group, number) for group in groups}
         failures: dict[BootGroup, GuestError] = {}
         steps = Steps(self.lab.workloads[self.plan.experiment.workload], self.supply)
@@ -230,28 +230,28 @@ class Runner:
         failures[group] = error
         self._owned[group].close()
 
-    def _visit(
+    def _sample(
         self,
         number: int,
         order: int,
-        visit: Visit,
+        repetition: Repetition,
         guests: Mapping[BootGroup, GuestLike],
         failures: dict[BootGroup, GuestError],
         *,
         is_last: bool,
     ) -> Sample:
-        group = visit.cell.group
+        group = repetition.cell.group
         guest = guests[group]
-        base = description(self.lab, self.plan, self.facts, number, order, visit)
+        base = description(self.lab, self.plan, self.facts, number, order, repetition)
         base |= {"boot_id": guest.boot_id, "console": self.log_of(guest)}
         failed = failures.get(group)
         if failed is not None:
-            # One sample records the failure; the visits that it prevents are skipped.
+            # One sample records the failure; the repetitions that it prevents are skipped.
             status = SampleStatus.SKIPPED if group in self._failed else failed.status
             self._failed.add(group)
             return Sample(**base, status=status, value=None, message=_message(failed))
         try:
-            return self._measure(visit, guest, base, is_last=is_last)
+            return self._measure(repetition, guest, base, is_last=is_last)
         except GuestError as error:
             if error.status in CRASHES:
                 self._give_up(group, error, failures)
@@ -259,9 +259,9 @@ class Runner:
             return Sample(**base, status=error.status, value=None, message=_message(error))
 
     def _measure(
-        self, visit: Visit, guest: GuestLike, base: dict[str, Any], *, is_last: bool
+        self, repetition: Repetition, guest: GuestLike, base: dict[str, Any], *, is_last: bool
     ) -> Sample:
-        cell, experiment = visit.cell, self.plan.experiment
+        cell, experiment = repetition.cell, self.plan.experiment
         workload = self.lab.workloads[experiment.workload]
         measured = repeat(
             guest,
@@ -270,13 +270,13 @@ class Runner:
             lab_tunables=self.lab.tunables,
             values=cell.tunables,
             counters=counter_files(self.lab.tunables, cell.kernel) if base["series"] else {},
-            observers=self._observers(base["block"], visit),
+            observers=self._observers(base["block"], repetition),
             is_last=is_last,
             load=self.load,
             clock=self.clock,
         )
         self.timing.workload_seconds += measured.seconds
-        self.timing.visits += 1
+        self.timing.repetitions += 1
         value, values, measurements = values_of(
             measured.outcome, workload, self.lab.all_compared(experiment), self._cpus()
         )
@@ -294,11 +294,11 @@ class Runner:
             message=message,
         )
 
-    def _observers(self, block: int, visit: Visit) -> tuple[Observer, ...]:
+    def _observers(self, block: int, repetition: Repetition) -> tuple[Observer, ...]:
         own, most = self.plan.observers, self._repetitions
-        if visit.warmup:
+        if repetition.warmup:
             return own
-        return observers_in(own, block=block, repetition=visit.repetition, repetitions=most)
+        return observers_in(own, block=block, repetition=repetition.number, repetitions=most)
 
     def _cpus(self) -> int | None:
         """Return the number of CPUs of the workload, None on a target."""
@@ -308,32 +308,33 @@ class Runner:
         return self.lab.guests[self.lab.guest_of(experiment)].vcpus
 
     def _report(
-        self, number: int, done: int, visits: Sequence[Visit], status: str, reason: str = ""
+        self, number: int, done: int, block: Sequence[Repetition], status: str, reason: str = ""
     ) -> None:
-        is_past = done > 0 and status not in ("booting", "measuring")  # else of the last visit
-        place = visits[done - 1 if is_past else min(done, len(visits) - 1)]
+        # "booting" and "measuring" are about the next repetition, any other status about the last.
+        is_past = done > 0 and status not in ("booting", "measuring")
+        place = block[done - 1 if is_past else min(done, len(block) - 1)]
         self.progress(
             Progress(
                 experiment=self.plan.experiment.name,
                 block=number,
                 blocks_max=self.plan.statistics.blocks.max + self._extra,
-                visit=done,
-                visits=len(visits),
+                repetition=done,
+                repetitions=len(block),
                 cell=place.cell.label + "".join(f" {n}={v}" for n, v in place.cell.setting.items()),
                 status=status,
                 reason=reason,
-                remaining_seconds=self._remaining(number, done, len(visits)),
+                remaining_seconds=self._remaining(number, done, len(block)),
             )
         )
 
-    def _remaining(self, number: int, done: int, visits: int) -> float | None:
+    def _remaining(self, number: int, done: int, repetitions: int) -> float | None:
         blocks = self.plan.statistics.blocks
         most, fewest = (
             self.timing.remaining_seconds(
-                visits=visits - done,
+                repetitions=repetitions - done,
                 blocks=max(0, end - number - 1),
                 guests=len(self.plan.groups()),
-                visits_per_block=len(self.plan.block(number, repetitions=self._repetitions)),
+                per_block=len(self.plan.block(number, repetitions=self._repetitions)),
             )
             for end in (blocks.max + self._extra, blocks.min + self._extra)
         )

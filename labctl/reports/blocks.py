@@ -22,14 +22,14 @@ def table(experiment: Experiment, samples: Sequence[Sample], links: Mapping[str,
     Empty without samples, and with too many for a page. `links` are the addresses of
     console logs by their paths.
     """
-    visits: dict[tuple[int, int, str], list[Sample]] = {}
+    cells: dict[tuple[int, int, str], list[Sample]] = {}
     for sample in samples:
         if sample.status != SampleStatus.SKIPPED:
             key = sample.block, sample.order, sample.cell
-            visits.setdefault(key, []).append(sample)
-    if not 0 < len(visits) <= _MOST_ROWS:
+            cells.setdefault(key, []).append(sample)
+    if not 0 < len(cells) <= _MOST_ROWS:
         return ""
-    rows = [_row(experiment, visits[key], links) for key in sorted(visits)]
+    rows = [_row(experiment, cells[key], links) for key in sorted(cells)]
     centre = "mean" if experiment.kind.is_difference else "median"
     headings = ["cell", "block", "begun", centre, "other processes", "disturbed", "console"]
     return grid(f"Blocks of {experiment.name}", headings, rows)
@@ -41,18 +41,18 @@ def middle(values: Sequence[float], metric: MetricKind) -> float:
 
 
 def _row(
-    experiment: Experiment, visit: Sequence[Sample], links: Mapping[str, str]
+    experiment: Experiment, samples: Sequence[Sample], links: Mapping[str, str]
 ) -> list[str | Entry]:
-    first = visit[0]
-    measured = [sample for sample in visit if not sample.warmup]
+    first = samples[0]
+    measured = [sample for sample in samples if not sample.warmup]
     good = [s.value for s in measured if s.status == SampleStatus.OK and s.value is not None]
-    failed = dict.fromkeys(s.status for s in visit if s.status != SampleStatus.OK)
+    failed = dict.fromkeys(s.status for s in samples if s.status != SampleStatus.OK)
     found = middle(good, experiment.kind) if good else None
     value = Entry("-") if found is None else Entry(words.value(found, experiment.kind), found)
     loads = [load_percent(s.load).get("others_percent") for s in measured]
     known = [load for load in loads if load is not None]
     others = Entry(f"{max(known):.2g} %", max(known)) if known else Entry("-")
-    console = next((s.console for s in reversed(visit) if s.console in links), "")
+    console = next((s.console for s in reversed(samples) if s.console in links), "")
     why = "; ".join([*failed, *dict.fromkeys(s.disturbed for s in measured if s.disturbed)])
     return [
         words.named(first.label, first.setting),

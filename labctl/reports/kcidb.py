@@ -62,7 +62,7 @@ def kcidb(document: Report, samples: Sequence[Sample]) -> str:
     shown = {name: each for name, each in document.kernels.items() if name in kernels}
     of_experiment = {each.name: each for each in document.experiments}
     tests = [
-        _visit(document, of_experiment[visit[0].experiment], visit) for visit in _visits(samples)
+        _block(document, of_experiment[block[0].experiment], block) for block in _blocks(samples)
     ]
     tests += [
         _verdict(document, experiment, cell)
@@ -107,7 +107,8 @@ def _build(name: str, kernel: Kernel) -> dict[str, Any]:
     }
 
 
-def _visits(samples: Sequence[Sample]) -> list[list[Sample]]:
+def _blocks(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Return the repetitions of each cell in each block."""
     groups: dict[tuple[str, str, int], list[Sample]] = {}
     for sample in samples:
         if not sample.warmup:
@@ -115,12 +116,12 @@ def _visits(samples: Sequence[Sample]) -> list[list[Sample]]:
     return [groups[key] for key in sorted(groups)]
 
 
-def _visit(document: Report, experiment: Experiment, visit: Sequence[Sample]) -> dict[str, Any]:
-    first = visit[0]
-    found = [_STATUS[sample.status] for sample in visit]
+def _block(document: Report, experiment: Experiment, samples: Sequence[Sample]) -> dict[str, Any]:
+    first = samples[0]
+    found = [_STATUS[sample.status] for sample in samples]
     status = next(each for each in ("FAIL", "ERROR", "DONE", "SKIP") if each in found)
-    values = [s.value for s in visit if s.status == SampleStatus.OK and s.value is not None]
-    messages = dict.fromkeys(s.message for s in visit if s.message)
+    values = [s.value for s in samples if s.status == SampleStatus.OK and s.value is not None]
+    messages = dict.fromkeys(s.message for s in samples if s.message)
     test: dict[str, Any] = {
         "id": _id(first.run, first.experiment, first.cell, str(first.block)),
         "build_id": _id("build", document.kernels[first.kernel].image or ""),
@@ -134,9 +135,9 @@ def _visit(document: Report, experiment: Experiment, visit: Sequence[Sample]) ->
             "boot_id": first.boot_id,
             "control": first.control,
             "repetitions": len(values),
-            "disturbed": next((s.disturbed for s in visit if s.disturbed), ""),
+            "disturbed": next((s.disturbed for s in samples if s.disturbed), ""),
             "parameters": first.parameters,
-            "console": next((s.console for s in visit if _STATUS[s.status] != "DONE"), ""),
+            "console": next((s.console for s in samples if _STATUS[s.status] != "DONE"), ""),
         },
     }
     if status == "DONE":

@@ -19,13 +19,13 @@ def text(content: PlannedExperiment, *, commands: bool = False) -> str:
 
     It has at most 40 lines; with `commands` the command of each guest is added.
     """
-    blocks, visits = content.blocks, len(content.first_block)
+    blocks, repetitions = content.blocks, len(content.first_block)
     count = words.between(str(blocks.min), str(blocks.max))
     expected = words.between(*map(words.duration, content.expected_seconds))
     also = f"; also {', '.join(content.further_metrics)}" if content.further_metrics else ""
     lines = [
         f"experiment {content.name}: {counted(len(content.cells), 'cell')}, "
-        f"baseline {content.baseline}, {count} blocks of {counted(visits, 'repetition')}",
+        f"baseline {content.baseline}, {count} blocks of {counted(repetitions, 'repetition')}",
         f"metric: {content.metric}, {content.better} is better{also}",
         f"expected: {expected} ({content.expected_from})",
         *_power(content.power),
@@ -62,8 +62,8 @@ def _guests(content: PlannedExperiment, *, commands: bool) -> list[str]:
 
 def _order(content: PlannedExperiment) -> list[str]:
     kinds: dict[str, list[str]] = {}
-    for visit in content.first_block:
-        cell, _, kind = visit.rpartition(" (")
+    for repetition in content.first_block:
+        cell, _, kind = repetition.rpartition(" (")
         kinds.setdefault(kind.removesuffix(")"), []).append(cell)
     lines: list[str] = []
     for kind, cells in kinds.items():

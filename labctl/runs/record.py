@@ -81,9 +81,19 @@ class RunExperiment(msgspec.Struct, frozen=True):
 
 class _Timing(msgspec.Struct, frozen=True):
     boots: Count
-    visits: Count
     boot_seconds: float
     workload_seconds: float
+    repetitions: Count | UnsetType = UNSET
+    visits: Count | UnsetType = UNSET  # older versions of labctl recorded `repetitions` as this
+
+    def __post_init__(self) -> None:
+        if self.repetitions is UNSET and self.visits is UNSET:
+            raise ValueError("Object missing required field `repetitions`")
+
+    @property
+    def measured(self) -> int:
+        """The number of repetitions, warm-ups included."""
+        return self.repetitions or self.visits or 0
 
 
 class _Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,10 +140,11 @@ class RunRecord(msgspec.Struct, frozen=True):
     def mean_seconds(self, experiments: Iterable[str]) -> tuple[float, float] | None:
         """Return the mean seconds of a boot and of a repetition; None if none is on record."""
         timings = [one for name in experiments for one in self.timing.get(name, ())]
-        boots, visits = sum(one.boots for one in timings), sum(one.visits for one in timings)
-        if not boots or not visits:
+        boots = sum(one.boots for one in timings)
+        repetitions = sum(one.measured for one in timings)
+        if not boots or not repetitions:
             return None
         return (
             sum(one.boot_seconds for one in timings) / boots,
-            sum(one.workload_seconds for one in timings) / visits,
+            sum(one.workload_seconds for one in timings) / repetitions,
         )

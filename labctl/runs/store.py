@@ -57,13 +57,13 @@ class Store:
                     size += len(line)
                     sample = parse(line, f"{self.path}:{number}")
                     share(sample, shared)
-                    visit = (sample.experiment, sample.block, sample.cell, sample.warmup)
-                    of_visit = seen.get(visit)
-                    if of_visit is None:
-                        of_visit = seen[visit] = set()
-                    elif sample.repetition in of_visit:
+                    group = (sample.experiment, sample.block, sample.cell, sample.warmup)
+                    numbers = seen.get(group)
+                    if numbers is None:
+                        numbers = seen[group] = set()
+                    elif sample.repetition in numbers:
                         self._refuse_twice(samples, sample, number)
-                    of_visit.add(sample.repetition)
+                    numbers.add(sample.repetition)
                     samples.append(sample)
                 if size < file.tell():
                     self.torn = (

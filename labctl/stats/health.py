@@ -95,14 +95,14 @@ def disturbed_blocks(samples: Iterable[Sample]) -> dict[int, str]:
     samples = list(samples)
     if not any(sample.disturbed for sample in samples):
         return {}  # the usual case; there may be a million samples
-    visits: dict[tuple[int, str], list[Sample]] = {}
+    cells: dict[tuple[int, str], list[Sample]] = {}
     for sample in samples:
         if not sample.warmup:
-            visits.setdefault((sample.block, sample.cell), []).append(sample)
+            cells.setdefault((sample.block, sample.cell), []).append(sample)
     found: dict[int, Sample] = {}
-    for (block, _), visit in sorted(visits.items()):
-        disturbed = [sample for sample in visit if sample.disturbed]
-        if 2 * len(disturbed) >= len(visit):
+    for (block, _), repetitions in sorted(cells.items()):
+        disturbed = [sample for sample in repetitions if sample.disturbed]
+        if 2 * len(disturbed) >= len(repetitions):
             found[block] = max([*disturbed, *filter(None, [found.get(block)])], key=_severity)
     return {block: sample.disturbed for block, sample in found.items()}
 

@@ -160,9 +160,9 @@ def _variances(
         if len(d) > 1:
             of_d.append(float(np.var(d, ddof=1)) * (CONTROL_FACTOR**2 if cell.is_control else 1))
             freedom += len(d) - 1
-    visits = Counter((s.cell, s.block) for s in samples if not s.warmup)
+    counts = Counter((s.cell, s.block) for s in samples if not s.warmup)
     if not within or not of_d:
         return None
     mean = fmean(within)
-    inverse = fmean(1 / count for count in visits.values())
+    inverse = fmean(1 / count for count in counts.values())
     return mean, between(fmean(of_d), mean, inverse=inverse, freedom=freedom)

@@ -80,7 +80,7 @@ class Guest:
         assert not self.paused
         awake = [g for g in self.world.alive if not g.paused]
         assert awake == [self], "somebody else runs while this one is measured"
-        self.world.visits.append((self.block, self.group, tuple(argv)))
+        self.world.measured.append((self.block, self.group, tuple(argv)))
         self.world.spend(others=self.world.others(self))
         self.world.on_run(self)
         for name in ("handovers", "pages_handed"):
@@ -113,7 +113,7 @@ class World:
         self.draw = random.Random(seed)
         self.boots = []
         self.alive = []
-        self.visits = []
+        self.measured = []
         self.exercised = True
         self.speeds = {"patched": 1.4}
         self.on_boot = lambda guest: None

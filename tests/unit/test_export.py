@@ -199,9 +199,9 @@ def test_kcidb_takes_the_report():
 
 def test_kcidb_has_a_number_for_each_repetition_and_a_verdict_for_each_cell():
     tests = kcidb()["tests"]
-    visits = [test for test in tests if test["status"] == "DONE"]
-    assert len(visits) == 3 * len(STOCK)
-    first = next(test for test in visits if test["path"] == "labctl.smoke")
+    numbers = [test for test in tests if test["status"] == "DONE"]
+    assert len(numbers) == 3 * len(STOCK)
+    first = next(test for test in numbers if test["path"] == "labctl.smoke")
     assert first["number"] == {"value": pytest.approx(STOCK[0]), "unit": "s"}
     (verdict,) = [test for test in tests if test["status"] == "PASS"]
     assert verdict["path"] == "labctl.smoke.max_active_4.against_baseline"
@@ -209,13 +209,13 @@ def test_kcidb_has_a_number_for_each_repetition_and_a_verdict_for_each_cell():
 
 
 def test_kcidb_distinguishes_a_crash_from_a_failure_of_the_lab():
-    def visit(**changes):
+    def failure(**changes):
         return sample(kernel="patched", label="patched", cell="patched", **changes)
 
     failed = [
-        visit(block=0, status="panic", message="Kernel panic\0"),
-        visit(block=1, status="deadline"),
-        visit(block=2, status="not-exercised"),
+        failure(block=0, status="panic", message="Kernel panic\0"),
+        failure(block=1, status="deadline"),
+        failure(block=2, status="not-exercised"),
     ]
     tests = kcidb([*cell(STOCK), *failed])["tests"]
     patched = {t["misc"]["block"]: t for t in tests if "block" in t["misc"] and "number" not in t}

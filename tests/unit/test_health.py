@@ -134,7 +134,7 @@ def test_the_rule_does_not_ask_which_kernel_was_disturbed(tmp_path):
 
 def test_blocks_measured_again_have_an_order_of_their_own():
     planned = plan(lab(blocks=6), "e", 7)
-    orders = [[visit.cell.id for visit in planned.block(number)] for number in range(8)]
+    orders = [[one.cell.id for one in planned.block(number)] for number in range(8)]
     assert len({tuple(order) for order in orders}) > 4
 
 

@@ -105,7 +105,7 @@ def folder(tmp_path, monkeypatch):
         run.store.append(each)
     rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
     experiment = {"name": "smoke", "workload": "free", "repetitions": 3, **rule}
-    timing = {"boots": 6, "visits": 60, "boot_seconds": 60.0, "workload_seconds": 150.0}
+    timing = {"boots": 6, "repetitions": 60, "boot_seconds": 60.0, "workload_seconds": 150.0}
     record = {"schema": 1, "run": run.id, "accel": "tcg", "experiments": [experiment]}
     run.write(record | {"timing": {"smoke": [timing]}})
     monkeypatch.chdir(tmp_path)

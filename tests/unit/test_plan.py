@@ -95,17 +95,17 @@ def test_file_tunables_share_a_boot():
 
 def test_every_repetition_measures_every_cell_once():
     planned = plan(lab(matrix={"max_active": (1, 2, 4)}, repetitions=3), "e", 1)
-    visits = planned.block(0)
-    for repetition in range(3):
-        visited = [v.cell.id for v in visits if v.repetition == repetition and not v.warmup]
-        assert sorted(visited) == sorted(cells(planned))
+    repetitions = planned.block(0)
+    for number in range(3):
+        measured = [one.cell.id for one in repetitions if one.number == number and not one.warmup]
+        assert sorted(measured) == sorted(cells(planned))
 
 
 def test_each_guest_is_warmed_up_once():
-    visits = plan(lab(matrix={"max_active": (1, 2, 4)}), "e", 1).block(0)
-    warmups = [visit.cell.group.name for visit in visits if visit.warmup]
+    repetitions = plan(lab(matrix={"max_active": (1, 2, 4)}), "e", 1).block(0)
+    warmups = [one.cell.group.name for one in repetitions if one.warmup]
     assert sorted(warmups) == ["patched", "stock", "stock+aa"]
-    assert all(visit.warmup for visit in visits[:3])
+    assert all(one.warmup for one in repetitions[:3])
 
 
 def test_the_order_is_the_seeds():
@@ -125,5 +125,5 @@ def test_settings_of_the_experiment_reach_those_who_have_them():
 
 def test_expected_time_counts_boots_and_repetitions():
     planned = plan(lab(blocks=6, repetitions=2), "e", 1)
-    least, most = planned.expected_seconds(boot_seconds=10, visit_seconds=1)
+    least, most = planned.expected_seconds(boot_seconds=10, repetition_seconds=1)
     assert least == most == 6 * (3 * 10 + 3 + 2 * 3)

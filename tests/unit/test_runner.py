@@ -197,15 +197,15 @@ def up_to(blocks, the_lab):
 @pytest.mark.parametrize(("budget_blocks", "blocks"), [(0.5, 2), (2.5, 2), (5.5, 5), (99, 9)])
 def test_a_budget_ends_the_run_with_the_last_block_that_fits(tmp_path, budget_blocks, blocks):
     the_lab = up_to(9, lab(blocks=2))
-    visits = len(plan(the_lab, "e", 7).block(0))  # each takes a second
-    runner(tmp_path, World(), the_lab, budget_seconds=visits * budget_blocks).run()
+    repetitions = len(plan(the_lab, "e", 7).block(0))  # each takes a second
+    runner(tmp_path, World(), the_lab, budget_seconds=repetitions * budget_blocks).run()
     assert max(s.block for s in measured(tmp_path)) + 1 == blocks
 
 
 def test_the_remaining_time_covers_the_minimum_of_blocks(tmp_path):
     """A budget that is spent does not end the run before them."""
     the_lab, seen = up_to(9, lab(blocks=4)), []
-    budget = len(plan(the_lab, "e", 7).block(0))  # one block: each visit takes a second
+    budget = len(plan(the_lab, "e", 7).block(0))  # one block: each repetition takes a second
     runner(tmp_path, World(), the_lab, budget_seconds=budget, progress=seen.append).run()
     known = [one for one in seen if one.remaining_seconds is not None]
     assert all(one.remaining_seconds > 0 for one in known if one.block < 3)
@@ -255,7 +255,7 @@ def test_a_run_that_goes_on_lets_the_same_cells_end(tmp_path):
 def test_progress_reports_where_it_is(tmp_path):
     messages = []
     runner(tmp_path, World(), progress=messages.append).run()
-    assert messages[-1].visit == messages[-1].visits
+    assert messages[-1].repetition == messages[-1].repetitions
     assert {p.status for p in messages} == {"booting", "measuring", "ok"}
     assert messages[-1].remaining_seconds == pytest.approx(0)
 

@@ -211,7 +211,7 @@ def test_all_repetitions_near_each_other_count():
     assert robust.means(values, np.array(0.0)) == pytest.approx(np.median(values, axis=1))
 
 
-def test_a_shorter_visit_has_its_own_mean():
+def test_fewer_repetitions_have_their_own_mean():
     values = np.array([[1.0, 2.0, 3.0], [5.0, 7.0, np.nan], [9.0, np.nan, np.nan]])
     assert robust.means(values, np.array(10.0)) == pytest.approx([2, 6, 9])
     assert robust.spread(values) == pytest.approx(2.2219)  # pairs: 1, 1, 2 and 2

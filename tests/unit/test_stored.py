@@ -5,6 +5,7 @@ import pytest
 from samples import cell, null_times
 from synthetic import lab
 
+from labctl.errors import UserError
 from labctl.experiments.preview import preview
 from labctl.reports.plan import text as plan_text
 from labctl.runs import folder as run_folder
@@ -74,3 +75,32 @@ def test_a_plan_reports_its_minimum_detectable_effect(tmp_path):
     assert effect.blocks == 6
     assert 0.01 < effect.effect < 0.2
     assert "6 blocks" in plan_text(found)
+
+
+@pytest.mark.parametrize(
+    ("keys", "seconds"),
+    [
+        (["repetitions"], 2.5),
+        (["visits"], 2.5),  # run.json of labctl before `repetitions`
+        (["visits", "repetitions"], 2.5),  # such a run, resumed
+    ],
+)
+def test_a_plan_estimates_by_the_times_on_record(tmp_path, keys, seconds):
+    here = lab(blocks=6, repetitions=2).model_copy(update={"state": tmp_path / ".labctl"})
+    run = run_folder.create(tmp_path / ".labctl" / "runs")
+    times = {"boots": 6, "boot_seconds": 60.0, "workload_seconds": 150.0, "total_seconds": 220.0}
+    (experiment,) = RECORD["experiments"]
+    record = RECORD | {"experiments": [experiment | {"workload": here.experiments["e"].workload}]}
+    run.write(record | {"timing": {"smoke": [times | {key: 60} for key in keys]}})
+    found = preview(here, "e", 1)
+    assert found.expected_from == f"as in run {run.id}"
+    per_block = 3 * 10 + (3 + 3 * 2) * seconds  # 3 guests, each with a warm-up
+    assert found.expected_seconds == pytest.approx((6 * per_block, 6 * per_block))
+
+
+def test_times_without_a_number_of_repetitions_are_refused(tmp_path):
+    run = run_folder.create(tmp_path)
+    times = {"boots": 6, "boot_seconds": 60.0, "workload_seconds": 150.0}
+    run.write(RECORD | {"timing": {"smoke": [times]}})
+    with pytest.raises(UserError, match=r"`repetitions` - at `\$\.timing"):
+        run.read()

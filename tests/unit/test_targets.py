@@ -278,7 +278,7 @@ def test_one_kernel_at_a_time_in_an_order_of_its_own(tmp_path):
     assert len([s for s in samples if not s.warmup]) == 6 * 3 * 2
     first = [s for s in samples if s.block == 0]
     assert [s.order for s in first] == list(range(9))
-    # All of a kernel's visits stand together.
+    # All of a kernel's repetitions are together.
     labels = [s.label for s in first]
     assert sum(a != b for a, b in itertools.pairwise(labels)) == 2
     orders = {tuple(dict.fromkeys(s.label for s in samples if s.block == b)) for b in range(6)}
