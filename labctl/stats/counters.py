@@ -1,8 +1,9 @@
 """Which of hundreds of counters changed: paired t tests, false discovery rate. Pure.
 
 The unit is the block, as for the metric: a counter's value is the mean over the observed
-repetitions of a block. The test is on the scale of the inverse hyperbolic sine: a logarithm
-for large numbers that also takes 0 and negative ones. Hundreds of counters are one family,
+repetitions of a block. As for the metric, the baseline of a block is the mean of the baseline
+and its A/A control. The test is on the scale of the inverse hyperbolic sine: a logarithm for
+large numbers that also takes 0 and negative ones. Hundreds of counters are one family,
 over all cells of an experiment; the correction is that of Y. Benjamini and Y. Hochberg,
 J. R. Stat. Soc. B 57, 1995. At a rate of 1 %, a run without any difference reports nothing in
 about 99 of 100 cases.
@@ -10,6 +11,7 @@ about 99 of 100 cases.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -18,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 from labctl.observers import OBSERVERS
 from labctl.observers.observer import is_observed, is_time
 from labctl.runs.sample import Sample
-from labctl.stats.cells import Cell, baseline_for
+from labctl.stats.cells import Cell, bases_for
 from labctl.stats.explanation_types import CellChanges, Change, FunctionTime
 from labctl.stats.paired import MINIMUM_BLOCKS, adjust, t_tests
 from labctl.status import SampleStatus
 
 if TYPE_CHECKING:
     import numpy as np
+
+Values = Mapping[int, Mapping[str, float]]  # by block and counter
 
 RATE = 0.01
 _FUNCTIONS = 20
@@ -34,11 +38,11 @@ _LARGEST_LOG = 700.0  # larger values overflow in exp()
 
 @dataclass(frozen=True, slots=True)
 class Tests:
-    """Tests of all counters of a cell against its baseline; the arrays are over `names`.
+    """Tests of all counters of a cell against its bases; the arrays are over `names`.
 
-    `p` is NaN where there is nothing to test: fewer than 6 blocks have both values, or all
-    values are equal. `mean` and `half_width` are of the differences on the test's scale,
-    `difference` and `reach` of the plain differences.
+    `base` is the mean of the bases. `p` is NaN where there is nothing to test: fewer than 6
+    blocks have both values, or all values are equal. `mean` and `half_width` are of the
+    differences on the test's scale, `difference` and `reach` of the plain differences.
     """
 
     names: Sequence[str]
@@ -86,34 +90,30 @@ def _is_sparse(name: str) -> bool:
     return observer is not None and observer.disturbs
 
 
-def tests(
-    cell: Mapping[int, Mapping[str, float]],
-    base: Mapping[int, Mapping[str, float]],
-    confidence: float,
-) -> Tests:
+def tests(cell: Values, bases: Sequence[Values], confidence: float) -> Tests:
     """Return the tests of all counters; the arguments are of `values_of`."""
     import numpy as np
 
-    blocks = sorted(cell.keys() & base.keys())
-    values = [cell[block] for block in blocks] + [base[block] for block in blocks]
-    names = sorted({name for each in values for name in each})
-    table = np.array(
-        [[each.get(name, 0.0 if _is_sparse(name) else np.nan) for name in names] for each in values]
-    ).reshape(2 * len(blocks), len(names))
-    own, other = table[: len(blocks)], table[len(blocks) :]
-    is_pair = np.isfinite(own) & np.isfinite(other)
-    own, other = np.where(is_pair, own, np.nan), np.where(is_pair, other, np.nan)
-    count = is_pair.sum(axis=0)
+    blocks = sorted(cell.keys() & set().union(*bases))
+    present = [each.get(block, {}) for each in (cell, *bases) for block in blocks]
+    names = sorted({name for values in present for name in values})
+    table = np.array([[_value(values, name) for name in names] for values in present])
+    table = table.reshape(1 + len(bases), len(blocks), len(names))
+    own, others = table[0], table[1:]
+    is_pair = np.isfinite(own) & np.isfinite(others).any(axis=0)
+    own, others = np.where(is_pair, own, np.nan), np.where(is_pair, others, np.nan)
+    base, count = _mean_over(others), is_pair.sum(axis=0)
     # The same for both kernels, so leaving out these counters does not favour a result.
-    is_constant = np.nan_to_num(_range(own, other)) <= 0
+    is_constant = np.nan_to_num(_range(own, *others)) <= 0
     tested = (count >= MINIMUM_BLOCKS) & ~is_constant
-    scaled = _compare(np.arcsinh(own) - np.arcsinh(other), count, confidence)
-    plain = _compare(own - other, count, confidence)
-    positive = np.nan_to_num(np.minimum(own, other), nan=1.0) > 0
+    # The mean on the scale of the test: without a difference, the test's mean is then 0.
+    scaled = _compare(np.arcsinh(own) - _mean_over(np.arcsinh(others)), count, confidence)
+    plain = _compare(own - base, count, confidence)
+    positive = np.nan_to_num(np.fmin.reduce([own, *others]), nan=1.0) > 0
     return Tests(
         names=names,
         blocks=len(blocks),
-        base=_column_means(other, count),
+        base=_column_means(base, count),
         cell=_column_means(own, count),
         p=np.where(tested, scaled.p, np.nan),
         mean=scaled.mean,
@@ -122,6 +122,19 @@ def tests(
         reach=plain.half_width,
         is_positive=positive.all(axis=0),
     )
+
+
+def _value(counters: Mapping[str, float], name: str) -> float:
+    """Return a counter of a block, NaN if it has none; without counters, all are NaN."""
+    return counters.get(name, 0.0 if counters and _is_sparse(name) else math.nan)
+
+
+def _mean_over(bases: np.ndarray) -> Any:  # noqa: ANN401
+    """Return the mean over the bases that have a value, NaN where none has."""
+    import numpy as np
+
+    count = np.isfinite(bases).sum(axis=0)
+    return np.where(count > 0, np.nansum(bases, axis=0) / np.maximum(count, 1), np.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +164,13 @@ def _column_means(values: np.ndarray, count: np.ndarray) -> Any:  # noqa: ANN401
     return np.nansum(values, axis=0) / np.maximum(count, 1)
 
 
-def _range(own: np.ndarray, other: np.ndarray) -> Any:  # noqa: ANN401
+def _range(*tables: np.ndarray) -> Any:  # noqa: ANN401
     import numpy as np
 
-    if not len(own):
-        return np.zeros(own.shape[1])
-    largest = np.fmax.reduce([*own, *other], axis=0)
-    return largest - np.fmin.reduce([*own, *other], axis=0)
+    rows = np.concatenate(tables)
+    if not len(rows):
+        return np.zeros(rows.shape[1])
+    return np.fmax.reduce(rows, axis=0) - np.fmin.reduce(rows, axis=0)
 
 
 def changes(
@@ -165,19 +178,22 @@ def changes(
     baselines: Sequence[Cell],
     *,
     confidence: float,
+    controls: Sequence[Cell] = (),
     left_out: Iterable[str] = (),
 ) -> list[CellChanges]:
     """Return the counters of each cell that differ from the baseline's, by one family.
+
+    `controls` are the A/A controls, which count as further boots of their baseline.
 
     The most important are first: times before counts, each by the smallest difference
     that its interval contains, weighted by its share of the counter. `left_out` are
     counters that may not be reported.
     """
-    known = {id(base): values_of(base) for base in baselines}
+    known = {id(base): values_of(base) for base in (*baselines, *controls)}
     found = []
     for cell in cells:
-        base = baseline_for(cell, baselines)
-        found.append(tests(values_of(cell), known[id(base)] if base else {}, confidence))
+        bases = [known[id(base)] for base in bases_for(cell, baselines, controls)]
+        found.append(tests(values_of(cell), bases, confidence))
     flat = [None if p != p else float(p) for each in found for p in each.p]
     corrected = iter(adjust(flat, method="fdr_bh"))
     return [

@@ -33,7 +33,7 @@ def observed(experiment: RunExperiment, samples: Sequence[Sample]) -> Observed |
     baselines, controls, others = roles(cells, experiment.baseline)
     of_controls = changes(controls, baselines, confidence=confidence)
     unstable = sorted({change.counter for one in of_controls for change in one.changes})
-    found = changes(others, baselines, confidence=confidence, left_out=unstable)
+    found = changes(others, baselines, confidence=confidence, controls=controls, left_out=unstable)
     blocks = min((each.blocks for each in found), default=0)
     return Observed(
         name=experiment.name,

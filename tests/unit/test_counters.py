@@ -14,6 +14,7 @@ from labctl.cli import labctl
 from labctl.runs.folder import RunFolder
 from labctl.runs.record import RunExperiment
 from labctl.stats.cells import cells_of
+from labctl.stats.compare import roles
 from labctl.stats.counters import changes
 from labctl.stats.observed import observed
 
@@ -51,20 +52,19 @@ def cells(kernels, count_of, blocks=BLOCKS, repetitions=1, value=lambda *_: 1.0)
     return found
 
 
-def found_in(samples, confidence=0.95, left_out=()):
+def found_in(samples, *, with_control=True):
     every = cells_of(samples)
-    base = [cell for cell in every if cell.kernel == "stock" and not cell.is_control]
-    others = [cell for cell in every if cell.kernel != "stock"]
-    return changes(others, base, confidence=confidence, left_out=left_out)
+    baselines, controls, others = roles(every, "stock")
+    return changes(others, baselines, confidence=0.95, controls=controls if with_control else ())
 
 
 def null_counters(draw, runs, blocks=BLOCKS):
-    """Return 300 counters of two boots in each block, without a difference between them.
+    """Return 300 counters of three boots in each block, without a difference between them.
 
     The axes: run, boot, block, counter. Host and block are shared by the boots; many
     counters follow the same events, as in a kernel.
     """
-    shape = (runs, 2, blocks)
+    shape = (runs, 3, blocks)
     host = draw.normal(0, 0.3, (runs, 1, blocks, 1))
     boot = draw.normal(0, 0.1, (*shape, 1))
     correlated = 1e5 * np.exp(host + boot + draw.normal(0, 0.02, (*shape, 80)))
@@ -79,28 +79,68 @@ def null_counters(draw, runs, blocks=BLOCKS):
     return np.concatenate(parts, axis=-1).round().astype(int)
 
 
-def runs_with_findings(draw, runs):
-    """Return how many of the runs report a counter, although nothing differs."""
-    names = [f"vmstat.c{n}" for n in range(300)]
-    table = null_counters(draw, runs)
-    assert table.shape[-1] == len(names)
-    reports = 0
-    for one in table:
-        samples = [
-            sample(
-                kernel=kernel, cell=kernel, block=block, counters=dict(zip(names, row, strict=True))
-            )
-            for kernel, boots in zip(("stock", "patched"), one.tolist(), strict=True)
-            for block, row in enumerate(boots)
-        ]
-        [cell] = found_in(samples)
-        assert cell.counters >= 200
-        reports += cell.changed > 0
-    return reports
+def boots_of(row):
+    """Return the samples of the three boots in each block: two of the baseline, one patched."""
+    names = [f"vmstat.c{n}" for n in range(row.shape[-1])]
+    return [
+        sample(
+            kernel=kernel, cell=kernel + "+aa" * control, control=control, block=block,
+            counters=dict(zip(names, counts, strict=True)),
+        )
+        for (kernel, control), blocks in zip(
+            (("stock", False), ("stock", True), ("patched", False)), row.tolist(), strict=True
+        )
+        for block, counts in enumerate(blocks)
+    ]  # fmt: skip
 
 
 def test_without_a_difference_95_of_100_runs_report_nothing():
-    assert runs_with_findings(np.random.default_rng(17), 100) <= 5
+    reports = 0
+    for row in null_counters(np.random.default_rng(17), 100):
+        [cell] = observed(experiment(), boots_of(row)).cells
+        assert cell.counters >= 200
+        reports += cell.changed > 0
+    assert reports <= 5
+
+
+def test_the_control_is_a_second_boot_of_the_baseline_and_adds_power():
+    draw, found = np.random.default_rng(18), {True: 0, False: 0}
+    for row in null_counters(draw, 100):
+        # A counter that rises by four standard deviations of a boot.
+        own = 1e5 * np.exp(draw.normal(0, 0.02, row.shape[:2]))
+        own[2] *= np.exp(0.08)
+        row[:, :, -1] = own.round()
+        for with_control in found:
+            [cell] = found_in(boots_of(row), with_control=with_control)
+            found[with_control] += "vmstat.c299" in [one.counter for one in cell.changes]
+    assert 20 < found[False] < 80
+    assert found[True] > 1.1 * found[False]
+
+
+def test_the_value_of_the_baseline_is_the_mean_of_its_boots():
+    def counts(kernel, control, block):
+        return {"vmstat.x": 300 if kernel == "patched" else 120 if control else 80}
+
+    samples = cells(["patched"], counts)
+    [cell] = found_in(samples)
+    [change] = cell.changes
+    assert (change.baseline, change.cell, change.difference) == (100, 300, 200)
+    assert change.ratio == pytest.approx(300 / (120 * 80) ** 0.5, rel=1e-4)
+    # In a block without the control, the baseline alone is compared.
+    [cell] = found_in([s for s in samples if not s.control or s.block < 4])
+    [change] = cell.changes
+    assert (cell.blocks, change.baseline) == (BLOCKS, 90)
+
+
+def test_a_control_with_another_setting_is_no_boot_of_the_baseline():
+    def counts(kernel, control, block):
+        return {"vmstat.x": 300 if kernel == "patched" else 120 if control else 80}
+
+    samples = [
+        replace(s, parameters={"op": "exit"}) if s.control else s
+        for s in cells(["patched"], counts)
+    ]
+    assert found_in(samples)[0].changes[0].baseline == 80
 
 
 def planted(draw):
