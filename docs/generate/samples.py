@@ -46,6 +46,7 @@ SAMPLE = {
     "schema": "Version of this format: 1.",
     "scale": "`difference`; missing where ratios are compared.",
     "values": "Values of the experiment's further metrics, by name; missing without any.",
+    "units": "Unit of each metric that is not a time, by name; missing where none is known.",
 }
 STATUS = {
     "ok": "Measured.",

@@ -35,8 +35,8 @@ def measure(
     took_seconds: float | None = None,
     cpus: int | None = None,
     scale: Scale = "ratio",
-) -> tuple[float, dict[str, Any]]:
-    """Return the metric's value, and all values that the workload printed.
+) -> tuple[Quantity, dict[str, Any]]:
+    """Return the metric's value with its unit, and all values that the workload printed.
 
     The last JSON object on separate lines is used; without one, the last line with the
     metric's name, a number and an optional unit; else a last line with only a number.
@@ -58,7 +58,7 @@ def measure(
         measurements = {}
         found = _plain(text, metric)
     check_value(found, metric, took_seconds=took_seconds, cpus=cpus, scale=scale)
-    return found.value, measurements
+    return found, measurements
 
 
 def check_length(text: str) -> None:
@@ -108,7 +108,9 @@ def _field(measurements: dict[str, Any], metric: str) -> Quantity:
     suffix = next((s for s in TIME_SUFFIXES if key.endswith(s)), None) if is_named else None
     factor = TIME_SUFFIXES.get(suffix or "", 1.0)
     # `_s` may also mean "per second": ops_s.
-    return Quantity(float(value) * factor, True if factor != 1.0 else None)
+    if factor == 1.0:
+        return Quantity(float(value), is_time=None)
+    return Quantity(float(value) * factor, is_time=True, unit="s")
 
 
 def _plain(text: str, metric: str) -> Quantity:

@@ -18,8 +18,9 @@ from labctl.experiments.parse import parsed
 from labctl.experiments.steps import Steps, failed
 from labctl.host import load as host_load
 from labctl.lab.compared import Compared
-from labctl.lab.metrics import WALL_TIME, Scale
+from labctl.lab.metrics import WALL_TIME, Scale, is_time
 from labctl.lab.models import Tunable, Workload
+from labctl.lab.quantity import Quantity
 from labctl.observers.observer import Observer
 from labctl.status import SampleStatus
 from labctl.transports import Outcome
@@ -104,20 +105,30 @@ def repeat(
 
 def values_of(
     outcome: Outcome, workload: Workload, metrics: Sequence[Compared], cpus: int | None = None
-) -> tuple[float, dict[str, float], dict[str, Any]]:
-    """Return the first metric, the others by name, and all measurements; see `value_of`.
+) -> dict[str, Any]:
+    """Return a sample's `value`, `values`, `units` and `measurements`; see `value_of`.
 
     Raises:
         BadOutput: the workload failed, or did not print one of the metrics.
     """
-    values: dict[str, float] = {}
+    found: dict[str, Quantity] = {}
     measurements: dict[str, Any] = {}
     for metric in metrics:
-        value, found = value_of(outcome, workload, metric.name, cpus, metric.scale)
-        values[metric.name] = value
-        measurements |= found
-    first = values.pop(metrics[0].name)
-    return first, values, measurements
+        one, printed = _quantity_of(outcome, workload, metric.name, cpus, metric.scale)
+        found[metric.name] = one
+        measurements |= printed
+    values = {name: each.value for name, each in found.items()}
+    return {
+        "value": values.pop(metrics[0].name),
+        "values": values,
+        # The name of a time says that its values are seconds.
+        "units": {
+            name: each.unit
+            for name, each in found.items()
+            if each.unit and not is_time(name, workload.command)
+        },
+        "measurements": measurements,
+    }
 
 
 def value_of(
@@ -134,10 +145,17 @@ def value_of(
     Raises:
         BadOutput: the workload failed, or did not print the metric.
     """
+    found, measurements = _quantity_of(outcome, workload, metric, cpus, scale)
+    return found.value, measurements
+
+
+def _quantity_of(
+    outcome: Outcome, workload: Workload, metric: str, cpus: int | None, scale: Scale
+) -> tuple[Quantity, dict[str, Any]]:
     if outcome.status != 0:
         raise BadOutput(f"workload {failed(outcome)}")
     if metric == WALL_TIME:
-        return outcome.seconds, {WALL_TIME: outcome.seconds}
+        return Quantity(outcome.seconds, is_time=True), {WALL_TIME: outcome.seconds}
     seconds = outcome.seconds
     entry = workload.metrics.get(metric)
     if entry is None or entry.parse is None:
@@ -151,7 +169,7 @@ def value_of(
             if each.parse is not None:
                 value = parsed(outcome.text, name, each.parse, each.unit).value
                 measurements |= {name: value} if math.isfinite(value) else {}
-    return found.value, measurements
+    return found, measurements
 
 
 def exercise_status(handed: Mapping[str, int], handovers: str) -> tuple[SampleStatus, str]:

@@ -277,17 +277,15 @@ class Runner:
         )
         self.timing.workload_seconds += measured.seconds
         self.timing.repetitions += 1
-        value, values, measurements = values_of(
+        values = values_of(
             measured.outcome, workload, self.lab.all_compared(experiment), self._cpus()
         )
         status, message = exercise_status(measured.handed, experiment.handovers)
         return Sample(
             **base,
             status=status,
-            value=value,
-            values=values,
+            **values,
             read_back=measured.read_back,
-            measurements=measurements,
             counters=measured.handed | measured.observed,
             load=measured.load,
             disturbed=disturbance(measured.load, self.health),

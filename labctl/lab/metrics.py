@@ -63,6 +63,7 @@ class MetricKind:
     better: Better = "lower"
     command: str = "freebench"
     scale: Scale = "ratio"
+    unit: str = ""  # of its values if it is not a time, empty if unknown
 
     @classmethod
     def known(
@@ -71,13 +72,14 @@ class MetricKind:
         better: Better | None,
         command: str | None,
         scale: Scale | None = None,
+        unit: str | None = None,
     ) -> MetricKind:
         """Return the metric that a record names.
 
         Records of older versions lack these fields; they measured freebench's time, as ratios.
         """
         known = name or DEFAULT, better or "lower", command or "freebench", scale or "ratio"
-        return cls(*known)
+        return cls(*known, unit or "")
 
     @property
     def is_difference(self) -> bool:
@@ -93,6 +95,11 @@ class MetricKind:
     def is_time(self) -> bool:
         """Whether its values are seconds."""
         return is_time(self.name, self.command)
+
+    @property
+    def value_unit(self) -> str:
+        """The unit of its values: s for times, empty if unknown."""
+        return "s" if self.is_time else self.unit
 
     @property
     def is_elapsed(self) -> bool:

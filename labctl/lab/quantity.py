@@ -9,7 +9,7 @@ bytes), and bits megabits, so that `900 MB/s` and `1.1 GB/s` are comparable.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 KNOWN_UNITS = (
     "ns us ms s min h, B kB to TiB, bit to Gbit, ops pages and the like, also /s; ns/op; %"
@@ -20,10 +20,14 @@ LARGEST = 1e60  # the fourth powers of larger differences would overflow in the 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number in base units; `is_time`: whether the unit is one of time, None without a unit."""
+    """A number in base units; `is_time`: whether the unit is one of time, None without a unit.
+
+    `unit` is the base unit, such as s or MB/s; empty without a unit.
+    """
 
     value: float
     is_time: bool | None
+    unit: str = field(default="", compare=False)
 
 
 def _spellings(factor: float, words: str) -> dict[str, float]:
@@ -72,6 +76,8 @@ _RATES = {
     **_spellings(1e3, "GBps"),
 }
 _A_SECOND = ("s", "sec", "second")
+_BIT_RATES = frozenset(f"{prefix}bps" for prefix in ("", "k", "K", "M", "G"))
+_PREFIXED = re.compile(rf"[kKMG]?(?:{'|'.join(_COUNTED.split())})")
 
 NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _START = re.compile(rf"({NUMBER})(.*)")
@@ -105,7 +111,7 @@ def quantity(text: str) -> Quantity | None:
     if found is None or (rest and not _may_follow(rest[0], is_ended=is_ended)):
         return None
     factor, is_time = found
-    return Quantity(float(start[1]) * factor, is_time)
+    return Quantity(float(start[1]) * factor, is_time, "s" if is_time else _base_unit(unit))
 
 
 def _without_end(word: str) -> tuple[str, bool]:
@@ -140,6 +146,20 @@ def _factor(unit: str) -> tuple[float, bool | None] | None:
     if time is not None:
         return time, True
     return (_PLAIN[top], False) if top in _PLAIN else None  # cycles/op
+
+
+def _base_unit(unit: str) -> str:
+    """Return the unit that a known unit's values are converted to: MB/s for KiB/s."""
+    top, slash, bottom = unit.partition("/")
+    if _PREFIXED.fullmatch(top):
+        top = top.lstrip("kKMG")
+    elif top in _BIT_RATES:
+        return "Mbit/s"
+    elif top in ("MBps", "GBps"):
+        return "MB/s"
+    elif top in _PLAIN:
+        top = "Mbit" if top.lower().endswith(("bit", "bits")) else "MB"
+    return f"{top}{slash}{'s' if bottom in _A_SECOND else bottom}"
 
 
 def _time(unit: str) -> float | None:

@@ -125,8 +125,8 @@ def _facts(document: Report) -> str:
 def _rows(document: Report) -> str:
     """Return what a row of values is."""
     scales = {each.kind.scale for each in document.experiments}
-    of_ratios = "the geometric mean over blocks (a fresh boot each) of the median repetition, "
-    of_ratios += "± the coefficient of variation over blocks"
+    of_ratios = "the geometric mean over blocks (a fresh boot each) of the robust mean of the "
+    of_ratios += "repetitions, ± the coefficient of variation over blocks"
     means = "the mean over blocks (a fresh boot each), ± the standard deviation over blocks"
     if scales == {"difference"}:
         return f"Each row is {means}"

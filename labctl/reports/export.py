@@ -15,26 +15,27 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from labctl.reports import columns, failed, words
-from labctl.reports.blocks import middle
 from labctl.reports.junit import Case, render
 from labctl.reports.kcidb import kcidb
 from labctl.reports.parquet import parquet
 from labctl.runs.sample import Sample
+from labctl.stats.cells import cells_of, primary
 from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Cell, Experiment, Report
 from labctl.status import SampleStatus
 
 
 def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
-    """Return one line per boot: the value of its good repetitions and their number.
+    """Return one line per boot: the number of its good repetitions, and their mean.
 
-    The value is their median, or their mean with scale difference.
+    The mean is the one that the report counts: robust for ratios, plain for differences.
 
     The format: golang.org/design/14313-benchmark-format.
     """
@@ -51,6 +52,7 @@ def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
         lines.append(f"Unit {unit} {says}assume=nothing")
     of_experiment = {each.name: each for each in document.experiments}
     kernel = ""
+    means = _means(document, samples)
     for boot in _boots(document, samples):
         first = boot[0]
         own = f"{first.kernel}+aa" if first.control else first.kernel
@@ -58,7 +60,9 @@ def benchfmt(document: Report, samples: Sequence[Sample]) -> str:
             lines.append(f"kernel: {own}")
             kernel = own
         unit = _unit(of_experiment[first.experiment])
-        value = middle(_values(boot), of_experiment[first.experiment].kind)
+        value = means.get((first.experiment, first.cell, first.block))
+        if value is None:  # a further metric that the boot did not print
+            continue
         lines.append(f"Benchmark{_go_name(first)} {len(boot)} {value:.9g} {unit}")
     return "\n".join(lines) + "\n"
 
@@ -195,6 +199,19 @@ def _boots(document: Report, samples: Sequence[Sample]) -> list[list[Sample]]:
     return [groups[key] for key in sorted(groups)]
 
 
+def _means(document: Report, samples: Sequence[Sample]) -> dict[tuple[str, str, int], float]:
+    """Return what the report counts of each boot, by experiment, cell and block."""
+    found = {}
+    good = [sample for boot in _boots(document, samples) for sample in boot]
+    for each in document.experiments:
+        own = (sample for sample in good if sample.experiment == each.name)
+        for cell in cells_of(own, each.kind.scale):
+            for block, value in cell.of_blocks(primary).items():
+                mean = value if each.kind.is_difference else math.exp(value)
+                found[each.name, cell.id, block] = mean
+    return found
+
+
 def _values(boot: Sequence[Sample]) -> list[float]:
     return [sample.value for sample in boot if sample.value is not None]
 
@@ -203,7 +220,9 @@ def _unit(experiment: Experiment) -> str:
     metric = experiment.kind
     if metric.is_elapsed:
         return "sec/op"
-    return f"{metric.root}-sec/op" if metric.is_time else metric.name
+    if metric.is_time:
+        return f"{metric.root}-sec/op"
+    return "-".join(filter(None, [metric.name, metric.unit]))
 
 
 def _go_name(sample: Sample) -> str:
@@ -225,7 +244,8 @@ def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> Case:
         "ci": cell.ci and words.estimate_interval(cell.ci, metric),
         "p_corrected": cell.p_corrected,
         "blocks": cell.blocks,
-        "median_seconds": cell.median_seconds,
+        "median_seconds" if metric.is_time else "value": cell.median_seconds,
+        "unit": metric.unit or None,
         "spread_percent": cell.spread_percent,
     }
     verdict, failures = cell.verdict, []

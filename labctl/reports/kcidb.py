@@ -187,7 +187,7 @@ def _environment(document: Report, accel: str) -> dict[str, Any]:
 
 def _unit(experiment: Experiment) -> str:
     metric = experiment.kind
-    return "s" if metric.is_time else metric.name
+    return metric.value_unit or metric.name
 
 
 def _id(*parts: str) -> str:

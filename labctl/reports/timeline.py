@@ -129,7 +129,8 @@ def _repetitions(experiment: Experiment, points: _Points, axes: Axes, values: sv
             gid=values.add([points.text(i, points.samples[i].status) for i in failed]),
         )
     unit = "seconds" if metric.is_elapsed else metric.name
-    unit = f"{unit}, seconds" if metric.is_time and unit != "seconds" else unit
+    if not metric.is_elapsed and metric.value_unit:
+        unit = f"{unit}, {'seconds' if metric.is_time else metric.unit}"
     axes.set_ylabel(plots.short(unit))
     if not metric.is_difference:
         axes.set_ylim(bottom=0)

@@ -169,15 +169,19 @@ def placement(found: Placement) -> str:
 
 
 def value(number: float, metric: MetricKind) -> str:
-    """Return a value: a time with its unit, any other number without.
+    """Return a value with its unit, if that is known.
 
     Counts and other values that are compared by differences are whole from 1000 on.
     """
+    if not metric.is_time or not 0 < abs(number) < _LONGEST_SECONDS:
+        return f"{_number(number, metric)} {metric.value_unit}".rstrip()
+    return f"-{seconds(-number)}" if number < 0 else seconds(number)
+
+
+def _number(number: float, metric: MetricKind) -> str:
     if metric.is_difference and not metric.is_time and _MANY <= abs(number) < _TOO_MANY:
         return f"{number:.0f}"  # differences of counts are small beside the counts
-    if not metric.is_time or not 0 < abs(number) < _LONGEST_SECONDS:
-        return f"{number + 0.0:.4g}{' s' if metric.is_time else ''}"
-    return f"-{seconds(-number)}" if number < 0 else seconds(number)
+    return f"{number + 0.0:.4g}"
 
 
 def spread(size: float, metric: MetricKind) -> str:
@@ -207,7 +211,8 @@ def estimate_interval(ci: Sequence[float | None] | None, metric: MetricKind) -> 
     if ci is None or not metric.is_difference:
         return interval(ci)
     low, high = ("-" if bound is None else value(bound, metric) for bound in ci)
-    return f"{low} to {high}"
+    unit = "" if metric.is_time else f" {metric.unit}"  # that of a time may differ: us, ms
+    return f"{low.removesuffix(unit)} to {high}"
 
 
 def effect(size: float, metric: MetricKind) -> str:

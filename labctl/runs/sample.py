@@ -29,7 +29,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `block`, `order` and `repetition` count from 0; warm-ups have their own
     count of repetitions. `value` is in seconds where the metric is a time; it is above 0 unless
-    `scale` is difference. `values` has those of the experiment's further metrics.
+    `scale` is difference. `values` has those of the experiment's further metrics,
+    `units` the unit of each metric that is not a time and has one.
     `disturbed` says how the host disturbed the repetition (`stats.health`); `console` is
     the path of the guest's console log in the run's folder.
     Raises ValueError for a status outside the closed list, and for an `ok`
@@ -68,6 +69,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     schema: int = SCHEMA
     scale: Scale = "ratio"
     values: dict[str, float] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_status(self.status)
@@ -98,14 +100,16 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 # Fields with their default, which stand only where it is another value.
-NEWER: Mapping[str, object] = {"scale": "ratio", "values": {}}
+NEWER: Mapping[str, object] = {"scale": "ratio", "values": {}, "units": {}}
 _FIELDS = frozenset(Sample.__struct_fields__)
 _TEXTS = (
     "run", "experiment", "workload", "metric", "kernel", "label", "cell", "status", "boot_id",
     "image", "series", "host", "accel", "disturbed", "message", "console", "scale",
 )  # fmt: skip
 _TEXTS_OF = attrgetter(*_TEXTS)
-_MAPPINGS = ("setting", "parameters", "read_back", "measurements", "counters", "load", "values")
+_MAPPINGS = (
+    "setting", "parameters", "read_back", "measurements", "counters", "load", "values", "units",
+)  # fmt: skip
 _MAPPINGS_OF = attrgetter(*_MAPPINGS)
 # Keys for sorting and counting: a wrong type would be noticed late or never.
 _TYPES: tuple[tuple[str, type], ...] = (

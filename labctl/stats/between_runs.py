@@ -135,6 +135,7 @@ def _experiment(
         metric=first.metric or None,
         better=first.better,
         scale=first.scale,
+        unit=first.unit or second.unit,
         command=first.command or None,
         baseline=first.baseline,
         confidence=_confidence(first, second),

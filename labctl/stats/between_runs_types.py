@@ -33,7 +33,10 @@ class ChangedCell(msgspec.Struct, frozen=True, kw_only=True):
     ]
     median_seconds: Annotated[
         Pair | None,
-        Meta(description="Value in each run; null if host, QEMU or baseline differ."),
+        Meta(
+            description="Value in each run, as in the report: no median, and in seconds only if "
+            "the metric is a time; null if host, QEMU or baseline differ."
+        ),
     ]
     change: Annotated[
         float | None,
@@ -69,6 +72,10 @@ class ChangedExperiment(msgspec.Struct, frozen=True, kw_only=True):
         Literal["difference"] | UnsetType,
         Meta(description="How kernels are compared; missing for ratios."),
     ] = UNSET
+    unit: Annotated[
+        str | UnsetType,
+        Meta(description="Unit of the values; missing if unknown, and for times (seconds)."),
+    ] = UNSET
     command: Annotated[str | None, Meta(description="Command of the workload.")]
     baseline: Annotated[str, Meta(description="Kernel that the cells are compared with.")]
     confidence: Annotated[float, Meta(description="Confidence level of the intervals.")]
@@ -85,7 +92,8 @@ class ChangedExperiment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> MetricKind:
         """The metric; freebench's time if it is not on record."""
-        return MetricKind.known(self.metric, self.better, self.command, self.scale or None)
+        named = self.metric, self.better, self.command
+        return MetricKind.known(*named, self.scale or None, self.unit or None)
 
 
 class Across(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,6 +54,7 @@ def _further(experiment: Experiment) -> list[Experiment]:
             metric=one.metric,
             better=one.better,
             scale=one.scale,
+            unit=one.unit,
             minimum_effect=one.minimum_effect,
             blocks=one.blocks,
             aa_control=one.aa_control,

@@ -81,7 +81,7 @@ def compare(
     found = list(samples)
     own_name = _only(found, "experiment", lambda s: s.experiment)
     _only(found, "accelerator", lambda s: s.accel)
-    kind = metric or MetricKind(better=better)
+    kind = _with_unit(metric or MetricKind(better=better), found)
     cells = cells_of(found, kind.scale)
     baselines, controls, others = roles(cells, baseline)
     rule = Rule.of(confidence, minimum_effect, kind)
@@ -142,6 +142,12 @@ def roles(cells: Sequence[Cell], baseline: str) -> tuple[list[Cell], list[Cell],
     baselines = [cell for cell in cells if not cell.is_control and cell.kernel == baseline]
     others = [cell for cell in cells if not cell.is_control and cell.kernel != baseline]
     return baselines, controls, others
+
+
+def _with_unit(metric: MetricKind, samples: Iterable[Sample]) -> MetricKind:
+    """Return the metric with the unit that its samples are in."""
+    name = metric.name
+    return replace(metric, unit=next((s.units[name] for s in samples if name in s.units), ""))
 
 
 def _only(samples: Sequence[Sample], what: str, of: Callable[[Sample], str]) -> str:

@@ -28,8 +28,8 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
     median_seconds: Annotated[
         float,
         Meta(
-            description="Geometric mean over blocks of the robust mean of the repetitions, "
-            "in seconds."
+            description="Not a median: the geometric mean over blocks of the robust mean of "
+            "the repetitions, in seconds."
         ),
     ]
     spread_percent: Annotated[
@@ -60,9 +60,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     median_seconds: Annotated[
         float | None,
         Meta(
-            description="Geometric mean over blocks of the robust mean of the repetitions; "
-            "seconds if the metric is a time, else its own unit. With scale difference the mean "
-            "over blocks of the mean repetition."
+            description="Value of the cell, in seconds only if the metric is a time, else in its "
+            "unit. Not a median: the geometric mean over blocks of the robust mean of the "
+            "repetitions; with scale difference the mean over blocks of the mean repetition."
         ),
     ]
     spread_percent: Annotated[
@@ -201,6 +201,10 @@ class FurtherMetric(msgspec.Struct, frozen=True, kw_only=True):
         Literal["difference"] | UnsetType,
         Meta(description="How kernels are compared; missing for ratios."),
     ] = UNSET
+    unit: Annotated[
+        str | UnsetType,
+        Meta(description="Unit of the values; missing if unknown, and for times (seconds)."),
+    ] = UNSET
     minimum_effect: Annotated[
         float, Meta(description="Smallest change that matters, as for the first metric.")
     ]
@@ -232,6 +236,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     scale: Annotated[
         Literal["difference"] | UnsetType,
         Meta(description="How kernels are compared; missing for ratios."),
+    ] = UNSET
+    unit: Annotated[
+        str | UnsetType,
+        Meta(description="Unit of the values; missing if unknown, and for times (seconds)."),
     ] = UNSET
     confidence: Annotated[float, Meta(description="Confidence level of the intervals.")]
     minimum_effect: Annotated[
@@ -276,7 +284,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def kind(self) -> MetricKind:
         """The metric; freebench's time if it is not on record."""
         scale = self.scale or None
-        return MetricKind.known(self.metric or None, self.better, self.command or None, scale)
+        named = self.metric or None, self.better, self.command or None
+        return MetricKind.known(*named, scale, self.unit or None)
 
     @property
     def metric_count(self) -> int:

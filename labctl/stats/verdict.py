@@ -49,7 +49,9 @@ class Rule:
     def margin_text(self) -> str:
         """The margin for messages: in percent, or in the unit of the values."""
         effect = effect_of(self.margin, self.metric)
-        return f"{effect:.4g}" if self.metric.is_difference else f"{100 * effect:.3g} %"
+        if not self.metric.is_difference:
+            return f"{100 * effect:.3g} %"
+        return f"{effect:.4g} {self.metric.value_unit}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from labctl.lab.metrics import MetricKind
 from labctl.stats.cells import Cell, base_of_blocks, bases_for, crashed_boots, crashes, primary
 from labctl.stats.comparison import Comparison
 from labctl.stats.verdict import Rule
@@ -24,7 +25,7 @@ def warnings_of(
 ) -> tuple[str, ...]:
     """Return one line per warning; `rows` are the comparisons of `others`, in the same order."""
     alpha, spoken = rule.alpha, rule.metric.spoken
-    lines = _on_host(aa, spoken)
+    lines = _on_host(aa, rule.metric)
     if aa is not None:
         lines += _on_streaks("the A/A control", aa)
     for cell in (*baselines, *controls):
@@ -62,17 +63,18 @@ def _only_by_ranks(row: Comparison, alpha: float, rows: int) -> bool:
     return row.verdict == "undecided" and not t_sees_it and (row.p_wilcoxon or 1) <= alpha / rows
 
 
-def _on_host(aa: Comparison | None, spoken: Callable[[str], str]) -> list[str]:
+def _on_host(aa: Comparison | None, metric: MetricKind) -> list[str]:
     if aa is None:
         return ["no A/A control: the repeatability of this host was not tested"]
     value = aa.ratio if aa.difference is None else aa.difference
     if not aa.verdict.is_difference or value is None or aa.ci is None:
         return []
     low, high = aa.ci
-    name = "ratio" if aa.difference is None else "difference"
+    name, unit = ("ratio", "") if aa.difference is None else ("difference", metric.value_unit)
+    interval = f"{low:.3g} to {high:.3g} {unit}".rstrip()
     return [
         "this host cannot be trusted today: the baseline differs from itself (A/A control "
-        f"{spoken(aa.verdict)}, {name} {value:.3g}, interval {low:.3g} to {high:.3g}); "
+        f"{metric.spoken(aa.verdict)}, {name} {value:.3g}, interval {interval}); "
         "all verdicts of this experiment are invalid"
     ]
 

@@ -24,7 +24,7 @@ from labctl.experiments.output import measure
     ],
 )
 def test_a_number_is_found(text, metric, value):
-    assert measure(text, metric)[0] == pytest.approx(value)
+    assert measure(text, metric)[0].value == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_number_is_found(text, metric, value):
     ],
 )
 def test_a_quantity_is_a_number_and_a_known_unit(message, value):
-    assert measure(f"x_total: {message}\n", "x_total")[0] == pytest.approx(value)
+    assert measure(f"x_total: {message}\n", "x_total")[0].value == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_missing_key_is_reported_for_its_object(text, message):
 def test_a_sum_over_threads_may_have_a_name_that_is_no_time():
     with pytest.raises(BadOutput, match="a sum over threads, use a metric name that is not a time"):
         measure("wait_time: 7 s", "wait_time", took_seconds=1.8, cpus=4)
-    assert measure("wait_total: 7", "wait_total", took_seconds=1.8, cpus=4)[0] == 7
+    assert measure("wait_total: 7", "wait_total", took_seconds=1.8, cpus=4)[0].value == 7
 
 
 def test_a_throughput_is_not_read_up_to_its_comma():
@@ -157,7 +157,7 @@ def test_no_number_is_an_error_that_says_so(text):
     ],
 )
 def test_an_object_may_have_several_lines(text, value):
-    assert measure(text, "elapsed")[0] == value
+    assert measure(text, "elapsed")[0].value == value
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_time_above_the_command_s_own_is_refused_with_both(text, metric, cpus)
     ],
 )
 def test_what_is_no_time_or_no_longer_is_taken(text, metric, cpus, took):
-    assert measure(text, metric, took_seconds=took, cpus=cpus)[0] > 0
+    assert measure(text, metric, took_seconds=took, cpus=cpus)[0].value > 0
 
 
 def seconds(text):
@@ -270,7 +270,7 @@ def test_any_output_is_a_number_or_an_error(text):
         value, _ = measure(text, "elapsed")
     except BadOutput:
         return
-    assert value > 0
+    assert value.value > 0
 
 
 @given(st.text(alphabet='{}[]",:\\\n elapsd1.e-0', max_size=60))
@@ -279,4 +279,4 @@ def test_anything_like_json_is_a_number_or_an_error(text):
         value, _ = measure(text, "elapsed")
     except BadOutput:
         return
-    assert value > 0
+    assert value.value > 0
