@@ -9,9 +9,3 @@ import pytest
 def drawn_seeds(monkeypatch):
     """Use fixed seeds for runs: with random seeds, a correct analysis is sometimes wrong."""
     monkeypatch.setattr("secrets.randbelow", random.Random(20170315).randrange)
-
-
-@pytest.fixture
-def no_garbage_collection(monkeypatch):
-    """Skip statsmodels' collection of garbage at every correction of p values: 40 ms each."""
-    monkeypatch.setattr("gc.collect", lambda *_: 0)

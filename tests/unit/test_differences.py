@@ -36,8 +36,6 @@ from labctl.stats.compare import compare
 from labctl.stats.stored import results_of
 from labctl.transports import Outcome
 
-pytestmark = pytest.mark.usefixtures("no_garbage_collection")
-
 FAULTS = MetricKind("faults", "lower", "mine", "difference")
 BALANCE = MetricKind("balance", "higher", "mine", "difference")
 # Blocks of a count that is 0 in most of them, and of one that may be negative.

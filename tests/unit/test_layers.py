@@ -33,7 +33,6 @@ ONLY_IN = {
     "paramiko": {"transports.ssh"},
     "numpy": {"stats", "methodology", "nightly.changes"},
     "scipy": {"stats", "methodology", "bisect.search", "nightly.findings"},
-    "statsmodels": {"stats", "methodology"},
     "ruptures": {"nightly.changes"},
     "matplotlib": {"reports.plots"},
     "pyarrow": {"reports.parquet"},

@@ -28,8 +28,6 @@ from labctl.stats.paired import adjust
 from labctl.stats.several import compare_all
 from labctl.stats.stored import results_of
 
-pytestmark = pytest.mark.usefixtures("no_garbage_collection")
-
 METRICS = {
     "throughput": {"better": "higher"},
     "faults": {"better": "lower", "scale": "difference", "minimum_effect": 1},

@@ -25,7 +25,6 @@ from labctl.stats.paired import adjust, paired
 from labctl.stats.stopping import ended
 from labctl.stats.verdict import Rule, strict, word
 
-pytestmark = pytest.mark.usefixtures("no_garbage_collection")
 RULE = Rule.of(Statistics().confidence, Statistics().minimum_effect)
 QUIET = Noise(name="quiet")
 FIXED = Design(name="fixed", cells=4, blocks_min=10, blocks_max=10, stop_at_half_width=None)

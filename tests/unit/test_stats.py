@@ -46,9 +46,6 @@ def only(result):
     return row
 
 
-pytestmark = pytest.mark.usefixtures("no_garbage_collection")
-
-
 # Golden cases: the answers are R's.
 
 

@@ -15,7 +15,6 @@ from labctl.stats.stopping import ended
 from labctl.stats.streaks import correlation, independent_blocks
 from labctl.stats.verdict import Rule
 
-pytestmark = pytest.mark.usefixtures("no_garbage_collection")
 ALTERNATING = [1.0, -1.0] * 6
 IN_A_ROW = [0.0, 0.01, -0.01, 0.0, 0.25, 0.26, 0.24, 0.25, 0.0, 0.01, -0.01, 0.0]
 
