@@ -16,7 +16,7 @@ from typing import Literal
 ArchName = Literal["x86_64", "arm64"]
 
 # The console must show all messages, warnings too, whatever `quiet`, `loglevel=` or
-# `dmesg -n` ask for. Their times tell the kernel's lines from a program's.
+# `dmesg -n` ask for. Only the kernel's lines have a time, a program's do not.
 FULL_CONSOLE = "ignore_loglevel printk.time=1"
 # oops=panic: results of a kernel after an oops are not credible. panic=-1 with
 # -no-reboot ends QEMU at once.
@@ -130,7 +130,7 @@ X86_64 = Architecture(
     # With ERMS, the kernel clears pages a byte at a time, which under TCG is half as
     # fast as by words.
     emulated_cpu="max,-erms",
-    # QEMU's emulated CPU is AMD's, which without TOPOEXT tells no threads to Linux.
+    # QEMU's emulated CPU is AMD's, which without TOPOEXT reports no threads to Linux.
     emulated_threads=",vendor=GenuineIntel",
     most_vcpus=255,
     has_acpi=True,

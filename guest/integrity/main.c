@@ -92,7 +92,7 @@ static void report(const struct options *options, const char *passed,
 	fflush(stdout);
 }
 
-static const struct options *told; /* for skip() */
+static const struct options *in_use; /* for skip() */
 
 void skip(const char *format, ...)
 {
@@ -102,7 +102,7 @@ void skip(const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(why, sizeof(why), format, arguments);
 	va_end(arguments);
-	report(told, "null", why);
+	report(in_use, "null", why);
 	exit(SKIPPED);
 }
 
@@ -213,7 +213,7 @@ int main(int argc, char **argv)
 		usage("no memory");
 	shared->deadline_nanoseconds =
 		now_nanoseconds() + options.seconds * 1000000000ULL;
-	told = &options;
+	in_use = &options;
 	options.scenario->run(&options);
 	if (!atomic_load(&shared->rounds))
 		fault("no round finished in the given time");

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
-#define TOLD_DIFFERENCES 20
+#define REPORTED_DIFFERENCES 20
 
 /* The finalizer of splitmix64 (Steele, Lea, Flood 2014). */
 static uint64_t mix(uint64_t value)
@@ -44,10 +44,10 @@ void area_unmap(struct area *area)
 	area->address = NULL;
 }
 
-static void tell(const struct area *area, size_t page, size_t word,
-		 uint64_t expected, uint64_t found)
+static void report_word(const struct area *area, size_t page, size_t word,
+			uint64_t expected, uint64_t found)
 {
-	if (atomic_fetch_add(&shared->foreign_words, 1) < TOLD_DIFFERENCES)
+	if (atomic_fetch_add(&shared->foreign_words, 1) < REPORTED_DIFFERENCES)
 		fprintf(stderr,
 			"process %llu generation %llu page %zu word %zu: "
 			"got %016llx, expected %016llx\n",
@@ -70,7 +70,7 @@ void area_fill(struct area *area, bool is_new)
 		*(volatile uint64_t *)words = value;
 		for (size_t i = 1; is_new && i < WORDS_PER_PAGE; i++)
 			if (words[i])
-				tell(area, page, i, 0, words[i]);
+				report_word(area, page, i, 0, words[i]);
 		for (size_t i = 1; i < WORDS_PER_PAGE; i++)
 			words[i] = value + i;
 	}
@@ -86,7 +86,7 @@ void area_check(const struct area *area, size_t first, size_t pages)
 			uint64_t found = words[i];
 
 			if (found != value + i)
-				tell(area, page, i, value + i, found);
+				report_word(area, page, i, value + i, found);
 		}
 	}
 	atomic_fetch_add(&shared->pages_checked, pages);
@@ -103,6 +103,6 @@ void area_check_zero(const struct area *area)
 		uint64_t found = *(volatile uint64_t *)page_of(area, page);
 
 		if (found)
-			tell(area, page, 0, 0, found);
+			report_word(area, page, 0, 0, found);
 	}
 }

@@ -55,7 +55,7 @@ static inline uint64_t wrong_bits(uint64_t word)
  * No branch between the reads: a CPU (of TCG) stopped in the middle continues
  * with its cached translation, and takes interrupts only afterwards.
  */
-static uint64_t look(const struct watched *watched)
+static uint64_t read_pages(const struct watched *watched)
 {
 	const volatile uint64_t *word = watched->address;
 	uint64_t wrong = 0;
@@ -73,7 +73,7 @@ static void *reader(void *argument)
 	if (sigsetjmp(before_the_fault, 0))
 		sleep_milliseconds(1);
 	while (may_go_on(watched)) {
-		if (!look(watched))
+		if (!read_pages(watched))
 			continue;
 		atomic_fetch_add(&shared->foreign_words, 1);
 		fault("a thread saw a freed page");

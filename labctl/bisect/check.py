@@ -42,7 +42,7 @@ class BisectCheck:
     lab: Lab
     answer: Answer
     failed: Failed
-    tell: Callable[[str], None] = lambda _: None
+    report: Callable[[str], None] = lambda _: None
 
     def run(self) -> Answer:
         """Search for the step; return the answer, which may be incomplete.
@@ -74,8 +74,8 @@ class BisectCheck:
                 decision = Decision(step=step, verdict=verdict, risk=0.0 if is_bad else risk)
                 search.spend(decision.risk)
             self.answer.decisions.append(decision)
-            self.tell(f"step {step}: {decision.verdict} {decision.why}".rstrip())
-            search.tell(step, decision.verdict)
+            self.report(f"step {step}: {decision.verdict} {decision.why}".rstrip())
+            search.record(step, decision.verdict)
         if len(search.candidates) > 1:
             self.answer.problem = "steps between them could not be tested"
         return self.answer

@@ -94,7 +94,7 @@ class Bisect:
     answer: Answer
     open_run: Open
     blocks_max: int = ANALYSES[-1]
-    tell: Callable[[str], None] = lambda _: None
+    report: Callable[[str], None] = lambda _: None
     _sign: int = 0
 
     def run(self) -> Answer:
@@ -120,7 +120,7 @@ class Bisect:
                 if decision.why:
                     self.answer.problem = f"step {step}: {decision.why}"
                 break
-            search.tell(step, decision.verdict)
+            search.record(step, decision.verdict)
         if len(search.candidates) > 1 and not self.answer.problem:
             self.answer.problem = "steps between them could not be tested"
         return self.answer
@@ -131,7 +131,7 @@ class Bisect:
             self.answer.search.spend(decision.risk)
         blocks = f", {decision.blocks} blocks" if decision.blocks else ""
         reason = f" ({decision.reason})" if decision.reason else ""
-        self.tell(
+        self.report(
             f"step {decision.step}: {decision.verdict}{blocks} {decision.why}".rstrip() + reason
         )
 

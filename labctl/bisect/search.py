@@ -56,7 +56,7 @@ class Search:
         """Record a decision whose probability of being wrong is at most `risk`."""
         self.spent += risk
 
-    def tell(self, step: int, verdict: str) -> None:
+    def record(self, step: int, verdict: str) -> None:
         """Record a step's verdict: good, bad or skipped."""
         if verdict == GOOD:
             self.good = step

@@ -205,7 +205,7 @@ def _of_metric(
             answer=answer,
             open_run=opener(shown.events()),
             blocks_max=blocks,
-            tell=shown.say,
+            report=shown.say,
         ).run()
 
 
@@ -216,7 +216,7 @@ def _of_check(lab: Lab, answer: Answer, patterns: Sequence[str], seconds: int) -
     with progress.Checking() as shown:
         events = Events(building=shown.building, checking=shown.checking)
         failed = by_verify(lab, patterns, seconds, events)
-        BisectCheck(lab=lab, answer=answer, failed=failed, tell=shown.say).run()
+        BisectCheck(lab=lab, answer=answer, failed=failed, report=shown.say).run()
 
 
 def _setting(text: str) -> tuple[str, Scalar]:

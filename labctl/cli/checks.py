@@ -100,7 +100,7 @@ def methodology_simulate(
                 rule=Rule.of(usual.confidence, usual.minimum_effect),
                 noises=noises,
                 designs=[replace(design, cells=cells) for design in DESIGNS],
-                tell=lambda kind, done: shown(kind, done, runs),
+                report=lambda kind, done: shown(kind, done, runs),
             )
         )
     if plots:
@@ -116,7 +116,7 @@ def methodology_simulate(
         sys.exit(1)
 
 
-@methodology.command("nights")
+@methodology.command("nightly")
 @JSON
 @format_option("markdown", about="markdown is the form in docs/explanation/nightly.md.")
 @click.option(
@@ -127,7 +127,7 @@ def methodology_simulate(
     help="Number of simulated histories of each kind; 200 take 1 to 2 minutes.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
-def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> None:
+def methodology_nightly(as_json: bool, style: str, histories: int, seed: int) -> None:
     """Measure the error rates of `nightly` on simulated runs.
 
     The ratio of a nightly run has a spread of 3 %, and 3 of 100 nightly runs are off by
@@ -137,7 +137,7 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
     """
     from labctl.lab.statistics import Statistics
     from labctl.methodology import text
-    from labctl.methodology.nights import simulate
+    from labctl.methodology.nightly import simulate
     from labctl.stats.verdict import Rule
 
     usual = Statistics()
@@ -148,7 +148,7 @@ def methodology_nights(as_json: bool, style: str, histories: int, seed: int) -> 
                 histories=histories,
                 seed=seed,
                 rule=rule,
-                tell=lambda kind, done: shown(kind, done, histories),
+                report=lambda kind, done: shown(kind, done, histories),
             )
         )
     if as_json:

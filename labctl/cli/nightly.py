@@ -1,4 +1,4 @@
-"""`labctl nightly`: measure once a night and find regressions."""
+"""`labctl nightly`: measure every night and find regressions."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def nightly(
     from labctl.site.folder import check as check_site
 
     if site is not None:
-        check_site(site)  # before a night of measuring
+        check_site(site)  # before hours of measuring
     # --replay with --history works without a lab; a site has the lab's runs.
     read = load_lab if replay else lab_to_work
     lab = None if replay and history and not site else read(lab_path)
@@ -162,7 +162,7 @@ def _measure(
             image_of=lambda image: images.find(folder, image),
             keep=lambda record: images.keep(lab, folder, record),
             check=check,
-            tell=shown.say,
+            report=shown.say,
         ).run()
 
 

@@ -9,7 +9,7 @@ from labctl.units import quote
 
 _SEEN_CHARACTERS = 60
 # Separators of thousands that are in use, also the narrow and the usual no-break space.
-# A plain space also separates columns: _in_groups tells them apart.
+# A plain space also separates columns: _in_groups distinguishes them.
 _SEPARATORS = ",.'\u2019_\u00a0\u202f\u2009"
 _GROUPED = re.compile(rf"[-+]?[0-9]{{1,3}}(?P<by>[ {_SEPARATORS}])[0-9]{{3}}((?P=by)[0-9]{{3}})*")
 _FRACTION = re.compile(r"[.,][0-9]+")

@@ -195,11 +195,11 @@ def _plugged(topology: Topology, report: _Report) -> Iterator[str]:
             yield f"node {number}: expected {expected} of hotplugged memory, got {_rough(got)}"
             continue
         for (now, zone), count in blocks.items():
-            told = f"node {number}: {units.counted(count, 'memory block')}"
+            what = f"node {number}: {units.counted(count, 'memory block')}"
             if (now == "offline") != (state == "offline"):
-                yield f"{told} {now}, expected {state}"
+                yield f"{what} {now}, expected {state}"
             elif (zone == "Movable") != (state == "online_movable") and state in _ZONED:
-                yield f"{told} in zone {zone}, expected {state}"
+                yield f"{what} in zone {zone}, expected {state}"
         grown = report.grown_bytes.get(number, 0)
         if state != "offline" and not _LEAST_SHARE * got <= grown <= got:
             yield f"node {number}: MemTotal grew by {_rough(grown)}, expected {_rough(got)}"
@@ -233,8 +233,8 @@ def _speed(topology: Topology, report: _Report) -> Iterator[str]:
             for kind in ("read", "write"):
                 got = report.speeds.get((what, node, kind))
                 if value and got != value:
-                    told = "none" if got is None else f"{got} {unit}"
-                    yield f"node {node}: expected a {kind} {what} of {value} {unit}, got {told}"
+                    found = "none" if got is None else f"{got} {unit}"
+                    yield f"node {node}: expected a {kind} {what} of {value} {unit}, got {found}"
 
 
 def _rough(size_bytes: int) -> str:

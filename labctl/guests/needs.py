@@ -35,7 +35,7 @@ _CONSOLE: dict[str, tuple[str, ...]] = {
     ARM64.name: ("CONFIG_SERIAL_AMBA_PL011_CONSOLE", "CONFIG_SERIAL_8250_PCI"),
 }
 ROOTS = ("CONFIG_VIRTIO_PCI", "CONFIG_VIRTIO_BLK", "CONFIG_EXT4_FS", "CONFIG_OVERLAY_FS")
-# ext4 asks for a checksum that modinfo does not tell; recent kernels have no such option.
+# ext4 asks for a checksum that modinfo does not report; recent kernels have no such option.
 ROOT_MODULES = ("CONFIG_CRYPTO_CRC32C", *ROOTS)
 _SSH = ("CONFIG_INET", "CONFIG_VIRTIO_PCI", "CONFIG_VIRTIO_NET")
 

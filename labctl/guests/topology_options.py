@@ -39,7 +39,7 @@ def modules_of_guests(guests: Iterable[Topology], arch: str) -> tuple[str, ...]:
     """Return the options whose modules the guests need: these, and those of the compressor.
 
     Before Linux 6.12, zram takes its compressor from the crypto API, which modinfo does not
-    tell; recent kernels have no such option.
+    report; recent kernels have no such option.
     """
     found = of_guests(guests, arch)
     return ("CONFIG_CRYPTO_LZO", *found) if "CONFIG_ZRAM" in found else found

@@ -9,7 +9,7 @@ from labctl.errors import CommandError
 from labctl.host import git
 
 
-def look(folder: Path, *words: str) -> bytes:
+def query(folder: Path, *words: str) -> bytes:
     """Return the output of a git command on the work tree that contains a folder.
 
     Do not use `diff` and `describe --dirty`: both write the index, even with
@@ -62,11 +62,11 @@ def changed(folder: Path, *, unknown: bool) -> list[str]:
 
     Names are relative to the work tree's top. A file that is staged and then restored
     counts as changed, and so does a changed file marked assume-unchanged or
-    skip-worktree. Raises the errors of `look`.
+    skip-worktree. Raises the errors of `query`.
     """
     options = ["--no-renames", "--ignore-submodules=dirty"]
     options += [f"--untracked-files={'all' if unknown else 'no'}"]
-    lines = look(folder, "status", "--porcelain", "-z", *options).split(b"\0")[:-1]
+    lines = query(folder, "status", "--porcelain", "-z", *options).split(b"\0")[:-1]
     return sorted({os.fsdecode(line[3:]) for line in lines} | _hidden(folder))
 
 
@@ -74,7 +74,7 @@ def _hidden(folder: Path) -> set[str]:
     """Return the changed files that are marked assume-unchanged or skip-worktree."""
     top = git.top(folder) or folder
     missing, digests = set(), {}
-    for line in look(top, "ls-files", "-v", "-s", "-z").split(b"\0")[:-1]:
+    for line in query(top, "ls-files", "-v", "-s", "-z").split(b"\0")[:-1]:
         facts, _, name = line.partition(b"\t")
         tag, _, digest, _ = facts.split(b" ")
         skipped, path = tag.upper() == b"S", top / os.fsdecode(name)

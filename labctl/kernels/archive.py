@@ -31,7 +31,7 @@ _END = bytes(1024)
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A tar file with one folder in it; `is_package` tells a Debian package from a user's file.
+    """A tar file with one folder in it; `is_package` is false for a user's file.
 
     GNU tar unpacks it: in a new folder it writes nothing outside, also not through links,
     and costs half the time of the module tarfile, whose filters are not in each Python 3.11.

@@ -17,7 +17,7 @@ from labctl.kernels import configuration, images, kconfig, mentions, named_files
 from labctl.kernels.configuration import Configuration
 from labctl.kernels.images import Image
 from labctl.kernels.kconfig import Option
-from labctl.kernels.make import Make, Tell, remaining_seconds
+from labctl.kernels.make import Make, Report, remaining_seconds
 from labctl.kernels.revision import Committed
 from labctl.kernels.sources import Source, open_source
 from labctl.kernels.toolchain import check_options, check_tools, compiler, tools_hash
@@ -63,9 +63,9 @@ class _Request:
     def arch(self) -> Architecture:
         return ARCHITECTURES[self.image.arch]
 
-    def make(self, tree: Tree, log: Path, tell: Tell) -> Make:
+    def make(self, tree: Tree, log: Path, report: Report) -> Make:
         variables = self.configuration.variables
-        return Make(self.image.kernel, tree, log, tell, self.arch, variables)
+        return Make(self.image.kernel, tree, log, report, self.arch, variables)
 
     def built(self) -> Image | None:
         built = images.load(self.folder, self.image.kernel)
@@ -161,13 +161,13 @@ class Builder:
         if isinstance(request, Image):
             raise UserError(f"kernel {kernel.name} is a built image without a source to check")
         check_tools(request.arch, request.configuration.variables)
-        tell = self._teller(kernel.name)
+        report = self._reporter(kernel.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
-        with self._full_disk_as_error(), self._tree(request, tell) as tree:
-            _fill(tree, tell)
+        with self._full_disk_as_error(), self._tree(request, report) as tree:
+            _fill(tree, report)
             tree.prepare(None)
-            make = request.make(tree, log, tell)
+            make = request.make(tree, log, report)
             make.configure(request.configuration)
             yield make
 
@@ -219,11 +219,11 @@ class Builder:
         """Raise if the series does not apply; nothing is built."""
         if request.patches is None:
             return
-        tell = self._teller(request.image.kernel)
-        with self._tree(request, tell) as tree:
+        report = self._reporter(request.image.kernel)
+        with self._tree(request, report) as tree:
             # Else revisions of one repository would be written by turns, and compiled again.
             if not request.source.has_originals:
-                _fill(tree, tell, "checking the series")
+                _fill(tree, report, "checking the series")
             tree.check(request.patches)
 
     def _may_have(
@@ -236,16 +236,16 @@ class Builder:
         wanted = mentions.pattern(file)
         if wanted is None or mentions.in_series(request.patches, wanted):
             return True
-        tell = self._teller(request.image.kernel)
+        report = self._reporter(request.image.kernel)
 
         def filled() -> Path:
-            with self._tree(request, tell) as tree:
-                _fill(tree, tell)
+            with self._tree(request, report) as tree:
+                _fill(tree, report)
                 return tree.src
 
         key = request.image.source_hash, wanted
         if key not in searched:
-            tell("checking tunables", 0, None)
+            report("checking tunables", 0, None)
             searched[key] = request.source.mentions(wanted, filled)
         return searched[key]
 
@@ -253,18 +253,18 @@ class Builder:
         known = request.built()
         if known:
             return known
-        tell = self._teller(request.image.kernel)
+        report = self._reporter(request.image.kernel)
         began = time.monotonic()
-        with self._tree(request, tell) as tree:
+        with self._tree(request, report) as tree:
             known = request.built()  # the labctl that held the lock may have built it
             if known:
                 return known
             for path in images.damaged(request.folder):
-                tell(f"rebuilding: {path.name} is damaged", 0, None)
+                report(f"rebuilding: {path.name} is damaged", 0, None)
             log = images.begin(request.folder, request.image)
             try:
-                make = request.make(tree, log, tell)
-                notes = self._make(request, make, tell)
+                make = request.make(tree, log, report)
+                notes = self._make(request, make, report)
                 seconds = time.monotonic() - began
                 image = replace(request.image, notes=notes)
                 return images.publish(request.folder, image, make, seconds)
@@ -273,10 +273,10 @@ class Builder:
                     images.fail(request.folder, str(error))
                 raise
 
-    def _make(self, request: _Request, make: Make, tell: Tell) -> tuple[str, ...]:
+    def _make(self, request: _Request, make: Make, report: Report) -> tuple[str, ...]:
         """Make the image in a work tree; return the notes of its configuration."""
         tree = make.tree
-        filled = _fill(tree, tell)
+        filled = _fill(tree, report)
         tree.prepare(request.patches)
         if filled != request.image.source_hash:
             raise UserError(
@@ -297,24 +297,24 @@ class Builder:
         return outcome.notes()
 
     @contextlib.contextmanager
-    def _tree(self, request: _Request, tell: Callable[..., None]) -> Iterator[Tree]:
+    def _tree(self, request: _Request, report: Callable[..., None]) -> Iterator[Tree]:
         place = self._state.trees / request.source.key
         # make compares times, and the files that options name may be older than the objects.
         files = request.image.files_hash[:_FILES_DIGITS]
         named = request.configuration.digest(request.arch) + (files and f"-{files}")
         tree = Tree(place, request.source, named)
-        with tree.locked(lambda: tell("waiting for another labctl's build", 0, None)):
+        with tree.locked(lambda: report("waiting for another labctl's build", 0, None)):
             yield tree
 
-    def _teller(self, kernel: str) -> Callable[[str, int, int | None], None]:
+    def _reporter(self, kernel: str) -> Callable[[str, int, int | None], None]:
         began: dict[str, float] = {}
 
-        def tell(stage: str, done: int, total: int | None) -> None:
+        def report(stage: str, done: int, total: int | None) -> None:
             seconds = time.monotonic() - began.setdefault(stage, time.monotonic())
             remaining = remaining_seconds(seconds, done, total)
             self._progress(BuildProgress(kernel, stage, done, total, seconds, remaining))
 
-        return tell
+        return report
 
     @contextlib.contextmanager
     def _full_disk_as_error(self) -> Iterator[None]:
@@ -337,6 +337,6 @@ def _result(source: Source, patches: Series | None) -> str:
     return ""
 
 
-def _fill(tree: Tree, tell: Callable[..., None], stage: str = "preparing the source") -> str:
-    tell(stage if tree.src.is_dir() else "unpacking", 0, None)
+def _fill(tree: Tree, report: Callable[..., None], stage: str = "preparing the source") -> str:
+    report(stage if tree.src.is_dir() else "unpacking", 0, None)
     return tree.fill()

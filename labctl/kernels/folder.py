@@ -51,7 +51,7 @@ class Folder:
             UserError: a file cannot be read, or a link leads to too many files.
             CommandError: git failed.
         """
-        self._look()
+        self._scan()
         return self._digest()
 
     def _digest(self) -> str:
@@ -66,14 +66,14 @@ class Folder:
         Raises:
             UserError: as `hash`, or a file changed during the copy.
         """
-        self._look()
+        self._scan()
         mirror.update(folder, self._hashes, leave, self._files)
         return self._digest()
 
     def original(self, name: str) -> File | None:
         """Return the user's file, None if there is none."""
         if not self._hashes:
-            self._look()
+            self._scan()
         mirror.check_parents(name, self._hashes, self.folder)
         return self._file(name) if name in self._hashes else None
 
@@ -82,7 +82,7 @@ class Folder:
         del filled
         return mentions.in_folder(self.folder, wanted)
 
-    def _look(self) -> None:
+    def _scan(self) -> None:
         """List and hash all files; hashes are cached by the files' stamps."""
         memory = StateFolder(self.state).stamps(self.key)
         known, began = stamps.read(memory), time.time_ns()

@@ -84,7 +84,7 @@ def _names(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                 yield name, info
         return
     asked = ["--cached", "--others", "--exclude-standard"]
-    listed = os.fsdecode(checkout.look(folder, "ls-files", "-z", *asked)).split("\0")[:-1]
+    listed = os.fsdecode(checkout.query(folder, "ls-files", "-z", *asked)).split("\0")[:-1]
     for name in dict.fromkeys(listed):
         info = _info(f"{folder}/{name}")
         if info and stat.S_ISDIR(info.st_mode):  # a submodule or another repository

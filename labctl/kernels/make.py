@@ -44,21 +44,21 @@ _FIXED = {
     "KBUILD_BUILD_VERSION": "1",
 }
 
-Tell = Callable[[str, int, int | None], None]
+Report = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Make:
     """Make for one kernel in a tree that the caller has locked.
 
-    `tell` is called with a stage, the steps done and the steps expected. `variables` are on
+    `report` is called with a stage, the steps done and the steps expected. `variables` are on
     make's command line.
     """
 
     kernel: str
     tree: Tree
     log: Path
-    tell: Tell
+    report: Report
     arch: Architecture = X86_64
     variables: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -69,7 +69,7 @@ class Make:
             UserError: a requested option is missing from the final .config.
             BuildError: Kconfig itself failed.
         """
-        self.tell("configuring", 0, None)
+        self.report("configuring", 0, None)
         build = self.tree.build
         build.mkdir(parents=True, exist_ok=True)
         configuration.check_target(self.tree.src, self.arch)
@@ -142,7 +142,7 @@ class Make:
             while (status := make.wait(_POLL_SECONDS)) is None:
                 offset, new = self._steps_since(offset)
                 steps += new
-                self.tell("compiling", steps, max(expected, steps) if expected else None)
+                self.report("compiling", steps, max(expected, steps) if expected else None)
                 if time.monotonic() > deadline:
                     raise self._failed(f"did not build within {_BUILD_SECONDS:g} s")
         if status != 0:
@@ -157,7 +157,7 @@ class Make:
         """
         if not objects:
             return ""
-        self.tell("compiling", 0, None)
+        self.report("compiling", 0, None)
         with self.tree.at_work():
             done = proc.run(
                 self._argv(*options, *objects), timeout_seconds=_BUILD_SECONDS, check=False

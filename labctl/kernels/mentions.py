@@ -49,7 +49,7 @@ def _grep(wanted: str, places: list[Path]) -> bool:
     endings = [f"--include=*.{ending}" for ending in ENDINGS]
     words: list[str | Path] = ["grep", "-rqsE", *endings, "-e", wanted, "--", *places]
     done = proc.run(words, env={"LC_ALL": "C"}, timeout_seconds=_SECONDS, check=False)
-    # With any other status the search was not complete: the guest will tell.
+    # With any other status the search was not complete: the guest will report what is missing.
     return done.status != 1
 
 

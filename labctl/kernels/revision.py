@@ -57,7 +57,7 @@ class Committed:
         return self.revision
 
     def hash(self) -> str:
-        """Return the id of the tree; its length tells SHA-1 from SHA-256."""
+        """Return the id of the tree; its length is that of SHA-1 or SHA-256."""
         return self.revision.tree
 
     def fill(self, folder: Path, leave: Collection[str]) -> str:

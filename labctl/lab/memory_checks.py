@@ -32,7 +32,7 @@ def _unsupported(guest: Topology, arches: Collection[ArchName], launcher: str) -
             yield Mistake(path, what, "use `launcher: qemu`, or remove the key", at_key=True)
         elif without_acpi and path not in storage:
             arch = without_acpi[0]
-            hint = f"QEMU tells it by ACPI, and {arch} guests have a device tree: remove the key"
+            hint = f"QEMU reports it by ACPI, and {arch} guests have a device tree: remove the key"
             yield Mistake(path, f"not supported on {arch}", hint, at_key=True)
 
 

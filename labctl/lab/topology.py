@@ -91,8 +91,8 @@ class Packages(NamedTuple):
     threads: int
 
     def __str__(self) -> str:
-        told = zip(self, ("socket", "core", "thread"), strict=True)
-        return " x ".join(units.counted(number, noun) for number, noun in told)
+        levels = zip(self, ("socket", "core", "thread"), strict=True)
+        return " x ".join(units.counted(number, noun) for number, noun in levels)
 
 
 _MOST_NODES = 128

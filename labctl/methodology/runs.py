@@ -125,11 +125,11 @@ def simulate(
     rule: Rule,
     noises: Sequence[Noise] = NOISES,
     designs: Sequence[Design] = DESIGNS,
-    tell: Callable[[str, int], None] = lambda _what, _done: None,
+    report: Callable[[str, int], None] = lambda _what, _done: None,
 ) -> Iterator[ErrorRates]:
     """Yield the counts for each noise model and design.
 
-    `tell` receives its name and the number of finished `runs`. Raises ValueError for
+    `report` receives its name and the number of finished `runs`. Raises ValueError for
     fewer than 2 runs.
     """
     import numpy as np
@@ -141,7 +141,7 @@ def simulate(
             draw = np.random.default_rng([seed, number, of_noise])
             counted = []
             for done in range(0, runs, _BATCH):
-                tell(f"{noise.name}, {design.name}", done)
+                report(f"{noise.name}, {design.name}", done)
                 counted.append(_runs(noise, design, rule, draw, min(_BATCH, runs - done)))
             yield _rates(noise, design, np.concatenate(counted))
 

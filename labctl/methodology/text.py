@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from labctl.methodology import plots
-from labctl.methodology.nights import Count
+from labctl.methodology.nightly import Count
 from labctl.methodology.runs import ErrorRates
 
 if TYPE_CHECKING:

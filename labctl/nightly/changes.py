@@ -47,11 +47,11 @@ class Trial:
     ratio: float | None = None
     ci: tuple[float, float] | None = None
     run: str = ""
-    against: str = ""  # the earlier night's date
+    against: str = ""  # date of the earlier nightly run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Night:
+class NightlyRun:
     """One cell in one nightly run.
 
     `logs` are the log ratios to the pinned baseline, above 0 is better: of the run itself,
@@ -84,10 +84,10 @@ class Segment:
 class Analysis:
     """The interim analysis after one more nightly run.
 
-    `first` is the index of the first night of a new level, None if there is none; in a young
-    level, where its place is uncertain, the night that found it.
+    `first` is the index of the first nightly run of a new level, None if there is none; in a young
+    level, where its place is uncertain, the one that found it.
     `before` and `after` are the levels, as log ratios. `request` is what must be measured
-    to know more: the night `again`, or its kernel `against` that of the night
+    to know more: the nightly run `again`, or its kernel `against` that of the one
     `compared`. `verdict` is slower, faster, same (the runs against the kernel of before
     showed no change), `unchanged` (it was the same kernel all the time), or nothing yet.
     """
@@ -103,7 +103,7 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A change that is settled: the night it was `found`, and its `Analysis`."""
+    """A change that is settled: the nightly run that `found` it, and its `Analysis`."""
 
     found: int
     analysis: Analysis
@@ -123,14 +123,14 @@ class Watch:
     """
 
     margin: float
-    nights: list[Night] = field(default_factory=list)
+    nights: list[NightlyRun] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     _start: int = 0  # of the level that holds
-    _began: int = 0  # the segment, whose nights show the spread
+    _began: int = 0  # the segment, whose nightly runs show the spread
 
-    def add(self, night: Night, analysis: Analysis | None = None) -> Analysis:
+    def add(self, night: NightlyRun, analysis: Analysis | None = None) -> Analysis:
         """Add a nightly run and return its analysis: `analysis`, if it is known already.
 
         Raises:
@@ -147,12 +147,12 @@ class Watch:
         if analysis.verdict:
             found = len(self.nights) - 1
             self.changes.append(Change(found=found, analysis=analysis, trials=night.trials))
-            # A new level begins with a night that has the change for certain.
+            # A new level begins with a nightly run that has the change for certain.
             is_change = analysis.verdict in ("slower", "faster")
             self._start = found if is_change or analysis.first is None else analysis.first
         return analysis
 
-    def analyse(self, night: Night) -> Analysis:
+    def analyse(self, night: NightlyRun) -> Analysis:
         """Return the analysis of a nightly run without adding it. Raises as `add` does."""
         start, began = self._start, self._began
         segment = self._segment(night)
@@ -179,11 +179,11 @@ class Watch:
         return self._settle(night, analysis, start)
 
     def _analyse_young(
-        self, night: Night, values: Sequence[float], sd: float, start: int
+        self, night: NightlyRun, values: Sequence[float], sd: float, start: int
     ) -> Analysis:
         """Return the analysis of a level that does not show yet what is usual.
 
-        A suspicion is no alarm: only runs against the kernel of the level's first night make
+        A suspicion is no alarm: only runs against the kernel of the level's first nightly run make
         it a change, and show its size.
         """
         plain = Analysis(value=values[-1])
@@ -205,11 +205,11 @@ class Watch:
         found, verdict = len(self.nights), verdicts.pop()
         return replace(plain, first=found, before=before, after=after, verdict=verdict)
 
-    def _other_image(self, night: Night, among: Iterable[int]) -> int | None:
-        """Return the first of some earlier nights that had another image, None if none had."""
+    def _other_image(self, night: NightlyRun, among: Iterable[int]) -> int | None:
+        """Return the first of some earlier nightly runs with another image, None if none had."""
         return next((i for i in among if self.nights[i].image != night.image), None)
 
-    def _settle(self, night: Night, analysis: Analysis, start: int) -> Analysis:
+    def _settle(self, night: NightlyRun, analysis: Analysis, start: int) -> Analysis:
         """Return the next run that a change needs, or its verdict."""
         if len(night.logs) == 1:
             return replace(analysis, request="again")
@@ -228,7 +228,7 @@ class Watch:
             return replace(analysis, request="against", compared=compared)
         return replace(analysis, verdict=direction, compared=compared)
 
-    def _segment(self, night: Night) -> Segment | None:
+    def _segment(self, night: NightlyRun) -> Segment | None:
         """Return the segment that a nightly run begins, None if it continues the last one."""
         if not self.nights:
             return Segment(first=0, why="", continues=False)

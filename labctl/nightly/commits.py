@@ -18,7 +18,7 @@ def describe(folder: Path) -> str | None:
     """
     try:
         name = (
-            checkout.look(folder, "describe", "--always", "--tags", "--abbrev=12").decode().strip()
+            checkout.query(folder, "describe", "--always", "--tags", "--abbrev=12").decode().strip()
         )
         dirty = checkout.changed(folder, unknown=False)
     except (CommandError, HostError):

@@ -15,7 +15,7 @@ from labctl.nightly.types import (
     CellTrend,
     Finding,
     Nightly,
-    NightValue,
+    NightlyValue,
     SegmentStart,
     TrialResult,
 )
@@ -190,7 +190,7 @@ def _alarm(cell: Watched, last: NightlyRecord | None) -> Iterator[Finding]:
 
 def _cell(cell: Watched, last: NightlyRecord | None) -> CellTrend:
     nights = tuple(
-        NightValue(
+        NightlyValue(
             night=night.date,
             run=record.run,
             ratio=math.exp(value),

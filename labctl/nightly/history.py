@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from labctl.errors import HostError, UserError
-from labctl.nightly.changes import Analysis, Night, Trial, Watch
+from labctl.nightly.changes import Analysis, NightlyRun, Trial, Watch
 from labctl.nightly.records import (
     CellFailures,
     CellRecord,
@@ -218,7 +218,9 @@ def _watched(row: CellRecord) -> Watched:
     )
 
 
-def _night(main: NightlyRecord, row: CellRecord, more: Sequence[NightlyRecord]) -> Night | None:
+def _night(
+    main: NightlyRecord, row: CellRecord, more: Sequence[NightlyRecord]
+) -> NightlyRun | None:
     if row.log_ratio is None:
         return None
     logs, trials = [row.log_ratio], []
@@ -230,7 +232,7 @@ def _night(main: NightlyRecord, row: CellRecord, more: Sequence[NightlyRecord]) 
                 logs.append(other.log_ratio)
             elif record.kind == "against":
                 trials.append(_trial(record, other))
-    return Night(
+    return NightlyRun(
         date=main.night,
         logs=tuple(logs),
         error=row.error,

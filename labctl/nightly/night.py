@@ -84,7 +84,7 @@ class Nightly:
     image_of: Callable[[str], Path | None]  # the bzImage of an image's hash
     keep: Callable[[NightlyRecord], None] = lambda _: None  # receives the nightly record
     check: Check = no_check
-    tell: Callable[[str], None] = lambda _: None
+    report: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _ends: float = math.inf
@@ -165,7 +165,7 @@ class Nightly:
         try:
             run.measure(each, _blocks(run, name) + 1)
         except BaselineFailed as error:  # the other experiments continue
-            self.tell(str(error))
+            self.report(str(error))
             self._given_up.add(name)
         self._took[name] = self.clock() - began
 
@@ -176,7 +176,7 @@ class Nightly:
         for cell in alarmed:
             blocks = self.lab.resolve_statistics(cell.experiment).blocks.min
             if self.clock() + blocks * self._took.get(cell.experiment, 0.0) > self._ends:
-                self.tell(f"{cell.experiment}: no time left to measure {cell.cell} again")
+                self.report(f"{cell.experiment}: no time left to measure {cell.cell} again")
                 continue
             alike = [one for one in alarmed if _demand(one) == _demand(cell)]
             try:
@@ -186,13 +186,13 @@ class Nightly:
                 if self._against(blocks, alike):
                     return True
             except BaselineFailed as error:
-                self.tell(str(error))
+                self.report(str(error))
         return False
 
     def _again(self, blocks: int, cells: Sequence[Watched]) -> None:
         name, baseline = cells[0].experiment, cells[0].baseline
         wanted = {cell.cell for cell in cells}
-        self.tell(f"{name}: {', '.join(sorted(wanted))}: unexpected result, measuring again")
+        self.report(f"{name}: {', '.join(sorted(wanted))}: unexpected result, measuring again")
         seed = secrets.randbelow(_SEEDS)
         again = plan_of(
             self.lab, name, seed, lambda cell: cell.kernel == baseline or cell.id in wanted
@@ -208,9 +208,9 @@ class Nightly:
         earlier = compared(cells[0])
         bzimage = self.image_of(earlier.image(own.name))
         if bzimage is None:
-            self.tell(f"{name}: image of {own.name} from {earlier.night} is missing or damaged")
+            self.report(f"{name}: image of {own.name} from {earlier.night} is missing or damaged")
             return False
-        self.tell(f"{name}: comparing {own.name} with its image from {earlier.night}")
+        self.report(f"{name}: comparing {own.name} with its image from {earlier.night}")
         before = Kernel(
             name=f"{own.name}{_BEFORE}",
             source=f"image:{bzimage}",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import date
 
-from labctl.nightly.types import CellTrend, Finding, NightValue
+from labctl.nightly.types import CellTrend, Finding, NightlyValue
 from labctl.reports import plots, svg, words
 
 
@@ -47,7 +47,7 @@ def trend(cell: CellTrend, changes: Sequence[Finding]) -> str:
     return svg.labelled(image.getvalue(), name, values)
 
 
-def _text(night: NightValue) -> str:
+def _text(night: NightlyValue) -> str:
     interval = f" ({words.interval(night.ci)})" if night.ci else ""
     return f"{night.night}: ratio {words.ratio(night.ratio)}{interval}, run {night.run}"
 

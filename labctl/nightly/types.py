@@ -86,7 +86,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return MetricKind.known(self.metric or None, self.better or None, self.command or None)
 
 
-class NightValue(msgspec.Struct, frozen=True, kw_only=True):
+class NightlyValue(msgspec.Struct, frozen=True, kw_only=True):
     """One cell in one nightly run."""
 
     night: Annotated[str, Meta(description="Date of the nightly run.")]
@@ -126,7 +126,7 @@ class CellTrend(msgspec.Struct, frozen=True, kw_only=True):
     measured_last_night: Annotated[
         bool, Meta(description="Whether the last nightly run has a value of the cell.")
     ]
-    nights: Annotated[tuple[NightValue, ...], Meta(description="Nightly runs with a value.")]
+    nights: Annotated[tuple[NightlyValue, ...], Meta(description="Nightly runs with a value.")]
     segments: Annotated[tuple[SegmentStart, ...], Meta(description="Segments, in their order.")]
 
 

@@ -17,7 +17,7 @@ class Observer:
     """Files of a guest with counters, what they need, and how they are parsed.
 
     `parse` gets the texts of the `files` that exist, by path, and returns counters by name;
-    times are in nanoseconds. `is_gauge` tells the counters that may also fall. `needs` are
+    times are in nanoseconds. `is_gauge` returns whether a counter may also fall. `needs` are
     kconfig options, of which one in each group must be on; `fragment` sets them.
 
     An observer that slows the kernel has `start` and `stop`, shell scripts that reset and

@@ -95,7 +95,7 @@ def _value_alone(cell: Cell) -> Cell:
 
 
 def _health(health: Health | None) -> HostHealth | None:
-    """Return what the host did; None if the samples are too old to tell."""
+    """Return what the host did; None if the samples are too old to report it."""
     if health is None or not (health.seen or health.disturbed):
         return None
     return HostHealth(

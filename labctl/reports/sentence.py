@@ -16,7 +16,7 @@ def sentence(experiment: Experiment) -> str:
     """Return the result of an experiment.
 
     With several cells, name the best faster one and how many cells were tried: the best
-    of many looks better than it is.
+    of many seems better than it is.
     """
     cells = experiment.compared
     if not cells:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST_POINTS = 3000  # a plot of a million points makes a page of 100 MB
 _MOST_OF_LOAD = 300  # of each figure
 _FAILED = "#d1495b"
-# Colour and marker of each figure of the load, so that colour alone does not tell them apart.
+# Colour and marker of each figure of the load, so that they differ not by colour alone.
 _LOAD = {
     "others_percent": ("other processes", plots.COLOURS[1], "."),
     "steal_percent": ("hypervisor", plots.COLOURS[3], "+"),

@@ -56,7 +56,7 @@ class Change:
             before, after = None, after or PLAIN
         elif self.new is None:
             before = after = None
-        elif before == after:  # tells the hunks of a link from those of a text
+        elif before == after:  # distinguishes the hunks of a link from those of a text
             before, after = None, after if after == LINK else None
         names = (self.old or "", self.new or "", "copy" if self.copied else "")
         return (*names, before or "", after or "", *self.body)

@@ -86,7 +86,7 @@ def compare(
     baselines, controls, others = roles(cells, baseline)
     rule = Rule.of(confidence, minimum_effect, kind)
 
-    # An A/A control that differs counts even with failures: only its times are tested.
+    # The A/A control counts even with failures: only its times are tested.
     controls_bases = [bases_for(cell, baselines, ()) for cell in controls]
     aa = _worst(
         _family(controls, controls_bases, rule, better, {}, beside[0], host_is_trusted=True)

@@ -147,7 +147,7 @@ def usable(samples: Sequence[Sample], least_blocks: int) -> tuple[list[Sample], 
 
 
 def load_percent(load: Mapping[str, float]) -> dict[str, float]:
-    """Return what a repetition's load says as percent; nothing if it is too old to tell."""
+    """Return the load of a repetition in percent; nothing if an old labctl recorded it."""
     wall = load.get("wall_seconds", 0.0)
     available = wall * load.get("cores", 0.0)
     if not available or "own_seconds" not in load:

@@ -119,7 +119,7 @@ def chosen(samples: Sequence[Sample], *, baseline: str, goal: Goal, scale: Scale
 
 
 def _costs(samples: Sequence[Sample]) -> tuple[float, float] | None:
-    """Return the seconds of a block without its repetitions, and of a round of repetitions.
+    """Return the seconds of a block without its repetitions, and of one repetition of each cell.
 
     All from the times at which samples began, as medians, so that an interruption of the run
     does not count.

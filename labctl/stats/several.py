@@ -24,8 +24,8 @@ def compare_all(
     """Return the result of the first metric, with those of the others in `further`.
 
     `metrics` has each metric with its minimum effect. Holm's corrections are over the cells of
-    all metrics, and over their A/A controls. A control that differs only concerns the verdicts
-    of its metric. Raises as `compare` does.
+    all metrics, and over their A/A controls. A difference of an A/A control only concerns the
+    verdicts of its metric. Raises as `compare` does.
     """
     first = list(samples)
     of_metric = [first]

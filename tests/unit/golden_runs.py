@@ -16,7 +16,7 @@ from samples import replace, sample
 
 from labctl.cli import labctl
 from labctl.nightly import history
-from labctl.nightly.changes import Night, Trial, Watch
+from labctl.nightly.changes import NightlyRun, Trial, Watch
 from labctl.runs.folder import RunFolder
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -105,7 +105,7 @@ def failing(samples, status, message="", blocks=(0, 3), **changes):
 
 
 def loaded(samples, blocks):
-    """Return samples with the host's load; in some blocks others took half of it."""
+    """Return samples with the host's load; in some blocks other processes used half of the CPU."""
     busy = IDLE | {"busy_seconds": 4.0}
     result = "other processes used 49 % of the CPU time"
     return [
@@ -243,11 +243,11 @@ def store_runs(folder):
 
 
 def store_nights(folder):
-    """Write a history: a regression, a wild night, another host, failures."""
+    """Write a history: a regression, an outlier, another host, failures."""
     draw = random.Random(4)
 
     def night(number, level, logs=1, trials=(), **setup):
-        return Night(
+        return NightlyRun(
             date=f"2026-10-{number + 1:02}",
             logs=tuple(math.log(level) + draw.gauss(0, 0.004) for _ in range(logs)),
             error=0.004,

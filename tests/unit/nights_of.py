@@ -6,7 +6,7 @@ import msgspec
 
 from labctl.nightly import history, html
 from labctl.nightly.records import NightlyRecord
-from labctl.nightly.types import CellTrend, Finding, Nightly, NightValue, SegmentStart
+from labctl.nightly.types import CellTrend, Finding, Nightly, NightlyValue, SegmentStart
 from labctl.runs.types import Host
 from labctl.stats.kinds import FindingKind
 
@@ -84,7 +84,7 @@ def store(folder, watch, extra=lambda number: {}):
 def page():
     """Return the page of a history with two cells and a finding of every kind."""
     values = tuple(
-        NightValue(
+        NightlyValue(
             night=f"2026-10-{number:02}",
             run=f"run{number}",
             ratio=(ratio := 1.4 + 0.01 * (number % 3) - 0.2 * (number > 6)),

@@ -7,7 +7,7 @@ import golden_runs
 import nights_of
 from samples import cell, replace
 
-from labctl.nightly.changes import Night, Watch
+from labctl.nightly.changes import NightlyRun, Watch
 
 
 def run_id(number):
@@ -37,7 +37,7 @@ def store_nights(folder, count):
     draw, watch = random.Random(4), Watch(math.log1p(0.02))
     for number in range(count):
         watch.add(
-            Night(
+            NightlyRun(
                 date=f"2026-10-{number + 1:02}",
                 logs=(math.log(1.5) + draw.gauss(0, 0.004),),
                 error=0.004,

@@ -458,8 +458,8 @@ def test_the_doctor_rates_tools_by_the_failed_step():
     [
         ("x86_64", "tcg", "CONFIG_HZ_250=y\nCONFIG_HZ=250\n", ["lpj=20000000"]),
         ("x86_64", "tcg", "CONFIG_HZ=1000\n", ["lpj=5000000"]),
-        ("x86_64", "tcg", "# of a kernel that tells nothing\n", []),
-        ("x86_64", "kvm", "CONFIG_HZ=250\n", []),  # the hypervisor tells it
+        ("x86_64", "tcg", "# of a kernel that reports nothing\n", []),
+        ("x86_64", "kvm", "CONFIG_HZ=250\n", []),  # the hypervisor reports it
         ("arm64", "tcg", "CONFIG_HZ=250\n", []),  # the timer does
     ],
 )

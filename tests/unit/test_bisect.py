@@ -263,7 +263,7 @@ def test_the_decisions_share_the_risk():
     assert search.spent == pytest.approx(0.05 / 4)
     while (step := search.next_step()) is not None:
         search.spend(search.allowance())
-        search.tell(step, "bad" if step >= 7 else "good")
+        search.record(step, "bad" if step >= 7 else "good")
     assert search.spent <= 0.05 + 1e-12
     assert list(search.candidates) == [7]
 
@@ -302,7 +302,7 @@ def searched(draw, guilty, effect):
         if not result:
             return None
         search.spend(risk)
-        search.tell(step, "bad" if result == 1 else "good")
+        search.record(step, "bad" if result == 1 else "good")
     return search.bad
 
 

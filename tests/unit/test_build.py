@@ -304,11 +304,11 @@ def test_a_builder_waits_for_another_one_and_uses_its_image(lab, mine):
     wait_for(Path(f"{released}.hangs"), other)
     messages = []
 
-    def tell(progress):
+    def show(progress):
         messages.append(progress.stage)
         released.touch()
 
-    image = Builder(lab.root, tell).image(kernel)
+    image = Builder(lab.root, show).image(kernel)
     assert other.communicate(timeout=60)[0].strip() == image.hash
     assert other.returncode == 0
     assert set(messages) == {"waiting for another labctl's build"}
@@ -428,12 +428,12 @@ def test_an_edit_that_git_overlooks_never_takes_the_address_of_what_was_built(la
 
 
 def test_an_edit_in_the_middle_of_copying_is_reported(lab, mine):
-    def tell(progress):
+    def show(progress):
         if progress.stage == "unpacking":
             (mine / "mm/memory.c").write_text("edited\n")
 
     with pytest.raises(UserError, match="changed while it was read"):
-        Builder(lab.root, tell).image(lab.kernel(source=f"dir:{mine}"))
+        Builder(lab.root, show).image(lab.kernel(source=f"dir:{mine}"))
     assert "edited\n" in text(lab.image(source=f"dir:{mine}"))
 
 

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from labctl.cli import labctl
 from labctl.errors import HostError
-from labctl.methodology.nights import SCENARIOS, Scenario, history, simulate
+from labctl.methodology.nightly import SCENARIOS, Scenario, history, simulate
 from labctl.nightly import changes
-from labctl.nightly.changes import Night, Trial, Watch
+from labctl.nightly.changes import NightlyRun, Trial, Watch
 from labctl.stats.verdict import Rule
 
 RULE = Rule.of(0.95, 0.02)
@@ -20,7 +20,7 @@ DAY = np.datetime64("2026-01-01")
 
 
 def night(number, ratio, *, again=(), trials=(), image=None, **setup):
-    return Night(
+    return NightlyRun(
         date=str(DAY + number),
         logs=tuple(map(math.log, (ratio, *again))),
         error=0.01,
@@ -188,7 +188,7 @@ def test_the_same_seed_is_the_same_history():
 
 
 def test_a_small_simulation_keeps_the_error_rates():
-    """In full: `labctl methodology nights`; here as many as a minute's test bears."""
+    """In full: `labctl methodology nightly`; here as many as a minute's test bears."""
     few = [replace(one, nights=min(one.nights, 40)) for one in SCENARIOS[:1] + SCENARIOS[3:4]]
     quiet, slower = simulate(histories=12, seed=3, rule=RULE, scenarios=few)
     assert quiet.false_alarms <= 1 / 12
@@ -205,7 +205,7 @@ def test_a_broken_error_rate_is_detected():
 
 
 def test_the_command_counts():
-    done = CliRunner().invoke(labctl, ["methodology", "nights", "--histories", "1", "--json"])
+    done = CliRunner().invoke(labctl, ["methodology", "nightly", "--histories", "1", "--json"])
     document = json.loads(done.stdout)
     assert [each["scenario"] for each in document["scenarios"]] == [s.name for s in SCENARIOS]
     assert done.exit_code == (0 if all(s["kept"] for s in document["scenarios"]) else 1)

@@ -207,7 +207,7 @@ def test_two_users_do_not_measure_at_the_same_time(first):
     holder = forked(first, lambda: hold(folder, held))
     try:
         assert os.read(reader, 4) == b"held"
-        result = folder / "told"
+        result = folder / "reported"
 
         def waiting(text):
             result.write_text(text)

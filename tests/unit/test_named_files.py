@@ -87,12 +87,12 @@ def test_another_content_of_a_named_file_is_another_image(tmp_path, kernel):
 
 
 def test_a_named_file_that_changes_during_the_build_is_reported(tmp_path, kernel):
-    def tell(progress):
+    def show(progress):
         if progress.stage == "configuring":
             (tmp_path / "rootfs/init").write_text("two")
 
     with pytest.raises(UserError, match="files named by options of kernel stock changed"):
-        Builder(tmp_path / ".labctl", tell).image(kernel)
+        Builder(tmp_path / ".labctl", show).image(kernel)
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ from labctl.experiments.description import Facts
 from labctl.experiments.runner import Runner
 from labctl.kernels.images import Image
 from labctl.lab.state import StateFolder
-from labctl.methodology.nights import SCENARIOS, history
+from labctl.methodology.nightly import SCENARIOS, history
 from labctl.nightly import history as night_history
 from labctl.nightly import images as nightly_images
 from labctl.nightly.budget import Spent, next_experiment
-from labctl.nightly.changes import Night
+from labctl.nightly.changes import NightlyRun
 from labctl.nightly.findings import document
 from labctl.nightly.night import Nightly, setup_of
 from labctl.nightly.records import KernelChecks, decode, encode
@@ -153,7 +153,7 @@ class FakeNights:
             history=self.history,
             open_run=self.open_run,
             image_of=lambda image: self.history,
-            tell=self.messages.append,
+            report=self.messages.append,
             clock=self.clock,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=self.number),
             **more,
@@ -378,7 +378,7 @@ def changed(*keys_and_value):
     ],
 )
 def test_a_damaged_line_ends_the_replay_with_its_place_and_a_hint(tmp_path, change, reason):
-    night = Night(date="2026-11-01", logs=(0.1,), error=0.01, image="i")
+    night = NightlyRun(date="2026-11-01", logs=(0.1,), error=0.01, image="i")
     whole = encode(nights_of.record("night", night, "r", [nights_of.row(night, 0.1)])).decode()
     record = json.loads(whole)
     change(record)

@@ -62,8 +62,8 @@ def test_nodes_that_differ_are_described_one_by_one():
     ]
     samples = everything(cell(times(1.0), control=True), patched(1.1))
     name = report_of(RUN, [compare(samples, **RULE)]).experiments[0].name
-    told = {"name": name, "guest": "tiers"}
-    run = RUN | {"guests": {"tiers": {"nodes": nodes, "pin": "auto"}}, "experiments": [told]}
+    experiment = {"name": name, "guest": "tiers"}
+    run = RUN | {"guests": {"tiers": {"nodes": nodes, "pin": "auto"}}, "experiments": [experiment]}
     page = rendered(samples, run)
     assert "nodes 2 CPUs and 2 GiB; 1 CPU and no memory; no CPU and 4 GiB, pin auto" in page
 

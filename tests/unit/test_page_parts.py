@@ -9,7 +9,7 @@ import pytest
 from samples import replace
 
 from labctl.nightly import plots
-from labctl.nightly.types import CellTrend, NightValue, SegmentStart
+from labctl.nightly.types import CellTrend, NightlyValue, SegmentStart
 from labctl.reports import consoles, grid, heat, page, svg
 from labctl.reports.grid import Entry
 from labctl.runs.folder import RunFolder
@@ -148,7 +148,7 @@ def test_values_of_points_that_are_not_drawn_are_left_out():
 
 
 def test_nightly_runs_of_one_day_are_drawn():
-    one = NightValue(
+    one = NightlyValue(
         night="2026-10-03", run="a", ratio=1.1, measured=(1.1,), ci=None, blocks=2, image="b"
     )
     start = SegmentStart(first=one.night, why="", continues=False)

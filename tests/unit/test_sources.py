@@ -275,7 +275,7 @@ def copied(tree, state, tmp_path):
 
 
 @pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
-def test_edits_that_git_overlooks_count(tree, state, tmp_path, flag):
+def test_edits_that_git_overscans_count(tree, state, tmp_path, flag):
     before, _ = copied(tree, state, tmp_path)
     git(tree, "update-index", flag, "mm/memory.c")
     edit(tree)
@@ -388,13 +388,13 @@ def test_a_tracked_config_does_not_keep_make_out(tree, state, tmp_path):
 
 def test_a_file_that_changes_while_it_is_copied_is_reported(mine, state, tmp_path, monkeypatch):
     source = open_source(f"dir:{mine}", state)
-    look = folder.Folder._look
+    scan = folder.Folder._scan
 
     def then_edit(self):
-        look(self)
+        scan(self)
         edit(mine)
 
-    monkeypatch.setattr(folder.Folder, "_look", then_edit)
+    monkeypatch.setattr(folder.Folder, "_scan", then_edit)
     with pytest.raises(UserError, match=r"mm/memory\.c: source changed while it was read"):
         source.fill(tmp_path / "tree/src", ())
 
@@ -418,15 +418,15 @@ def test_a_file_of_this_moment_is_hashed_again_next_time(mine, state, monkeypatc
     assert remembered()
 
 
-def test_each_file_is_looked_at_once(tree, state, monkeypatch):
+def test_each_file_is_scanned_once(tree, state, monkeypatch):
     monkeypatch.setattr(folder, "_RACY_NANOSECONDS", -(10**15))
     source = open_source(f"dir:{tree}", state)
     source.hash()
-    looks = []
+    scans = []
     lstat = os.lstat
-    monkeypatch.setattr(os, "lstat", lambda path: looks.append(str(path)) or lstat(path))
+    monkeypatch.setattr(os, "lstat", lambda path: scans.append(str(path)) or lstat(path))
     source.hash()
-    assert looks.count(f"{tree}/mm/memory.c") == 1
+    assert scans.count(f"{tree}/mm/memory.c") == 1
 
 
 def test_a_name_that_is_not_utf_8_is_copied_and_hides_no_edit(tree, state, tmp_path, monkeypatch):
@@ -452,7 +452,7 @@ def test_an_edited_copy_is_put_right(mine, state, tmp_path):
 
 
 @pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
-def test_a_commit_with_edits_that_git_overlooks_is_dirty(tree, flag):
+def test_a_commit_with_edits_that_git_overscans_is_dirty(tree, flag):
     git(tree, "update-index", flag, "mm/memory.c", "Kbuild")
     clean = commits.describe(tree)
     assert not clean.endswith("-dirty")
@@ -462,7 +462,7 @@ def test_a_commit_with_edits_that_git_overlooks_is_dirty(tree, flag):
 
 @pytest.mark.parametrize("where", ["on a disk without modes", "elsewhere"])
 def test_a_mode_is_an_edit_where_files_have_one(tree, where):
-    """On a disk without modes each file is executable, and git tells so in the config."""
+    """On a disk without modes each file is executable, and git reports so in the config."""
     clean = commits.describe(tree)
     git(tree, "config", "core.fileMode", "false")
     (tree / "mm/memory.c").chmod(0o755)

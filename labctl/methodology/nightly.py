@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from labctl.nightly.changes import Change, Night, Trial, Watch
+from labctl.nightly.changes import Change, NightlyRun, Trial, Watch
 from labctl.stats.paired import exp, paired
 from labctl.stats.run_noise import RUN_SD
 from labctl.stats.verdict import Rule, word
@@ -89,7 +89,7 @@ class Count:
 SCENARIOS = (
     Scenario(name="quiet"),
     Scenario(name="quiet, no outliers", outliers=0.0),
-    Scenario(name="quiet, outliers stay all night", outliers_stay=True),
+    Scenario(name="quiet, repeats are outliers too", outliers_stay=True),
     Scenario(name="slower by 10 %", effect=0.1, at=29, nights=35, least_found=LEAST_FOUND),
     *(
         Scenario(
@@ -128,15 +128,15 @@ def simulate(
     seed: int,
     rule: Rule,
     scenarios: Sequence[Scenario] = SCENARIOS,
-    tell: Callable[[str, int], None] = lambda _what, _done: None,
+    report: Callable[[str, int], None] = lambda _what, _done: None,
 ) -> Iterator[Count]:
-    """Yield the counts of each scenario; `tell` receives the number of finished histories."""
+    """Yield the counts of each scenario; `report` receives the number of finished histories."""
     import numpy as np
 
     for number, scenario in enumerate(scenarios):
         watches = []
         for done in range(histories):
-            tell(scenario.name, done)
+            report(scenario.name, done)
             watches.append(history(scenario, rule, np.random.default_rng([seed, number, done])))
         yield _count(scenario, watches)
 
@@ -178,13 +178,13 @@ def _blocks(
     return [float(one) for one in shared + draw.normal(0, scenario.block_sd, scenario.blocks)]
 
 
-def _night(scenario: Scenario, number: int, is_wild: bool, draw: np.random.Generator) -> Night:
+def _night(scenario: Scenario, number: int, is_wild: bool, draw: np.random.Generator) -> NightlyRun:
     d = _blocks(scenario, _true(scenario, number), is_wild, draw)
-    return Night(
+    return NightlyRun(
         date=(_FIRST + timedelta(days=number)).isoformat(),
         logs=(fmean(d),),
         error=scenario.block_sd / math.sqrt(scenario.blocks),
-        image=f"image of night {number}",
+        image=f"image of nightly run {number}",
     )
 
 
