@@ -57,9 +57,9 @@ def run(
     is written to disk before the next one starts; `--resume` continues an interrupted
     run.
 
-    `--why` measures the experiments once more after the run, with functions, lock_stat
-    and perf if `observe:` in lab.yaml lists them, else with functions. `labctl explain` then has
-    the functions or locks whose time changed.
+    `--why` measures the experiments once more after the run, with functions, lock_stat,
+    perf and stacks if `observe:` in lab.yaml lists them, else with functions. `labctl explain`
+    then has the functions or locks whose time changed.
 
     Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
     """

@@ -187,7 +187,7 @@ HostCpus = Annotated[
 ]
 NodeMemory = Annotated[Bytes, Field(ge=LEAST_NODE_BYTES, multiple_of=units.MIB)]
 ObserverName = Literal[
-    "vmstat", "psi", "interrupts", "slab", "buddyinfo", "lock_stat", "functions", "perf"
+    "vmstat", "psi", "interrupts", "slab", "buddyinfo", "lock_stat", "functions", "perf", "stacks"
 ]
 # As NodeMemory, or 0.
 OwnMemory = Annotated[int, BeforeValidator(_node_memory), _SIZE]

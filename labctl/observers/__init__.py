@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from labctl.observers import perf, procfs, tracing
+from labctl.observers import perf, procfs, stacks, tracing
 from labctl.observers.observer import Observer
 
 OBSERVERS: Mapping[str, Observer] = {
@@ -77,6 +77,17 @@ OBSERVERS: Mapping[str, Observer] = {
             fragment="perf.config",
             start=perf.START,
             stop=perf.STOP,
+            programs=("perf",),
+        ),
+        Observer(
+            name=stacks.NAME,
+            about="CPU time of the kernel by call stack, by `perf record`",
+            files=stacks.STACKS,
+            parse=stacks.stacks,
+            needs=(("CONFIG_PERF_EVENTS",),),
+            fragment="perf.config",
+            start=stacks.START,
+            stop=stacks.STOP,
             programs=("perf",),
         ),
     )

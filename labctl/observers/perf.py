@@ -1,4 +1,4 @@
-"""Events counted by `perf stat` in the whole guest: scripts, and the parser. Pure.
+"""Events counted by `perf stat` in the whole guest: scripts of perf, and the parser. Pure.
 
 The format is that of `perf stat -x`, perf-stat(1).
 """
@@ -26,21 +26,34 @@ EVENTS = (
     "iTLB-load-misses",
 )
 _LONGEST_SECONDS = 100_000
-# perf counts from before its command starts until it ends, so the command is killed: with a
-# command, perf ignores SIGINT. setsid, as a process group is killed at the end of its script.
-START = f"""\
+
+
+def started(command: str, output: str) -> str:
+    """Return the script that starts a command of perf, which writes a file in the guest."""
+    # perf counts from before its command starts until it ends, so the command is killed: with
+    # a command, perf ignores SIGINT. setsid, as a process group is killed at the end of its
+    # script.
+    return f"""\
 command -v perf >/dev/null || {{ echo "perf: program not found" >&2; exit 9; }}
-rm -f {COUNTS[0]} {COUNTS[0]}.on
-setsid perf stat -a -x ';' -e {",".join(EVENTS)} -o {COUNTS[0]} -- \\
-  /bin/sh -c 'echo $$ >{COUNTS[0]}.on; exec sleep {_LONGEST_SECONDS}' </dev/null >/dev/null 2>&1 &
-echo $! >{COUNTS[0]}.pid
-for i in $(seq 100); do [ -s {COUNTS[0]}.on ] && break; sleep 0.1; done
+rm -f {output} {output}.on
+setsid perf {command} -o {output} -- \\
+  /bin/sh -c 'echo $$ >{output}.on; exec sleep {_LONGEST_SECONDS}' </dev/null >/dev/null 2>&1 &
+echo $! >{output}.pid
+for i in $(seq 100); do [ -s {output}.on ] && break; sleep 0.1; done
 """
-STOP = f"""\
-read -r child <{COUNTS[0]}.on && kill "$child"
-read -r pid <{COUNTS[0]}.pid
+
+
+def stopped(output: str) -> str:
+    """Return the script that ends such a command and waits until its file is complete."""
+    return f"""\
+read -r child <{output}.on && kill "$child"
+read -r pid <{output}.pid
 for i in $(seq 100); do kill -s 0 "$pid" || break; sleep 0.1; done 2>/dev/null
 """
+
+
+START = started(f"stat -a -x ';' -e {','.join(EVENTS)}", COUNTS[0])
+STOP = stopped(COUNTS[0])
 _LINE = re.compile(r"([0-9]{1,19})(?:\.[0-9]+)?;[^;]*;([^;]+);.*")
 
 

@@ -12,13 +12,14 @@ about 99 of 100 cases.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from labctl.observers import OBSERVERS
 from labctl.observers.observer import is_observed, is_time
+from labctl.observers.stacks import functions_of
 from labctl.runs.sample import Sample
 from labctl.stats.cells import Cell, bases_for
 from labctl.stats.explanation_types import CellChanges, Change, FunctionTime
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Values = Mapping[int, Mapping[str, float]]  # by block and counter
+Derived = Callable[[Mapping[str, float]], Mapping[str, float]]
 
 RATE = 0.01
 _FUNCTIONS = 20
@@ -57,11 +59,14 @@ class Tests:
     is_positive: np.ndarray
 
 
-def values_of(cell: Cell) -> dict[int, dict[str, float]]:
-    """Return the mean of each counter over the observed repetitions of each block."""
+def values_of(cell: Cell, of: Derived = functions_of) -> dict[int, dict[str, float]]:
+    """Return the mean of each counter over the observed repetitions of each block.
+
+    `of` makes the counters to compare from those of a sample.
+    """
     found: dict[int, list[Mapping[str, float]]] = {}
     for sample in cell.samples:
-        counters = observed_of(sample)
+        counters = of(observed_of(sample))
         if counters and sample.status == SampleStatus.OK:
             found.setdefault(sample.block, []).append(counters)
     return {block: _mean(each) for block, each in found.items()}

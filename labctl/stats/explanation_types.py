@@ -50,6 +50,23 @@ class FunctionTime(msgspec.Struct, frozen=True, kw_only=True):
     changed: Annotated[bool, Meta(description="Whether it is among the counters that changed.")]
 
 
+class FrameTime(msgspec.Struct, frozen=True, kw_only=True):
+    """The time of a function of the kernel as called by others, with that of what it calls."""
+
+    frame: Annotated[
+        str, Meta(description="The function after its callers, the outermost first: a;b;c.")
+    ]
+    baseline: Annotated[
+        float, Meta(description="Mean nanoseconds per repetition of the baseline, over blocks.")
+    ]
+    cell: Annotated[float, Meta(description="Mean nanoseconds per repetition of the cell.")]
+    difference: Annotated[float, Meta(description="The cell's less the baseline's.")]
+    changed: Annotated[
+        bool,
+        Meta(description="Whether it differs, at the false discovery rate over all frames."),
+    ]
+
+
 class CellChanges(msgspec.Struct, frozen=True, kw_only=True):
     """The counters of one cell that changed."""
 
@@ -66,6 +83,10 @@ class CellChanges(msgspec.Struct, frozen=True, kw_only=True):
     functions: Annotated[
         tuple[FunctionTime, ...],
         Meta(description="The twenty functions with the longest own time, if they were observed."),
+    ] = ()
+    frames: Annotated[
+        tuple[FrameTime, ...],
+        Meta(description="Call stacks of the kernel's CPU time as a tree, if they were observed."),
     ] = ()
 
 

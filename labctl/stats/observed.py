@@ -6,15 +6,19 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, median
 
+from msgspec.structs import replace
+
 from labctl.lab.metrics import Better
 from labctl.observers import OBSERVERS
 from labctl.observers.observer import is_observed
+from labctl.observers.stacks import NAME as STACKS
 from labctl.runs.record import RunExperiment
 from labctl.runs.sample import Sample
 from labctl.stats.cells import Cell, cells_of
 from labctl.stats.compare import roles
 from labctl.stats.counters import RATE, changes
 from labctl.stats.explanation_types import Cost, Observed
+from labctl.stats.frames import frames
 from labctl.stats.paired import MINIMUM_BLOCKS, paired
 from labctl.status import SampleStatus
 from labctl.units import counted
@@ -35,6 +39,11 @@ def observed(experiment: RunExperiment, samples: Sequence[Sample]) -> Observed |
     unstable = sorted({change.counter for one in of_controls for change in one.changes})
     found = changes(others, baselines, confidence=confidence, controls=controls, left_out=unstable)
     blocks = min((each.blocks for each in found), default=0)
+    if STACKS in names:
+        found = [
+            replace(each, frames=frames(cell, baselines, controls, confidence))
+            for each, cell in zip(found, others, strict=True)
+        ]
     return Observed(
         name=experiment.name,
         observers=names,

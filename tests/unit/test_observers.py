@@ -241,11 +241,48 @@ def test_perf_counts_from_begin_to_end(shell, tmp_path, monkeypatch):
         os.kill(int((tmp_path / "run/labctl-perf.pid").read_text()), 0)
 
 
-def test_perf_that_is_not_there_is_named(shell, monkeypatch):
+# Output of `perf script -F ip,sym` for two samples of one stack, and one of another.
+SAMPLES = """
+\tffffffff811f3f4b zap_pte_range
+\tffffffff811f4c2e unmap_vmas
+\tffffffff81ad2c71 do_syscall_64
+
+\tffffffff811f3f52 zap_pte_range
+\tffffffff811f4c2e unmap_vmas
+\tffffffff81ad2c71 do_syscall_64
+
+
+\tffffffff81a0f0b0 [unknown]
+\tffffffff81ad2c71 do_syscall_64
+"""
+
+
+def test_stacks_are_folded_in_the_guest(shell, tmp_path, monkeypatch):
+    (tmp_path / "samples").write_text(SAMPLES)
+    (tmp_path / "perf").write_text(
+        f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\n'
+        f'[ "$1" = script ] && exec cat {tmp_path}/samples\n' + FAKE_PERF.partition("\n")[2]
+    )
+    (tmp_path / "perf").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    observing = Observing(chosen(["stacks"]))
+    observing.begin(shell)
+    assert observing.end(shell) == {
+        "stacks.do_syscall_64;unmap_vmas;zap_pte_range.nanoseconds": 2 * 2_003_000,
+        "stacks.do_syscall_64;[unknown].nanoseconds": 2_003_000,
+    }
+    record, script = (tmp_path / "calls").read_text().splitlines()
+    assert record.startswith("record -a -B -N -e cpu-clock:kI -c 2003000 -g --kernel-callchains")
+    assert script.startswith("script -i ")
+    assert not (tmp_path / "run/labctl-stacks.data").exists()
+
+
+@pytest.mark.parametrize("name", ["perf", "stacks"])
+def test_perf_that_is_not_there_is_named(name, shell, monkeypatch):
     monkeypatch.setenv("PATH", f"{shell.root}")
     shell.root.joinpath("sh").symlink_to("/bin/sh")
     with pytest.raises(TunableRefused, match="perf: program not found"):
-        Observing(chosen(["perf"])).begin(shell)
+        Observing(chosen([name])).begin(shell)
 
 
 def test_perf_of_the_host_comes_into_guests(tmp_path, monkeypatch):
