@@ -20,7 +20,7 @@ def explanation_of(runs: Path, run_id: str) -> Explanation:
         UserError: there is no such run, its files are damaged, or it had no observers.
     """
     run = run_folder.resolve(runs, run_id)
-    experiments = [each for part in (run, *run_folder.passes(run)) for each in _observed(part)]
+    experiments = observed_in(run)
     if not experiments:
         raise UserError(
             f"run {run.id} has no counters: its experiments had no observers",
@@ -29,6 +29,11 @@ def explanation_of(runs: Path, run_id: str) -> Explanation:
             "lab.yaml, and run it again",
         )
     return Explanation(run=run.id, accel=run.read().accel, experiments=tuple(experiments))
+
+
+def observed_in(run: RunFolder) -> list[Observed]:
+    """Return what the observers of a run and of its passes found."""
+    return [each for part in (run, *run_folder.passes(run)) for each in _observed(part)]
 
 
 def _observed(run: RunFolder) -> list[Observed]:

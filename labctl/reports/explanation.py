@@ -12,12 +12,13 @@ from labctl.units import counted
 _FIRST = 10
 _BAR = 20  # characters
 _TIME_SECONDS = 1e-9
+_FLAME = "`labctl report --format html` has a flame graph of the difference"
 
 
 def first_of(observed: Observed) -> Observed:
-    """Return what the observers found with the first ten counters of each cell."""
+    """Return what the observers found with the first ten counters of each cell, no stacks."""
     cells = (
-        replace(cell, changes=cell.changes[:_FIRST], functions=cell.functions[:_FIRST])
+        replace(cell, changes=cell.changes[:_FIRST], functions=cell.functions[:_FIRST], frames=())
         for cell in observed.cells
     )
     return replace(observed, cells=tuple(cells))
@@ -29,7 +30,7 @@ def lines(observed: Observed) -> list[str]:
     for cell in observed.cells:
         first = ", ".join(each.counter for each in cell.changes[:3])
         more = f", first {first}" if first else ""
-        cells.append(f"{_name(cell)}: {_count(cell)}{more}")
+        cells.append(f"{name(cell)}: {_count(cell)}{more}")
     hint = "; `labctl explain` lists them" if any(cell.changed for cell in observed.cells) else ""
     found = [f"counters that changed: {'; '.join(cells)}{hint}"] if cells else []
     return [_cost(observed), *found, *observed.warnings]
@@ -40,14 +41,17 @@ def render(document: Explanation, *, markdown: bool = False, every: bool = False
     parts = [f"run: {document.run}, accelerator: {document.accel}"]
     for observed in document.experiments:
         parts.append(f"### {observed.name}" if markdown else f"{observed.name}:")
-        parts.append("\n".join(f"- {line}" for line in _facts(observed)))
+        parts.append("\n".join(f"- {line}" for line in facts(observed)))
         for cell in observed.cells:
             parts.append(_table(observed, cell, markdown, every))
             parts += [_profile(observed, cell, markdown)] if cell.functions else []
+        if any(cell.frames for cell in observed.cells):
+            parts.append(_FLAME)
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(observed: Observed) -> list[str]:
+def facts(observed: Observed) -> list[str]:
+    """Return the cost of observing, and what could not be observed or compared."""
     found = [_cost(observed), *observed.warnings]
     if observed.unstable:
         found.append(
@@ -72,7 +76,8 @@ def _ratio(cost: Cost | None, confidence: float) -> str:
     return f"{cost.ratio:.3f} times the metric without them ({ci}, {blocks})"
 
 
-def _name(cell: CellChanges) -> str:
+def name(cell: CellChanges) -> str:
+    """Return the name of a cell: its kernel and its setting."""
     return words.named(cell.label or cell.kernel, cell.setting)
 
 
@@ -80,29 +85,37 @@ def _count(cell: CellChanges) -> str:
     return f"{cell.changed or 'none'} of {cell.counters}"
 
 
-def _table(observed: Observed, cell: CellChanges, markdown: bool, every: bool) -> str:
-    rate = words.percent(observed.level)
-    head = (
-        f"{_name(cell)} against {observed.baseline}, {counted(cell.blocks, 'block')}: "
-        f"{_count(cell)} counters changed (false discovery rate {rate})"
+def head(observed: Observed, cell: CellChanges) -> str:
+    """Return how many counters of a cell changed."""
+    return (
+        f"{name(cell)} against {observed.baseline}, {counted(cell.blocks, 'block')}: "
+        f"{_count(cell)} counters changed (false discovery rate {words.percent(observed.level)})"
     )
+
+
+def titles(observed: Observed, cell: CellChanges) -> list[str]:
+    """Return the headings of a table of counters."""
+    level = words.level(observed.confidence)
+    return ["counter", observed.baseline, name(cell), "difference", "ratio", level, "p (FDR)"]
+
+
+def _table(observed: Observed, cell: CellChanges, markdown: bool, every: bool) -> str:
+    text = head(observed, cell)
     if not cell.changes:
-        return head
+        return text
     from tabulate import tabulate
 
     shown = cell.changes if every else cell.changes[:_FIRST]
-    head += "" if len(shown) == len(cell.changes) else f"; the first {_FIRST}"
-    level = words.level(observed.confidence)
-    rows = [_row(change) for change in shown]
-    titles = ["counter", observed.baseline, _name(cell), "difference", "ratio", level, "p (FDR)"]
+    text += "" if len(shown) == len(cell.changes) else f"; the first {_FIRST}"
+    headings = titles(observed, cell)
     table = tabulate(
-        rows,
-        headers=titles,
+        [row(change) for change in shown],
+        headers=headings,
         tablefmt="pipe" if markdown else "simple",
         disable_numparse=True,
-        colalign=["left", *["right"] * (len(titles) - 1)],
+        colalign=["left", *["right"] * (len(headings) - 1)],
     )
-    return f"{head}\n\n{table}"
+    return f"{text}\n\n{table}"
 
 
 def _profile(observed: Observed, cell: CellChanges, markdown: bool) -> str:
@@ -113,16 +126,16 @@ def _profile(observed: Observed, cell: CellChanges, markdown: bool) -> str:
     rows = [
         [
             each.function,
-            _time(each.baseline),
-            _time(each.cell),
-            _time(each.difference, sign="+"),
+            time(each.baseline),
+            time(each.cell),
+            time(each.difference, sign="+"),
             ("+" if each.difference > 0 else "-") * round(_BAR * abs(each.difference) / largest),
         ]
         for each in cell.functions
     ]
     table = tabulate(
         rows,
-        headers=["function", observed.baseline, _name(cell), "difference", ""],
+        headers=["function", observed.baseline, name(cell), "difference", ""],
         tablefmt="pipe" if markdown else "simple",
         disable_numparse=True,
         colalign=["left", "right", "right", "right", "left"],
@@ -130,7 +143,8 @@ def _profile(observed: Observed, cell: CellChanges, markdown: bool) -> str:
     return f"own time of functions per repetition, the longest first\n\n{table}"
 
 
-def _row(change: Change) -> list[str]:
+def row(change: Change) -> list[str]:
+    """Return the row of a counter, with the columns of `titles`."""
     name = change.counter
     return [
         name.removesuffix("nanoseconds") + "time" if is_time(name) else name,
@@ -151,9 +165,10 @@ def _precise(ratio: float | None) -> str:
 def _value(name: str, value: float, sign: str = "") -> str:
     if not is_time(name):
         return f"{value:{sign}.4g}" if abs(value) < 10_000 else f"{value:{sign}.0f}"
-    return _time(value, sign)
+    return time(value, sign)
 
 
-def _time(nanoseconds: float, sign: str = "") -> str:
+def time(nanoseconds: float, sign: str = "") -> str:
+    """Return a time with a unit that fits; `sign` is that of times of 0 and above."""
     prefix = "-" if nanoseconds < 0 else sign
     return f"{prefix}{words.seconds(abs(nanoseconds) * _TIME_SECONDS)}"

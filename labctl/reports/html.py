@@ -19,11 +19,13 @@ from labctl.reports import (
     sentence,
     table,
     timeline,
+    why,
     words,
 )
 from labctl.reports.consoles import Consoles
 from labctl.runs.sample import Sample
 from labctl.stats.by_metric import by_metric, samples_by_metric
+from labctl.stats.explanation_types import Observed
 from labctl.stats.failures import Failure
 from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Experiment, Report
@@ -40,10 +42,12 @@ def render(
     lab: str = "",
     guests: Mapping[str, str] = MappingProxyType({}),
     consoles: Consoles = _WITHOUT,
+    observed: Sequence[Observed] = (),
 ) -> str:
     """Return the page: results, tables, plots, host and guests, and how to repeat the run.
 
-    `lab` is the text of the lab.yaml, `guests` are QEMU's command lines by the guest's name.
+    `lab` is the text of the lab.yaml, `guests` are QEMU's command lines by the guest's name,
+    `observed` is what the observers of the run and of its passes found.
     """
     title = f"labctl {document.run}"
     every, samples = by_metric(document), samples_by_metric(document, samples)
@@ -51,6 +55,7 @@ def render(
     for number, each in enumerate(every.experiments):
         own = [sample for sample in samples if sample.experiment == each.name]
         body += _experiment(number, each, own, consoles)
+        body += why.of_experiment(each.name, observed)
     body += [
         *facts.measured_on(document),
         *facts.commands(document, lab, guests),

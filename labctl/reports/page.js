@@ -86,13 +86,17 @@
   const boxOf = (x, y) => ({ left: x, right: x, top: y, bottom: y });
 
   const plot = (svg) => {
-    const points = [...svg.querySelectorAll(".values use")].map((use) => {
-      const title = use.querySelector("title");
+    // Markers of a plot, or the boxes of a flame graph, which stay in their order.
+    const points = [...svg.querySelectorAll(".values use, .values rect")].map((shape) => {
+      const title = shape.querySelector("title");
       title.remove();
-      return { x: +use.getAttribute("x"), y: +use.getAttribute("y"), text: title.textContent };
+      const [x, y, width, height] = ["x", "y", "width", "height"].map(
+        (name) => +shape.getAttribute(name),
+      );
+      return { x: x + width / 2, y: y + height / 2, width, height, text: title.textContent };
     });
     if (!points.length) return;
-    points.sort((a, b) => a.x - b.x || a.y - b.y);
+    if (points.every((each) => !each.width)) points.sort((a, b) => a.x - b.x || a.y - b.y);
     const mark = document.createElementNS("http://www.w3.org/2000/svg", "circle");
     mark.setAttribute("class", "mark");
     mark.setAttribute("r", "4");
@@ -120,8 +124,12 @@
       let nearest = -1;
       let least = REACH_PIXELS;
       for (const [index, each] of points.entries()) {
-        const at = where(each);
-        const distance = Math.hypot(at.x - event.clientX, at.y - event.clientY);
+        const from = where({ x: each.x - each.width / 2, y: each.y - each.height / 2 });
+        const to = where({ x: each.x + each.width / 2, y: each.y + each.height / 2 });
+        const distance = Math.hypot(
+          Math.max(from.x - event.clientX, 0, event.clientX - to.x),
+          Math.max(from.y - event.clientY, 0, event.clientY - to.y),
+        );
         if (distance < least) [nearest, least] = [index, distance];
       }
       if (nearest < 0) leave();

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _WIDTH_INCHES = 4.6  # readable on a phone, which shows it at four fifths of its size
 ROW_INCHES = 0.28
 INK = "#010203"  # of text and axes: stands for the page's own, dark or light
-_BASELINE = "#7a7a7a"  # as the others readable on white and on black
+OF_BASELINE = "#7a7a7a"  # as the others readable on white and on black
 COLOURS = ("#2a8fd0", "#e07b1a", "#2aa36b", "#c24d8f", "#8a6fd1")
 _MOST_LETTERS = 32
 OF_CONTROL = "#b5a642"
@@ -50,7 +50,7 @@ def intervals(experiment: Experiment) -> str:
             gid = values.add([text])
             axes.plot([found], [row], "o", markersize=4, color=colour, gid=gid)
         axes.axvline(
-            0.0 if metric.is_difference else 1.0, color=_BASELINE, linewidth=1, linestyle=":"
+            0.0 if metric.is_difference else 1.0, color=OF_BASELINE, linewidth=1, linestyle=":"
         )
         axes.set_yticks(range(len(cells)), [short(names[id(cell)]) for cell in cells])
         axes.set_ylim(len(cells) - 0.5, -0.5)
@@ -90,7 +90,7 @@ def curve(fitted: Curve, *, with_seed: bool = True) -> str:
                 list(seed.MAX_ACTIVE),
                 [each.seconds / one for each in seed.MAX_ACTIVE.values()],
                 "x--",
-                color=_BASELINE,
+                color=OF_BASELINE,
                 linewidth=1,
                 markersize=4,
                 label="the seed's, other hardware",
@@ -125,7 +125,7 @@ def colours(experiment: Experiment) -> dict[str, str]:
     others = dict.fromkeys(cell.kernel for cell in experiment.cells)
     others.pop(experiment.baseline, None)
     own = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(others)}
-    return {experiment.baseline: _BASELINE, **own}
+    return {experiment.baseline: OF_BASELINE, **own}
 
 
 @contextmanager

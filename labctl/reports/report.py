@@ -57,6 +57,7 @@ def page_of(
 ) -> str:
     """Return the HTML page of a run; `link` gives the address of a path in its folder."""
     from labctl.reports import consoles, html
+    from labctl.reports.explain import observed_in
 
     return html.render(
         content,
@@ -64,6 +65,7 @@ def page_of(
         lab=run.read().lab,
         guests=run.first_guests(),
         consoles=consoles.of_run(run, samples, link),
+        observed=observed_in(run),
     )
 
 

@@ -25,7 +25,8 @@ from labctl.site.types import Manifest, NightEntry, Nights, RunEntry
 from labctl.stats.by_metric import by_metric
 
 INDEX = "index.html"
-_MAKERS = ("lab", "runs", "stats", "reports", "nightly", "site")  # packages whose code makes pages
+# Packages whose code makes pages.
+_MAKERS = ("lab", "observers", "runs", "stats", "reports", "nightly", "site")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ def build(site: Path, runs: Path, nights: Path) -> Built:
         entries = []
         for run in found:
             entry = known.get(run.id)
-            key = _key(run.path / "run.json", run.store.path)
+            parts = (run, *run_folder.passes(run))
+            key = _key(*(path for one in parts for path in (one.path / "run.json", one.store.path)))
             if entry and entry.key == key and (entry.fault or site_folder.has(site, entry.page)):
                 kept += 1
             else:

@@ -49,6 +49,23 @@ addEventListener("load", async () => {
     seen.left = text(".tip");
   }
 
+  const flame = document.querySelector("svg.flame");
+  if (flame) {
+    flame.focus();
+    press(flame, "Home");
+    seen.flame = [text(".tip"), text("[role=status]")];
+    press(flame, "ArrowDown");
+    seen.flame.push(text(".tip"));
+    flame.blur();
+    const box = all("rect", flame).find((rect) => rect.getAttribute("class").includes("longer"));
+    const { left, bottom } = box.getBoundingClientRect();
+    flame.dispatchEvent(
+      new PointerEvent("pointermove", { clientX: left + 1, clientY: bottom - 1 }),
+    );
+    seen.flame.push(text(".tip"));
+    flame.dispatchEvent(new PointerEvent("pointerleave"));
+  }
+
   const heat = document.querySelector("table.heat");
   if (heat) {
     heat.querySelector("td[tabindex='0']").focus();

@@ -194,6 +194,15 @@ def test_values_are_read_by_keyboard_and_by_pointer(seen):
 
 
 @needs_axe
+def test_boxes_of_a_flame_graph_are_read_by_keyboard_and_by_pointer(seen):
+    tip, status, second, pointed = seen["run"]["flame"]
+    assert re.match("all: .* in stock, .* in patched", tip)
+    assert status == tip
+    assert second.startswith("entry_SYSCALL_64_after_hwframe: ")
+    assert re.match(r"take_planted_lock: .*, changed; ", pointed)
+
+
+@needs_axe
 def test_a_link_to_a_console_opens_it(seen):
     assert seen["run"]["opened"] == [False, True]
 

@@ -4,6 +4,7 @@ import math
 import random
 from datetime import UTC, datetime, timedelta
 
+import profiles
 from golden_runs import IDLE
 from records import report_of
 from samples import replace, sample
@@ -20,6 +21,7 @@ HOST = {
     "host": {"cores": 2, "cpu_model": "Xeon E5", "qemu": "7.2.19"},
     "kernels": {"stock": {"image": "ab" * 32, "series": None}},
 }  # fmt: skip
+PROFILES = (profiles.stacks, profiles.functions)
 FAILED = "Kernel panic - not syncing: Fatal exception"
 
 
@@ -109,13 +111,30 @@ def page():
     """Return the page of a run with every part that a page can have."""
     samples = [*matrix(), *failing()]
     logs = Consoles({LOG: f"runs/{RUN}/{LOG}"}, {LOG: f"[    3.1] {FAILED}\n" * 40})
-    return html.render(report(samples), samples, lab="version: 1\n", consoles=logs)
+    observed = [profiles.found(each, experiment="matrix") for each in PROFILES]
+    return html.render(
+        report(samples), samples, lab="version: 1\n", consoles=logs, observed=observed
+    )
 
 
 def hostile_page():
     """Return a page with hostile text in every name, message and log."""
     samples = hostile()
+    observed = [
+        profiles.found(
+            each,
+            experiment=samples[0].experiment,
+            kernel=HOSTILE,
+            rename=lambda name: name.replace("lock", HOSTILE),
+        )
+        for each in PROFILES
+    ]
     logs = Consoles({HOSTILE: f"runs/{HOSTILE}"}, {HOSTILE: HOSTILE})
     return html.render(
-        report(samples), samples, lab=HOSTILE, guests={HOSTILE: HOSTILE}, consoles=logs
+        report(samples),
+        samples,
+        lab=HOSTILE,
+        guests={HOSTILE: HOSTILE},
+        consoles=logs,
+        observed=observed,
     )

@@ -77,6 +77,13 @@ def test_only_what_is_new_is_made_and_the_result_is_the_same(lab):
     assert "1 pages made, 3 kept, 0 removed" in site().stderr
 
 
+def test_a_page_is_made_again_once_its_run_has_a_pass(lab):
+    site()
+    run = lab / ".labctl/runs" / site_of.run_id(1)
+    shutil.copytree(lab / ".labctl/runs" / site_of.run_id(2), run / "functions")
+    assert "1 pages made, 2 kept, 0 removed" in site().stderr
+
+
 def test_pages_of_removed_runs_are_removed_and_missing_ones_made(lab):
     site()
     first, second = (site_of.run_id(number) for number in (1, 2))
