@@ -39,7 +39,8 @@ SAMPLE = {
     "measurements": "Everything the workload printed, by name.",
     "counters": "Increments of counters over the repetition: those of the series, and those of "
     "observers as `OBSERVER.NAME`; times are in nanoseconds.",
-    "load": "What the host did during the repetition, by name.",
+    "load": "What the host did during the repetition, by name; `boot_seconds` is the time that "
+    "booting the block's guests took.",
     "disturbed": "Reason why the repetition is disturbed; empty if it is not.",
     "message": "Reason of a failure; empty if there is none.",
     "console": "Path of the guest's console log, from the run's folder.",

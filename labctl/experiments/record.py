@@ -79,6 +79,7 @@ def _experiment(
         "command": workload.command,
         "files": digests.get(workload.name),
         "root": disks.get(workload.name),
+        "parse": {n: [m.parse, m.unit] for n, m in workload.metrics.items() if m.parse},
         "metric": metric.name,
         "better": metric.better,
         "scale": metric.scale,

@@ -68,6 +68,7 @@ class Runner:
     _ended: frozenset[str] = frozenset()  # cells that need no further block
     _failed: set[BootGroup] = field(default_factory=set)
     _repetitions: int = 0  # of the block that is measured
+    _boot_seconds: float = 0.0  # of its guests
     _owned: dict[BootGroup, contextlib.ExitStack] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -119,6 +120,7 @@ class Runner:
 
     def _block(self, number: int) -> None:
         self._failed.clear()
+        self._boot_seconds = 0.0
         self._repetitions = self.plan.first_repetitions
         if self.repetitions is not None:
             self._repetitions = self.repetitions(self._before(number))
@@ -215,6 +217,7 @@ class Runner:
                     guest.pause()
             except GuestError as error:
                 self._give_up(group, error, failures)
+        self._boot_seconds += self.clock() - began
         self.timing.boot_seconds += self.clock() - began
         self.timing.boots += len(groups)
         return guests, failures
@@ -287,7 +290,7 @@ class Runner:
             **values,
             read_back=measured.read_back,
             counters=measured.handed | measured.observed,
-            load=measured.load,
+            load=measured.load | {"boot_seconds": round(self._boot_seconds, 3)},
             disturbed=disturbance(measured.load, self.health),
             message=message,
         )

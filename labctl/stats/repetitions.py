@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FIRST = 3  # repetitions until two blocks show what more would cost and gain
+_BOOT = "boot_seconds"  # in a sample's load: of its block until then
 _RENEWED = (2, 4, 8, 16)  # blocks after which the number is chosen anew
 MOST = 15
 _BOOTS = 1.5  # a cell's boot, and two of its baseline, with half of the weight each
@@ -121,29 +122,26 @@ def chosen(samples: Sequence[Sample], *, baseline: str, goal: Goal, scale: Scale
 def _costs(samples: Sequence[Sample]) -> tuple[float, float] | None:
     """Return the seconds of a block without its repetitions, and of one repetition of each cell.
 
-    All from the times at which samples began, as medians, so that an interruption of the run
-    does not count.
+    Repetitions and warm-ups take the time until the next one begins, all as medians, so that
+    an interruption of the run does not count. None without a record of the time of boots.
     """
     blocks: dict[int, list[tuple[float, Sample]]] = {}
     for sample in samples:
         began = datetime.fromisoformat(sample.started_at).timestamp()
         blocks.setdefault(sample.block, []).append((began, sample))
-    gaps, fixed = [], []
+    gaps: dict[bool, list[float]] = {False: [], True: []}
     for each in blocks.values():
         each.sort(key=lambda pair: pair[0])
-        gaps += [later - began for (began, s), (later, _) in pairwise(each) if not s.warmup]
-    if not gaps:
+        for (began, sample), (later, _) in pairwise(each):
+            gaps[sample.warmup].append(later - began)
+    boots = [max(s.load.get(_BOOT, 0.0) for _, s in each) for each in blocks.values()]
+    seconds = median(gaps[False] or [0.0])
+    if not any(boots) or seconds <= 0:
         return None
-    seconds = median(gaps)
-    for number, each in blocks.items():
-        before = blocks.get(number - 1)
-        if before:
-            measured = sum(not sample.warmup for _, sample in each)
-            fixed.append(each[-1][0] - before[-1][0] - measured * seconds)
+    # A block that was interrupted has more of them.
+    warmups = min(sum(sample.warmup for _, sample in each) for each in blocks.values())
     cells = {sample.cell for _, sample in blocks[max(blocks)] if not sample.warmup}
-    if not fixed or seconds <= 0:
-        return None
-    return max(median(fixed), 0.0), seconds * len(cells)
+    return median(boots) + warmups * median(gaps[True] or [0.0]), seconds * len(cells)
 
 
 def _variances(

@@ -66,6 +66,7 @@ def blocks(noise, *, count, boot_seconds, repetitions=3, seed=1):
                         cell=name,
                         value=float(np.exp(logs[0, block, max(repetition, 0), number])),
                         started_at=now.isoformat(),
+                        load={"boot_seconds": 3 * boot_seconds},
                     )
                 )
                 now += timedelta(seconds=1)
@@ -79,7 +80,7 @@ def auto(samples):
 def test_a_boot_that_takes_long_is_used_for_more_repetitions():
     noise = Noise(name="x", boot_sd=0.02, repetition_sd=0.04)
     assert auto([]) == auto(blocks(noise, count=1, boot_seconds=50)) == 3
-    cheap, dear = (auto(blocks(noise, count=16, boot_seconds=s)) for s in (0.0, 30.0))
+    cheap, dear = (auto(blocks(noise, count=16, boot_seconds=s)) for s in (1e-6, 30.0))
     # By hand: sqrt(1 * 4) = 2 with the warm-up alone, and sqrt(31 * 4) = 11.
     assert cheap in (2, 3)
     assert dear >= 8
@@ -99,13 +100,20 @@ def test_equal_values_show_no_spread():
     assert auto(blocks(flat, count=4, boot_seconds=10)) == 3
 
 
-def test_an_interruption_of_the_run_does_not_count():
+def test_without_the_time_of_boots_nothing_is_chosen():
     noise = Noise(name="x", boot_sd=0.02, repetition_sd=0.04)
-    samples = blocks(noise, count=8, boot_seconds=10)
+    samples = blocks(noise, count=16, boot_seconds=30)
+    assert auto([replace(s, load={}) for s in samples]) == 3
+
+
+@pytest.mark.parametrize(("count", "since"), [(8, 4), (2, 1), (2, 0)])
+def test_an_interruption_of_the_run_does_not_count(count, since):
+    noise = Noise(name="x", boot_sd=0.02, repetition_sd=0.04)
+    samples = blocks(noise, count=count, boot_seconds=10)
     later = {
         id(s): (datetime.fromisoformat(s.started_at) + timedelta(hours=9)).isoformat()
         for s in samples
-        if s.block >= 4
+        if s.block >= since and not (since == 0 and s.warmup)
     }
     moved = [replace(s, started_at=later.get(id(s), s.started_at)) for s in samples]
     assert auto(moved) == auto(samples)
