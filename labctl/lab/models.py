@@ -225,4 +225,14 @@ class Lab(Model):
         if found.scale == "difference":
             message = f"{what} compares ratios, but {found.name} has `scale: difference`"
             hint = "select an experiment with `scale: ratio`; `labctl run` takes both"
-            raise ConfigError([self.problem(("experiments", experiment), message, hint)])
+            raise ConfigError([self.problem(self._scale_key(experiment), message, hint)])
+
+    def _scale_key(self, experiment: str) -> KeyPath:
+        """Return the key that defines the scale of the metric that decides."""
+        found, metric = self.experiments[experiment], self.metric_of(experiment)
+        if found.scale is not None:
+            return ("experiments", experiment, "scale")
+        workload = self.workloads[found.workload]
+        entry = workload.metrics.get(metric)
+        own = ("metrics", metric) if entry is not None and entry.scale is not None else ()
+        return ("workloads", workload.name, *own, "scale")

@@ -19,7 +19,7 @@ from labctl.lab.metrics import MetricKind
 from labctl.stats.between_runs_types import Across, ChangedCell, ChangedExperiment
 from labctl.stats.by_metric import by_metric
 from labctl.stats.kinds import Verdict
-from labctl.stats.paired import MINIMUM_BLOCKS, Paired, adjust, t_tests
+from labctl.stats.paired import MINIMUM_BLOCKS, Paired, adjust, paired, t_tests
 from labctl.stats.report_types import Cell, Experiment, Report
 from labctl.stats.run_noise import RUN_SD
 from labctl.stats.scale import difference as of_difference
@@ -27,6 +27,7 @@ from labctl.stats.verdict import Rule, why_undecided, word
 from labctl.units import counted
 
 # If one of these differs, the cells of two experiments are not comparable.
+_KNOWN = 1e9  # degrees of freedom of a variance that is known
 _SAME_EXPERIMENT = ("workload", "command", "guest", "metric", "better", "baseline", "set")
 
 
@@ -101,18 +102,21 @@ def difference(first: Summary, second: Summary, rule: Rule, *, run_sd: float) ->
     Welch's t test, with Satterthwaite's degrees of freedom (Biometrics 2, 1946). The noise of
     a whole run, with the standard deviation `run_sd`, is a part of both variances that counts
     as known. `blocks` of the result is the smaller number of blocks. With fewer than two
-    blocks, or without spread in both, the result has only the mean.
+    blocks, the result has only the mean.
     """
     mean = second.mean - first.mean
     blocks = min(first.blocks, second.blocks)
     parts = [each.sd**2 / each.blocks for each in (first, second)]
-    if blocks < 2 or not sum(parts):
+    if blocks < 2:
         return Paired(blocks, mean, None, None, None, None, None)
     variance = sum(parts) + 2 * run_sd**2
+    if not variance:  # counts that are always 0
+        return paired([mean] * blocks, confidence=rule.confidence, margin=rule.margin)
     error = math.sqrt(variance)
-    freedom = variance**2 / sum(
+    uncertain = sum(
         part**2 / (each.blocks - 1) for part, each in zip(parts, (first, second), strict=True)
     )
+    freedom = variance**2 / uncertain if uncertain else _KNOWN
     tests = t_tests(mean, error, freedom, confidence=rule.confidence, margin=rule.margin)
     return Paired(blocks, mean, None, *(float(each) for each in tests))
 

@@ -5,6 +5,8 @@ import io
 import json
 import math
 import random
+from statistics import NormalDist
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -499,6 +501,26 @@ def test_two_runs_are_compared_by_the_change_of_the_difference():
     assert same.experiments[0].cells[0].verdict == "same"
 
 
+@pytest.mark.parametrize(
+    ("second", "effect", "verdict"), [(0.0, 1.0, "same"), (5.0, 1.0, "slower"), (5.0, 9.0, "same")]
+)
+def test_runs_with_counts_that_never_vary_are_compared(second, effect, verdict):
+    runs = [
+        report(judge(ZEROS, [value] * 8, effect=effect), name)
+        for name, value in (("first", 0.0), ("second", second))
+    ]
+    ((row,),) = (each.cells for each in across(*runs).experiments)
+    assert (row.change, row.change_ci, row.verdict) == (second, (second, second), verdict)
+
+
+def test_a_spread_of_the_run_alone_is_known():
+    """A normal quantile: the level is the 96.25 % that keep 95 %."""
+    runs = [report(judge([100.0] * 8, [v] * 8), n) for n, v in (("a", 100.0), ("b", 130.0))]
+    ((row,),) = (each.cells for each in across(*runs, run_sd=0.02).experiments)
+    half = NormalDist().inv_cdf(1 - 0.0375 / 2) * 2**0.5 * 0.02 * 100
+    assert row.change_ci == pytest.approx((30 - half, 30 + half), rel=1e-6)
+
+
 def test_a_ratio_is_not_compared_with_a_difference():
     other = judge(COUNTS, COUNTS, replace(FAULTS, scale="ratio"), effect=0.02)
     with pytest.raises(UserError, match="scale difference and ratio"):
@@ -517,6 +539,39 @@ def test_commands_that_know_only_ratios_refuse_differences(lab, tmp_path):
 
     with pytest.raises(ConfigError, match="bisect compares ratios, but faults has `scale:"):
         Bisect(lab=found, experiment="one", setting={}, answer=Answer(), open_run=None).run()
+
+
+PLACES = {
+    "experiments.one.scale": ({"metric": "faults", "better": "lower"},
+                              {"scale": "difference", **least(1)}),
+    "workloads.mine.scale": (COUNT, least(1)),
+    "workloads.mine.metrics.faults.scale": (
+        {"metrics": {"faults": {"better": "lower", "scale": "difference", "minimum_effect": 1}}},
+        {"metrics": ["faults", "elapsed"]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [["nightly", "one"], ["bisect", "stock", "one"]])
+@pytest.mark.parametrize("key", PLACES)
+def test_a_difference_is_rejected_at_its_key_before_anything_runs(
+    lab, tmp_path, monkeypatch, key, command
+):
+    lab(*PLACES[key])
+    path = tmp_path / "lab.yaml"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("labctl.cli.bisect._begin", lambda *_, **__: SimpleNamespace(search=None))
+    for name in ("labctl.guests.prepare.build_images", "labctl.nightly.commits.commits_of"):
+        monkeypatch.setattr(name, None)
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(labctl, [command[0], "--lab", str(path), *command[1:]],
+                           catch_exceptions=False, standalone_mode=False)  # fmt: skip
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.key) == (str(path), key)
+    line = path.read_text().splitlines()[problem.line - 1]
+    assert line.lstrip() == "scale: difference"
+    assert line[problem.column - 1 :] == "difference"
+    assert problem.what.startswith(f"{command[0]} compares ratios, but faults has `scale: diff")
 
 
 def test_nightly_leaves_experiments_with_differences_out(lab, tmp_path, monkeypatch):
