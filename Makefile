@@ -1,5 +1,5 @@
 # `make lab` runs a comparison and `make test` runs all tests, both on a fresh Debian
-# machine. They work as root or as a user with sudo, and can be run repeatedly.
+# host. They work as root or as a user with sudo, and can be run repeatedly.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -102,6 +102,6 @@ reference: setup ## Regenerate docs/reference from the code.
 man: setup ## Generate man pages: man -M build/man labctl-run
 	$(VENV)/bin/python docs/generate/man.py build/man/man1
 
-clean: ## Delete builds and results; keep the virtual environment.
+clean: ## Remove builds and results; keep the virtual environment.
 	if [[ -x $(LABCTL) ]]; then $(LABCTL) down; fi
 	rm -rf .labctl

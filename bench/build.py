@@ -3,7 +3,7 @@
 With --full, three figures: both images from scratch (target: at most 1.2 plain
 makes), both again without changes (under 2 s), and the patched one after a change of
 one line in mm/mmu_gather.c (at most 0.1 plain makes). This takes ten minutes or more
-in a scratch folder that is deleted afterwards. Without --full, only the second figure,
+in a scratch folder that is removed afterwards. Without --full, only the second figure,
 with the images of this checkout.
 """
 

@@ -108,7 +108,7 @@ class BaselineFailed(LabError):
 
     def __init__(self, what: str, *, console: str = "") -> None:
         super().__init__(
-            what, hint="the run ends, since nothing can be compared without a baseline"
+            what, hint="the run stops, since nothing can be compared without a baseline"
         )
         self.console = console
 

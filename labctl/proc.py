@@ -132,7 +132,7 @@ def _reap(popen: subprocess.Popen[bytes]) -> int:
     status = _wait(popen, _REAP_SECONDS)
     if status is None:
         raise HostError(
-            f"process {popen.pid} was killed and does not end",
+            f"process {popen.pid} was killed and does not exit",
             hint="`dmesg` may show the system call it hangs in",
         )
     return status
@@ -194,7 +194,7 @@ def run(
         except subprocess.TimeoutExpired as error:
             _kill_group(popen, signal.SIGKILL)
             raise CommandError(
-                f"`{shlex.join(map(str, argv))}` did not end within {timeout_seconds:g} s",
+                f"`{shlex.join(map(str, argv))}` did not exit within {timeout_seconds:g} s",
                 status=_reap(popen),
                 output=tail(_outputs(popen)),
             ) from error

@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab",
         metavar="FILE",
         help="lab file [default: `lab` of the ini-file, or lab.yaml in the current or a parent "
-        "directory]",
+        "folder]",
     )
     group.addoption(
         "--kernel",
@@ -99,7 +99,7 @@ def _lab(config: pytest.Config) -> Lab | None:
             if path is None:
                 config.stash[_WRONG] = (
                     "the tests need a lab, but there is no lab.yaml in "
-                    f"{config.invocation_params.dir} or its parent directories: create one with "
+                    f"{config.invocation_params.dir} or its parent folders: create one with "
                     "`labctl init`, or pass `--lab FILE`"
                 )
             else:

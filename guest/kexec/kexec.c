@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * labkexec: boot another kernel on this machine.
+ * labkexec: boot another kernel on this host.
  *
  *   labkexec load KERNEL INITRD COMMAND-LINE   INITRD may be "" for none
  *   labkexec start                             the loaded kernel, at once
  *   labkexec reboot                            by way of the firmware, at once
  *
  * It needs CONFIG_KEXEC_FILE of the running kernel and no library of the
- * machine. `start` and `reboot` first write out what is dirty and make all file
+ * host. `start` and `reboot` first write out what is dirty and make all file
  * systems read-only, for nobody unmounts them.
  */
 #define _GNU_SOURCE

@@ -26,8 +26,8 @@ _HUNG_UP = 128 + signal.SIGHUP
 _INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 _SHOWN = "LABCTL_TRACEBACK"
 _HINTS = {
-    errno.ENOSPC: "free disk space, for example with `labctl clean`, which deletes builds",
-    errno.EDQUOT: "free space in your quota, for example with `labctl clean`, which deletes builds",
+    errno.ENOSPC: "free disk space, for example with `labctl clean`, which removes builds",
+    errno.EDQUOT: "free space in your quota, for example with `labctl clean`, which removes builds",
     errno.EACCES: "check the owner with `ls -ld`; labctl does not need root",
     errno.EPERM: "check the owner with `ls -ld`; labctl does not need root",
     errno.EROFS: "set `state:` in lab.yaml to a writable folder",
@@ -121,7 +121,7 @@ def _as_lab_error(error: BaseException) -> LabError | None:
         return HostError("out of memory", hint=hint)
     if isinstance(error, OSError):
         if error.errno == errno.ENOENT and not error.filename and _folder_gone():
-            return UserError("the current directory was removed", hint="change to another one")
+            return UserError("the current folder was removed", hint="change to another one")
         names = [os.fsdecode(n) for n in (error.filename, error.filename2) if _is_path(n)]
         what = error.strerror or _one_line(error)
         hint = _HINTS.get(error.errno or 0, _OTHER_HINT)

@@ -107,11 +107,11 @@ def build(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -> None:
 
 @click.command()
 @LAB
-@click.option("--runs", "runs_too", is_flag=True, help="Also delete results.")
+@click.option("--runs", "runs_too", is_flag=True, help="Also remove results.")
 def clean(lab_path: Path | None, runs_too: bool) -> None:
-    """Delete builds to free disk space; keep results.
+    """Remove builds to free disk space; keep results.
 
-    Only folders that labctl created in the state folder are deleted. Fails while
+    Only folders that labctl created in the state folder are removed. Fails while
     guests of `up` or another labctl use the state folder.
     """
     from labctl.guests.prepare import remove_built

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--history",
     type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
     help="Folder of the nightly records [default: nightly in the lab's state folder].",
 )
 @click.option("--verify", "seconds", type=WHOLE_SECONDS,

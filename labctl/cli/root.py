@@ -29,7 +29,7 @@ LAB = click.option(
     "--lab",
     "lab_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Lab file [default: lab.yaml in the current or a parent directory].",
+    help="Lab file [default: lab.yaml in the current or a parent folder].",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -126,7 +126,7 @@ class Group(click.Group):
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 done; 1 the lab found a problem (a regression, a crashed guest, a "
-    "failed build); 2 invalid input; 3 the host lacks something; 70 internal error; "
+    "failed build); 2 invalid input; 3 something is missing on the host; 70 internal error; "
     "129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM.",
 )
 @click.version_option(__version__)
@@ -162,7 +162,7 @@ def labctl(ctx: click.Context, verbose: int) -> None:
 
 
 def find_lab() -> Path | None:
-    """Return the lab.yaml in the current or a parent directory, None if there is none."""
+    """Return the lab.yaml in the current or a parent folder, None if there is none."""
     here = Path.cwd()
     found = (folder / "lab.yaml" for folder in (here, *here.parents))
     return next((path for path in found if path.is_file()), None)
@@ -172,7 +172,7 @@ def _found_lab() -> Path:
     path = find_lab()
     if path is None:
         raise UserError(
-            f"no lab.yaml in {Path.cwd()} or its parent directories",
+            f"no lab.yaml in {Path.cwd()} or its parent folders",
             hint="create one with `labctl init`, or pass `--lab FILE`",
         )
     return path

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--history",
     type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
     help="Folder of the nightly records [default: nightly in the lab's state folder].",
 )
 @click.argument("folder", type=click.Path(path_type=Path))

@@ -49,8 +49,9 @@ class _SameImage(Exception):
 
 @click.command("try", cls=_WithCommand)
 @JSON
-@click.option("--tree", type=click.Path(file_okay=False, path_type=Path), default=".",
-              help="Kernel tree [default: the one around the current directory].")  # fmt: skip
+@click.option("--tree", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+              default=".",
+              help="Kernel tree [default: the one around the current folder].")  # fmt: skip
 @click.option(
     "--workload",
     "operation",

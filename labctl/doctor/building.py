@@ -115,7 +115,7 @@ def disk(free_bytes: int, unbuilt: int, place: str) -> Diagnosis:
     free = f"{rough_size(free_bytes)} free in {place}"
     if free_bytes < need:
         what = f"{free}, builds and runs may need {rough_size(need)}"
-        mend = "labctl clean   # deletes builds; or set `state:` to a folder on another disk"
+        mend = "labctl clean   # removes builds; or set `state:` to a folder on another disk"
         return Diagnosis("disk", "fail", what, mend)
     return ok("disk", f"{free}, at most {rough_size(need)} needed")
 

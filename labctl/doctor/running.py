@@ -217,7 +217,7 @@ def load(busy_cores: float, steal_share: float) -> Diagnosis:
     """
     used = f"{busy_cores:.1f} cores used by other processes"
     if steal_share > _STEAL_SHARE:
-        what = f"{used}, {100 * steal_share:.0f} % of CPU time stolen by this machine's host"
+        what = f"{used}, {100 * steal_share:.0f} % of CPU time stolen by the hypervisor"
         return Diagnosis("load", "warn", what, "measure when its host is less busy")
     if busy_cores > _IDLE_CORES:
         mend = "ps -eo pid,pcpu,args --sort=-pcpu | head   # then stop them, or wait"

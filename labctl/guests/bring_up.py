@@ -136,7 +136,7 @@ def check(topology: Topology, done: Outcome, *, kernel: str, where: str) -> None
     if done.status:
         lines = done.stderr.decode("utf-8", "replace").splitlines()
         last = [line for line in lines if _MESSAGE.fullmatch(line)][-1:]
-        texts = [f"the setup ended with status {done.status}", *last]
+        texts = [f"the setup exited with status {done.status}", *last]
     if texts:
         options = [_OPTIONS[part] for part, wrong in found.items() if wrong]
         shown = "; ".join(shape.listed(texts))

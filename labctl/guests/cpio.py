@@ -30,7 +30,7 @@ class Entry:
 
     @classmethod
     def folder(cls, name: str) -> Entry:
-        """Return a directory."""
+        """Return a folder."""
         return cls(name, stat.S_IFDIR | 0o755)
 
     @classmethod
@@ -48,7 +48,7 @@ def archive(entries: Sequence[Entry]) -> bytes:
     """Return the archive of `entries` in order.
 
     Of two entries with the same name, the later replaces the earlier in its place. A
-    directory must come before its contents.
+    folder must come before its contents.
     """
     unique = {entry.name: entry for entry in entries}
     pieces = [_record(entry, number) for number, entry in enumerate(unique.values(), start=1)]

@@ -23,7 +23,7 @@ class Launcher(Protocol):
         """Return what starts the guest in its folder: a QEMU.
 
         Raises:
-            HostError: the launcher's own program is missing, or refused.
+            HostError: the launcher's own program is missing, or rejected.
         """
 
     def find(self) -> str:

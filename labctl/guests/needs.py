@@ -72,7 +72,7 @@ def check(
         found = ", ".join(f"{option}={config.get(option, 'n')}" for option in missing)
         are_modules = any(config.get(option) == "m" for option in MODULES if option in missing)
         raise UserError(
-            f"kernel {kernel.name} lacks options that its guests need built in (=y): {found}",
+            f"kernel {kernel.name}: options missing that guests need built in (=y): {found}",
             where=str(where),
             hint=_hint(defaults, are_modules),
         )

@@ -95,7 +95,7 @@ def _take_all(files: list[_File], waiting: Callable[[str], None]) -> None:
                     where=str(file.path),
                 )
         if file.own:
-            file.write("")  # delete the text of a killed measurement
+            file.write("")  # remove the text of a killed measurement
 
 
 def _own(folders: Sequence[Path]) -> _File:

@@ -227,7 +227,7 @@ class Repository:
         where, place = str(self.folder), shlex.quote(str(self.folder))
         if self._is_partial():
             raise UserError(
-                "revision lacks objects that a partial clone leaves out",
+                "objects of the revision are missing: the partial clone leaves them out",
                 where=where,
                 hint=f"fetch them: `git -C {place} fetch --refetch --no-filter`",
             )

@@ -40,7 +40,7 @@ def used(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cleared(folder: Path) -> Iterator[None]:
-    """Lock an existing state folder exclusively for the block, to delete files in it.
+    """Lock an existing state folder exclusively for the block, to remove files in it.
 
     Raises:
         UserError: another labctl uses the folder, or the folder contains files that
@@ -77,12 +77,12 @@ def claim(folder: Path) -> None:
 
 
 def remove(folder: Path, names: Collection[str]) -> list[Path]:
-    """Delete subfolders of a state folder by name; return the deleted ones.
+    """Remove subfolders of a state folder by name; return the removed ones.
 
-    A symbolic link is deleted, not its target. The folder must be locked by `cleared`.
+    A symbolic link is removed, not its target. The folder must be locked by `cleared`.
 
     Raises:
-        HostError: a folder cannot be deleted.
+        HostError: a folder cannot be removed.
     """
     if not state_folder.is_marked(folder):
         raise HostError(f"no {MARKER}", where=str(folder))

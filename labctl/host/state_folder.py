@@ -1,6 +1,6 @@
 """Check the state folder (`state:`) on disk: its location, contents and marker.
 
-labctl deletes only in a state folder with the marker.
+labctl removes only in a state folder with the marker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from labctl.lab.use import Use
 from labctl.units import quote, quoted
 
 # Created in any folder by file systems, desktops, sync and backup tools and editors.
-# Ignored and never deleted.
+# Ignored and never removed.
 _HARMLESS_FILES = re.compile(
     r"\.git(ignore|keep|attributes)|\.keep|\.(ignore|rgignore|fdignore|dockerignore|stignore)"
     r"|CACHEDIR\.TAG|\.nobackup|\.nomedia|\.metadata_never_index|\.nfs[0-9a-f]+"

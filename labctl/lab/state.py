@@ -1,6 +1,6 @@
 """The state folder (`state:`): names of the files and folders in it. Pure.
 
-`labctl clean` deletes only folders named here.
+`labctl clean` removes only folders named here.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ class Topology(Model):
     qemu: tuple[str, ...] = Field(
         (),
         description="More arguments of QEMU, each word an item: [-device, virtio-rng-pci]."
-        " What labctl sets itself is refused. Files need absolute paths.",
+        " What labctl sets itself is rejected. Files need absolute paths.",
     )
 
     @model_serializer(mode="wrap")

@@ -8,6 +8,6 @@ from enum import StrEnum
 class Use(StrEnum):
     """Uses of the state folder, the strictest first."""
 
-    WORKS = "works"  # creates or deletes files: rejects files that labctl did not create
+    WORKS = "works"  # creates or removes files: rejects files that labctl did not create
     READS = "reads"  # only reads: ignores them
     ENDS = "ends"  # stops guests: always possible

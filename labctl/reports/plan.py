@@ -45,7 +45,7 @@ def _accelerator(content: PlannedExperiment) -> list[str]:
     if reason:
         accel += f" (KVM does not work: {reason})"
     if reason and content.accel == "kvm":
-        accel += "; `run` would end with this error, `accel: auto` would use tcg"
+        accel += "; `run` would fail with this error, `accel: auto` would use tcg"
     lines = _wrapped(f"accelerator: {accel}")
     return [*lines, f"guest: {words.placement(placement)}"] if placement else lines
 

@@ -66,7 +66,7 @@ def intervals(experiment: Experiment) -> str:
 def curve(fitted: Curve, *, with_seed: bool = True) -> str:
     """Return times over the number of workers, the fit, and the original series' times.
 
-    The latter are from another machine: all times are relative to one worker.
+    The latter are from another host: all times are relative to one worker.
     """
     levels = fitted.levels
     values = svg.Values()

@@ -1,6 +1,6 @@
 """Append-only files with one JSON object per line.
 
-A line survives a crash of labctl and of the machine once `append` has returned. An
+A line survives a crash of labctl and of the host once `append` has returned. An
 incomplete last line, left by a crash, is removed before the next line is written.
 """
 
@@ -71,7 +71,7 @@ def _append(descriptor: int, line: bytes, checked_bytes: int) -> int:
 def _whole(content: bytes) -> int:
     """Return the number of bytes of a file that are complete lines.
 
-    Only the last line can be incomplete. After a crash of the machine it may end in a
+    Only the last line can be incomplete. After a crash of the host it may end in a
     newline but contain garbage, so it counts only if it is JSON.
     """
     end = content.rfind(b"\n") + 1

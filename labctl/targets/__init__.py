@@ -1,1 +1,1 @@
-"""Targets: physical or virtual machines reached by SSH that change kernels by kexec."""
+"""Targets: hosts behind SSH that change kernels by kexec."""

@@ -119,10 +119,10 @@ class Leases:
             return Lease(path, descriptor)
 
     def held(self) -> Room:
-        """Return the sum of all leases; delete those of dead processes.
+        """Return the sum of all leases; remove those of dead processes.
 
         The caller must hold the ledger's lock: a lease that is being created has no lock
-        yet and would be deleted.
+        yet and would be removed.
         """
         total = Room()
         for path in self.folder.glob(f"*{_SUFFIX}"):

@@ -28,7 +28,7 @@ _TIMEOUT_SECONDS = 180.0
 _ERROR_COLUMNS = 120
 
 # The selftests to run, with their arguments as in run_vmtests.sh. Old and new names of a
-# test are both listed. Tests that need a disk, a module, another machine or hours are omitted.
+# test are both listed. Tests that need a disk, a module, another host or hours are omitted.
 _RUNS: Mapping[str, tuple[str, ...]] = {
     "madv_populate": (),
     "map_fixed_noreplace": (),

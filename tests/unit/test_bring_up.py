@@ -90,7 +90,7 @@ def test_what_differs_is_named_with_its_option(topology, said, message):
 def test_a_setup_that_fails_tells_the_last_error():
     with pytest.raises(UserError) as caught:
         check(SWAP, "", 1, b"first\nmkswap: /dev/vdb: No such file\n\nUsage: mkswap\n\t-L\n")
-    assert caught.value.what.endswith("ended with status 1; mkswap: /dev/vdb: No such file")
+    assert caught.value.what.endswith("exited with status 1; mkswap: /dev/vdb: No such file")
 
 
 def test_most_guests_need_no_setup():

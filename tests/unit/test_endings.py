@@ -115,7 +115,7 @@ def test_a_removed_current_folder_is_reported(tmp_path, command):
         words, cwd=folder, capture_output=True, text=True, timeout=SECONDS, env=env
     )
     assert done.returncode == 2
-    assert "the current directory was removed" in done.stderr
+    assert "the current folder was removed" in done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])

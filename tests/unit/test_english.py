@@ -59,6 +59,7 @@ PHRASES = [
     r"\bmind: ",
     "the host stayed loaded",
     # One word for one thing.
+    r"\bown machine\b",
     r"\bvisit(?:ed)?\b",
     r"\bsecond self\b",
     r"\bcontrol that differs\b",

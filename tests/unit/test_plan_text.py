@@ -82,7 +82,7 @@ def test_the_accelerator_is_the_one_that_a_run_takes(shown, accel, reason, accel
 
 def test_a_run_that_would_fail_for_lack_of_kvm_is_announced(shown):
     lines = " ".join(line.strip() for line in text(shown(accel="kvm", reason=REASON)).splitlines())
-    assert f"accelerator: kvm (KVM does not work: {REASON}); `run` would end" in lines
+    assert f"accelerator: kvm (KVM does not work: {REASON}); `run` would fail" in lines
 
 
 def test_the_probe_guest_boots_once_and_only_an_existing_state_folder_keeps_it(

@@ -152,13 +152,13 @@ def test_a_launched_program_that_still_runs_is_freed_without_a_warning(tmp_path)
 
 
 def test_a_deadline_kills_the_whole_group():
-    with pytest.raises(CommandError, match="did not end within"):
+    with pytest.raises(CommandError, match="did not exit within"):
         proc.run(["sh", "-c", "sleep 1000 & echo $!; wait"], timeout_seconds=0.3)
 
 
 def test_a_deadline_holds_if_a_child_in_another_session_keeps_the_output_open(monkeypatch):
     monkeypatch.setattr(proc, "TERMINATE_SECONDS", 0.2)
-    with pytest.raises(CommandError, match="did not end within") as caught:
+    with pytest.raises(CommandError, match="did not exit within") as caught:
         proc.run(["sh", "-c", "setsid sleep 1000 & echo $!; wait"], timeout_seconds=0.5)
     child = int(caught.value.output)
     assert process_table.started_ticks(child) is not None

@@ -45,7 +45,7 @@ _PERF = {
     "loops": Parameter(3, "times that the buffer is written"),
 }
 _BUILD = {"jobs": Parameter("auto", f"jobs of make; {AUTO_TASKS}")}
-# 64 files of 100 functions, without headers, as a small directory of the kernel's tree.
+# 64 files of 100 functions, without headers, as a small folder of the kernel's tree.
 _TREE = """\
 mkdir -p tree
 cd tree

@@ -31,11 +31,11 @@ _STEP_SECONDS = 0.002
 
 
 class SshTransport(CommandTransport):
-    """One machine's command line over SSH.
+    """One host's command line over SSH.
 
     `alive` is called about once a second while a command runs; an exception from it ends
     the wait. The server is sent a keepalive every second: after `silence_seconds` without
-    a reply, the machine counts as hung. `owner` identifies the commands: those left running
+    a reply, the host counts as hung. `owner` identifies the commands: those left running
     by a broken connection are killed when the same owner connects again.
     """
 
@@ -197,7 +197,7 @@ class SshTransport(CommandTransport):
         return connection
 
     def _watched(self, function: Callable[[], Result]) -> Result:
-        """Return the result of a blocking function; check the machine while it runs."""
+        """Return the result of a blocking function; check the host while it runs."""
         self._last_heard_seconds = time.monotonic()
         call = Call(function)
         while not call.done.wait(_ALIVE_SECONDS):
