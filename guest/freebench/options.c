@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #define _GNU_SOURCE
+#include "../lib/size.h"
 #include "freebench.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,50 +53,16 @@ static void print_help(void)
 	     "4 not supported on this system");
 }
 
-static unsigned long long parse_number(const char *text, char **end)
+static size_t size_option(const char *text)
 {
-	unsigned long long value;
+	size_t size;
 
-	errno = 0;
-	value = strtoull(text, end, 10);
-	if (!isdigit((unsigned char)text[0]) || errno)
-		*end = (char *)text;
-	return value;
-}
-
-static size_t share_of_memory(unsigned long long percent)
-{
-	size_t total = (size_t)sysconf(_SC_PHYS_PAGES) * getpagesize();
-
-	/* Whole MiB: kernels differ in the few pages that they reserve. */
-	return total / 100 * percent >> 20 << 20;
-}
-
-static size_t parse_size(const char *text)
-{
-	static const struct {
-		const char *suffix;
-		unsigned int shift;
-	} units[] = { { "", 0 }, { "KiB", 10 }, { "MiB", 20 }, { "GiB", 30 } };
-	unsigned long long value;
-	char *end;
-
-	value = parse_number(text, &end);
-	if (end != text && !strcmp(end, "%") && value && value <= 100)
-		return share_of_memory(value);
-	for (size_t i = 0; end != text && i < sizeof(units) / sizeof(*units);
-	     i++) {
-		if (strcmp(end, units[i].suffix))
-			continue;
-		if (value > (SIZE_MAX >> 1) >> units[i].shift)
-			break;
-		value <<= units[i].shift;
-		if (value < (size_t)getpagesize())
-			die(WRONG_USAGE, "--size: %s is less than a page",
-			    text);
-		return value;
-	}
-	die(WRONG_USAGE, "--size: %s: expected a size like 3GiB or 50%%", text);
+	if (!parse_size(text, &size))
+		die(WRONG_USAGE,
+		    "--size: %s: expected a size like 3GiB or 50%%", text);
+	if (size < (size_t)getpagesize())
+		die(WRONG_USAGE, "--size: %s is less than a page", text);
+	return size;
 }
 
 static int parse_count(const char *option, const char *text, int least,
@@ -186,7 +151,7 @@ void options_parse(struct options *options, int argc, char **argv)
 			options->operation = parse_operation(optarg);
 			break;
 		case 's':
-			options->size = parse_size(optarg);
+			options->size = size_option(optarg);
 			break;
 		case 't':
 			options->threads = parse_count("--threads", optarg, 1,

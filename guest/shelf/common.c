@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #define _GNU_SOURCE
 #include "common.h"
+#include "../lib/size.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -43,44 +43,11 @@ uint64_t nanoseconds(void)
 	return now.tv_sec * 1000000000ULL + now.tv_nsec;
 }
 
-static unsigned long long parse_number(const char *text, char **end)
+size_t size_option(const char *option, const char *text)
 {
-	unsigned long long value;
+	size_t size;
 
-	errno = 0;
-	value = strtoull(text, end, 10);
-	if (!isdigit((unsigned char)text[0]) || errno)
-		*end = (char *)text;
-	return value;
-}
-
-static size_t share_of_memory(unsigned long long percent)
-{
-	size_t total = (size_t)sysconf(_SC_PHYS_PAGES) * getpagesize();
-
-	/* Whole MiB: kernels differ in the few pages that they reserve. */
-	return total / 100 * percent >> 20 << 20;
-}
-
-size_t parse_size(const char *option, const char *text)
-{
-	static const struct {
-		const char *suffix;
-		unsigned int shift;
-	} units[] = { { "", 0 }, { "KiB", 10 }, { "MiB", 20 }, { "GiB", 30 } };
-	unsigned long long value;
-	size_t size = 0;
-	char *end;
-
-	value = parse_number(text, &end);
-	if (end != text && !strcmp(end, "%") && value <= 100)
-		size = share_of_memory(value);
-	for (size_t i = 0; end != text && i < sizeof(units) / sizeof(*units);
-	     i++)
-		if (!strcmp(end, units[i].suffix) &&
-		    value <= (SIZE_MAX >> 1) >> units[i].shift)
-			size = value << units[i].shift;
-	if (size < (size_t)getpagesize())
+	if (!parse_size(text, &size) || size < (size_t)getpagesize())
 		die(WRONG_USAGE,
 		    "%s: %s: expected a size like 512MiB or a share like 80%%",
 		    option, text);

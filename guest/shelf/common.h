@@ -21,7 +21,7 @@ die(int status, const char *format, ...);
 uint64_t nanoseconds(void); /* CLOCK_MONOTONIC */
 
 /* A size in bytes or with a unit, or a share of the memory: 512MiB, 80%. */
-size_t parse_size(const char *option, const char *text);
+size_t size_option(const char *option, const char *text);
 
 /* A number from 1 to `most`. */
 int parse_count(const char *option, const char *text, int most);

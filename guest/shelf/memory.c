@@ -44,7 +44,7 @@ struct options memory_options(int argc, char **argv, const char *about)
 	if (optind < argc)
 		die(WRONG_USAGE, "%s: unexpected argument", argv[optind]);
 	options.size =
-		parse_size("--size", size) / getpagesize() * getpagesize();
+		size_option("--size", size) / getpagesize() * getpagesize();
 	options.threads = parse_tasks("--threads", threads);
 	return options;
 }

@@ -269,7 +269,7 @@ static void parse(int argc, char **argv)
 	if (optind < argc)
 		die(WRONG_USAGE, "%s: unexpected argument", argv[optind]);
 	options.tasks = parse_tasks("--tasks", tasks);
-	options.size = parse_size("--size", size) / options.tasks /
+	options.size = size_option("--size", size) / options.tasks /
 		       getpagesize() * getpagesize();
 	if (!options.size)
 		die(WRONG_USAGE, "--size: %s is less than a page per task",

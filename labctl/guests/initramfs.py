@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ _PROGRAMS = {
     "freebench": "bin/freebench",
     "integrity": "bin/integrity",
 }
+# A program is also built from the sources in guest/lib/ whose headers it includes.
+_LIBRARY = re.compile(rb'^#include "\.\./lib/(\w+)\.h"', re.MULTILINE)
 # Names of the programs on the guest's PATH, beside busybox's applets.
 PROGRAMS = frozenset(Path(target).name for target in _PROGRAMS.values() if "/" in target)
 COMMAND_FOLDERS = frozenset(("/bin", "/sbin", "/usr/bin", "/usr/sbin"))
@@ -155,11 +158,15 @@ def source_folder() -> Path:
 
 
 def _program(store: Path, source: Path, folder: str, compiler: Compiler) -> Path:
-    """Compile guest/<folder>/*.c into one static program, unless it exists."""
+    """Compile guest/<folder>/*.c and what it uses of guest/lib/, unless the program exists."""
     texts = sorted((source / folder).glob("*.[ch]"))
     units = [path.name for path in texts if path.suffix == ".c"]
     if not units:
         raise HostError(f"no C source in {source / folder}")
+    library = {name.decode() for path in texts for name in _LIBRARY.findall(path.read_bytes())}
+    for name in sorted(library):
+        texts += [source / "lib" / f"{name}.{ending}" for ending in "ch"]
+        units.append(f"../lib/{name}.c")
     digest = hashlib.sha256("\0".join((*_FLAGS, compiler.version)).encode())
     for path in texts:
         content = path.read_bytes()

@@ -22,12 +22,7 @@ PR_SET_THP_DISABLE = 41
 @pytest.fixture(scope="session")
 def freebench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The benchmark as a guest gets it."""
-    program = tmp_path_factory.mktemp("freebench") / "freebench"
-    folder = initramfs.source_folder() / "freebench"
-    units = sorted(path.name for path in folder.glob("*.c"))
-    argv = ["gcc", *initramfs._FLAGS, "-o", str(program), *units]
-    proc.run(argv, cwd=folder, timeout_seconds=120)
-    return program
+    return initramfs.program(tmp_path_factory.mktemp("freebench"), "freebench")
 
 
 @pytest.fixture

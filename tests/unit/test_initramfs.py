@@ -165,6 +165,27 @@ def test_a_changed_source_is_another_archive(tmp_path: Path, source: Path, name:
     assert second.path.exists()
 
 
+@pytest.mark.parametrize("name", ["two.c", "two.h"])
+def test_a_program_is_built_from_what_it_includes_of_the_library(
+    tmp_path: Path, source: Path, name: str
+) -> None:
+    (source / "lib").mkdir()
+    (source / "lib" / "two.h").write_text("int two(void);\n")
+    (source / "lib" / "two.c").write_text('#include "two.h"\nint two(void) { return 2; }\n')
+    (source / "lib" / "other.c").write_text("this is not C\n")
+    (source / "freebench" / "main.c").write_text(
+        '#include "../lib/two.h"\nint main(void) { return two(); }\n'
+    )
+    first = initramfs.build(tmp_path / "lab", source=source)
+    program = first.programs / "freebench"
+    assert proc.run([program], timeout_seconds=20, check=False).status == 2
+    with (source / "lib" / name).open("a") as file:
+        file.write("/* changed */\n")
+    initramfs.build(tmp_path / "lab", source=source)
+    built = (tmp_path / "lab/guest").glob("freebench-*")
+    assert len([path for path in built if path.suffix != ".sha256"]) == 2
+
+
 def test_extra_files_are_put_in_with_their_folders(tmp_path: Path, source: Path) -> None:
     tool = tmp_path / "tool"
     tool.write_bytes(b"#!/bin/sh\n")

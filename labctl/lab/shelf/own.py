@@ -42,7 +42,10 @@ def _memory(name: str, good_for: str) -> Entry:
             "threads": Parameter("auto", f"threads that touch the memory; {AUTO_TASKS}"),
         },
         workload={
-            "build": {"sources": [f"{name}.c", "memory.c", "common.c"], "flags": "-pthread"},
+            "build": {
+                "sources": [f"{name}.c", "memory.c", "common.c", "../lib/size.c"],
+                "flags": "-pthread",
+            },
             "timeout": "10min",
         },
     )
@@ -65,7 +68,10 @@ def _will_it_scale(test: str, good_for: str, size: str | None = "10%") -> Entry:
             "seconds": Parameter(5, "time of measuring, after 1 s of warm-up"),
         },
         workload={
-            "build": {"sources": ["will-it-scale.c", "common.c"], "flags": "-pthread"},
+            "build": {
+                "sources": ["will-it-scale.c", "common.c", "../lib/size.c"],
+                "flags": "-pthread",
+            },
             "command": f"./will-it-scale --test {test}",
             "timeout": "2min",
         },
