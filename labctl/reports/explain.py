@@ -33,10 +33,10 @@ def explanation_of(runs: Path, run_id: str) -> Explanation:
 
 def observed_in(run: RunFolder) -> list[Observed]:
     """Return what the observers of a run and of its passes found."""
-    return [each for part in (run, *run_folder.passes(run)) for each in _observed(part)]
+    return [each for part in (run, *run_folder.passes(run)) for each in observed_of(part)]
 
 
-def _observed(run: RunFolder) -> list[Observed]:
+def observed_of(run: RunFolder) -> list[Observed]:
     """Return what the observers of a run, or of one of its passes, found."""
     samples, found = run.store.samples(), []
     for experiment in run.read().experiments:

@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from labctl.errors import UserError
 from labctl.reports.document import document
+from labctl.reports.explain import observed_in, observed_of
+from labctl.reports.explanation import first_of
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
 from labctl.runs.sample import Sample
 from labctl.stats.by_metric import by_metric, samples_by_metric
 from labctl.stats.kinds import Verdict
-from labctl.stats.report_types import Report
+from labctl.stats.report_types import Experiment, Report
 from labctl.stats.stored import results_of
 
 Render = Callable[[Report, Sequence[Sample], RunFolder], str]
@@ -57,7 +60,6 @@ def page_of(
 ) -> str:
     """Return the HTML page of a run; `link` gives the address of a path in its folder."""
     from labctl.reports import consoles, html
-    from labctl.reports.explain import observed_in
 
     return html.render(
         content,
@@ -103,7 +105,18 @@ def _read(folder: Path, run_id: str) -> tuple[Report, list[Sample]]:
     record, store = run.read(), run.store
     samples = store.samples()
     content = document(record, results_of(record, samples), folder=_shown(run.path))
+    content = replace(content, experiments=tuple(_with_passes(run, content)))
     return replace(content, notes=(store.torn,) if store.torn else ()), samples
+
+
+def _with_passes(run: RunFolder, content: Report) -> list[Experiment]:
+    """Return the experiments with what the passes of their run found."""
+    found = [each for part in run_folder.passes(run) for each in observed_of(part)]
+    of = {
+        one.name: tuple(first_of(e) for e in found if e.name == one.name)
+        for one in content.experiments
+    }
+    return [replace(one, passes=of[one.name] or UNSET) for one in content.experiments]
 
 
 def _shown(folder: Path) -> str:

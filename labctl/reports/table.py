@@ -111,6 +111,7 @@ def remarks(experiment: Experiment) -> list[str]:
         *_handovers(cells),
         *_placement(experiment),
         *(explanation.lines(experiment.observed) if experiment.observed else ()),
+        *(line for each in experiment.passes or () for line in explanation.lines(each)),
         *experiment.warnings,
     ]
 

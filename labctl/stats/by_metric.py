@@ -65,6 +65,7 @@ def _further(experiment: Experiment) -> list[Experiment]:
             host_health=quiet,
             failures=(),
             observed=UNSET,
+            passes=UNSET,
         )
         for one in experiment.further_metrics or ()
     ]

@@ -272,6 +272,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         Observed | UnsetType,
         Meta(description="What the observers found, at most ten counters per cell."),
     ] = UNSET
+    passes: Annotated[
+        tuple[Observed, ...] | UnsetType,
+        Meta(description="As `observed`, of the passes of `labctl run --why`."),
+    ] = UNSET
     further_metrics: Annotated[
         tuple[FurtherMetric, ...] | UnsetType,
         Meta(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import msgspec
 import numpy as np
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from samples import replace, sample
 
 from labctl.cli import labctl
+from labctl.observers import OBSERVERS
 from labctl.runs.folder import RunFolder
 from labctl.runs.record import RunExperiment
 from labctl.stats.cells import cells_of
@@ -19,6 +21,7 @@ from labctl.stats.counters import changes
 from labctl.stats.observed import observed
 
 BLOCKS = 8
+RUN = "20261124-015501-3fa2"
 RECORD = {
     "name": "smoke", "workload": "free", "baseline": "stock", "confidence": 0.95,
     "minimum_effect": 0.02, "better": "lower", "metric": "elapsed", "observe": ["vmstat"],
@@ -274,7 +277,7 @@ def stored(tmp_path, monkeypatch):
     def value(kernel, block, is_observed):
         return float(np.exp(draw.normal(0, 0.01)))
 
-    def of(observe=("vmstat",), name="20261124-015501-3fa2"):
+    def of(observe=("vmstat",), name=RUN):
         run = RunFolder(tmp_path / ".labctl" / "runs" / name)
         run.path.mkdir(parents=True)
         record = RECORD | {"observe": list(observe)} if observe is not None else RECORD
@@ -329,6 +332,25 @@ def test_the_report_tells_the_cost_and_how_many_counters_changed(stored):
     [experiment] = report["experiments"]
     assert len(experiment["observed"]["cells"][0]["changes"]) == 10
     assert all(cell["counters"] == {} for cell in experiment["cells"])
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize("is_pass", [False, True])
+def test_the_report_has_the_cost_of_each_observer(observer, is_pass, stored):
+    """Those that slow the kernel have a pass of their own, which is a run within the run."""
+    stored(("vmstat",) if is_pass else (observer,))
+    if is_pass:
+        stored((observer,), name=f"{RUN}/{observer}")
+    cost = (
+        rf"observers {observer}: [01]\.\d+ times the metric without them \(95 % CI [^)]+ blocks\)"
+    )
+    for style in ("terminal", "markdown", "html"):
+        assert re.search(cost, invoke("report", "--format", style).output)
+    [experiment] = json.loads(invoke("report", "--json").output)["experiments"]
+    found = experiment["passes"] if is_pass else [experiment["observed"]]
+    assert [one["observers"] for one in found] == [[observer]]
+    assert found[0]["cost"]["blocks"] == BLOCKS
+    assert ("passes" in experiment) == is_pass
 
 
 @pytest.mark.parametrize("observe", [None, ()])
