@@ -59,7 +59,7 @@ RUN_EXPERIMENT = {
     "blocks_max": ("integer", "Maximum number of blocks."),
     "repetitions": ("integer", "Measured repetitions of each cell in each block."),
     "warmup": ("integer", "Repetitions before the measured ones."),
-    "set": ("object", "Tunables and parameters that hold for all cells."),
+    "set": ("object", "Tunables and parameters of all cells."),
     "cells": ("array of string", "Ids of the cells."),
     "observe": ("array of string", "Names of the observers."),
     "placement": (

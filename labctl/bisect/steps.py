@@ -134,8 +134,8 @@ def kernel_like(lab: Lab, names: Iterable[str]) -> str:
         if own.series is None and own.source.startswith(_KINDS):
             return name
     raise UserError(
-        "no kernel whose source is a git repository, and which has no series",
-        hint="select a kernel by --kernel, or give one a source git:PATH@REVISION or dir:PATH",
+        "no kernel from git without a series found",
+        hint="select a kernel by --kernel, or define one with source git:PATH@REVISION or dir:PATH",
     )
 
 

@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     "--kernel",
     "like",
     metavar="NAME",
-    help="Kernel whose configuration and command line the commits of a range are run with "
-    "[default: the first one without a series whose source is a git repository].",
+    help="Kernel whose configuration and command line are used for the commits of a range "
+    "[default: the first kernel from git without a series].",
 )
 @click.option(
     "--seconds",

@@ -39,7 +39,9 @@ _WATCH_STEPS = 2  # sleeps of one second each, so that signals are handled in be
 @click.command()
 @LAB
 @JSON
-@click.option("--timeout", type=DURATION, default="3min", show_default=True, help="Boot deadline.")
+@click.option(
+    "--timeout", type=DURATION, default="3min", show_default=True, help="Time limit for booting."
+)
 @click.argument("kernels", nargs=-1)
 def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[str]) -> None:
     """Build and boot KERNELS (default: all), keep them running.

@@ -51,7 +51,7 @@ def run(
 ) -> None:
     """Measure EXPERIMENTS (default: all), report differences.
 
-    Each block boots every kernel afresh and measures the cells in random order.
+    Each block boots every kernel again and measures the cells in random order.
     While one guest is measured, the others are paused. A target runs one kernel at a
     time, so there a block starts the kernels one after the other by kexec. Each sample
     is written to disk before the next one starts; `--resume` continues an interrupted

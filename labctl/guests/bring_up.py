@@ -141,7 +141,7 @@ def check(topology: Topology, done: Outcome, *, kernel: str, where: str) -> None
         options = [_OPTIONS[part] for part, wrong in found.items() if wrong]
         shown = "; ".join(shape.listed(texts))
         raise UserError(
-            f"guest with kernel {kernel} is not what lab.yaml asks for: {shown}",
+            f"guest with kernel {kernel} differs from lab.yaml: {shown}",
             where=where,
             hint=f"check {', '.join(options) or 'the console'} in its .config, and the console",
         )

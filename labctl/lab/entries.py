@@ -73,9 +73,9 @@ class KernelEntry(Model):
     )
     base: Reference | None = Field(
         None,
-        description="Name of another kernel, whose source, kconfig fragments, architecture and,"
-        " unless set here, series, configuration, compiler, local version and command line"
-        " are used. Conflicts with `source`.",
+        description="Name of another kernel. Its source, kconfig fragments and architecture are"
+        " used, and unless set here its series, configuration, compiler, local version and"
+        " command line. Conflicts with `source`.",
     )
     series: str | None = Field(
         None,

@@ -31,8 +31,8 @@ class MetricEntry(Model):
 
     parse: Annotated[str, Field(min_length=1)] | None = Field(
         None,
-        description="Regular expression with one group, matched against each line of the output,"
-        " of which the last match counts; or the path of a number in JSON, such as"
+        description="Regular expression with one group, matched against each line of the output;"
+        " the last match counts. Or the path of a number in JSON, such as"
         " $.results[0].rate. If omitted, a key of the last JSON object, or a line"
         " `NAME: NUMBER UNIT`. Example: 'rate: ([0-9.]+)'.",
     )
@@ -44,7 +44,7 @@ class MetricEntry(Model):
     better: Better | None = Field(
         None,
         description="Direction of improvement: lower or higher. Required unless the metric is a"
-        " time, of which less is better.",
+        " time: the default is lower for times.",
     )
     scale: Scale | None = SCALE
     minimum_effect: MinimumEffect | None = Field(

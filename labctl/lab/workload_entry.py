@@ -16,7 +16,7 @@ from labctl.lab.types import WORD_PATTERN, GuestPath, Model, Seconds, Value, Wor
 BETTER = Field(
     None,
     description="Direction of improvement of the metric: lower or higher. Required unless the"
-    " metric is a time, of which less is better.",
+    " metric is a time: the default is lower for times.",
 )
 
 
@@ -60,7 +60,7 @@ class WorkloadEntry(Model):
     use: Annotated[str, WithJsonSchema({"enum": list(SHELF)})] | None = Field(
         None,
         description="Name of a ready workload; `labctl workloads` lists them. It brings its"
-        " program, parameters and metrics, of which keys beside `use` override single ones."
+        " program, parameters and metrics; other keys of the workload override them."
         " Conflicts with `command`, `script`, `build`, `make` and `packages`.",
     )
     command: Annotated[str, Field(min_length=1)] | None = Field(

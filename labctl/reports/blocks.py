@@ -31,7 +31,7 @@ def table(experiment: Experiment, samples: Sequence[Sample], links: Mapping[str,
         return ""
     rows = [_row(experiment, cells[key], links) for key in sorted(cells)]
     centre = "mean" if experiment.kind.is_difference else "median"
-    headings = ["cell", "block", "begun", centre, "other processes", "disturbed", "console"]
+    headings = ["cell", "block", "started", centre, "other processes", "disturbed", "console"]
     return grid(f"Blocks of {experiment.name}", headings, rows)
 
 

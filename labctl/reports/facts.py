@@ -71,7 +71,7 @@ def measured_on(document: Report) -> list[str]:
         ("host", words.host(host)),
         ("host's kernel", host.kernel or "unknown"),
         ("accelerator", document.accel),
-        ("begun", str(document.created_at)),
+        ("started", str(document.created_at)),
         ("seed", str(document.seed)),
         *((f"guest of {name}", value) for name, value in _guests(document)),
         *((f"kernel {name}", _image(kernel)) for name, kernel in document.kernels.items()),

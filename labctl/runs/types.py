@@ -52,7 +52,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...] | UnsetType | None,
         Meta(description="Hash of each patch of the series, in order."),
     ] = UNSET
-    release: Annotated[str | UnsetType | None, Meta(description="Release, as uname -r has it.")] = (
+    release: Annotated[str | UnsetType | None, Meta(description="Release, as in `uname -r`.")] = (
         UNSET
     )
     series: Annotated[

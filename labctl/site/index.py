@@ -60,7 +60,7 @@ def _runs(runs: Sequence[RunEntry]) -> str:
         ]
         for one in runs
     ]
-    return grid("Runs", ["run", "begun", "result", "kernels", "host"], rows)
+    return grid("Runs", ["run", "started", "result", "kernels", "host"], rows)
 
 
 def _shortened(results: Sequence[str]) -> str:

@@ -226,12 +226,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     command: Annotated[str | UnsetType | None, Meta(description="Command of the workload.")] = UNSET
     guest: Annotated[
         dict[str, Any] | UnsetType | None,
-        Meta(description="Topology of the guest, as lab.yaml has it; null on a target."),
+        Meta(description="Topology of the guest, as in lab.yaml; null on a target."),
     ] = UNSET
     metric: Annotated[str | UnsetType | None, Meta(description="Name of the metric.")] = UNSET
-    set: Annotated[Settings | UnsetType, Meta(description="Tunables that hold for all cells.")] = (
-        UNSET
-    )
+    set: Annotated[Settings | UnsetType, Meta(description="Tunables of all cells.")] = UNSET
     better: Annotated[Literal["lower", "higher"], Meta(description="Which values are better.")]
     scale: Annotated[
         Literal["difference"] | UnsetType,

@@ -54,8 +54,8 @@ def parse(text: str) -> Shape:
         raise UserError(what, hint=hint)
     if shape.memory_bytes % (shape.nodes * units.MIB):
         raise UserError(
-            f"--guest: {units.format_size(shape.memory_bytes)} are no whole MiB for each of "
-            f"{shape.nodes} nodes"
+            f"--guest: expected whole MiB for each of {shape.nodes} nodes, "
+            f"got {units.format_size(shape.memory_bytes)} in all"
         )
     return shape
 

@@ -47,7 +47,7 @@ class KernelResult(msgspec.Struct, frozen=True, kw_only=True):
 
     images: Annotated[dict[str, str], Meta(description="Hash of each variant's image.")]
     series: Annotated[str | None, Meta(description="Hash of the series; null without one.")]
-    release: Annotated[str, Meta(description="Release, as uname -r has it.")]
+    release: Annotated[str, Meta(description="Release, as in `uname -r`.")]
     base: Annotated[str | None, Meta(description="Name of the base; null without one.")]
     passed: Annotated[bool, Meta(description="Whether no check failed.")]
     checks: Annotated[tuple[CheckResult, ...], Meta(description="Checks, in their order.")]

@@ -1,4 +1,4 @@
-"""Stored histories for tests: simulated nights as `labctl nightly` would have stored them."""
+"""Stored histories for tests: simulated nightly runs as `labctl nightly` would have stored them."""
 
 import math
 
@@ -61,7 +61,7 @@ def record(kind, night, run, cells, **more):
 
 
 def store(folder, watch, extra=lambda number: {}):
-    """Write a watch's nights into a folder, with what was measured because of alarms."""
+    """Write the nightly runs of a watch into a folder, with what was measured because of alarms."""
     for number, night in enumerate(watch.nights):
         main = f"run-{number}"
         commits, cells = {"lab": f"v1-{number}-gabc"}, [row(night, night.logs[0])]

@@ -243,8 +243,8 @@ def test_each_step_is_a_commit_of_the_kernels_source(tmp_path, linux):
         ("git:topic..master~1", {}, "is empty"),
         ("git:master..nowhere", {}, "no revision nowhere"),
         ("git:master", {}, "BASE..TOPIC is missing"),
-        ("git:master..topic", {"source": "debian:linux"}, "no kernel whose source is a git"),
-        ("git:master..topic", {"series": "/x"}, "no kernel whose source is a git"),
+        ("git:master..topic", {"source": "debian:linux"}, "no kernel from git without a series"),
+        ("git:master..topic", {"series": "/x"}, "no kernel from git without a series"),
     ],
 )
 def test_a_range_that_cannot_be_bisected_is_reported(tmp_path, linux, text, more, what):

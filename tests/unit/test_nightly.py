@@ -63,7 +63,7 @@ def test_a_nightly_run_ends_when_all_experiments_are_done_or_no_block_fits():
 
 
 class FakeNights:
-    """Nights on synthetic guests, one a day, each with an image of its own."""
+    """Nightly runs on synthetic guests, one a day, each with an image of its own."""
 
     def __init__(self, tmp_path, blocks=6):
         lab = synthetic.lab(blocks=blocks, repetitions=1)
