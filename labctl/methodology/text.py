@@ -12,6 +12,7 @@ from labctl.methodology.runs import ErrorRates
 if TYPE_CHECKING:
     from labctl.methodology.noise import ExperimentNoise
     from labctl.methodology.speed import Speed
+    from labctl.stats.run_spread import RunSpread
 
 STYLES = {"terminal": "simple", "markdown": "github"}
 
@@ -64,6 +65,26 @@ def speed_table(found: Sequence[Speed], style: str) -> str:
 
 def _half_width(width: float, usual: float) -> str:
     return f"±{_percent(width)} ({width / usual:.2f})"
+
+
+def run_noise_table(found: Sequence[RunSpread]) -> str:
+    """Return one row for each cell of repeated runs."""
+    from tabulate import tabulate
+
+    rows = [
+        {
+            "experiment": one.experiment,
+            "cell": one.cell,
+            "runs": one.runs,
+            "ratio": f"{one.ratio:.3f}",
+            "observed SD": _percent(one.observed_sd),
+            "SD of the blocks": _percent(one.within_sd),
+            "SD between runs": _percent(one.run_sd),
+            "95 % CI": " to ".join(_percent(end) for end in one.run_sd_ci),
+        }
+        for one in found
+    ]
+    return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
 
 
 def noise_table(found: Sequence[ExperimentNoise]) -> str:
