@@ -19,7 +19,8 @@ from labctl.stats.explanation_types import FrameTime
 _WIDTH = 440  # units: one is a pixel on a phone
 _ROW = 17
 _BASE_LINE = 12  # of text, below the top of its row
-_LETTER = 5.7
+_LETTER = 6.2
+_GAP = 1.0  # between boxes, so that outlines do not overlap
 _NARROWEST = 0.4
 _STEPS = 4  # colours of each sign
 _SECONDS = 1e-9
@@ -117,7 +118,8 @@ def _box(box: _Box, root: _Node, widest: float, baseline: str, cell: str) -> str
     said = f"{box.node.name}: {text(frame, root.time, baseline=baseline, cell=cell)}"
     y = box.depth * _ROW
     rect = (
-        f'<rect x="{box.x:.2f}" y="{y}" width="{box.width:.2f}" height="{_ROW}"'
+        f'<rect x="{box.x + _GAP / 2:.2f}" y="{y + _GAP / 2}"'
+        f' width="{max(box.width - _GAP, _NARROWEST / 2):.2f}" height="{_ROW - _GAP}"'
         f' class="{_style(frame, widest)}"><title>{escape(said)}</title></rect>'
     )
     label = _label(box)
