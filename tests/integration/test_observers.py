@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import pytest
 from conftest import ROOT
@@ -53,6 +54,62 @@ def test_an_option_that_an_observer_needs_is_named_before_the_build(labctl):
     assert done.returncode == 2
     assert "experiments.tiny.observe[1]: kernel stock has no CONFIG_PSI" in done.stderr
     assert "psi.config" in done.stderr
+
+
+# Pages are cleared when they are freed instead of when they are allocated.
+IMAGES = """\
+version: 1
+defaults: {{accel: auto, guest: small}}
+guests:
+  small: {{nodes: 4, cpus_per_node: 1, memory_per_node: 256MiB, distances: {{remote: 21}}}}
+kernels:
+  stock: {{source: "image:{image}"}}
+  clearing: {{source: "image:{image}", command_line: init_on_free=1}}
+workloads:
+  free:
+    command: freebench
+    parameters: {{op: free, size: 64MiB, placement: interleave, threads: 4}}
+    metric: elapsed
+experiments:
+  tiny:
+    workload: free
+    kernels: [stock, clearing]
+    observe: [perf, stacks]
+    statistics: {{blocks: {{min: 2, max: 2}}, repetitions: 2}}
+"""
+
+
+@pytest.mark.skipif(shutil.which("perf") is None, reason="the host has no perf to bring along")
+def test_perf_counts_and_samples_stacks_without_counters_of_the_cpu(labctl, prepared):
+    stock, image = prepared.images["stock"], labctl.folder / "bzImage"
+    shutil.copy(stock.bzimage, image)
+    shutil.copy(stock.config, f"{image}.config")
+    (labctl.folder / "lab.yaml").write_text(IMAGES.format(image=image))
+    labctl("run", "--why", "tiny", check=False)
+    (run,) = (labctl.folder / ".labctl/runs").iterdir()
+
+    def observed(name):
+        lines = (run / name / "samples.jsonl").read_text().splitlines()
+        every = [sample["counters"] for sample in map(json.loads, lines) if not sample["warmup"]]
+        found = [counters for counters in every if counters]
+        assert len(every) == 2 * len(found) == 12
+        return found
+
+    for counters in observed("perf"):
+        assert counters["perf.page-faults"] > 0
+        assert counters["perf.context-switches"] > 0
+    stacks = observed("stacks")
+    assert all(any(";do_syscall_64;" in name for name in counters) for counters in stacks)
+    assert any(";__x64_sys_munmap;" in name for counters in stacks for name in counters)
+    by_observer = {
+        each["observers"][0]: each for each in labctl.json("explain", "--json")["experiments"]
+    }
+    assert {each["cost"]["blocks"] for each in by_observer.values()} == {2}
+    frames = {each["frame"]: each for each in by_observer["stacks"]["cells"][0]["frames"]}
+    callers = {name.rpartition(";")[0] for name in frames} - {""}
+    assert callers <= set(frames)
+    page = labctl("report", "--format", "html", check=False).stdout
+    assert '<svg role="img" aria-label="Flame graph of the difference, tiny: stacks: ' in page
 
 
 @pytest.mark.timeout(4 * 3600)
