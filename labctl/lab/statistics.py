@@ -51,7 +51,7 @@ class Statistics(Model):
     repetitions: PositiveOrAuto = Field(
         3,
         description="Measured repetitions of each cell in each block. auto: 3 in the first two"
-        " blocks, then as many as make the intervals narrow soonest, at most 15, by the spread"
+        " blocks, then as many as make the intervals narrow soonest, 3 to 15, by the spread"
         " within and between boots and the time of a boot with its warm-ups. Default: 3.",
     )
     warmup: Natural = Field(

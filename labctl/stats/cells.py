@@ -94,7 +94,7 @@ class Cell:
         return self._once(("blocks", metric), lambda: self._good(metric).of_blocks(scale))
 
     def spread(self, metric: Metric) -> float:
-        """Return the robust standard deviation of the repetitions of a boot, 0 without pairs."""
+        """Return the standard deviation of the repetitions of a boot, 0 without pairs."""
         return spread_of_rows(self._good(metric).table()[1], self._scale(metric))
 
     def not_ok(self) -> dict[str, int]:

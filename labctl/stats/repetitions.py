@@ -26,7 +26,9 @@ from labctl.stats.verdict import strict
 if TYPE_CHECKING:
     import numpy as np
 
-FIRST = 3  # repetitions until two blocks show what more would cost and gain
+# Repetitions until two blocks show what more would cost and gain, and never less: with one or
+# two, streaks of slow boots are hidden by the noise within boots, and intervals too narrow.
+FIRST = 3
 _BOOT = "boot_seconds"  # in a sample's load: of its block until then
 _RENEWED = (2, 4, 8, 16)  # blocks after which the number is chosen anew
 MOST = 15
@@ -52,7 +54,7 @@ def best(
     round_seconds: Any,  # noqa: ANN401
     goal: Goal,
 ) -> np.ndarray:
-    """Return the number of repetitions with which the goal is reached soonest, at most 15.
+    """Return the number of repetitions with which the goal is reached soonest, of 3 to 15.
 
     `within` is the variance of repetitions of a boot, `between` that of boots, of logs;
     `fixed_seconds` is the time of a block without repetitions, so of boots and warm-ups,
@@ -63,7 +65,7 @@ def best(
     import numpy as np
     from scipy.special import ndtri
 
-    numbers = np.arange(1, MOST + 1)
+    numbers = np.arange(FIRST, MOST + 1)
     within, between, fixed, each = (
         np.asarray(value, dtype=float)[..., None]
         for value in (within, between, fixed_seconds, round_seconds)

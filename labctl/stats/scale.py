@@ -42,12 +42,28 @@ def of_rows(values: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def spread_of_rows(values: np.ndarray, scale: Scale) -> float:
-    """Return the robust standard deviation of the repetitions of a block; see `of_rows`."""
+    """Return the standard deviation of the repetitions of a block, robust for ratios.
+
+    As in `of_rows`: of events that are rare, most repetitions have none, and a robust spread
+    would be 0.
+    """
     import numpy as np
 
     if not values.size:
         return 0.0
-    return float(robust.spread(np.log(values) if scale == "ratio" else values))
+    return float(robust.spread(np.log(values)) if scale == "ratio" else plain_spread(values))
+
+
+def plain_spread(values: np.ndarray) -> np.ndarray:
+    """Return the standard deviation within rows, of all rows together; see `robust.spread`."""
+    import numpy as np
+
+    count = np.isfinite(values).sum(axis=-1)
+    mean = np.nansum(values, axis=-1, keepdims=True) / np.maximum(count, 1)[..., None]
+    squares = np.nansum((values - mean) ** 2, axis=(-2, -1))
+    freedom = np.maximum(count - 1, 0).sum(axis=-1)
+    found: np.ndarray = np.sqrt(squares / np.maximum(freedom, 1))
+    return found
 
 
 def margin_of(minimum_effect: float, metric: MetricKind) -> float:

@@ -33,7 +33,7 @@ KINDS = {
     "auto of a difference": {"metrics": ("faults", "throughput"), "repetitions": "auto"},
 }
 STOP = {"throughput": 0.05, "faults": 5.0}
-SECONDS_OF_BOOT = 4.0
+SECONDS_OF_BOOT = 12.0
 
 
 def drawn(*key):
@@ -92,7 +92,7 @@ def measure(monkeypatch):
         rule = {"baseline": "stock", "scale": compared.scale}
         half = STOP[compared.name]
         ended = partial(stopping.ended, confidence=0.95, half_width=half, **rule)
-        auto = partial(repetitions.chosen, goal=Goal(0.95, half, 8), **rule)
+        auto = partial(repetitions.chosen, goal=Goal(0.95, None, 8), **rule)
         more = {"ended": ended} | ({"repetitions": auto} if number == "auto" else {})
         folder.mkdir(exist_ok=True)
         runner(folder, world, the_lab, **more).run()
