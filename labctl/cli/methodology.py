@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,7 +40,7 @@ def methodology() -> None:
     type=click.IntRange(min=2),
     default=2000,
     show_default=True,
-    help="Number of simulated runs of each kind; 2000 take 1 to 2 minutes.",
+    help="Number of simulated runs of each kind; 2000 take about 5 minutes.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
 @click.option(
@@ -159,17 +159,21 @@ def methodology_nightly(as_json: bool, style: str, histories: int, seed: int) ->
         sys.exit(1)
 
 
-@methodology.command("speed")
-@JSON
-@format_option("markdown", about="markdown is the form in docs/explanation/methodology.md.")
-@click.option(
+_RUNS = click.option(
     "--runs",
     type=click.IntRange(min=2),
     default=2000,
     show_default=True,
     help="Number of simulated runs of each kind.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
+_SEED = click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
+
+
+@methodology.command("speed")
+@JSON
+@format_option("markdown", about="markdown is the form in docs/explanation/methodology.md.")
+@_RUNS
+@_SEED
 def methodology_speed(as_json: bool, style: str, runs: int, seed: int) -> None:
     """Compare the precision after the same time with that of the usual way.
 
@@ -182,11 +186,51 @@ def methodology_speed(as_json: bool, style: str, runs: int, seed: int) -> None:
     from labctl.methodology.speed import speeds
 
     found = list(speeds(runs=runs, seed=seed))
+    _show(found, text.speed_table(found, style), as_json=as_json, runs=runs, seed=seed)
+
+
+@methodology.command("streaks")
+@JSON
+@format_option("markdown", about="markdown is the form in docs/explanation/methodology.md.")
+@_RUNS
+@_SEED
+def methodology_streaks(as_json: bool, style: str, runs: int, seed: int) -> None:
+    """Measure how often streaks are warned of, by the number of blocks.
+
+    Simulates one compared kernel, with independent boots, and with streaks of four slow boots.
+    Needs neither a lab nor QEMU.
+    """
+    from labctl.methodology import text
+    from labctl.methodology.warned import warnings
+
+    found = list(warnings(runs=runs, seed=seed))
+    _show(found, text.warned_table(found, style), as_json=as_json, runs=runs, seed=seed)
+
+
+@methodology.command("load")
+@JSON
+@format_option("markdown", about="markdown is the form in docs/explanation/methodology.md.")
+@_RUNS
+@_SEED
+def methodology_load(as_json: bool, style: str, runs: int, seed: int) -> None:
+    """Compare leaving disturbed blocks out with an adjustment for the load.
+
+    The adjustment uses the CPU time of other processes during a repetition as a covariate.
+    labctl does not use it. Needs neither a lab nor QEMU.
+    """
+    from labctl.methodology import text
+    from labctl.methodology.load import adjustments
+
+    found = list(adjustments(runs=runs, seed=seed))
+    _show(found, text.load_table(found, style), as_json=as_json, runs=runs, seed=seed)
+
+
+def _show(found: Sequence[Any], table: str, *, as_json: bool, runs: int, seed: int) -> None:
     if as_json:
         kinds = [one.document() for one in found]
         print_json({"schema": 1, "runs": runs, "seed": seed, "kinds": kinds})
     else:
-        click.echo(text.speed_table(found, style))
+        click.echo(table)
         click.echo(f"\n{runs} runs each, seed {seed}, labctl {__version__}")
 
 

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from labctl.errors import UserError
+from labctl.lab.metrics import Scale
+from labctl.lab.statistics import Statistics
 from labctl.runs.record import RunRecord
 from labctl.runs.sample import Sample
 from labctl.stats.cells import OUTLIER_SDS, cells_of
@@ -35,6 +37,9 @@ class Noise:
     repetitions of a boot do, `streak` the number of blocks in a row for which a boot of a cell
     is spoilt. With `shared_boots`, the compared cells share their boots. `run_sd` is the
     standard deviation of a ratio between runs; see `stats.run_noise`.
+
+    With `events`, a repetition counts events (a Poisson process with this mean, times what would
+    else be a time), which are compared by differences; `least_events` is the minimum effect.
     """
 
     name: str
@@ -49,6 +54,13 @@ class Noise:
     streak: int = 1
     shared_boots: bool = False
     run_sd: float = 0.0
+    events: float = 0.0
+    least_events: float = 1.0
+
+    @property
+    def scale(self) -> Scale:
+        """How cells are compared."""
+        return "difference" if self.events else "ratio"
 
 
 # The figures of quiet-host were measured in guests that freed 3 GiB by exit and munmap, those
@@ -71,6 +83,9 @@ NOISES = (
     Noise(name="shared-boots", boot_sd=0.03, shared_boots=True),
     Noise(name="streaks", spoilt_boots=0.1, streak=4),
     Noise(name="between-runs", run_sd=RUN_SD),
+    Noise(name="counts", events=20, least_events=2, boot_sd=0.1, repetition_sd=0),
+    Noise(name="rare-events", events=0.2, least_events=0.15, boot_sd=0.1, repetition_sd=0),
+    Noise(name="bursts", events=5, least_events=2, boot_sd=0.7, repetition_sd=0),
 )
 
 
@@ -79,6 +94,7 @@ def times(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the logs of simulated times, and the position of each in the measuring order.
 
+    Instead of logs, counts are returned in a unit in which their minimum effect is the usual one.
     `shape` is (runs, blocks, repetitions, cells). Each repetition of a block measures all
     cells, in a new random order.
     """
@@ -95,8 +111,11 @@ def times(
     logs += of_boots
     order = draw.random(shape).argsort(axis=3)
     if noise.drift_sd:
-        logs += np.take_along_axis(_drift(noise, draw, shape), order, axis=3)
-    return logs, order
+        logs += np.take_along_axis(drift(noise, draw, shape), order, axis=3)
+    if not noise.events:
+        return logs, order
+    counts = draw.poisson(noise.events * np.exp(logs))
+    return counts * math.log1p(Statistics().minimum_effect) / noise.least_events, order
 
 
 def _spoilt(
@@ -114,7 +133,7 @@ def _spoilt(
     return found
 
 
-def _drift(noise: Noise, draw: np.random.Generator, shape: tuple[int, int, int, int]) -> np.ndarray:
+def drift(noise: Noise, draw: np.random.Generator, shape: tuple[int, int, int, int]) -> np.ndarray:
     from scipy.signal import lfilter
 
     sd = noise.drift_sd * math.sqrt(1 - noise.drift_memory**2)

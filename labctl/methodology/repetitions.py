@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from labctl.lab.metrics import Scale
 from labctl.stats import repetitions, robust
 from labctl.stats.repetitions import FIRST, Goal
+from labctl.stats.scale import plain_spread
 from labctl.stats.stopping import CONTROL_FACTOR
 
 if TYPE_CHECKING:
@@ -16,11 +18,11 @@ if TYPE_CHECKING:
 FIXED = 2.0
 
 
-def thinned(logs: np.ndarray, goal: Goal) -> tuple[np.ndarray, np.ndarray]:
+def thinned(logs: np.ndarray, goal: Goal, scale: Scale = "ratio") -> tuple[np.ndarray, np.ndarray]:
     """Return the logs with NaN where a run has no repetition, and the repetitions of each block.
 
     `logs` is runs x cells x blocks x 15, with the baseline and the A/A control as the first
-    cells; the second result is runs x blocks.
+    cells, and has values with scale difference; the second result is runs x blocks.
     """
     import numpy as np
 
@@ -29,39 +31,51 @@ def thinned(logs: np.ndarray, goal: Goal) -> tuple[np.ndarray, np.ndarray]:
     numbers = np.full((runs, blocks), FIRST)
     for block in range(blocks):
         if repetitions.is_renewed(block):
-            numbers[:, block] = _chosen(kept[:, :, :block], numbers[:, :block], cells, goal)
+            done = numbers[:, :block]
+            known = kept[:, :, :block, : done.max()]
+            numbers[:, block] = _chosen(known, done, cells, goal, scale)
         elif block:
             numbers[:, block] = numbers[:, block - 1]
         missing = np.arange(most) >= numbers[:, block, None]
         kept[:, :, block][np.broadcast_to(missing[:, None], (runs, cells, most))] = np.nan
-    return kept, numbers
+    return kept[..., : numbers.max()], numbers
 
 
-def _chosen(logs: np.ndarray, numbers: np.ndarray, cells: int, goal: Goal) -> np.ndarray:
-    within = (robust.spread(logs) ** 2).mean(axis=1)
-    d = log_ratios(logs)
+def _chosen(
+    logs: np.ndarray, numbers: np.ndarray, cells: int, goal: Goal, scale: Scale
+) -> np.ndarray:
+    import numpy as np
+
+    spread = robust.spread if scale == "ratio" else plain_spread
+    within = (spread(logs) ** 2).mean(axis=1)
+    d = log_ratios(logs, scale)
     variance = d.var(axis=1, ddof=1)
     variance[:, 0] *= CONTROL_FACTOR**2
     variance, inverse = variance.mean(axis=1), (1 / numbers).mean(axis=1)
     freedom = (d.shape[1] - 1) * d.shape[2]
-    return repetitions.best(
+    found = repetitions.best(
         within,
         repetitions.between(variance, within, inverse=inverse, freedom=freedom),
         fixed_seconds=within * 0 + cells * FIXED,
         round_seconds=within * 0 + cells,
         goal=goal,
     )
+    chosen: np.ndarray = np.where(within > 0, found, FIRST)
+    return chosen
 
 
-def log_ratios(logs: np.ndarray) -> np.ndarray:
-    """Return the log ratios of runs x blocks x cells, the A/A control as first cell.
+def log_ratios(logs: np.ndarray, scale: Scale = "ratio") -> np.ndarray:
+    """Return the log ratios or differences of runs x blocks x cells, the A/A control as first cell.
 
     `logs` is runs x cells x blocks x repetitions. The others are compared with the mean of the
     baseline and the A/A control.
     """
     import numpy as np
 
-    boots = robust.means(logs, robust.spread(logs)[..., None])
+    if scale == "ratio":
+        boots = robust.means(logs, robust.spread(logs)[..., None])
+    else:
+        boots = np.nanmean(logs, axis=-1)
     base, control, others = boots[:, 0], boots[:, 1], boots[:, 2:]
     against = (base + control)[:, None] / 2 - others
     return np.moveaxis(np.concatenate([(base - control)[:, None], against], axis=1), 1, 2)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _USUAL = Statistics()  # the defaults of lab.yaml
 _SEEN_FROM = 20  # blocks, from which streaks are mostly seen
+_CONSTANT = 1e-12
 _BATCH = 250  # runs at a time, about 10 MB
 
 
@@ -114,6 +115,7 @@ class ErrorRates:
 DESIGNS = (
     Design(name="10 blocks", blocks_min=10, blocks_max=10, stop_at_half_width=None),
     Design(name=f"{_USUAL.blocks.min} to {_USUAL.blocks.max} blocks"),
+    Design(name=f"{_USUAL.blocks.min} to {_USUAL.blocks.max} blocks, auto", repetitions="auto"),
 )
 EFFECT = 0.1  # the effect for `power`
 
@@ -183,7 +185,7 @@ def _runs(
     mean, sd = (_at(moment[..., 1:], blocks) for moment in moments(d))
     count = _at(independent_after(d)[..., 1:], blocks)
     tests = t_tests(
-        mean, sd / np.sqrt(count), count - 1, confidence=rule.confidence, margin=rule.margin
+        mean, _error(sd, count), count - 1, confidence=rule.confidence, margin=rule.margin
     )
     half, error = tests.half_width, mean
     if noise.run_sd:  # the interval that also holds for another run
@@ -221,8 +223,8 @@ def log_ratios(noise: Noise, design: Design, draw: np.random.Generator, runs: in
     logs = np.moveaxis(times(noise, draw, shape)[0], 3, 1)
     if design.repetitions == "auto":
         goal = Goal(_USUAL.confidence, design.stop_at_half_width, design.blocks_min)
-        logs, _ = thinned(logs, goal)
-    return of_logs(logs)
+        logs, _ = thinned(logs, goal, noise.scale)
+    return of_logs(logs, noise.scale)
 
 
 def moments(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -285,11 +287,19 @@ def verdicts(mean: np.ndarray, sd: np.ndarray, blocks: np.ndarray, rule: Rule) -
     import numpy as np
 
     tests = t_tests(
-        mean, sd / np.sqrt(blocks), blocks - 1, confidence=rule.confidence, margin=rule.margin
+        mean, _error(sd, blocks), blocks - 1, confidence=rule.confidence, margin=rule.margin
     )
     is_beyond = holm(tests.p_beyond) <= rule.alpha
     other = np.where(holm(tests.p_same) <= rule.alpha, "same", "undecided")
     return np.where(is_beyond, np.where(mean > 0, "faster", "slower"), other)
+
+
+def _error(sd: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Return the standard error of a mean; above 0, since counts may be equal in all blocks."""
+    import numpy as np
+
+    found: np.ndarray = np.maximum(sd, _CONSTANT) / np.sqrt(blocks)
+    return found
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ class Speed:
 
 
 # The others differ only for several cells or runs.
-_NOISES = tuple(one for one in NOISES if not one.shared_boots and not one.run_sd)
+_NOISES = tuple(one for one in NOISES if not (one.shared_boots or one.run_sd or one.events))
 
 
 def speeds(*, runs: int, seed: int, noises: Sequence[Noise] = _NOISES) -> Iterator[Speed]:

@@ -10,8 +10,10 @@ from labctl.methodology.nightly import Count
 from labctl.methodology.runs import ErrorRates
 
 if TYPE_CHECKING:
+    from labctl.methodology.load import Adjusted
     from labctl.methodology.noise import ExperimentNoise
     from labctl.methodology.speed import Speed
+    from labctl.methodology.warned import Warned
     from labctl.stats.run_spread import RunSpread
 
 STYLES = {"terminal": "simple", "markdown": "github"}
@@ -61,6 +63,45 @@ def speed_table(found: Sequence[Speed], style: str) -> str:
         for one in found
     ]
     return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
+
+
+def warned_table(found: Sequence[Warned], style: str) -> str:
+    """Return one row for each number of blocks."""
+    from tabulate import tabulate
+
+    rows = [
+        {
+            "blocks": str(one.blocks),
+            "false warning": _percent(one.falsely),
+            "streak warned of": _percent(one.rightly),
+            "coverage with streaks": _percent(one.coverage),
+            "without the correction": _percent(one.uncorrected),
+        }
+        for one in found
+    ]
+    return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
+
+
+def load_table(found: Sequence[Adjusted], style: str) -> str:
+    """Return one row for each scenario of load."""
+    from tabulate import tabulate
+
+    rows = [
+        {
+            "load": one.scenario,
+            "correlation": f"{one.correlation:.2f}",
+            "disturbed blocks": _percent(one.disturbed),
+            "left out (today)": _coverage_and_width(one.today, one.today),
+            "regression over blocks": _coverage_and_width(one.by_blocks, one.today),
+            "slope within boots": _coverage_and_width(one.within_boots, one.today),
+        }
+        for one in found
+    ]
+    return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
+
+
+def _coverage_and_width(one: tuple[float, float], today: tuple[float, float]) -> str:
+    return f"{_percent(one[0])}, {_half_width(one[1], today[1])}"
 
 
 def _half_width(width: float, usual: float) -> str:
