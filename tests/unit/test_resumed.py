@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import pytest
 import synthetic
@@ -13,6 +14,8 @@ from records import report_of
 from samples import as_json
 from test_runner import runner
 
+from labctl.experiments.plan import plan
+from labctl.experiments.record import _experiment, as_recorded
 from labctl.experiments.runner import Runner
 from labctl.lab.models import Workload
 from labctl.runs.record import RunRecord
@@ -142,3 +145,31 @@ def test_the_undisturbed_runs_have_what_the_keys_are_about(tmp_path, measure):
     for name in ("faults", "throughput"):
         _, samples = measure(tmp_path / name, (name,))
         assert 8 < len({s.block for s in samples}) < 14  # it ends when it is narrow enough
+
+
+def recorded(parse="faults ([0-9]+)"):
+    """Return an experiment of run.json with all of the new keys, as it is read again."""
+    the_lab = synthetic.lab(repetitions="auto", metrics=("faults", "throughput"), target="box")
+    metrics = METRICS | {"faults": METRICS["faults"] | {"parse": parse, "unit": "kfaults"}}
+    mine = Workload(name="free", command="mine", metrics=metrics)
+    the_lab = the_lab.model_copy(update={"workloads": {"free": mine}})
+    now = _experiment(SimpleNamespace(lab=the_lab), plan(the_lab, "e", 1), {}, {})
+    return now, json.loads(json.dumps(now))
+
+
+def test_the_record_of_the_new_keys_is_that_of_the_resumed_run():
+    now, before = recorded()
+    assert as_recorded([now], [before]) == [before]
+    assert before["repetitions"] == "auto"
+    assert [before["metric"], *(m["metric"] for m in before["further_metrics"])] == [
+        "faults",
+        "throughput",
+    ]
+    older = {key: value for key, value in before.items() if key != "parse"}
+    assert as_recorded([now], [older]) == [older]
+
+
+def test_another_pattern_of_a_metric_is_another_experiment():
+    """Samples of both would be mixed."""
+    before, _ = recorded()
+    assert as_recorded([recorded("pages ([0-9]+)")[0]], [before]) != [before]
