@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import records
 from click.testing import CliRunner
-from samples import cell, replace
+from samples import cell, replace, sample
 
 from labctl.cli import labctl
 from labctl.errors import UserError
@@ -269,8 +269,8 @@ def stored(tmp_path, monkeypatch):
 
     def store(speedup, seed):
         run = folder.create(tmp_path / ".labctl" / "runs")
-        for sample in measured(speedup, seed):
-            run.store.append(sample)
+        for one in measured(speedup, seed):
+            run.store.append(one)
         run.write(record(run.id))
         return run.id
 
@@ -290,3 +290,39 @@ def test_the_command_exits_with_1_if_something_became_slower(stored):
     assert outcome.stdout.count("### e") == 1
     outcome = CliRunner().invoke(labctl, ["compare", max(names)])  # the latest is itself
     assert isinstance(outcome.exception, UserError)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [((0, 0), "same"), ((0, 7), "slower"), ((7, -2), "faster")],
+)
+def test_the_command_compares_counts_that_are_0_or_negative(stored, tmp_path, values, says):
+    names = []
+    for shift in values:
+        run = folder.create(tmp_path / ".labctl" / "runs")
+        for kernel, control, size in (
+            ("stock", False, 0),
+            ("stock", True, 0),
+            ("patched", False, shift),
+        ):
+            for block in range(8):
+                own = {"kernel": kernel, "label": kernel, "cell": f"{kernel}{control}"}
+                own |= {"control": control, "block": block, "boot_id": f"{kernel}{control}{block}"}
+                own |= {"metric": "faults", "units": {"faults": "pages"}, "scale": "difference"}
+                run.store.append(sample(value=float(size), experiment="e", run=run.id, **own))
+        faults = {"metric": "faults", "better": "lower", "scale": "difference", "minimum_effect": 2}
+        changed = {"name": "e", "baseline": "stock", "command": "mine", **faults}
+        document = record(run.id)
+        document["experiments"] = [document["experiments"][0] | changed]
+        run.write(document)
+        names.append(run.id)
+    outcome = CliRunner().invoke(labctl, ["compare", *names, "--json"])
+    assert outcome.exit_code == (1 if says == "slower" else 0), outcome.output
+    (experiment,) = json.loads(outcome.stdout)["experiments"]
+    (row,) = experiment["cells"]
+    assert (row["verdict"], row["change"]) == (says, values[1] - values[0])
+    assert (experiment["scale"], experiment["unit"]) == ("difference", "pages")
+    text = CliRunner().invoke(labctl, ["compare", *names]).stdout
+    shown = f"{values[1] - values[0]:+d} pages" if values[0] != values[1] else "0 pages"
+    assert shown in text
+    assert " s " not in text.replace("'s ", "")
