@@ -14,10 +14,11 @@ from labctl.testing.leases import locked
 
 ROOT = Path(__file__).parent.parent.parent
 KERNELS = ("stock", "parallel-free", "parallel-unmap")
-# All fragments that labctl adds for SSH, gdb, virtme-ng, kexec, roots and guests. Duplicates count
-# once, so every lab with this list has the same image, and the kernel is built only once.
+# All fragments that labctl adds for SSH, gdb, virtme-ng, kexec, roots, guests and `verify`.
+# Duplicates count once, so every lab with this list has the same image, and the kernel is built
+# only once.
 SHAPES = ("hmat", "hotplug", "disks", "swap")
-FRAGMENTS = ("base", "gdb", "ssh", "kexec", "virtme", "root", *SHAPES)
+FRAGMENTS = ("base", "gdb", "ssh", "kexec", "virtme", "root", *SHAPES, "poison")
 KCONFIG = "[" + ", ".join(f"{ROOT}/guest/kconfig/{name}.config" for name in FRAGMENTS) + "]"
 SMALL = """\
 version: 1

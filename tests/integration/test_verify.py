@@ -1,7 +1,9 @@
 """`labctl verify` passes the series, and detects broken versions of them."""
 
+import re
+
 import pytest
-from conftest import ROOT
+from conftest import KCONFIG, ROOT
 from program import Labctl
 
 # Builds of one tree wait for each other.
@@ -15,25 +17,42 @@ MUTANTS = (
     "unbounded-backlog",
     "sleeping-under-ptl",
 )
-LAB = "tests/mutants/lab.yaml"
+LAB, MUTANTS_LAB = ROOT / "lab.yaml", ROOT / "tests/mutants/lab.yaml"
 # The checks that find most in little time; nightly runs do all of them. The debug variant
 # has to be built from nothing and boots in minutes under emulation.
 SHORT = ("stale", "exit", "oom", "backlog", "failslab")
 VARIANTS = {"poison", "debug"}
 
 
-def verify(*words):
-    """Return the document of `labctl verify` in the checkout, whether it passed or not."""
-    return Labctl(ROOT).json("verify", "--json", "--without-base", *words, check=False)
+@pytest.fixture
+def verify(tmp_path, long):
+    """Return the document of `labctl verify` about a lab, whether it passed or not.
+
+    Without --long, its kernels have the configuration of the other tests, which contains
+    poison.config: nothing but the series is built.
+    """
+
+    def verified(lab, *words):
+        if not long:
+            text = re.sub(r"kconfig: \[\S*/base\.config\]", f"kconfig: {KCONFIG}", lab.read_text())
+            text = re.sub(r"(?<=[ \[])(\.\./\.\./)?(?=(guest|patches)/)", f"{ROOT}/", text)
+            text = re.sub(r"(?<=series: )(?=[\w-]+\})", f"{lab.parent}/", text)
+            text = re.sub(r"(?m)^state: .*\n", "", text)
+            lab = tmp_path / "lab.yaml"
+            lab.write_text(f"{text}state: {ROOT}/.labctl\n")
+        words = ("--json", "--without-base", "--lab", lab, *words)
+        return Labctl(ROOT).json("verify", *words, check=False)
+
+    return verified
 
 
 @pytest.mark.timeout(2700)
 @pytest.mark.parametrize("kernel", ["parallel-free", "parallel-unmap"])
-def test_the_series_are_correct_where_it_hurts_most(kernel, long):
+def test_the_series_are_correct_where_it_hurts_most(verify, kernel, long):
     only = [f"--check={name}" for name in ("exercised", *(f"integrity/{one}" for one in SHORT))]
     short = ["--seconds=5", "--variant=poison", *only]
     words = ["--seconds=60"] if long else short
-    document = verify(*words, kernel)
+    document = verify(LAB, *words, kernel)
     checks = document["kernels"][kernel]["checks"]
     assert {c["variant"] for c in checks} == (VARIANTS if long else {"poison"})
     assert [check for check in checks if check["status"] == "failed"] == []
@@ -42,12 +61,12 @@ def test_the_series_are_correct_where_it_hurts_most(kernel, long):
 
 @pytest.mark.timeout(2700)
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_wrong_version_is_found(mutant, long):
+def test_a_wrong_version_is_found(verify, mutant, long):
     if not long and mutant != MUTANTS[0]:
         pytest.skip("one of seven without --long")
     short = ["--variant=poison", "--check=exercised", "--check=integrity/stale"]
     words = ["--stop-at-first", "--seconds=20", *([] if long else short)]
-    document = verify("--lab", LAB, *words, mutant)
+    document = verify(MUTANTS_LAB, *words, mutant)
     failed = [c for c in document["kernels"][mutant]["checks"] if c["status"] == "failed"]
     assert len(failed) == 1
     assert not document["passed"]
