@@ -21,7 +21,12 @@ fi
 command -v ifconfig >/dev/null || ifconfig() { busybox ifconfig "$@"; }
 
 ifconfig lo up
-if ! ifconfig eth0 $ADDRESS netmask 255.255.255.0 up; then
+# The only network card. udev, which virtme-ng runs if the host has it, may have renamed it.
+for card in /sys/class/net/*/device; do
+	card=${card%/device}
+	card=${card##*/}
+done
+if ! ifconfig "$card" $ADDRESS netmask 255.255.255.0 up; then
 	say "no network card found: the kernel needs guest/kconfig/ssh.config"
 	exit 1
 fi

@@ -51,8 +51,7 @@ def command(spec: GuestSpec) -> list[str]:
     words += [f"{spec.topology.boot_memory_bytes // 2**20}M"]
     words += ["--cpus", sockets(spec.topology)]
     words += _numa(spec.topology)
-    more = "" if spec.ssh_key is None else " net.ifnames=0"  # udev would rename eth0
-    words += ["--append", _append(f"{_COMMAND_LINE}{more} {spec.command_line}")]
+    words += ["--append", _append(f"{_COMMAND_LINE} {spec.command_line}")]
     if spec.programs is not None:
         words += [f"--rodir={PROGRAMS_FOLDER}={_quoted(_share(spec.programs))}"]
     words += ["--exec", f"exec {PROGRAMS_FOLDER}/init"]

@@ -1,5 +1,6 @@
 """The lab's key, what a guest gets of it, and the words for OpenSSH's client."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from labctl.errors import HostError
 from labctl.guests import login, qemu
 from labctl.transports.ssh import SshAddress
 
+ROOT = Path(__file__).parent.parent.parent
 USERNET = """\
 Hub -1 (net):
   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
@@ -131,3 +133,24 @@ def test_a_guest_has_a_network_only_for_ssh_and_no_way_out():
     options = argv[argv.index("-netdev") + 1].split(",")
     assert "restrict=on" in options
     assert "hostfwd=tcp:127.0.0.1:0-10.0.2.15:22" in options
+
+
+@pytest.mark.parametrize("card", ["eth0", "enp0s10"])
+def test_the_server_starts_on_the_card_whatever_its_name(tmp_path, card):
+    # Names are those of the kernel, or of the host's udev under virtme-ng.
+    (tmp_path / "net" / card / "device").mkdir(parents=True)
+    (tmp_path / "net" / "lo").mkdir()
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("ifconfig", "mkdir", "mount", "mountpoint", "dropbearkey", "dropbear"):
+        (tools / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        (tools / name).chmod(0o755)
+    script = (ROOT / "guest/ssh/start.sh").read_text()
+    script = script.replace("/sys/class/net", f"{tmp_path}/net")
+    script = script.replace("/dev/kmsg", f"{tmp_path}/kmsg")
+    env = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", script], env=env, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"ifconfig {card} 10.0.2.15 netmask 255.255.255.0 up\n" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("dropbear ")
