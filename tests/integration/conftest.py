@@ -66,12 +66,18 @@ def pytest_configure(config):
     # In two processes, tests that wait for each other's builds exceed their time limits.
     if config.getoption("dist", "no") == "load":
         raise pytest.UsageError("-n without --dist loadgroup: tests of a group need one process")
+    config.addinivalue_line("markers", "long(why): run the test only with --long")
     # Not yet errors here, as in the unit tests: some tests leave terminals open.
     config.addinivalue_line("filterwarnings", "default::ResourceWarning")
     config.addinivalue_line("filterwarnings", "default::pytest.PytestUnraisableExceptionWarning")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    # By a marker, so that fixtures that take a minute are not set up for a skipped test.
+    for item in items:
+        marker = item.get_closest_marker("long")
+        if marker is not None and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]}: only with --long"))
     # The first test builds the kernel, which can exceed the default timeout of five minutes.
     for item in items:
         if item.get_closest_marker("timeout") is None:

@@ -213,9 +213,8 @@ def test_benchmarks_run_in_guests(benchmarks, built, launcher, tmp_path, long):
         check(scores(guest, lab, supplies))
 
 
-def test_benchmarks_run_on_a_target(benchmarks, built, tmp_path, long):
-    if not long:
-        pytest.skip("takes minutes under emulation: only with --long")
+@pytest.mark.long("takes minutes under emulation")
+def test_benchmarks_run_on_a_target(benchmarks, built, tmp_path):
     lab, _ = planned(benchmarks)
     topology = lab.guests["small"]
     with contextlib.ExitStack() as stack:

@@ -30,10 +30,9 @@ def test_two_nightly_runs_make_a_history(labctl):
     assert replayed["cells"] == content["cells"]
 
 
+@pytest.mark.long("builds five kernels and measures for an hour")
 @pytest.mark.timeout(4 * 3600)
-def test_the_bad_step_of_seven_is_found(labctl, long):
-    if not long:
-        pytest.skip("builds five kernels and measures for an hour: --long")
+def test_the_bad_step_of_seven_is_found(labctl):
     lab = ROOT / "tests/bisect/lab.yaml"
     answer = labctl.json("bisect", "--lab", str(lab), "slow-exit", "exit", "--json")
     assert answer["step"] == 5, answer

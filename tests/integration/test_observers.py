@@ -112,10 +112,9 @@ def test_perf_counts_and_samples_stacks_without_counters_of_the_cpu(labctl, prep
     assert '<svg role="img" aria-label="Flame graph of the difference, tiny: stacks: ' in page
 
 
+@pytest.mark.long("builds six kernels")
 @pytest.mark.timeout(4 * 3600)
-def test_a_planted_lock_is_the_first_function_and_the_first_lock(labctl, long):
-    if not long:
-        pytest.skip("builds six kernels: only with --long")
+def test_a_planted_lock_is_the_first_function_and_the_first_lock(labctl):
     rewrite(
         labctl,
         (SET, "    set: {thp: never}\n    observe: [vmstat, functions, lock_stat]\n"),

@@ -157,11 +157,10 @@ def parallel_free(document):
     return cell
 
 
+@pytest.mark.long("90 boots")
 @pytest.mark.timeout(7200)
 @pytest.mark.xdist_group("measuring")
-def test_smoke_has_one_verdict_wherever_it_runs(box, lab_in, long):
-    if not long:
-        pytest.skip("90 boots: with --long")
+def test_smoke_has_one_verdict_wherever_it_runs(box, lab_in):
     found = {}
     for launcher, transport in WAYS:
         program = Labctl(lab_in(launcher, transport))
@@ -178,11 +177,10 @@ def test_smoke_has_one_verdict_wherever_it_runs(box, lab_in, long):
     assert "undecided" not in verdicts, result
 
 
+@pytest.mark.long("6 boots")
 @pytest.mark.timeout(1800)
 @pytest.mark.xdist_group("measuring")
-def test_a_kernel_that_panics_is_a_sample_and_the_run_goes_on(box, lab_in, long):
-    if not long:
-        pytest.skip("6 boots: with --long")
+def test_a_kernel_that_panics_is_a_sample_and_the_run_goes_on(box, lab_in):
     program = Labctl(lab_in(target=box.yaml(boot_timeout="4min")))
     document = program.json("run", "panics", "--target", "box", "--json", check=False)
     assert document["accel"] == "native"

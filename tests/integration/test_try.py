@@ -58,11 +58,10 @@ def print_of(tree):
     return {p: (s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p, s in stats.items()}
 
 
+@pytest.mark.long("builds kernels of a whole tree")
 @pytest.mark.xdist_group("measuring")
 @pytest.mark.timeout(3 * 3600)
-def test_a_slower_commit_of_a_branch_is_found(tree, tmp_path, python, long, monkeypatch):
-    if not long:
-        pytest.skip("builds kernels of a whole tree: only with --long")
+def test_a_slower_commit_of_a_branch_is_found(tree, tmp_path, python, monkeypatch):
     text = (ROOT / "docs/tutorials/try.md").read_text()
     commands = re.findall(r"^\$ labctl (try|bisect \S+)$", text, re.MULTILINE)
     assert commands == ["try", "bisect git:master..topic", "try"]

@@ -97,10 +97,9 @@ def test_the_tutorials_tests_pass(project, python):
     assert sorted(passed) == sorted(promised)
 
 
+@pytest.mark.long("compiles a kernel")
 @pytest.mark.timeout(1800)
-def test_a_patch_that_oopses_fails_them_with_the_oops(project, python, long):
-    if not long:
-        pytest.skip("compiles a kernel: only with --long")
+def test_a_patch_that_oopses_fails_them_with_the_oops(project, python):
     folder = project / "patches/mine"
     shutil.rmtree(folder)
     folder.mkdir()
