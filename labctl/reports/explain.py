@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from labctl.errors import UserError
 from labctl.reports.document import rounded
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
+from labctl.runs.sample import Sample
 from labctl.stats.explanation_types import Explanation, Observed
 from labctl.stats.observed import observed
 from labctl.stats.stored import used_of
@@ -31,15 +33,21 @@ def explanation_of(runs: Path, run_id: str) -> Explanation:
     return Explanation(run=run.id, accel=run.read().accel, experiments=tuple(experiments))
 
 
-def observed_in(run: RunFolder) -> list[Observed]:
-    """Return what the observers of a run and of its passes found."""
-    return [each for part in (run, *run_folder.passes(run)) for each in observed_of(part)]
+def observed_in(run: RunFolder, samples: Sequence[Sample] | None = None) -> list[Observed]:
+    """Return what the observers of a run and of its passes found; `samples` are the run's."""
+    found = observed_of(run, samples)
+    return [*found, *(each for part in run_folder.passes(run) for each in observed_of(part))]
 
 
-def observed_of(run: RunFolder) -> list[Observed]:
+def observed_of(run: RunFolder, samples: Sequence[Sample] | None = None) -> list[Observed]:
     """Return what the observers of a run, or of one of its passes, found."""
-    samples, found = run.store.samples(), []
-    for experiment in run.read().experiments:
+    experiments = [each for each in run.read().experiments if each.observe]
+    if not experiments:
+        return []
+    if samples is None:
+        samples = run.store.samples()
+    found = []
+    for experiment in experiments:
         used, _ = used_of(experiment, samples)
         found.append(observed(experiment, used))
     return [rounded(each) for each in found if each is not None]

@@ -67,7 +67,7 @@ def page_of(
         lab=run.read().lab,
         guests=run.first_guests(),
         consoles=consoles.of_run(run, samples, link),
-        observed=observed_in(run),
+        observed=observed_in(run, samples),
     )
 
 

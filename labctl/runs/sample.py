@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import msgspec
 from msgspec import field
-from msgspec.structs import force_setattr
 
 from labctl.errors import BadOutput, UserError
 from labctl.lab.metrics import Scale
@@ -111,6 +110,8 @@ _MAPPINGS = (
     "setting", "parameters", "read_back", "measurements", "counters", "load", "values", "units",
 )  # fmt: skip
 _MAPPINGS_OF = attrgetter(*_MAPPINGS)
+_OWN = tuple(n for n in Sample.__struct_fields__ if n not in _TEXTS and n not in _MAPPINGS)
+_OWN_OF = attrgetter(*_OWN)
 # Keys for sorting and counting: a wrong type would be noticed late or never.
 _TYPES: tuple[tuple[str, type], ...] = (
     *((name, int) for name in ("block", "order", "repetition")),
@@ -179,21 +180,21 @@ def _check_values(data: Mapping[str, Any]) -> None:
         raise ValueError(f"value: expected a number above 0, got {value!r}")
 
 
-def share(sample: Sample, shared: dict[object, Sample]) -> None:
-    """Replace the strings and mappings of a sample by the equal ones of an earlier sample.
+def share(sample: Sample, shared: dict[object, Sample]) -> Sample:
+    """Return the sample with the strings and mappings of an equal earlier one.
 
     A million samples then fit in memory. `shared` has the first sample of each kind.
     """
     first = shared.setdefault(_TEXTS_OF(sample), sample)
     if first is sample:
-        return
-    for name, text in zip(_TEXTS, _TEXTS_OF(first), strict=True):
-        force_setattr(sample, name, text)
+        return sample
+    own = dict(zip(_OWN, _OWN_OF(sample), strict=True))
     for name, values, earlier in zip(
         _MAPPINGS, _MAPPINGS_OF(sample), _MAPPINGS_OF(first), strict=True
     ):
-        if values == earlier:
-            force_setattr(sample, name, earlier)
+        if values != earlier:
+            own[name] = values
+    return msgspec.structs.replace(first, **own)
 
 
 def _check_status(status: object) -> None:

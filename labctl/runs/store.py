@@ -55,8 +55,7 @@ class Store:
             with self.path.open("rb") as file:
                 for number, line in enumerate(jsonl.whole_lines(file), start=1):
                     size += len(line)
-                    sample = parse(line, f"{self.path}:{number}")
-                    share(sample, shared)
+                    sample = share(parse(line, f"{self.path}:{number}"), shared)
                     group = (sample.experiment, sample.block, sample.cell, sample.warmup)
                     numbers = seen.get(group)
                     if numbers is None:

@@ -8,6 +8,8 @@ import jsonschema
 import pytest
 
 from labctl.cli.schemas import DOCUMENTS
+from labctl.reports import report
+from labctl.runs.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +56,13 @@ def test_every_property_of_a_schema_is_described(name):
     for struct, definition in schema["$defs"].items():
         for field, found in definition.get("properties", {}).items():
             assert found.get("description"), f"{struct}.{field}"
+
+
+@pytest.mark.parametrize("style", report.FORMATS)
+def test_a_report_reads_the_samples_once(tmp_path, monkeypatch, style):
+    # A million samples take seconds.
+    golden_runs.store_runs(tmp_path)
+    read, samples = [], Store.samples
+    monkeypatch.setattr(Store, "samples", lambda self: read.append(self) or samples(self))
+    report.report_of(tmp_path / ".labctl" / "runs", golden_runs.FIRST, style)
+    assert len(read) == 1
