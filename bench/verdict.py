@@ -1,0 +1,218 @@
+"""Time from an edit to a verdict, and how narrow the interval is after ten minutes.
+
+    python bench/verdict.py edit
+    python bench/verdict.py interval [--minutes 10]
+
+`edit` adds a line to a file in mm/ of parallel-free and runs `labctl run smoke`. Where the time
+goes is printed, and the build also as a ratio to a plain incremental make of the same edit.
+Goal: at most 3 minutes. It needs the kernels of `smoke` to be built; a plain tree is built
+beside.
+
+`interval` compares stock and parallel-free in two ways on the same host: five minutes of
+repetitions of stock in one guest, ten minutes of `labctl run`, and five minutes of the patched
+kernel in one guest. The first and the last are the usual way: all runs of one kernel, then all
+of the other, compared by Welch's t test. A drift of the host is the same for both ways. The
+figure is the ratio of the half-widths of the two 95 % intervals of the log ratio. Goal: at most
+0.45.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import build
+import yaml
+from figure import Figure, report
+from scipy import stats
+
+from labctl.experiments.steps import Steps
+from labctl.guests.guest import Guest
+from labctl.guests.prepare import prepare
+from labctl.kernels import kconfig
+from labctl.kernels.build import Builder
+from labctl.kernels.sources import open_source
+from labctl.lab.load import load
+from labctl.runs.folder import RunFolder
+
+ROOT = Path(__file__).parent.parent
+KERNELS = ("stock", "parallel-free")
+EXPERIMENT = "smoke"
+EDIT_SECONDS, NARROWER = 180.0, 0.45
+BOOT_SECONDS = 300
+
+
+def lab_in(folder, **statistics_keys):
+    """Copy the lab to a folder that shares this checkout's builds; return its lab.yaml."""
+    document = yaml.safe_load((ROOT / "lab.yaml").read_text())
+    document["state"] = str(ROOT / ".labctl")
+    document["experiments"][EXPERIMENT]["statistics"] |= statistics_keys
+    for name in ("guest", "patches"):
+        shutil.copytree(ROOT / name, folder / name)
+    path = folder / "lab.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+def labctl(folder, *words, **keywords):
+    argv = [sys.executable, "-m", "labctl", *words]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(argv, cwd=folder, env=env, text=True, **keywords)
+
+
+def runs():
+    return set((ROOT / ".labctl" / "runs").glob("*-*"))
+
+
+def plain_incremental_make(scratch):
+    """Return the seconds of a plain make of stock after the edit of one line."""
+    kernel = load(ROOT / "lab.yaml").kernels["stock"]
+    tree = scratch / "src"
+    open_source(kernel.source, scratch).fill(tree, ())
+    wanted = scratch / "wanted.config"
+    wanted.write_text(kconfig.render(kconfig.merge(kernel.kconfig)))
+    make = ["make", "-C", tree, "-s"]
+    subprocess.run([*make, f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig"], check=True)
+    jobs = f"-j{len(os.sched_getaffinity(0))}"
+    subprocess.run([*make, jobs, "bzImage"], check=True, stdout=subprocess.DEVNULL)
+    path = tree / build.EDITED_FILE
+    path.write_text("".join(build.edited(path.read_text().splitlines(keepends=True))))
+    began = time.monotonic()
+    subprocess.run([*make, jobs, "bzImage"], check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - began
+
+
+def edit(scratch):
+    """Report the seconds from an edit to the verdict, and where they went."""
+    lab = lab_in(scratch)
+    state = ROOT / ".labctl"
+    Builder(state, lambda _: None).images([load(lab).kernels[name] for name in KERNELS])
+    with tempfile.TemporaryDirectory(prefix="labctl-bench-") as folder:
+        make_seconds = plain_incremental_make(Path(folder))
+    edited = build.with_one_line_edited(load(lab).kernels[KERNELS[1]], state, scratch / "edited")
+    shutil.rmtree(lab.parent / "patches" / KERNELS[1] / "6.1")
+    shutil.copytree(edited.series, lab.parent / "patches" / KERNELS[1] / "6.1")
+    before, began = runs(), time.monotonic()
+    build_began = time.monotonic()
+    assert labctl(scratch, "build", *KERNELS, stdout=subprocess.DEVNULL).wait() == 0
+    build_seconds = time.monotonic() - build_began
+    done = labctl(scratch, "run", EXPERIMENT, stdout=subprocess.PIPE)
+    said = done.communicate()[0]
+    seconds = time.monotonic() - began
+    (folder,) = runs() - before
+    run = RunFolder(folder)
+    (timing,) = run.document()["timing"][EXPERIMENT]
+    samples = [s for s in run.store.samples() if s.status == "ok"]
+    operation = sum(s.measurements["elapsed_nanoseconds"] for s in samples) / 1e9
+    populate = sum(s.measurements["populate_nanoseconds"] for s in samples) / 1e9
+    shares = {
+        "build": build_seconds,
+        "boot": timing["boot_seconds"],
+        "populate": populate,
+        "operation": operation,
+        "rest of the workload": timing["workload_seconds"] - populate - operation,
+        "rest of the blocks": timing["total_seconds"] - timing["boot_seconds"]
+        - timing["workload_seconds"],
+        "start, judgement and report": seconds - build_seconds - timing["total_seconds"],
+    }  # fmt: skip
+    print(said)
+    for name, part in shares.items():
+        print(f"  {name:<28} {part:6.1f} s {part / seconds:6.1%}")
+    print(f"  build / plain incremental make: {build_seconds / make_seconds:.2f} "
+          f"({build_seconds:.1f} and {make_seconds:.1f} s)")  # fmt: skip
+    words = ", ".join(f"{name} {part / seconds:.0%}" for name, part in shares.items())
+    return report(
+        Figure(name="edit of one line to verdict", value=seconds, goal=EDIT_SECONDS, unit="s",
+               spread=f"{words}; {run.read().accel}; the whole is "
+               f"{seconds / make_seconds:.1f} plain incremental makes")
+    )  # fmt: skip
+
+
+def all_runs_of(prepared, kernel, experiment, seconds):
+    """Return the logarithms of a kernel's times: one guest, run after run, after a warm-up."""
+    lab = prepared.lab
+    workload = lab.workloads[experiment.workload]
+    topology = lab.guests[experiment.guest or lab.defaults.guest]
+    values = []
+    with tempfile.TemporaryDirectory() as folder:
+        spec = prepared.spec(kernel, name=kernel, folder=Path(folder), topology=topology)
+        with Guest(spec) as guest:
+            guest.wait_ready(BOOT_SECONDS)
+            guest.write("/sys/kernel/mm/transparent_hugepage/enabled", "never")
+            steps = Steps(workload)
+            began = time.monotonic()
+            while time.monotonic() - began < seconds:
+                outcome = steps.command(guest, workload.parameters)
+                assert outcome.status == 0, outcome.stderr
+                values.append(math.log(json.loads(outcome.stdout)["elapsed_nanoseconds"]))
+    return values[1:]
+
+
+def welch_half_width(a, b):
+    """Return half the width of Welch's 95 % interval of the difference of two means."""
+    parts = [statistics.variance(each) / len(each) for each in (a, b)]
+    degrees = sum(parts) ** 2 / sum(
+        part**2 / (len(each) - 1) for part, each in zip(parts, (a, b), strict=True)
+    )
+    return stats.t.ppf(0.975, degrees) * math.sqrt(sum(parts))
+
+
+def interval(scratch, minutes):
+    """Report how much narrower labctl's interval is than the usual way's in the same time."""
+    # Never enough: only the time ends the run.
+    path = lab_in(scratch, blocks={"min": 500, "max": 500})
+    lab = load(path)
+    experiment = lab.experiments[EXPERIMENT]
+    prepared = prepare(lab, list(KERNELS), lambda _: None)
+    half = minutes * 30
+    usual = [all_runs_of(prepared, KERNELS[0], experiment, half)]
+    before = runs()
+    process = labctl(scratch, "run", EXPERIMENT, stdout=subprocess.DEVNULL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(minutes * 60)
+    process.send_signal(signal.SIGINT)
+    process.wait(120)
+    usual.append(all_runs_of(prepared, KERNELS[1], experiment, half))
+    (folder,) = runs() - before
+    said = labctl(scratch, "report", folder.name, "--json", stdout=subprocess.PIPE)
+    document = json.loads(said.communicate()[0])
+    cells = document["experiments"][0]["cells"]
+    (cell,) = [each for each in cells if each["kernel"] == KERNELS[1]]
+    low, high = cell["ci"]
+    ours, theirs = math.log(high / low) / 2, welch_half_width(*usual)
+    ratio = math.exp(statistics.mean(usual[0]) - statistics.mean(usual[1]))
+    print(
+        f"labctl, {cell['blocks']} blocks: {cell['ratio']:.3f} ({low:.3f} to {high:.3f})\n"
+        f"all of one, then all of the other, {len(usual[0])} and {len(usual[1])} runs: "
+        f"{ratio:.3f} ({ratio * math.exp(-theirs):.3f} to {ratio * math.exp(theirs):.3f})"
+    )
+    return report(
+        Figure(name=f"half-width after {minutes} minutes / the usual way's", value=ours / theirs,
+               goal=NARROWER, spread=f"{ours:.2%} and {theirs:.2%}, {prepared.accel}")
+    )  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("figure", choices=("edit", "interval"))
+    parser.add_argument("--minutes", type=int, default=10)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="labctl-bench-") as folder:
+        scratch = Path(folder)
+        good = edit(scratch) if options.figure == "edit" else interval(scratch, options.minutes)
+    return int(not good)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
