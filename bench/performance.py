@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import build
+import builds
 import figure
 from tabulate import tabulate
 
@@ -29,7 +29,7 @@ KEPT = ROOT / "bench" / "figures.jsonl"
 BENCHES = (
     "start.py",
     "report.py",
-    "build.py --full",
+    "builds.py --full",
     "up.py --rounds 9",
     "boot.py --rounds 9",
     "verdict.py edit",
@@ -58,7 +58,7 @@ def images(bench):
     """Return one line with the images and series of the kernels that a bench uses, or ""."""
     if bench in WITHOUT_KERNELS:
         return ""
-    built = Builder(ROOT / ".labctl", lambda _: None).images(build.kernels())
+    built = Builder(ROOT / ".labctl", lambda _: None).images(builds.kernels())
     return ", ".join(
         f"{name} {image.hash[:12]}"
         + (f" (series {image.series_hash[:12]})" if image.series_hash else "")

@@ -30,7 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import build
+import builds
 import yaml
 from figure import Figure, report
 from scipy import stats
@@ -84,8 +84,8 @@ def plain_incremental_make(scratch):
     subprocess.run([*make, f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig"], check=True)
     jobs = f"-j{len(os.sched_getaffinity(0))}"
     subprocess.run([*make, jobs, "bzImage"], check=True, stdout=subprocess.DEVNULL)
-    path = tree / build.EDITED_FILE
-    path.write_text("".join(build.edited(path.read_text().splitlines(keepends=True))))
+    path = tree / builds.EDITED_FILE
+    path.write_text("".join(builds.edited(path.read_text().splitlines(keepends=True))))
     began = time.monotonic()
     subprocess.run([*make, jobs, "bzImage"], check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - began
@@ -98,7 +98,7 @@ def edit(scratch):
     Builder(state, lambda _: None).images([load(lab).kernels[name] for name in KERNELS])
     with tempfile.TemporaryDirectory(prefix="labctl-bench-") as folder:
         make_seconds = plain_incremental_make(Path(folder))
-    edited = build.with_one_line_edited(load(lab).kernels[KERNELS[1]], state, scratch / "edited")
+    edited = builds.with_one_line_edited(load(lab).kernels[KERNELS[1]], state, scratch / "edited")
     shutil.rmtree(lab.parent / "patches" / KERNELS[1] / "6.1")
     shutil.copytree(edited.series, lab.parent / "patches" / KERNELS[1] / "6.1")
     before, began = runs(), time.monotonic()
