@@ -16,7 +16,7 @@ from labctl.lab.statistics import Statistics
 from labctl.methodology.noise import NOISES, Noise, times
 from labctl.methodology.repetitions import log_ratios as of_logs
 from labctl.methodology.repetitions import thinned
-from labctl.stats.paired import MINIMUM_BLOCKS, t_tests
+from labctl.stats.paired import MINIMUM_BLOCKS, holm, t_tests
 from labctl.stats.repetitions import MOST, Goal
 from labctl.stats.run_noise import widened_half
 from labctl.stats.stopping import CONTROL_FACTOR, is_narrow
@@ -300,15 +300,3 @@ def _error(sd: np.ndarray, blocks: np.ndarray) -> np.ndarray:
 
     found: np.ndarray = np.maximum(sd, _CONSTANT) / np.sqrt(blocks)
     return found
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Correct the p values of many families along the last axis (`paired.adjust`: one family)."""
-    import numpy as np
-
-    order = np.argsort(p, axis=-1)
-    ranked = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
-    corrected = np.empty_like(p)
-    stepped = np.minimum(np.maximum.accumulate(ranked, axis=-1), 1)
-    np.put_along_axis(corrected, order, stepped, axis=-1)
-    return corrected

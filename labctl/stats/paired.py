@@ -180,23 +180,32 @@ def adjust(
     present = [p for p in p_values if p is not None]
     if len(present) < 2:
         return list(p_values)
+    import numpy as np
+
     if method == "holm":
-        corrected = iter(_holm(present))
+        found = holm(np.array(present))
     else:
         from scipy.stats import false_discovery_control
 
-        corrected = iter(false_discovery_control(present, method="bh").tolist())
+        found = false_discovery_control(present, method="bh")
+    corrected = iter(found.tolist())
     return [None if p is None else next(corrected) for p in p_values]
 
 
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p values adjusted by S. Holm, Scand. J. Statist. 6 (1979), 65-70."""
-    # statsmodels has this function, but its import alone takes a tenth of `labctl report`.
-    adjusted, most = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        most = max(most, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = most
-    return adjusted
+def holm(p: np.ndarray) -> np.ndarray:
+    """Correct the p values of many families along the last axis; `adjust` is for one family.
+
+    S. Holm, Scand. J. Statist. 6 (1979), 65-70. statsmodels has this for one family, but its
+    import alone takes a tenth of `labctl report`.
+    """
+    import numpy as np
+
+    order = np.argsort(p, axis=-1)
+    ranked = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    corrected = np.empty_like(p)
+    stepped = np.minimum(np.maximum.accumulate(ranked, axis=-1), 1)
+    np.put_along_axis(corrected, order, stepped, axis=-1)
+    return corrected
 
 
 def more_blocks(result: Paired | None, *, alpha: float, margin: float, family: int) -> int | None:

@@ -18,7 +18,6 @@ from labctl.methodology.repetitions import log_ratios as of_logs
 from labctl.methodology.runs import (
     DESIGNS,
     Design,
-    holm,
     last_blocks,
     log_ratios,
     moments,
@@ -28,7 +27,7 @@ from labctl.methodology.runs import (
 from labctl.methodology.warned import warnings
 from labctl.stats.cells import cells_of, primary
 from labctl.stats.compare import compare
-from labctl.stats.paired import adjust, paired
+from labctl.stats.paired import adjust, holm, paired
 from labctl.stats.stopping import ended
 from labctl.stats.verdict import Rule, strict, word
 
