@@ -14,6 +14,7 @@ from labctl.lab.statistics import Statistics
 from labctl.methodology.noise import Noise, drift, times
 from labctl.methodology.repetitions import log_ratios
 from labctl.stats.health import DISTURBED_SHARE, extra_blocks
+from labctl.stats.paired import t_tests
 from labctl.stats.verdict import strict
 
 if TYPE_CHECKING:
@@ -158,28 +159,28 @@ def _within_boots(logs: np.ndarray, shares: np.ndarray, is_used: np.ndarray) -> 
 
 def _t(d: np.ndarray, is_used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean over the used blocks of each run, and the half-width of its interval."""
-    import numpy as np
-    from scipy.special import stdtrit
-
     count = is_used.sum(axis=1)
     mean = (d * is_used).sum(axis=1) / count
     variance = ((d - mean[:, None]) ** 2 * is_used).sum(axis=1) / (count - 1)
-    return mean, stdtrit(count - 1, (1 + _LEVEL) / 2) * np.sqrt(variance / count)
+    return mean, _half_width(mean, (variance / count) ** 0.5, count - 1)
 
 
 def _regression(d: np.ndarray, x: np.ndarray, is_used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean where `x` is 0, by linear regression, and its half-width."""
-    import numpy as np
-    from scipy.special import stdtrit
-
     count = is_used.sum(axis=1)
     of_x, of_d = ((each * is_used).sum(axis=1) / count for each in (x, d))
     x, d = ((e - m[:, None]) * is_used for e, m in ((x, of_x), (d, of_d)))
     squares = (x**2).sum(axis=1)
     slope = (x * d).sum(axis=1) / squares
     variance = ((d - slope[:, None] * x) ** 2).sum(axis=1) / (count - 2)
-    error = np.sqrt(variance * (1 / count + of_x**2 / squares))
-    return of_d - slope * of_x, stdtrit(count - 2, (1 + _LEVEL) / 2) * error
+    mean, error = of_d - slope * of_x, (variance * (1 / count + of_x**2 / squares)) ** 0.5
+    return mean, _half_width(mean, error, count - 2)
+
+
+def _half_width(mean: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    tests = t_tests(mean, error, freedom, confidence=_LEVEL, margin=0.0)
+    half_width: np.ndarray = tests.half_width
+    return half_width
 
 
 def _judged(mean: np.ndarray, half: np.ndarray, truth: float) -> tuple[float, float]:

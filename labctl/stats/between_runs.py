@@ -26,8 +26,8 @@ from labctl.stats.scale import difference as of_difference
 from labctl.stats.verdict import Rule, why_undecided, word
 from labctl.units import counted
 
-# If one of these differs, the cells of two experiments are not comparable.
 _KNOWN = 1e9  # degrees of freedom of a variance that is known
+# If one of these differs, the cells of two experiments are not comparable.
 _SAME_EXPERIMENT = ("workload", "command", "guest", "metric", "better", "baseline", "set")
 
 

@@ -58,6 +58,10 @@ class Tests:
     reach: np.ndarray
     is_positive: np.ndarray
 
+    def p_values(self) -> list[float | None]:
+        """Return `p` with None where there is nothing to test."""
+        return [None if p != p else float(p) for p in self.p]
+
 
 def values_of(cell: Cell, of: Derived = functions_of) -> dict[int, dict[str, float]]:
     """Return the mean of each counter over the observed repetitions of each block.
@@ -199,8 +203,7 @@ def changes(
     for cell in cells:
         bases = [known[id(base)] for base in bases_for(cell, baselines, controls)]
         found.append(tests(values_of(cell), bases, confidence))
-    flat = [None if p != p else float(p) for each in found for p in each.p]
-    corrected = iter(adjust(flat, method="fdr_bh"))
+    corrected = iter(adjust([p for each in found for p in each.p_values()], method="fdr_bh"))
     return [
         _changes(cell, each, [next(corrected) for _ in each.names], frozenset(left_out))
         for cell, each in zip(cells, found, strict=True)

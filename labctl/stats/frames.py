@@ -24,7 +24,7 @@ def frames(
     own = values_of(cell, frames_of)
     bases = [values_of(base, frames_of) for base in bases_for(cell, baselines, controls)]
     found = tests(own, bases, confidence)
-    corrected = adjust([None if p != p else float(p) for p in found.p], method="fdr_bh")
+    corrected = adjust(found.p_values(), method="fdr_bh")
     every = [
         FrameTime(
             frame=path_of(name),
