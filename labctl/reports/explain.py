@@ -22,7 +22,7 @@ def explanation_of(runs: Path, run_id: str) -> Explanation:
         UserError: there is no such run, its files are damaged, or it had no observers.
     """
     run = run_folder.resolve(runs, run_id)
-    experiments = observed_in(run)
+    experiments = [*observed_of(run), *observed_in_passes(run)]
     if not experiments:
         raise UserError(
             f"run {run.id} has no counters: its experiments had no observers",
@@ -33,14 +33,16 @@ def explanation_of(runs: Path, run_id: str) -> Explanation:
     return Explanation(run=run.id, accel=run.read().accel, experiments=tuple(experiments))
 
 
-def observed_in(run: RunFolder, samples: Sequence[Sample] | None = None) -> list[Observed]:
-    """Return what the observers of a run and of its passes found; `samples` are the run's."""
-    found = observed_of(run, samples)
-    return [*found, *(each for part in run_folder.passes(run) for each in observed_of(part))]
+def observed_in_passes(run: RunFolder) -> list[Observed]:
+    """Return what the observers of a run's passes found."""
+    return [each for part in run_folder.passes(run) for each in observed_of(part)]
 
 
 def observed_of(run: RunFolder, samples: Sequence[Sample] | None = None) -> list[Observed]:
-    """Return what the observers of a run, or of one of its passes, found."""
+    """Return what the observers of a run, or of one of its passes, found.
+
+    `samples` are its own, if they are read already.
+    """
     experiments = [each for each in run.read().experiments if each.observe]
     if not experiments:
         return []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from labctl.observers.stacks import SEPARATOR
-from labctl.reports import words
+from labctl.reports import explanation
 from labctl.stats.explanation_types import FrameTime
 
 _WIDTH = 440  # units: one is a pixel on a phone
@@ -23,7 +23,6 @@ _LETTER = 6.2
 _GAP = 1.0  # between boxes, so that outlines do not overlap
 _NARROWEST = 0.4
 _STEPS = 4  # colours of each sign
-_SECONDS = 1e-9
 _WHOLE = "all"
 
 
@@ -72,15 +71,15 @@ def text(frame: FrameTime, whole: FrameTime, *, baseline: str, cell: str) -> str
     share = 100 * (frame.baseline + frame.cell) / ((whole.baseline + whole.cell) or 1.0)
     verdict = "changed" if frame.changed else "within noise"
     return (
-        f"{_time(frame.baseline)} in {baseline}, {_time(frame.cell)} in {cell}: "
+        f"{explanation.time(frame.baseline)} in {baseline}, "
+        f"{explanation.time(frame.cell)} in {cell}: "
         f"{difference(frame)}, {verdict}; {share:.2g} % of both"
     )
 
 
 def difference(frame: FrameTime) -> str:
     """Return the difference of a frame with its sign."""
-    sign = "-" if frame.difference < 0 else "+"
-    return f"{sign}{_time(abs(frame.difference))}"
+    return explanation.time(frame.difference, sign="+")
 
 
 def whole_of(frames: Sequence[FrameTime]) -> FrameTime:
@@ -152,7 +151,3 @@ def rows(frames: Sequence[FrameTime]) -> list[tuple[FrameTime, str, str]]:
     named = ((each, each.frame.split(SEPARATOR)) for each in frames)
     found = [(each, names[-1], (["", *names])[-2]) for each, names in named]
     return sorted(found, key=lambda row: -abs(row[0].difference))
-
-
-def _time(nanoseconds: float) -> str:
-    return words.seconds(nanoseconds * _SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,40 +12,52 @@ from msgspec.structs import replace
 
 from labctl.errors import UserError
 from labctl.reports.document import document
-from labctl.reports.explain import observed_in, observed_of
+from labctl.reports.explain import observed_in_passes, observed_of
 from labctl.reports.explanation import first_of
 from labctl.runs import folder as run_folder
 from labctl.runs.folder import RunFolder
 from labctl.runs.sample import Sample
 from labctl.stats.by_metric import by_metric, samples_by_metric
+from labctl.stats.explanation_types import Observed
 from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Experiment, Report
 from labctl.stats.stored import results_of
 
-Render = Callable[[Report, Sequence[Sample], RunFolder], str]
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A run's report, its samples, and what the observers of its passes found."""
+
+    run: RunFolder
+    report: Report
+    samples: list[Sample]
+    passes: list[Observed]
+
+
+Render = Callable[[_Stored], str]
 
 
 # Each format imports its module when it is used, since most commands need one of them.
-def _terminal(content: Report, *_: object) -> str:
+def _terminal(stored: _Stored) -> str:
     from labctl.reports import table
 
-    return table.render(content)
+    return table.render(stored.report)
 
 
-def _markdown(content: Report, *_: object) -> str:
+def _markdown(stored: _Stored) -> str:
     from labctl.reports import table
 
-    return table.render(content, format="markdown")
+    return table.render(stored.report, format="markdown")
 
 
-def _cover_letter(content: Report, *_: object) -> str:
+def _cover_letter(stored: _Stored) -> str:
     from labctl.reports import cover_letter
 
-    return cover_letter.render(content)
+    return cover_letter.render(stored.report)
 
 
-def _html(content: Report, samples: Sequence[Sample], run: RunFolder) -> str:
-    return page_of(content, samples, run, lambda path: quote(f"{_shown(run.path)}/{path}"))
+def _html(stored: _Stored) -> str:
+    return _page(stored, lambda path: quote(f"{_shown(stored.run.path)}/{path}"))
 
 
 FORMATS: Mapping[str, Render] = {
@@ -55,19 +68,18 @@ FORMATS: Mapping[str, Render] = {
 }
 
 
-def page_of(
-    content: Report, samples: Sequence[Sample], run: RunFolder, link: Callable[[str], str]
-) -> str:
+def _page(stored: _Stored, link: Callable[[str], str]) -> str:
     """Return the HTML page of a run; `link` gives the address of a path in its folder."""
     from labctl.reports import consoles, html
 
+    run, samples = stored.run, stored.samples
     return html.render(
-        content,
+        stored.report,
         samples,
         lab=run.read().lab,
         guests=run.first_guests(),
         consoles=consoles.of_run(run, samples, link),
-        observed=observed_in(run, samples),
+        observed=[*observed_of(run, samples), *stored.passes],
     )
 
 
@@ -77,7 +89,7 @@ def document_of(folder: Path, run_id: str) -> Report:
     Raises:
         UserError: there is no such run, or its files are damaged.
     """
-    return _read(folder, run_id)[0]
+    return _read(run_folder.resolve(folder, run_id)).report
 
 
 def report_of(folder: Path, run_id: str, style: str) -> tuple[Report, str]:
@@ -86,8 +98,8 @@ def report_of(folder: Path, run_id: str, style: str) -> tuple[Report, str]:
     Raises:
         UserError: there is no such run, or its files are damaged.
     """
-    content, samples = _read(folder, run_id)
-    return content, FORMATS[style](content, samples, run_folder.resolve(folder, run_id))
+    stored = _read(run_folder.resolve(folder, run_id))
+    return stored.report, FORMATS[style](stored)
 
 
 def site_page(run: RunFolder) -> tuple[Report, str]:
@@ -96,27 +108,25 @@ def site_page(run: RunFolder) -> tuple[Report, str]:
     Raises:
         UserError: the files of the run are damaged.
     """
-    content, samples = _read(run.path.parent, run.id)
-    return content, page_of(content, samples, run, lambda _: "")
+    stored = _read(run)
+    return stored.report, _page(stored, lambda _: "")
 
 
-def _read(folder: Path, run_id: str) -> tuple[Report, list[Sample]]:
-    run = run_folder.resolve(folder, run_id)
+def _read(run: RunFolder) -> _Stored:
     record, store = run.read(), run.store
-    samples = store.samples()
+    samples, passes = store.samples(), observed_in_passes(run)
     content = document(record, results_of(record, samples), folder=_shown(run.path))
-    content = replace(content, experiments=tuple(_with_passes(run, content)))
-    return replace(content, notes=(store.torn,) if store.torn else ()), samples
+    content = replace(
+        content,
+        experiments=tuple(_with_passes(each, passes) for each in content.experiments),
+        notes=(store.torn,) if store.torn else (),
+    )
+    return _Stored(run, content, samples, passes)
 
 
-def _with_passes(run: RunFolder, content: Report) -> list[Experiment]:
-    """Return the experiments with what the passes of their run found."""
-    found = [each for part in run_folder.passes(run) for each in observed_of(part)]
-    of = {
-        one.name: tuple(first_of(e) for e in found if e.name == one.name)
-        for one in content.experiments
-    }
-    return [replace(one, passes=of[one.name] or UNSET) for one in content.experiments]
+def _with_passes(experiment: Experiment, passes: Sequence[Observed]) -> Experiment:
+    own = tuple(first_of(each) for each in passes if each.name == experiment.name)
+    return replace(experiment, passes=own or UNSET)
 
 
 def _shown(folder: Path) -> str:
@@ -138,7 +148,8 @@ def export_of(
     """
     from labctl.reports.export import EXPORTS, ONE_METRIC, notes
 
-    content, samples = _read(folder, run_id)
+    stored = _read(run_folder.resolve(folder, run_id))
+    content, samples = stored.report, stored.samples
     if kernel is not None:
         known = ", ".join(sorted({sample.kernel for sample in samples}))
         samples = [sample for sample in samples if sample.kernel == kernel and not sample.control]

@@ -10,12 +10,13 @@ from html import escape
 
 from labctl.reports import explanation, flame, page, plots, svg
 from labctl.reports.grid import Entry, grid
-from labctl.stats.explanation_types import CellChanges, FunctionTime, Observed
+from labctl.stats.explanation_types import CellChanges, FrameTime, FunctionTime, Observed
 
 _CHANGES = 10
 _FUNCTIONS = 12
 _FRAMES = 60
 _SECONDS = 1e-9
+_CHANGE = ("difference", "changed")
 
 
 def of_experiment(name: str, every: Sequence[Observed]) -> list[str]:
@@ -50,24 +51,25 @@ def _cell(where: str, observed: Observed, cell: CellChanges) -> list[str]:
 def _functions(where: str, against: str, observed: Observed, cell: CellChanges) -> list[str]:
     shown = cell.functions[:_FUNCTIONS]
     names = (observed.baseline, explanation.name(cell))
-    rows = [
-        [
-            Entry(each.function),
-            Entry(explanation.time(each.baseline), each.baseline),
-            Entry(explanation.time(each.cell), each.cell),
-            Entry(explanation.time(each.difference, sign="+"), each.difference),
-            Entry("yes" if each.changed else "no"),
-        ]
-        for each in shown
-    ]
+    rows = [[Entry(each.function), *_times(each)] for each in shown]
     caption = "Own time of functions per repetition, without that of functions they call"
     return [
         page.figure(_profile(shown, *names), f"{caption}: from {names[0]} to {names[1]}."),
         grid(
             f"{caption}, {where}: {against}",
-            ["function", *names, "difference", "changed"],
+            ["function", *names, *_CHANGE],
             rows,
         ),
+    ]
+
+
+def _times(each: FunctionTime | FrameTime) -> list[Entry]:
+    """Return the entries of both kernels and of `_CHANGE`."""
+    return [
+        Entry(explanation.time(each.baseline), each.baseline),
+        Entry(explanation.time(each.cell), each.cell),
+        Entry(explanation.time(each.difference, sign="+"), each.difference),
+        Entry("yes" if each.changed else "no"),
     ]
 
 
@@ -111,17 +113,10 @@ def _stacks(where: str, against: str, observed: Observed, cell: CellChanges) -> 
         "shorter, a stronger colour is a larger difference. Grey is within noise."
     )
     rows = [
-        [
-            Entry(function),
-            Entry(caller),
-            Entry(explanation.time(each.baseline), each.baseline),
-            Entry(explanation.time(each.cell), each.cell),
-            Entry(explanation.time(each.difference, sign="+"), each.difference),
-            Entry("yes" if each.changed else "no"),
-        ]
+        [Entry(function), Entry(caller), *_times(each)]
         for each, function, caller in flame.rows(cell.frames)[:_FRAMES]
     ]
-    titles = ["function", "called by", *names.values(), "difference", "changed"]
+    titles = ["function", "called by", *names.values(), *_CHANGE]
     title = f"Stacks as a table, {where}: {against}"
     drawn = flame.graph(cell.frames, name=name, **names)
     return [page.figure(drawn, caption), page.details(title, grid(title, titles, rows))]
