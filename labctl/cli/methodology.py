@@ -26,6 +26,19 @@ if TYPE_CHECKING:
     from labctl.methodology.noise import ExperimentNoise
 
 
+_FORMAT = format_option(
+    "markdown", about="markdown is the form in docs/explanation/methodology.md."
+)
+_RUNS = click.option(
+    "--runs",
+    type=click.IntRange(min=2),
+    default=2000,
+    show_default=True,
+    help="Number of simulated runs of each kind.",
+)
+_SEED = click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
+
+
 @click.group("methodology", cls=Group)
 def methodology() -> None:
     """Validate the statistical method."""
@@ -34,7 +47,7 @@ def methodology() -> None:
 @methodology.command("simulate")
 @JSON
 @LAB
-@format_option("markdown", about="markdown is the form in docs/explanation/methodology.md.")
+@_FORMAT
 @click.option(
     "--runs",
     type=click.IntRange(min=2),
@@ -42,7 +55,7 @@ def methodology() -> None:
     show_default=True,
     help="Number of simulated runs of each kind; 2000 take about 5 minutes.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
+@_SEED
 @click.option(
     "--cells",
     type=click.IntRange(1, 100),
@@ -122,7 +135,7 @@ def methodology_simulate(
     show_default=True,
     help="Number of simulated histories of each kind; 200 take 1 to 2 minutes.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
+@_SEED
 def methodology_nightly(as_json: bool, style: str, histories: int, seed: int) -> None:
     """Measure the error rates of `nightly` on simulated runs.
 
@@ -159,19 +172,9 @@ def methodology_nightly(as_json: bool, style: str, histories: int, seed: int) ->
         sys.exit(1)
 
 
-_RUNS = click.option(
-    "--runs",
-    type=click.IntRange(min=2),
-    default=2000,
-    show_default=True,
-    help="Number of simulated runs of each kind.",
-)
-_SEED = click.option("--seed", type=click.IntRange(min=0), default=20170315, show_default=True)
-
-
 @methodology.command("speed")
 @JSON
-@format_option("markdown", about="markdown is the form in docs/explanation/methodology.md.")
+@_FORMAT
 @_RUNS
 @_SEED
 def methodology_speed(as_json: bool, style: str, runs: int, seed: int) -> None:
@@ -191,7 +194,7 @@ def methodology_speed(as_json: bool, style: str, runs: int, seed: int) -> None:
 
 @methodology.command("streaks")
 @JSON
-@format_option("markdown", about="markdown is the form in docs/explanation/methodology.md.")
+@_FORMAT
 @_RUNS
 @_SEED
 def methodology_streaks(as_json: bool, style: str, runs: int, seed: int) -> None:
@@ -209,7 +212,7 @@ def methodology_streaks(as_json: bool, style: str, runs: int, seed: int) -> None
 
 @methodology.command("load")
 @JSON
-@format_option("markdown", about="markdown is the form in docs/explanation/methodology.md.")
+@_FORMAT
 @_RUNS
 @_SEED
 def methodology_load(as_json: bool, style: str, runs: int, seed: int) -> None:
