@@ -54,7 +54,7 @@ def kernels():
 
 
 def plain_make(kernel, folder, times):
-    """Build stock without labctl: one tree, one make."""
+    """Build stock without labctl in folder/src: one tree, one make; return make's command."""
     folder.mkdir(parents=True)
     with timed("unpacking by hand", times):
         open_source(kernel.source, folder).fill(folder / "src", ())
@@ -62,10 +62,10 @@ def plain_make(kernel, folder, times):
     wanted.write_text(kconfig.render(kconfig.merge(kernel.kconfig)))
     make = ["make", "-C", folder / "src", "-s"]
     subprocess.run([*make, f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig"], check=True)
+    make += [f"-j{len(os.sched_getaffinity(0))}", "bzImage"]
     with timed("plain make", times):
-        jobs = len(os.sched_getaffinity(0))
-        subprocess.run([*make, f"-j{jobs}", "bzImage"], check=True, stdout=subprocess.DEVNULL)
-    shutil.rmtree(folder)
+        subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
+    return make
 
 
 def edited(old):
@@ -97,6 +97,7 @@ def everything(scratch, times):
     state = scratch / "state"
     stock, patched = kernels()
     plain_make(stock, scratch / "plain", times)
+    shutil.rmtree(scratch / "plain")
     builder = Builder(state, lambda _: None)
     source = open_source(stock.source, state)
     with timed("unpacking", times):

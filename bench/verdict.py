@@ -38,9 +38,7 @@ from scipy import stats
 from labctl.experiments.steps import Steps
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import prepare
-from labctl.kernels import kconfig
 from labctl.kernels.build import Builder
-from labctl.kernels.sources import open_source
 from labctl.lab.load import load
 from labctl.runs.folder import RunFolder
 
@@ -75,19 +73,11 @@ def runs():
 
 def plain_incremental_make(scratch):
     """Return the seconds of a plain make of stock after the edit of one line."""
-    kernel = load(ROOT / "lab.yaml").kernels["stock"]
-    tree = scratch / "src"
-    open_source(kernel.source, scratch).fill(tree, ())
-    wanted = scratch / "wanted.config"
-    wanted.write_text(kconfig.render(kconfig.merge(kernel.kconfig)))
-    make = ["make", "-C", tree, "-s"]
-    subprocess.run([*make, f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig"], check=True)
-    jobs = f"-j{len(os.sched_getaffinity(0))}"
-    subprocess.run([*make, jobs, "bzImage"], check=True, stdout=subprocess.DEVNULL)
-    path = tree / builds.EDITED_FILE
+    make = builds.plain_make(builds.kernels()[0], scratch / "plain", {})
+    path = scratch / "plain" / "src" / builds.EDITED_FILE
     path.write_text("".join(builds.edited(path.read_text().splitlines(keepends=True))))
     began = time.monotonic()
-    subprocess.run([*make, jobs, "bzImage"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - began
 
 
@@ -102,9 +92,8 @@ def edit(scratch):
     shutil.rmtree(lab.parent / "patches" / KERNELS[1] / "6.1")
     shutil.copytree(edited.series, lab.parent / "patches" / KERNELS[1] / "6.1")
     before, began = runs(), time.monotonic()
-    build_began = time.monotonic()
     assert labctl(scratch, "build", *KERNELS, stdout=subprocess.DEVNULL).wait() == 0
-    build_seconds = time.monotonic() - build_began
+    build_seconds = time.monotonic() - began
     done = labctl(scratch, "run", EXPERIMENT, stdout=subprocess.PIPE)
     said = done.communicate()[0]
     seconds = time.monotonic() - began
