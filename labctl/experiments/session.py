@@ -288,6 +288,7 @@ def _booter(
     prepared: Prepared, each: Plan, folder: RunFolder
 ) -> Callable[[BootGroup, int], AbstractContextManager[Guest]]:
     topology = prepared.lab.guests[prepared.lab.guest_of(each.experiment)]
+    rewrites_code = any(one.rewrites_code for one in each.observers)
 
     def boot(group: BootGroup, block: int) -> Guest:
         place = folder.path / "guests" / f"{each.experiment.name}-{block:03d}-{group.name}"
@@ -303,6 +304,7 @@ def _booter(
                 topology=topology,
                 command_line=group.command_line(),
                 pinned=True,
+                rewrites_code=rewrites_code,
             )
         )
 

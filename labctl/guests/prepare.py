@@ -61,10 +61,12 @@ class Prepared:
         topology: Topology,
         command_line: str = "",
         pinned: bool = False,
+        rewrites_code: bool = False,
     ) -> GuestSpec:
         """Return the spec of a guest; `command_line` is appended to the kernel's.
 
-        With `pinned`, guests that run one at a time are pinned to the same CPUs.
+        With `pinned`, guests that run one at a time are pinned to the same CPUs. A kernel
+        that `rewrites_code` of its own while it runs has one thread for all CPUs under TCG.
 
         Raises:
             UserError: the kernel's .config does not allow the topology, or the host's disk is
@@ -91,6 +93,8 @@ class Prepared:
             transport=self.lab.defaults.transport,
             ssh_key=self.ssh_key,
             disks=self.disks,
+            # In threads of their own, CPUs have run code that another had replaced (int3).
+            one_thread=rewrites_code and self.accel == "tcg",
             files=(*image.files(), *self.initramfs.files(launcher)),
         )
 

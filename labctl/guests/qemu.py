@@ -51,7 +51,7 @@ class GuestSpec:
     `programs` is a folder with the lab's programs, for launchers whose guests do not boot
     from the initramfs. With `ssh_key`, the private key for its SSH server, the guest has a
     network card that only reaches this server. `files` and the read-only `disks` are verified
-    before the start.
+    before the start. With `one_thread`, TCG runs the CPUs by turns in one thread.
     """
 
     name: str
@@ -67,6 +67,7 @@ class GuestSpec:
     transport: str = "serial"
     ssh_key: Path | None = None
     disks: tuple[Disk, ...] = ()
+    one_thread: bool = False
     files: tuple[Hashed, ...] = field(default=(), compare=False)
 
     def check_files(self) -> None:
@@ -98,7 +99,8 @@ def command(spec: GuestSpec) -> list[str]:
     machine = arch.qemu_machine + machine_options(spec.topology)
     words += ["-display", "none", "-no-reboot", "-machine", machine]
     words += ["-nic", "none"] if spec.ssh_key is None else network()
-    words += accelerator(spec.accel, arch.cpu(spec.topology.packages.threads))
+    cpu = arch.cpu(spec.topology.packages.threads)
+    words += accelerator(spec.accel, cpu, one_thread=spec.one_thread)
     words += qemu_arguments(spec.topology, spec.placement.host_nodes)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
     delay_loop = _delay_loop(arch, spec.image.config) if spec.accel == "tcg" else ""
@@ -167,11 +169,14 @@ def check(arch: Architecture) -> None:
     tools.version_text(arch.qemu)
 
 
-def accelerator(accel: str, emulated_cpu: str = X86_64.emulated_cpu) -> list[str]:
+def accelerator(
+    accel: str, emulated_cpu: str = X86_64.emulated_cpu, *, one_thread: bool = False
+) -> list[str]:
     """Return the arguments for an accelerator and its CPU."""
     if accel != "tcg":
         return ["-accel", "kvm", "-cpu", "host"]
-    return ["-accel", "tcg,thread=multi", "-cpu", emulated_cpu]
+    thread = "single" if one_thread else "multi"
+    return ["-accel", f"tcg,thread={thread}", "-cpu", emulated_cpu]
 
 
 def option_value(text: str) -> str:

@@ -142,6 +142,7 @@ def _spec_as_json(spec: GuestSpec) -> dict[str, Any]:
         "transport": spec.transport,
         "ssh_key": None if spec.ssh_key is None else str(spec.ssh_key),
         "disks": [[str(disk.path), disk.digest, disk.stamp] for disk in spec.disks],
+        "one_thread": spec.one_thread,
     }
 
 
@@ -163,4 +164,5 @@ def _spec_from_json(data: dict[str, Any]) -> GuestSpec:
         transport=data.get("transport", "serial"),
         ssh_key=Path(data["ssh_key"]) if data.get("ssh_key") else None,
         disks=tuple(Disk(Path(path), *rest) for path, *rest in data.get("disks", ())),
+        one_thread=data.get("one_thread", False),
     )

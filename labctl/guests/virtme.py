@@ -130,7 +130,9 @@ def _numa(topology: Topology) -> list[str]:
 
 def _more_of_qemu(spec: GuestSpec) -> list[str]:
     cpu = X86_64.cpu(spec.topology.packages.threads)
-    words = qemu.accelerator(spec.accel, cpu)[2:]  # QEMU uses the last of two -cpu options
+    words = qemu.accelerator(spec.accel, cpu, one_thread=spec.one_thread)
+    # QEMU uses the last of two -cpu options, but the first -accel; vng gives none for TCG.
+    words = words if spec.one_thread else words[2:]
     # vng discards the console: ttyS0, with the chardev id `console`.
     words += ["-set", f"chardev.console.logfile={qemu.CONSOLE_LOG}"]
     words += qemu.serial("line", qemu.LINE_SOCKET)

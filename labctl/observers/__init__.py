@@ -67,6 +67,7 @@ OBSERVERS: Mapping[str, Observer] = {
             fragment="trace.config",
             start=tracing.START_FUNCTIONS,
             stop=tracing.STOP_FUNCTIONS,
+            rewrites_code=True,
         ),
         Observer(
             name="perf",

@@ -22,7 +22,8 @@ class Observer:
 
     An observer that slows the kernel has `start` and `stop`, shell scripts that reset and
     switch it on, and switch it off. Its files are read after `stop` only. `programs` of
-    the host are brought into guests.
+    the host are brought into guests. With `rewrites_code`, the kernel changes its own code at
+    the start and the stop.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Observer:
     start: str = ""
     stop: str = ""
     programs: tuple[str, ...] = ()
+    rewrites_code: bool = False
 
     @property
     def disturbs(self) -> bool:

@@ -338,6 +338,14 @@ def test_an_arm64_guest_is_a_virt_machine_with_the_nodes_of_any_other(tmp_path):
     assert line.endswith(" quiet")
 
 
+@pytest.mark.parametrize(
+    ("accel", "asked"), [("tcg", "tcg,thread=single"), ("kvm", "kvm")], ids=["tcg", "kvm"]
+)
+def test_cpus_that_run_by_turns_share_a_thread(tmp_path, accel, asked):
+    words = launchers.command(spec(tmp_path, "x86_64", accel=accel, one_thread=True))
+    assert values(words, "-accel") == [asked]
+
+
 def test_the_line_of_an_arm64_guest_is_a_16550_on_its_pci_bus(tmp_path):
     words = launchers.command(spec(tmp_path))
     assert values(words, "-serial") == ["chardev:console"]

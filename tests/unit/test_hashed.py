@@ -49,6 +49,16 @@ def guest(prepared, tmp_path):
     return Guest(prepared.spec(name, name="g", folder=tmp_path / "g", topology=TINY))
 
 
+@pytest.mark.parametrize("accel", ["tcg", "kvm"])
+def test_a_kernel_that_rewrites_its_code_has_one_thread_under_tcg(prepared, tmp_path, accel):
+    for rewrites_code in (False, True):
+        spec = replace(prepared, accel=accel).spec(
+            next(iter(prepared.images)), name="g", folder=tmp_path / "g", topology=TINY,
+            rewrites_code=rewrites_code,
+        )  # fmt: skip
+        assert spec.one_thread is (rewrites_code and accel == "tcg")
+
+
 @pytest.mark.parametrize("name", ["bzImage", "config", "initramfs"])
 def test_damage_between_build_and_boot_is_the_hosts_and_names_the_file(prepared, tmp_path, name):
     (tmp_path / name).write_text("torn")

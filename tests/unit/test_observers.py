@@ -435,6 +435,7 @@ def test_why_has_a_pass_for_each_observer_that_slows_the_kernel(tmp_path):
     assert [one.observer.name for one in found] == ["lock_stat", "functions"]
     for one in found:
         assert [each.observers for each in one.plans] == [(one.observer,)]
+        assert one.observer.rewrites_code is (one.observer.name == "functions")
         assert one.plans[0].statistics.blocks.max == lab.statistics.blocks.min
         fragments = [path.name for path in one.lab.kernels["stock"].kconfig]
         assert fragments[-1] == one.observer.fragment

@@ -55,6 +55,12 @@ def vng(tmp_path, monkeypatch):
     return program
 
 
+def test_cpus_that_run_by_turns_share_a_thread(tmp_path):
+    words = launchers.command(spec(tmp_path, one_thread=True))
+    assert values(shlex.split(words[-1].partition("=")[2]), "-accel") == ["tcg,thread=single"]
+    assert "-accel" not in shlex.split(launchers.command(spec(tmp_path))[-1])
+
+
 def test_nodes_memory_and_distances_are_those_of_the_topology(tmp_path):
     words = launchers.command(spec(tmp_path))
     assert words[0] == "vng"
