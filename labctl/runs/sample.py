@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import compress
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -71,8 +73,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     units: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_status(self.status)
-        if self.status == SampleStatus.OK and self.value is None:
+        if self.status not in _STATUSES:
+            _check_status(self.status)
+        if self.value is None and self.status == SampleStatus.OK:
             raise ValueError("value is missing, required with status ok")
 
     def of_metric(self, metric: str, scale: Scale) -> Sample:
@@ -101,17 +104,13 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 # Fields with their default, which stand only where it is another value.
 NEWER: Mapping[str, object] = {"scale": "ratio", "values": {}, "units": {}}
 _FIELDS = frozenset(Sample.__struct_fields__)
-_TEXTS = (
-    "run", "experiment", "workload", "metric", "kernel", "label", "cell", "status", "boot_id",
-    "image", "series", "host", "accel", "disturbed", "message", "console", "scale",
-)  # fmt: skip
-_TEXTS_OF = attrgetter(*_TEXTS)
 _MAPPINGS = (
     "setting", "parameters", "read_back", "measurements", "counters", "load", "values", "units",
 )  # fmt: skip
 _MAPPINGS_OF = attrgetter(*_MAPPINGS)
-_OWN = tuple(n for n in Sample.__struct_fields__ if n not in _TEXTS and n not in _MAPPINGS)
-_OWN_OF = attrgetter(*_OWN)
+# What differs between the repetitions of a cell; mappings are compared apart.
+_OWN = ("block", "order", "warmup", "repetition", "value", "started_at", *_MAPPINGS)
+_SHARED_OF = attrgetter(*(name for name in Sample.__struct_fields__ if name not in _OWN))
 # Keys for sorting and counting: a wrong type would be noticed late or never.
 _TYPES: tuple[tuple[str, type], ...] = (
     *((name, int) for name in ("block", "order", "repetition")),
@@ -131,10 +130,11 @@ def parse(line: bytes, where: str) -> Sample:
     Raises:
         UserError: the line is not a valid sample.
     """
-    return _parse(line) or _parse_slowly(line, where)
+    return parse_valid(line) or _parse_slowly(line, where)
 
 
-def _parse(line: bytes) -> Sample | None:
+def parse_valid(line: bytes) -> Sample | None:
+    """Return the sample of a line of JSON, None if it may be invalid: `parse` says why."""
     try:
         sample = _SAMPLES.decode(line)
         datetime.fromisoformat(sample.started_at)
@@ -185,21 +185,29 @@ def share(sample: Sample, shared: dict[object, Sample]) -> Sample:
 
     A million samples then fit in memory. `shared` has the first sample of each kind.
     """
-    first = shared.setdefault(_TEXTS_OF(sample), sample)
+    first = shared.setdefault(_SHARED_OF(sample), sample)
     if first is sample:
         return sample
-    own = dict(zip(_OWN, _OWN_OF(sample), strict=True))
-    for name, values, earlier in zip(
-        _MAPPINGS, _MAPPINGS_OF(sample), _MAPPINGS_OF(first), strict=True
-    ):
-        if values != earlier:
-            own[name] = values
-    return msgspec.structs.replace(first, **own)
+    values, earlier = _MAPPINGS_OF(sample), _MAPPINGS_OF(first)
+    own = {}
+    if values != earlier:
+        differ = map(operator.ne, values, earlier)
+        own = dict(compress(zip(_MAPPINGS, values, strict=True), differ))
+    return msgspec.structs.replace(
+        first,
+        block=sample.block,
+        order=sample.order,
+        warmup=sample.warmup,
+        repetition=sample.repetition,
+        value=sample.value,
+        started_at=sample.started_at,
+        **own,
+    )
 
 
 def _check_status(status: object) -> None:
     if status not in _STATUSES:
-        raise ValueError(f"unknown status {status!r}, expected {', '.join(_STATUSES)}")
+        raise ValueError(f"unknown status {status!r}, expected {', '.join(SampleStatus)}")
 
 
 def _is_number(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from labctl.errors import HostError, UserError
 from labctl.runs import jsonl
-from labctl.runs.sample import Key, Sample, parse, share
+from labctl.runs.sample import Key, Sample, parse, parse_valid, share
 
 
 class Store:
@@ -55,7 +55,8 @@ class Store:
             with self.path.open("rb") as file:
                 for number, line in enumerate(jsonl.whole_lines(file), start=1):
                     size += len(line)
-                    sample = share(parse(line, f"{self.path}:{number}"), shared)
+                    sample = parse_valid(line) or parse(line, f"{self.path}:{number}")
+                    sample = share(sample, shared)
                     group = (sample.experiment, sample.block, sample.cell, sample.warmup)
                     numbers = seen.get(group)
                     if numbers is None:
