@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from labctl.observers.stacks import frames_of, path_of
 from labctl.stats.cells import Cell, bases_for
-from labctl.stats.counters import RATE, tests, values_of
+from labctl.stats.counters import RATE, Tests, tests, values_of
 from labctl.stats.explanation_types import FrameTime
 from labctl.stats.paired import adjust
 
@@ -15,15 +15,21 @@ _MOST_FRAMES = 600
 
 
 def frames(
-    cell: Cell, baselines: Sequence[Cell], controls: Sequence[Cell], confidence: float
-) -> tuple[FrameTime, ...]:
-    """Return the frames of a cell and its baseline with the most time, ordered by path.
+    cells: Sequence[Cell], baselines: Sequence[Cell], controls: Sequence[Cell], confidence: float
+) -> list[tuple[FrameTime, ...]]:
+    """Return the frames of each cell and its baseline with the most time, ordered by path.
 
     A caller is always among them. Empty if no stacks were observed.
     """
-    own = values_of(cell, frames_of)
-    bases = [values_of(base, frames_of) for base in bases_for(cell, baselines, controls)]
-    found = tests(own, bases, confidence)
+    known = {id(base): values_of(base, frames_of) for base in (*baselines, *controls)}
+    found = []
+    for cell in cells:
+        bases = [known[id(base)] for base in bases_for(cell, baselines, controls)]
+        found.append(_longest(tests(values_of(cell, frames_of), bases, confidence)))
+    return found
+
+
+def _longest(found: Tests) -> tuple[FrameTime, ...]:
     corrected = adjust(found.p_values(), method="fdr_bh")
     every = [
         FrameTime(

@@ -40,10 +40,8 @@ def observed(experiment: RunExperiment, samples: Sequence[Sample]) -> Observed |
     found = changes(others, baselines, confidence=confidence, controls=controls, left_out=unstable)
     blocks = min((each.blocks for each in found), default=0)
     if STACKS in names:
-        found = [
-            replace(each, frames=frames(cell, baselines, controls, confidence))
-            for each, cell in zip(found, others, strict=True)
-        ]
+        of_cells = frames(others, baselines, controls, confidence)
+        found = [replace(one, frames=own) for one, own in zip(found, of_cells, strict=True)]
     return Observed(
         name=experiment.name,
         observers=names,

@@ -5,10 +5,13 @@ from html import unescape
 
 import page_runs
 import pytest
-from profiles import FUNCTIONS, STACKS, UNMAP, found, functions, stacks
+from profiles import FUNCTIONS, STACKS, UNMAP, found, functions, measured, stacks
 
 from labctl.observers.stacks import frames_of, functions_of
 from labctl.reports import explanation, flame, page, why
+from labctl.stats import frames as frames_module
+from labctl.stats.cells import cells_of
+from labctl.stats.compare import roles
 from labctl.stats.explanation_types import Explanation, FrameTime
 
 SAMPLED = {"stacks.a;b;a.nanoseconds": 4, "stacks.a;c.nanoseconds": 2, "vmstat.pgfault": 7}
@@ -65,6 +68,16 @@ def test_the_lock_is_the_first_function_and_its_frames_changed(of_stacks):
     unmap = sum(times[1] for path, times in STACKS.items() if path.startswith(UNMAP))
     assert by_path[UNMAP].cell == pytest.approx(unmap * 1e6, rel=0.1)
     assert "ret_from_fork" not in by_path
+
+
+def test_the_baselines_stacks_are_read_once_for_all_cells(monkeypatch):
+    samples = [*measured(stacks, blocks=1), *measured(stacks, blocks=1, kernel="second")]
+    cells = cells_of({each.key: each for each in samples}.values())
+    baselines, controls, others = roles(cells, "stock")
+    read = []
+    monkeypatch.setattr(frames_module, "values_of", lambda cell, _: read.append(cell.id) or {})
+    assert frames_module.frames(others, baselines, controls, 0.95) == [(), ()]
+    assert sorted(read) == ["patched", "second", "stock", "stock+aa"]
 
 
 def test_too_few_blocks_change_nothing():
