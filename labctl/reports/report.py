@@ -112,9 +112,9 @@ def site_page(run: RunFolder) -> tuple[Report, str]:
     return stored.report, _page(stored, lambda _: "")
 
 
-def _read(run: RunFolder) -> _Stored:
+def _read(run: RunFolder, *, with_passes: bool = True) -> _Stored:
     record, store = run.read(), run.store
-    samples, passes = store.samples(), observed_in_passes(run)
+    samples, passes = store.samples(), observed_in_passes(run) if with_passes else []
     content = document(record, results_of(record, samples), folder=_shown(run.path))
     content = replace(
         content,
@@ -148,7 +148,7 @@ def export_of(
     """
     from labctl.reports.export import EXPORTS, ONE_METRIC, notes
 
-    stored = _read(run_folder.resolve(folder, run_id))
+    stored = _read(run_folder.resolve(folder, run_id), with_passes=False)
     content, samples = stored.report, stored.samples
     if kernel is not None:
         known = ", ".join(sorted({sample.kernel for sample in samples}))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from operator import attrgetter
-from statistics import fmean, median, stdev
+from statistics import NormalDist, fmean, median, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labctl.lab.metrics import Scale
@@ -27,7 +27,9 @@ Metric = Callable[[Sample], float | None]
 NANOSECONDS = 1e-9
 OUTLIER_SDS = 4.0  # exceeded by 1 in 16000 normally distributed values
 _FEWEST_FOR_OUTLIERS = 6
+_QUARTILE = NormalDist().inv_cdf(0.75)  # the median absolute deviation of normal values, in SDs
 _IN_TIME = attrgetter("block", "order", "warmup", "repetition")
+_CELL_OF = attrgetter("cell", "kernel", "control")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,20 @@ class Cell:
         return self._once("ok", lambda: [s for s in self.samples if s.status == SampleStatus.OK])
 
     def _good(self, metric: Metric) -> _Good:
-        return self._once(("good", metric), lambda: _good(self._ok(), metric, self._scale(metric)))
+        return self._once(("good", metric), lambda: self._find_good(metric))
+
+    def _find_good(self, metric: Metric) -> _Good:
+        import numpy as np
+
+        values = np.array([metric(sample) for sample in self._ok()], dtype=float)  # None is NaN
+        mask = is_usable(values, self._scale(metric))
+        blocks, repetitions = self._ok_numbers("block"), self._ok_numbers("repetition")
+        return _Good(mask, blocks[mask], repetitions[mask], values[mask])
+
+    def _ok_numbers(self, name: str) -> np.ndarray:
+        import numpy as np
+
+        return self._once(name, lambda: np.array([getattr(s, name) for s in self._ok()], dtype=int))
 
     def _scale(self, metric: Metric) -> Scale:
         return self.scale if metric is primary else "ratio"
@@ -136,15 +151,14 @@ class Cell:
         have none: their values may have any distribution, such as that of a rare event.
         """
         import numpy as np
-        from scipy.stats import median_abs_deviation
 
         good = self._good(primary)
         if self.scale == "difference" or len(good.values) < _FEWEST_FOR_OUTLIERS:
             return []
         logs = np.log(good.values)
         rest = logs - np.median(logs)
-        reach = max(OUTLIER_SDS * median_abs_deviation(logs, scale="normal"), math.log(1.1))
-        far = np.abs(rest) > reach
+        deviation = np.median(np.abs(rest)) / _QUARTILE
+        far = np.abs(rest) > max(OUTLIER_SDS * deviation, math.log(1.1))
         return list(zip(good.blocks[far].tolist(), np.exp(rest[far]).tolist(), strict=True))
 
     def counters(self) -> dict[str, float]:
@@ -156,16 +170,6 @@ class Cell:
                     continue
                 found.setdefault(name, []).append(count)
         return {name: float(median(counts)) for name, counts in sorted(found.items())}
-
-
-def _good(samples: Sequence[Sample], metric: Metric, scale: Scale) -> _Good:
-    import numpy as np
-
-    values = np.array([metric(sample) for sample in samples], dtype=float)  # None becomes NaN
-    mask = is_usable(values, scale)
-    blocks = np.array([sample.block for sample in samples], dtype=int)
-    repetitions = np.array([sample.repetition for sample in samples], dtype=int)
-    return _Good(mask, blocks[mask], repetitions[mask], values[mask])
 
 
 def primary(sample: Sample) -> float | None:
@@ -229,9 +233,9 @@ def cells_of(samples: Iterable[Sample], scale: Scale = "ratio") -> list[Cell]:
 
     `scale` is that of the experiment's metric.
     """
-    groups: dict[tuple[str, str, bool], list[Sample]] = {}
+    groups: defaultdict[tuple[str, str, bool], list[Sample]] = defaultdict(list)
     for sample in samples:
-        groups.setdefault((sample.cell, sample.kernel, sample.control), []).append(sample)
+        groups[_CELL_OF(sample)].append(sample)
     return sorted((_cell(each, scale) for each in groups.values()), key=_order)
 
 
@@ -293,7 +297,8 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def _cell(samples: Sequence[Sample], scale: Scale) -> Cell:
-    first = min(samples, key=_IN_TIME)
+    block = min(sample.block for sample in samples)
+    first = min((sample for sample in samples if sample.block == block), key=_IN_TIME)
     return Cell(
         id=first.cell,
         kernel=first.kernel,
@@ -301,8 +306,8 @@ def _cell(samples: Sequence[Sample], scale: Scale) -> Cell:
         is_control=first.control,
         setting=first.setting,
         parameters=first.parameters,
-        samples=tuple(s for s in samples if not s.warmup),
-        warmups=tuple(s for s in samples if s.warmup),
+        samples=tuple([s for s in samples if not s.warmup]),
+        warmups=tuple([s for s in samples if s.warmup]),
         scale=scale,
     )
 

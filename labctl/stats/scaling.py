@@ -97,8 +97,7 @@ def fit(points: Mapping[int, float], *, axis: str = "max_active", kernel: str = 
         raise ValueError(f"expected at least {MINIMUM_LEVELS} levels, got {len(points)}")
     import numpy as np
     from scipy.optimize import curve_fit
-    from scipy.stats import f as f_distribution
-    from scipy.stats import t as t_distribution
+    from scipy.special import fdtrc, stdtrit
 
     levels = np.array(list(points), dtype=float)
     logs = np.log(np.array(list(points.values())))
@@ -120,8 +119,8 @@ def fit(points: Mapping[int, float], *, axis: str = "max_active", kernel: str = 
     fitted = full(levels, *law)
     rest = float(np.sum((logs - fitted) ** 2))
     gained = max(float(np.sum((logs - amdahl(levels, *less)) ** 2)) - rest, 0.0)
-    p = float(f_distribution.sf(gained / (rest / freedom), 1, freedom)) if rest > 0 else 0.0
-    reach = t_distribution.ppf(1 - _ALPHA / 2, freedom) * np.sqrt(np.diag(covariance))
+    p = float(fdtrc(1, freedom, gained / (rest / freedom))) if rest > 0 else 0.0
+    reach = stdtrit(freedom, 1 - _ALPHA / 2) * np.sqrt(np.diag(covariance))
     low, high = law - reach, law + reach
     span = np.arange(int(levels[0]), int(levels[-1]) + 1)
     times = np.exp(full(span, *law))

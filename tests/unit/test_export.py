@@ -18,6 +18,7 @@ from test_reports import RUN, STOCK, times
 
 from labctl import cli
 from labctl.errors import HostError, UserError
+from labctl.reports import report
 from labctl.reports.export import EXPORTS
 from labctl.runs import folder
 from labctl.runs.sample import Sample
@@ -348,6 +349,20 @@ def test_the_command_writes_to_a_file_or_to_stdout(stored, tmp_path, style):
     done = CliRunner().invoke(cli.labctl, [*words, "--output", "out"])
     assert (done.exit_code, done.stdout) == (0, "")
     assert (tmp_path / "out").read_bytes() == printed.stdout_bytes
+
+
+def test_a_report_imports_no_part_of_scipy_that_takes_longer_than_the_report(stored):
+    program = (
+        "import sys; from labctl import cli; cli.labctl.main(['report'], standalone_mode=False);"
+        "sys.exit(str({'scipy.stats', 'scipy.optimize', 'matplotlib'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
+def test_an_export_reads_no_passes(stored, monkeypatch):
+    monkeypatch.setattr(report, "observed_in_passes", lambda _: pytest.fail("read"))
+    report.export_of(stored.path.parent, stored.id, "csv")
 
 
 def test_a_file_that_cannot_be_written_is_named(stored):
