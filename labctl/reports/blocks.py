@@ -27,7 +27,9 @@ def table(experiment: Experiment, samples: Sequence[Sample], links: Mapping[str,
         if sample.status != SampleStatus.SKIPPED:
             key = sample.block, sample.order, sample.cell
             cells.setdefault(key, []).append(sample)
-    if not 0 < len(cells) <= _MOST_ROWS:
+            if len(cells) > _MOST_ROWS:
+                return ""
+    if not cells:
         return ""
     rows = [_row(experiment, cells[key], links) for key in sorted(cells)]
     centre = "mean" if experiment.kind.is_difference else "median"

@@ -12,6 +12,7 @@ from labctl.printable import layout
 from labctl.runs.folder import RunFolder
 from labctl.runs.sample import Sample
 from labctl.stats.failures import failures_of
+from labctl.status import SampleStatus
 
 _MOST_EXCERPTS = 20
 _MOST_LINES = 60
@@ -43,9 +44,10 @@ def of_run(run: RunFolder, samples: Sequence[Sample], link: Callable[[str], str]
 
 def of_failures(samples: Sequence[Sample]) -> list[str]:
     """Return the path of one console log for each kind of failure of each experiment."""
-    of_experiment: dict[str, list[Sample]] = {}
+    of_experiment: dict[str, list[Sample]] = {sample.experiment: [] for sample in samples}
     for sample in samples:
-        of_experiment.setdefault(sample.experiment, []).append(sample)
+        if sample.status != SampleStatus.OK:
+            of_experiment[sample.experiment].append(sample)
     found = [one.console for own in of_experiment.values() for one in failures_of(own)]
     return list(dict.fromkeys(filter(None, found)))
 

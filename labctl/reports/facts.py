@@ -29,7 +29,7 @@ def placement(experiment: str, samples: Sequence[Sample]) -> list[str]:
     cells: dict[str, list[list[int]]] = {}
     for sample in samples:
         pages = sample.measurements.get("pages_per_node")
-        if sample.status == SampleStatus.OK and not sample.warmup and _are_counts(pages):
+        if pages and sample.status == SampleStatus.OK and not sample.warmup and _are_counts(pages):
             name = " ".join(filter(None, [sample.label, words.setting(sample.setting)]))
             cells.setdefault(name, []).append(pages)
     rows = {}

@@ -52,7 +52,8 @@ class _Points:
         times = [datetime.fromisoformat(each.started_at).timestamp() for each in samples]
         first = min(times, default=0.0)
         minutes = [(time - first) / 60 for time in times]
-        return cls(samples, minutes, [load_percent(each.load) for each in samples])
+        loads = [load_percent(each.load) if each.load else {} for each in samples]
+        return cls(samples, minutes, loads)
 
     def text(self, index: int, value: str) -> str:
         """Return what one point is, for a reader who points at it."""
@@ -184,13 +185,13 @@ def thinned(
 
     Keep the lowest, median and highest point of each stretch, so that outliers remain.
     """
-    ordered = sorted(indices, key=lambda index: times[index])
+    ordered = sorted(indices, key=times.__getitem__)
     if len(ordered) <= most:
         return ordered
     each = math.ceil(len(ordered) / (most // 3))
     kept = []
     for start in range(0, len(ordered), each):
-        stretch = sorted(ordered[start : start + each], key=lambda index: values[index])
+        stretch = sorted(ordered[start : start + each], key=values.__getitem__)
         three = {stretch[0], stretch[len(stretch) // 2], stretch[-1]}
-        kept += sorted(three, key=lambda index: times[index])
+        kept += sorted(three, key=times.__getitem__)
     return kept

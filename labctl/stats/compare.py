@@ -6,8 +6,9 @@ The statistical unit is the block, since repetitions of one boot are not indepen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -79,8 +80,8 @@ def compare(
     experiments or accelerators.
     """
     found = list(samples)
-    own_name = _only(found, "experiment", lambda s: s.experiment)
-    _only(found, "accelerator", lambda s: s.accel)
+    own_name = _only(found, "experiment", "experiment")
+    _only(found, "accelerator", "accel")
     kind = _with_unit(metric or MetricKind(better=better), found)
     cells = cells_of(found, kind.scale)
     baselines, controls, others = roles(cells, baseline)
@@ -150,8 +151,8 @@ def _with_unit(metric: MetricKind, samples: Iterable[Sample]) -> MetricKind:
     return replace(metric, unit=next((s.units[name] for s in samples if name in s.units), ""))
 
 
-def _only(samples: Sequence[Sample], what: str, of: Callable[[Sample], str]) -> str:
-    values = sorted({of(sample) for sample in samples})
+def _only(samples: Sequence[Sample], what: str, field: str) -> str:
+    values = sorted(set(map(attrgetter(field), samples)))
     if len(values) > 1:
         raise UserError(f"samples differ in {what}: {', '.join(values)}")
     return values[0] if values else ""

@@ -57,9 +57,8 @@ def failures_of(samples: Iterable[Sample]) -> tuple[Failure, ...]:
     Count as `Cell.not_ok` does: warm-ups only if they failed, skipped samples never.
     """
     kinds: dict[tuple[str, str], list[Sample]] = {}
-    for sample in samples:
-        if not _is_reported(sample):
-            continue
+    failed = [sample for sample in samples if sample.status != SampleStatus.OK]
+    for sample in filter(_is_reported, failed):
         reason = first_words(sample)
         kinds.setdefault((sample.status, _VARYING.sub("#", reason)), []).append(sample)
     found = [_failure(status, alike) for (status, _), alike in kinds.items()]

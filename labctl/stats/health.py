@@ -143,6 +143,8 @@ def usable(samples: Sequence[Sample], least_blocks: int) -> tuple[list[Sample], 
         stays_loaded=not has_enough and _stays_loaded(len(disturbed), len(blocks), least_blocks),
         seen=_seen(samples),
     )
+    if not left_out:
+        return list(samples), health
     return [sample for sample in samples if sample.block not in left_out], health
 
 
@@ -173,7 +175,7 @@ def _severity(sample: Sample) -> float:
 def _seen(samples: Iterable[Sample]) -> dict[str, tuple[float, float]]:
     values: dict[str, list[float]] = {}
     for sample in samples:
-        if sample.warmup:
+        if sample.warmup or not sample.load:
             continue
         found = load_percent(sample.load)
         if found:
