@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -10,9 +11,19 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-from labctl.errors import HostError
+from labctl.errors import HostError, UserError
+
+_LONGEST_JSON = 64 << 20
+_GZIP = b"\x1f\x8b"
+
+
+class Readable(Protocol):
+    """A binary file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes."""
 
 
 def replace(path: Path, content: str | bytes) -> None:
@@ -58,6 +69,30 @@ def reading(path: Path) -> BinaryIO:
     return open(path, "rb", opener=_without_waiting)
 
 
+def read_limited(path: Path, most_bytes: int, *, unpack: bool = False) -> bytes:
+    """Return the content of a file; with `unpack`, a gzip file is decompressed.
+
+    Raises:
+        OSError: the file cannot be read.
+        EOFError, zlib.error: it cannot be decompressed.
+        UserError: it is larger than the limit.
+    """
+    with reading(path) as file:
+        content = _limited(file, path, most_bytes, "file")
+        if unpack and content.startswith(_GZIP):
+            file.seek(0)
+            with gzip.open(file) as packed:
+                content = _limited(packed, path, most_bytes, "decompressed file")
+    return content
+
+
+def _limited(file: Readable, path: Path, most_bytes: int, noun: str) -> bytes:
+    content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise UserError(f"{noun} is larger than {most_bytes >> 20} MiB", where=str(path))
+    return content
+
+
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
@@ -96,7 +131,7 @@ def read_json(path: Path) -> dict[str, object]:
     """Return the JSON object in a file; {} if it is missing, damaged or not an object."""
     try:
         with reading(path) as file:
-            content = json.loads(file.read())
+            content = json.loads(file.read(_LONGEST_JSON))  # a longer one is damaged
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

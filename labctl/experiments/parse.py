@@ -56,7 +56,7 @@ def _at_path(text: str, name: str, parse: str) -> str:
         value: Any = last_object(text)
         if value is None:
             value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadOutput(f"{name}: the workload printed no JSON: {error}") from error
     for part in path_parts(parse):
         try:

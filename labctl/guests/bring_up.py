@@ -57,6 +57,7 @@ speed() {
 }
 """
 _LINE = re.compile(r"(block|grown|swap|latency|bandwidth|size) (.+)")
+_LONGEST_DIGITS = 18
 
 
 class Run(Protocol):
@@ -171,16 +172,24 @@ def _parse(output: str) -> _Report:
 
 def _take(report: _Report, word: str, rest: list[str]) -> None:
     if word == "size":
-        report.block_bytes = int(rest[0], 16)
+        report.block_bytes = _number(rest[0], 16)
     elif word == "swap":
-        report.swaps[rest[0]] = (int(rest[1]), int(rest[2]))
+        report.swaps[rest[0]] = (_number(rest[1]), _number(rest[2]))
     elif word == "block":
         # An offline block lists all zones that it may be in.
-        report.blocks.setdefault(int(rest[0]), Counter())[rest[1], rest[2]] += 1
+        report.blocks.setdefault(_number(rest[0]), Counter())[rest[1], rest[2]] += 1
     elif word == "grown":
-        report.grown_bytes[int(rest[0])] = (int(rest[2]) - int(rest[1])) * units.KIB
+        grown = _number(rest[2]) - _number(rest[1])
+        report.grown_bytes[_number(rest[0])] = grown * units.KIB
     else:
-        report.speeds[word, int(rest[0]), rest[1]] = int(rest[2])
+        report.speeds[word, _number(rest[0]), rest[1]] = _number(rest[2])
+
+
+def _number(text: str, base: int = 10) -> int:
+    """Return a number; raise ValueError for a longer one than the kernel prints."""
+    if len(text) > _LONGEST_DIGITS:
+        raise ValueError("too many digits")
+    return int(text, base)
 
 
 def _plugged(topology: Topology, report: _Report) -> Iterator[str]:

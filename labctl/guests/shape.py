@@ -19,9 +19,11 @@ from labctl.lab.topology import Topology
 # borders to pages; the rest is a margin for firmware that differs.
 TOLERANCE_BYTES = 2 * units.MIB
 _NODE = re.compile(
-    r"node (?P<number>\d+) cpus=(?P<cpus>[\d,-]*) memory_kib=(?P<memory>\d+)"
+    r"node (?P<number>\d{1,6}) cpus=(?P<cpus>[\d,-]*) memory_kib=(?P<memory>\d{1,15})"
     r" distances=(?P<distances>[\d,*]*)\s*$"
 )
+_MOST = 8192  # Linux supports as many CPUs, and 1024 nodes
+_LONGEST = 6
 _PACKAGES = re.compile(r"cpus sockets=(\d{1,6}) cores=(\d{1,6}) threads=(\d{1,6})\s*$")
 _MOST_LISTED = 4
 
@@ -44,24 +46,44 @@ def parse(text: str) -> Node | None:
     try:
         return Node(
             int(found["number"]),
-            tuple(_ranges(found["cpus"])),
+            _ranges(found["cpus"]),
             int(found["memory"]) * units.KIB,
-            tuple(_repeated(found["distances"])),
+            _repeated(found["distances"]),
         )
     except ValueError:
         return None
 
 
-def _ranges(text: str) -> Iterator[int]:
+def _ranges(text: str) -> tuple[int, ...]:
+    found: list[int] = []
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        yield from range(int(first), int(last or first) + 1)
+        cpus = range(_number(first), _number(last or first) + 1)
+        _check_count(len(found) + len(cpus))
+        found += cpus
+    return tuple(found)
 
 
-def _repeated(text: str) -> Iterator[int]:
+def _repeated(text: str) -> tuple[int, ...]:
+    found: list[int] = []
     for part in filter(None, text.split(",")):
         value, _, count = part.partition("*")
-        yield from [int(value)] * int(count or 1)
+        repetitions = _number(count or "1")
+        _check_count(len(found) + repetitions)
+        found += [_number(value)] * repetitions
+    return tuple(found)
+
+
+def _number(text: str) -> int:
+    """Return a number of a guest; raise ValueError for a longer one than Linux prints."""
+    if len(text) > _LONGEST:
+        raise ValueError("too many digits")
+    return int(text)
+
+
+def _check_count(count: int) -> None:
+    if count > _MOST:
+        raise ValueError("too many")
 
 
 def check(topology: Topology, reports: Sequence[str], *, kernel: str, where: str) -> None:

@@ -16,6 +16,7 @@ from labctl.host import procfs
 _NODES = "sys/devices/system/node"
 _CPUS = "sys/devices/system/cpu"
 _HUGEPAGES = "sys/kernel/mm/hugepages"
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,11 @@ def read_facts(root: Path = Path("/"), usable: Collection[int] | None = None) ->
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers of a kernel list: `0-2,8` is 0, 1, 2, 8."""
+    """Return the numbers of a kernel list: `0-2,8` is 0, 1, 2, 8. Other texts are ignored."""
     found: list[int] = []
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
+    for part in text.strip().split(","):
+        if match := _RANGE.fullmatch(part):
+            found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(found)
 
 
@@ -126,7 +127,8 @@ def _hugepages(folder: Path) -> dict[int, int]:
     found = {}
     for size in sorted(folder.glob("hugepages-*kB")):
         kibibytes = int(size.name.removeprefix("hugepages-").removesuffix("kB"))
-        found[kibibytes * 1024] = int(procfs.read(size / "free_hugepages") or 0)
+        free = procfs.read(size / "free_hugepages")
+        found[kibibytes * 1024] = int(free) if procfs.is_count(free) else 0
     return found
 
 

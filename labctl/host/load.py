@@ -11,6 +11,7 @@ from labctl import proc
 from labctl.host import procfs
 
 _CPUS_ASKED = 8
+_STAT_FIELDS = 8
 
 
 def load(root: Path = Path("/")) -> dict[str, float]:
@@ -47,31 +48,35 @@ def load(root: Path = Path("/")) -> dict[str, float]:
 def _cpu_seconds(stat: str, cores: Sequence[int]) -> tuple[float, float]:
     """Return the busy time and the steal time of `cores`."""
     ticks = os.sysconf("SC_CLK_TCK")
+    names = {f"cpu{core}" for core in cores}
     busy = stolen = 0
     for line in stat.splitlines():
-        name, *fields = line.split()
-        if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cores:
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+        name, *fields = line.split() or [""]
+        numbers = fields[:_STAT_FIELDS]
+        if name not in names or len(numbers) < _STAT_FIELDS:
+            continue
+        if all(map(procfs.is_count, numbers)):
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, numbers)
             busy += user + nice + system + irq + softirq
             stolen += steal
     return busy / ticks, stolen / ticks
 
 
 def _pressure_seconds(root: Path, what: str) -> float | None:
-    found = re.search(r"some .*total=(\d+)", procfs.read(root / "proc/pressure" / what))
+    found = re.search(r"some .*total=([0-9]{1,18})", procfs.read(root / "proc/pressure" / what))
     return int(found[1]) / 1e6 if found else None
 
 
 def _frequency_hz(root: Path, cores: Sequence[int]) -> float | None:
     # Not of all cores: on some hosts each read takes 10 ms.
     paths = (_of_cpu(root, core) / "cpufreq/scaling_cur_freq" for core in cores[:_CPUS_ASKED])
-    found = [1000.0 * int(text) for text in map(procfs.read, paths) if text.isdecimal()]
+    found = [1000.0 * int(text) for text in map(procfs.read, paths) if procfs.is_count(text)]
     return sum(found) / len(found) if found else None
 
 
 def _throttled_count(root: Path, cores: Sequence[int]) -> float | None:
     paths = (_of_cpu(root, core) / "thermal_throttle/core_throttle_count" for core in cores)
-    found = [int(text) for text in map(procfs.read, paths) if text.isdecimal()]
+    found = [int(text) for text in map(procfs.read, paths) if procfs.is_count(text)]
     return float(sum(found)) if found else None
 
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+_COUNT = re.compile(r"[0-9]{1,20}")
+
 
 def read(path: str | Path) -> str:
     """Return a file as text without surrounding white space, empty if it is unreadable."""
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text("utf-8", "replace").strip()
     except OSError:
         return ""
 
 
+def is_count(text: str) -> bool:
+    """Return whether a text is a number as the kernel prints one, of at most 64 bits."""
+    return _COUNT.fullmatch(text) is not None
+
+
 def size_bytes(meminfo: str, name: str, default: int = 0) -> int:
     """Return a field of /proc/meminfo, or of a node's meminfo, `default` if it is missing."""
-    found = re.search(rf"\b{re.escape(name)}:\s*(\d+) kB", meminfo)
+    found = re.search(rf"\b{re.escape(name)}:\s*([0-9]{{1,15}}) kB", meminfo)
     return int(found[1]) * 1024 if found else default

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import itertools
 import re
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from labctl import files
 from labctl.arch import X86_64, Architecture
 from labctl.errors import UserError
 from labctl.kernels import kconfig_source
@@ -30,7 +30,6 @@ _LOST = "add the option's dependencies to a fragment, or remove or override the 
 _DEFCONFIG = "use the .config that `make NAME_defconfig` writes instead of a defconfig"
 _DIGEST_DIGITS = 8
 _MOST_TOLD = 40
-_GZIP = b"\x1f\x8b"
 _MOST_BYTES = 2**24  # a whole .config has 300 kB
 
 
@@ -148,11 +147,7 @@ def merge(fragments: Iterable[Path]) -> list[Option]:
 
 def _text(path: Path) -> str:
     """Return the text of a fragment or .config, which may be compressed as /proc/config.gz is."""
-    content = path.read_bytes()
-    if content.startswith(_GZIP):
-        with gzip.open(path) as file:
-            content = file.read(_MOST_BYTES)
-    return content.decode("utf-8-sig", "surrogateescape")
+    return files.read_limited(path, _MOST_BYTES, unpack=True).decode("utf-8-sig", "surrogateescape")
 
 
 def overridden(options: Iterable[Option]) -> str:

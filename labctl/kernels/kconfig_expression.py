@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 LEVELS = {"n": 0, "m": 1, "y": 2}
 _TOKEN = re.compile(r"""\s*(\(|\)|&&|\|\||!=|<=|>=|[=<>!]|"[^"]*"|'[^']*'|[\w.$-]+)""")
+_LONGEST = 1 << 14
+_DEEPEST = 100
 _CALL = "$()"  # stands for a macro, whose value is unknown
 
 
@@ -84,6 +86,8 @@ def number(text: str) -> int | None:
 
 def parse(text: str) -> Expression:
     """Return an expression; an invalid one counts as y."""
+    if len(text) > _LONGEST:
+        return Expression(_CALL)
     reader = _Reader(_tokens(_without_calls(text)))
     found = reader.either()
     return Expression(_CALL) if reader.wrong or reader.tokens else found
@@ -110,6 +114,7 @@ class _Reader:
     def __init__(self, tokens: Sequence[str]) -> None:
         self.tokens = list(tokens)
         self.wrong = False
+        self._depth = 0
 
     def _take(self, *wanted: str) -> str:
         return self.tokens.pop(0) if self.tokens and self.tokens[0] in wanted else ""
@@ -127,6 +132,16 @@ class _Reader:
         return Expression("&&", tuple(parts)) if len(parts) > 1 else parts[0]
 
     def one(self) -> Expression:
+        self._depth += 1
+        try:
+            return self._one()
+        finally:
+            self._depth -= 1
+
+    def _one(self) -> Expression:
+        if self._depth > _DEEPEST:
+            self.wrong = True
+            return Expression(_CALL)
         if self._take("!"):
             return Expression("!", (self.one(),))
         if self._take("("):

@@ -82,7 +82,7 @@ def slab(texts: Mapping[str, str]) -> Counters:
     found = {}
     for line in "".join(texts.values()).splitlines():
         words, _, rest = line.partition(":")
-        fields, slabs = words.split(), re.search(r"slabdata +[0-9]+ +([0-9]+)", rest)
+        fields, slabs = words.split(), re.search(r"slabdata +[0-9]+ +([0-9]{1,18})", rest)
         if len(fields) != 6 or slabs is None or not all(map(_is_number, fields[1:])):
             continue
         found[f"{fields[0]}.objects"] = int(fields[1])

@@ -56,7 +56,8 @@ _IDLE = re.compile(
     r"|(acpi|intel|tick_nohz)_idle.*|cpuidle_.*|cpu_startup_entry"
 )
 _FUNCTION = re.compile(r"(\S+) ([0-9]{1,18}) ([0-9]{1,15}\.[0-9]{1,3})")
-_LOCK = re.compile(r" *(\S.*): +([0-9. ]+)")
+_LONGEST_LINE = 4096
+_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?")
 _LOCK_FIELDS = 12
 
 
@@ -82,15 +83,14 @@ def locks(texts: Mapping[str, str]) -> Counters:
     """
     found: Counters = {}
     for line in "".join(texts.values()).splitlines():
-        match = _LOCK.fullmatch(line.rstrip())
-        fields = match[2].split() if match else []
-        if match is None or len(fields) != _LOCK_FIELDS:
+        head, colon, numbers = line[:_LONGEST_LINE].rpartition(": ")
+        fields = numbers.split()
+        if not colon or not head.strip() or len(fields) != _LOCK_FIELDS:
             continue
-        try:
-            values = [float(field) for field in fields]
-        except ValueError:
+        if not all(map(_NUMBER.fullmatch, fields)):
             continue
-        name = re.sub(r"\s+", "_", match[1])
+        values = [float(field) for field in fields]
+        name = "_".join(head.split())
         found[f"{name}.contentions"] = round(values[1])
         found[f"{name}.wait_nanoseconds"] = round(values[4] * _NANOSECONDS)
         found[f"{name}.acquisitions"] = round(values[7])

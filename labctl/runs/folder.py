@@ -16,6 +16,7 @@ from labctl.runs.record import RunRecord
 from labctl.runs.store import Store
 
 _SHOWN = 10
+_MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class RunFolder:
     def _read(self) -> tuple[dict[str, Any], RunRecord]:
         where = str(self.path / "run.json")
         try:
-            data = json.loads((self.path / "run.json").read_bytes())
+            data = json.loads(files.read_limited(self.path / "run.json", _MOST_BYTES))
         except FileNotFoundError:
             raise UserError("run.json not found: the run never started", where=where) from None
         except OSError as error:

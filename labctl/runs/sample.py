@@ -138,7 +138,7 @@ def parse_valid(line: bytes) -> Sample | None:
     try:
         sample = _SAMPLES.decode(line)
         datetime.fromisoformat(sample.started_at)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     value = sample.value
     # msgspec reads 1e999 as an error, not as infinity.
@@ -165,7 +165,7 @@ def _parse_slowly(line: bytes, where: str) -> Sample:
         _check_values(data)
         sample = msgspec.convert(data, Sample)
         datetime.fromisoformat(sample.started_at)
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise UserError(f"invalid sample: {error}", where=where, hint=_HINT) from error
     return sample
 

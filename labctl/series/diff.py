@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 PLAIN, PROGRAM, LINK = "100644", "100755", "120000"
-_HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_HUNK = re.compile(r"@@ -\d+(?:,(\d{1,18}))? \+\d+(?:,(\d{1,18}))? @@")
 _GIT = "diff --git "
 _MODE = re.compile(r"(old mode|new mode|new file mode|deleted file mode|index \S+) (\d{6})")
 _MOVED = re.compile(r"(rename|copy) (from|to) (.+)")
-_DIFFER = re.compile(r"Binary files .+ and .+ differ")
+_DIFFER = re.compile(r"Binary files .+ differ")
 _BINARY = "GIT binary patch"
 _IDS = re.compile(r"index ([0-9a-f]+\.\.[0-9a-f]+)")
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_BOTH_QUOTED = re.compile(rf'({_QUOTED})[^"]*({_QUOTED})[^"]*')
 _CONTEXT = "*" * 15
 # The signature line after a mail's last hunk, with or without its trailing blank.
 _SIGNATURE = ("-- ", "--", "---")
@@ -101,7 +103,7 @@ def changes(text: str, strip: int) -> list[Change]:
         elif line.startswith(_GIT):
             found += [] if header is None else header.changes()
             header = _Header(number, line.removeprefix(_GIT), strip)
-        elif _DIFFER.fullmatch(line) or (line == _BINARY and header is None):
+        elif _is_binary(line) or (line == _BINARY and header is None):
             hint = "recreate the patch with `git format-patch`, or `git diff --binary`"
             raise Unfit(number, "binary change without its data", hint)
         elif line == _BINARY and header is not None:
@@ -131,6 +133,10 @@ def prefixes(text: str) -> int | None:
     heads = [line.removesuffix("\r") for line in text.split("\n") if line.startswith(_GIT)]
     alike = [_same(head.removeprefix(_GIT), 0) is not None for head in heads]
     return None if not alike else 0 if any(alike) else 1
+
+
+def _is_binary(line: str) -> bool:
+    return _DIFFER.fullmatch(line) is not None and " and " in line[14:-8]
 
 
 def _normal(line: str, raw: str) -> str:
@@ -239,8 +245,8 @@ def _stripped(name: str, strip: int) -> str:
 def _same(both: str, strip: int) -> str | None:
     """Return the file name in `a/NAME b/NAME`, None if the two differ."""
     if both.startswith('"'):
-        quoted = re.findall(r'"(?:[^"\\]|\\.)*"', both)
-        one, other = quoted if len(quoted) == 2 else ("", "")
+        quoted = _BOTH_QUOTED.fullmatch(both)
+        one, other = quoted.groups() if quoted else ("", "")
     else:
         one, other = both[: len(both) // 2], both[len(both) // 2 + 1 :]
     names = {_stripped(_unquoted(name), strip) for name in (one, other)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from labctl import files
 from labctl.errors import UserError
 from labctl.series import diff, listing, mail
 from labctl.series.listing import Entry, SeriesFault
@@ -22,6 +23,7 @@ _HINT = (
     "a series is a folder of patches as `git format-patch` writes them, or with a `series` file"
     " that lists them in order"
 )
+MOST_BYTES = 64 << 20
 _COMPRESSED = {
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
@@ -67,7 +69,7 @@ def _files(folder: Path) -> list[_Found]:
     if not path.is_symlink() and not path.exists() and folder.is_dir():
         return _numbered(folder)
     try:
-        entries = listing.entries(path.read_bytes())
+        entries = listing.entries(files.read_limited(path, MOST_BYTES))
     except OSError as error:
         what = f"series file cannot be read: {error.strerror}"
         raise UserError(what, where=str(path), hint=_HINT) from error
@@ -141,7 +143,7 @@ def _readable(found: _Found) -> bytes:
         if not found.path.is_file():  # reading a FIFO would not end
             found.path.stat()
             raise UserError(f"patch {name} is not a regular file", where=found.where)
-        return found.path.read_bytes()
+        return files.read_limited(found.path, MOST_BYTES)
     except OSError as error:
         what = f"patch {name} cannot be read: {error.strerror}"
         hint = "add the patch, or remove its line"

@@ -6,7 +6,7 @@ import posixpath
 import re
 from dataclasses import dataclass
 
-_STRIP = re.compile(r"(?:-p|--strip=)(\d+|ab)")
+_STRIP = re.compile(r"(?:-p|--strip=)([0-9]{1,4}|ab)")
 _HINT = "known options: -pN (components to strip, 1 by default), -R (apply in reverse)"
 
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from email import message_from_bytes, policy
+from email import message_from_bytes
 from email.message import Message
 from email.utils import getaddresses
 
+from labctl.errors import UserError
+from labctl.series.headers import Headers
+
 # A line of a message may look alike: a header must follow.
 _SEPARATOR = re.compile(
-    rb"^From \S.*\d\d:\d\d(?::\d\d)? .*\d{4}[ \t]*\r?\n(?=[!-9;-~]+:)", re.MULTILINE
+    rb"^From \S.{0,200}\d\d:\d\d(?::\d\d)? .{0,40}\d{4}[ \t]{0,9}\r?\n(?=[!-9;-~]{1,200}:)",
+    re.MULTILINE,
 )
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 _DIFF = re.compile(rb"^(?:diff --git |\+\+\+ \S)", re.MULTILINE)
 _REPLY = re.compile(r"(?:re|aw|fwd?|sv|antw)(?:\[\d+\])?:", re.IGNORECASE)
 _TAGS = re.compile(r"\[([^\]]*)\]\s*")
 _TRAILER = re.compile(
-    r"^((?:[A-Z][a-z]+-)+by: [^<>\n]*<([^<>\s]+@[^<>\s]+)>(?: *[#(\[].*)?) *$", re.MULTILINE
+    r"^((?:[A-Z][a-z]+-)+by: [^<>\n]*<([^<>\s@]+@[^<>\s]+)>(?: *[#(\[].*)?) *$", re.MULTILINE
 )
 _ENCODED = re.compile(rb"=[0-9A-F]{2}|=\r?$", re.MULTILINE)
+_MOST_MAILS = 5000
 _ENCODINGS = {"quoted-printable", "base64"}
 
 
@@ -52,15 +57,26 @@ class Mail:
     def trailers(self) -> list[str]:
         """Return the sender's own trailers: `Reviewed-by: NAME <ADDRESS>` and the like."""
         text = body(self.content).decode("utf-8", "replace")
-        sender = {address.lower() for _, address in getaddresses([_header(self.content, "from")])}
+        try:
+            addresses = getaddresses([headers(self.content).text("from")])
+        except RecursionError:  # comments nested in comments, a thousand times
+            return []
+        sender = {address.lower() for _, address in addresses}
         return [found[1] for found in _TRAILER.finditer(text) if found[2].lower() in sender]
 
 
-def mails(content: bytes) -> list[Mail]:
-    """Return the mails of an mbox, or the one mail of a file without separators."""
+def mails(content: bytes, place: str = "") -> list[Mail]:
+    """Return the mails of an mbox, or the one mail of a file without separators.
+
+    Raises:
+        UserError: there are too many; names `place`.
+    """
     starts = [found.start() for found in _SEPARATOR.finditer(content)]
     if not starts or content[: starts[0]].strip():
         starts.insert(0, 0)
+    if len(starts) > _MOST_MAILS:
+        hint = "save the thread of one series"
+        raise UserError(f"mailbox has more than {_MOST_MAILS} mails", where=place, hint=hint)
     found, line, at = [], 1, 0
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
         line += content.count(b"\n", at, start)
@@ -75,10 +91,13 @@ def decoded(content: bytes) -> bytes:
     if _SEPARATOR.match(content):
         separator, _, rest = content.partition(b"\n")
         separator += b"\n"
-    message = message_from_bytes(rest)
-    if not _is_encoded(message, rest):
+    try:
+        message = message_from_bytes(rest)
+        if not _is_encoded(message, rest):
+            return content
+        parts = [text for part in message.walk() if (text := _text(part)) is not None]
+    except RecursionError:  # parts nested in parts, a thousand times
         return content
-    parts = [text for part in message.walk() if (text := _text(part)) is not None]
     header = "".join(
         f"{name}: {value}\n"
         for name, value in message.items()
@@ -124,26 +143,27 @@ def _text(part: Message) -> bytes | None:
     return text.replace(b"\r\n", b"\n") if is_canonical else text
 
 
-def _header(content: bytes, name: str) -> str:
+def headers(content: bytes) -> Headers:
+    """Return the headers of a mail that may have a separator line."""
     rest = content.partition(b"\n")[2] if _SEPARATOR.match(content) else content
-    found = message_from_bytes(rest.partition(b"\n\n")[0] + b"\n\n", policy=policy.default)[name]
-    return " ".join(str(found or "").split())
+    return Headers(rest.partition(b"\n\n")[0] + b"\n\n")
 
 
 def _mail(content: bytes, line: int) -> Mail:
     content = content.replace(b"\r\n", b"\n") if _all_dos(content) else content
     content = _QUOTED_FROM.sub(rb"\1", content)
     text = decoded(content)
-    subject = _header(text, "subject")
+    header = headers(text)
+    subject = header.text("subject")
     is_reply = _REPLY.match(subject) is not None
     tags = " ".join(_tags(subject))
-    counter = re.search(r"(?:^|\s)(\d+)/(\d+)(?:\s|$)", tags)
-    version = re.search(r"(?:^|\s)v(\d+)", tags, re.IGNORECASE)
-    parents = f"{_header(text, 'references')} {_header(text, 'in-reply-to')}"
+    counter = re.search(r"(?:^|\s)(\d{1,4})/(\d{1,4})(?:\s|$)", tags)
+    version = re.search(r"(?:^|\s)v(\d{1,4})(?!\d)", tags, re.IGNORECASE)
+    parents = f"{header.text('references')} {header.text('in-reply-to')}"
     return Mail(
         content=text,
         line=line,
-        id=_header(text, "message-id").strip("<>"),
+        id=header.text("message-id").strip("<>"),
         parents=tuple(re.findall(r"<([^<>\s]+)>", parents))[::-1],
         subject=re.sub(r"^(?:\[[^\]]*\]\s*)+", "", subject),
         is_reply=is_reply,

@@ -15,7 +15,7 @@ from labctl.series import diff
 from labctl.series.diff import Change, Unfit
 
 if TYPE_CHECKING:
-    from email.message import EmailMessage
+    from labctl.series.headers import Headers
 
 _TAGS = re.compile(r"^(?:\[[^\]]*\] *)+")
 _UNLISTED = re.compile(r"[^\w.+-]")
@@ -59,14 +59,14 @@ class Patch:
     @property
     def subject(self) -> str:
         """The mail's subject without [PATCH], or the file's name."""
-        words = " ".join(str(self._mail["subject"] or "").split())
+        words = self._headers.text("subject")
         return _TAGS.sub("", words) or Path(self.name).name
 
     @property
     def author(self) -> str:
         """Name and address of the author as in the mail; empty if it has none."""
         inside = re.match(r"\s*From: (.+)\n", self.message)
-        return inside[1] if inside else " ".join(str(self._mail["from"] or "").split())
+        return inside[1] if inside else self._headers.text("from")
 
     @cached_property
     def message(self) -> str:
@@ -78,11 +78,10 @@ class Patch:
         return (text[: end.start()] if end else text).decode("utf-8", "surrogateescape")
 
     @cached_property
-    def _mail(self) -> EmailMessage:
-        from email import policy
-        from email.parser import BytesHeaderParser
+    def _headers(self) -> Headers:
+        from labctl.series.headers import Headers
 
-        return BytesHeaderParser(policy=policy.default).parsebytes(self.content)
+        return Headers(self.content)
 
     def at(self, line: int | None = None) -> str:
         """Return the place of the patch, or of a line of its content, for an error."""

@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from labctl import files
 from labctl.errors import UserError
 from labctl.host import git
+from labctl.series.folder import MOST_BYTES
 from labctl.series.mail import Mail, mails
 from labctl.series.patch import Patch, Series, slug, unix_lines
-
-_MOST_BYTES = 256 << 20
 
 
 def read_mbox(path: Path) -> Series:
@@ -24,7 +24,7 @@ def read_mbox(path: Path) -> Series:
     Raises:
         UserError: the file cannot be read, has no patch, or the newest version is incomplete.
     """
-    every = mails(_content(path))
+    every = mails(_content(path), str(path))
     chosen = _newest(every, path)
     patches = []
     for number, mail in enumerate(chosen, 1):
@@ -45,10 +45,7 @@ def _content(path: Path) -> bytes:
         if not path.is_file():  # reading a FIFO would not end
             path.stat()
             raise UserError("mailbox is not a regular file", where=str(path))
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            with gzip.open(path) as packed:
-                content = packed.read(_MOST_BYTES)
+        content = files.read_limited(path, MOST_BYTES, unpack=True)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"mailbox is damaged: {error}", where=str(path)) from error
     except OSError as error:

@@ -98,7 +98,7 @@ def _read(folder: Path) -> Manifest | None:
         return None
     except OSError as error:
         raise HostError(f"cannot read: {error.strerror or error}", where=str(path)) from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         hint = "remove the folder; `labctl site` writes it again"
         raise UserError(f"invalid manifest: {error}", where=str(path), hint=hint) from error
 

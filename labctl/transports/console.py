@@ -27,6 +27,7 @@ LINE_BYTES = 4096
 _CHUNK_BYTES = 2**20
 # The first and the last complaints are kept.
 _MOST_COMPLAINTS = 1000
+_MOST_NODES = 1100  # Linux supports 1024; a line more has the packages
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class Console:
             self.boot_id = ready["boot"]
         elif host_key := _SSH_HOST_KEY.match(line):
             self.ssh_host_key = host_key["key"]
-        elif node := _NODE.match(line):
+        elif (node := _NODE.match(line)) and len(self.nodes) < _MOST_NODES:
             self.nodes.append(node["text"])
 
     @property

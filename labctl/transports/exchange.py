@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from labctl.errors import TunableRefused
+from labctl.errors import BadOutput, TunableRefused
 from labctl.transports import Outcome
 
 SECONDS = 20.0
@@ -32,9 +32,12 @@ def answer(outcome: Outcome, where: str) -> dict[str, str]:
 
     Raises:
         TunableRefused: a file to write does not exist or rejects its value.
+        BadOutput: the script printed something else.
     """
     if outcome.status != 0:
         reason = outcome.stderr.decode("utf-8", "replace").strip()
         raise TunableRefused(reason or "a file rejected its value", where=where)
     words = outcome.stdout.decode("utf-8", "replace").split("\0")[1:]
+    if len(words) % 2:
+        raise BadOutput("the script that reads files printed something else", where=where)
     return dict(zip(words[::2], words[1::2], strict=True))

@@ -7,6 +7,9 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
+
+from labctl.errors import GuestLost
 
 ID_BYTES = 8
 PAYLOAD_BYTES = 16384
@@ -85,14 +88,25 @@ def decode(wire: bytes) -> Frame | None:
 
 
 def exit_of(frame: Frame) -> Exit:
-    """Parse the payload of an EXIT frame."""
-    return Exit(*_EXIT.unpack(frame.payload))
+    """Parse the payload of an EXIT frame; raises GuestLost if its length is invalid."""
+    return Exit(*_unpacked(_EXIT, frame))
 
 
 def taken_of(frame: Frame) -> int:
-    """Parse the payload of a TAKEN frame: the bytes of stdin that the guest has consumed."""
-    (taken,) = _TAKEN.unpack(frame.payload)
+    """Parse the payload of a TAKEN frame: the bytes of stdin that the guest has consumed.
+
+    Raises GuestLost if its length is invalid.
+    """
+    (taken,) = _unpacked(_TAKEN, frame)
     return int(taken)
+
+
+def _unpacked(layout: struct.Struct, frame: Frame) -> tuple[Any, ...]:
+    try:
+        return layout.unpack(frame.payload)
+    except struct.error as error:
+        what = f"invalid {frame.type.name} frame from the guest's agent: {error}"
+        raise GuestLost(what) from error
 
 
 class Reader:

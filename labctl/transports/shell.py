@@ -21,6 +21,7 @@ from labctl.transports import Outcome, Output
 _MARK = "labctl-command"
 _OWNER_DIGITS = 12
 _NONCE_BYTES = 8
+_END = rb" (\d{1,3}) (\d{1,12}\.\d{1,9}) (\d{1,12}\.\d{1,9})\n"
 # Longer commands are sent on stdin: dropbear accepts 9000 bytes, and Linux no argument
 # above 128 KiB.
 _LONGEST_LINE_BYTES = 4000
@@ -121,7 +122,7 @@ class Reply:
     def _take_stderr(self, data: bytes) -> None:
         self._stderr += data
         if self.group is None:
-            header = re.search(re.escape(self.request.mark) + rb" (\d+)\n", self._stderr)
+            header = re.search(re.escape(self.request.mark) + rb" (\d{1,10})\n", self._stderr)
             if header is None:
                 return
             self.group = int(header[1])
@@ -146,8 +147,7 @@ class Reply:
             GuestLost: the session ended before the command did.
         """
         errors = bytes(self._stderr)
-        mark = re.escape(self.request.mark)
-        ends = list(re.finditer(mark + rb" (\d+) (\d+\.\d+) (\d+\.\d+)\n", errors))
+        ends = list(re.finditer(re.escape(self.request.mark) + _END, errors))
         if self.group is None or not ends:
             output = errors.decode("utf-8", "replace").strip()
             why = f": {output}" if output and self.group is None else ""

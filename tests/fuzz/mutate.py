@@ -1,0 +1,115 @@
+"""Inputs made from a parser's corpus: seeded mutations, and long repetitions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+_LONGEST_BYTES = 1 << 14
+# Numbers that are too large, empty or negative; what begins and ends things in our formats.
+TOKENS = (
+    b"", b"0", b"-1", b"1e999", b"NaN", b"9" * 20, b"9" * 400, b"9" * 5000, b"0-99999999999",
+    b"\0", b"\xff", b"\xc0", b"\xdb", b"\r\n", b"\n\n", b"\n", b"\t", b" ", b"\xc2\xa0",
+    b"\xe2\x80\xa8", b"\xed\xa0\x80", b"\\ud800", b"\\", b"\x1b[2J", b"[", b"]", b"{", b"}",
+    b"[" * 5000, b'{"a":' * 3000, b"(" * 2000, b'"', b"'", b"`", b"$", b":", b": ", b",", b";",
+    b"*", b"&a ", b"*a", b"<<: ", b"- ", b"? ", b"!!", b"@", b"<", b">", b"#", b"%", b"=", b"=?",
+    b"?=", b"../", b"/dev/null", b"null", b"true", b"[]", b"{}",
+    "\N{ARABIC-INDIC DIGIT FIVE}".encode(), "\N{SUPERSCRIPT TWO}".encode(),
+)  # fmt: skip
+
+
+def mutated(seeds: Sequence[bytes], source: random.Random) -> bytes:
+    """Return a seed, changed in one to six places."""
+    data = bytearray(source.choice(seeds))
+    for _ in range(source.choice((1, 1, 1, 2, 2, 3, 4, 6))):
+        change = source.choice(_CHANGES)
+        change(data, source, seeds)
+    return bytes(data[: _LONGEST_BYTES * 2])
+
+
+def repeated(seeds: Sequence[bytes], source: random.Random) -> tuple[bytes, bytes, bytes]:
+    """Return a beginning, a short unit to repeat, and an end."""
+    data = source.choice(seeds)
+    start = source.randrange(len(data) + 1)
+    kind = source.randrange(4)
+    if kind == 0:
+        unit = source.choice([t for t in TOKENS if 0 < len(t) < 20])
+    elif kind == 1:  # whole lines
+        lines = data.splitlines(keepends=True) or [b"\n"]
+        at = source.randrange(len(lines))
+        start = sum(map(len, lines[:at]))
+        unit = b"".join(lines[at : at + source.randint(1, 3)])
+    else:
+        unit = data[start : start + source.randint(1, 8)] or b" "
+    return (
+        data[:start],
+        unit,
+        source.choice((b"", data[start:], b"x", b"\n", source.choice(TOKENS))),
+    )
+
+
+def _place(data: bytearray, source: random.Random) -> int:
+    return source.randrange(len(data) + 1)
+
+
+def _flip(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
+    if data:
+        data[source.randrange(len(data))] ^= 1 << source.randrange(8)
+
+
+def _set(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
+    if data:
+        data[source.randrange(len(data))] = source.randrange(256)
+
+
+def _insert(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
+    at = _place(data, source)
+    data[at:at] = source.choice(TOKENS)
+
+
+def _remove(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
+    at = _place(data, source)
+    del data[at : at + source.choice((1, 2, 4, 16, 64, 1000))]
+
+
+def _double(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
+    at = _place(data, source)
+    piece = bytes(data[at : at + source.choice((1, 4, 32, 200))])
+    data[at:at] = piece * source.choice((1, 2, 9, 60))
+
+
+def _number(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
+    """Replace a run of digits."""
+    places = [i for i, byte in enumerate(data) if 48 <= byte < 58]
+    if not places:
+        return
+    start = end = source.choice(places)
+    while end < len(data) and 48 <= data[end] < 58:
+        end += 1
+    data[start:end] = source.choice(TOKENS[:9])
+
+
+def _word(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
+    """Replace what is between two separators."""
+    at = _place(data, source)
+    end = next((i for i in range(at, len(data)) if data[i] in b' \n,:"'), len(data))
+    data[at:end] = source.choice(TOKENS)
+
+
+def _splice(data: bytearray, source: random.Random, seeds: Sequence[bytes]) -> None:
+    other = source.choice(seeds)
+    at, of = _place(data, source), source.randrange(len(other) + 1)
+    data[at:at] = other[of : of + source.choice((8, 64, 512))]
+
+
+def _lines(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
+    lines = bytes(data).splitlines(keepends=True)
+    source.shuffle(lines)
+    data[:] = b"".join(lines)
+
+
+_Change = Callable[[bytearray, random.Random, Sequence[bytes]], None]
+_CHANGES: tuple[_Change, ...] = (
+    _flip, _set, _insert, _insert, _remove, _double, _number, _number, _word, _word, _splice,
+    _lines,
+)  # fmt: skip
