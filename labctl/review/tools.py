@@ -17,6 +17,10 @@ from labctl.kernels.treefiles import File
 from labctl.series.patch import Patch, Series
 
 _COMPLAINT = re.compile(r"^(\S+?):\d+(?::\d+)?: ((?:warning|error): .*)$", re.IGNORECASE)
+# make asks sparse whether it knows __typeof_unqual__ of C23, and leaves it out if not. sparse
+# 0.6.4 does not, but __typeof__ serves as well.
+_SPARSE = "CHECK=sparse -D__typeof_unqual__=__typeof__"
+_NO_SPARSE = "is not available or not up to date"
 _GIT_SECONDS = 60.0
 _CHECKPATCH_SECONDS = 120.0
 
@@ -70,10 +74,13 @@ def sparse(make: Make, files: Sequence[str]) -> list[Complaint]:
     """Return the warnings and errors of sparse on the files.
 
     Raises:
-        HostError: sparse is not installed.
+        HostError: sparse is not installed, or too old for the source.
     """
-    proc.run(["sparse", "--version"], timeout_seconds=_GIT_SECONDS)
-    return complaints(make.compile(_there(make, files), "C=2", "CHECK=sparse"))
+    version = proc.run(["sparse", "--version"], timeout_seconds=_GIT_SECONDS).text.strip()
+    output = make.compile(_there(make, files), "C=2", _SPARSE)
+    if _NO_SPARSE in output:
+        raise HostError(f"sparse {version} is too old for this source", hint="install a newer one")
+    return complaints(output)
 
 
 def _there(make: Make, files: Sequence[str]) -> list[str]:

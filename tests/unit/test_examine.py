@@ -1,6 +1,9 @@
+import os
+
 import faketree
 import pytest
 
+from labctl import proc
 from labctl.errors import HostError, UserError
 from labctl.kernels.build import Builder
 from labctl.kernels.treefiles import File
@@ -105,6 +108,54 @@ def test_w1_compiles_the_files_of_this_step_only(tmp_path, monkeypatch):
     with Builder(tmp_path / ".labctl", lambda _: None).workshop(kernel, tmp_path / "log") as make:
         found = tools.extra_warnings(make, ["mm/memory.c", "mm/later.c"])
     assert [c.key for c in found] == ["mm/memory.c: warning: old"]
+
+
+# What make of Linux 7.3 tries before it calls sparse, in its scripts/checker-valid.sh, which
+# reports an error of sparse 0.6.4 if sparse is called without options.
+PROBE = """\
+cat > probe.c << 'EOF'
+static inline int u(const int *q)
+{
+	__typeof_unqual__(*q) v = *q;
+	return v;
+}
+EOF
+if $CHECK probe.c 2>&1 | grep -q error; then
+	echo "Makefile:1: C=2 specified, but sparse is not available or not up to date"
+else
+	echo "mm/memory.c:1:2: warning: of sparse"
+fi
+"""
+
+
+class Checking:
+    """A work tree in which make calls sparse as Linux 7.3 does."""
+
+    def __init__(self, folder):
+        (folder / "mm").mkdir()
+        (folder / "mm/memory.c").touch()
+        self.src, self.tree = folder, self
+
+    def compile(self, objects, *options):
+        assert objects == ["mm/memory.o"]
+        named = dict(option.split("=", 1) for option in options)
+        env = os.environ | named
+        return proc.run(["sh", "-c", PROBE], cwd=self.src, env=env, timeout_seconds=60).text
+
+
+def test_make_of_a_new_source_accepts_an_old_sparse(tmp_path):
+    """Without the option make left sparse out, and the check passed without one."""
+    assert len(tools.sparse(Checking(tmp_path), ["mm/memory.c"])) == 1
+
+
+def test_a_sparse_that_make_leaves_out_is_reported(tmp_path, monkeypatch):
+    program = tmp_path / "bin/sparse"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho error 0.1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    with pytest.raises(HostError, match=r"sparse error 0\.1 is too old for this source"):
+        tools.sparse(Checking(tmp_path), ["mm/memory.c"])
 
 
 def test_a_ready_image_has_no_workshop(tmp_path):
