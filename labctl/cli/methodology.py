@@ -297,4 +297,29 @@ def methodology_run_noise(lab_path: Path | None, as_json: bool, run_ids: Sequenc
         click.echo(text.run_noise_table(found))
 
 
+@methodology.command("host-load")
+@LAB
+@JSON
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+def methodology_host_load(lab_path: Path | None, as_json: bool, run_ids: Sequence[str]) -> None:
+    """Show how repetitions of RUNs depend on the load by other processes.
+
+    Repetitions are compared with the median of their boot, by the share of the CPU time that
+    other processes used meanwhile: the mean and the median difference, and the standard
+    deviation, by quantiles. From the share on at which these grow, a repetition is disturbed.
+    Does not need QEMU.
+    """
+    from labctl.methodology import text
+    from labctl.methodology.host_load import bins
+    from labctl.runs.folder import resolve
+
+    folder = load_lab(lab_path, Use.READS).state_folder.runs
+    stores = [resolve(folder, run_id).store for run_id in run_ids]
+    found = bins(sample for store in stores for sample in store.samples())
+    if as_json:
+        print_json({"schema": 1, "bins": [asdict(one) for one in found]})
+    else:
+        click.echo(text.load_bins_table(found))
+
+
 COMMANDS = (methodology,)

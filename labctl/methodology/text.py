@@ -10,6 +10,7 @@ from labctl.methodology.nightly import Count
 from labctl.methodology.runs import ErrorRates
 
 if TYPE_CHECKING:
+    from labctl.methodology.host_load import LoadBin
     from labctl.methodology.load import Adjusted
     from labctl.methodology.noise import ExperimentNoise
     from labctl.methodology.speed import Speed
@@ -122,6 +123,23 @@ def run_noise_table(found: Sequence[RunSpread]) -> str:
             "SD of the blocks": _percent(one.within_sd),
             "SD between runs": _percent(one.run_sd),
             "95 % CI": " to ".join(_percent(end) for end in one.run_sd_ci),
+        }
+        for one in found
+    ]
+    return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+
+
+def load_bins_table(found: Sequence[LoadBin]) -> str:
+    """Return one row for each range of load of other processes."""
+    from tabulate import tabulate
+
+    rows = [
+        {
+            "other processes": f"{100 * one.least:g} to {100 * one.most:g} %",
+            "repetitions": one.repetitions,
+            "mean": f"{100 * one.mean:+.1f} %",
+            "median": f"{100 * one.median:+.1f} %",
+            "SD": _percent(one.sd),
         }
         for one in found
     ]
