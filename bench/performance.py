@@ -33,6 +33,7 @@ BENCHES = (
     "up.py --rounds 9",
     "boot.py --rounds 9",
     "verdict.py edit",
+    "verdict.py repetition",
     "run.py",
     "verdict.py interval",
 )
