@@ -90,7 +90,8 @@ def samples() -> str:
         "# JSON of samples\n\nA run is a folder `.labctl/runs/RUN` with `run.json`, "
         "`samples.jsonl`, the logs of its guests, and `commands.log`: each command that labctl "
         "started for the run, with its output. `samples.jsonl` has one JSON object per "
-        "line, appended and synced one by one. [Recover a damaged run](../howto/damaged-files.md) "
+        "line, appended and synced one by one; its last key is `crc`, the CRC-32 of the bytes "
+        "before that key's comma. [Recover a damaged run](../howto/damaged-files.md) "
         "lists what labctl rejects.\n\n"
     )
     text += table(("field", "type", "meaning"), rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+import zlib
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import compress
@@ -124,6 +125,30 @@ _HINT = (
 )
 
 
+# The end of a line with a checksum: `,"crc":"1a2b3c4d"}` and the newline.
+_CRC_KEY = b',"crc":"'
+_CRC_END = _CRC_KEY + b'%08x"}\n'
+_CRC_BYTES = len(_CRC_END % 0)
+
+
+def sealed(sample: Sample) -> bytes:
+    """Return a sample as a line of JSON with the CRC-32 of what precedes it; raises BadOutput."""
+    body = sample.to_json().encode()[:-1]
+    return body + _CRC_END % zlib.crc32(body)
+
+
+def _unsealed(line: bytes) -> tuple[bytes, bool]:
+    """Return a line without its checksum, and whether that matches.
+
+    Samples of older versions of labctl have none.
+    """
+    end = line[-_CRC_BYTES:]
+    if not end.startswith(_CRC_KEY):
+        return line, True
+    body = line[:-_CRC_BYTES]
+    return body + b"}", end == _CRC_END % zlib.crc32(body)
+
+
 def parse(line: bytes, where: str) -> Sample:
     """Return the sample of a line of JSON; `where` is its file and line.
 
@@ -135,8 +160,11 @@ def parse(line: bytes, where: str) -> Sample:
 
 def parse_valid(line: bytes) -> Sample | None:
     """Return the sample of a line of JSON, None if it may be invalid: `parse` says why."""
+    content, is_unchanged = _unsealed(line)
+    if not is_unchanged:
+        return None
     try:
-        sample = _SAMPLES.decode(line)
+        sample = _SAMPLES.decode(content)
         datetime.fromisoformat(sample.started_at)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
@@ -149,9 +177,12 @@ def parse_valid(line: bytes) -> Sample | None:
 def _parse_slowly(line: bytes, where: str) -> Sample:
     """Return the sample of a line, or raise an error that names the field at fault."""
     try:
-        data = _DECODER.decode(line.decode())
+        content, is_unchanged = _unsealed(line)
+        data = _DECODER.decode(content.decode())
         if not isinstance(data, dict):
             raise ValueError("not a JSON object")
+        # A program that wrote the line again also changed its spaces.
+        is_unchanged = data.pop("crc", None) is None and is_unchanged
         if data.get("schema") != SCHEMA:
             raise ValueError(f"schema: expected {SCHEMA}, got {data.get('schema')!r}")
         unknown = sorted(data.keys() - _FIELDS)
@@ -165,6 +196,8 @@ def _parse_slowly(line: bytes, where: str) -> Sample:
         _check_values(data)
         sample = msgspec.convert(data, Sample)
         datetime.fromisoformat(sample.started_at)
+        if not is_unchanged:
+            raise ValueError("checksum mismatch: the line changed after it was written")
     except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise UserError(f"invalid sample: {error}", where=where, hint=_HINT) from error
     return sample

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from labctl.errors import HostError, UserError
 from labctl.runs import jsonl
-from labctl.runs.sample import Key, Sample, parse, parse_valid, share
+from labctl.runs.sample import Key, Sample, parse, parse_valid, sealed, share
 
 
 class Store:
@@ -29,7 +29,7 @@ class Store:
         Raises HostError if the disk is full or fails (the file is then unchanged),
         BadOutput for a sample that cannot be written as JSON.
         """
-        line = (sample.to_json() + "\n").encode()
+        line = sealed(sample)
         try:
             self._checked_bytes = jsonl.append(self.path, line, self._checked_bytes)
         except OSError as error:

@@ -122,6 +122,39 @@ def test_a_damaged_line_in_the_middle_is_named(store, damage, says):
     assert says in caught.value.what
 
 
+def test_a_flipped_bit_is_reported_with_its_line(store):
+    for block in range(4):
+        store.append(sample(block=block))
+    whole = store.path.read_bytes()
+    first, second, *_ = whole.splitlines(keepends=True)
+    begin, end = len(first), len(first) + len(second)
+    flips = [(at, at % 8) for at in range(begin, end)]
+    flips += [(at, bit) for at in range(end - 25, end) for bit in range(8)]
+    for at, bit in flips:
+        changed = bytearray(whole)
+        changed[at] ^= 1 << bit
+        store.path.write_bytes(changed)
+        # A flip may also make two lines of one.
+        with pytest.raises(UserError, match=r"samples\.jsonl:[23]: invalid sample"):
+            store.samples()
+
+
+def test_a_changed_digit_is_a_checksum_mismatch(store):
+    store.append(sample(block=0))
+    store.append(sample(block=1))
+    text = store.path.read_text()
+    store.path.write_text(text.replace('"value":1.0', '"value":1.5', 1))
+    with pytest.raises(UserError, match=r"samples\.jsonl:1: .*checksum mismatch"):
+        store.samples()
+
+
+def test_lines_without_a_checksum_are_read(store):
+    each = [sample(block=block) for block in range(2)]
+    store.path.write_text("".join(f"{one.to_json()}\n" for one in each))
+    store.append(sample(block=2))
+    assert [one.block for one in store.samples()] == [0, 1, 2]
+
+
 def test_equal_values_are_kept_once(store):
     for block in range(3):
         store.append(sample(block=block, setting={"max_active": 4}))
