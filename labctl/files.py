@@ -26,10 +26,11 @@ class Readable(Protocol):
         """Return up to `size` bytes."""
 
 
-def replace(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: readers see the old or the new content, also after a crash.
+def replace(path: Path, content: str | bytes, *, is_lasting: bool = True) -> None:
+    """Write a file atomically: readers see the old or the new content.
 
-    A symlink at `path` is replaced; its target is unchanged.
+    With `is_lasting` also after a crash of the host, for which it is synced to disk. A symlink
+    at `path` is replaced; its target is unchanged.
 
     Raises:
         OSError: the disk is full or fails; the file is unchanged.
@@ -41,9 +42,11 @@ def replace(path: Path, content: str | bytes) -> None:
         with naming(path), open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123 - a descriptor
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            if is_lasting:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if is_lasting:
+            sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -122,9 +125,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write a value as JSON; raises the errors of `replace`."""
-    replace(path, json.dumps(content, indent=1) + "\n")
+def write_json(path: Path, content: object, *, is_lasting: bool = True) -> None:
+    """Write a value as JSON; arguments and errors are those of `replace`."""
+    replace(path, json.dumps(content, indent=1) + "\n", is_lasting=is_lasting)
 
 
 def read_json(path: Path) -> dict[str, object]:

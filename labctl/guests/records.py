@@ -88,7 +88,12 @@ def write(folder: Path, record: Record) -> None:
         "started_ticks": record.started_ticks,
         "spec": _spec_as_json(record.spec),
     }
-    files.write_json(folder / RECORD, content)
+    _write(folder / RECORD, content)
+
+
+def _write(path: Path, content: object) -> None:
+    # No guest outlives a crash of the host, so its record need not either.
+    files.write_json(path, content, is_lasting=False)
 
 
 def remove(folder: Path) -> None:
@@ -100,9 +105,7 @@ def remove(folder: Path) -> None:
 def note_paused(folder: Path) -> None:
     """Record, before a guest is paused, that this process will resume it."""
     mine = os.getpid()
-    files.write_json(
-        folder / PAUSED, {"pid": mine, "started_ticks": process_table.started_ticks(mine)}
-    )
+    _write(folder / PAUSED, {"pid": mine, "started_ticks": process_table.started_ticks(mine)})
 
 
 def note_resumed(folder: Path) -> None:

@@ -79,6 +79,11 @@ def test_up_twice_changes_nothing(fleet):
     assert (pid(fleet), pid(fleet, "patched")) == before
 
 
+def test_the_start_of_a_guest_waits_for_no_disk(fleet, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("a file was synced"))
+    assert fleet.up([spec(fleet)], SECONDS) == {"stock": "started"}
+
+
 def test_a_kernel_that_changed_is_rebooted_and_the_others_are_not(fleet):
     fleet.up([spec(fleet), spec(fleet, "patched")], SECONDS)
     old, kept = pid(fleet, "patched"), pid(fleet)
