@@ -20,6 +20,8 @@ def of(guests: Path) -> dict[str, list[process_table.Found]]:
     root = os.path.realpath(guests)
     found: dict[str, list[process_table.Found]] = {}
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208
+        if not _folder_of(pid).startswith(f"{root}/"):
+            continue  # nearly all processes
         ticks = process_table.started_ticks(pid)
         name = _guest(pid, root)
         # Check twice, since the pid may have been reused in between.
@@ -31,11 +33,19 @@ def of(guests: Path) -> dict[str, list[process_table.Found]]:
 def _guest(pid: int, root: str) -> str | None:
     """Return the name of the guest that a process runs, None for other processes."""
     process = Path("/proc") / str(pid)
+    parent, _, name = _folder_of(pid).rpartition("/")
+    if parent != root:
+        return None
     try:
-        parent, _, name = str((process / "cwd").readlink()).removesuffix(_GONE).rpartition("/")
-        if parent != root:
-            return None
         is_marked = f"\0{MARK}=".encode() in b"\0" + (process / "environ").read_bytes()
         return name if is_marked or (process / "comm").read_text().startswith("qemu-") else None
     except OSError:  # exited, or of another user
         return None
+
+
+def _folder_of(pid: int) -> str:
+    """Return the working directory of a process; "" if it exited or is of another user."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd").removesuffix(_GONE)  # noqa: PTH115 - three times as fast
+    except OSError:
+        return ""
