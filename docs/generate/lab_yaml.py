@@ -30,6 +30,7 @@ SECTIONS = {
     "Hotplug": "guests: NAME: nodes: hotplug",
     "Distances": "guests: NAME: distances",
     "Swap": "guests: NAME: swap",
+    "GuestLimits": "defaults: limits",
     "TargetEntry": "targets: NAME",
     "KernelEntry": "kernels: NAME",
     "TunableEntry": "tunables: NAME",

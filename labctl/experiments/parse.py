@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from labctl.errors import BadOutput
+from labctl.experiments.cpu_limit import cpu_limit
 from labctl.experiments.json_output import last_object
 from labctl.experiments.number_faults import continued, fault
 from labctl.lab.metric_entry import is_path, path_parts
@@ -16,6 +17,7 @@ from labctl.units import quote
 _SEEN_CHARACTERS = 60
 # A pattern may need a time that grows faster than its line.
 _LONGEST_LINE = 4096
+_MATCH_SECONDS = 5.0
 
 
 def parsed(text: str, name: str, parse: str, unit: str | None = None) -> Quantity:
@@ -27,7 +29,12 @@ def parsed(text: str, name: str, parse: str, unit: str | None = None) -> Quantit
         BadOutput: nothing matches, or the match is not a number with a known unit, or only
             a part of one.
     """
-    value = _at_path(text, name, parse) if is_path(parse) else _last_match(text, name, parse, unit)
+    if is_path(parse):
+        value = _at_path(text, name, parse)
+    else:
+        what = f"{name}: {quote(parse, 100)} takes more than {_MATCH_SECONDS:g} s of CPU time"
+        with cpu_limit(_MATCH_SECONDS, f"{what} on this output: avoid repeats inside repeats"):
+            value = _last_match(text, name, parse, unit)
     found = quantity(f"{value} {unit}" if unit else value)
     if found is None:
         raise BadOutput(f"{name}: {fault(value, unit)}")

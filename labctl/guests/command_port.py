@@ -8,25 +8,41 @@ from pathlib import Path
 from labctl.errors import GuestLost, UserError
 from labctl.guests import qemu
 from labctl.guests.qemu import GuestSpec
+from labctl.lab.limits import GuestLimits
 from labctl.transports import Transport
+from labctl.transports.command import CommandTransport
 from labctl.transports.console import Console
 from labctl.transports.ssh import SshAddress
 
 
-def open_serial(socket: Path, *, alive: Callable[[], None], silence_seconds: float) -> Transport:
+def open_serial(
+    socket: Path, *, alive: Callable[[], None], silence_seconds: float, limits: GuestLimits
+) -> Transport:
     """Return the transport over the guest's second serial port."""
     from labctl.transports.serial import SerialTransport  # late: it imports pexpect
 
-    return SerialTransport(socket, alive=alive, silence_seconds=silence_seconds)
+    line = SerialTransport(socket, alive=alive, silence_seconds=silence_seconds)
+    return _limited(line, limits)
 
 
 def open_ssh(
-    address: SshAddress, *, owner: str, alive: Callable[[], None], silence_seconds: float
+    address: SshAddress,
+    *,
+    owner: str,
+    alive: Callable[[], None],
+    silence_seconds: float,
+    limits: GuestLimits,
 ) -> Transport:
     """Return the transport over SSH; `owner` names the commands that it may kill."""
     from labctl.transports.ssh.transport import SshTransport  # late: it imports fabric
 
-    return SshTransport(address, alive=alive, owner=owner, silence_seconds=silence_seconds)
+    line = SshTransport(address, alive=alive, owner=owner, silence_seconds=silence_seconds)
+    return _limited(line, limits)
+
+
+def _limited(line: CommandTransport, limits: GuestLimits) -> Transport:
+    line.output_bytes, line.file_bytes = limits.output, limits.file
+    return line
 
 
 def ssh_address(spec: GuestSpec, console: Console, usernet: Callable[[], str]) -> SshAddress:

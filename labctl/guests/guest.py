@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,8 @@ _POLL_SECONDS = 0.02
 _RESTARTS = 2  # if QEMU itself crashes
 _CAUSE_SECONDS = 2.0
 _SILENCE_SECONDS = 60.0  # without a heartbeat, which the agent sends each second
+# The guest's state after an error; CRASHED after all others.
+_STATES = {"hung": State.HUNG, "deadline": State.READY, "bad-output": State.READY}
 _BEATS_SECONDS = 3.0  # some heartbeats: less silence does not show that a guest hangs
 
 
@@ -40,7 +43,7 @@ class Guest:
         self.name = spec.name
         self.silence_seconds = _SILENCE_SECONDS
         self.patience_seconds = qemu.PATIENCE_SECONDS  # with QEMU's monitor
-        self._watchdog = Watchdog(spec.name, spec.folder)
+        self._watchdog = Watchdog(spec.name, spec.folder, spec.limits.console)
         self._stack = contextlib.ExitStack()
         self._qemu: contextlib.ExitStack | None = None  # owns QEMU, if this object started it
         self._restarts = _RESTARTS
@@ -241,21 +244,18 @@ class Guest:
             self.state = State.CRASHED
             raise self._with_console(error) from error
         except GuestError as error:
-            self.state = {"hung": State.HUNG, "deadline": State.READY}.get(
-                error.status, State.CRASHED
-            )
+            self.state = _STATES.get(error.status, State.CRASHED)
             raise self._with_console(error) from error
         self.state = State.READY
 
     def _open_line(self) -> Transport:
-        seconds = self.silence_seconds
         if self.spec.transport == "ssh":
-            owner = str(self.spec.folder)
-            return command_port.open_ssh(
-                self.ssh_address(), owner=owner, alive=self.check, silence_seconds=seconds
-            )
-        socket = self._socket(qemu.LINE_SOCKET)
-        return command_port.open_serial(socket, alive=self.check, silence_seconds=seconds)
+            open_ssh = partial(command_port.open_ssh, self.ssh_address())
+            opened = partial(open_ssh, owner=str(self.spec.folder))
+        else:
+            opened = partial(command_port.open_serial, self._socket(qemu.LINE_SOCKET))
+        seconds, limits = self.silence_seconds, self.spec.limits
+        return opened(alive=self.check, silence_seconds=seconds, limits=limits)
 
     def ssh_address(self) -> SshAddress:
         """Return the address of the guest's SSH server; raises as `command_port.ssh_address`."""

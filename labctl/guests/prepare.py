@@ -93,6 +93,7 @@ class Prepared:
             transport=self.lab.defaults.transport,
             ssh_key=self.ssh_key,
             disks=self.disks,
+            limits=self.lab.defaults.limits,
             # In threads of their own, CPUs have run code that another had replaced (int3).
             one_thread=rewrites_code and self.accel == "tcg",
             files=(*image.files(), *self.initramfs.files(launcher)),

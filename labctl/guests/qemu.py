@@ -21,6 +21,7 @@ from labctl.host import tools
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
 from labctl.lab.command_line import LONGEST_BYTES
+from labctl.lab.limits import GuestLimits
 from labctl.lab.topology import Topology
 from labctl.transports import sockets
 
@@ -67,6 +68,7 @@ class GuestSpec:
     transport: str = "serial"
     ssh_key: Path | None = None
     disks: tuple[Disk, ...] = ()
+    limits: GuestLimits = field(default=GuestLimits(), compare=False)
     one_thread: bool = False
     files: tuple[Hashed, ...] = field(default=(), compare=False)
 

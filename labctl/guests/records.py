@@ -17,6 +17,7 @@ from labctl.guests import qemu
 from labctl.guests.disks import Disk
 from labctl.guests.qemu import GuestSpec
 from labctl.kernels.build import Image
+from labctl.lab.limits import GuestLimits
 from labctl.lab.state import PAUSED
 from labctl.lab.topology import Topology
 
@@ -144,6 +145,7 @@ def _spec_as_json(spec: GuestSpec) -> dict[str, Any]:
         "programs": None if spec.programs is None else str(spec.programs),
         "transport": spec.transport,
         "ssh_key": None if spec.ssh_key is None else str(spec.ssh_key),
+        "limits": spec.limits.model_dump(),
         "disks": [[str(disk.path), disk.digest, disk.stamp] for disk in spec.disks],
         "one_thread": spec.one_thread,
     }
@@ -166,6 +168,7 @@ def _spec_from_json(data: dict[str, Any]) -> GuestSpec:
         programs=Path(data["programs"]) if data.get("programs") else None,
         transport=data.get("transport", "serial"),
         ssh_key=Path(data["ssh_key"]) if data.get("ssh_key") else None,
+        limits=GuestLimits.model_validate(data.get("limits", {})),
         disks=tuple(Disk(Path(path), *rest) for path, *rest in data.get("disks", ())),
         one_thread=data.get("one_thread", False),
     )

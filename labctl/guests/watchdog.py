@@ -10,7 +10,8 @@ from typing import Protocol
 from labctl import completed
 from labctl.errors import GuestLost, GuestPanic, GuestSplat
 from labctl.guests import qemu
-from labctl.transports.console import Complaint, Console
+from labctl.transports.console import MOST_BYTES, Complaint, Console
+from labctl.units import rough_size
 
 # Signals of a program's own faults; SIGKILL and SIGTERM come from others.
 _CRASHES = {
@@ -45,7 +46,8 @@ class Machine(Protocol):
 class Watchdog:
     """Keeps the state of a guest and raises an error when the guest has crashed."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, console_bytes: int = MOST_BYTES) -> None:
+        self._console_bytes = console_bytes
         self._console_log = folder / qemu.CONSOLE_LOG
         self.machine: Machine | None = None
         # Kinds of complaints that a test provokes, such as oom-kill; they are not raised.
@@ -57,7 +59,7 @@ class Watchdog:
     def start_over(self) -> None:
         """Follow a new QEMU's boot, from the start of its console."""
         self.state = State.BOOTING
-        self.console = Console(self._console_log)
+        self.console = Console(self._console_log, self._console_bytes)
         self._known_lines = 0
 
     @property
@@ -76,7 +78,7 @@ class Watchdog:
         Raises:
             GuestPanic: the kernel panicked.
             GuestSplat: the kernel complained since the last check.
-            GuestLost: QEMU has exited, or the guest rebooted.
+            GuestLost: QEMU has exited, the guest rebooted, or its console log is too large.
         """
         assert self.machine is not None, "the guest was not started"
         # Before the console is read, so that QEMU's last output is included.
@@ -96,6 +98,15 @@ class Watchdog:
         complaint = next((c for c in new if c.kind not in self.tolerated), None)
         if complaint is not None:
             self._raise_complaint(complaint)
+        if self.console.is_full:
+            self.state = State.CRASHED
+            raise GuestLost(
+                f"console log is larger than {rough_size(self._console_bytes)}",
+                where=f"{self._name}: {self.console.path}",
+                hint="the guest prints without end; or raise `limits: console:` under "
+                "`defaults:` in lab.yaml",
+                console_tail=self.console.tail(),
+            )
 
     def _check_panic(self, new: list[Complaint]) -> None:
         panic = self.console.panic()
@@ -117,5 +128,5 @@ class Watchdog:
         raise GuestSplat(text, kind=complaint.kind, where=where, console_tail=tail)
 
     def _last_output(self) -> str:
-        lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
+        lines = Console(self._log).tail(1)
         return lines[-1] if lines else "no output"

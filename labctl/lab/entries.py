@@ -14,6 +14,7 @@ from labctl import units
 from labctl.arch import X86_64, ArchName
 from labctl.lab import source_kinds
 from labctl.lab.config import Config
+from labctl.lab.limits import GuestLimits
 from labctl.lab.make_variables import Compiler, LocalVersion, Make
 from labctl.lab.metric_entry import SCALE
 from labctl.lab.metrics import Better, Scale
@@ -61,6 +62,9 @@ class Defaults(Model):
     )
     observe: tuple[ObserverName, ...] = Field(
         (), description="Observers of the experiments that set none. See `observe` there."
+    )
+    limits: GuestLimits = Field(
+        GuestLimits(), description="Limits of what a guest may make labctl store."
     )
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from labctl.errors import BadOutput
+from labctl.printable import printable
+
 Counters = dict[str, int]
+_LONGEST = 8 << 20
+_MOST_COUNTERS = 50_000
 
 
 def _never(_: str) -> bool:
@@ -55,12 +60,20 @@ class Observer:
         """Return how much each counter rose, by its full name `OBSERVER.NAME`.
 
         A counter that is in one reading only, or fell although it cannot fall (it wrapped
-        or was reset), is left out.
+        or was reset), is left out. Names are made printable, as the guest chooses them.
+
+        Raises:
+            BadOutput: a file is too long, or has too many counters.
         """
+        for path, text in after.items():
+            if len(text) > _LONGEST:
+                raise BadOutput(f"{path} of the guest is longer than {_LONGEST >> 20} MiB")
         last = self.parse(after)
+        if len(last) > _MOST_COUNTERS:
+            raise BadOutput(f"observer {self.name} has more than {_MOST_COUNTERS} counters")
         first = dict.fromkeys(last, 0) if self.disturbs else self.parse(before)
         return {
-            f"{self.name}.{name}": value - first[name]
+            f"{self.name}.{printable(name)}": value - first[name]
             for name, value in last.items()
             if name in first and (value >= first[name] or self.is_gauge(name))
         }

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from labctl.printable import layout
 from labctl.reports import columns, failed, words
 from labctl.reports.junit import Case, render
 from labctl.reports.kcidb import kcidb
@@ -135,10 +136,11 @@ def to_csv(_: Report, samples: Sequence[Sample]) -> str:
     out = io.StringIO()
     names, counters = Sample.__struct_fields__, columns.names(samples)
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, *(columns.title(name) for name in counters)])
+    writer.writerow([*names, *(layout(columns.title(name)) for name in counters)])
     for sample in samples:
         values = [columns.value(sample, name) for name in names]
         values = [json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for v in values]
+        values = [layout(v) if isinstance(v, str) else v for v in values]
         writer.writerow([*values, *(sample.counters.get(name) for name in counters)])
     return out.getvalue()
 

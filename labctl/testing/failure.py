@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from labctl.testing.bench import Stay
@@ -28,7 +29,10 @@ def sections(stay: Stay, lab: Path, first_line: int = 0) -> list[Section]:
     guest = stay.guest
     guest.console.poll()
     lines = guest.console_tail(lines=guest.console.lines + 1)
-    found = splats(lines, [c for c in guest.console.complaints if c.line_number > first_line])
+    cut = max(0, guest.console.lines - len(lines))  # the beginning of a long log
+    first_line = max(0, first_line - cut)
+    own = (replace(c, line_number=c.line_number - cut) for c in guest.console.complaints)
+    found = splats(lines, [c for c in own if c.line_number > first_line])
     shown = [number for splat in found for number in splat]
     others = [n for n in range(first_line, len(lines)) if n not in shown][-TAIL_LINES:]
     warnings = "\n\n".join("\n".join(lines[n] for n in splat) for splat in found)

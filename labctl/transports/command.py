@@ -7,13 +7,17 @@ import os
 import shlex
 import stat
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
-from labctl.errors import GuestError, GuestLost, UserError
+from labctl.errors import BadOutput, GuestError, GuestLost, UserError
 from labctl.transports import Command, Outcome, Transport
+from labctl.units import rough_size
 
 _LARGEST_ARGV_BYTES = 1 << 20
 _COPY_SECONDS = 600.0
+_LONGEST_ERRORS = 4096
+_GZIP = 16 + zlib.MAX_WBITS
 _PUT = 'gunzip -c >"$1.part" && chmod "$2" "$1.part" && mv -f "$1.part" "$1"'
 _GET = 'exec gzip -1 -c <"$1"'
 
@@ -38,10 +42,25 @@ def words_of(command: Command) -> tuple[str, list[bytes]]:
     return text, words
 
 
+def too_much(command: str, most_bytes: int, where: str) -> BadOutput:
+    """Return the error of a command that printed more than is kept of it."""
+    return BadOutput(
+        f"output of `{command}` is larger than {rough_size(most_bytes)}",
+        where=where,
+        hint="raise `limits: output:` under `defaults:` in lab.yaml, or let it print less",
+    )
+
+
 class CommandTransport(Transport):
-    """A transport that copies files by commands; `where` names the guest in errors."""
+    """A transport that copies files by commands; `where` names the guest in errors.
+
+    `output_bytes` limits the output of a command that is kept, `file_bytes` a file that
+    is copied out of the guest.
+    """
 
     where: str
+    output_bytes: int = 32 << 20
+    file_bytes: int = 64 << 20
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file into the guest, whole or not at all; the executable bit is kept.
@@ -65,15 +84,56 @@ class CommandTransport(Transport):
         Raises:
             GuestError: the guest could not read it.
         """
-        outcome = self.run(["/bin/sh", "-c", _GET, "sh", remote], _COPY_SECONDS)
-        _check(outcome, "read", remote, self.where)
+        unpacked = _Unpacked(remote, self.file_bytes, self.where)
+        command = ["/bin/sh", "-c", _GET, "sh", remote]
+        outcome = self.run(command, _COPY_SECONDS, output=unpacked.take)
+        _check(replace(outcome, stderr=bytes(unpacked.errors)), "read", remote, self.where)
+        return unpacked.content()
+
+
+class _Unpacked:
+    """A gzip stream of a guest, decompressed as it comes, up to a limit."""
+
+    def __init__(self, remote: str, most_bytes: int, where: str) -> None:
+        self._remote, self._most_bytes, self._where = remote, most_bytes, where
+        self._stream = zlib.decompressobj(_GZIP)
+        self._content = bytearray()
+        self.errors = bytearray()
+
+    def take(self, number: int, data: bytes) -> None:
+        """Take a piece of standard output (1) or standard error (2)."""
+        if number == 2:
+            self.errors += data[: _LONGEST_ERRORS - len(self.errors)]
+            return
+        if self._stream.eof:
+            raise self._damaged()
+        room = self._most_bytes - len(self._content) + 1
         try:
-            return gzip.decompress(outcome.stdout)
-        except (OSError, EOFError, zlib.error) as error:
-            raise GuestLost(f"{remote}: incomplete transfer", where=self.where) from error
+            self._content += self._stream.decompress(data, room)
+        except zlib.error as error:
+            raise self._damaged() from error
+        if len(self._content) > self._most_bytes:
+            raise BadOutput(
+                f"{self._remote} is larger than {rough_size(self._most_bytes)}",
+                where=self._where,
+                hint="raise `limits: file:` under `defaults:` in lab.yaml",
+            )
+
+    def content(self) -> bytes:
+        """Return the whole content.
+
+        Raises:
+            GuestLost: the stream is damaged or incomplete.
+        """
+        if not self._stream.eof:
+            raise self._damaged()
+        return bytes(self._content)
+
+    def _damaged(self) -> GuestLost:
+        return GuestLost(f"{self._remote}: incomplete transfer", where=self._where)
 
 
 def _check(outcome: Outcome, verb: str, remote: str, where: str) -> None:
     if outcome.status != 0:
-        why = outcome.stderr.decode("utf-8", "replace").strip()
+        why = outcome.stderr[:_LONGEST_ERRORS].decode("utf-8", "replace").strip()
         raise GuestError(f"the guest cannot {verb} {remote}: {why}", where=where)

@@ -25,6 +25,8 @@ _SSH_HOST_KEY = re.compile(PREFIX + r"labctl: ssh host key (?P<key>ssh-\S+ [\w+/
 # start, and the kernel's text is last.
 LINE_BYTES = 4096
 _CHUNK_BYTES = 2**20
+MOST_BYTES = 2**26
+_TAIL_BYTES = 2**22
 # The first and the last complaints are kept.
 _MOST_COMPLAINTS = 1000
 _MOST_NODES = 1100  # Linux supports 1024; a line more has the packages
@@ -71,14 +73,19 @@ class Follower:
 
 @dataclass(slots=True)
 class Console:
-    """Follows a growing console log; call `poll` to read what is new."""
+    """Follows a growing console log; call `poll` to read what is new.
+
+    The first `most_bytes` are read, then the log counts as full.
+    """
 
     path: Path
+    most_bytes: int = MOST_BYTES
     boot_id: str | None = None
     ssh_host_key: str | None = None
     nodes: list[str] = field(default_factory=list)  # init's line for each NUMA node
     complaints: list[Complaint] = field(default_factory=list)
     lines: int = 0
+    is_full: bool = False
     _offset: int = 0
     _rest: bytes = b""
     _is_cut: bool = False
@@ -90,6 +97,8 @@ class Console:
         try:
             with files.reading(self.path) as log:
                 size = os.fstat(log.fileno()).st_size  # the log may grow during the read
+                self.is_full = size > self.most_bytes
+                size = min(size, self.most_bytes)
                 log.seek(began)
                 while self._offset < size and (data := log.read(_CHUNK_BYTES)):
                     self._offset += len(data)
@@ -146,12 +155,15 @@ class Console:
         return next((c for c in self.complaints if c.kind == "panic"), None)
 
     def tail(self, lines: int = 100) -> list[str]:
-        """Return the last `lines` lines of the log; too long lines are cut at the start."""
+        """Return the last `lines` lines of the log, of at most 4 MiB.
+
+        Too long lines are cut at the start.
+        """
         try:
             with files.reading(self.path) as log:
                 size = os.fstat(log.fileno()).st_size
-                log.seek(max(0, size - (lines + 1) * LINE_BYTES))
-                data = log.read()
+                log.seek(max(0, size - min((lines + 1) * LINE_BYTES, _TAIL_BYTES)))
+                data = log.read(_TAIL_BYTES)
         except FileNotFoundError:
             return []
         # Split as `poll` does; str.splitlines() also splits at other characters.

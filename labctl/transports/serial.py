@@ -14,7 +14,7 @@ from pexpect import fdpexpect
 
 from labctl.errors import DeadlineExceeded, GuestHung, GuestLost
 from labctl.transports import Command, Outcome, Output, Stdin, frames, sockets
-from labctl.transports.command import CommandTransport, words_of
+from labctl.transports.command import CommandTransport, too_much, words_of
 from labctl.transports.frames import Frame, FrameType
 from labctl.transports.stdin import Source
 
@@ -25,6 +25,7 @@ _WINDOW_BYTES = 16384
 _CONNECT_SECONDS = 5.0
 _HELLO_AGAIN_SECONDS = 1.0
 _ALIVE_SECONDS = 1.0
+_GREETING_SECONDS = 30.0
 # The agent waits up to 10 s for a killed command to exit.
 _KILL_SECONDS = 15.0
 # QEMU writes byte by byte. A reader that wakes for every few bytes takes the
@@ -76,7 +77,8 @@ class SerialTransport(CommandTransport):
         self._greeted = False
         request = os.urandom(frames.ID_BYTES)
         stream = _Stream(request, words, stdin)
-        outcome = self._request(request, stream, _Reply(text, output), timeout_seconds)
+        reply = _Reply(text, output, self.output_bytes, self.where)
+        outcome = self._request(request, stream, reply, timeout_seconds)
         self._greeted = True
         return outcome
 
@@ -97,14 +99,16 @@ class SerialTransport(CommandTransport):
         self._connect()
         self._outgoing.clear()
         request = os.urandom(frames.ID_BYTES)
-        self._last_byte_seconds = time.monotonic()
-        while True:
+        self._last_byte_seconds = began = time.monotonic()
+        # Frames of an earlier command show that the guest lives, but not for ever.
+        while time.monotonic() < began + max(_GREETING_SECONDS, self._silence_seconds):
             self._outgoing += frames.encode(FrameType.HELLO, request)
             for frame in self._frames_until(time.monotonic() + _HELLO_AGAIN_SECONDS):
                 # Frames for an earlier client come first, possibly damaged.
                 if frame and frame.type is FrameType.WELCOME and frame.id == request:
                     self._greeted = True
                     return
+        raise GuestHung("the guest's agent sends data but no greeting", where=self.where)
 
     def _request(
         self, request: bytes, stream: _Stream, reply: _Reply, timeout_seconds: float
@@ -131,7 +135,7 @@ class SerialTransport(CommandTransport):
             if frame.id != stream.request:
                 continue
             if frame.type is FrameType.TAKEN:
-                stream.taken = frames.taken_of(frame)
+                stream.take(frames.taken_of(frame), self.where)
             elif reply.take(frame):
                 return True
             self._last_byte_seconds = time.monotonic()  # excludes the time of `output`
@@ -217,19 +221,27 @@ class SerialTransport(CommandTransport):
 class _Reply:
     """The output received from one command so far."""
 
-    def __init__(self, command: str, output: Output | None) -> None:
+    def __init__(self, command: str, output: Output | None, most_bytes: int, where: str) -> None:
         self.command = command
         self._given = output
-        self._output: dict[FrameType, list[bytes]] = {FrameType.STDOUT: [], FrameType.STDERR: []}
+        self._most_bytes = most_bytes
+        self._where = where
+        self._output = {FrameType.STDOUT: bytearray(), FrameType.STDERR: bytearray()}
         self._bytes = dict.fromkeys(self._output, 0)
         self._end: frames.Exit | None = None
 
     def take(self, frame: Frame) -> bool:
-        """Store a frame's payload, or pass it to `output`; return whether it was the last."""
+        """Store a frame's payload, or pass it to `output`; return whether it was the last.
+
+        Raises:
+            BadOutput: the command printed more than is kept.
+        """
         if frame.type in self._output:
             self._bytes[frame.type] += len(frame.payload)
             if self._given is None:
-                self._output[frame.type].append(frame.payload)
+                self._output[frame.type] += frame.payload
+                if sum(self._bytes.values()) > self._most_bytes:
+                    raise too_much(self.command, self._most_bytes, self._where)
             else:
                 self._given(1 if frame.type is FrameType.STDOUT else 2, frame.payload)
         elif frame.type is FrameType.EXIT:
@@ -239,7 +251,7 @@ class _Reply:
     def outcome(self, where: str) -> Outcome:
         """Return the outcome, once the last frame was taken."""
         assert self._end is not None
-        stdout, stderr = (b"".join(pieces) for pieces in self._output.values())
+        stdout, stderr = map(bytes, self._output.values())
         end = self._end
         if (end.stdout_bytes, end.stderr_bytes) != tuple(self._bytes.values()):
             raise GuestLost(f"output of `{self.command}` is incomplete", where=where)
@@ -261,6 +273,12 @@ class _Stream:
         """Return the frame that announces it."""
         size = self._words_bytes.to_bytes(4, "little")
         return frames.encode(FrameType.RUN, self.request, size)
+
+    def take(self, taken: int, where: str) -> None:
+        """Note how many bytes the guest has consumed; raise GuestLost if it cannot be true."""
+        if not self.taken <= taken <= self._sent:
+            raise GuestLost("invalid TAKEN frame from the guest's agent", where=where)
+        self.taken = taken
 
     @property
     def waits_for(self) -> int | None:

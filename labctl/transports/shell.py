@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 
 from labctl.errors import GuestLost
 from labctl.transports import Outcome, Output
+from labctl.transports.command import too_much
 
 _MARK = "labctl-command"
 _OWNER_DIGITS = 12
 _NONCE_BYTES = 8
+_LONGEST_HEADER_BYTES = 1 << 16  # with what the login shell prints before it
 _END = rb" (\d{1,3}) (\d{1,12}\.\d{1,9}) (\d{1,12}\.\d{1,9})\n"
 # Longer commands are sent on stdin: dropbear accepts 9000 bytes, and Linux no argument
 # above 128 KiB.
@@ -107,23 +109,35 @@ class Reply:
     request: Request
     output: Output | None = None
     group: int | None = None  # the command's process group, None until received
-    _stdout: list[bytes] = field(default_factory=list)
+    most_bytes: int = 32 << 20
+    where: str = ""
+    _stdout: bytearray = field(default_factory=bytearray)
     _stderr: bytearray = field(default_factory=bytearray)
 
     def take(self, number: int, data: bytes) -> None:
-        """Add received data of stdout (1) or stderr (2)."""
+        """Add received data of stdout (1) or stderr (2).
+
+        Raises:
+            BadOutput: the command printed more than is kept.
+            GuestLost: the shell printed much before the command's start.
+        """
         if number == 2:
             self._take_stderr(data)
         elif self.output is not None:
             self.output(1, data)
         else:
-            self._stdout.append(data)
+            self._stdout += data
+        if len(self._stdout) + len(self._stderr) > self.most_bytes:
+            raise too_much(self.request.text, self.most_bytes, self.where)
 
     def _take_stderr(self, data: bytes) -> None:
         self._stderr += data
         if self.group is None:
             header = re.search(re.escape(self.request.mark) + rb" (\d{1,10})\n", self._stderr)
             if header is None:
+                if len(self._stderr) > _LONGEST_HEADER_BYTES:
+                    what = f"the shell does not start `{self.request.text}`"
+                    raise GuestLost(f"{what}, but prints errors", where=self.where)
                 return
             self.group = int(header[1])
             del self._stderr[: header.end()]
@@ -156,7 +170,7 @@ class Reply:
         return Outcome(
             command=self.request.text,
             status=int(end[1]),
-            stdout=b"".join(self._stdout),
+            stdout=bytes(self._stdout),
             # A leftover process may have written after the end mark.
             stderr=self._give(errors[: end.start()] + errors[end.end() :]),
             seconds=float(end[3]) - float(end[2]),

@@ -170,7 +170,7 @@ def _topology(data: bytes) -> None:
 
 def _frames(data: bytes) -> None:
     reader = frames.Reader()
-    received = _Reply("program", None)
+    received = _Reply("program", None, 1 << 20, "guest")
     for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
         for frame in reader.feed(piece):
             if frame is None:

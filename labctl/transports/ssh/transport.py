@@ -73,8 +73,9 @@ class SshTransport(CommandTransport):
         text, words = words_of(command)
         request = Request.of(text, words, self._owner)
         source = Source(request.ahead, stdin)
+        reply = Reply(request, output, most_bytes=self.output_bytes, where=self.where)
         try:
-            return self._request(*self._session(), source, Reply(request, output), timeout_seconds)
+            return self._request(*self._session(), source, reply, timeout_seconds)
         except DeadlineExceeded:
             raise  # the command was killed; the connection can be used again
         except Broken as error:
