@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -25,13 +25,14 @@ from labctl.cli.root import (
 )
 from labctl.errors import UserError
 from labctl.lab.use import Use
-from labctl.printable import layout
+from labctl.printable import Coloured, layout
 
 if TYPE_CHECKING:
     from labctl.arch import Architecture
     from labctl.guests.disks import Disk
     from labctl.guests.fleet import Fleet
     from labctl.lab.models import Lab
+    from labctl.transports import Output
 
 _WATCH_STEPS = 2  # sleeps of one second each, so that signals are handled in between
 
@@ -127,12 +128,13 @@ def exec_(
     """Run COMMAND in a GUEST of `up` and return its exit status.
 
     Standard input and output are streamed. A single word is run by the guest's shell;
-    several words are run without a shell.
+    several words are run without a shell. On a terminal, only colour escape sequences
+    are shown.
     """
     fleet = fleet_of(load_lab(lab_path, Use.READS))
     argv = command[0] if len(command) == 1 else list(command)
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
-    output = None if as_json else _pass_on
+    output = None if as_json else _passing(sys.stdout, sys.stderr)
     with fleet.guest(guest, patience_seconds=timeout) as running:
         check_awake(running)
         outcome = running.run(argv, timeout_seconds=timeout, stdin=stdin, output=output)
@@ -145,10 +147,24 @@ def exec_(
     sys.exit(outcome.status)
 
 
-def _pass_on(number: int, data: bytes) -> None:
-    stream = sys.stdout.buffer if number == 1 else sys.stderr.buffer
-    stream.write(data)
-    stream.flush()
+def _passing(stdout: TextIO, stderr: TextIO) -> Output:
+    """Return a function that passes the output of a command on.
+
+    A terminal gets colours and no other escape sequences; files and pipes get all bytes.
+    """
+    streams = {1: stdout, 2: stderr}
+    shown = {number: Coloured() for number, stream in streams.items() if stream.isatty()}
+
+    def pass_on(number: int, data: bytes) -> None:
+        stream = streams[number]
+        if number in shown:
+            # Text after a carriage return would hide what was shown before it.
+            stream.write(shown[number].feed(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")))
+        else:
+            stream.buffer.write(data)
+        stream.flush()
+
+    return pass_on
 
 
 @click.command()

@@ -1,12 +1,13 @@
 """Output for a terminal: only colours pass, no other escape sequences."""
 
+import io
 import re
 import time
 
 import pytest
 from click.testing import CliRunner
 
-from labctl.cli import labctl
+from labctl.cli import guests, labctl
 from labctl.printable import Coloured, coloured, layout, printable
 
 HARMFUL = (
@@ -73,3 +74,32 @@ def test_a_guest_cannot_set_the_terminal_from_its_console(tmp_path, monkeypatch,
     assert done.exit_code == 0
     assert done.stdout.endswith("\tdone\n")
     assert passed(done.stdout) == ""
+
+
+class Terminal(io.TextIOWrapper):
+    """A stream that is a terminal, or is not."""
+
+    def __init__(self, *, is_terminal):
+        super().__init__(io.BytesIO(), encoding="utf-8")
+        self.is_terminal = is_terminal
+
+    def isatty(self):
+        return self.is_terminal
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_command_in_a_guest_cannot_set_the_terminal(number):
+    streams = [Terminal(is_terminal=True), Terminal(is_terminal=True)]
+    pass_on = guests._passing(*streams)
+    for byte in "".join(HARMFUL).encode() + b"\x1b[31mred\x1b[m 50%\r\n":
+        pass_on(number, bytes([byte]))
+    shown = streams[number - 1].buffer.getvalue().decode()
+    assert "\x1b[31mred\x1b[m 50%\n" in shown
+    assert passed(shown.replace("\x1b[31m", "").replace("\x1b[m", "")) == ""
+
+
+def test_files_and_pipes_get_all_bytes_of_a_command():
+    streams = [Terminal(is_terminal=False), Terminal(is_terminal=True)]
+    data = "".join(HARMFUL).encode() + b"\xff\0\r\n"
+    guests._passing(*streams)(1, data)
+    assert streams[0].buffer.getvalue() == data
