@@ -213,15 +213,21 @@ def _check_values(data: Mapping[str, Any]) -> None:
         raise ValueError(f"value: expected a number above 0, got {value!r}")
 
 
-def share(sample: Sample, shared: dict[object, Sample]) -> Sample:
+Shared = dict[tuple[object, ...], tuple[Sample, tuple[object, ...]]]
+
+
+def share(sample: Sample, shared: Shared) -> Sample:
     """Return the sample with the strings and mappings of an equal earlier one.
 
-    A million samples then fit in memory. `shared` has the first sample of each kind.
+    A million samples then fit in memory. `shared` has the first sample of each kind, and its
+    mappings.
     """
-    first = shared.setdefault(_SHARED_OF(sample), sample)
-    if first is sample:
+    key, values = _SHARED_OF(sample), _MAPPINGS_OF(sample)
+    known = shared.get(key)
+    if known is None:
+        shared[key] = sample, values
         return sample
-    values, earlier = _MAPPINGS_OF(sample), _MAPPINGS_OF(first)
+    first, earlier = known
     own = {}
     if values != earlier:
         differ = map(operator.ne, values, earlier)

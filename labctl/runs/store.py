@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+from operator import attrgetter
 from pathlib import Path
 from typing import NoReturn
 
 from labctl.errors import HostError, UserError
 from labctl.runs import jsonl
-from labctl.runs.sample import Key, Sample, parse, parse_valid, sealed, share
+from labctl.runs.sample import Key, Sample, Shared, parse, parse_valid, sealed, share
+
+_GROUP_OF = attrgetter("experiment", "block", "cell", "warmup")
 
 
 class Store:
@@ -50,14 +53,14 @@ class Store:
         self.torn = ""
         size = 0
         seen: dict[tuple[object, ...], set[int]] = {}
-        shared: dict[object, Sample] = {}
+        shared: Shared = {}
         try:
             with self.path.open("rb") as file:
                 for number, line in enumerate(jsonl.whole_lines(file), start=1):
                     size += len(line)
                     sample = parse_valid(line) or parse(line, f"{self.path}:{number}")
                     sample = share(sample, shared)
-                    group = (sample.experiment, sample.block, sample.cell, sample.warmup)
+                    group = _GROUP_OF(sample)
                     numbers = seen.get(group)
                     if numbers is None:
                         numbers = seen[group] = set()

@@ -179,7 +179,7 @@ def primary(sample: Sample) -> float | None:
 
 def memory_back_seconds(sample: Sample) -> float | None:
     """The time until every node has its memory back, None if not measured."""
-    return _seconds(sample, "memory_back_nanoseconds")
+    return _seconds(sample.measurements.get("memory_back_nanoseconds"))
 
 
 def cpu_seconds(sample: Sample) -> float | None:
@@ -187,16 +187,17 @@ def cpu_seconds(sample: Sample) -> float | None:
 
     The time of other tasks has a resolution of 10 ms and includes all tasks that ran.
     """
-    own = _seconds(sample, "cpu_nanoseconds")
-    return None if own is None else own + (_seconds(sample, "other_cpu_nanoseconds") or 0.0)
+    own = _seconds(sample.measurements.get("cpu_nanoseconds"))
+    if own is None:
+        return None
+    return own + (_seconds(sample.measurements.get("other_cpu_nanoseconds")) or 0.0)
 
 
 # Compared in addition to the metric of the experiment, by the same method.
 SECONDARY: Mapping[str, Metric] = {"memory_back": memory_back_seconds, "cpu": cpu_seconds}
 
 
-def _seconds(sample: Sample, name: str) -> float | None:
-    value = sample.measurements.get(name)
+def _seconds(value: Any) -> float | None:  # noqa: ANN401 - of any workload
     # Exact types exclude bool, and are faster to compare than isinstance.
     return value * NANOSECONDS if type(value) is int or type(value) is float else None
 
