@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -48,15 +47,10 @@ for _module in (
         labctl.add_command(_command)
 
 
-_OBJECTS = 50_000  # made between two collections of garbage
-
-
 def _quietly(action: Callable[[], object]) -> NoReturn:
     ending.run(action)
 
 
 def main() -> NoReturn:
     """Entry point of the `labctl` program."""
-    # Commands make hardly any cycles, but import a lot: a tenth of that is the collector's.
-    gc.set_threshold(_OBJECTS)
     _quietly(lambda: labctl.main(standalone_mode=False))
