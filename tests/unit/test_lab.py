@@ -48,6 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "patches/good/series": "# first things first\n\na.patch -p1 # why\nb.patch\n",
         "patches/good/a.patch": "",
         "patches/good/b.patch": "",
+        "patches/node-grouped-free/6.1/series": "a.patch\n",
+        "patches/node-grouped-free/6.1/a.patch": "",
         "patches/parallel-free/6.1/series": "a.patch\n",
         "patches/parallel-free/6.1/a.patch": "",
         "patches/parallel-unmap/6.1/series": "a.patch\n",
@@ -90,7 +92,7 @@ def mistake(folder: Path, text: str, memory: int | None = None) -> Problem:
 
 def test_the_lab_of_this_repository_loads() -> None:
     lab = load(CHECKOUT / "lab.yaml")
-    assert list(lab.kernels) == ["stock", "parallel-free", "parallel-unmap"]
+    assert list(lab.kernels) == ["stock", "node-grouped-free", "parallel-free", "parallel-unmap"]
     assert lab.guests["numa4"] == Topology(
         nodes=4, cpus_per_node=1, memory_per_node=1536 * MIB, distances={"remote": 21}
     )
