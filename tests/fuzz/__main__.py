@@ -50,6 +50,7 @@ def main() -> int:
     findings = 0
     for name in names:
         findings += _fuzz(name, options, found)
+    print(f"{findings} findings" + (f" in {found}" if findings else ""))
     return 1 if findings else 0
 
 
@@ -89,11 +90,16 @@ def _fuzz(name: str, options: argparse.Namespace, found: Path) -> int:
                 kinds.add(kind)
                 path = found / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}"
                 path.write_bytes(data)
+                print(f"{name}: {kind}\n  {path}", flush=True)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         if not is_repeated:
             slowest = max(slowest, time.process_time() - start)
-    time.monotonic() - began
+    seconds = time.monotonic() - began
+    print(
+        f"{name}: {number} inputs, {seconds:.0f} s, slowest {slowest:.3f} s, {len(kinds)} findings",
+        flush=True,
+    )
     return len(kinds)
 
 
