@@ -59,9 +59,9 @@ def read_counters(guest: Files, counters: Mapping[str, str]) -> dict[str, int]:
 
 def _numbers(found: Mapping[str, str], counters: Mapping[str, str]) -> dict[str, int]:
     return {
-        name: int(found[path])
+        name: int(text)
         for name, path in counters.items()
-        if _COUNTER.fullmatch(found.get(path, "").strip())
+        if _COUNTER.fullmatch(text := found.get(path, "").strip())
     }
 
 
