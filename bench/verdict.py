@@ -29,7 +29,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -219,11 +218,12 @@ def interval(scratch, minutes):
     half = minutes * 30
     usual = [all_runs_of(prepared, KERNELS[0], experiment, half)]
     before = runs()
-    process = labctl(scratch, "run", EXPERIMENT, stdout=subprocess.DEVNULL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(minutes * 60)
-    process.send_signal(signal.SIGINT)
-    process.wait(120)
+    with labctl(scratch, "run", EXPERIMENT, stdout=subprocess.DEVNULL) as process:
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(minutes * 60)
+        finally:
+            process.terminate()  # SIGINT is ignored in the background of a script
     usual.append(all_runs_of(prepared, KERNELS[1], experiment, half))
     (folder,) = runs() - before
     said = labctl(scratch, "report", folder.name, "--json", stdout=subprocess.PIPE)
