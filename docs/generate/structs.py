@@ -27,7 +27,11 @@ RUN = {
     "guests": ("object of object", "Guests by name, each with its topology as in lab.yaml."),
     "kernels": ("object of object", "Kernels by name; see [Kernel](report.md#kernel)."),
     "experiments": ("array of object", "Experiments in their order; see below."),
-    "health": ("object", "`disturbed_share`: share of a repetition from which on it is disturbed."),
+    "health": (
+        "object",
+        "Shares from which on a repetition is disturbed: `others_share` by other processes, "
+        "`disturbed_share` by the hypervisor or memory pressure.",
+    ),
     "timing": (
         "object of array",
         "By experiment, for each time it was measured: `boots`, `repetitions`, `boot_seconds`, "

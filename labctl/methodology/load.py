@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from labctl.lab.statistics import Statistics
 from labctl.methodology.noise import Noise, drift, times
 from labctl.methodology.repetitions import log_ratios
-from labctl.stats.health import DISTURBED_SHARE, extra_blocks
+from labctl.stats.health import OTHERS_SHARE, extra_blocks
 from labctl.stats.paired import t_tests
 from labctl.stats.verdict import strict
 
@@ -139,7 +139,7 @@ def _blocks(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which blocks count today, which are measured, and which are disturbed."""
     import numpy as np
 
-    is_bad = shares >= DISTURBED_SHARE
+    is_bad = shares >= OTHERS_SHARE
     disturbed = (2 * is_bad.sum(axis=2) >= shares.shape[2]).any(axis=2)
     first = disturbed[:, :_BLOCKS].sum(axis=1)
     measured = _BLOCKS + np.minimum(first, shares.shape[1] - _BLOCKS)

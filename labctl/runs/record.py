@@ -98,6 +98,7 @@ class _Timing(msgspec.Struct, frozen=True):
 
 class _Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disturbed_share: float | UnsetType = UNSET
+    others_share: float | UnsetType = UNSET
 
 
 class RunRecord(msgspec.Struct, frozen=True):

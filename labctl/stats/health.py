@@ -17,10 +17,12 @@ from labctl.runs.record import RunRecord
 from labctl.runs.sample import Sample
 from labctl.stats.paired import MINIMUM_BLOCKS
 
-# Repetitions of one boot differ by about 4 % (docs/explanation/methodology.md), and an idle
-# host's daemons take less than 1 % of its CPU time. What lost 5 % of it may be longer
-# by as much, so that the host would show more than the kernel does.
+# What a hypervisor or waiting for memory takes is missing from a repetition. Of the guest's CPU
+# time 5 % is as much as repetitions of one boot differ anyway.
 DISTURBED_SHARE = 0.05
+# Other processes mostly use what the guests leave. Up to this share, repetitions are neither
+# measurably longer than others of their boot nor vary more: docs/explanation/methodology.md.
+OTHERS_SHARE = 0.15
 # The kernel's times have a resolution of 10 ms, and a share is computed from nine of them.
 _RESOLUTION_SECONDS = 0.05
 # At most a quarter of the planned blocks is measured again. A host that is busy for
@@ -30,19 +32,25 @@ _LEAST_EXTRA, _EXTRA_DIVISOR = 2, 4
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """The share above which host load disturbs a repetition; 0.05 is 5 %.
+    """The shares from which on host load disturbs a repetition; 0.05 is 5 %.
 
-    Checked are the shares of the available CPU time used by other processes and stolen
-    by the hypervisor, and the share of the wall time with memory pressure.
+    `others_share` is of the available CPU time used by other processes. `disturbed_share` is
+    of the CPU time stolen by the hypervisor, and of the wall time with memory pressure.
     """
 
     disturbed_share: float = DISTURBED_SHARE
+    others_share: float = OTHERS_SHARE
 
     @classmethod
     def of(cls, record: RunRecord) -> HealthRule:
-        """Return the rule in a run's record; the default if an old run has none."""
-        share = record.health.disturbed_share
-        return cls() if share is UNSET else cls(share)
+        """Return the rule in a run's record; the default if an old run has none.
+
+        Older runs have one share for all.
+        """
+        share, others = record.health.disturbed_share, record.health.others_share
+        if share is UNSET:
+            return cls()
+        return cls(share, share if others is UNSET else others)
 
     def as_dict(self) -> dict[str, float]:
         """Return the rule as stored in a run's record."""
@@ -72,11 +80,14 @@ def disturbance(load: Mapping[str, float], rule: HealthRule) -> str:
     A load without `own_seconds`, from an older run, never counts as disturbed.
     """
     shares = load_percent(load)
-    causes = {"others_percent": "other processes used", "steal_percent": "the hypervisor took"}
+    causes = {
+        "others_percent": ("other processes used", rule.others_share),
+        "steal_percent": ("the hypervisor took", rule.disturbed_share),
+    }
     found = [
         f"{text} {shares[name]:.0f} % of the CPU time"
-        for name, text in causes.items()
-        if shares.get(name, 0.0) >= 100 * rule.disturbed_share
+        for name, (text, share) in causes.items()
+        if shares.get(name, 0.0) >= 100 * share
     ]
     waited = shares.get("memory_pressure_percent", 0.0)
     if waited >= 100 * rule.disturbed_share:

@@ -29,9 +29,10 @@ CALM = {
     ("changes", "says"),
     [
         ({}, ""),
-        ({"busy_seconds": 7.54}, ""),
-        ({"busy_seconds": 7.56}, "other processes used 5 % of the CPU time"),
-        ({"busy_seconds": 9.05}, "other processes used 20 % of the CPU time"),
+        ({"busy_seconds": 8.54}, ""),
+        ({"busy_seconds": 8.56}, "other processes used 15 % of the CPU time"),
+        ({"steal_seconds": 0.54}, ""),
+        ({"steal_seconds": 0.56}, "the hypervisor took 5 % of the CPU time"),
         ({"steal_seconds": 1.05}, "the hypervisor took 10 % of the CPU time"),
         ({"memory_pressure_seconds": 0.5}, "tasks waited for memory 10 % of the time"),
         ({"throttled_count": 1.0}, "a core was thermally throttled"),
@@ -41,6 +42,18 @@ CALM = {
 )
 def test_a_repetition_is_judged_by_the_host_alone(changes, says):
     assert disturbance(CALM | changes, RULE) == says
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({}, HealthRule()),
+        ({"disturbed_share": 0.1}, HealthRule(0.1, 0.1)),
+        ({"disturbed_share": 0.1, "others_share": 0.3}, HealthRule(0.1, 0.3)),
+    ],
+)
+def test_a_run_keeps_its_rule(stored, expected):
+    assert HealthRule.of(record_of(RUN | {"health": stored})) == expected
 
 
 def test_short_repetitions_are_not_judged_by_single_ticks():
