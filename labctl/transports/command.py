@@ -42,6 +42,10 @@ def words_of(command: Command) -> tuple[str, list[bytes]]:
     return text, words
 
 
+def ignored(_number: int, _data: bytes) -> None:
+    """Take the output of a command of which nothing is kept."""
+
+
 def too_much(command: str, most_bytes: int, where: str) -> BadOutput:
     """Return the error of a command that printed more than is kept of it."""
     return BadOutput(

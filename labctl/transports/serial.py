@@ -14,7 +14,7 @@ from pexpect import fdpexpect
 
 from labctl.errors import DeadlineExceeded, GuestHung, GuestLost
 from labctl.transports import Command, Outcome, Output, Stdin, frames, sockets
-from labctl.transports.command import CommandTransport, too_much, words_of
+from labctl.transports.command import CommandTransport, ignored, too_much, words_of
 from labctl.transports.frames import Frame, FrameType
 from labctl.transports.stdin import Source
 
@@ -119,6 +119,7 @@ class SerialTransport(CommandTransport):
         if self._converse(stream, reply, deadline):
             return reply.outcome(self.where)
         self._outgoing += frames.encode(FrameType.KILL, request)
+        reply.drop()
         deadline = time.monotonic() + max(_KILL_SECONDS, self._silence_seconds)
         # With an EXIT frame the line is clean; otherwise the next greeting cleans it.
         self._greeted = self._converse(stream, reply, deadline)
@@ -247,6 +248,10 @@ class _Reply:
         elif frame.type is FrameType.EXIT:
             self._end = frames.exit_of(frame)
         return self._end is not None
+
+    def drop(self) -> None:
+        """Keep nothing of the output from now on: the command is being killed."""
+        self._given = self._given or ignored
 
     def outcome(self, where: str) -> Outcome:
         """Return the outcome, once the last frame was taken."""

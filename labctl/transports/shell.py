@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from labctl.errors import GuestLost
 from labctl.transports import Outcome, Output
-from labctl.transports.command import too_much
+from labctl.transports.command import ignored, too_much
 
 _MARK = "labctl-command"
 _OWNER_DIGITS = 12
@@ -129,6 +129,12 @@ class Reply:
             self._stdout += data
         if len(self._stdout) + len(self._stderr) > self.most_bytes:
             raise too_much(self.request.text, self.most_bytes, self.where)
+
+    def drop(self) -> None:
+        """Keep nothing of the output from now on: the command is being killed."""
+        if self.output is None:
+            self._stdout.clear()
+            self.output = ignored
 
     def _take_stderr(self, data: bytes) -> None:
         self._stderr += data

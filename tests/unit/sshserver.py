@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -131,12 +132,10 @@ class Server(paramiko.ServerInterface):
 
 
 def _pump(source, send) -> None:
-    while data := os.read(source.fileno(), 65536):
-        try:
+    # The client may have gone: then paramiko's errors are of several kinds.
+    with source, contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        while data := os.read(source.fileno(), 65536):
             send(data)
-        except OSError:
-            break
-    source.close()
 
 
 def _feed(channel: paramiko.Channel, child: subprocess.Popen) -> None:

@@ -15,6 +15,7 @@ import pytest
 from sshserver import Server, alive, new_key, public
 
 from labctl.errors import (
+    BadOutput,
     DeadlineExceeded,
     GuestError,
     GuestHung,
@@ -198,10 +199,26 @@ def test_a_command_past_its_deadline_is_killed_with_its_children(
 
 
 def test_a_command_that_floods_is_ended_in_time(transport: SshTransport) -> None:
+    transport.output_bytes = 1 << 32  # the time is to end it, not the output
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         transport.run("yes", 1.0)
     assert time.monotonic() - began < SECONDS / 2
+
+
+def test_what_a_killed_command_still_prints_counts_for_nothing() -> None:
+    reply = Reply(Request("yes", b"mark", b""), most_bytes=10)
+    reply.take(1, b"y\n")
+    reply.drop()
+    for number in (1, 2):
+        reply.take(number, b"mark 12\n" + b"y\n" * 100)
+
+
+def test_too_much_output_ends_a_command_but_not_the_connection(transport: SshTransport) -> None:
+    transport.output_bytes = 100_000
+    with pytest.raises(BadOutput, match=r"output of `yes` is larger than 97.7 KiB"):
+        transport.run("yes", SECONDS)
+    assert transport.run(["echo", "well"], SECONDS).text == "well\n"
 
 
 def test_a_connection_that_breaks_is_reported_and_its_command_ended_by_the_next(

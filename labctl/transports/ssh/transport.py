@@ -125,6 +125,7 @@ class SshTransport(CommandTransport):
         killed = reply.group is not None and self._ended(connection, kill_line(reply.group))
         patience = time.monotonic() + _KILL_SECONDS
         source.drop()
+        reply.drop()
         if not killed or not self._converse(connection, channel, source, reply, patience):
             self.close()
         raise DeadlineExceeded(
