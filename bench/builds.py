@@ -2,7 +2,7 @@
 
 With --full, three figures: both images from scratch (goal: at most 1.15 plain
 makes), both again without changes (under 2 s), and the patched one after a change of
-one line in mm/mmu_gather.c (at most 0.05 plain makes). This takes ten minutes or more
+one line in mm/mincore.c (at most 0.05 plain makes). This takes ten minutes or more
 in a scratch folder that is removed afterwards. Without --full, only the second figure,
 with the images of this checkout.
 """
@@ -30,7 +30,8 @@ from labctl.lab.state import StateFolder
 ROOT = Path(__file__).parent.parent
 KERNELS = ("stock", "parallel-free")
 COLD, UNCHANGED_SECONDS, EDITED = 1.15, 2.0, 0.05
-EDITED_FILE = "mm/mmu_gather.c"
+# No series touches it, so that the edit applies after each of them.
+EDITED_FILE = "mm/mincore.c"
 
 
 def cpu_seconds():

@@ -152,7 +152,7 @@ def export(
     type=SHARE,
     metavar="SHARE",
     default=RUN_SD,
-    show_default=f"{100 * RUN_SD:g}%, an assumption",
+    show_default=f"{100 * RUN_SD:g}%, more than was measured",
     help="Standard deviation of a ratio between runs of the same kernels.",
 )
 @click.argument("first")

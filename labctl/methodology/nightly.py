@@ -84,7 +84,7 @@ class Count:
         return {**asdict(self), "kept": self.kept}
 
 
-# The ratio of a nightly run has a standard deviation of 3 %: the root of 2.6 % squared (assumed)
+# The ratio of a nightly run has a standard deviation of 3 %: the root of 2.6 % squared
 # plus an eighth of 4.2 % squared, the measured value for a block's ratio in our guests.
 SCENARIOS = (
     Scenario(name="quiet"),

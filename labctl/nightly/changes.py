@@ -249,7 +249,7 @@ def _spread(values: Sequence[float], errors: Sequence[float]) -> float:
 
     From the median absolute deviation of consecutive differences; not below the standard
     error of a run's own blocks. Few nightly runs do not show it: it is that error with the
-    assumed noise between runs.
+    noise between runs.
     """
     if len(values) <= YOUNG_NIGHTS:
         return math.hypot(median(errors), RUN_SD)
