@@ -245,14 +245,21 @@ def interval(scratch, minutes):
         f"{ratio * math.exp(-holding):.3f} to {ratio * math.exp(holding):.3f}"
     )
     name = f"half-width after {minutes} minutes / the usual way's"
-    accel = prepared.accel
+
+    def spread(half):
+        return (
+            f"{ours:.2%} and {half:.2%}; labctl {cell['ratio']:.3f} ({low:.3f} to {high:.3f}) by "
+            f"{cell['blocks']} blocks, usual way {ratio:.3f} ({ratio * math.exp(-half):.3f} to "
+            f"{ratio * math.exp(half):.3f}); {prepared.accel}"
+        )
+
     report(
         Figure(name=f"{name}, by Welch", value=ours / theirs, goal=NARROWER,
-               spread=f"{ours:.2%} and {theirs:.2%}, {accel}")
+               spread=spread(theirs))
     )  # fmt: skip
     return report(
         Figure(name=f"{name}, with the spread of boots", value=ours / holding, goal=NARROWER,
-               spread=f"{ours:.2%} and {holding:.2%}, {accel}")
+               spread=spread(holding))
     )  # fmt: skip
 
 
