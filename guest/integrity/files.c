@@ -3,6 +3,7 @@
 #include "integrity.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -35,4 +36,22 @@ long long file_number(const char *path)
 	char text[64];
 
 	return file_read(path, text, sizeof(text)) ? atoll(text) : -1;
+}
+
+/* Of lines like "oom_kill 3" and "SwapCached:   12 kB". */
+long long file_field(const char *path, const char *field)
+{
+	FILE *file = fopen(path, "re");
+	size_t length = strlen(field);
+	long long value = -1;
+	char line[256];
+
+	while (file && value < 0 && fgets(line, sizeof(line), file))
+		if (!strncmp(line, field, length) &&
+		    strchr(": \t", line[length]) && line[length])
+			value = atoll(line + length +
+				      strcspn(line + length, "0123456789"));
+	if (file)
+		fclose(file);
+	return value;
 }

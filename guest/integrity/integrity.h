@@ -38,9 +38,11 @@ struct shared {
 	atomic_long pages_checked;
 	atomic_long foreign_words;
 	atomic_long oom_kills;
+	atomic_long unexpected_kills;
 	atomic_long most_held_back; /* bytes */
+	atomic_long most_swap_cached_kib;
 	atomic_int faults;
-	char why[200]; /* of the first fault */
+	char why[200]; /* of the first fault, or the last note */
 };
 
 struct scenario {
@@ -52,17 +54,27 @@ struct scenario {
 extern struct shared *shared;
 
 extern const struct scenario scenario_backlog;
+extern const struct scenario scenario_billing;
+extern const struct scenario scenario_edge;
 extern const struct scenario scenario_exit;
 extern const struct scenario scenario_failslab;
 extern const struct scenario scenario_fork;
 extern const struct scenario scenario_free;
 extern const struct scenario scenario_hotplug;
 extern const struct scenario scenario_kill;
+extern const struct scenario scenario_margin;
+extern const struct scenario scenario_margin_half;
+extern const struct scenario scenario_margin_node;
 extern const struct scenario scenario_memcg;
+extern const struct scenario scenario_mrelease;
+extern const struct scenario scenario_notifier;
 extern const struct scenario scenario_oom;
 extern const struct scenario scenario_stale;
+extern const struct scenario scenario_swap;
 
-/* main.c: fault() records a failure of the scenario; skip() ends the program */
+/* main.c: fault() records a failure of the scenario, note() a result to print;
+ * skip() ends the program */
+__attribute__((format(printf, 1, 2))) void note(const char *format, ...);
 __attribute__((format(printf, 1, 2))) void fault(const char *format, ...);
 __attribute__((noreturn, format(printf, 1, 2))) void skip(const char *format,
 							  ...);
@@ -72,6 +84,7 @@ bool time_is_up(void);
 uint64_t now_nanoseconds(void);
 void sleep_milliseconds(long milliseconds);
 uint64_t random_below(uint64_t *state, uint64_t limit);
+void *shared_memory(size_t bytes); /* zeroed, also for later children */
 
 /* pattern.c: page contents that differ by process, generation and page */
 struct area {
@@ -88,6 +101,9 @@ void area_fill(struct area *area, bool is_new);
 /* Check a part of the area; differences are faults. */
 void area_check(const struct area *area, size_t first, size_t pages);
 void area_check_all(const struct area *area);
+/* Check a copy of a part of the area. */
+void area_check_copy(const struct area *area, size_t first, size_t pages,
+		     const void *copy);
 /* Check that the area reads as zero after MADV_DONTNEED. */
 void area_check_zero(const struct area *area);
 
@@ -122,5 +138,18 @@ void processes_run(work work, const struct options *options);
 bool file_write(const char *path, const char *text);
 bool file_read(const char *path, char *text, size_t size);
 long long file_number(const char *path); /* -1 if it cannot be read */
+long long file_field(const char *path, const char *field); /* -1 without it */
+
+/* groups.c: cgroups by number; only one process uses them at a time */
+void groups_mount(const char *controller); /* such as "+memory" */
+bool groups_enable(const char *controller);
+void groups_unmount(void);
+void group_make(uint64_t group, size_t limit); /* in bytes; 0: none */
+void group_join(uint64_t group);
+void group_remove(uint64_t group, size_t limit);
+bool group_set(uint64_t group, const char *file, const char *text);
+long long group_number(uint64_t group, const char *file);
+long long group_field(uint64_t group, const char *file, const char *field);
+long group_oom_kills(uint64_t group);
 
 #endif

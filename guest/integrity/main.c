@@ -23,9 +23,12 @@
 struct shared *shared;
 
 static const struct scenario *const scenarios[] = {
-	&scenario_free,     &scenario_exit,    &scenario_kill, &scenario_fork,
-	&scenario_stale,    &scenario_backlog, &scenario_oom,  &scenario_memcg,
-	&scenario_failslab, &scenario_hotplug,
+	&scenario_free,     &scenario_exit,        &scenario_kill,
+	&scenario_fork,     &scenario_stale,       &scenario_edge,
+	&scenario_backlog,  &scenario_oom,         &scenario_memcg,
+	&scenario_margin,   &scenario_margin_half, &scenario_margin_node,
+	&scenario_mrelease, &scenario_swap,        &scenario_notifier,
+	&scenario_failslab, &scenario_hotplug,     &scenario_billing,
 };
 
 uint64_t now_nanoseconds(void)
@@ -64,6 +67,16 @@ uint64_t random_below(uint64_t *state, uint64_t limit)
 	return *state % limit;
 }
 
+void *shared_memory(size_t bytes)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		die("cannot map memory");
+	return memory;
+}
+
 void fault(const char *format, ...)
 {
 	char why[sizeof(shared->why)];
@@ -76,18 +89,33 @@ void fault(const char *format, ...)
 		memcpy(shared->why, why, sizeof(why));
 }
 
+/* Failures are more important. */
+void note(const char *format, ...)
+{
+	va_list arguments;
+
+	if (atomic_load(&shared->faults))
+		return;
+	va_start(arguments, format);
+	vsnprintf(shared->why, sizeof(shared->why), format, arguments);
+	va_end(arguments);
+}
+
 static void report(const struct options *options, const char *passed,
 		   const char *why)
 {
 	printf("{\"scenario\": \"%s\", \"seconds\": %d, \"seed\": %llu, "
 	       "\"rounds\": %ld, \"pages_checked\": %ld, "
 	       "\"foreign_words\": %ld, \"oom_kills\": %ld, "
+	       "\"unexpected_kills\": %ld, \"faults\": %d, "
 	       "\"held_back_bytes\": %ld, \"passed\": %s, \"why\": \"%s\"}\n",
 	       options->scenario->name, options->seconds,
 	       (unsigned long long)options->seed, atomic_load(&shared->rounds),
 	       atomic_load(&shared->pages_checked),
 	       atomic_load(&shared->foreign_words),
 	       atomic_load(&shared->oom_kills),
+	       atomic_load(&shared->unexpected_kills),
+	       atomic_load(&shared->faults),
 	       atomic_load(&shared->most_held_back), passed, why);
 	fflush(stdout);
 }
@@ -128,7 +156,7 @@ __attribute__((noreturn)) static void usage(const char *wrong)
 	      "                          [--held-back 256MiB] [--seed N]\n\n",
 	      stderr);
 	for (size_t i = 0; i < COUNT(scenarios); i++)
-		fprintf(stderr, "  %-9s %s\n", scenarios[i]->name,
+		fprintf(stderr, "  %-12s %s\n", scenarios[i]->name,
 			scenarios[i]->help);
 	fputs("\nexit status: 0 passed, 1 failed, 2 wrong usage, 4 skipped\n",
 	      stderr);

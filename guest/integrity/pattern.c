@@ -76,20 +76,27 @@ void area_fill(struct area *area, bool is_new)
 	}
 }
 
-void area_check(const struct area *area, size_t first, size_t pages)
+void area_check_copy(const struct area *area, size_t first, size_t pages,
+		     const void *copy)
 {
+	const volatile uint64_t *words = copy;
+
 	for (size_t page = first; page < first + pages; page++) {
-		const volatile uint64_t *words = page_of(area, page);
 		uint64_t value = first_word(area, page);
 
 		for (size_t i = 0; i < WORDS_PER_PAGE; i++) {
-			uint64_t found = words[i];
+			uint64_t found = *words++;
 
 			if (found != value + i)
 				report_word(area, page, i, value + i, found);
 		}
 	}
 	atomic_fetch_add(&shared->pages_checked, pages);
+}
+
+void area_check(const struct area *area, size_t first, size_t pages)
+{
+	area_check_copy(area, first, pages, page_of(area, first));
 }
 
 void area_check_all(const struct area *area)

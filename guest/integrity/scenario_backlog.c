@@ -54,12 +54,15 @@ static void give_back(const struct options *options, uint64_t owner)
 {
 	struct area area;
 
-	pin_to_cpu(0);
+	/*
+	 * Not pinned to a CPU: a kernel may decline to let workers run on CPUs
+	 * where the process itself may not.
+	 */
 	area_map(&area, options->size, owner);
 	area_fill(&area, true);
 	atomic_store(phase, READY);
 	wait_for_phase(GIVING_BACK);
-	if (atomic_load(&shared->rounds) % 2)
+	if (atomic_load(&shared->rounds) % 2 == 0)
 		area_unmap(&area);
 	else
 		madvise(area.address, options->size, MADV_DONTNEED);
@@ -171,10 +174,7 @@ static void run_backlog(const struct options *options)
 		skip("needs 3 to 32 CPUs");
 	if (!file_read(UNBOUND_CPUS, before, sizeof(before)))
 		skip(UNBOUND_CPUS " cannot be read");
-	phase = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE,
-		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (phase == MAP_FAILED)
-		die("cannot map memory");
+	phase = shared_memory(PAGE_BYTES);
 	snprintf(last, sizeof(last), "%x", 1u << cpu);
 	if (!file_write(UNBOUND_CPUS, last))
 		skip(UNBOUND_CPUS " cannot be written");

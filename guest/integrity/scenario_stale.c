@@ -17,12 +17,13 @@
 
 #define MOST_THREADS 16
 /*
- * Enough pages for one full list of batches (510 pages after a bundle of 8), or
- * two ranges of 512; the pages that are freed first are watched.
+ * Enough pages for two full lists of batches (510 pages after a bundle of 8
+ * each), as the first may be freed by the thread itself, or for two ranges of
+ * 512. Watched are those of the second list that a worker frees first.
  */
 #define AREA_PAGES    1152
 #define AREA_BYTES    (AREA_PAGES * PAGE_BYTES)
-#define FIRST_WATCHED 8
+#define FIRST_WATCHED (8 + 510 + 8)
 #define WATCHED_PAGES 64
 #define MARK 0x57a1e00000000000ULL /* none of its bytes is the poison byte */
 #define NUMBER_MASK 0xffffULL

@@ -82,6 +82,7 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
     metavar="NAME",
     help="Only kernels of this variant of `verify:` (repeatable).",
 )
+@click.option("--quick", is_flag=True, help="Only the first setting and the first defaults.")
 @click.option("-x", "--stop-at-first", is_flag=True, help="Stop at a kernel's first failure.")
 @click.option("--without-base", is_flag=True, help="Do not check the base kernels.")
 @click.argument("kernels", nargs=-1)
@@ -92,18 +93,20 @@ def verify(
     seconds: int,
     patterns: Sequence[str],
     variants: Sequence[str],
+    quick: bool,
     stop_at_first: bool,
     without_base: bool,
     kernels: Sequence[str],
 ) -> None:
     """Check the correctness of KERNELS (default: all).
 
-    Builds debug kernels with the fragments of `verify:` in lab.yaml, sets the tunables
-    listed there and runs programs that detect memory corruption: the lab's integrity
-    scenarios, stress-ng and the mm selftests of the kernel tree. A splat, a foreign
-    byte, a hung task, memory that is not returned to within 1 %, and a series that was
-    not exercised are failures. Exit status 1 on failure; selftests that also fail on
-    the base are ignored.
+    Builds debug kernels with the fragments of `verify:` in lab.yaml and runs programs
+    that detect memory corruption, first with the tunables listed there, then at the
+    defaults: the lab's integrity scenarios, stress-ng and the mm selftests of the
+    kernel tree and of the series. A splat, a foreign byte, a hung task, an unexpected
+    OOM kill, memory that is not returned to within 1 %, and a series that does not hand
+    over are failures. Exit status 1 on failure; selftests that also fail on the base,
+    and as many OOM kills as on the base, are ignored.
     """
     from labctl.verify.run import Events, Options, verify
     from labctl.verify.text import FORMATS
@@ -114,6 +117,7 @@ def verify(
         only=tuple(patterns) or ("*",),
         stop_at_first=stop_at_first,
         variants=tuple(named("variant", variants, known)),
+        quick=quick,
     )
     with progress.Checking() as checking:
         verified = verify(

@@ -259,7 +259,11 @@ class VerifyEntry(Model):
         {}, description="Tunables with one value each, the same in all checks."
     )
     matrix: dict[str, _Values] = Field(
-        {}, description="Tunables with a list of values each; every combination is checked."
+        {},
+        description="Tunables with a list of values each. With the first values of the tunables"
+        " of all kernels, every combination of those with `kernels:` is checked; with other"
+        " values, the last one. Besides, each kernel is checked at its defaults, without"
+        " the tunables with `kernels:`.",
     )
     compile: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
         {},

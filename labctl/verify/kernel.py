@@ -1,30 +1,29 @@
 """Run all checks of one variant of a kernel: is it as correct as its base?
 
 A debug kernel boots and runs programs that detect wrong memory contents, at the settings
-of lab.yaml's `verify:`. Kernel splats, errors of these programs and memory that is
-not freed are failures.
+of lab.yaml's `verify:` and at its defaults. Kernel splats, errors of these programs,
+memory that is not freed and a series that does not hand over are failures.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from labctl.errors import GuestError
 from labctl.experiments import tunables
 from labctl.guests.guest import Guest
 from labctl.lab.models import Kernel, Lab, Variant
-from labctl.units import Scalar, rough_size
+from labctl.units import rough_size
 from labctl.verify import memory
 from labctl.verify.programs import CheckVerdict, Program, verdict_of
+from labctl.verify.settings import Place, Point, Setting, points
 from labctl.verify.types import CheckResult, CheckStatus
 
-__all__ = ["Check", "Checker", "Options", "settings"]
+__all__ = ["Check", "Checker", "Options"]
 
 _BOOT_SECONDS = 300.0
 _SILENCE_SECONDS = 180.0
@@ -33,7 +32,8 @@ _LOST_SHARE = 0.01
 _TAIL_LINES = 40
 _KMEMLEAK = "/sys/kernel/debug/kmemleak"
 _SCAN_SECONDS = 300.0
-Setting = Mapping[str, Scalar]
+# At these a series must hand over in some program.
+_EXERCISED = frozenset({Place.FIRST, Place.NEXT, Place.DEFAULTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Check:
     setting: Setting
     verdict: CheckVerdict
     seconds: float
+    handovers: int | None = None
 
     @property
     def title(self) -> str:
@@ -62,6 +63,7 @@ class Check:
             status=self.verdict.status,
             on_base=on_base,
             why=self.verdict.why,
+            handovers=self.handovers,
             seconds=round(self.seconds, 1),
             details=self.verdict.details,
         )
@@ -71,12 +73,14 @@ class Check:
 class Options:
     """Which checks to run, by name patterns, and whether to stop at the first failure.
 
-    Only the named variants are checked, all of them if none is named.
+    Only the named variants are checked, all of them if none is named. `quick`: only at
+    the first setting and at the first defaults.
     """
 
     only: tuple[str, ...] = ("*",)
     stop_at_first: bool = False
     variants: tuple[str, ...] = ()
+    quick: bool = False
 
     def takes(self, variant: Variant, name: str) -> bool:
         """Return whether a check is selected for this variant."""
@@ -86,18 +90,6 @@ class Options:
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def settings(lab: Lab, kernel: Kernel) -> list[Setting]:
-    """Return the settings of `verify:` for a kernel, limited to tunables that it has."""
-
-    def mine(names: Mapping[str, Any]) -> list[str]:
-        return [name for name in names if lab.tunables[name].applies_to(kernel.name)]
-
-    fixed = {name: lab.verify.set[name] for name in mine(lab.verify.set)}
-    turned = mine(lab.verify.matrix)
-    values = itertools.product(*(lab.verify.matrix[name] for name in turned))
-    return [dict(zip(turned, each, strict=True)) | fixed for each in values]
 
 
 @dataclass(slots=True)
@@ -121,8 +113,8 @@ class Checker:
     def run(self) -> list[Check]:
         """Run the checks and return them; a guest's failure is a result, not an error."""
         with self._stack:
-            for number, setting in enumerate(settings(self.lab, self.kernel)):
-                for step in self._steps(setting, is_first=number == 0):
+            for point in points(self.lab, self.kernel, quick=self.options.quick):
+                for step in self._steps(point):
                     self.checks.append(step)
                     self.report(step.title, step.verdict)
                     if step.verdict.status is CheckStatus.FAILED and self.options.stop_at_first:
@@ -130,39 +122,53 @@ class Checker:
                 self._give_up_guest()
         return self.checks
 
-    def _steps(self, setting: Setting, *, is_first: bool) -> Iterator[Check]:
-        wanted = [p for p in self.programs if self.options.takes(self.variant, p.check)]
-        counted = self._counters()
+    def _steps(self, point: Point) -> Iterator[Check]:
+        wanted = list(self._wanted(point))
         exercised = 0
-        for program in wanted:
-            # The kernel's own selftests do not depend on the tunables: run them once.
-            if program.kind == "selftests" and not is_first:
-                continue
-            check, handovers = self._step(program, setting)
-            exercised += handovers
+        for program, must_hand_over in wanted:
+            check = self._step(program, point.setting, must_hand_over)
+            exercised += check.handovers or 0
             yield check
-        if counted and wanted and _matches("exercised", self.options.only):
-            yield Check(self.variant.name, "exercised", setting, _exercised(exercised), 0.0)
-        if self.options.takes(self.variant, "kmemleak"):
-            yield self._timed("kmemleak", setting, self._kmemleak)
+        is_counted = self._counters() and point.places[0] in _EXERCISED
+        if is_counted and wanted and _matches("exercised", self.options.only):
+            yield Check(self.variant.name, "exercised", point.setting, _exercised(exercised), 0.0)
+        if wanted and self.options.takes(self.variant, "kmemleak"):
+            yield self._timed("kmemleak", point.setting, self._kmemleak)
 
-    def _step(self, program: Program, setting: Setting) -> tuple[Check, int]:
-        """Run one program; return its check and the number of handovers it caused."""
-        handovers = 0
+    def _wanted(self, point: Point) -> Iterator[tuple[Program, bool]]:
+        """Yield the selected programs that run at a point, and whether each must hand over."""
+        places = {
+            program.check: place
+            for place in reversed(point.places)
+            for program in self.programs
+            if place in program.places
+        }
+        for program in self.programs:
+            place = places.get(program.check)
+            if place in program.places and self.options.takes(self.variant, program.check):
+                yield program, bool(self._counters()) and place in program.hands_over
+
+    def _step(self, program: Program, setting: Setting, must_hand_over: bool) -> Check:
+        """Run one program; its check has the number of handovers that it caused."""
+        handovers: int | None = None
 
         def work(guest: Guest) -> CheckVerdict:
             nonlocal handovers
-            handovers -= self._handovers(guest)
+            counted = self._handovers(guest)
             before = memory.unaccounted_bytes(guest)
             outcome = guest.run(program.argv, timeout_seconds=program.timeout_seconds)
-            handovers += self._handovers(guest)
+            after = self._handovers(guest)
+            if counted is not None and after is not None:
+                handovers = after - counted
             verdict = verdict_of(program, outcome)
             if verdict.status is CheckStatus.FAILED:
                 return verdict
+            if verdict.status is CheckStatus.PASSED and must_hand_over and handovers == 0:
+                return _exercised(0)
             return _memory_back(guest, before) or verdict
 
         check = self._timed(program.check, setting, work)
-        return check, max(handovers, 0)
+        return replace(check, handovers=handovers)
 
     def _timed(self, name: str, setting: Setting, work: Callable[[Guest], CheckVerdict]) -> Check:
         """Run a check in the guest, which is booted if there is none."""
@@ -200,8 +206,9 @@ class Checker:
     def _counters(self) -> dict[str, str]:
         return tunables.counter_files(self.lab.tunables, self.kernel.name)
 
-    def _handovers(self, guest: Guest) -> int:
-        return tunables.read_counters(guest, self._counters()).get("handovers", 0)
+    def _handovers(self, guest: Guest) -> int | None:
+        """Return the series' handovers; None if the kernel does not count them."""
+        return tunables.read_counters(guest, self._counters()).get("handovers")
 
     def _kmemleak(self, guest: Guest) -> CheckVerdict:
         """Scan twice: an object that is just being linked is no leak."""
@@ -238,25 +245,35 @@ def _memory_back(guest: Guest, before_bytes: int) -> CheckVerdict | None:
 def beside_base(checks: Sequence[Check], base: Sequence[Check]) -> list[Check]:
     """Return the checks, with failures that also occur on the base changed to `known`.
 
-    This applies to the kernel tree's own selftests only, test by test. Splats, wrong
-    memory contents and lost memory are always failures.
+    This applies to the kernel tree's own selftests, test by test, and to OOM kills: as
+    many as on the base are known. Splats, wrong memory contents and lost memory are
+    always failures.
     """
-    known = {
-        (check.variant, check.name): check.verdict.failed_parts
-        for check in base
-        if check.name.startswith("selftests/") and check.verdict.status is CheckStatus.FAILED
-    }
-    return [_beside(check, known.get((check.variant, check.name))) for check in checks]
+    return [_beside(check, counterpart(check, base)) for check in checks]
 
 
-def _beside(check: Check, known: frozenset[str] | None) -> Check:
-    parts = check.verdict.failed_parts
-    if (
-        known is None
-        or check.verdict.status is not CheckStatus.FAILED
-        or not parts
-        or not parts <= known
-    ):
+def counterpart(check: Check, base: Sequence[Check]) -> Check | None:
+    """Return the base's check with the most of a check's setting, as it lacks tunables."""
+    found = [
+        each
+        for each in base
+        if (each.variant, each.name) == (check.variant, check.name)
+        and each.setting.items() <= check.setting.items()
+    ]
+    return max(found, key=lambda each: len(each.setting), default=None)
+
+
+def _beside(check: Check, base: Check | None) -> Check:
+    failed = CheckStatus.FAILED
+    if base is None or check.verdict.status is not failed or base.verdict.status is not failed:
+        return check
+    parts, kills = check.verdict.failed_parts, check.verdict.kills
+    is_known = (
+        parts <= base.verdict.failed_parts
+        if parts and check.name.startswith("selftests/")
+        else 0 < kills <= base.verdict.kills
+    )
+    if not is_known:
         return check
     return replace(
         check,

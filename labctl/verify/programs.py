@@ -5,25 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
 from labctl.transports import Outcome
+from labctl.verify.settings import Place
 from labctl.verify.types import CheckStatus
 
 Kind = Literal["integrity", "stress-ng", "selftests"]
 
-# In the order in which they run: those that find most come first.
-SCENARIOS = (
-    "stale", "free", "exit", "kill", "fork", "backlog", "memcg", "oom", "failslab", "hotplug",
-)  # fmt: skip
-_SIZE = "32MiB"
-_BACKLOG_SIZE = "512MiB"
-_PROCESSES = 4
 # Under TCG and with KASAN a pass may take minutes on a busy host. The kernel reports hung
 # tasks much earlier.
-_GRACE_SECONDS = 600.0
+GRACE_SECONDS = 600.0
 # Exit statuses for "not supported here": kselftest.h; stress-ng(1), EXIT STATUS.
 _SKIPPED: Mapping[Kind, frozenset[int]] = {
     "integrity": frozenset({4}),
@@ -37,12 +31,18 @@ _NOT_OK = re.compile(r"[ \t]*not ok \d+ (?:- )?(.+)")
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program in the guest: the check's name, arguments and time limit."""
+    """A program in the guest: the check's name, arguments and time limit.
+
+    It runs at settings of `places`; at those of `hands_over` it must make a series with
+    counters hand over.
+    """
 
     kind: Kind
     name: str
     argv: tuple[str, ...]
     timeout_seconds: float
+    places: frozenset[Place] = frozenset({Place.FIRST})
+    hands_over: frozenset[Place] = frozenset()
 
     @property
     def check(self) -> str:
@@ -52,27 +52,17 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class CheckVerdict:
-    """The verdict on a program; `failed_parts` are its failed tests, if it has tests."""
+    """The verdict on a program; `failed_parts` are its failed tests, if it has tests.
+
+    `kills`: processes that were OOM-killed and should not have been, if nothing else
+    failed.
+    """
 
     status: CheckStatus
     why: str = ""
     details: tuple[str, ...] = ()
     failed_parts: frozenset[str] = frozenset()
-
-
-def integrity(seconds: int, held_back_bytes: int) -> list[Program]:
-    """Return labctl's own scenarios, each run for `seconds`."""
-    return [
-        Program(
-            "integrity",
-            name,
-            ("integrity", name, "--seconds", str(seconds),
-             "--size", _BACKLOG_SIZE if name == "backlog" else _SIZE,
-             "--processes", str(_PROCESSES), "--held-back", str(held_back_bytes)),
-            seconds + _GRACE_SECONDS,
-        )
-        for name in SCENARIOS
-    ]  # fmt: skip
+    kills: int = 0
 
 
 # Stressors of stress-ng(1) that map, share, move and free memory, with options that limit
@@ -100,7 +90,7 @@ def stressors(seconds: int) -> list[Program]:
             name,
             ("stress-ng", f"--{name}", str(_STRESSOR_PROCESSES), *more, "--oomable",
              "--timeout", f"{seconds}s", "--temp-path", "/tmp"),  # noqa: S108 - of the guest
-            seconds + _GRACE_SECONDS,
+            seconds + GRACE_SECONDS,
         )
         for name, more in _STRESSORS.items()
     ]  # fmt: skip
@@ -125,21 +115,23 @@ def _failed_parts(text: str) -> frozenset[str]:
 
 
 def _integrity(outcome: Outcome) -> CheckVerdict:
-    why = _why(outcome.text)
+    report = _report(outcome.text)
+    why = str(report.get("why", ""))
     if outcome.status == 0:
         return CheckVerdict(CheckStatus.PASSED, why)
     if outcome.status in _SKIPPED["integrity"]:
         return CheckVerdict(CheckStatus.SKIPPED, why)
-    return _failed(outcome, why)
+    kills = report.get("unexpected_kills", 0)
+    is_all = report.get("faults") == 1 and isinstance(kills, int)
+    return replace(_failed(outcome, why), kills=kills if is_all else 0)
 
 
-def _why(text: str) -> str:
-    """Return the reason in the report, a JSON object in the last line."""
+def _report(text: str) -> Mapping[str, Any]:
+    """Return the program's report, a JSON object in the last line."""
     try:
-        report = last_object(text.rstrip().rpartition("\n")[2]) or {}
+        return last_object(text.rstrip().rpartition("\n")[2]) or {}
     except BadOutput:
-        return ""
-    return str(report.get("why", ""))
+        return {}
 
 
 def _failed(outcome: Outcome, why: str = "") -> CheckVerdict:

@@ -18,8 +18,10 @@ from labctl.guests.prepare import Prepared, prepare
 from labctl.kernels.build import Builder, BuildProgress
 from labctl.lab.models import Kernel, Lab, Variant
 from labctl.lab.topology import Topology
-from labctl.verify import programs, selftests
-from labctl.verify.kernel import Check, Checker, Options, beside_base
+from labctl.series import reader
+from labctl.series.patch import Series
+from labctl.verify import programs, scenarios, selftests
+from labctl.verify.kernel import Check, Checker, Options, beside_base, counterpart
 from labctl.verify.programs import CheckVerdict, Program
 from labctl.verify.types import CheckStatus, KernelResult, Verification
 
@@ -65,10 +67,7 @@ class Verified:
 
     def _kernel(self, name: str) -> KernelResult:
         image, base = self._any.images[name], self.lab.kernels[name].base
-        beside = {
-            (check.variant, check.name): check.verdict.status
-            for check in self.checks.get(base or "", ())
-        }
+        beside = self.checks.get(base or "", ())
         checks = self.checks[name]
         return KernelResult(
             images={label: each.images[name].hash for label, each in self.prepared.items()},
@@ -76,7 +75,7 @@ class Verified:
             release=image.release,
             base=base,
             passed=not _failed(checks),
-            checks=tuple(check.result(beside.get((check.variant, check.name))) for check in checks),
+            checks=tuple(check.result(_status(counterpart(check, beside))) for check in checks),
         )
 
 
@@ -99,11 +98,11 @@ def verify(
     chosen = _with_bases(lab, names) if with_base else list(names)
     _refuse_arm64(lab, chosen)
     prepared: dict[str, Prepared] = {}
-    programs_of: dict[str, list[Program]] = {}
+    programs_of: dict[str, dict[str, list[Program]]] = {}
     for variant in lab.verify.variants:
         debug = _as_variant(lab, variant)
-        todo, files = _programs(debug, chosen[0], variant, seconds, options, events)
-        if todo:
+        todo, files = _programs(debug, chosen, variant, seconds, options, events)
+        if any(todo.values()):
             programs_of[variant.name] = todo
             limits = Limits({name: [_topology(lab)] for name in chosen})
             prepared[variant.name] = prepare(debug, chosen, events.building, files, limits)
@@ -119,7 +118,7 @@ def verify(
                 lab=lab,
                 kernel=lab.kernels[name],
                 variant=variant,
-                programs=programs_of[variant.name],
+                programs=programs_of[variant.name][name],
                 options=options,
                 boot=_booter(prepared[variant.name], variant, name),
                 report=partial(events.checking, name),
@@ -141,27 +140,57 @@ def _refuse_arm64(lab: Lab, names: Sequence[str]) -> None:
         )
 
 
+def _status(check: Check | None) -> CheckStatus | None:
+    return check.verdict.status if check else None
+
+
 def _failed(checks: Sequence[Check]) -> bool:
     return any(check.verdict.status is CheckStatus.FAILED for check in checks)
 
 
 def _programs(
-    lab: Lab, kernel: str, variant: Variant, seconds: int, options: Options, events: Events
-) -> tuple[list[Program], dict[str, Path]]:
-    """Return the selected programs, and the files that the guest needs for them."""
+    lab: Lab,
+    names: Sequence[str],
+    variant: Variant,
+    seconds: int,
+    options: Options,
+    events: Events,
+) -> tuple[dict[str, list[Program]], dict[str, Path]]:
+    """Return the selected programs of each kernel, and the files that the guest needs."""
     files: dict[str, Path] = {}
-    offered = [*programs.integrity(seconds, lab.verify.held_back), *programs.stressors(seconds)]
-    todo = [program for program in offered if options.takes(variant, program.check)]
-    if any(program.kind == "stress-ng" for program in todo):
+    offered = [*scenarios.integrity(seconds, lab.verify.held_back), *programs.stressors(seconds)]
+    if any(p.kind == "stress-ng" and options.takes(variant, p.check) for p in offered):
         files |= bundle("stress-ng", "stress-ng")
-    is_image = lab.kernels[kernel].source.startswith("image:")
-    if not is_image and any(options.takes(variant, f"selftests/{n}") for n in selftests.NAMES):
-        log = lab.state_folder.selftests_log
-        with Builder(lab.state, events.building).workshop(lab.kernels[kernel], log) as make:
-            built = selftests.build(make, lab.state)
-        todo += [program for program in built.programs if options.takes(variant, program.check)]
+    if any(options.takes(variant, f"selftests/{n}") for n in selftests.NAMES):
+        built = _selftests(lab, lab.kernels[names[0]], events, None)
+        offered += built.programs
         files |= built.files
-    return todo, files
+    todo = {name: list(offered) for name in names}
+    for name in names:
+        place = lab.kernels[name].series
+        series = reader.read(place, lab.state_folder.fetched) if place else None
+        if series and any(
+            options.takes(variant, f"selftests/{n}") for n in selftests.added(series)
+        ):
+            built = _selftests(lab, lab.kernels[name], events, series)
+            todo[name] += built.programs
+            files |= built.files
+    chosen = {
+        name: [program for program in todo[name] if options.takes(variant, program.check)]
+        for name in names
+    }
+    return chosen, files
+
+
+def _selftests(lab: Lab, kernel: Kernel, events: Events, series: Series | None) -> selftests.Built:
+    """Build the selftests of a kernel's tree, or those that a series adds to it."""
+    if kernel.source.startswith("image:"):
+        return selftests.Built()
+    log = lab.state_folder.selftests_log
+    with Builder(lab.state, events.building).workshop(kernel, log) as make:
+        if series is None:
+            return selftests.build(make, lab.state)
+        return selftests.build_added(make, lab.state, series, kernel.name)
 
 
 def _with_bases(lab: Lab, names: Sequence[str]) -> list[str]:

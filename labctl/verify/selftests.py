@@ -1,22 +1,26 @@
-"""Build the kernel tree's own selftests of memory management for the guest.
+"""Build selftests of memory management for the guest: the kernel tree's and a series' own.
 
-Programs are built one by one and statically, as a guest has no libraries. A test that does
-not build is recorded with the reason.
+Programs are built one by one and statically, as a guest has no libraries. A test of the
+tree that does not build is recorded with the reason; one of a series is an error.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl import files, proc
-from labctl.errors import CommandError
+from labctl.errors import BuildError, CommandError
 from labctl.kernels.make import Make
 from labctl.kernels.toolchain import compiler
 from labctl.lab.state import StateFolder
+from labctl.series.patch import Series
 from labctl.verify.programs import Program
+from labctl.verify.settings import Place
 
 _FOLDERS = ("tools/testing/selftests/mm", "tools/testing/selftests/vm")  # new name, old name
 _SHARED = ("vm_util.c", "thp_settings.c", "uffd-common.c")
@@ -25,6 +29,7 @@ _LIBRARIES = ("-lnuma", "-lcap", "-lrt")
 _COMPILE_SECONDS = 120.0
 _IN_GUEST = "/selftests"
 _TIMEOUT_SECONDS = 180.0
+_ADDED_TIMEOUT_SECONDS = 900.0  # for tests that map much, on a debug kernel
 _ERROR_COLUMNS = 120
 
 # The selftests to run, with their arguments as in run_vmtests.sh. Old and new names of a
@@ -53,6 +58,10 @@ _RUNS: Mapping[str, tuple[str, ...]] = {
 NAMES = tuple(_RUNS)
 _HUGE_PAGES = 32
 _NEEDS_HUGE_PAGES = ("hugetlb-madvise", "hugepage-mmap", "thuge-gen")
+
+
+_LISTED = re.compile(r"TEST_GEN_(?:FILES|PROGS|PROGS_EXTENDED) \+= ([\w -]+)", re.ASCII)
+_RUN = re.compile(r"run_test \./([\w-]+)(.*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,60 @@ def build(make: Make, state: Path) -> Built:
         programs=[_program(name) for name in names],
         missing=missing,
     )
+
+
+def added(series: Series) -> dict[str, list[tuple[str, ...]]]:
+    """Return the mm selftests that a series adds to the Makefile: the arguments of each run.
+
+    The runs are those of run_vmtests.sh; a test that it does not run is run once.
+    """
+    lines: dict[str, list[str]] = {"Makefile": [], "run_vmtests.sh": []}
+    for patch in series.patches:
+        for change in patch.changes():
+            folder, _, name = (change.new or "").rpartition("/")
+            if folder in _FOLDERS and name in lines:
+                lines[name] += [line[1:] for line in change.body if line.startswith("+")]
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for line in lines["Makefile"]:
+        if listed := _LISTED.fullmatch(line):
+            found |= {name: [] for name in listed[1].split()}
+    for line in lines["run_vmtests.sh"]:
+        if (run := _RUN.search(line)) and run[1] in found:
+            found[run[1]].append(tuple(shlex.split(run[2], comments=True)))
+    return {name: runs or [()] for name, runs in found.items()}
+
+
+def build_added(make: Make, state: Path, series: Series, kernel: str) -> Built:
+    """Build the selftests that a series adds, in make's tree with the series applied.
+
+    Raises:
+        BuildError: one of them does not compile.
+        UserError: a patch does not apply.
+    """
+    make.tree.prepare(series)
+    source = next(make.tree.src / name for name in _FOLDERS if (make.tree.src / name).is_dir())
+    folder = StateFolder(state).selftests / f"{_address(make, source)}-{series.hash[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    make.compile(["headers"])
+    built = Built()
+    for name, runs in added(series).items():
+        why = _compile(make, source, name, folder)
+        if why is not None:
+            what = f"selftest {name} of the series of {kernel} does not compile"
+            raise BuildError(what, log=str(make.log), errors=[why])
+        inside = f"{_IN_GUEST}/{kernel}/{name}"
+        built.files[inside] = folder / name
+        for number, words in enumerate(runs, 1):
+            built.programs.append(
+                Program(
+                    "selftests",
+                    name if number == 1 else f"{name}-{number}",
+                    (inside, *words),
+                    _ADDED_TIMEOUT_SECONDS,
+                    frozenset({Place.DEFAULTS, Place.OTHER_DEFAULTS}),
+                )
+            )
+    return built
 
 
 def _address(make: Make, source: Path) -> str:

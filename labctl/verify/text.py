@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import convert
 from tabulate import tabulate
@@ -50,11 +50,28 @@ def _table(name: str, kernel: KernelResult) -> str:
         f"{name}: {len(failed)} of {counted(len(checks), 'check')} failed"
         f" ({kernel.release}, {series}, images {images})"
     )
-    lines = [head, "", tabulate(rows, headers="keys", tablefmt="simple")]
+    lines = [head, "", tabulate(rows, headers="keys", tablefmt="simple"), "", *_ran(checks)]
     for check in failed:
         lines += ["", f"{_title(check)}: {check.why}"]
         lines += [f"  | {line}" for line in check.details]
     return "\n".join(lines)
+
+
+def _ran(checks: Sequence[CheckResult]) -> list[str]:
+    """Return a line for each variant and setting: how many checks ran, and how long."""
+    groups: dict[tuple[str, str], list[CheckResult]] = {}
+    for check in checks:
+        setting = words.setting(check.setting) or "defaults"
+        groups.setdefault((check.variant, setting), []).append(check)
+    rows = []
+    for (variant, setting), group in groups.items():
+        skipped = sum(check.status is CheckStatus.SKIPPED for check in group)
+        ran = f"{counted(len(group) - skipped, 'check')}{f', {skipped} skipped' if skipped else ''}"
+        counts = [check.handovers for check in group if check.handovers is not None]
+        handed = f", {counted(sum(counts), 'handover')}" if counts else ""
+        seconds = sum(check.seconds for check in group)
+        rows.append(f"{variant}: {setting}: {ran} in {seconds:.0f} s{handed}")
+    return rows
 
 
 def _shorten(text: str, most: int = 60) -> str:

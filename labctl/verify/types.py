@@ -36,6 +36,10 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
         CheckStatus | None, Meta(description="Verdict on the base; null if it was not checked.")
     ]
     why: Annotated[str, Meta(description="Reason of the verdict; may be empty.")]
+    handovers: Annotated[
+        int | None,
+        Meta(description="Handovers during the check; null if they are not counted."),
+    ]
     seconds: Annotated[float, Meta(description="Duration in seconds.")]
     details: Annotated[
         tuple[str, ...], Meta(description="End of the output or of the console, after a failure.")

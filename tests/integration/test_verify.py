@@ -20,7 +20,7 @@ MUTANTS = (
 LAB, MUTANTS_LAB = ROOT / "lab.yaml", ROOT / "tests/mutants/lab.yaml"
 # The checks that find most in little time; nightly runs do all of them. The debug variant
 # has to be built from nothing and boots in minutes under emulation.
-SHORT = ("stale", "exit", "oom", "backlog", "failslab")
+SHORT = ("stale", "exit", "edge", "oom", "backlog", "failslab", "margin")
 VARIANTS = {"poison", "debug"}
 
 
@@ -50,12 +50,16 @@ def verify(tmp_path, long):
 @pytest.mark.parametrize("kernel", ["parallel-free", "parallel-unmap"])
 def test_the_series_are_correct_where_it_hurts_most(verify, kernel, long):
     only = [f"--check={name}" for name in ("exercised", *(f"integrity/{one}" for one in SHORT))]
-    short = ["--seconds=5", "--variant=poison", *only]
-    words = ["--seconds=60"] if long else short
+    short = ["--seconds=5", "--quick", "--variant=poison", *only]
+    words = ["--seconds=30"] if long else short
     document = verify(LAB, *words, kernel)
     checks = document["kernels"][kernel]["checks"]
     assert {c["variant"] for c in checks} == (VARIANTS if long else {"poison"})
     assert [check for check in checks if check["status"] == "failed"] == []
+    # At the settings of `verify:`, and at the defaults.
+    settings = {tuple(sorted(c["setting"])) for c in checks}
+    assert ("thp",) in settings
+    assert len(settings) > 1
     assert document["passed"]
 
 
@@ -64,7 +68,7 @@ def test_the_series_are_correct_where_it_hurts_most(verify, kernel, long):
 def test_a_wrong_version_is_found(verify, mutant, long):
     if not long and mutant != MUTANTS[0]:
         pytest.skip("one of seven without --long")
-    short = ["--variant=poison", "--check=exercised", "--check=integrity/stale"]
+    short = ["--quick", "--variant=poison", "--check=exercised", "--check=integrity/stale"]
     words = ["--stop-at-first", "--seconds=20", *([] if long else short)]
     document = verify(MUTANTS_LAB, *words, mutant)
     failed = [c for c in document["kernels"][mutant]["checks"] if c["status"] == "failed"]

@@ -15,11 +15,13 @@ from synthetic import TUNABLES, lab
 from labctl.errors import BuildError, GuestSplat
 from labctl.guests import bundle
 from labctl.lab.models import Variant, Verify
+from labctl.series.patch import Patch, Series
 from labctl.transports import Outcome
-from labctl.verify import memory, programs, selftests
+from labctl.verify import memory, programs, scenarios, selftests
 from labctl.verify import text as verify_text
-from labctl.verify.kernel import Check, Checker, Options, beside_base, settings
+from labctl.verify.kernel import Check, Checker, Options, beside_base
 from labctl.verify.programs import CheckVerdict, Program
+from labctl.verify.settings import Place, points
 from labctl.verify.types import CheckStatus, Verification
 
 MEMINFO = "MemTotal: 1000000 kB\nMemFree: {free} kB\nSlab: 1000 kB\nHugePages_Total: 3\n"
@@ -39,6 +41,7 @@ class FakeGuest:
         self.handovers = 0
         self.step = handovers
         self.tunables = {}
+        self.written = []
         self.ran = []
         self.tolerated = frozenset()
         self.silence_seconds = 0.0
@@ -48,6 +51,7 @@ class FakeGuest:
 
     def exchange(self, writes, reads):
         self.tunables |= writes
+        self.written.append(dict(writes))
         files = {
             "/proc/meminfo": MEMINFO.format(free=self.free_kib),
             "/proc/zoneinfo": ZONEINFO,
@@ -69,21 +73,38 @@ def outcome(status, stdout="", stderr=""):
     return Outcome("x", status, stdout.encode(), stderr.encode(), 0.1)
 
 
-def program(name, kind="integrity"):
-    return Program(kind, name, (kind, name), 5.0)
+def program(name, kind="integrity", places=(Place.FIRST, Place.NEXT), hands_over=()):
+    return Program(kind, name, (kind, name), 5.0, frozenset(places), frozenset(hands_over))
 
 
 def check_kernel(
-    guests, names=("free", "exit"), options=None, matrix=None, kinds=None, report=None, variant=None
+    guests,
+    names=("free", "exit"),
+    options=None,
+    matrix=None,
+    kinds=None,
+    report=None,
+    variant=None,
+    offered=None,
 ):
     """Check the kernel `patched`; each boot takes the next of `guests`."""
     here = lab().model_copy(update={"verify": Verify(matrix=matrix or {"max_active": (1,)})})
+    kinds = kinds or {}
+    of_kind = {"selftests": (Place.FIRST,)}
     booted = iter(guests)
     return Checker(
         lab=here,
         kernel=here.kernels["patched"],
         variant=variant or DEBUG,
-        programs=[program(n, (kinds or {}).get(n, "integrity")) for n in names],
+        programs=offered
+        or [
+            program(
+                n,
+                kind := kinds.get(n, "integrity"),
+                of_kind.get(kind, (Place.FIRST, Place.NEXT)),
+            )
+            for n in names
+        ],
         options=options or Options(),
         boot=lambda: contextlib.nullcontext(next(booted)),
         report=report or (lambda *_: None),
@@ -103,19 +124,113 @@ def in_no_time(monkeypatch):
     monkeypatch.setattr(memory, "_SETTLE_SECONDS", 0.0)
 
 
+def places(kernel, **verify):
+    """Return the settings of a kernel of the synthetic lab, each with its places."""
+    here = lab().model_copy(update={"verify": Verify(**verify)})
+    quick = points(here, here.kernels[kernel], quick=True)
+    every = points(here, here.kernels[kernel])
+    assert all(point in every for point in quick)
+    return [(dict(each.setting), each.places) for each in every], len(quick)
+
+
 def test_a_kernel_is_checked_at_the_tunables_that_it_has():
-    verify = Verify(set={"numa_balancing": 0}, matrix={"max_active": (1, 32)})
-    here = lab().model_copy(update={"verify": verify})
-    assert settings(here, here.kernels["stock"]) == [{"numa_balancing": 0}]
-    assert settings(here, here.kernels["patched"]) == [
-        {"max_active": 1, "numa_balancing": 0},
-        {"max_active": 32, "numa_balancing": 0},
+    verify = {"set": {"numa_balancing": 0}, "matrix": {"max_active": (1, 32)}}
+    both = (Place.FIRST, Place.DEFAULTS)
+    assert places("stock", **verify) == ([({"numa_balancing": 0}, both)], 1)
+    found, quick = places("patched", **verify)
+    assert found == [
+        ({"max_active": 1, "numa_balancing": 0}, (Place.FIRST,)),
+        ({"max_active": 32, "numa_balancing": 0}, (Place.NEXT,)),
+        ({"numa_balancing": 0}, (Place.DEFAULTS,)),
     ]
+    assert quick == 2
+
+
+def test_every_value_of_a_tunable_of_all_kernels_is_checked_at_the_defaults_too():
+    verify = {"matrix": {"max_active": (1, 32), "numa_balancing": (0, 1)}}
+    assert places("stock", **verify)[0] == [
+        ({"numa_balancing": 0}, (Place.FIRST, Place.DEFAULTS)),
+        ({"numa_balancing": 1}, (Place.OTHER, Place.OTHER_DEFAULTS)),
+    ]
+    assert places("patched", **verify)[0] == [
+        ({"max_active": 1, "numa_balancing": 0}, (Place.FIRST,)),
+        ({"max_active": 32, "numa_balancing": 0}, (Place.NEXT,)),
+        ({"max_active": 32, "numa_balancing": 1}, (Place.OTHER,)),
+        ({"numa_balancing": 0}, (Place.DEFAULTS,)),
+        ({"numa_balancing": 1}, (Place.OTHER_DEFAULTS,)),
+    ]
+
+
+def test_a_program_runs_where_it_finds_something():
+    large = Program("integrity", "free", ("integrity", "large"), 5.0, frozenset({Place.DEFAULTS}))
+    offered = [program("free"), large, program("margin", places=(Place.DEFAULTS,))]
+    guests = [FakeGuest({}), FakeGuest({}), FakeGuest({})]
+    check_kernel(guests, offered=offered, matrix={"max_active": (1, 32)})
+    ran = [[n for n in guest.ran if not n.startswith("echo")] for guest in guests]
+    assert ran == [["free"], ["free"], ["large", "margin"]]
+    assert [f"{TUNABLES}/max_active" in guest.tunables for guest in guests] == [True, True, False]
+
+
+def test_a_kernel_without_tunables_of_its_own_runs_a_program_once():
+    offered = [program("free"), program("free", places=(Place.DEFAULTS,))]
+    offered.append(program("margin", places=(Place.DEFAULTS,)))
+    here = lab()
+    ran = []
+    guest = FakeGuest({})
+    checks = Checker(
+        lab=here,
+        kernel=here.kernels["stock"],
+        variant=DEBUG,
+        programs=offered,
+        options=Options(only=("integrity/*",)),
+        boot=lambda: contextlib.nullcontext(guest),
+        report=lambda *_: ran.append(_),
+    ).run()
+    assert [check.name for check in checks] == ["integrity/free", "integrity/margin"]
+
+
+def test_a_scenario_in_which_nothing_is_handed_over_is_a_failure():
+    stays = FakeGuest({}, handovers=0)
+    offered = [program("free", hands_over=(Place.FIRST,)), program("oom")]
+    free, oom, *_ = check_kernel([stays, FakeGuest({})], offered=offered)
+    assert (free.verdict.status, free.verdict.why) == (
+        "failed",
+        "series not exercised: handovers unchanged",
+    )
+    assert (free.handovers, oom.verdict.status) == (0, "passed")
+
+
+def test_a_kernel_that_counts_no_handovers_need_not_hand_over(monkeypatch):
+    guest = FakeGuest({})
+    exchange = guest.exchange
+
+    def uncounted(writes, reads):
+        return {p: t for p, t in exchange(writes, reads).items() if "handovers" not in p}
+
+    monkeypatch.setattr(guest, "exchange", uncounted)
+    offered = [program("free", hands_over=(Place.FIRST,))]
+    free, *_ = check_kernel([guest], offered=offered)
+    assert (free.verdict.status, free.handovers) == ("passed", None)
+
+
+def test_the_scenarios_are_those_of_the_program():
+    source = Path(__file__).parent.parent.parent / "guest/integrity"
+    written = "".join(path.read_text() for path in source.glob("scenario_*.c"))
+    offered = scenarios.integrity(20, 2**20)
+    assert {p.name for p in offered} == set(scenarios.SCENARIOS)
+    assert all(f'"{name}", "' in " ".join(written.split()) for name in scenarios.SCENARIOS)
+    assert written.count("const struct scenario scenario_") == len(scenarios.SCENARIOS)
+    # A place runs each scenario once.
+    for place in Place:
+        names = [p.name for p in offered if place in p.places]
+        assert len(names) == len(set(names))
+    assert all(p.hands_over <= p.places for p in offered)
 
 
 def test_a_sound_kernel_passes_with_its_tunables_set():
     guest = FakeGuest({})
     checks = check_kernel([guest])
+    assert [check.handovers for check in checks] == [1, 1, None, None]
     assert statuses(checks) == dict.fromkeys(
         [
             f"{n} max_active=1"
@@ -213,6 +328,23 @@ def test_a_selftest_that_fails_on_the_base_is_not_held_against_the_kernel():
     assert new.verdict.status == "failed"
 
 
+def killed(kills, setting=None, **report):
+    report = {"why": "killed", "unexpected_kills": kills, "faults": 1} | report
+    verdict = programs.verdict_of(program("margin"), outcome(1, json.dumps(report)))
+    return Check("debug", "integrity/margin", setting or {}, verdict, 1.0)
+
+
+def test_oom_kills_are_compared_with_those_on_the_base():
+    (fewer,) = beside_base([killed(1, {"thp": "never", "max_active": 1})], [killed(2)])
+    assert (fewer.verdict.status, fewer.verdict.why) == ("known", "also fails on the base")
+    (more,) = beside_base([killed(3)], [killed(2)])
+    assert more.verdict.status == "failed"
+    (elsewhere,) = beside_base([killed(1, {"thp": "never"})], [killed(2, {"thp": "always"})])
+    assert elsewhere.verdict.status == "failed"
+    (foreign,) = beside_base([killed(1, faults=2)], [killed(2)])
+    assert foreign.verdict.status == "failed"
+
+
 def test_nothing_else_is_excused_by_the_base():
     for name in ("integrity/free", "stress-ng/vm"):
         (check,) = beside_base([failed_test(name, "a")], [failed_test(name, "a")])
@@ -291,6 +423,65 @@ def test_selftests_that_build_are_run_and_others_are_reported(tree, tmp_path):
     assert tree.goals == [["headers"]]
 
 
+MAKEFILE = """diff --git a/tools/testing/selftests/vm/Makefile b/tools/testing/selftests/vm/Makefile
+--- a/tools/testing/selftests/vm/Makefile
++++ b/tools/testing/selftests/vm/Makefile
+@@ -1,1 +1,2 @@
+ TEST_GEN_FILES += map_populate
++TEST_GEN_FILES += tlb_free
+diff --git a/tools/testing/selftests/vm/run_vmtests.sh b/tools/testing/selftests/vm/run_vmtests.sh
+--- a/tools/testing/selftests/vm/run_vmtests.sh
++++ b/tools/testing/selftests/vm/run_vmtests.sh
+@@ -1,1 +1,3 @@
+ CATEGORY="mmap" run_test ./map_populate
++CATEGORY="mmap" run_test ./tlb_free
++CATEGORY="mmap" run_test ./tlb_free --size "64 M"  # small
+diff --git a/tools/testing/selftests/vm/tlb_free.c b/tools/testing/selftests/vm/tlb_free.c
+new file mode 100644
+--- /dev/null
++++ b/tools/testing/selftests/vm/tlb_free.c
+@@ -0,0 +1,1 @@
++int main(void) { return 0; }
+"""
+
+
+def added_series(text=MAKEFILE):
+    return Series("x", (Patch("a.patch", "a.patch", text.encode()),))
+
+
+def test_selftests_of_a_series_are_found_with_their_runs():
+    assert selftests.added(added_series()) == {"tlb_free": [(), ("--size", "64 M")]}
+    assert selftests.added(added_series(MAKEFILE.replace("/vm/", "/net/"))) == {}
+
+
+def test_selftests_of_a_series_are_built_in_its_tree_and_run_at_the_defaults(tree, tmp_path):
+    folder = tree.tree.src / "tools/testing/selftests/vm"
+
+    def prepare(series):
+        assert series is not None
+        (folder / "tlb_free.c").write_text("int main(void) { return 0; }\n")
+
+    tree.tree.prepare = prepare
+    tree.log = tmp_path / "log"
+    state = tmp_path / "state"
+    built = selftests.build_added(tree, state, added_series(), "patched")
+    assert [(p.check, p.argv) for p in built.programs] == [
+        ("selftests/tlb_free", ("/selftests/patched/tlb_free",)),
+        ("selftests/tlb_free-2", ("/selftests/patched/tlb_free", "--size", "64 M")),
+    ]
+    assert all(p.places == {Place.DEFAULTS, Place.OTHER_DEFAULTS} for p in built.programs)
+    assert built.files["/selftests/patched/tlb_free"].read_bytes()[:4] == b"\x7fELF"
+
+
+def test_a_selftest_of_a_series_that_does_not_compile_is_an_error(tree, tmp_path):
+    folder = tree.tree.src / "tools/testing/selftests/vm"
+    tree.tree.prepare = lambda _: (folder / "tlb_free.c").write_text("int main(void) { x; }\n")
+    tree.log = tmp_path / "log"
+    with pytest.raises(BuildError, match="tlb_free of the series of patched") as caught:
+        selftests.build_added(tree, tmp_path / "state", added_series(), "patched")
+    assert "undeclared" in caught.value.errors[0]
+
+
 def test_a_source_without_selftests_is_no_error(tree, tmp_path):
     folder = tree.tree.src / "tools/testing/selftests/vm"
     folder.rename(folder.with_name("net"))
@@ -320,6 +511,7 @@ def check(name, status, why="", on_base=None, details=()):
         "status": status,
         "on_base": on_base,
         "why": why,
+        "handovers": 7 if name == "integrity/free" else None,
         "seconds": 3.2,
         "details": list(details),
     }
@@ -359,6 +551,7 @@ def test_the_table_has_a_line_a_check_and_the_base_beside_it():
     assert line.split() == ["debug", "integrity/free", "max_active=1", "ok", "ok", "3", "s"]
     assert "foreign # byte" in text
     assert "TCG" in text
+    assert "debug: max_active=1: 3 checks, 1 skipped in 13 s, 7 handovers" in text
 
 
 def test_ktap_has_a_subtest_a_check():

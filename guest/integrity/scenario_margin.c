@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A process frees nearly all memory that its cgroup or node may have, while
+ * another one touches memory.
+ *
+ * Freed pages must be there in time: a kernel that holds them back kills one of
+ * the two.
+ */
+#include "integrity.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define WHOLE_BYTES (900UL << 20)
+#define GROUP       1
+/* As one round in 24 may be a matter of luck. */
+#define LEAST_ROUNDS       3
+#define WAIT_MILLISECONDS  5
+#define START_MILLISECONDS 30
+/* Left on the node, beside its watermarks. */
+#define NODE_MARGIN_BYTES (48UL << 20)
+
+/* What a trial needs, in the proportions of 900, 400 and 920 MiB. */
+struct trial {
+	size_t freed;
+	size_t touched;
+	size_t limit;
+	int node; /* -1: any */
+};
+
+static struct trial trial;
+static atomic_int *phase;
+enum {
+	FILLING,
+	FILLED,
+	FREEING
+};
+
+static volatile char *anonymous(size_t bytes)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (memory == MAP_FAILED)
+		die("cannot map %zu bytes", bytes);
+	return memory;
+}
+
+static void touch(volatile char *memory, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += PAGE_BYTES)
+		memory[i] = 1;
+}
+
+static void join(void)
+{
+	group_join(GROUP);
+	file_write("/proc/self/oom_score_adj", "1000");
+}
+
+static void touch_when_freeing(const struct options *options, uint64_t owner)
+{
+	volatile char *memory;
+
+	(void)options;
+	(void)owner;
+	join();
+	memory = anonymous(trial.touched);
+	while (atomic_load(phase) == FILLING)
+		sleep_milliseconds(WAIT_MILLISECONDS);
+	/* A sleeping process would begin too late. */
+	while (atomic_load_explicit(phase, memory_order_relaxed) != FREEING)
+		;
+	touch(memory, trial.touched);
+}
+
+static void fill_and_free(const struct options *options, uint64_t owner)
+{
+	volatile char *memory;
+
+	(void)options;
+	(void)owner;
+	join();
+	memory = anonymous(trial.freed);
+	touch(memory, trial.freed);
+	atomic_store(phase, FILLED);
+	sleep_milliseconds(START_MILLISECONDS);
+	atomic_store(phase, FREEING);
+	munmap((void *)memory, trial.freed);
+}
+
+static long long kills(void)
+{
+	return trial.node < 0 ? group_oom_kills(GROUP)
+			      : file_field("/proc/vmstat", "oom_kill");
+}
+
+static long one_trial(const struct options *options)
+{
+	pid_t toucher, freer;
+	long long before;
+	char node[16];
+
+	group_make(GROUP, trial.limit);
+	snprintf(node, sizeof(node), "%d", trial.node);
+	if (trial.node >= 0 && !group_set(GROUP, "cpuset.mems", node))
+		die("cannot set cpuset.mems");
+	before = kills();
+	atomic_store(phase, FILLING);
+	toucher = process_start(touch_when_freeing, options, 1);
+	freer = process_start(fill_and_free, options, 2);
+	process_wait(freer, EITHER);
+	/* It may have been killed before it let the other one begin. */
+	atomic_store(phase, FREEING);
+	process_wait(toucher, EITHER);
+	before = kills() - before;
+	group_remove(GROUP, trial.limit);
+	return before;
+}
+
+static void run_trials(const struct options *options)
+{
+	long rounds = 0, killed = 0;
+
+	phase = shared_memory(PAGE_BYTES);
+	while (!time_is_up() || rounds < LEAST_ROUNDS) {
+		long found = one_trial(options);
+
+		rounds = atomic_fetch_add(&shared->rounds, 1) + 1;
+		killed += found > 0;
+		atomic_fetch_add(&shared->oom_kills, found);
+		atomic_fetch_add(&shared->unexpected_kills, found > 0);
+	}
+	if (killed)
+		fault("a process was OOM-killed in %ld of %ld trials, while "
+		      "%zu "
+		      "MiB were freed",
+		      killed, rounds, trial.freed >> 20);
+	note("no process killed in %ld trials", rounds);
+}
+
+static void run_in_group(const struct options *options, size_t freed)
+{
+	groups_mount("+memory");
+	trial.freed = freed;
+	trial.touched = freed / 9 * 4;
+	trial.limit = freed + freed / 45;
+	trial.node = -1;
+	run_trials(options);
+	groups_unmount();
+}
+
+static void run_margin(const struct options *options)
+{
+	run_in_group(options, WHOLE_BYTES);
+}
+
+const struct scenario scenario_margin = {
+	"margin", "920 MiB for a cgroup: 900 are freed while 400 are touched",
+	run_margin
+};
+
+static void run_margin_half(const struct options *options)
+{
+	run_in_group(options, WHOLE_BYTES / 2);
+}
+
+const struct scenario scenario_margin_half = {
+	"margin-half", "the same with 460, 450 and 200 MiB", run_margin_half
+};
+
+static long long free_on_node(int node)
+{
+	char path[64], field[32];
+	long long kib;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo",
+		 node);
+	snprintf(field, sizeof(field), "Node %d MemFree", node);
+	kib = file_field(path, field);
+	return kib < 0 ? -1 : kib << 10;
+}
+
+static void run_margin_node(const struct options *options)
+{
+	long long most = -1;
+
+	groups_mount("+memory");
+	if (!groups_enable("+cpuset")) {
+		groups_unmount();
+		skip("cgroup2 has no cpuset controller here");
+	}
+	for (int node = 0; node < 64; node++)
+		if (free_on_node(node) > most) {
+			trial.node = node;
+			most = free_on_node(node);
+		}
+	if (most < 8 * (long long)NODE_MARGIN_BYTES) {
+		groups_unmount();
+		skip("needs a node with %lu MiB of free memory",
+		     8 * NODE_MARGIN_BYTES >> 20);
+	}
+	trial.freed = most - NODE_MARGIN_BYTES;
+	trial.touched = trial.freed / 9 * 4;
+	trial.limit = 0;
+	run_trials(options);
+	groups_unmount();
+}
+
+const struct scenario scenario_margin_node = {
+	"margin-node", "a cpuset of one node, nearly all of it is freed",
+	run_margin_node
+};

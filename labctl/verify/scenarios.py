@@ -1,0 +1,87 @@
+"""The scenarios of labctl's own program `integrity`: where each runs, and how large.
+
+At the settings of `verify:` small sizes are enough for a series to hand over; at the
+defaults a process must free more than two lists (76 MiB) or pieces (256 MiB).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labctl.verify.programs import GRACE_SECONDS, Program
+from labctl.verify.settings import Place
+
+_FIRST, _NEXT, _OTHER = Place.FIRST, Place.NEXT, Place.OTHER
+_DEFAULTS, _OTHER_DEFAULTS = Place.DEFAULTS, Place.OTHER_DEFAULTS
+_VERIFY = frozenset({_FIRST, _NEXT, _OTHER})
+_ALL = frozenset(Place)
+_SMALL = ("--size", "32MiB", "--processes", "4")
+_LARGE = ("--size", "320MiB", "--processes", "2")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scenario:
+    """A scenario with its options at the settings of `verify:` and at the defaults.
+
+    `hands_over`: whether a series must hand over in it. It need not with huge pages: a
+    list of them is short.
+    """
+
+    name: str
+    places: frozenset[Place]
+    hands_over: frozenset[Place] = frozenset()
+    small: tuple[str, ...] = _SMALL
+    large: tuple[str, ...] = _LARGE
+
+
+_FEW = frozenset({_FIRST})
+_WORKERS = frozenset({_FIRST, _NEXT})
+_BIG = frozenset({_DEFAULTS})
+
+# In the order in which they run: those that find most come first.
+_SCENARIOS = (
+    # Its size is its own, and too small for the defaults.
+    _Scenario("stale", _VERIFY, _WORKERS),
+    _Scenario("free", _ALL, _WORKERS | _BIG),
+    _Scenario("exit", _ALL, _WORKERS | _BIG),
+    _Scenario("kill", _ALL, _WORKERS),
+    _Scenario("fork", _FEW | {_OTHER}, _FEW),
+    _Scenario("edge", _FEW | {_OTHER} | _BIG, _FEW | _BIG),
+    # The memory of huge pages is unmapped at once, on any kernel.
+    _Scenario("backlog", _WORKERS | _BIG, _WORKERS, ("--size", "512MiB"), ("--size", "512MiB")),
+    _Scenario("memcg", _FEW, _FEW),
+    _Scenario("oom", _FEW | {_OTHER}),
+    # A killed process may be slow to free 40 MiB on any kernel.
+    _Scenario("mrelease", _FEW | _BIG | {_OTHER_DEFAULTS}, small=("--size", "256MiB")),
+    _Scenario("swap", _FEW | _BIG, _FEW, large=("--size", "128MiB", "--processes", "2")),
+    _Scenario("notifier", _FEW | {_OTHER}, _FEW),
+    _Scenario("failslab", _WORKERS, _WORKERS),
+    _Scenario("hotplug", _FEW, _FEW),
+    # Their sizes are their own.
+    _Scenario("margin", _BIG),
+    _Scenario("margin-half", _BIG),
+    _Scenario("margin-node", _BIG),
+    _Scenario("billing", _BIG, large=("--size", "512MiB")),
+)
+SCENARIOS = tuple(scenario.name for scenario in _SCENARIOS)
+
+
+def integrity(seconds: int, held_back_bytes: int) -> list[Program]:
+    """Return the scenarios, each run for `seconds`; large ones are programs of their own."""
+    found = []
+    for scenario in _SCENARIOS:
+        for places, size in ((_VERIFY, scenario.small), (_ALL - _VERIFY, scenario.large)):
+            if places & scenario.places:
+                argv = ("integrity", scenario.name, "--seconds", str(seconds), *size,
+                        "--held-back", str(held_back_bytes))  # fmt: skip
+                found.append(
+                    Program(
+                        "integrity",
+                        scenario.name,
+                        argv,
+                        seconds + GRACE_SECONDS,
+                        places & scenario.places,
+                        scenario.hands_over & places,
+                    )
+                )
+    return found
