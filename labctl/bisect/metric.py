@@ -232,9 +232,13 @@ class Bisect:
     @contextlib.contextmanager
     def _opened(self, steps: Sequence[int]) -> Iterator[tuple[OpenRun, Plan, list[str]]]:
         kernels = {k.name: k for k in map(self.answer.steps.kernel, steps)}
-        series = self.lab.kernels[self.answer.kernel].series
-        without = [n for n, kernel in kernels.items() if kernel.series is None is not series]
-        lab = beside(self.lab, self.experiment, self.answer.kernel, kernels, without=without)
+        own = self.lab.kernels[self.answer.kernel]
+        without = {
+            name: self.lab.base_with(own, kernel.stack)
+            for name, kernel in kernels.items()
+            if kernel.series is None is not own.series
+        }
+        lab = beside(self.lab, self.experiment, own.name, kernels, without=without)
         seed = secrets.randbelow(_SEEDS)
         # Both ends are measured in every block: no A/A control is needed.
         each = plan_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from labctl.experiments.plan import Cell, Plan, plan
@@ -14,19 +14,20 @@ def beside(
     experiment: str,
     like: str,
     kernels: Mapping[str, Kernel],
-    without: Collection[str] = (),
+    without: Mapping[str, str | None] | None = None,
 ) -> Lab:
     """Return the lab with more kernels, on which `experiment` runs as on the kernel `like`.
 
-    They have the tunables of `like`, except those in `without`. The first one is the
-    baseline; `like` itself is in the experiment only if it is one of them.
+    They have the tunables of `like`, but those in `without` have the tunables of the kernel
+    named there, None for none. The first one is the baseline; `like` itself is in the
+    experiment only if it is one of them.
     """
     names = tuple(kernels)
-    having = tuple(name for name in names if name not in without)
+    likes = dict.fromkeys(names, like) | dict(without or {})
     tunables = {
         name: one
-        if one.kernels is None or like not in one.kernels
-        else one.model_copy(update={"kernels": tuple(dict.fromkeys((*one.kernels, *having)))})
+        if one.kernels is None
+        else one.model_copy(update={"kernels": _with_likes(one.kernels, likes)})
         for name, one in lab.tunables.items()
     }
     changed = lab.experiments[experiment].model_copy(
@@ -39,6 +40,11 @@ def beside(
             "experiments": {**lab.experiments, experiment: changed},
         }
     )
+
+
+def _with_likes(having: Sequence[str], likes: Mapping[str, str | None]) -> tuple[str, ...]:
+    more = [name for name, like in likes.items() if like in having]
+    return tuple(dict.fromkeys((*having, *more)))
 
 
 def plan_of(lab: Lab, experiment: str, seed: int, wanted: Callable[[Cell], bool]) -> Plan:

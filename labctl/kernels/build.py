@@ -148,7 +148,7 @@ class Builder:
 
     @contextlib.contextmanager
     def workshop(self, kernel: Kernel, log: Path) -> Iterator[Make]:
-        """Yield make in the kernel's configured work tree, locked, without its series.
+        """Yield make in the kernel's configured work tree, locked, without any series.
 
         For checks that build no image. The next user of the tree reverts what
         `make.tree.prepare` applied.
@@ -179,7 +179,7 @@ class Builder:
             opened = open_source(kernel.source, self._state.path)
             sources[kernel.source] = opened, opened.hash()
         source, source_hash = sources[kernel.source]
-        patches = reader.read(kernel.series, self._state.fetched) if kernel.series else None
+        patches = reader.read_all(kernel.stack, self._state.fetched)
         arch = ARCHITECTURES[kernel.arch]
         configured = configuration.read(kernel, arch)
         image = Image(
@@ -188,7 +188,7 @@ class Builder:
             hash="",
             source_hash=source_hash,
             series_hash=patches.hash if patches else None,
-            patch_hashes=tuple(p.hash for p in patches.patches) if patches else (),
+            patch_hashes=tuple(p.hash for p in patches.every) if patches else (),
             config=None,
             release="",
             compiler=compiler(arch, kernel.make),

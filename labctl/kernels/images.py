@@ -191,7 +191,7 @@ def given(kernel: Kernel) -> Image:
             the kernel has a series or kconfig fragments.
     """
     path = Path(kernel.source.partition(":")[2]).absolute()
-    if kernel.series or kernel.kconfig:
+    if kernel.stack or kernel.kconfig:
         raise UserError(
             f"kernel {kernel.name} is a built image: `series:` and `kconfig:` are not supported",
             hint=f"use a source to build from: {forms(built=True)}",

@@ -56,4 +56,4 @@ def _grep(wanted: str, places: list[Path]) -> bool:
 def in_series(series: Series | None, wanted: str) -> bool:
     """Return whether a patch of a series matches."""
     search = re.compile(wanted.encode())
-    return series is not None and any(search.search(p.content) for p in series.patches)
+    return series is not None and any(search.search(p.content) for p in series.every)

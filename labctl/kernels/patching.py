@@ -28,9 +28,9 @@ _KINDS = {diff.PLAIN: "a plain file", diff.PROGRAM: "an executable file", diff.L
 
 
 def apply(series: Series, original: Callable[[str], File | None]) -> dict[str, File | None]:
-    """Return every touched file after a series is applied; None is no file.
+    """Return every touched file after a series, and those below it; None is no file.
 
-    `original` returns a file without the series. Fuzz is not allowed: a patch whose
+    `original` returns a file without any series. Fuzz is not allowed: a patch whose
     place is guessed is not the one that was reviewed.
 
     Raises:
@@ -47,8 +47,8 @@ def apply(series: Series, original: Callable[[str], File | None]) -> dict[str, F
         for name, file in before.items():
             if file is not None:
                 treefiles.write(root, name, file)
-        for number, patch in enumerate(series.patches, 1):
-            _apply_one(patch, f"patch {number} of {len(series.patches)}", root)
+        for which, patch in series.numbered():
+            _apply_one(patch, which, root)
         _check_names(before, root)
         return {name: treefiles.read(root, name) for name in before}
 
@@ -56,7 +56,7 @@ def apply(series: Series, original: Callable[[str], File | None]) -> dict[str, F
 def _names(series: Series) -> dict[str, Patch]:
     """Return the touched files, each with the first patch that touches it."""
     names: dict[str, Patch] = {}
-    for patch in series.patches:
+    for patch in series.every:
         for name in patch.touches():
             names.setdefault(name, patch)
     for name, patch in names.items():

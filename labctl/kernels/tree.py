@@ -113,9 +113,14 @@ class Tree:
         """
         patching.apply(series, self._original)
 
-    def originals(self, names: Iterable[str]) -> dict[str, File | None]:
-        """Return files without any series applied; None is no file."""
-        return {name: self._original(name) for name in names}
+    def originals(self, names: Iterable[str], below: Series | None) -> dict[str, File | None]:
+        """Return files with only the series `below` applied; None is no file.
+
+        Raises:
+            UserError: a patch does not apply.
+        """
+        changed = patching.apply(below, self._original) if below else {}
+        return {n: changed[n] if n in changed else self._original(n) for n in names}
 
     def prepare(self, series: Series | None) -> None:
         """Apply exactly this series to the source, whatever was applied before.

@@ -77,15 +77,16 @@ class KernelEntry(Model):
     )
     base: Reference | None = Field(
         None,
-        description="Name of another kernel. Its source, kconfig fragments and architecture are"
-        " used, and unless set here its series, configuration, compiler, local version and"
-        " command line. Conflicts with `source`.",
+        description="Name of another kernel. Its source, series, kconfig fragments and architecture"
+        " are used, and unless set here its configuration, compiler, local version and command"
+        " line. Conflicts with `source`.",
     )
     series: str | None = Field(
         None,
-        description="Patches, applied in order: a folder of `git format-patch` output or with a"
-        " quilt `series` file, `git:BASE..TOPIC` (commits of the source), `git:PATH@BASE..TOPIC`,"
-        " `mbox:FILE` (a thread; its newest version), or `lore:MESSAGE-ID` (fetched once by b4).",
+        description="Patches, applied in order after those of the base: a folder of `git"
+        " format-patch` output or with a quilt `series` file, `git:BASE..TOPIC` (commits of the"
+        " source), `git:PATH@BASE..TOPIC`, `mbox:FILE` (a thread; its newest version), or"
+        " `lore:MESSAGE-ID` (fetched once by b4).",
     )
     kconfig: tuple[str, ...] = Field(
         (),

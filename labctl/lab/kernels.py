@@ -68,7 +68,7 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
     """Return a valid kernel with the values of its bases filled in."""
     entries = lineage(file, name) or [file.kernels[name]]
     source = next((e.source for e in entries if e.source), "")
-    series = next((e.series for e in reversed(entries) if e.series), None)
+    stack = [str(series_place(e.series, source, root)) for e in entries if e.series]
     lines = [e.command_line for e in entries if e.command_line is not None]
     fragments = [absolute(root, text) for entry in entries for text in entry.kconfig]
     start = next((e.config for e in reversed(entries) if e.config), None)
@@ -81,7 +81,8 @@ def resolve(file: LabFile, name: str, root: Path) -> Kernel:
         name=name,
         source=resolve_source(source, root),
         base=file.kernels[name].base,
-        series=None if series is None else str(series_place(series, source, root)),
+        series=stack[-1] if stack else None,
+        below=tuple(stack[:-1]),
         kconfig=tuple(fragments),
         config=str(absolute(root, start)) if start and config.is_path(start) else start,
         make=make_variables.resolved(entries, ARCHITECTURES[arch]),
@@ -167,11 +168,6 @@ def _config(start: str, path: KeyPath, found: Findings, root: Path) -> None:
 def _series(file: LabFile, name: str, found: Findings, root: Path) -> None:
     path: KeyPath = ("kernels", name, "series")
     entries = lineage(file, name)
-    for entry in (entries or [])[:-1]:
-        if entry.series is not None:
-            hint = "put the patches of both in one series"
-            found.add(path, "conflicts with a base that has a series itself", hint, at_key=True)
-            return
     if entries and str(entries[0].source).startswith("image:"):
         hint = f"use a source {forms(built=True)}, or remove `series:`"
         found.add(path, "patches cannot be applied to a built image", hint, at_key=True)

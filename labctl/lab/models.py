@@ -39,7 +39,8 @@ class Kernel(Model):
     """A kernel with the values of its bases filled in and absolute paths.
 
     `source` is as in lab.yaml, but with an absolute path, and for git with a revision.
-    `series` is a place as `labctl.series.place` parses it, with an absolute path. `config`
+    `series` is a place as `labctl.series.place` parses it, with an absolute path: that of the
+    kernel or else of its nearest base with one. `below` has those of the bases before it. `config`
     is an absolute path, `running` or a target of make; if it is set, `kconfig` starts with
     guest.config. `make` has make's variables, also those of the compiler and the local
     version.
@@ -49,11 +50,17 @@ class Kernel(Model):
     source: str
     base: str | None = None
     series: str | None = None
+    below: tuple[str, ...] = ()
     kconfig: tuple[Path, ...] = ()
     config: str | None = None
     make: dict[str, str] = Field({})
     command_line: str = ""
     arch: ArchName = X86_64.name
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """All series in the order in which they are applied."""
+        return self.below if self.series is None else (*self.below, self.series)
 
 
 class Target(Model):
@@ -174,6 +181,14 @@ class Lab(Model):
         if isinstance(experiment, str):
             experiment = self.experiments[experiment]
         return resolved(experiment, self.workloads[experiment.workload], self.statistics)
+
+    def base_with(self, kernel: Kernel, stack: tuple[str, ...]) -> str | None:
+        """Return a kernel's nearest base with exactly these series, None if it has none."""
+        while kernel.base is not None:
+            kernel = self.kernels[kernel.base]
+            if kernel.stack == stack:
+                return kernel.name
+        return None
 
     def guest_of(self, experiment: Experiment | str) -> str:
         """Return the name of the guest that an experiment runs on."""

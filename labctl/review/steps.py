@@ -65,14 +65,17 @@ class Step:
 def check(lab: Lab, name: str, progress: Progress) -> list[Step]:
     """Check the series of one of the lab's kernels, and return its steps.
 
+    The series of its bases are applied first, and their steps are not checked.
+
     Raises:
-        UserError: the kernel has no series, or is a built image.
+        UserError: the kernel has no series, or is a built image, or the series of a base
+            does not apply.
         HostError: a tool is missing: sparse, git, QEMU.
     """
     kernel = lab.kernels[name]
-    if kernel.series is None:
+    whole = reader.read_all(kernel.stack, lab.state_folder.fetched)
+    if whole is None:
         raise UserError(f"kernel {name} has no series")
-    whole = reader.read(kernel.series, lab.state_folder.fetched)
     folder = lab.state_folder.series(name)
     builder = Builder(lab.state, progress)
     with builder.workshop(kernel, folder / "check.log") as make:
@@ -103,7 +106,8 @@ def check_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> list
     """
     wanted = (*CHECKS[:-1], *others, CHECKS[-1])
     steps = [Step(i, p.name, p.subject, wanted) for i, p in enumerate(whole.patches, 1)]
-    mails = tools.git_am(whole, make.tree.originals(whole.touches()))
+    make.tree.prepare(whole.below)
+    mails = tools.git_am(whole, make.tree.originals(whole.touches(), whole.below))
     for step, outcome in zip(steps, mails, strict=False):
         step.note("git am", () if outcome is None else outcome.splitlines())
     files = tools.compiled_files(whole)
@@ -116,6 +120,7 @@ def check_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> list
 
 def compile_steps(make: Make, whole: Series, steps: Sequence[Step], name: str) -> None:
     """Compile the touched files at each step, in the configuration of `make`."""
+    make.tree.prepare(whole.below)
     files = tools.compiled_files(whole)
     before = tools.warnings(make, files)
     for step in steps:

@@ -120,7 +120,7 @@ def checkpatch(source: Path, patch: Patch) -> list[str]:
 def git_am(series: Series, originals: dict[str, File | None]) -> list[str | None]:
     """Apply a series with `git am`; return git's error for each patch, None if it applied.
 
-    `originals` are the files that the series touches, without the series; None is no
+    `originals` are the files that the series touches, before its first patch; None is no
     file. Patches after a failed one are not tried.
 
     Raises:

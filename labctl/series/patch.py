@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -119,22 +120,38 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Patches in order; `place` is where they were read, for errors."""
+    """Patches in order; `place` is where they were read, for errors.
+
+    `below` is the series that must be applied before them.
+    """
 
     place: str
     patches: tuple[Patch, ...]
+    below: Series | None = None
+
+    @property
+    def every(self) -> tuple[Patch, ...]:
+        """All patches in their order, those of the series below first."""
+        return (*(self.below.every if self.below else ()), *self.patches)
 
     @property
     def hash(self) -> str:
-        """Hex hash of what all patches do, in their order."""
-        return hashlib.sha256("\n".join(p.hash for p in self.patches).encode()).hexdigest()
+        """Hex hash of what every patch does, in their order."""
+        return hashlib.sha256("\n".join(p.hash for p in self.every).encode()).hexdigest()
+
+    def numbered(self) -> Iterator[tuple[str, Patch]]:
+        """Yield every patch after words for its number in its own series."""
+        if self.below is not None:
+            yield from self.below.numbered()
+        for number, patch in enumerate(self.patches, 1):
+            yield f"patch {number} of {len(self.patches)}", patch
 
     def first(self, count: int) -> Series:
-        """Return a series of the first `count` patches only."""
+        """Return a series of the first `count` patches only, on the same series."""
         return replace(self, patches=self.patches[:count])
 
     def write(self, folder: Path) -> None:
-        """Replace a folder's content by the patches and their `series` file.
+        """Replace a folder's content by the patches, without those below, and a `series` file.
 
         Each patch is written to its own folder, as two may have the same name.
         """
@@ -151,7 +168,7 @@ class Series:
         (folder / "series").write_text("".join(lines))
 
     def touches(self) -> set[str]:
-        """Return the files that any of the patches touches."""
+        """Return the files that any of the patches touches; those below do not count."""
         return {name for patch in self.patches for name in patch.touches()}
 
 

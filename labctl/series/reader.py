@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def read(text: str | Path, fetched: Path | None = None) -> Series:
         found = read_mbox(fetch(where.id, fetched))
         return replace(found, place=str(where))
     return read_mbox(path)
+
+
+def read_all(places: Iterable[str], fetched: Path | None = None) -> Series | None:
+    """Return several series, each on the one before it, as the last; raise as `read` does."""
+    found: Series | None = None
+    for text in places:
+        found = replace(read(text, fetched), below=found)
+    return found
 
 
 def check(where: Place) -> None:

@@ -194,9 +194,16 @@ def _selftests(lab: Lab, kernel: Kernel, events: Events, series: Series | None) 
 
 
 def _with_bases(lab: Lab, names: Sequence[str]) -> list[str]:
-    """Return the kernels, each after its base."""
-    both = ((lab.kernels[name].base, name) for name in names)
-    return list(dict.fromkeys(name for pair in both for name in pair if name))
+    """Return the kernels, each after its base, and a base with a series after its own."""
+    found: list[str] = []
+    for name in names:
+        chain = [name]
+        while (base := lab.kernels[chain[-1]].base) is not None:
+            chain.append(base)
+            if lab.kernels[base].series is None:
+                break
+        found += reversed(chain)
+    return list(dict.fromkeys(found))
 
 
 def _as_variant(lab: Lab, variant: Variant) -> Lab:

@@ -667,7 +667,7 @@ IN_KERNELS = [
     ),
     ("{source: debian:linux, series: " + "x" * 5000 + "}", "k.series", "does not exist"),
     ('{source: debian:linux, series: "a\\0b"}', "k.series", "does not exist"),
-    ("{base: patched, series: patches/good}", "k.series", "has a series itself"),
+    ("{base: patched, series: patches/torn}", "k.series", "patch lost.patch"),
     ("{source: debian:linux, config: nowhere}", "k.config", "file 'nowhere' does not exist"),
     ("{source: debian:linux, config: [defconfig]}", "k.config", "expected text"),
     ("{source: image:bzImage, config: defconfig}", "k.config", "cannot be configured"),
