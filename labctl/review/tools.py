@@ -56,8 +56,13 @@ def new_complaints(before: Iterable[Complaint], after: Iterable[Complaint]) -> l
 
 
 def compiled_files(series: Series) -> list[str]:
-    """Return the C files that the series touches; all are compiled at each step."""
-    return sorted(name for name in series.touches() if name.endswith(".c"))
+    """Return the kernel's C files that the series touches; all are compiled at each step.
+
+    Programs in tools/, such as selftests, have Makefiles of their own.
+    """
+    return sorted(
+        name for name in series.touches() if name.endswith(".c") and not name.startswith("tools/")
+    )
 
 
 def extra_warnings(make: Make, files: Sequence[str]) -> list[Complaint]:

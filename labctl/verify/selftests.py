@@ -172,6 +172,7 @@ def _compile(make: Make, source: Path, name: str, folder: Path) -> str | None:
         f"-isystem{make.tree.build / 'usr/include'}",
         f"-isystem{make.tree.src / 'tools/include/uapi'}",
         f"-I{make.tree.src}",
+        f"-I{source.parent}",  # kselftest.h, since Linux 7.0
     ]
     argv: list[str | Path] = [
         "gcc",

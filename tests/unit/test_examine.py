@@ -54,6 +54,14 @@ def test_sparse_errors_count_and_notes_do_not():
     assert [c.line for c in tools.complaints(result)] == ["mm/memory.c:1:2: error: bad"]
 
 
+def test_selftests_are_not_compiled_as_a_part_of_the_kernel(tmp_path):
+    name = "tools/testing/selftests/mm/a.c"
+    new = f"Subject: a\n---\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+int a;\n"
+    whole = read(tmp_path, faketree.changed(), new)
+    assert set(whole.touches()) == {"mm/mmu_gather.c", name}
+    assert tools.compiled_files(whole) == ["mm/mmu_gather.c"]
+
+
 def test_git_am_takes_a_mail(tmp_path):
     assert tools.git_am(read(tmp_path, mail(faketree.changed())), originals("mm/mmu_gather.c")) == [
         None

@@ -473,6 +473,15 @@ def test_selftests_of_a_series_are_built_in_its_tree_and_run_at_the_defaults(tre
     assert built.files["/selftests/patched/tlb_free"].read_bytes()[:4] == b"\x7fELF"
 
 
+def test_a_selftest_finds_the_headers_of_all_selftests(tree, tmp_path):
+    folder = tree.tree.src / "tools/testing/selftests"
+    (folder / "kselftest.h").write_text("#define KSFT_PASS 0\n")
+    text = '#include "kselftest.h"\nint main(void) { return KSFT_PASS; }\n'
+    tree.tree.prepare = lambda _: (folder / "vm/tlb_free.c").write_text(text)
+    built = selftests.build_added(tree, tmp_path / "state", added_series(), "patched")
+    assert "/selftests/patched/tlb_free" in built.files
+
+
 def test_a_selftest_of_a_series_that_does_not_compile_is_an_error(tree, tmp_path):
     folder = tree.tree.src / "tools/testing/selftests/vm"
     tree.tree.prepare = lambda _: (folder / "tlb_free.c").write_text("int main(void) { x; }\n")
