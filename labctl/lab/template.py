@@ -20,6 +20,7 @@ _COMPANIONS = (
     "guest/kconfig/poison.config",
     "guest/kconfig/no-smp.config",
     "guest/kconfig/32-bit.config",
+    "guest/kconfig/no-numa.config",
     "patches/node-grouped-free/6.1",
     "patches/parallel-free/6.1",
     "patches/parallel-unmap/6.1",

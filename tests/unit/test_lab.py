@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "guest/kconfig/base.config": "CONFIG_NUMA=y\n",
         "guest/kconfig/debug.config": "CONFIG_KASAN=y\n",
         "guest/kconfig/poison.config": "CONFIG_PAGE_POISONING=y\n",
+        "guest/kconfig/no-numa.config": "CONFIG_NUMA=n\n",
         "guest/kconfig/no-smp.config": "CONFIG_SMP=n\n",
         "guest/kconfig/32-bit.config": "CONFIG_64BIT=n\n",
         "more.config": "",
