@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING
 import click
 
 from labctl import progress
-from labctl.cli.root import JSON, LAB, WHOLE_SECONDS, find_lab, lab_to_work, named, print_json
-from labctl.errors import UserError
+from labctl.cli.root import (
+    JSON,
+    LAB,
+    WHOLE_SECONDS,
+    find_lab,
+    lab_to_work,
+    named,
+    print_json,
+    setting_of,
+)
 
 if TYPE_CHECKING:
     from labctl.bisect.metric import Answer
     from labctl.lab.models import Lab
-    from labctl.units import Scalar
 
 
 @click.command()
@@ -201,7 +208,7 @@ def _of_metric(
         Bisect(
             lab=lab,
             experiment=experiment,
-            setting=dict(map(_setting, settings)),
+            setting=dict(map(setting_of, settings)),
             answer=answer,
             open_run=opener(shown.events()),
             blocks_max=blocks,
@@ -217,15 +224,6 @@ def _of_check(lab: Lab, answer: Answer, patterns: Sequence[str], seconds: int) -
         events = Events(building=shown.building, checking=shown.checking)
         failed = by_verify(lab, patterns, seconds, events)
         BisectCheck(lab=lab, answer=answer, failed=failed, report=shown.say).run()
-
-
-def _setting(text: str) -> tuple[str, Scalar]:
-    from labctl import units
-
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"--set: expected NAME=VALUE, got {text!r}")
-    return name, units.scalar(value)
 
 
 COMMANDS = (bisect,)

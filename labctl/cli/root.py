@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from labctl.guests.fleet import Fleet
     from labctl.guests.guest import Guest
     from labctl.lab.models import Lab
+    from labctl.units import Scalar
 
 # Commands import numpy, pydantic and fabric only where they need them, so that
 # `--help` and shell completion stay fast.
@@ -250,6 +251,14 @@ def named(what: str, asked: Sequence[str], known: Iterable[str]) -> list[str]:
             f"unknown {what}: {', '.join(unknown)}", hint=f"available: {', '.join(names)}"
         )
     return list(dict.fromkeys(asked)) or names
+
+
+def setting_of(text: str) -> tuple[str, Scalar]:
+    """Return the name and the value of `--set NAME=VALUE`."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set: expected NAME=VALUE, got {text!r}")
+    return name, units.scalar(value)
 
 
 def print_json(document: Struct | dict[str, Any]) -> None:

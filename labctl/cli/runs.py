@@ -19,6 +19,7 @@ from labctl.cli.root import (
     lab_to_work,
     load_lab,
     print_json,
+    setting_of,
 )
 from labctl.errors import UserError
 from labctl.lab.use import Use
@@ -26,6 +27,7 @@ from labctl.stats.run_noise import RUN_SD
 
 if TYPE_CHECKING:
     from labctl.lab.models import Lab
+    from labctl.reports.against import Against
 
 
 @click.command()
@@ -94,13 +96,42 @@ def run(
     "html",
     about="cover-letter is plain text in 72 columns, html is one page with plots.",
 )
+@click.option(
+    "--baseline",
+    metavar="KERNEL",
+    help="Kernel of the run to compare with [default: the experiment's baseline].",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Setting that selects the cell of --baseline (repeatable).",
+)
 @click.argument("run_id", metavar="[RUN]", default="latest")
-def report(lab_path: Path | None, as_json: bool, style: str, run_id: str) -> None:
+def report(
+    lab_path: Path | None,
+    as_json: bool,
+    style: str,
+    baseline: str | None,
+    settings: Sequence[str],
+    run_id: str,
+) -> None:
     """Report the results of RUN (default: latest). Does not need QEMU.
+
+    With `--baseline`, the A/A control stays that of the run's own baseline.
 
     Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
     """
-    show_report(load_lab(lab_path, Use.READS), run_id, as_json=as_json, style=style)
+    if settings and baseline is None:
+        raise click.UsageError("--set needs --baseline")
+    against = None
+    if baseline is not None:
+        from labctl.reports.against import Against
+
+        against = Against(baseline, dict(map(setting_of, settings)))
+    lab = load_lab(lab_path, Use.READS)
+    show_report(lab, run_id, as_json=as_json, style=style, against=against)
 
 
 @click.command()
@@ -193,16 +224,23 @@ def compare(
         sys.exit(1)
 
 
-def show_report(lab: Lab, run_id: str, *, as_json: bool, style: str = "terminal") -> None:
+def show_report(
+    lab: Lab,
+    run_id: str,
+    *,
+    as_json: bool,
+    style: str = "terminal",
+    against: Against | None = None,
+) -> None:
     """Print the report of a run; exit with 1 if it found a problem."""
     from labctl.reports.report import document_of, found_a_problem, report_of
 
     runs = lab.state_folder.runs
     if as_json:
-        document = document_of(runs, run_id)
+        document = document_of(runs, run_id, against)
         print_json(document)
     else:
-        document, text = report_of(runs, run_id, style)
+        document, text = report_of(runs, run_id, style, against)
         click.echo(text, nl=False)
     if found_a_problem(document):
         sys.exit(1)

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from labctl.errors import UserError
+from labctl.reports.against import Against
 from labctl.reports.document import document
 from labctl.reports.explain import observed_in_passes, observed_of
 from labctl.reports.explanation import first_of
@@ -83,22 +84,20 @@ def _page(stored: _Stored, link: Callable[[str], str]) -> str:
     )
 
 
-def document_of(folder: Path, run_id: str) -> Report:
-    """Return the report of a run in `folder`.
+def document_of(folder: Path, run_id: str, against: Against | None = None) -> Report:
+    """Return the report of a run in `folder`, with another baseline if `against` is given.
 
     Raises:
-        UserError: there is no such run, or its files are damaged.
+        UserError: there is no such run, its files are damaged, or it has no such baseline.
     """
-    return _read(run_folder.resolve(folder, run_id)).report
+    return _read(run_folder.resolve(folder, run_id), against).report
 
 
-def report_of(folder: Path, run_id: str, style: str) -> tuple[Report, str]:
-    """Return the report of a run in `folder` as a document and as text of a style.
-
-    Raises:
-        UserError: there is no such run, or its files are damaged.
-    """
-    stored = _read(run_folder.resolve(folder, run_id))
+def report_of(
+    folder: Path, run_id: str, style: str, against: Against | None = None
+) -> tuple[Report, str]:
+    """Return the report of a run as a document and as text of a style; see `document_of`."""
+    stored = _read(run_folder.resolve(folder, run_id), against)
     return stored.report, FORMATS[style](stored)
 
 
@@ -112,14 +111,20 @@ def site_page(run: RunFolder) -> tuple[Report, str]:
     return stored.report, _page(stored, lambda _: "")
 
 
-def _read(run: RunFolder, *, with_passes: bool = True) -> _Stored:
+def _read(run: RunFolder, against: Against | None = None, *, with_passes: bool = True) -> _Stored:
     record, store = run.read(), run.store
-    samples, passes = store.samples(), observed_in_passes(run) if with_passes else []
+    samples = store.samples()
+    notes: tuple[str, ...] = (store.torn,) if store.torn else ()
+    # A pass was compared with the baseline of its own run when it was stored.
+    passes = observed_in_passes(run) if with_passes and against is None else []
+    if against is not None:
+        record, samples, more = against.applied(record, samples)
+        notes += more
     content = document(record, results_of(record, samples), folder=_shown(run.path))
     content = replace(
         content,
         experiments=tuple(_with_passes(each, passes) for each in content.experiments),
-        notes=(store.torn,) if store.torn else (),
+        notes=notes,
     )
     return _Stored(run, content, samples, passes)
 

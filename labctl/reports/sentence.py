@@ -49,7 +49,7 @@ def control(experiment: Experiment) -> str:
     if aa.estimate is None:
         return "A/A control: no block has a good value"
     return (
-        f"A/A control: {experiment.baseline} against itself, {_estimate(aa, metric)} "
+        f"A/A control: {aa.kernel} against itself, {_estimate(aa, metric)} "
         f"({_interval(experiment, aa)}): {metric.spoken(aa.verdict)}"
     )
 

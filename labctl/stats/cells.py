@@ -240,29 +240,33 @@ def cells_of(samples: Iterable[Sample], scale: Scale = "ratio") -> list[Cell]:
     return sorted((_cell(each, scale) for each in groups.values()), key=_order)
 
 
-def baseline_for(cell: Cell, baselines: Sequence[Cell]) -> Cell | None:
-    """Return the baseline with the same workload parameters, None if there is none.
+def baselines_for(cell: Cell, baselines: Sequence[Cell]) -> list[Cell]:
+    """Return the baselines with the same workload parameters that share most of the setting.
 
-    If the baseline has several settings, return the one that shares most with the cell.
+    Of an A/A control only cells of its kernel are baselines.
     """
     fitting = [
         b
         for b in baselines
         if _same(b.parameters, cell.parameters)
         and all(cell.setting.get(k, v) == v for k, v in b.setting.items())
+        and (not cell.is_control or b.kernel == cell.kernel)
     ]
-    return max(fitting, key=lambda b: len(b.setting.items() & cell.setting.items()), default=None)
+    shared = [len(b.setting.items() & cell.setting.items()) for b in fitting]
+    return [b for b, count in zip(fitting, shared, strict=True) if count == max(shared)]
 
 
 def bases_for(cell: Cell, baselines: Sequence[Cell], controls: Sequence[Cell]) -> list[Cell]:
     """Return what a cell is compared with: its baseline and the A/A control of that baseline.
 
-    An A/A control is compared with the baseline alone. None without a baseline.
+    An A/A control is compared with the baseline alone. None without a baseline; the first if
+    several share as much of the setting.
     """
-    base = baseline_for(cell, baselines)
-    if base is None:
+    found = baselines_for(cell, baselines)
+    if not found:
         return []
-    own = (c for c in controls if _same(c.parameters, base.parameters))
+    base = found[0]
+    own = (c for c in controls if c.kernel == base.kernel and _same(c.parameters, base.parameters))
     same = (c for c in own if _same(c.setting, base.setting))
     return [base] if cell.is_control else [base, *same]
 

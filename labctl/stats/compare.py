@@ -72,7 +72,8 @@ def compare(
 ) -> ExperimentResult:
     """Compare every cell of one experiment with the baseline, block by block.
 
-    The baseline of a block is the mean of the baseline's cell and its A/A control.
+    The baseline of a block is the mean of the baseline's cell and its A/A control, if it has
+    one: the control may be of another kernel, and then tests only the host.
     `baseline` is a kernel's name; `minimum_effect` is the smallest relevant change (0.02 is
     2 %; in the unit of the values if `metric` is compared by differences); `name` is the
     experiment's name, in case there are no samples; `beside` are tests of other metrics, which
@@ -88,7 +89,7 @@ def compare(
     rule = Rule.of(confidence, minimum_effect, kind)
 
     # The A/A control counts even with failures: only its times are tested.
-    controls_bases = [bases_for(cell, baselines, ()) for cell in controls]
+    controls_bases = [bases_for(cell, (*baselines, *others), ()) for cell in controls]
     aa = _worst(
         _family(controls, controls_bases, rule, better, {}, beside[0], host_is_trusted=True)
     )

@@ -35,7 +35,7 @@ def observed(experiment: RunExperiment, samples: Sequence[Sample]) -> Observed |
     confidence, metric = experiment.confidence, experiment.kind
     cells = cells_of(samples, metric.scale)
     baselines, controls, others = roles(cells, experiment.baseline)
-    of_controls = changes(controls, baselines, confidence=confidence)
+    of_controls = changes(controls, (*baselines, *others), confidence=confidence)
     unstable = sorted({change.counter for one in of_controls for change in one.changes})
     found = changes(others, baselines, confidence=confidence, controls=controls, left_out=unstable)
     blocks = min((each.blocks for each in found), default=0)

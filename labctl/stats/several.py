@@ -53,7 +53,7 @@ def compare_all(
 def _tests(samples: Sequence[Sample], baseline: str, rule: Rule) -> Tests:
     baselines, controls, others = roles(cells_of(samples, rule.metric.scale), baseline)
     pairs = (
-        (controls, [bases_for(cell, baselines, ()) for cell in controls]),
+        (controls, [bases_for(cell, (*baselines, *others), ()) for cell in controls]),
         (others, [bases_for(cell, baselines, controls) for cell in others]),
     )
     of_controls, of_others = (

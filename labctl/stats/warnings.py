@@ -52,7 +52,9 @@ def warnings_of(
     lines += _on_crashes(baselines, others)
     for cell in (*baselines, *controls, *others):
         lines += _on_outliers(cell)
-    for cell in (*controls, *others):
+    for cell in controls:
+        lines += _on_pairs(cell, bases_for(cell, (*baselines, *others), controls))
+    for cell in others:
         lines += _on_pairs(cell, bases_for(cell, baselines, controls))
     return tuple(lines)
 
