@@ -125,10 +125,22 @@ def verify(
             )
             checks[name] += checker.run()
     beside = {
-        name: beside_base(made, checks.get(lab.kernels[name].base or name, []))
-        for name, made in checks.items()
+        name: beside_base(made, reference(lab, name, checks)) for name, made in checks.items()
     }
     return Verified(lab, prepared, beside)
+
+
+def reference(lab: Lab, name: str, checks: Mapping[str, Sequence[Check]]) -> Sequence[Check]:
+    """Return the checks whose failures are known for a kernel: those of its base.
+
+    Those of a kernel without a base are its own. If it is the base of no other checked
+    kernel, as a built image may be, only the kernel tree's selftests count.
+    """
+    if base := lab.kernels[name].base:
+        return checks.get(base, ())
+    if any(lab.kernels[other].base == name for other in checks):
+        return checks[name]
+    return [check for check in checks[name] if check.name.startswith("selftests/")]
 
 
 def _refuse_arm64(lab: Lab, names: Sequence[str]) -> None:
@@ -167,8 +179,7 @@ def _programs(
         files |= built.files
     todo = {name: list(offered) for name in names}
     for name in names:
-        place = lab.kernels[name].series
-        series = reader.read(place, lab.state_folder.fetched) if place else None
+        series = reader.read_all(lab.kernels[name].stack, lab.state_folder.fetched)
         if series and any(
             options.takes(variant, f"selftests/{n}") for n in selftests.added(series)
         ):

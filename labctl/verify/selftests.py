@@ -103,12 +103,13 @@ def build(make: Make, state: Path) -> Built:
 
 
 def added(series: Series) -> dict[str, list[tuple[str, ...]]]:
-    """Return the mm selftests that a series adds to the Makefile: the arguments of each run.
+    """Return the mm selftests that a series, or one below it, adds: the arguments of each run.
 
-    The runs are those of run_vmtests.sh; a test that it does not run is run once.
+    A test is one that its Makefile builds. The runs are those of run_vmtests.sh; a test that
+    it does not run is run once.
     """
     lines: dict[str, list[str]] = {"Makefile": [], "run_vmtests.sh": []}
-    for patch in series.patches:
+    for patch in series.every:
         for change in patch.changes():
             folder, _, name = (change.new or "").rpartition("/")
             if folder in _FOLDERS and name in lines:

@@ -17,7 +17,7 @@ from labctl.guests import bundle
 from labctl.lab.models import Variant, Verify
 from labctl.series.patch import Patch, Series
 from labctl.transports import Outcome
-from labctl.verify import memory, programs, scenarios, selftests
+from labctl.verify import memory, programs, run, scenarios, selftests
 from labctl.verify import text as verify_text
 from labctl.verify.kernel import Check, Checker, Options, beside_base
 from labctl.verify.programs import CheckVerdict, Program
@@ -345,6 +345,18 @@ def test_oom_kills_are_compared_with_those_on_the_base():
     assert foreign.verdict.status == "failed"
 
 
+def test_a_kernel_without_a_base_cannot_excuse_its_own_kills():
+    here = lab()
+    patched = here.kernels["patched"].model_copy(update={"base": "stock"})
+    here = here.model_copy(update={"kernels": here.kernels | {"patched": patched}})
+    own = [killed(1), failed_test("selftests/a", "a")]
+    alone = run.reference(here, "stock", {"stock": own})
+    assert [check.name for check in alone] == ["selftests/a"]
+    assert run.reference(here, "stock", {"stock": own, "patched": []}) == own
+    assert run.reference(here, "patched", {"stock": own, "patched": [killed(2)]}) == own
+    assert not run.reference(here, "patched", {"patched": [killed(2)]})
+
+
 def test_nothing_else_is_excused_by_the_base():
     for name in ("integrity/free", "stress-ng/vm"):
         (check,) = beside_base([failed_test(name, "a")], [failed_test(name, "a")])
@@ -452,6 +464,8 @@ def added_series(text=MAKEFILE):
 def test_selftests_of_a_series_are_found_with_their_runs():
     assert selftests.added(added_series()) == {"tlb_free": [(), ("--size", "64 M")]}
     assert selftests.added(added_series(MAKEFILE.replace("/vm/", "/net/"))) == {}
+    above = Series("y", (), below=added_series())
+    assert list(selftests.added(above)) == ["tlb_free"]
 
 
 def test_selftests_of_a_series_are_built_in_its_tree_and_run_at_the_defaults(tree, tmp_path):
