@@ -72,6 +72,7 @@ class Verified:
         return KernelResult(
             images={label: each.images[name].hash for label, each in self.prepared.items()},
             series=image.series_hash,
+            patches=image.patch_hashes,
             release=image.release,
             base=base,
             passed=not _failed(checks),

@@ -50,7 +50,12 @@ class KernelResult(msgspec.Struct, frozen=True, kw_only=True):
     """All checks of one kernel."""
 
     images: Annotated[dict[str, str], Meta(description="Hash of each variant's image.")]
-    series: Annotated[str | None, Meta(description="Hash of the series; null without one.")]
+    series: Annotated[
+        str | None, Meta(description="Hash of the series, with those of the bases; null without.")
+    ]
+    patches: Annotated[
+        tuple[str, ...], Meta(description="Hashes of all patches, those of the bases first.")
+    ] = ()
     release: Annotated[str, Meta(description="Release, as in `uname -r`.")]
     base: Annotated[str | None, Meta(description="Name of the base; null without one.")]
     passed: Annotated[bool, Meta(description="Whether no check failed.")]

@@ -26,7 +26,12 @@ LAB = Path(__file__).parent.parent.parent / "lab.yaml"
 def verified() -> run.Verified:
     """Two variants of two kernels: each verdict, with and without one on the base."""
     images = {
-        name: SimpleNamespace(hash=digit * 64, series_hash=series, release="6.1.0")
+        name: SimpleNamespace(
+            hash=digit * 64,
+            series_hash=series,
+            patch_hashes=("d" * 64, "e" * 64) if series else (),
+            release="6.1.0",
+        )
         for name, digit, series in (("stock", "a", None), ("patched", "b", "c" * 64))
     }
     prepared = SimpleNamespace(host=HOST, accel="tcg", images=images)
