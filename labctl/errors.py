@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from labctl.status import SampleStatus
+from labctl.status import GuestFault, SampleStatus
 
 
 class LabError(Exception):
@@ -116,11 +116,12 @@ class BaselineFailed(LabError):
 class GuestError(LabError):
     """A guest failed.
 
-    `status` is the status of the recorded sample; `console_tail` has up to the last 100
-    lines of the console.
+    `status` is the status of the recorded sample; `fault` says why the guest failed, empty if
+    the guest itself did not; `console_tail` has up to the last 100 lines of the console.
     """
 
     status: ClassVar[SampleStatus] = SampleStatus.LOST
+    fault: str = ""
 
     def __init__(
         self,
@@ -129,9 +130,11 @@ class GuestError(LabError):
         where: str | None = None,
         hint: str | None = None,
         console_tail: Sequence[str] = (),
+        fault: str = "",
     ) -> None:
         super().__init__(what, where=where, hint=hint)
         self.console_tail = tuple(console_tail)
+        self.fault = fault or self.fault
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), *(f"  | {line}" for line in self.console_tail)])
@@ -141,12 +144,14 @@ class BootFailed(GuestError):
     """The guest did not reach init before the boot deadline and did not panic."""
 
     status = SampleStatus.BOOT_FAILED
+    fault = GuestFault.BOOT_TIMEOUT
 
 
 class GuestPanic(GuestError):
     """The kernel panicked."""
 
     status = SampleStatus.PANIC
+    fault = GuestFault.PANIC
 
 
 class GuestSplat(GuestError):
@@ -167,7 +172,7 @@ class GuestSplat(GuestError):
         hint: str | None = None,
         console_tail: Sequence[str] = (),
     ) -> None:
-        super().__init__(what, where=where, hint=hint, console_tail=console_tail)
+        super().__init__(what, where=where, hint=hint, console_tail=console_tail, fault=kind)
         self.kind = kind
 
 
@@ -175,6 +180,7 @@ class GuestHung(GuestError):
     """Neither the console nor the command line had output until the silence deadline."""
 
     status = SampleStatus.HUNG
+    fault = GuestFault.NO_RESPONSE
 
 
 class DeadlineExceeded(GuestError):
@@ -187,6 +193,7 @@ class GuestLost(GuestError):
     """The guest is gone: QEMU died or a connection was lost."""
 
     status = SampleStatus.LOST
+    fault = GuestFault.LINE_LOST
 
 
 class BadOutput(GuestError):

@@ -23,6 +23,12 @@ def started_ticks(pid: int) -> int | None:
     return None if not fields or fields[0] == "Z" else int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped, by SIGSTOP or a debugger."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] in "Tt"
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process and of its reaped children, 0 if it does not exist."""
     fields = _stat(pid)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labctl.errors import BadOutput, DeadlineExceeded, GuestError
-from labctl.experiments import tunables
+from labctl.experiments import clocks, tunables
 from labctl.experiments.guest_like import GuestLike
 from labctl.experiments.observing import Observing
 from labctl.experiments.output import check_length, check_value, measure
@@ -77,6 +77,7 @@ def repeat(
                 outcome = steps.command(guest, parameters)
                 seconds = clock() - began
                 difference = _load_between(load_before, load(), seconds)
+                clocks.check(outcome.seconds, seconds)
             except DeadlineExceeded:
                 observing.abandon(guest)
                 raise

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from labctl import proc
-from labctl.errors import BadOutput, BootFailed, GuestError, GuestLost
-from labctl.guests import bring_up, command_port, launchers, pinning, qemu, scratch
+from labctl.errors import BadOutput, BootFailed, GuestError, GuestHung, GuestLost
+from labctl.guests import bring_up, command_port, endings, launchers, pinning, qemu, scratch
 from labctl.guests.folder import check_disk, prepare_folder
 from labctl.guests.locks import folder_lock
 from labctl.guests.qemu import GuestSpec
@@ -196,9 +196,7 @@ class Guest:
                 self._watchdog.start_over()
                 self._start(self._qemu)
                 return
-            raise BootFailed(
-                error.what, where=self.name, hint=error.hint, console_tail=error.console_tail
-            ) from error
+            raise endings.boot_failed(error, self.name) from error
 
     def check(self) -> None:
         """Raise if the guest has crashed; see `Watchdog.check`."""
@@ -271,6 +269,7 @@ class Guest:
             time.sleep(_POLL_SECONDS)
 
     def _with_console(self, error: GuestError) -> GuestError:
+        endings.explain_silence(error, self._watchdog.machine, self.qmp_status)
         if not error.console_tail:
             error.console_tail = tuple(self.console_tail())
         error.where = error.where or self.name
@@ -318,10 +317,14 @@ class Guest:
 
     def qmp(self, command: str, arguments: dict[str, object] | None = None) -> Any:  # noqa: ANN401
         """Run a QMP command and return its result."""
-        if self._monitor is None:
-            path = self._socket(qemu.MONITOR_SOCKET)
-            self._monitor = qemu.Monitor(path, self.name, patience_seconds=self.patience_seconds)
-        return self._monitor.do(command, arguments)
+        try:
+            if self._monitor is None:
+                path, patience = self._socket(qemu.MONITOR_SOCKET), self.patience_seconds
+                self._monitor = qemu.Monitor(path, self.name, patience_seconds=patience)
+            return self._monitor.do(command, arguments)
+        except GuestHung as error:
+            endings.explain_stop(error, self._watchdog.machine)
+            raise
 
     def monitor(self, line: str) -> str:
         """Run a command of QEMU's human monitor and return its output."""

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from labctl import completed
 from labctl.errors import GuestLost, GuestPanic, GuestSplat
-from labctl.guests import qemu
+from labctl.guests import endings, qemu
+from labctl.status import GuestFault
 from labctl.transports.console import MOST_BYTES, Complaint, Console
 from labctl.units import rough_size
-
-# Signals of a program's own faults; SIGKILL and SIGTERM come from others.
-_CRASHES = {
-    -number
-    for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-}
 
 
 class State(Enum):
@@ -35,6 +28,11 @@ class State(Enum):
 
 class Machine(Protocol):
     """The QEMU process of a guest: a child, or a process found by its pid."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        ...
 
     def poll(self) -> int | None:
         """Return the exit status, or None while it runs."""
@@ -65,7 +63,7 @@ class Watchdog:
     @property
     def has_qemu_crashed(self) -> bool:
         """Whether QEMU ended by a fault of its own."""
-        return self.machine is not None and self.machine.poll() in _CRASHES
+        return self.machine is not None and self.machine.poll() in endings.CRASHES
 
     def ignore_past(self) -> None:
         """Do not raise complaints that the console already has."""
@@ -88,11 +86,14 @@ class Watchdog:
         self._check_panic(new)
         if status is not None:
             self.state = State.GONE
+            tail = self.console.tail()
+            found = endings.of_qemu(status, self._last_output(), tail)
             raise GuestLost(
-                f"QEMU {completed.ending(status)}: {self._last_output()}",
+                found.what,
                 where=self._name,
-                hint="QEMU crashed, not the guest's kernel" if status in _CRASHES else None,
-                console_tail=self.console.tail(),
+                hint=found.hint,
+                console_tail=tail,
+                fault=found.fault,
             )
         self._known_lines = self.console.lines
         complaint = next((c for c in new if c.kind not in self.tolerated), None)
@@ -106,6 +107,7 @@ class Watchdog:
                 hint="the guest prints without end; or raise `limits: console:` under "
                 "`defaults:` in lab.yaml",
                 console_tail=self.console.tail(),
+                fault=GuestFault.CONSOLE_FLOOD,
             )
 
     def _check_panic(self, new: list[Complaint]) -> None:
@@ -124,7 +126,8 @@ class Watchdog:
         text, tail = complaint.text.strip(), self.console.tail()
         if complaint.kind == "reboot":
             self.state = State.CRASHED
-            raise GuestLost(f"guest rebooted: {text}", where=where, console_tail=tail)
+            what, fault = f"guest rebooted: {text}", GuestFault.REBOOTED
+            raise GuestLost(what, where=where, console_tail=tail, fault=fault)
         raise GuestSplat(text, kind=complaint.kind, where=where, console_tail=tail)
 
     def _last_output(self) -> str:

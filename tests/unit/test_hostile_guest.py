@@ -328,6 +328,8 @@ def test_a_shell_ends(number: int, data: bytes, streams: bool, expected: type[Gu
 class Running:
     """A QEMU that runs."""
 
+    pid = 1
+
     def poll(self) -> int | None:
         return None
 
