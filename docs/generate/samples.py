@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 from page import table
 
+from labctl.experiments.retries import IN_ALL, IN_BLOCK
 from labctl.runs.sample import Sample
-from labctl.status import SampleStatus
+from labctl.status import HOST_FAULTS, GuestFault, SampleStatus
 
 Schema = dict[str, Any]
 SAMPLE = {
@@ -47,6 +48,9 @@ SAMPLE = {
     "schema": "Version of this format: 1.",
     "scale": "`difference`; missing where ratios are compared.",
     "values": "Values of the experiment's further metrics, by name; missing without any.",
+    "attempt": "Failures of the guest in this block before this boot: above 0 on a fresh boot "
+    "after a failure; missing if 0.",
+    "fault": "Why the guest failed; see below. Missing if it did not.",
     "units": "Unit of each metric that is not a time, by name; missing where none is known.",
 }
 STATUS = {
@@ -62,6 +66,44 @@ STATUS = {
     "not-exercised": "Series not exercised: handovers unchanged.",
     "exercised": "The patch was entered where the experiment says `handovers: none`.",
     "skipped": "Not measured.",
+}
+RETRIES = f"""\
+A guest that fails is booted again at once, while the others are paused. It is warmed up again, and
+the repetition that failed is measured again at its place in the order, with the next `attempt`.
+The failure stays on record with its console. A guest is booted again at most {IN_BLOCK} times in a
+block, and no more after {IN_ALL} failures in an experiment; then its other repetitions in the block
+are `skipped`. A target that fails is not booted again.
+"""
+FAULT = {
+    "boot-timeout": "The guest did not reach its init before the boot deadline.",
+    "panic": "The kernel panicked.",
+    "oops": "The kernel oopsed and went on.",
+    "bug": "The kernel hit a BUG and went on.",
+    "warning": "The kernel warned.",
+    "soft-lockup": "A CPU did not schedule for too long.",
+    "hard-lockup": "A CPU took no interrupts for too long.",
+    "hung-task": "A task was blocked for too long.",
+    "rcu-stall": "An RCU grace period did not end in time.",
+    "oom-kill": "The guest's memory was full, and the kernel killed a program.",
+    "bad-page": "A page or page table had an invalid state.",
+    "kasan": "KASAN found an invalid access.",
+    "kmsan": "KMSAN found a use of uninitialised memory.",
+    "kcsan": "KCSAN found a data race.",
+    "kfence": "KFENCE found an invalid access.",
+    "ubsan": "UBSAN found undefined behaviour.",
+    "no-response": "The guest's agent was silent while QEMU ran: a kernel that hangs, an agent "
+    "that is stopped, or a serial port that is frozen.",
+    "guest-paused": "The guest was paused by another program.",
+    "guest-reset": "The guest reset itself: a reboot, or a triple fault.",
+    "guest-shutdown": "The guest powered off.",
+    "rebooted": "A second banner of a kernel is on the console.",
+    "console-flood": "The console log exceeded its limit.",
+    "clock-jump": "The guest's clock did not agree with the host's.",
+    "line-lost": "The line to the guest ended or was damaged.",
+    "qemu-stopped": "QEMU was stopped, as by SIGSTOP.",
+    "qemu-killed": "QEMU was killed, by a program or the host's OOM killer.",
+    "qemu-crashed": "QEMU crashed.",
+    "qemu-exited": "QEMU exited with an error.",
 }
 
 
@@ -80,7 +122,11 @@ def type_name(schema: Schema) -> str:
 def samples() -> str:
     """Return the page on samples."""
     schema = msgspec.json.schema(Sample)["$defs"]["Sample"]
-    for known, found in ((SAMPLE, schema["properties"]), (STATUS, SampleStatus)):
+    for known, found in (
+        (SAMPLE, schema["properties"]),
+        (STATUS, SampleStatus),
+        (FAULT, GuestFault),
+    ):
         if set(known) != set(found):
             raise SystemExit(f"docs/generate: describe {set(known) ^ set(found)}")
     rows = [
@@ -96,4 +142,8 @@ def samples() -> str:
     )
     text += table(("field", "type", "meaning"), rows)
     statuses = [(f"`{status}`", STATUS[status]) for status in SampleStatus]
-    return text + "\n## Status\n\n" + table(("status", "meaning"), statuses)
+    text += "\n## Status\n\n" + table(("status", "meaning"), statuses)
+    faults = [(f"`{one}`", FAULT[one], "host" if one in HOST_FAULTS else "") for one in GuestFault]
+    return f"{text}\n## Fault of the guest\n\n{RETRIES}\n" + table(
+        ("fault", "meaning", "blamed on"), faults
+    )

@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from labctl.errors import BaselineFailed, GuestError
+from labctl.experiments.block_guests import BlockGuests, Boot
 from labctl.experiments.description import Facts, description
 from labctl.experiments.guest_like import GuestLike
 from labctl.experiments.observing import observers_in
 from labctl.experiments.plan import BootGroup, Plan, Repetition
 from labctl.experiments.progress import Budget, Progress, Timing
 from labctl.experiments.repetition import exercise_status, repeat, values_of
+from labctl.experiments.retries import Retries, again
 from labctl.experiments.steps import Steps
 from labctl.experiments.tunables import counter_files
 from labctl.host import load as host_load
@@ -30,13 +32,11 @@ from labctl.runs.sample import Sample
 from labctl.runs.store import Store
 from labctl.stats.failures import first_words, whose
 from labctl.stats.health import HealthRule, disturbance, disturbed_blocks, extra_blocks, usable
-from labctl.status import CRASHES, SampleStatus
+from labctl.status import CRASHES, HOST_FAULTS, SampleStatus
+from labctl.units import counted
 from labctl.workloads.supply import NOTHING, Supply
 
 _MEASURED = {SampleStatus.OK, SampleStatus.NOT_EXERCISED}
-
-
-Boot = Callable[[BootGroup, int], AbstractContextManager[GuestLike]]
 
 
 @dataclass(slots=True)
@@ -61,15 +61,16 @@ class Runner:
     supply: Supply = NOTHING
     log_of: Callable[[GuestLike], str] = lambda _: ""  # console log, relative to the run's folder
     health: HealthRule = field(default_factory=HealthRule)
+    # Whether a guest that fails is booted again; a target that fails may not answer any more.
+    retries: bool = True
     timing: Timing = field(default_factory=Timing)
     _baseline_is_good: bool = False
     _extra: int = 0  # blocks measured again
     _budget: Budget = field(default_factory=lambda: Budget(None, 0.0))
     _ended: frozenset[str] = frozenset()  # cells that need no further block
-    _failed: set[BootGroup] = field(default_factory=set)
+    _attempts: dict[BootGroup, int] = field(default_factory=dict)  # of the block
     _repetitions: int = 0  # of the block that is measured
     _boot_seconds: float = 0.0  # of its guests
-    _owned: dict[BootGroup, contextlib.ExitStack] = field(default_factory=dict)
 
     def run(self) -> None:
         """Measure the missing samples, block by block.
@@ -119,36 +120,64 @@ class Runner:
         return [sample for sample in self._samples() if sample.block < number]
 
     def _block(self, number: int) -> None:
-        self._failed.clear()
         self._boot_seconds = 0.0
         self._repetitions = self.plan.first_repetitions
         if self.repetitions is not None:
             self._repetitions = self.repetitions(self._before(number))
-        parts = self._parts(self._missing(number))
+        every = self.plan.block(number, self._ended, self._repetitions)
+        samples = self._samples()
+        known = self._rule.guests(samples, number)
+        self._attempts = dict(known.failures)
+        parts = self._parts(self._rule.missing(every, samples, number, known))
         repetitions = list(itertools.chain(*parts))
         order = 0
         for part in parts:
             with contextlib.ExitStack() as stack:
                 self._report(number, order, repetitions, "booting")
-                guests, failures = self._boot(stack, number, part)
-                last = {one.cell.group: index for index, one in enumerate(part)}
-                for index, one in enumerate(part):
+                guests = self._guests(stack, number)
+                self._boot(guests, dict.fromkeys(one.cell.group for one in part), known.given_up)
+                left = deque(part)
+                while left:
+                    one = left.popleft()
                     self._report(number, order, repetitions, "measuring")
-                    is_last = last[one.cell.group] == index
-                    sample = self._sample(number, order, one, guests, failures, is_last=is_last)
+                    is_last = all(other.cell.group != one.cell.group for other in left)
+                    sample = self._sample(number, order, one, guests, is_last=is_last)
                     self.store.append(sample)
                     order += 1
                     reason = "" if sample.status == SampleStatus.OK else first_words(sample)
                     self._report(number, order, repetitions, sample.status, reason)
-                    self._check_baseline(sample)
+                    is_retried = self._is_retried(sample, one.cell.group)
+                    if not is_retried or sample.fault not in HOST_FAULTS:
+                        self._check_baseline(sample)
+                    if is_retried:
+                        left = deque(again(every, one, left))
+                        repetitions[order:] = left  # only targets have several parts
+                        self._report(number, order, repetitions, "booting", reason)
+                        self._boot_again(guests, one.cell.group)
         why = disturbed_blocks(self._samples()).get(number)
         if repetitions and why:
             self._report(number, len(repetitions), repetitions, f"block disturbed: {why}")
 
+    @property
+    def _rule(self) -> Retries:
+        return Retries(self.plan.cells, *(() if self.retries else (0,)))
+
+    def _is_retried(self, sample: Sample, group: BootGroup) -> bool:
+        if sample.status not in CRASHES:
+            return False
+        return group in self._rule.guests(self._samples(), sample.block).retried
+
+    def _boot_again(self, guests: BlockGuests, group: BootGroup) -> None:
+        """Replace a guest that failed by a fresh boot, while the others are paused."""
+        planned_seconds = self._boot_seconds
+        self._attempts[group] = self._attempts.get(group, 0) + 1
+        self._boot(guests, [group])
+        self._boot_seconds = planned_seconds
+
     def _check_baseline(self, sample: Sample) -> None:
         """Raise if the baseline failed before its first valid repetition."""
         is_baseline = sample.kernel == self.plan.baseline and not sample.control
-        if self._baseline_is_good or not is_baseline:
+        if self._baseline_is_good or not is_baseline or sample.status == SampleStatus.SKIPPED:
             return
         own = {
             one.status for one in self._samples() if one.kernel == sample.kernel and not one.control
@@ -170,96 +199,52 @@ class Runner:
             parts.setdefault(None if self.together else one.cell.group, []).append(one)
         return list(parts.values())
 
-    def _missing(self, number: int) -> list[Repetition]:
-        """Return the repetitions of a block without a sample, preceded by their warm-ups.
-
-        Guests of an interrupted block are booted again and need new warm-ups. These get
-        new repetition numbers, since the samples of the old warm-ups are kept.
-        """
-        done = {s.key for s in self._samples()}
-        name = self.plan.experiment.name
-        every = self.plan.block(number, self._ended, self._repetitions)
-        measured = [r for r in every if not r.warmup and self._key(name, number, r) not in done]
-        groups = {one.cell.group for one in measured}
-        warmups = []
-        taken = {key for key in done if key[1] == number and key[3]}
-        for repetition in every:
-            if repetition.warmup and repetition.cell.group in groups:
-                unused = repetition.number
-                while (key := (name, number, repetition.cell.id, True, unused)) in taken:
-                    unused += 1
-                taken.add(key)
-                warmups.append(Repetition(repetition.cell, unused, warmup=True))
-        return [*warmups, *measured]
-
-    @staticmethod
-    def _key(name: str, number: int, repetition: Repetition) -> tuple[str, int, str, bool, int]:
-        return (name, number, repetition.cell.id, repetition.warmup, repetition.number)
+    def _guests(self, stack: contextlib.ExitStack, number: int) -> BlockGuests:
+        steps = Steps(self.lab.workloads[self.plan.experiment.workload], self.supply)
+        return BlockGuests(self.boot, steps, number, self.facts.boot_deadline_seconds, stack)
 
     def _boot(
-        self, stack: contextlib.ExitStack, number: int, repetitions: Sequence[Repetition]
-    ) -> tuple[dict[BootGroup, GuestLike], dict[BootGroup, GuestError]]:
-        """Boot the guests of a block in parallel, then pause all of them."""
+        self,
+        guests: BlockGuests,
+        groups: Iterable[BootGroup],
+        given_up: Collection[BootGroup] = (),
+    ) -> None:
         began = self.clock()
-        groups = list(dict.fromkeys(one.cell.group for one in repetitions))
-        guests = {group: self._enter(stack, group, number) for group in groups}
-        failures: dict[BootGroup, GuestError] = {}
-        steps = Steps(self.lab.workloads[self.plan.experiment.workload], self.supply)
-        for group, guest in guests.items():
-            try:
-                guest.wait_ready(self.facts.boot_deadline_seconds)
-            except GuestError as error:
-                self._give_up(group, error, failures)
-        for group, guest in guests.items():
-            try:
-                if group not in failures:
-                    steps.set_up_boot(guest)
-                    guest.pause()
-            except GuestError as error:
-                self._give_up(group, error, failures)
+        started = [group for group in groups if group not in given_up]
+        guests.start(started)
         self._boot_seconds += self.clock() - began
         self.timing.boot_seconds += self.clock() - began
-        self.timing.boots += len(groups)
-        return guests, failures
-
-    def _enter(self, stack: contextlib.ExitStack, group: BootGroup, number: int) -> GuestLike:
-        own = self._owned[group] = stack.enter_context(contextlib.ExitStack())
-        return own.enter_context(self.boot(group, number))
-
-    def _give_up(
-        self, group: BootGroup, error: GuestError, failures: dict[BootGroup, GuestError]
-    ) -> None:
-        """Stop a guest that is no longer reliable, so that it does not disturb the others."""
-        failures[group] = error
-        self._owned[group].close()
+        self.timing.boots += len(started)
 
     def _sample(
         self,
         number: int,
         order: int,
         repetition: Repetition,
-        guests: Mapping[BootGroup, GuestLike],
-        failures: dict[BootGroup, GuestError],
+        guests: BlockGuests,
         *,
         is_last: bool,
     ) -> Sample:
         group = repetition.cell.group
-        guest = guests[group]
+        guest = guests.get(group)
         base = description(self.lab, self.plan, self.facts, number, order, repetition)
+        base["attempt"] = self._attempts.get(group, 0)
+        if guest is None:
+            what = f"not booted again after {counted(base['attempt'], 'failure')} in this block"
+            return Sample(**base, boot_id="", status=SampleStatus.SKIPPED, value=None, message=what)
         base |= {"boot_id": guest.boot_id, "console": self.log_of(guest)}
-        failed = failures.get(group)
+        failed = guests.failures.get(group)
         if failed is not None:
             # One sample records the failure; the repetitions that it prevents are skipped.
-            status = SampleStatus.SKIPPED if group in self._failed else failed.status
-            self._failed.add(group)
-            return Sample(**base, status=status, value=None, message=_message(failed))
+            status = SampleStatus.SKIPPED if guests.is_recorded(group) else failed.status
+            return _failure(base, failed, status)
         try:
             return self._measure(repetition, guest, base, is_last=is_last)
         except GuestError as error:
             if error.status in CRASHES:
-                self._give_up(group, error, failures)
-                self._failed.add(group)
-            return Sample(**base, status=error.status, value=None, message=_message(error))
+                guests.give_up(group, error)
+                guests.is_recorded(group)
+            return _failure(base, error, error.status)
 
     def _measure(
         self, repetition: Repetition, guest: GuestLike, base: dict[str, Any], *, is_last: bool
@@ -344,5 +329,7 @@ class Runner:
         return max(fewest, self._budget.limit(most, self.clock()))
 
 
-def _message(error: GuestError) -> str:
-    return "\n".join([error.what, *error.console_tail[-20:]])
+def _failure(base: dict[str, Any], error: GuestError, status: SampleStatus) -> Sample:
+    message = "\n".join([error.what, *error.console_tail[-20:]])
+    fault = error.fault if status in CRASHES else ""
+    return Sample(**base, status=status, value=None, message=message, fault=fault)

@@ -225,6 +225,7 @@ class OpenRun:
                 images={name: (i.hash, i.series_hash) for name, i in prepared.images.items()},
             ),
             together=machine is None,
+            retries=machine is None,
             load=load if machine is None else machine.load,
             supply=self.supplies[each.experiment.workload],
             progress=self.events.measuring,

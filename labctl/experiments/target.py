@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from labctl.errors import UserError
+from labctl.experiments.block_guests import Boot
 from labctl.experiments.plan import BootGroup, Plan
-from labctl.experiments.runner import Boot
 from labctl.guests.prepare import Prepared
 from labctl.lab.models import Lab, Target
 from labctl.runs.folder import RunFolder

@@ -13,7 +13,7 @@ from labctl.reports import columns
 from labctl.runs.sample import Sample
 from labctl.stats.report_types import Report
 
-_WHOLE = ("block", "order", "repetition", "schema")
+_WHOLE = ("block", "order", "repetition", "schema", "attempt")
 _TRUTH = ("warmup", "control")
 
 

@@ -20,7 +20,7 @@ from labctl.lab.metrics import Scale
 from labctl.status import SampleStatus
 
 Scalar = int | float | str
-Key = tuple[str, int, str, bool, int]
+Key = tuple[str, int, str, bool, int, int]
 SCHEMA = 1
 _STATUSES = tuple(SampleStatus)
 
@@ -34,7 +34,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `scale` is difference. `values` has those of the experiment's further metrics,
     `units` the unit of each metric that is not a time and has one.
     `disturbed` says how the host disturbed the repetition (`stats.health`); `console` is
-    the path of the guest's console log in the run's folder.
+    the path of the guest's console log in the run's folder. `fault` says why the guest failed;
+    `attempt` counts the failures of the guest in the block before this boot: a repetition that
+    a failure prevented is measured again on a fresh boot, with the next attempt.
     Raises ValueError for a status outside the closed list, and for an `ok`
     without a value.
     """
@@ -72,6 +74,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     scale: Scale = "ratio"
     values: dict[str, float] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
+    attempt: int = 0
+    fault: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in _STATUSES:
@@ -87,7 +91,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def key(self) -> Key:
         """The key of the sample, unique in a run."""
-        return (self.experiment, self.block, self.cell, self.warmup, self.repetition)
+        own = (self.warmup, self.repetition, self.attempt)
+        return (self.experiment, self.block, self.cell, *own)
 
     def to_json(self) -> str:
         """Return the sample as one line of JSON; raises BadOutput for NaN and infinity."""
@@ -103,7 +108,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 # Fields with their default, which stand only where it is another value.
-NEWER: Mapping[str, object] = {"scale": "ratio", "values": {}, "units": {}}
+NEWER: Mapping[str, object] = {
+    "scale": "ratio", "values": {}, "units": {}, "attempt": 0, "fault": "",
+}  # fmt: skip
 _FIELDS = frozenset(Sample.__struct_fields__)
 _MAPPINGS = (
     "setting", "parameters", "read_back", "measurements", "counters", "load", "values", "units",
@@ -114,10 +121,10 @@ _OWN = ("block", "order", "warmup", "repetition", "value", "started_at", *_MAPPI
 _SHARED_OF = attrgetter(*(name for name in Sample.__struct_fields__ if name not in _OWN))
 # Keys for sorting and counting: a wrong type would be noticed late or never.
 _TYPES: tuple[tuple[str, type], ...] = (
-    *((name, int) for name in ("block", "order", "repetition")),
+    *((name, int) for name in ("block", "order", "repetition", "attempt")),
     *((name, bool) for name in ("warmup", "control")),
     *((name, dict) for name in _MAPPINGS),
-    *((name, str) for name in ("experiment", "kernel", "cell", "started_at", "disturbed")),
+    *((name, str) for name in ("experiment", "kernel", "cell", "started_at", "disturbed", "fault")),
 )
 _HINT = (
     "restore the line or remove it, since damaged runs are not read in part; "

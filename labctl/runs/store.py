@@ -11,7 +11,7 @@ from labctl.errors import HostError, UserError
 from labctl.runs import jsonl
 from labctl.runs.sample import Key, Sample, Shared, parse, parse_valid, sealed, share
 
-_GROUP_OF = attrgetter("experiment", "block", "cell", "warmup")
+_GROUP_OF = attrgetter("experiment", "block", "cell", "warmup", "attempt")
 
 
 class Store:

@@ -100,13 +100,14 @@ def test_a_panic_is_a_result_and_costs_one_guest_one_block(tmp_path):
     runner(tmp_path, world).run()
     samples = Store(tmp_path).samples()
     broken = [s for s in samples if s.kernel == "patched" and s.block == 2]
-    assert [s.status for s in broken] == ["panic", "skipped", "skipped"]
+    assert [s.status for s in broken] == ["panic"] * 3 + ["skipped", "skipped"]
+    assert [s.attempt for s in broken] == [0, 1, 2, 2, 2]
     assert "last words" in broken[0].message
     assert {s.status for s in samples if s not in broken} == {"ok"}
     result = compare(samples, baseline="stock", confidence=0.95, minimum_effect=0.02)
     patched = next(cell for cell in result.cells if cell.kernel == "patched")
     assert patched.verdict != "faster"
-    assert patched.failed["panic"] == 1
+    assert patched.failed["panic"] == 3
 
 
 def test_a_failed_boot_spares_the_other_guests(tmp_path):
