@@ -22,6 +22,7 @@ from labctl.nightly.types import (
 from labctl.runs.types import Host
 from labctl.stats.kinds import FindingKind
 from labctl.stats.run_noise import widened
+from labctl.units import counted
 
 # By the verdict of a watch.
 _KINDS = {
@@ -37,7 +38,8 @@ _CONTROL_ALPHA = 0.05
 def document(records: Sequence[NightlyRecord]) -> Nightly:
     """Return the findings of all nightly runs of a history, and each cell's trend.
 
-    Kinds of findings: regressed, improved; broken (a guest or a check failed that had not
+    Kinds of findings: regressed, improved; crashes (a kernel crashed more often than its
+    baseline, and not in the run before); broken (a guest or a check failed that had not
     failed in the run before); not-confirmed (no change against the earlier kernel);
     not-the-kernel (the ratio changed with one and the same image); alarm (a change in the
     last nightly run that is not settled).
@@ -50,6 +52,7 @@ def document(records: Sequence[NightlyRecord]) -> Nightly:
     last = nights[-1][0] if nights else None
     found = [
         *(finding for cell in cells for finding in _changes(cell)),
+        *_crashing([main for main, _ in nights]),
         *_broken([main for main, _ in nights]),
         *(finding for cell in cells for finding in _alarm(cell, last)),
     ]
@@ -153,6 +156,24 @@ def _broken(mains: Sequence[NightlyRecord]) -> Iterator[Finding]:
                 reasons = "; ".join(f"{name}: {why}" for name, why in checks.failed.items())
                 yield _failure(main, kernel, reasons or "no check ran", None)
             failed_before[key] = not checks.passed
+
+
+def _crashing(mains: Sequence[NightlyRecord]) -> Iterator[Finding]:
+    before: set[tuple[str, str]] = set()
+    for main in mains:
+        rates = {(one.experiment, one.kernel): one for one in main.crashes or () if one.more_often}
+        for key, one in rates.items():
+            if key not in before:
+                why = (
+                    f"{one.crashed} of {counted(one.boots, 'boot')} crashed, {one.baseline}: "
+                    f"{one.baseline_crashed} of {one.baseline_boots} (Fisher's exact test, Holm: "
+                    f"p {one.p_corrected:.2g})"
+                )
+                finding = _failure(main, one.kernel, why, None)
+                yield msgspec.structs.replace(
+                    finding, kind=FindingKind.CRASHES, experiment=one.experiment
+                )
+        before = set(rates)
 
 
 def _why(row: CellFailures, run: str) -> str:

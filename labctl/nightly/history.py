@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
 from labctl.errors import HostError, UserError
 from labctl.nightly.changes import Analysis, NightlyRun, Trial, Watch
 from labctl.nightly.records import (
     CellFailures,
     CellRecord,
+    Crashes,
     Key,
     Kind,
     NightlyRecord,
@@ -129,6 +131,11 @@ def record_of(
         for cell in each.cells
         if cell.verdict == "baseline" and cell.failed
     )
+    crashes = tuple(
+        Crashes(**msgspec.structs.asdict(one), experiment=each.name, baseline=each.baseline)
+        for each in found
+        for one in each.crashes
+    )
     return NightlyRecord(
         kind=kind,
         night=night,
@@ -139,6 +146,7 @@ def record_of(
         kernels=run.kernels,
         cells=cells,
         baselines=baselines,
+        crashes=crashes or UNSET,
     )
 
 

@@ -48,7 +48,7 @@ def _findings(content: Nightly) -> list[str]:
 def _style(finding: Finding) -> str:
     if finding.kind is FindingKind.IMPROVED:
         return grid.verdict_style(Verdict.FASTER)
-    is_problem = finding.kind in (FindingKind.REGRESSED, FindingKind.BROKEN)
+    is_problem = finding.kind.is_problem
     return grid.verdict_style(Verdict.SLOWER) if is_problem else ""
 
 

@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 from labctl.lab.metrics import Better
 from labctl.runs.types import Count, Host, Kernel, Settings, Share
 from labctl.stats.cells import failures
+from labctl.stats.crash_rates import CrashRate
 from labctl.stats.failures import Failure
 from labctl.stats.kinds import Verdict
 
@@ -95,6 +96,13 @@ class CellRecord(CellFailures, frozen=True, kw_only=True):
         return (self.sd_log or 0.0) / math.sqrt(max(self.blocks, 1))
 
 
+class Crashes(CrashRate, frozen=True, kw_only=True):
+    """The crash rate of a kernel in an experiment."""
+
+    experiment: str
+    baseline: str
+
+
 class NightlyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One run: the nightly run itself, a repeat of it, or its kernels against earlier ones.
 
@@ -114,6 +122,7 @@ class NightlyRecord(msgspec.Struct, frozen=True, kw_only=True):
     baselines: tuple[CellFailures, ...] | UnsetType = UNSET
     commits: dict[str, str | None] | UnsetType = UNSET
     checks: dict[str, KernelChecks] | UnsetType = UNSET
+    crashes: tuple[Crashes, ...] | UnsetType = UNSET
     of: str | UnsetType = UNSET
     against: str | UnsetType = UNSET
 

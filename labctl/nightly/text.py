@@ -15,6 +15,7 @@ from labctl.units import counted
 _COLUMNS = 72
 _TITLES = {
     FindingKind.REGRESSED: "REGRESSED",
+    FindingKind.CRASHES: "CRASHES",
     FindingKind.BROKEN: "BROKEN",
     FindingKind.IMPROVED: "improved",
     FindingKind.ALARM: "alarm, not settled",
@@ -99,7 +100,7 @@ def heading(finding: Finding) -> str:
     """Return a finding in one line."""
     change, since = about(finding)
     start = f"{title(finding)}: {name(finding)}: {change}"
-    return start if finding.kind is FindingKind.BROKEN else f"{start} since {since}"
+    return start if finding.kind.is_failure else f"{start} since {since}"
 
 
 def title(finding: Finding) -> str:
@@ -109,7 +110,7 @@ def title(finding: Finding) -> str:
 
 def about(finding: Finding) -> tuple[str, str]:
     """Return the change or the failure, and the first nightly run with it."""
-    is_failure = finding.kind is FindingKind.BROKEN
+    is_failure = finding.kind.is_failure
     return str(finding.why) if is_failure else _by(finding), finding.since
 
 
@@ -166,7 +167,7 @@ def _short(finding: Finding) -> str:
 
 
 def _details(finding: Finding) -> list[str]:
-    if finding.kind is FindingKind.BROKEN:
+    if finding.kind.is_failure:
         return []
     ratios = f"{words.ratio(finding.before or None)} to {words.ratio(finding.after or None)}"
     metric = finding.metric_kind

@@ -42,6 +42,7 @@ def _experiment(experiment: Experiment) -> str:
         paragraphs.append(_fill(f"NOT TO BE TRUSTED: {experiment.warnings[0]}"))
     if warning := health.heading(experiment):
         paragraphs.append(_fill(f"WARNING: {warning}"))
+    paragraphs += map(_fill, failed.findings(experiment))
     paragraphs.append(_table(experiment))
     noun = words.estimate_noun(metric).capitalize()
     basis = f"{sentence.control(experiment)}. {noun}: {metric.formula(baseline)}."

@@ -68,6 +68,7 @@ def _experiment(record: RunRecord, result: ExperimentResult, folder: str) -> Exp
         warnings=result.warnings,
         further_metrics=tuple(_further(each, result) for each in result.further) or UNSET,
         observed=UNSET if result.observed is None else first_of(result.observed),
+        crashes=result.crashes or UNSET,
     )
     # The scalability law is about times: for a throughput it would recommend the worst level.
     fitted = curves(result.cells) if found.kind.is_speed else []
@@ -144,6 +145,7 @@ def _cell(cell: Comparison, metric: MetricKind) -> Cell:
         counters=dict(cell.counters),
         memory_back=cell.secondary.get("memory_back"),
         cpu=cell.secondary.get("cpu"),
+        retried=dict(cell.retried) or UNSET,
     )
     if not metric.is_difference:
         return found

@@ -165,7 +165,7 @@ def notes(style: str, document: Report) -> list[str]:
     facts = [
         f"{each.name}: {line}"
         for each in document.experiments
-        for line in failed.lines(each.failures)
+        for line in [*failed.findings(each), *failed.lines(each.failures)]
     ]
     if style == "pyperf":
         facts += [
@@ -252,12 +252,13 @@ def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> Case:
     }
     verdict, failures = cell.verdict, []
     is_bad = verdict.is_difference if is_control else verdict is Verdict.SLOWER
-    if is_bad or cell.failed:
+    if is_bad or cell.failed or failed.of_kernel(experiment, cell.kernel):
         estimate = f"{words.estimate_noun(metric)} {words.estimate(cell, metric)}"
         interval = words.estimate_interval(cell.ci, metric)
         result = f"{metric.spoken(verdict)}: {estimate}, {interval}"
         more = ", ".join(f"{count} {status}" for status, count in cell.failed.items())
-        reasons = failed.of_cell(experiment.failures, cell.cell)
+        reasons = failed.of_kernel(experiment, cell.kernel)
+        reasons += failed.of_cell(experiment.failures, cell.cell)
         failures = [("; ".join(filter(None, [result, more])), "\n".join(reasons))]
     is_skipped = verdict is Verdict.UNDECIDED and not is_control
     return Case(

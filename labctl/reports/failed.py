@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from labctl.stats.crash_rates import CrashRate
 from labctl.stats.failures import Failure
+from labctl.stats.report_types import Experiment
+from labctl.units import counted
 
+_LEAST_P = 1e-4
 _MOST_KINDS = 8
 _MOST_CELLS = 4
 
@@ -20,6 +24,27 @@ def lines(found: Sequence[Failure]) -> list[str]:
     return lines
 
 
+def findings(experiment: Experiment) -> list[str]:
+    """Return one line for each kernel that crashes more often than its baseline."""
+    return [crash_rate(one, experiment.baseline) for one in experiment.crashes_more_often]
+
+
+def crash_rate(rate: CrashRate, baseline: str) -> str:
+    """Return the sentence on a kernel that crashes more often than its baseline."""
+    p = f"p < {_LEAST_P:g}" if rate.p_corrected < _LEAST_P else f"p {rate.p_corrected:.2g}"
+    return (
+        f"CRASHES: {rate.kernel} crashes more often than {baseline}: {rate.crashed} of "
+        f"{counted(rate.boots, 'boot')}, {baseline}: {rate.baseline_crashed} of "
+        f"{rate.baseline_boots} (Fisher's exact test, Holm: {p})"
+    )
+
+
+def of_kernel(experiment: Experiment, kernel: str) -> list[str]:
+    """Return the line on the crashes of one kernel, if it crashes more often."""
+    rates = experiment.crashes_more_often
+    return [crash_rate(one, experiment.baseline) for one in rates if one.kernel == kernel]
+
+
 def of_cell(found: Sequence[Failure], cell: str) -> list[str]:
     """Return the reasons of one cell's failures; `cell` is its id."""
     return [short(each) for each in found if cell in each.cells][:_MOST_KINDS]
@@ -29,12 +54,19 @@ def short(failure: Failure) -> str:
     """Return status, cause, reason and console log of a failure."""
     console = f"; console: {failure.console}" if failure.console else ""
     reason = f": {failure.reason}" if failure.reason else ""
-    return f"{failure.status} ({failure.whose}){reason}{console}"
+    return f"{_named(failure)} ({failure.whose}){reason}{console}"
+
+
+def _named(failure: Failure) -> str:
+    """Return the status, and the fault of the guest if it says more."""
+    says_more = failure.fault not in ("", failure.status)
+    return failure.status + (f", {failure.fault}" if says_more else "")
 
 
 def _line(failure: Failure) -> str:
-    count = failure.count
-    return f"failed: {count} {short(failure)} ({_where(failure.cells, failure.block)})"
+    count, where = failure.count, _where(failure.cells, failure.block)
+    again = f"; {failure.retried} measured again" if failure.retried else ""
+    return f"failed: {count} {short(failure)} ({where}{again})"
 
 
 def _where(cells: Sequence[str], block: int) -> str:

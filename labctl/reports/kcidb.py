@@ -155,9 +155,10 @@ def _verdict(document: Report, experiment: Experiment, cell: Cell) -> dict[str, 
     found = {_STATUS[status] for status in cell.failed}
     # A failure of the kernel is FAIL; a failure of the workload is not the kernel's.
     status = next((each for each in ("FAIL", "ERROR") if each in found), _VERDICTS[cell.verdict])
-    if cell.verdict is Verdict.SLOWER:
+    crashes = failed.of_kernel(experiment, cell.kernel)
+    if cell.verdict is Verdict.SLOWER or crashes:
         status = "FAIL"
-    reasons = failed.of_cell(experiment.failures, cell.cell)
+    reasons = [*crashes, *failed.of_cell(experiment.failures, cell.cell)]
     return {
         "id": _id(document.run, experiment.name, cell.cell, "verdict"),
         "build_id": _id("build", document.kernels[cell.kernel].image or ""),

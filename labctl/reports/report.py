@@ -182,8 +182,8 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def found_a_problem(content: Report) -> bool:
-    """Return whether a cell is slower or failed, or the A/A control differs."""
-    if any(experiment.control_differs for experiment in content.experiments):
+    """Return whether a cell is slower or failed, a kernel crashes, or the A/A control differs."""
+    if any(one.control_differs or one.crashes_more_often for one in content.experiments):
         return True
     cells = [cell for experiment in content.experiments for cell in experiment.cells]
     return any(cell.verdict is Verdict.SLOWER or cell.failed for cell in cells)

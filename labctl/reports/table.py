@@ -102,6 +102,7 @@ def remarks(experiment: Experiment) -> list[str]:
     cells = experiment.cells
     return [
         sentence.control(experiment),
+        *failed.findings(experiment),
         *failed.lines(experiment.failures),
         *_one_by_one(experiment),
         *_ended_early(experiment),

@@ -64,6 +64,7 @@ def _further(experiment: Experiment) -> list[Experiment]:
             curves=(),
             host_health=quiet,
             failures=(),
+            crashes=UNSET,
             observed=UNSET,
             passes=UNSET,
         )

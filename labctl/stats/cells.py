@@ -16,6 +16,8 @@ from labctl.lab.metrics import Scale
 from labctl.observers.observer import is_observed
 from labctl.runs.sample import Sample, Scalar
 from labctl.stats.failures import NOT_FAILURES
+from labctl.stats.retried import counts as retried_by_fault
+from labctl.stats.retried import not_the_kernels
 from labctl.stats.scale import is_usable, of_rows, spread_of_rows
 from labctl.status import CRASHES, SampleStatus
 
@@ -103,17 +105,25 @@ class Cell:
         """Return the number of samples by status, without ok; of warm-ups only failures.
 
         A value that the scale does not have counts as bad output: with ratios 0 and below.
+        A fault of the host does not count if a fresh boot took its place.
         """
         return self._once("not_ok", self._count_not_ok)
 
     def _count_not_ok(self) -> dict[str, int]:
+        apart = {s.key for s in not_the_kernels((*self.samples, *self.warmups))}
         counts: Counter[str] = Counter(
-            s.status for s in self.samples if s.status != SampleStatus.OK
+            s.status for s in self.samples if s.status != SampleStatus.OK and s.key not in apart
         )
-        counts.update(s.status for s in self.warmups if s.status not in NOT_FAILURES)
+        counts.update(
+            s.status for s in self.warmups if s.status not in NOT_FAILURES and s.key not in apart
+        )
         unusable = len(self._ok()) - self.count(primary)
         counts.update({SampleStatus.BAD_OUTPUT: unusable} if unusable else {})
         return dict(sorted(counts.items()))
+
+    def retried(self) -> Mapping[str, int]:
+        """Return the number of failures that a fresh boot measured again, by fault."""
+        return self._once("retried", lambda: retried_by_fault((*self.samples, *self.warmups)))
 
     def _ok(self) -> list[Sample]:
         return self._once("ok", lambda: [s for s in self.samples if s.status == SampleStatus.OK])
@@ -212,16 +222,6 @@ def crashes(cells: Iterable[Cell]) -> dict[str, dict[str, int]]:
         of_cell = {k: n for k, n in cell.not_ok().items() if k in CRASHES}
         counts.setdefault(cell.kernel, Counter()).update(of_cell)
     return {kernel: dict(sorted(count.items())) for kernel, count in counts.items()}
-
-
-def crashed_boots(cells: Iterable[Cell]) -> tuple[int, int]:
-    """Return the number of crashed boots of some cells, and of all their boots."""
-    boots: dict[tuple[int, str], bool] = {}
-    for cell in cells:
-        for sample in (*cell.samples, *cell.warmups):
-            key = (sample.block, sample.boot_id)
-            boots[key] = boots.get(key, False) or sample.status in CRASHES
-    return sum(boots.values()), len(boots)
 
 
 def failures(not_ok: Mapping[str, int]) -> int:

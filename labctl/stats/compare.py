@@ -29,6 +29,7 @@ from labctl.stats.cells import (
     primary,
 )
 from labctl.stats.comparison import Comparison, ExperimentResult
+from labctl.stats.crash_rates import crash_rates
 from labctl.stats.failures import failures_of
 from labctl.stats.kinds import Verdict
 from labctl.stats.paired import (
@@ -54,7 +55,6 @@ __all__ = [
     "smallest_effect",
 ]
 
-
 # Tests of A/A controls, and of compared cells.
 Tests = tuple[Sequence[Paired | None], Sequence[Paired | None]]
 
@@ -76,9 +76,8 @@ def compare(
     one: the control may be of another kernel, and then tests only the host.
     `baseline` is a kernel's name; `minimum_effect` is the smallest relevant change (0.02 is
     2 %; in the unit of the values if `metric` is compared by differences); `name` is the
-    experiment's name, in case there are no samples; `beside` are tests of other metrics, which
-    the corrections are over as well. Raises UserError for samples of different
-    experiments or accelerators.
+    experiment's name, in case there are no samples; `beside` are tests of other metrics, which the
+    corrections are over as well. Raises UserError if experiments or accelerators differ.
     """
     found = list(samples)
     own_name = _only(found, "experiment", "experiment")
@@ -98,6 +97,7 @@ def compare(
     bases = [bases_for(cell, baselines, controls) for cell in others]
     compared = _family(others, bases, rule, better, failed, beside[1], host_is_trusted=trusted)
     rows = tuple(_baseline_row(cell) for cell in baselines) + tuple(compared)
+    rates = crash_rates([*baselines, *controls], others, confidence)
     return ExperimentResult(
         name=own_name or name,
         baseline=baseline,
@@ -110,6 +110,7 @@ def compare(
             aa=aa,
             rows=compared,
             rule=rule,
+            rates=rates,
         ),
         blocks=len({block for cell in cells for block in cell.of_blocks(primary)}),
         confidence=confidence,
@@ -117,6 +118,7 @@ def compare(
         better=better,
         metric=kind,
         failures=failures_of(found),
+        crashes=rates,
     )
 
 
@@ -314,6 +316,7 @@ def _row(cell: Cell) -> Comparison:
         blocks_visited=len(cell.seen_blocks),
         n=cell.count(primary),
         failed=cell.not_ok(),
+        retried=cell.retried(),
         median_seconds=mean,
         spread_percent=percent,
         spread=spread,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from labctl.lab.metrics import ELAPSED, Better, MetricKind
 from labctl.runs.sample import Scalar
+from labctl.stats.crash_rates import CrashRate
 from labctl.stats.explanation_types import Observed
 from labctl.stats.failures import Failure
 from labctl.stats.health import Health
@@ -23,7 +24,8 @@ class Comparison:
     unit of the values, `ci` its interval, `spread` and `sd_difference` are the standard
     deviations of the blocks' values and of their differences, also in this unit.
     `blocks` counts complete pairs, `blocks_visited` all measured
-    blocks, `n` good repetitions. `failed` counts samples by status, except ok. `p` tests
+    blocks, `n` good repetitions. `failed` counts samples by status, except ok; `retried` those
+    that a fresh boot measured again, by fault. `p` tests
     no difference; `p_corrected` is the same after Holm; `p_beyond` tests no difference
     beyond the minimum effect, `p_same` a difference at least as large, both after Holm:
     they determine the verdict. `blocks_needed` is the approximate number of further blocks
@@ -66,6 +68,7 @@ class Comparison:
     difference: float | None = None
     spread: float | None = None
     sd_difference: float | None = None
+    retried: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class ExperimentResult:
 
     `health` is the host's load during the run, None if not requested; `failures` the
     reasons of failed samples; `observed` what the observers found, None without any.
-    `further` has the results of the metrics after the first.
+    `further` has the results of the metrics after the first, `crashes` how often the boots of
+    each kernel crashed, if any did.
     """
 
     name: str
@@ -91,6 +95,7 @@ class ExperimentResult:
     failures: tuple[Failure, ...] = ()
     observed: Observed | None = None
     further: tuple[ExperimentResult, ...] = ()
+    crashes: tuple[CrashRate, ...] = ()
 
     @property
     def control_differs(self) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from labctl.printable import printable
-from labctl.runs.sample import Sample
+from labctl.runs.sample import Key, Sample
 from labctl.stats.kinds import Whose
-from labctl.status import SampleStatus
+from labctl.stats.retried import replaced
+from labctl.status import HOST_FAULTS, SampleStatus
 
 # The cause of each status: a missing program is not a failure of the kernel.
 _WHOSE: Mapping[str, Whose] = {
@@ -49,19 +50,28 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     cells: Annotated[tuple[str, ...], Meta(description="Ids of their cells.")]
     block: Annotated[int, Meta(description="Block of the first one.")]
     console: Annotated[str, Meta(description="Console log of its guest; empty if not on record.")]
+    fault: Annotated[
+        str, Meta(description="Fault of the guest, see the page on samples; empty without one.")
+    ] = ""
+    retried: Annotated[
+        int, Meta(description="Samples of them that a fresh boot measured again.")
+    ] = 0
 
 
 def failures_of(samples: Iterable[Sample]) -> tuple[Failure, ...]:
     """Return the failures of one experiment by kind, the most frequent first.
 
-    Count as `Cell.not_ok` does: warm-ups only if they failed, skipped samples never.
+    Count as `Cell.not_ok` does: warm-ups only if they failed, skipped samples never; and faults
+    of the host, also if a fresh boot took the place of the guest.
     """
     kinds: dict[tuple[str, str], list[Sample]] = {}
-    failed = [sample for sample in samples if sample.status != SampleStatus.OK]
+    every = list(samples)
+    failed = [sample for sample in every if sample.status != SampleStatus.OK]
+    again = {sample.key for sample in replaced(every)} if failed else set()
     for sample in filter(_is_reported, failed):
         reason = first_words(sample)
         kinds.setdefault((sample.status, _VARYING.sub("#", reason)), []).append(sample)
-    found = [_failure(status, alike) for (status, _), alike in kinds.items()]
+    found = [_failure(status, alike, again) for (status, _), alike in kinds.items()]
     return tuple(sorted(found, key=lambda one: -one.count))
 
 
@@ -78,9 +88,9 @@ def first_words(sample: Sample) -> str:
     return line if len(line) <= _REASON_LENGTH else f"{line[: _REASON_LENGTH - 1]}…"
 
 
-def whose(status: str) -> Whose:
-    """Return the cause of a status."""
-    return _WHOSE.get(status, Whose.WORKLOAD)
+def whose(status: str, fault: str = "") -> Whose:
+    """Return the cause of a status, and of the fault of the guest."""
+    return Whose.HOST if fault in HOST_FAULTS else _WHOSE.get(status, Whose.WORKLOAD)
 
 
 def whose_failures(not_ok: Mapping[str, int]) -> str:
@@ -103,14 +113,16 @@ def _is_reported(sample: Sample) -> bool:
     return not (sample.warmup and sample.status in NOT_FAILURES)
 
 
-def _failure(status: str, alike: Sequence[Sample]) -> Failure:
+def _failure(status: str, alike: Sequence[Sample], again: Collection[Key]) -> Failure:
     first = alike[0]
     return Failure(
         status=status,
-        whose=whose(status),
+        whose=whose(status, first.fault),
         reason=first_words(first),
         count=len(alike),
         cells=tuple(dict.fromkeys(sample.cell for sample in alike)),
         block=first.block,
         console=first.console,
+        fault=first.fault,
+        retried=sum(sample.key in again for sample in alike),
     )

@@ -25,6 +25,7 @@ class Whose(StrEnum):
 
     KERNEL = "kernel"
     GUEST = "guest"
+    HOST = "host"
     WORKLOAD = "workload"
     TUNABLE = "tunable"
     SERIES = "series"
@@ -34,6 +35,7 @@ class FindingKind(StrEnum):
     """What a nightly run found, the most serious kind first."""
 
     REGRESSED = "regressed"
+    CRASHES = "crashes"
     BROKEN = "broken"
     IMPROVED = "improved"
     ALARM = "alarm"
@@ -43,4 +45,9 @@ class FindingKind(StrEnum):
     @property
     def is_problem(self) -> bool:
         """Whether the exit status of `labctl nightly` is 1 because of it."""
-        return self in (FindingKind.REGRESSED, FindingKind.BROKEN)
+        return self is FindingKind.REGRESSED or self.is_failure
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether guests or checks failed; the other kinds are changes of a ratio."""
+        return self in (FindingKind.CRASHES, FindingKind.BROKEN)

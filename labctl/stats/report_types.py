@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from labctl.lab.metrics import MetricKind
 from labctl.runs.types import Host, Kernel, Placement, Settings
+from labctl.stats.crash_rates import CrashRate
 from labctl.stats.explanation_types import Observed
 from labctl.stats.failures import Failure
 from labctl.stats.kinds import Verdict
@@ -118,7 +119,13 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     blocks_needed: Annotated[
         int | None, Meta(description="About how many more blocks would decide the cell.")
     ]
-    failed: Annotated[dict[str, int], Meta(description="Samples that are not ok, by their status.")]
+    failed: Annotated[
+        dict[str, int],
+        Meta(
+            description="Samples that are not ok, by their status; without faults of the host "
+            "that a fresh boot measured again."
+        ),
+    ]
     handovers: Annotated[
         int | float | None,
         Meta(description="Median handovers per repetition; null if not counted."),
@@ -148,6 +155,13 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         float | UnsetType | None,
         Meta(
             description="Standard deviation of the blocks' differences; only with scale difference."
+        ),
+    ] = UNSET
+    retried: Annotated[
+        dict[str, int] | UnsetType,
+        Meta(
+            description="Failures that a fresh boot of the same block measured again, by fault of "
+            "the guest; missing without any."
         ),
     ] = UNSET
 
@@ -281,6 +295,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
             "the cells of all metrics. Missing without any."
         ),
     ] = UNSET
+    crashes: Annotated[
+        tuple[CrashRate, ...] | UnsetType,
+        Meta(description="How often the boots of each kernel crashed; missing if none did."),
+    ] = UNSET
 
     @property
     def kind(self) -> MetricKind:
@@ -298,6 +316,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def control_differs(self) -> bool:
         """Whether the baseline differs from itself, so that no verdict is valid."""
         return self.aa_control is not None and self.aa_control.verdict.is_difference
+
+    @property
+    def crashes_more_often(self) -> tuple[CrashRate, ...]:
+        """The kernels that crash more often than the baseline."""
+        return tuple(one for one in self.crashes or () if one.more_often)
 
     @property
     def compared(self) -> tuple[Cell, ...]:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from labctl.lab.metrics import MetricKind
-from labctl.stats.cells import Cell, base_of_blocks, bases_for, crashed_boots, crashes, primary
+from labctl.stats.cells import Cell, base_of_blocks, bases_for, primary
 from labctl.stats.comparison import Comparison
+from labctl.stats.crash_rates import CrashRate
 from labctl.stats.verdict import Rule
 from labctl.units import counted
 
@@ -22,6 +23,7 @@ def warnings_of(
     aa: Comparison | None,
     rows: Sequence[Comparison],
     rule: Rule,
+    rates: Sequence[CrashRate] = (),
 ) -> tuple[str, ...]:
     """Return one line per warning; `rows` are the comparisons of `others`, in the same order."""
     alpha, spoken = rule.alpha, rule.metric.spoken
@@ -49,7 +51,9 @@ def warnings_of(
                 f"{cell.name} differs by Wilcoxon's signed-rank test (p {row.p_wilcoxon:.2g}) "
                 "but not by the t test: outlying blocks reduce the t test's power"
             )
-    lines += _on_crashes(baselines, others)
+    lines += map(_on_crashes, rates)
+    for cell in (*baselines, *controls, *others):
+        lines += _on_retries(cell)
     for cell in (*baselines, *controls, *others):
         lines += _on_outliers(cell)
     for cell in controls:
@@ -104,24 +108,27 @@ def _on_streaks(name: str, row: Comparison) -> list[str]:
     ]
 
 
-def _on_crashes(baselines: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
+def _on_crashes(rate: CrashRate) -> str:
     """Compare crash rates, because timings exclude crashed boots (survivorship bias)."""
-    if not any(crashes(others).values()):
-        return []
-    base, of_base = crashed_boots(baselines)
-    lines = []
-    for kernel in dict.fromkeys(cell.kernel for cell in others):
-        crashed, boots = crashed_boots(cell for cell in others if cell.kernel == kernel)
-        if not crashed or not of_base:
-            continue
-        from scipy.stats import fisher_exact
+    return (
+        f"{rate.kernel}: {rate.crashed} of {counted(rate.boots, 'boot')} crashed, baseline: "
+        f"{rate.baseline_crashed} of {rate.baseline_boots} (Fisher's exact test: p {rate.p:.2g})"
+    )
 
-        p = fisher_exact([[crashed, boots - crashed], [base, of_base - base]]).pvalue
-        lines.append(
-            f"{kernel}: {crashed} of {counted(boots, 'boot')} crashed, baseline: {base} of "
-            f"{of_base} (Fisher's exact test: p {p:.2g})"
-        )
-    return lines
+
+def _on_retries(cell: Cell) -> list[str]:
+    """Name the blocks in which a cell has repetitions of several boots."""
+    found = cell.retried()
+    if not found:
+        return []
+    again = (*cell.samples, *cell.warmups)
+    blocks = sorted({sample.block for sample in again if sample.attempt})
+    what = ", ".join(f"{count} {fault}" for fault, count in found.items())
+    numbers = ", ".join(map(str, blocks))
+    return [
+        f"{cell.name}: {counted(sum(found.values()), 'sample')} measured again on a fresh boot "
+        f"after a failure ({what}; {'block' if len(blocks) == 1 else 'blocks'} {numbers})"
+    ]
 
 
 def _on_outliers(cell: Cell) -> list[str]:

@@ -120,7 +120,7 @@ def page():
             setting={"size": "1GiB"},
             **(
                 {"why": "panic"}
-                if kind is FindingKind.BROKEN
+                if kind.is_failure
                 else {"before": 1.4, "after": 1.2, "change": 1.2 / 1.4, "baseline": "stock"}
             ),
         )

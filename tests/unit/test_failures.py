@@ -50,6 +50,8 @@ def test_a_kind_of_failure_is_reported_once_with_cause_count_and_cells():
         "cells": ("parallel-free",),
         "block": 0,
         "console": f".labctl/runs/r/{WHERE}",
+        "fault": "",
+        "retried": 0,
     }
 
 

@@ -267,11 +267,12 @@ def test_a_crashing_kernel_is_reported_once(fake):
     fake.night()
     fake.world.on_run = lambda guest: synthetic.panic() if guest.group.kernel == "patched" else None
     fake.night()
-    (finding,) = fake.found().findings
-    assert (finding.kind, finding.kernel) == ("broken", "patched")
-    assert "panic" in finding.why
+    crashes, broken = fake.found().findings
+    assert (crashes.kind, crashes.kernel) == ("crashes", "patched")
+    assert (broken.kind, broken.kernel) == ("broken", "patched")
+    assert "panic" in broken.why
     fake.night()
-    assert len(fake.found().findings) == 1
+    assert len(fake.found().findings) == 2
 
 
 def test_check_results_are_on_record_and_failures_are_reported(fake):
