@@ -121,6 +121,7 @@ enum ending {
 void process_wait(pid_t pid, enum ending expected);
 void process_kill(pid_t pid);
 void pin_to_cpu(int cpu);
+void unpin(void);
 int cpu_count(void);
 /* Processes that hold memory and check it repeatedly. */
 void neighbours_start(const struct options *options);

@@ -125,6 +125,14 @@ void pin_to_cpu(int cpu)
 	sched_setaffinity(0, sizeof(set), &set);
 }
 
+void unpin(void)
+{
+	cpu_set_t set;
+
+	memset(&set, 0xff, sizeof(set));
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
 static void watch_own_memory(const struct options *options, uint64_t owner)
 {
 	struct area area;

@@ -54,10 +54,8 @@ static void give_back(const struct options *options, uint64_t owner)
 {
 	struct area area;
 
-	/*
-	 * Not pinned to a CPU: a kernel may decline to let workers run on CPUs
-	 * where the process itself may not.
-	 */
+	/* A kernel may have no workers help a process that is bound to CPUs. */
+	unpin();
 	area_map(&area, options->size, owner);
 	area_fill(&area, true);
 	atomic_store(phase, READY);

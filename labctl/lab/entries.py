@@ -276,6 +276,10 @@ class VerifyEntry(Model):
         description="Memory that may be unmapped but not yet free during the checks."
         " Default: 256MiB.",
     )
+    held_back_defaults: Bytes | None = Field(
+        None,
+        description="The same at the defaults, where lists are longer. Default: `held_back`.",
+    )
 
 
 class LabFile(Model):

@@ -129,7 +129,7 @@ class Variant(VariantEntry):
 
 
 class Verify(Model):
-    """What `labctl verify` and `labctl series check` do; `held_back` is in bytes."""
+    """What `labctl verify` and `labctl series check` do; sizes are in bytes."""
 
     guest: str | None = None
     variants: tuple[Variant, ...] = (Variant(name="as-is"),)
@@ -137,6 +137,7 @@ class Verify(Model):
     matrix: dict[str, tuple[Scalar, ...]] = Field({})
     compile: dict[str, tuple[Path, ...]] = Field({})
     held_back: int = VerifyEntry().held_back
+    held_back_defaults: int | None = None
 
 
 class Lab(Model):

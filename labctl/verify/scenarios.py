@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labctl.lab.models import Verify
 from labctl.verify.programs import GRACE_SECONDS, Program
 from labctl.verify.settings import Place
 
@@ -48,7 +49,7 @@ _SCENARIOS = (
     _Scenario("fork", _FEW | {_OTHER}, _FEW),
     _Scenario("edge", _FEW | {_OTHER} | _BIG, _FEW | _BIG),
     # The memory of huge pages is unmapped at once, on any kernel.
-    _Scenario("backlog", _WORKERS | _BIG, _WORKERS, ("--size", "512MiB"), ("--size", "512MiB")),
+    _Scenario("backlog", _WORKERS | _BIG, _WORKERS, ("--size", "512MiB"), ("--size", "1GiB")),
     _Scenario("memcg", _FEW, _FEW),
     _Scenario("oom", _FEW | {_OTHER}),
     # A killed process may be slow to free 40 MiB on any kernel.
@@ -66,14 +67,17 @@ _SCENARIOS = (
 SCENARIOS = tuple(scenario.name for scenario in _SCENARIOS)
 
 
-def integrity(seconds: int, held_back_bytes: int) -> list[Program]:
+def integrity(seconds: int, verify: Verify) -> list[Program]:
     """Return the scenarios, each run for `seconds`; large ones are programs of their own."""
     found = []
     for scenario in _SCENARIOS:
-        for places, size in ((_VERIFY, scenario.small), (_ALL - _VERIFY, scenario.large)):
+        for places, size, held_back in (
+            (_VERIFY, scenario.small, verify.held_back),
+            (_ALL - _VERIFY, scenario.large, verify.held_back_defaults or verify.held_back),
+        ):
             if places & scenario.places:
                 argv = ("integrity", scenario.name, "--seconds", str(seconds), *size,
-                        "--held-back", str(held_back_bytes))  # fmt: skip
+                        "--held-back", str(held_back))  # fmt: skip
                 found.append(
                     Program(
                         "integrity",

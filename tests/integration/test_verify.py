@@ -8,16 +8,22 @@ from program import Labctl
 
 # Builds of one tree wait for each other.
 pytestmark = pytest.mark.xdist_group("building")
-MUTANTS = (
-    "hand-over-before-flush",
-    "missing-flush-work",
-    "double-free",
-    "leaked-list",
-    "no-inline-fallback",
-    "unbounded-backlog",
-    "sleeping-under-ptl",
-)
+# The check that should find a mutant, and what it says; "" is anything.
+MUTANTS = {
+    "hand-over-before-flush": ("stale", "freed page"),
+    "missing-flush-work": ("*", ""),
+    "double-free": ("*", ""),
+    "leaked-list": ("*", "were not freed"),
+    "no-inline-fallback": ("*", "were not freed"),
+    "unbounded-backlog": ("backlog", "were unmapped but not free"),
+    "sleeping-under-ptl": ("*", "sleeping function called from invalid context"),
+    "lower-neighbour": ("edge", "wrong page content"),
+    "not-notified": ("notifier", "wrong page content"),
+    "lost-nodes": ("*", "were not freed"),
+    "lost-references": ("*", ""),
+}
 LAB, MUTANTS_LAB = ROOT / "lab.yaml", ROOT / "tests/mutants/lab.yaml"
+LAB_7_3 = ROOT / "patches/lab-7.3.yaml"
 # The checks that find most in little time; nightly runs do all of them. The debug variant
 # has to be built from nothing and boots in minutes under emulation.
 SHORT = ("stale", "exit", "edge", "oom", "backlog", "failslab", "margin")
@@ -46,31 +52,41 @@ def verify(tmp_path, long):
     return verified
 
 
-@pytest.mark.timeout(2700)
-@pytest.mark.parametrize("kernel", ["parallel-free", "parallel-unmap"])
-def test_the_series_are_correct_where_it_hurts_most(verify, kernel, long):
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("lab", [LAB, LAB_7_3], ids=["6.1", "7.3"])
+@pytest.mark.parametrize("kernel", ["node-grouped-free", "parallel-free", "parallel-unmap"])
+def test_the_series_are_correct_where_it_hurts_most(verify, lab, kernel, long):
+    if not long and (lab != LAB or kernel == "node-grouped-free"):
+        pytest.skip("only with --long")
     only = [f"--check={name}" for name in ("exercised", *(f"integrity/{one}" for one in SHORT))]
     short = ["--seconds=5", "--quick", "--variant=poison", *only]
     words = ["--seconds=30"] if long else short
-    document = verify(LAB, *words, kernel)
+    document = verify(lab, *words, kernel)
     checks = document["kernels"][kernel]["checks"]
     assert {c["variant"] for c in checks} == (VARIANTS if long else {"poison"})
     assert [check for check in checks if check["status"] == "failed"] == []
-    # At the settings of `verify:`, and at the defaults.
+    # At the settings of `verify:`, and at the defaults; that one has no tunables.
     settings = {tuple(sorted(c["setting"])) for c in checks}
     assert ("thp",) in settings
-    assert len(settings) > 1
+    assert (len(settings) > 1) == (kernel != "node-grouped-free")
     assert document["passed"]
 
 
 @pytest.mark.timeout(2700)
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_wrong_version_is_found(verify, mutant, long):
-    if not long and mutant != MUTANTS[0]:
-        pytest.skip("one of seven without --long")
-    short = ["--quick", "--variant=poison", "--check=exercised", "--check=integrity/stale"]
-    words = ["--stop-at-first", "--seconds=20", *([] if long else short)]
+    if not long and mutant != next(iter(MUTANTS)):
+        pytest.skip(f"one of {len(MUTANTS)} without --long")
+    scenario, why = MUTANTS[mutant]
+    short = ["--quick", "--variant=poison"]
+    words = [
+        "--stop-at-first",
+        "--seconds=20",
+        f"--check=integrity/{scenario}",
+        *([] if long else short),
+    ]
     document = verify(MUTANTS_LAB, *words, mutant)
     failed = [c for c in document["kernels"][mutant]["checks"] if c["status"] == "failed"]
     assert len(failed) == 1
+    assert why in failed[0]["why"]
     assert not document["passed"]

@@ -216,7 +216,7 @@ def test_a_kernel_that_counts_no_handovers_need_not_hand_over(monkeypatch):
 def test_the_scenarios_are_those_of_the_program():
     source = Path(__file__).parent.parent.parent / "guest/integrity"
     written = "".join(path.read_text() for path in source.glob("scenario_*.c"))
-    offered = scenarios.integrity(20, 2**20)
+    offered = scenarios.integrity(20, Verify(held_back=2**20, held_back_defaults=2**21))
     assert {p.name for p in offered} == set(scenarios.SCENARIOS)
     assert all(f'"{name}", "' in " ".join(written.split()) for name in scenarios.SCENARIOS)
     assert written.count("const struct scenario scenario_") == len(scenarios.SCENARIOS)
@@ -225,6 +225,8 @@ def test_the_scenarios_are_those_of_the_program():
         names = [p.name for p in offered if place in p.places]
         assert len(names) == len(set(names))
     assert all(p.hands_over <= p.places for p in offered)
+    limits = {p.argv[-1] for p in offered if Place.DEFAULTS in p.places}
+    assert limits == {str(2**21)}
 
 
 def test_a_sound_kernel_passes_with_its_tunables_set():
@@ -597,15 +599,22 @@ def test_the_mutants_are_a_lab_of_one_series_and_one_mistake_each():
     from labctl.lab.load import load
     from labctl.series import reader
 
-    folder = Path(__file__).parent.parent / "mutants"
-    mutants = load(folder / "lab.yaml")
-    whole = reader.read(folder / "../../patches/parallel-free/6.1")
+    mutants = load(Path(__file__).parent.parent / "mutants/lab.yaml")
     named = {name: kernel for name, kernel in mutants.kernels.items() if kernel.series}
-    assert len(named) == 7
+    assert len(named) == 11
+    series = set()
     for name, kernel in named.items():
-        patches = reader.read(kernel.series).patches
-        assert [p.hash for p in patches[:-1]] == [p.hash for p in whole.patches]
-        assert "WRONG:" in patches[-1].content.decode()
-        assert all(
-            mutants.tunables[tunable].applies_to(name) for tunable in ("max_active", "batch_pages")
-        )
+        *whole, mistake = reader.read(kernel.series).patches
+        assert "WRONG:" in mistake.content.decode()
+        folders = dict.fromkeys(Path(patch.place).parent for patch in whole)
+        original = [patch for folder in folders for patch in reader.read(folder).patches]
+        assert [patch.hash for patch in whole] == [patch.hash for patch in original]
+        (of_series,) = {folder.parent.name for folder in folders}
+        series.add(of_series)
+        own = {
+            "parallel-free": ("max_active", "batch_pages"),
+            "parallel-unmap": ("unmap_max_active", "range_pages"),
+        }.get(of_series, ())
+        assert all(mutants.tunables[tunable].applies_to(name) for tunable in own)
+    assert series == {"node-grouped-free", "parallel-free", "parallel-unmap"}
+    assert len({kernel.source for kernel in named.values()}) == 2
