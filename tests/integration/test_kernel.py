@@ -25,7 +25,6 @@ SWITCHES = {
     "parallel-unmap": ("/sys/kernel/debug/parallel_unmap/range_pages", "8192", "131072"),
 }
 WORKQUEUES = "/sys/devices/virtual/workqueue"
-MASKS = {"parallel-free": "tlb_free/cpumask", "parallel-unmap": "unmap/cpumask"}
 SCENARIOS = ("exit", "kill", "memcg", "oom", "hotplug")
 WRONG = {
     "parallel-free": {
@@ -84,11 +83,19 @@ def test_a_series_ignores_small_sizes_and_can_be_switched_off(shared_guest, meas
     assert measure("give-back").counters["handovers"] > 0
 
 
-@pytest.mark.kernels(*MASKS)
+@pytest.mark.kernels(*SWITCHES)
 @pytest.mark.parametrize("op", ["munmap", "exit"])
-@pytest.mark.parametrize("whose", ["all", "own"])
-def test_workers_leave_isolated_cpus_alone(shared_guest, measure, kernel, op, whose):
-    mask = f"{WORKQUEUES}/{MASKS[kernel] if whose == 'own' else 'cpumask'}"
+def test_workers_leave_isolated_cpus_alone(shared_guest, measure, op):
+    assert_workers_obey(f"{WORKQUEUES}/cpumask", shared_guest, measure, op)
+
+
+@pytest.mark.kernels("parallel-unmap")
+@pytest.mark.parametrize("op", ["munmap", "exit"])
+def test_workers_obey_the_mask_of_their_workqueue(shared_guest, measure, op):
+    assert_workers_obey(f"{WORKQUEUES}/unmap/cpumask", shared_guest, measure, op)
+
+
+def assert_workers_obey(mask, shared_guest, measure, op):
     usual = shared_guest.read(mask).strip()
     shared_guest.write(mask, "3")
     try:

@@ -125,7 +125,7 @@ def first_lab(tmp_path, prepared, python):
     smoke = lab["experiments"]["smoke"]
     lab["experiments"] = {"smoke": smoke}
     lab["guests"]["numa4"]["memory_per_node"] = "512MiB"
-    # 256 MiB are below the series' default threshold of 1 GiB.
+    # Lists of 32 MiB: several of them in 256 MiB.
     smoke["set"] |= {"size": "256MiB", "batch_pages": "8Ki"}
     smoke["statistics"] = {"blocks": {"min": 2, "max": 2}, "repetitions": 1}
     path.write_text(yaml.safe_dump(lab))
