@@ -51,11 +51,9 @@ def warnings_of(
                 f"{cell.name} differs by Wilcoxon's signed-rank test (p {row.p_wilcoxon:.2g}) "
                 "but not by the t test: outlying blocks reduce the t test's power"
             )
-    lines += map(_on_crashes, rates)
+    lines += _on_crashes(rates)
     for cell in (*baselines, *controls, *others):
-        lines += _on_retries(cell)
-    for cell in (*baselines, *controls, *others):
-        lines += _on_outliers(cell)
+        lines += [*_on_retries(cell), *_on_outliers(cell)]
     for cell in controls:
         lines += _on_pairs(cell, bases_for(cell, (*baselines, *others), controls))
     for cell in others:
@@ -108,12 +106,13 @@ def _on_streaks(name: str, row: Comparison) -> list[str]:
     ]
 
 
-def _on_crashes(rate: CrashRate) -> str:
+def _on_crashes(rates: Sequence[CrashRate]) -> list[str]:
     """Compare crash rates, because timings exclude crashed boots (survivorship bias)."""
-    return (
+    return [
         f"{rate.kernel}: {rate.crashed} of {counted(rate.boots, 'boot')} crashed, baseline: "
         f"{rate.baseline_crashed} of {rate.baseline_boots} (Fisher's exact test: p {rate.p:.2g})"
-    )
+        for rate in rates
+    ]
 
 
 def _on_retries(cell: Cell) -> list[str]:
