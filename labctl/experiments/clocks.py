@@ -19,7 +19,7 @@ def check(guest_seconds: float, host_seconds: float) -> None:
     """
     more = guest_seconds - host_seconds
     is_ahead = more > _SHARE * host_seconds + _LEAST_SECONDS
-    is_behind = -more > _LOST_SHARE * host_seconds + _LEAST_LOST_SECONDS
+    is_behind = -more > max(_LOST_SHARE * host_seconds, _LEAST_LOST_SECONDS)
     if is_ahead or is_behind:
         way = "forwards" if is_ahead else "back"
         raise GuestLost(

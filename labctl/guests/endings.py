@@ -38,8 +38,13 @@ class Ending:
     hint: str | None = None
 
 
-def of_qemu(status: int, last_output: str, console: Sequence[str]) -> Ending:
-    """Return why QEMU exited with `status`, negative for a signal; it runs with -no-reboot."""
+def of_qemu(
+    status: int, last_output: str, console: Sequence[str], *, is_known: bool = True
+) -> Ending:
+    """Return why QEMU exited with `status`, negative for a signal; it runs with -no-reboot.
+
+    The status is not known (`is_known`) if another labctl started QEMU.
+    """
     what = f"QEMU {completed.ending(status)}: {last_output}"
     if status in CRASHES:
         return Ending(what, GuestFault.QEMU_CRASHED, "QEMU crashed, not the guest's kernel")
@@ -53,6 +58,8 @@ def of_qemu(status: int, last_output: str, console: Sequence[str]) -> Ending:
         return Ending("the guest powered off, and QEMU exited", GuestFault.GUEST_SHUTDOWN)
     if any(text in end for text in _RESET):
         return Ending("the guest's kernel reset the machine", GuestFault.GUEST_RESET)
+    if not is_known:
+        return Ending(f"QEMU exited: {last_output}", GuestFault.QEMU_EXITED)
     return Ending(
         "the guest was reset, and its kernel printed nothing",
         GuestFault.GUEST_RESET,

@@ -10,7 +10,7 @@ from typing import Any
 
 from labctl import files, proc, process_table
 from labctl.errors import GuestError, LabError, UserError
-from labctl.guests import gdb, launchers, processes, qemu, records
+from labctl.guests import box, gdb, launchers, processes, qemu, records
 from labctl.guests.folder import prepare_folder
 from labctl.guests.guest import Guest, GuestSpec, State
 from labctl.guests.locks import command_port_lock, fleet_lock
@@ -143,6 +143,7 @@ class Fleet:
 
         def record(pid: int) -> None:
             records.write(spec.folder, Record(pid, process_table.started_ticks(pid), spec))
+            box.limit(pid, serves_files=spec.launcher != "qemu")
 
         mark = {processes.MARK: spec.name}
         try:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from labctl import proc
-from labctl.errors import BadOutput, BootFailed, GuestError, GuestHung, GuestLost
-from labctl.guests import bring_up, command_port, endings, launchers, pinning, qemu, scratch
+from labctl.errors import BadOutput, BootFailed, GuestError, GuestLost
+from labctl.guests import box, bring_up, command_port, endings, launchers, pinning, qemu, scratch
 from labctl.guests.folder import check_disk, prepare_folder
 from labctl.guests.locks import folder_lock
 from labctl.guests.qemu import GuestSpec
@@ -95,7 +95,8 @@ class Guest:
         folder = self.spec.folder
         prepare_folder(self.spec)
         argv = launchers.argv(self.spec)
-        self._use(owner.enter_context(proc.spawn(argv, cwd=folder, log=folder / qemu.QEMU_LOG)))
+        machine = owner.enter_context(proc.spawn(argv, cwd=folder, log=folder / qemu.QEMU_LOG))
+        self._use(box.limited(machine, serves_files=self.spec.launcher != "qemu"))
 
     def attach(self, machine: Machine) -> Self:
         """Use a running QEMU that outlives this object; call `detach` when done."""
@@ -322,8 +323,10 @@ class Guest:
                 path, patience = self._socket(qemu.MONITOR_SOCKET), self.patience_seconds
                 self._monitor = qemu.Monitor(path, self.name, patience_seconds=patience)
             return self._monitor.do(command, arguments)
-        except GuestHung as error:
-            endings.explain_stop(error, self._watchdog.machine)
+        except GuestError as error:
+            is_stopped = endings.explain_stop(error, self._watchdog.machine)
+            if isinstance(error, GuestLost) and not is_stopped:
+                self._find_cause()  # QEMU may have ended while the guest was paused
             raise
 
     def monitor(self, line: str) -> str:

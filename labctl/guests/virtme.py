@@ -29,7 +29,8 @@ PROGRAMS_FOLDER = "/run/labctl"
 _LINK = "programs"
 _SHARED = re.compile(r"[a-zA-Z0-9_+ /.-]+")  # characters that vng accepts in shared paths
 LIMITS = (
-    "the guest's root is the host's file system: guests run the host's programs",
+    "the guest's root is the host's file system: guests run the host's programs, and a kernel or "
+    "program in the guest can read every file that labctl's user can",
     "the root is 9p, even where virtiofsd is installed: programs start more slowly",
     "the nodes' memory is always shared with the host (memfd), whatever lab.yaml says",
     "udev and systemd-tmpfiles of the host run in the guest, if installed",

@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from labctl import process_table
 from labctl.errors import GuestLost, GuestPanic, GuestSplat
 from labctl.guests import endings, qemu
 from labctl.status import GuestFault
@@ -87,7 +88,8 @@ class Watchdog:
         if status is not None:
             self.state = State.GONE
             tail = self.console.tail()
-            found = endings.of_qemu(status, self._last_output(), tail)
+            is_known = not isinstance(self.machine, process_table.Found)
+            found = endings.of_qemu(status, self._last_output(), tail, is_known=is_known)
             raise GuestLost(
                 found.what,
                 where=self._name,
