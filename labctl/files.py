@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def replace(path: Path, content: str | bytes, *, is_lasting: bool = True) -> Non
         OSError: the disk is full or fails; the file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = unfinished(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with naming(path), open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123 - a descriptor
@@ -50,6 +51,19 @@ def replace(path: Path, content: str | bytes, *, is_lasting: bool = True) -> Non
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def unfinished(path: Path) -> Path:
+    """Return a new name beside a path, for a file or folder that is not finished.
+
+    The next labctl removes it if this one is killed: see `labctl.host.leftovers`.
+    """
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Return whether a path is of `unfinished`, or of a folder that `remove` did not finish."""
+    return bool(_UNFINISHED.fullmatch(path.name))
 
 
 def store(folder: Path, stem: str, content: bytes, suffix: str = "") -> Path:
@@ -170,3 +184,4 @@ def remove(path: Path) -> None:
 
 
 REMOVED = ".removed"
+_UNFINISHED = re.compile(rf".+\.[0-9a-f]{{32}}\.tmp|.+{re.escape(REMOVED)}")

@@ -175,6 +175,7 @@ def down(lab_path: Path | None, guests: Sequence[str]) -> None:
 
     In a state folder that labctl did not create, the folders of the guests are kept.
     """
+    from labctl.guests.locks import tidy
     from labctl.host.state_folder import is_fit
 
     lab = load_lab(lab_path, Use.ENDS)
@@ -186,6 +187,8 @@ def down(lab_path: Path | None, guests: Sequence[str]) -> None:
         else:
             fleet.end(name)
             click.echo(layout(f"{name} is down; its folder is kept: {fleet.spec_folder(name)}"))
+    if is_fit(lab.state):
+        tidy(fleet.folder)
 
 
 def _show_status(fleet: Fleet, as_json: bool, ready: Collection[str] = ()) -> None:

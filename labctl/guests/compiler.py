@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ class Compiler:
         """
         if Hashed(program, _noted(program)).holds():
             return
-        partial = program.with_name(f"{program.name}.{os.getpid()}")
+        partial = files.unfinished(program)
         log = program.with_suffix(".log")
         try:
             proc.run(
@@ -86,7 +85,7 @@ def _noted(program: Path) -> str:
 
 def write(path: Path, content: bytes, mode: int) -> None:
     """Write a file as a whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial = files.unfinished(path)
     try:
         with files.naming(partial):
             partial.write_bytes(content)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 import stat
@@ -19,6 +18,7 @@ from pathlib import Path
 import labctl
 from labctl.arch import X86_64, Architecture
 from labctl.errors import HostError, UserError
+from labctl.files import unfinished
 from labctl.guests import busybox, cpio
 from labctl.guests.compiler import Compiler, write
 from labctl.guests.cpio import Entry
@@ -127,8 +127,8 @@ def _folder(store: Path, files: Mapping[str, Path]) -> tuple[Path, tuple[Hashed,
         digest.update(f"{name}\0{mode:o}\0".encode() + bytes.fromhex(each))
     folder = store / f"programs-{digest.hexdigest()[:16]}"
     if not folder.exists():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-        partial.mkdir(exist_ok=True)
+        partial = unfinished(folder)
+        partial.mkdir()
         for name, path in files.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, partial / name)

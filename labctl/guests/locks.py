@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from labctl import flock
+from labctl import files, flock
 from labctl.errors import HostError, UserError
 
 _FOLDER_SECONDS = 10.0
@@ -51,7 +51,20 @@ def fleet_lock(folder: Path) -> Iterator[None]:
         hint="wait until it finishes, or stop it",
     )
     with flock.held(descriptor, timeout_seconds=_FLEET_SECONDS, busy=lambda: busy):
+        for left in _removed(folder):
+            files.remove(left)
         yield
+
+
+def tidy(folder: Path) -> None:
+    """Remove the folders of guests whose removal was interrupted by a kill."""
+    if _removed(folder):
+        with fleet_lock(folder):
+            pass
+
+
+def _removed(folder: Path) -> list[Path]:
+    return list(folder.glob(f"*{files.REMOVED}"))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from labctl.files import replace
+from labctl.files import replace, unfinished
 from labctl.guests.bundle import bundle
 from labctl.guests.initramfs import source_folder
 from labctl.lab.state import StateFolder
@@ -127,8 +127,7 @@ def _derive(path: Path) -> None:
 @contextlib.contextmanager
 def _written(path: Path, content: bytes) -> Iterator[Path]:
     """Yield a temporary file next to `path` that only the owner can read; remove it at the end."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
+    partial = unfinished(path)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labctl import files, flock
 from labctl.errors import HostError, UserError
-from labctl.host import state_folder
+from labctl.host import leftovers, state_folder
 from labctl.lab.state import MARKER, MARKER_LINE, StateFolder
 from labctl.printable import printable
 
@@ -32,8 +32,11 @@ def used(folder: Path) -> Iterator[None]:
         f"another labctl has been cleaning this folder for {_CLEAN_SECONDS:g} s",
         where=str(folder),
     )
-    with flock.held(
-        _lock_file(folder), shared=True, timeout_seconds=_CLEAN_SECONDS, busy=lambda: busy
+    lock = _lock_file(folder)
+    leftovers.sweep(folder, lock)
+    with (
+        flock.held(lock, shared=True, timeout_seconds=_CLEAN_SECONDS, busy=lambda: busy),
+        leftovers.marked(lock),
     ):
         yield
 
@@ -55,7 +58,12 @@ def cleared(folder: Path) -> Iterator[None]:
             hint="wait until it finishes, or stop it",
         )
 
-    with flock.held(_lock_file(folder), timeout_seconds=_POLITE_SECONDS, busy=busy):
+    lock = _lock_file(folder)
+    with (
+        flock.held(lock, timeout_seconds=_POLITE_SECONDS, busy=busy),
+        leftovers.marked(lock),
+    ):
+        leftovers.sweep(folder, lock)
         yield
 
 
@@ -99,7 +107,7 @@ def remove(folder: Path, names: Collection[str]) -> list[Path]:
 def _lock_file(folder: Path) -> int:
     """Open the lock file of a state folder and return its descriptor."""
     path = StateFolder(folder).lock
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o644)
     except OSError as error:

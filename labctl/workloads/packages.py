@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import proc
+from labctl import files, proc
 from labctl.arch import Architecture
 from labctl.errors import CommandError, HostError
 from labctl.workloads.closure import Fault
@@ -118,8 +117,7 @@ def _download(name: str, version: str, package: Path) -> None:
 def _unpack(packages: Sequence[Path], folder: Path) -> None:
     if folder.is_dir():
         return
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = files.unfinished(folder)
     partial.mkdir(parents=True)
     for package in packages:
         try:

@@ -9,6 +9,7 @@ import stat
 import tarfile
 from pathlib import Path, PurePosixPath
 
+from labctl import files
 from labctl.guests.disks import Disk
 from labctl.workloads import ext4
 from labctl.workloads.closure import Fault
@@ -35,9 +36,8 @@ def archive_of(disk: Disk, store: Path) -> Path:
     path = store / f"{disk.digest[:_DIGITS]}-{_FORMAT}.tar.gz"
     if path.is_file():
         return path
-    folder = path.with_name(f"{path.name}.{os.getpid()}.files")
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = files.unfinished(path)
+    partial = files.unfinished(path)
     folder.mkdir(mode=0o700)
     try:
         inside = ext4.Inside(disk.path)

@@ -189,7 +189,7 @@ def _image(store: Path, digest: str) -> Path:
 @contextlib.contextmanager
 def _partial(image: Path) -> Iterator[Path]:
     """Yield a path that becomes the image unless there is an error."""
-    partial = image.with_name(f"{image.name}.{os.getpid()}")
+    partial = files.unfinished(image)
     try:
         yield partial
         partial.replace(image)
@@ -205,8 +205,7 @@ def _make(tree: Tree, image: Path, digest: str) -> None:
 
 
 def _make_from_tar(archive: Path, image: Path, digest: str) -> None:
-    folder = image.with_name(f"{image.name}.{os.getpid()}.files")
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = files.unfinished(image)
     folder.mkdir(mode=0o700)
     try:
         _make(trees.unpack(archive, folder), image, digest)

@@ -1,0 +1,83 @@
+"""Remove what killed labctl processes left in a state folder.
+
+In the lock file of the folder, each labctl that works in it appends a byte at its start and
+another at its end. If their numbers differ while no other holds the lock, one was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from labctl import files, flock
+from labctl.errors import HostError
+
+_DEPTH = 5
+# Levels below some folders: guests of `up` may be running; trees are large, and each build
+# cleans its own.
+_DEPTHS = {"guests": None, "trees": 1}
+_BEGUN, _ENDED = b"+", b"-"
+_DISK = re.compile(r"(scratch\d+|swap)\.disk")  # of a guest whose QEMU was not ready
+
+
+@contextlib.contextmanager
+def marked(lock: int) -> Iterator[None]:
+    """Record in an open lock file that this labctl works in its folder, and that it ended."""
+    with contextlib.suppress(OSError):  # the disk may be full
+        os.write(lock, _BEGUN)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.write(lock, _ENDED)
+            if flock.take(lock, timeout_seconds=0) and not _is_any_killed(lock):
+                os.ftruncate(lock, 0)
+
+
+def sweep(folder: Path, lock: int) -> None:
+    """Remove temporary files and sockets if a labctl was killed and no other is running.
+
+    `lock` is the open lock file of the state folder; it may be locked afterwards.
+    """
+    if not os.fstat(lock).st_size or not flock.take(lock, timeout_seconds=0):
+        return
+    if _is_any_killed(lock):
+        for path in _found(folder, _DEPTH):
+            with contextlib.suppress(HostError):
+                files.remove(path)
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+
+
+def _is_any_killed(lock: int) -> bool:
+    content = os.pread(lock, os.fstat(lock).st_size, 0)
+    return content.count(_BEGUN) != content.count(_ENDED)
+
+
+def _found(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError:
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if files.is_unfinished(path) or _is_of_guest(entry):
+            yield path
+        elif is_folder and depth:
+            below = _DEPTHS.get(entry.name, depth - 1) if depth == _DEPTH else depth - 1
+            if below is not None:
+                yield from _found(path, below)
+
+
+def _is_of_guest(entry: os.DirEntry[str]) -> bool:
+    if _DISK.fullmatch(entry.name):
+        return entry.is_file(follow_symlinks=False)
+    with contextlib.suppress(OSError):
+        return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+    return False

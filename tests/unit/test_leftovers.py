@@ -1,0 +1,133 @@
+"""What a killed labctl leaves in the state folder, and the next one removes."""
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labctl import files
+from labctl.guests import locks, scratch
+from labctl.host import leftovers, state
+from labctl.lab.topology import Topology
+
+KILLED = """
+import os, signal, sys; from pathlib import Path
+from labctl.host import state
+with state.used(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / ".labctl"
+    state.claim(folder)
+    return folder
+
+
+def killed(folder):
+    """Let a labctl be killed while it works in the folder."""
+    subprocess.run([sys.executable, "-c", KILLED, folder], check=False, timeout=60)
+
+
+def left(folder):
+    """Write what a labctl leaves that is killed at a bad moment; return the paths."""
+    guest = folder / "runs" / "1" / "guests" / "e-000-stock"
+    guest.mkdir(parents=True)
+    found = [files.unfinished(folder / "images" / "0" / "image.json"), guest / "swap.disk"]
+    found.append(files.unfinished(folder / "trees" / "key" / "steps.json"))
+    for path in found:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    removed = folder / "images" / f"1{files.REMOVED}"
+    (removed / "inner").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as line:
+        line.bind(str(guest / "line.sock"))
+    return [*found, removed, guest / "line.sock"]
+
+
+@pytest.mark.parametrize("use", [state.used, state.cleared])
+def test_the_next_labctl_removes_what_a_killed_one_left(folder, use):
+    paths = left(folder)
+    kept = [folder / "images" / "a.tmp", folder / "guests" / "stock" / "line.sock"]
+    kept.append(folder / "trees" / "key" / "source" / paths[0].name)
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    killed(folder)
+    with use(folder):
+        assert not [path for path in paths if path.exists()]
+    assert [path.exists() for path in kept] == [True] * 3
+    assert (folder / "runs" / "1" / "guests" / "e-000-stock").is_dir()
+
+
+def test_nothing_is_searched_unless_one_was_killed(folder):
+    with state.used(folder):
+        paths = left(folder)
+    with state.used(folder):
+        assert all(path.exists() for path in paths)
+
+
+def test_nothing_is_removed_while_another_labctl_runs(folder):
+    paths = left(folder)
+    killed(folder)
+    lock = os.open(folder / "state.lock", os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with state.used(folder):
+            assert all(path.exists() for path in paths)
+    finally:
+        os.close(lock)
+    with state.used(folder):
+        assert not any(path.exists() for path in paths)
+
+
+def test_a_kill_is_noted_although_another_labctl_ends(folder):
+    paths = left(folder)
+    with state.used(folder):
+        killed(folder)
+    with state.used(folder):
+        assert not any(path.exists() for path in paths)
+
+
+def test_the_last_of_several_removes_the_mark(folder):
+    lock = folder / "state.lock"
+    with state.used(folder):
+        with state.used(folder):
+            assert lock.stat().st_size
+        assert lock.stat().st_size
+    assert lock.stat().st_size == 0
+
+
+def test_the_disks_of_guests_have_the_names_that_are_removed():
+    topology = Topology.model_validate(
+        {
+            "nodes": 1,
+            "memory_per_node": "64MiB",
+            "disks": ["1MiB", "1MiB"],
+            "swap": {"disk": "1MiB"},
+        }
+    )
+    names = [disk.file for disk in scratch.disks_of(topology)]
+    assert len(names) == 3
+    assert all(leftovers._DISK.fullmatch(name) for name in names)
+
+
+def test_the_rest_of_a_removed_guest_goes_with_the_next_down(tmp_path):
+    rest = tmp_path / f"stock{files.REMOVED}"
+    rest.mkdir()
+    (tmp_path / "other").mkdir()
+    locks.tidy(tmp_path)
+    assert not rest.exists()
+    assert (tmp_path / "other").is_dir()
+
+
+def test_a_name_of_an_unfinished_file_is_known():
+    path = Path("/a/b.json")
+    assert files.is_unfinished(files.unfinished(path))
+    assert files.unfinished(path).parent == path.parent
+    assert not any(map(files.is_unfinished, (path, Path("x.tmp"), Path("x.1234.tmp"))))
