@@ -43,11 +43,10 @@ def whole_lines(file: Iterable[bytes]) -> Iterator[bytes]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    is_new = not path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     busy = TimeoutError(errno.ETIMEDOUT, "another process holds its lock", str(path))
     with flock.held(descriptor, timeout_seconds=_LOCK_SECONDS, busy=lambda: busy):
-        if is_new:
+        if not os.fstat(descriptor).st_size:  # new, or of a labctl that was killed here
             sync_folder(path.parent)
         yield descriptor
 
@@ -56,7 +55,10 @@ def _append(descriptor: int, line: bytes, checked_bytes: int) -> int:
     """Remove an incomplete last line, append one line, and return the new size of the file."""
     end = os.fstat(descriptor).st_size
     if end != checked_bytes:
-        end = _whole(os.pread(descriptor, end, 0))
+        content = os.pread(descriptor, end, 0)
+        end = _whole(content)
+        if end and content[end - 1 : end] != b"\n":
+            raise OSError(errno.EBADMSG, "the last line is damaged")
         os.ftruncate(descriptor, end)
     try:
         if os.write(descriptor, line) != len(line):
@@ -69,17 +71,23 @@ def _append(descriptor: int, line: bytes, checked_bytes: int) -> int:
 
 
 def _whole(content: bytes) -> int:
-    """Return the number of bytes of a file that are complete lines.
+    """Return the number of bytes of a file without an incomplete last line.
 
-    Only the last line can be incomplete. After a crash of the host it may end in a
-    newline but contain garbage, so it counts only if it is JSON.
+    Of a line that a crash interrupts, a part is missing at its end: the file ends before
+    it, or has zeros. All else is damage, which its reader has to report.
     """
     end = content.rfind(b"\n") + 1
-    if end < len(content) or end == 0:
-        return end
-    start = content.rfind(b"\n", 0, end - 1) + 1
+    rest = content[end:]
+    if rest:
+        has_other_end = b"\0" not in rest and _is_json(rest[:-1])
+        return len(content) if has_other_end else end
+    start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
+    return start if b"\0" in content[start:end] else end
+
+
+def _is_json(line: bytes) -> bool:
     try:
-        json.loads(content[start:end])
+        json.loads(line)
     except (ValueError, RecursionError):
-        return start
-    return end
+        return False
+    return True

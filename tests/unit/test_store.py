@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -53,6 +54,12 @@ def test_a_line_is_on_the_disk_before_append_returns(store, monkeypatch):
     store.append(sample(block=1))
     assert str(store.path) in synced
 
+    # A labctl may have been killed between the two.
+    store.path.write_bytes(b"")
+    synced.clear()
+    Store(store.folder).append(sample(block=0))
+    assert {str(store.path), str(store.folder)} <= set(synced)
+
 
 @pytest.mark.parametrize("torn", [b'{"schema":1,"ru', b"\0\0\0\0\n", b"{", b"\xff\xfe"])
 @pytest.mark.parametrize("is_same_store", [True, False])
@@ -66,6 +73,24 @@ def test_a_torn_last_line_is_dropped_and_cut_off(store, torn, is_same_store):
     writer.append(sample(block=1))
     assert [s.block for s in Store(store.folder).samples()] == [0, 1]
     assert torn.strip(b"\n") not in store.path.read_bytes().split(b"\n")
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_flipped_newline_costs_no_sample(store, which):
+    for block in range(3):
+        store.append(sample(block=block))
+    whole = store.path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    at = sum(map(len, lines[: which + 1])) - 1  # the end of the last line, or of the one before
+    for bit in range(8):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << bit
+        store.path.write_bytes(changed)
+        with pytest.raises(UserError, match=rf"samples\.jsonl:{which + 1}: invalid sample"):
+            store.samples()
+        with contextlib.suppress(HostError):
+            Store(store.folder).append(sample(block=3))
+        assert store.path.read_bytes().startswith(changed)
 
 
 def test_a_file_that_is_one_torn_line_is_begun_anew(store):
