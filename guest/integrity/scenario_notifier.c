@@ -3,8 +3,8 @@
  * A device of the kernel's HMM test module has the process's memory mapped
  * while parts of it are freed.
  *
- * The device keeps the pages that it read until an MMU notifier tells it to
- * drop them. If it is told too early, for too small a range or not at all, it
+ * The device keeps the pages that it read until an MMU notifier asks it to
+ * drop them. If that comes too early, for too small a range or not at all, it
  * reads pages that were freed.
  */
 #define _GNU_SOURCE

@@ -175,7 +175,7 @@ def test_a_run_interrupted_around_a_retry_measures_the_same(tmp_path, stop_after
     with pytest.raises(KeyboardInterrupt):
         interrupted(stop_after)
     interrupted(None)
-    samples = Store(folder).samples()  # rejects a key that stands twice
+    samples = Store(folder).samples()  # rejects a key that is there twice
     assert good(folder) == Counter(whole())
     assert Counter(s.status for s in samples)["panic"] == 3
     attempts = {(s.block, s.attempt) for s in samples if s.cell == "patched"}
