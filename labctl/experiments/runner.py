@@ -150,8 +150,9 @@ class Runner:
                     if not is_retried or sample.fault not in HOST_FAULTS:
                         self._check_baseline(sample)
                     if is_retried:
+                        rest = len(left)
                         left = deque(again(every, one, left))
-                        repetitions[order:] = left  # only targets have several parts
+                        repetitions[order : order + rest] = left
                         self._report(number, order, repetitions, "booting", reason)
                         self._boot_again(guests, one.cell.group)
         why = disturbed_blocks(self._samples()).get(number)

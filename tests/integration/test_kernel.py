@@ -89,12 +89,6 @@ def test_workers_leave_isolated_cpus_alone(shared_guest, measure, op):
     assert_workers_obey(f"{WORKQUEUES}/cpumask", shared_guest, measure, op)
 
 
-@pytest.mark.kernels("parallel-unmap")
-@pytest.mark.parametrize("op", ["munmap", "exit"])
-def test_workers_obey_the_mask_of_their_workqueue(shared_guest, measure, op):
-    assert_workers_obey(f"{WORKQUEUES}/unmap/cpumask", shared_guest, measure, op)
-
-
 def assert_workers_obey(mask, shared_guest, measure, op):
     usual = shared_guest.read(mask).strip()
     shared_guest.write(mask, "3")

@@ -45,8 +45,10 @@ def left(folder):
         path.touch()
     removed = folder / "images" / f"1{files.REMOVED}"
     (removed / "inner").mkdir(parents=True)
+    place = os.open(guest, os.O_PATH)
     with socket.socket(socket.AF_UNIX) as line:
-        line.bind(str(guest / "line.sock"))
+        line.bind(f"/proc/self/fd/{place}/line.sock")  # the whole path can be too long
+    os.close(place)
     return [*found, removed, guest / "line.sock"]
 
 
