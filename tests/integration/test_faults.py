@@ -83,7 +83,8 @@ def test_a_run_goes_on_with_a_fresh_boot(labctl):
     (labctl.folder / "lab.yaml").write_text(text.replace("repetitions: 2", "repetitions: 1"))
     process = labctl.start("run", "tiny")
     try:
-        wait_for(lambda: len(labctl.samples()) >= 4, 240, "four samples")
+        # All warm-ups come first, so that this guest has still a repetition to do.
+        wait_for(lambda: len(labctl.samples()) >= 1, 240, "a sample")
         (victim,) = [pid for pid in labctl.guests_running() if is_guest(pid, "parallel-free")]
         os.kill(victim, signal.SIGKILL)
         process.wait(240)
