@@ -175,7 +175,7 @@ def test_the_findings_of_nightly_runs_sort(seen):
     original, up, down, _ = seen["nightly"]["sorted"]
     assert up == ["ascending", sorted(original)]
     assert down == ["descending", sorted(original, reverse=True)]
-    assert len(set(original)) == 6
+    assert len(set(original)) == 7
 
 
 @needs_axe
