@@ -67,6 +67,16 @@ uint64_t random_below(uint64_t *state, uint64_t limit)
 	return *state % limit;
 }
 
+void *private_memory(size_t bytes)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (memory == MAP_FAILED)
+		die("cannot map %zu bytes", bytes);
+	return memory;
+}
+
 void *shared_memory(size_t bytes)
 {
 	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,

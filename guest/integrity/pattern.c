@@ -31,11 +31,7 @@ void area_map(struct area *area, size_t bytes, uint64_t owner)
 	area->pages = bytes / PAGE_BYTES;
 	area->owner = owner;
 	area->generation = 0;
-	area->address =
-		mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (area->address == MAP_FAILED)
-		die("cannot map %zu bytes", bytes);
+	area->address = private_memory(bytes);
 }
 
 void area_unmap(struct area *area)

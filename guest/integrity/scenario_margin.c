@@ -38,16 +38,6 @@ enum {
 	FREEING
 };
 
-static volatile char *anonymous(size_t bytes)
-{
-	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (memory == MAP_FAILED)
-		die("cannot map %zu bytes", bytes);
-	return memory;
-}
-
 static void touch(volatile char *memory, size_t bytes)
 {
 	for (size_t i = 0; i < bytes; i += PAGE_BYTES)
@@ -67,7 +57,7 @@ static void touch_when_freeing(const struct options *options, uint64_t owner)
 	(void)options;
 	(void)owner;
 	join();
-	memory = anonymous(trial.touched);
+	memory = private_memory(trial.touched);
 	while (atomic_load(phase) == FILLING)
 		sleep_milliseconds(WAIT_MILLISECONDS);
 	/* A sleeping process would begin too late. */
@@ -83,7 +73,7 @@ static void fill_and_free(const struct options *options, uint64_t owner)
 	(void)options;
 	(void)owner;
 	join();
-	memory = anonymous(trial.freed);
+	memory = private_memory(trial.freed);
 	touch(memory, trial.freed);
 	atomic_store(phase, FILLED);
 	sleep_milliseconds(START_MILLISECONDS);

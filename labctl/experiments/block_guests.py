@@ -17,7 +17,10 @@ Boot = Callable[[BootGroup, int], AbstractContextManager[GuestLike]]
 
 @dataclass(slots=True)
 class BlockGuests:
-    """The guests of a block, owned by `stack`; `failures` has why some are gone."""
+    """The guests of a block, owned by `stack`.
+
+    `failures` has why some are gone, `recorded` those whose failure is in a sample.
+    """
 
     boot: Boot
     steps: Steps
@@ -25,9 +28,9 @@ class BlockGuests:
     deadline_seconds: float
     stack: contextlib.ExitStack
     failures: dict[BootGroup, GuestError] = field(default_factory=dict)
+    recorded: set[BootGroup] = field(default_factory=set)
     _guests: dict[BootGroup, GuestLike] = field(default_factory=dict)
     _owned: dict[BootGroup, contextlib.ExitStack] = field(default_factory=dict)
-    _recorded: set[BootGroup] = field(default_factory=set)
 
     def get(self, group: BootGroup) -> GuestLike | None:
         """Return a guest, also one that failed; None if it was not booted."""
@@ -51,7 +54,7 @@ class BlockGuests:
 
     def _enter(self, group: BootGroup) -> GuestLike:
         self.failures.pop(group, None)
-        self._recorded.discard(group)
+        self.recorded.discard(group)
         own = self._owned[group] = self.stack.enter_context(contextlib.ExitStack())
         guest = self._guests[group] = own.enter_context(self.boot(group, self.block))
         return guest
@@ -60,9 +63,3 @@ class BlockGuests:
         """Stop a guest that is no longer reliable, so that it does not disturb the others."""
         self.failures[group] = error
         self._owned[group].close()
-
-    def is_recorded(self, group: BootGroup) -> bool:
-        """Return whether a sample has the failure of a guest; from now on, one has."""
-        was_recorded = group in self._recorded
-        self._recorded.add(group)
-        return was_recorded

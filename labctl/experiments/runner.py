@@ -237,14 +237,15 @@ class Runner:
         failed = guests.failures.get(group)
         if failed is not None:
             # One sample records the failure; the repetitions that it prevents are skipped.
-            status = SampleStatus.SKIPPED if guests.is_recorded(group) else failed.status
+            status = SampleStatus.SKIPPED if group in guests.recorded else failed.status
+            guests.recorded.add(group)
             return _failure(base, failed, status)
         try:
             return self._measure(repetition, guest, base, is_last=is_last)
         except GuestError as error:
             if error.status in CRASHES:
                 guests.give_up(group, error)
-                guests.is_recorded(group)
+                guests.recorded.add(group)
             return _failure(base, error, error.status)
 
     def _measure(

@@ -9,27 +9,12 @@ from __future__ import annotations
 import contextlib
 import resource
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 # Above that of the user's session, which is 0 to 200: out of memory, the kernel of the host
 # kills a guest before the programs of its user.
 OOM_SCORE = 500
 # QEMU has about 50 files open. Of virtme-ng, the 9p server opens those that the guest uses.
 OPEN_FILES = 1024
-
-
-class _Machine(Protocol):
-    @property
-    def pid(self) -> int: ...
-
-
-_M = TypeVar("_M", bound=_Machine)
-
-
-def limited(machine: _M, *, serves_files: bool) -> _M:
-    """Limit a QEMU as `limit` does, and return it."""
-    limit(machine.pid, serves_files=serves_files)
-    return machine
 
 
 def limit(pid: int, *, serves_files: bool = False) -> None:

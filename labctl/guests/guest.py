@@ -92,11 +92,11 @@ class Guest:
         return self
 
     def _start(self, owner: contextlib.ExitStack) -> None:
-        folder = self.spec.folder
         prepare_folder(self.spec)
-        argv = launchers.argv(self.spec)
-        machine = owner.enter_context(proc.spawn(argv, cwd=folder, log=folder / qemu.QEMU_LOG))
-        self._use(box.limited(machine, serves_files=self.spec.launcher != "qemu"))
+        argv, log = launchers.argv(self.spec), self.spec.folder / qemu.QEMU_LOG
+        machine = owner.enter_context(proc.spawn(argv, cwd=self.spec.folder, log=log))
+        box.limit(machine.pid, serves_files=self.spec.launcher != "qemu")
+        self._use(machine)
 
     def attach(self, machine: Machine) -> Self:
         """Use a running QEMU that outlives this object; call `detach` when done."""

@@ -22,7 +22,6 @@ from labctl.nightly.types import (
 from labctl.runs.types import Host
 from labctl.stats.kinds import FindingKind
 from labctl.stats.run_noise import widened
-from labctl.units import counted
 
 # By the verdict of a watch.
 _KINDS = {
@@ -164,11 +163,8 @@ def _crashing(mains: Sequence[NightlyRecord]) -> Iterator[Finding]:
         rates = {(one.experiment, one.kernel): one for one in main.crashes or () if one.more_often}
         for key, one in rates.items():
             if key not in before:
-                why = (
-                    f"{one.crashed} of {counted(one.boots, 'boot')} crashed, {one.baseline}: "
-                    f"{one.baseline_crashed} of {one.baseline_boots} (Fisher's exact test, Holm: "
-                    f"p {one.p_corrected:.2g})"
-                )
+                p = f"p {one.p_corrected:.2g}"
+                why = f"{one.counts(one.baseline)} (Fisher's exact test, Holm: {p})"
                 finding = _failure(main, one.kernel, why, None)
                 yield msgspec.structs.replace(
                     finding, kind=FindingKind.CRASHES, experiment=one.experiment

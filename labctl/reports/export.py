@@ -252,13 +252,13 @@ def _case(experiment: Experiment, cell: Cell, *, is_control: bool) -> Case:
     }
     verdict, failures = cell.verdict, []
     is_bad = verdict.is_difference if is_control else verdict is Verdict.SLOWER
-    if is_bad or cell.failed or failed.of_kernel(experiment, cell.kernel):
+    crashes = failed.findings(experiment, cell.kernel)
+    if is_bad or cell.failed or crashes:
         estimate = f"{words.estimate_noun(metric)} {words.estimate(cell, metric)}"
         interval = words.estimate_interval(cell.ci, metric)
         result = f"{metric.spoken(verdict)}: {estimate}, {interval}"
         more = ", ".join(f"{count} {status}" for status, count in cell.failed.items())
-        reasons = failed.of_kernel(experiment, cell.kernel)
-        reasons += failed.of_cell(experiment.failures, cell.cell)
+        reasons = [*crashes, *failed.of_cell(experiment.failures, cell.cell)]
         failures = [("; ".join(filter(None, [result, more])), "\n".join(reasons))]
     is_skipped = verdict is Verdict.UNDECIDED and not is_control
     return Case(

@@ -24,12 +24,13 @@ def lines(found: Sequence[Failure]) -> list[str]:
     return lines
 
 
-def findings(experiment: Experiment) -> list[str]:
-    """Return one line for each kernel that crashes more often than its baseline."""
-    return [crash_rate(one, experiment.baseline) for one in experiment.crashes_more_often]
+def findings(experiment: Experiment, kernel: str | None = None) -> list[str]:
+    """Return one line for each kernel, or the one, that crashes more often than its baseline."""
+    rates = experiment.crashes_more_often
+    return [_crash_rate(one, experiment.baseline) for one in rates if kernel in (None, one.kernel)]
 
 
-def crash_rate(rate: CrashRate, baseline: str) -> str:
+def _crash_rate(rate: CrashRate, baseline: str) -> str:
     """Return the sentence on a kernel that crashes more often than its baseline."""
     p = f"p < {_LEAST_P:g}" if rate.p_corrected < _LEAST_P else f"p {rate.p_corrected:.2g}"
     return (
@@ -37,12 +38,6 @@ def crash_rate(rate: CrashRate, baseline: str) -> str:
         f"{counted(rate.boots, 'boot')}, {baseline}: {rate.baseline_crashed} of "
         f"{rate.baseline_boots} (Fisher's exact test, Holm: {p})"
     )
-
-
-def of_kernel(experiment: Experiment, kernel: str) -> list[str]:
-    """Return the line on the crashes of one kernel, if it crashes more often."""
-    rates = experiment.crashes_more_often
-    return [crash_rate(one, experiment.baseline) for one in rates if one.kernel == kernel]
 
 
 def of_cell(found: Sequence[Failure], cell: str) -> list[str]:

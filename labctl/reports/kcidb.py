@@ -155,7 +155,7 @@ def _verdict(document: Report, experiment: Experiment, cell: Cell) -> dict[str, 
     found = {_STATUS[status] for status in cell.failed}
     # A failure of the kernel is FAIL; a failure of the workload is not the kernel's.
     status = next((each for each in ("FAIL", "ERROR") if each in found), _VERDICTS[cell.verdict])
-    crashes = failed.of_kernel(experiment, cell.kernel)
+    crashes = failed.findings(experiment, cell.kernel)
     if cell.verdict is Verdict.SLOWER or crashes:
         status = "FAIL"
     reasons = [*crashes, *failed.of_cell(experiment.failures, cell.cell)]

@@ -13,9 +13,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from labctl.stats.cells import Cell
+from labctl.stats.cells import Cell, crashes
 from labctl.stats.paired import adjust
 from labctl.status import CRASHES, HOST_FAULTS
+from labctl.units import counted
 
 
 class CrashRate(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +40,13 @@ class CrashRate(msgspec.Struct, frozen=True, kw_only=True):
         bool, Meta(description="Whether the kernel crashes more often than the baseline.")
     ]
 
+    def counts(self, baseline: str) -> str:
+        """Return how many boots crashed, beside those of the baseline."""
+        return (
+            f"{self.crashed} of {counted(self.boots, 'boot')} crashed, {baseline}: "
+            f"{self.baseline_crashed} of {self.baseline_boots}"
+        )
+
 
 def crash_rates(
     bases: Sequence[Cell], others: Sequence[Cell], confidence: float
@@ -47,11 +55,11 @@ def crash_rates(
 
     `bases` are the cells of the baseline and of its A/A controls.
     """
+    if not any(crashes(others).values()):
+        return ()  # the usual case; there may be a million samples
     kernels = dict.fromkeys(cell.kernel for cell in others)
     boots = {name: _boots(cell for cell in others if cell.kernel == name) for name in kernels}
     base = _boots(bases)
-    if not any(map(sum, (each.values() for each in boots.values()))):
-        return ()
     p = [_p(list(each.values()), list(base.values())) for each in boots.values()]
     corrected = adjust(p)
     return tuple(
