@@ -85,7 +85,7 @@ uint64_t now_nanoseconds(void);
 void sleep_milliseconds(long milliseconds);
 uint64_t random_below(uint64_t *state, uint64_t limit);
 void *private_memory(size_t bytes); /* of this process, not touched */
-void *shared_memory(size_t bytes); /* zeroed, also for later children */
+void *shared_memory(size_t bytes);  /* zeroed, also for later children */
 
 /* pattern.c: page contents that differ by process, generation and page */
 struct area {
