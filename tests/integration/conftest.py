@@ -13,7 +13,6 @@ from labctl.lab.load import load
 from labctl.testing.leases import locked
 
 ROOT = Path(__file__).parent.parent.parent
-KERNELS = ("stock", "parallel-free", "parallel-unmap")
 # All fragments that labctl adds for SSH, gdb, virtme-ng, kexec, roots, guests and `verify`.
 # Duplicates count once, so every lab with this list has the same image, and the kernel is built
 # only once.
@@ -26,7 +25,7 @@ defaults: {{accel: auto, guest: small}}
 guests:
   small: {{nodes: 4, cpus_per_node: 1, memory_per_node: 512MiB, distances: {{remote: 21}}}}
 kernels:
-  stock: {{source: debian:linux-source-6.1, kconfig: [{root}/guest/kconfig/base.config]}}
+  stock: {{source: debian:linux-source-6.1, kconfig: {kconfig}}}
   parallel-free: {{base: stock, series: {root}/patches/parallel-free/6.1}}
 tunables:
   batch_pages:
@@ -91,14 +90,15 @@ def long(request):
 
 @pytest.fixture(scope="session")
 def prepared():
+    """The project's lab; its stock kernel is the only one with nothing but base.config."""
     with locked(ROOT / ".labctl" / "leases" / "prepare.lock"):  # as the plugin does
-        return prepare(load(ROOT / "lab.yaml"), KERNELS, lambda _: None)
+        return prepare(load(ROOT / "lab.yaml"), ["stock"], lambda _: None)
 
 
 @pytest.fixture
 def small_lab(tmp_path, prepared):
     """A lab of small guests in its own folder, with the checkout's images."""
-    (tmp_path / "lab.yaml").write_text(SMALL.format(root=ROOT))
+    (tmp_path / "lab.yaml").write_text(SMALL.format(root=ROOT, kconfig=KCONFIG))
     link_state(tmp_path)
     return tmp_path
 

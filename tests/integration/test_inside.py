@@ -13,7 +13,6 @@ import termios
 import time
 
 import pytest
-from conftest import KCONFIG, ROOT, SMALL
 
 SSH_SECONDS = 120.0
 
@@ -21,8 +20,8 @@ SSH_SECONDS = 120.0
 @pytest.fixture
 def ssh_lab(labctl):
     """The small lab with `transport: ssh` and gdb's options in its kernels."""
-    text = SMALL.format(root=ROOT).replace("guest: small", "guest: small, transport: ssh")
-    text = re.sub(r"kconfig: \[[^]]*\]", f"kconfig: {KCONFIG}", text)
+    text = (labctl.folder / "lab.yaml").read_text()
+    text = text.replace("guest: small", "guest: small, transport: ssh")
     (labctl.folder / "lab.yaml").write_text(text)
     return labctl
 

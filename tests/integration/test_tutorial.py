@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, link_state
+from conftest import KCONFIG, ROOT, link_state
 from program import Labctl
 
 EXIT = "kernel/exit.c"
@@ -39,7 +39,8 @@ def project(tmp_path, prepared):
     text = (ROOT / "docs/tutorials/pytest.md").read_text()
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
     assert blocks["yaml"].count("\n") == 15
-    (tmp_path / "lab.yaml").write_text(blocks["yaml"])
+    text = re.sub(r"(source: debian:[\w.-]+)", rf"\1, kconfig: {KCONFIG}", blocks["yaml"])
+    (tmp_path / "lab.yaml").write_text(text)
     (tmp_path / "test_exit.py").write_text(blocks["python"])
     shutil.copytree(ROOT / "patches/parallel-free/6.1", tmp_path / "patches/mine")
     link_state(tmp_path)
@@ -125,6 +126,7 @@ def first_lab(tmp_path, prepared, python):
     smoke = lab["experiments"]["smoke"]
     lab["experiments"] = {"smoke": smoke}
     lab["guests"]["numa4"]["memory_per_node"] = "512MiB"
+    lab["kernels"]["stock"]["kconfig"] = yaml.safe_load(KCONFIG)
     # Lists of 32 MiB: several of them in 256 MiB.
     smoke["set"] |= {"size": "256MiB", "batch_pages": "8Ki"}
     smoke["statistics"] = {"blocks": {"min": 2, "max": 2}, "repetitions": 1}
