@@ -18,6 +18,7 @@ from pathlib import Path
 
 import builds
 import figure
+import up
 from tabulate import tabulate
 
 from labctl.host import identity
@@ -59,7 +60,8 @@ def images(bench):
     """Return one line with the images and series of the kernels that a bench uses, or ""."""
     if bench in WITHOUT_KERNELS:
         return ""
-    built = Builder(ROOT / ".labctl", lambda _: None).images(builds.kernels())
+    names = builds.KERNELS if bench.startswith("builds.py") else up.KERNELS
+    built = Builder(ROOT / ".labctl", lambda _: None).images(builds.kernels(names))
     return ", ".join(
         f"{name} {image.hash[:12]}"
         + (f" (series {image.series_hash[:12]})" if image.series_hash else "")
