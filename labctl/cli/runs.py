@@ -203,8 +203,8 @@ def compare(
     All blocks of a run share noise that its own intervals do not contain. The interval of
     a change contains it, as far as --run-noise is true.
 
-    Exit status 1 if a cell became slower relative to its baseline, 2 if nothing
-    can be compared.
+    Exit status 1 if a cell became slower relative to its baseline or a kernel of the
+    second run crashes more often than its baseline, 2 if nothing can be compared.
     """
     from labctl.reports import two_runs
     from labctl.reports.report import document_of
@@ -220,7 +220,8 @@ def compare(
         click.echo(two_runs.render(content, style), nl=False)
     first_metrics = [each for each in content.experiments if not is_further(each.name)]
     cells = [cell for each in first_metrics for cell in each.cells]
-    if any(cell.verdict is Verdict.SLOWER for cell in cells):
+    is_slower = any(cell.verdict is Verdict.SLOWER for cell in cells)
+    if is_slower or any(each.crashes_now for each in content.experiments):
         sys.exit(1)
 
 

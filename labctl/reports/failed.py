@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from labctl.stats.crash_rates import CrashRate
 from labctl.stats.failures import Failure
@@ -26,8 +26,13 @@ def lines(found: Sequence[Failure]) -> list[str]:
 
 def findings(experiment: Experiment, kernel: str | None = None) -> list[str]:
     """Return one line for each kernel, or the one, that crashes more often than its baseline."""
-    rates = experiment.crashes_more_often
-    return [_crash_rate(one, experiment.baseline) for one in rates if kernel in (None, one.kernel)]
+    rates = (one for one in experiment.crashes or () if kernel in (None, one.kernel))
+    return crash_findings(rates, experiment.baseline)
+
+
+def crash_findings(rates: Iterable[CrashRate], baseline: str) -> list[str]:
+    """Return one line for each rate that is higher than that of the baseline."""
+    return [_crash_rate(one, baseline) for one in rates if one.more_often]
 
 
 def _crash_rate(rate: CrashRate, baseline: str) -> str:

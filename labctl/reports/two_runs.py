@@ -57,8 +57,13 @@ def _failures(content: Across) -> list[str]:
     return [
         f"{run}: {experiment.name}: {line}"
         for experiment in content.experiments
-        for run, failures in zip(content.runs, experiment.failures, strict=True)
-        for line in failed.lines(failures)
+        for run, crashes, failures in zip(
+            content.runs, experiment.crashes, experiment.failures, strict=True
+        )
+        for line in [
+            *failed.crash_findings(crashes, experiment.baseline),
+            *failed.lines(failures),
+        ]
     ]
 
 

@@ -145,6 +145,7 @@ def _experiment(
         confidence=_confidence(first, second),
         refused=", ".join(differences) or ("" if cells else "no cell in common"),
         failures=(first.failures, second.failures),
+        crashes=(first.crashes or (), second.crashes or ()),
         cells=tuple(cells),
         same_baseline=same_baseline,
     )

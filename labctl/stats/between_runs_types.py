@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from labctl.lab.metrics import MetricKind
 from labctl.runs.types import Host, Settings
+from labctl.stats.crash_rates import CrashRate
 from labctl.stats.failures import Failure
 from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Bounds
@@ -84,10 +85,19 @@ class ChangedExperiment(msgspec.Struct, frozen=True, kw_only=True):
         tuple[tuple[Failure, ...], tuple[Failure, ...]],
         Meta(description="Failures in each run."),
     ]
+    crashes: Annotated[
+        tuple[tuple[CrashRate, ...], tuple[CrashRate, ...]],
+        Meta(description="How often the boots of each kernel crashed in each run."),
+    ]
     cells: Annotated[tuple[ChangedCell, ...], Meta(description="Cells that both runs measured.")]
     same_baseline: Annotated[
         bool, Meta(description="Whether both runs have the same image of the baseline.")
     ]
+
+    @property
+    def crashes_now(self) -> bool:
+        """Whether a kernel crashes more often than the baseline in the second run."""
+        return any(rate.more_often for rate in self.crashes[1])
 
     @property
     def kind(self) -> MetricKind:

@@ -89,11 +89,11 @@ def compare(
 
     # The A/A control counts even with failures: only its times are tested.
     controls_bases = [bases_for(cell, (*baselines, *others), ()) for cell in controls]
-    aa = _worst(
-        _family(controls, controls_bases, rule, better, {}, beside[0], host_is_trusted=True)
-    )
+    tested = _family(controls, controls_bases, rule, better, {}, beside[0], host_is_trusted=True)
+    aa = _worst(tested)
     trusted = aa is None or not aa.verdict.is_difference
-    failed = {cell.id: {**crashes(others)[cell.kernel], **cell.not_ok()} for cell in others}
+    crashed = crashes(others)
+    failed = {cell.id: {**crashed[cell.kernel], **cell.not_ok()} for cell in others}
     bases = [bases_for(cell, baselines, controls) for cell in others]
     compared = _family(others, bases, rule, better, failed, beside[1], host_is_trusted=trusted)
     rows = tuple(_baseline_row(cell) for cell in baselines) + tuple(compared)

@@ -78,6 +78,7 @@ class Compared:
         lines = [
             sentence(content),
             control(content),
+            *failed.findings(content),
             *failed.lines(content.failures),
             *content.warnings,
         ]

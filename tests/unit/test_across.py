@@ -267,10 +267,14 @@ def stored(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
 
-    def store(speedup, seed):
+    def store(speedup, seed, crashes=0):
         run = folder.create(tmp_path / ".labctl" / "runs")
         for one in measured(speedup, seed):
-            run.store.append(one)
+            again = one
+            if one.kernel == "patched" and one.block < crashes:
+                again = replace(one, attempt=1, boot_id=f"again-{one.block}")
+                run.store.append(replace(one, status="panic", value=None, fault="panic"))
+            run.store.append(again)
         run.write(record(run.id))
         return run.id
 
@@ -290,6 +294,28 @@ def test_the_command_exits_with_1_if_something_became_slower(stored):
     assert outcome.stdout.count("### e") == 1
     outcome = CliRunner().invoke(labctl, ["compare", max(names)])  # the latest is itself
     assert isinstance(outcome.exception, UserError)
+
+
+@pytest.mark.parametrize("style", ["terminal", "markdown"])
+def test_a_kernel_that_crashes_more_often_is_a_finding_of_a_comparison(stored, style):
+    names = stored(1.5, 1), stored(1.5, 2, crashes=5)
+    finding = "e: CRASHES: patched crashes more often than stock: 5 of 12 boots, stock: 0 of 24"
+    outcome = CliRunner().invoke(labctl, ["compare", *names, "--format", style])
+    assert outcome.exit_code == 1
+    assert f"{names[1]}: {finding}" in outcome.stdout
+    outcome = CliRunner().invoke(labctl, ["compare", *reversed(names), "--format", style])
+    assert outcome.exit_code == 0, "the newer run has no finding"
+    assert f"{names[1]}: {finding}" in outcome.stdout
+    found = json.loads(CliRunner().invoke(labctl, ["compare", *names, "--json"]).stdout)
+    (first, second) = found["experiments"][0]["crashes"]
+    assert (first, second[0]["crashed"], second[0]["more_often"]) == ([], 5, True)
+
+
+def test_crashes_that_are_no_finding_do_not_change_the_exit_status(stored):
+    names = stored(1.5, 1), stored(1.5, 2, crashes=1)
+    outcome = CliRunner().invoke(labctl, ["compare", *names])
+    assert outcome.exit_code == 0
+    assert "CRASHES" not in outcome.stdout
 
 
 @pytest.mark.parametrize(

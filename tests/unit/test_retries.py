@@ -18,11 +18,13 @@ from labctl.nightly import findings
 from labctl.nightly import text as night_text
 from labctl.reports import cover_letter, export, html, kcidb, table
 from labctl.reports.report import found_a_problem
+from labctl.runs.folder import create
 from labctl.runs.store import Store
-from labctl.stats.cells import cells_of
+from labctl.stats.cells import cells_of, crashes
 from labctl.stats.compare import compare
 from labctl.stats.crash_rates import _p, crash_rates
 from labctl.status import GuestFault
+from labctl.testing.measuring import Compared
 
 
 def killed(guest):
@@ -278,6 +280,15 @@ def test_a_kernel_that_crashes_more_often_is_a_finding(count, is_found):
     assert bool(reported(result).experiments[0].crashes_more_often) is is_found
 
 
+def test_crashes_are_counted_once_for_all_cells(monkeypatch):
+    counted = []
+    monkeypatch.setattr(
+        "labctl.stats.compare.crashes", lambda cells: counted.append(1) or crashes(cells)
+    )
+    judged(*([replace(s, kernel=f"k{n}", cell=f"k{n}") for s in crashing(1)] for n in range(8)))
+    assert len(counted) == 1
+
+
 def test_the_p_value_is_fishers():
     """3 of 8 boots against 0 of 16: C(8, 3) / C(24, 3) = 56 / 2024."""
     (rate,) = judged(crashing(3))[0].crashes
@@ -332,12 +343,16 @@ def test_faults_of_the_host_are_no_crashes_of_the_kernel():
     assert judged(group)[0].crashes == ()
 
 
-def test_every_form_of_a_report_has_the_finding():
+def test_every_form_of_a_report_has_the_finding(tmp_path):
     result, samples = judged(crashing(5))
     content = reported(result)
     assert found_a_problem(content)
     finding = "parallel-free crashes more often than stock: 5 of 8 boots, stock: 0 of 16"
+    run = create(tmp_path)
+    rule = {"baseline": "stock", "confidence": 0.95, "minimum_effect": 0.02}
+    run.write(RUN | {"experiments": [{"name": "smoke", "workload": "free"} | rule]})
     texts = {
+        "pytest": repr(Compared(run, result)),
         "terminal": table.render(content),
         "markdown": table.render(content, format="markdown"),
         "cover-letter": cover_letter.render(content),
