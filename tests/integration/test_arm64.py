@@ -72,7 +72,9 @@ def labctl(tmp_path_factory, request):
     for name in ROOT_FOLDERS:
         (root / ".labctl" / name).mkdir(parents=True, exist_ok=True)
     folder = tmp_path_factory.mktemp("arm64")
-    (folder / "lab.yaml").write_text(LAB.format(root=root))
+    (folder / "lab.yaml").write_text(
+        LAB.format(root=root, kconfig=f"[{root}/guest/kconfig/base.config]")
+    )
     link_state(folder)
     program = Labctl(folder)
     yield program
