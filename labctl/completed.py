@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from dataclasses import dataclass
+
+from labctl.errors import HostError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,16 @@ def ending(status: int) -> str:
     if number == signal.SIGKILL:
         return f"{text}, perhaps by the kernel's OOM killer (see `dmesg`)"
     return text
+
+
+def cannot_start(program: str, error: OSError) -> HostError:
+    """Return the error of a program that the host does not start."""
+    hint = None
+    if error.errno == errno.EAGAIN:
+        hint = "the limit of processes is reached: see `limits` of `labctl doctor`, and `ulimit -u`"
+    elif error.errno == errno.ENOMEM:
+        hint = "the host is out of memory: end other programs"
+    return HostError(f"{program} cannot be started: {error.strerror}", hint=hint)
 
 
 def tail(data: bytes, lines: int = 20) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from labctl import command_log, environment, parent_death, process_table, signals
-from labctl.completed import Completed, ending, tail
+from labctl.completed import Completed, cannot_start, ending, tail
 from labctl.errors import CommandError, HostError
 from labctl.process_table import TERMINATE_SECONDS
 from labctl.signals import STEP_SECONDS
@@ -78,7 +78,7 @@ def _start(
             hint="`make setup` installs what the lab needs, `labctl doctor` says what is missing",
         ) from error
     except OSError as error:
-        raise HostError(f"{words[0]} cannot be started: {error.strerror}") from error
+        raise cannot_start(words[0], error) from error
 
 
 def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -57,6 +57,7 @@ class HostTests:
         needs = needs_of(self.lab) if self.lab else []
         yield from self._guests(needs)
         yield running.cores(self.facts, needs)
+        yield running.limits(self.facts, needs)
         yield running.memory(self.facts, needs)
         yield from self._placements(needs)
         yield running.governor(self.facts)

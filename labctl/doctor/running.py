@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labctl.arch import X86_64
 from labctl.doctor.diagnosis import Diagnosis, Status, ok
 from labctl.experiments.needs import Need, shortage
-from labctl.units import MIB, format_size, rough_size
+from labctl.units import MIB, counted, format_size, rough_size
 
 if TYPE_CHECKING:
     from labctl.host.facts import HostFacts
@@ -112,6 +112,35 @@ def cores(facts: HostFacts, needs: Sequence[Need]) -> Diagnosis:
         f"use a host with {vcpus} cores, or reduce "
         + ("`cpus` of the nodes" if largest.topology.is_listed else "`nodes` or `cpus_per_node`"),
     )
+
+
+def limits(facts: HostFacts, needs: Sequence[Need]) -> Diagnosis:
+    """Diagnose the limits of the control groups, as of a container."""
+    found, name, usable = facts.limits, "limits", len(facts.cpus)
+    parts, mends = [], []
+    if found.cpuset:
+        parts.append(f"{counted(usable, 'CPU')} of the host ({found.cpuset})")
+    if found.nodes:
+        parts.append(f"{counted(len(facts.nodes), 'NUMA node')} of the host ({found.nodes})")
+    if found.cpus and found.cpus.most < usable:
+        parts.append(f"time of {found.cpus.most:g} CPUs ({found.cpus.file})")
+        mends.append("give the container whole CPUs (`--cpuset-cpus`) instead of a share of time")
+    if found.memory:
+        left = f"{rough_size(int(found.memory.left))} of {rough_size(int(found.memory.most))}"
+        parts.append(f"memory: {left} left ({found.memory.file})")
+    if found.processes:
+        left = f"{int(found.processes.left)} of {int(found.processes.most)}"
+        parts.append(f"processes and threads: {left} left ({found.processes.file})")
+    if not parts:
+        return ok(name, "no control group limits CPUs, memory or processes")
+    what = f"{'; '.join(parts)}; builds run {counted(found.jobs(usable), 'job')}"
+    most = max((need.processes for need in needs), default=0)
+    if found.processes and most > found.processes.left:
+        mend = f"raise the limit of processes (`--pids-limit`) by {most} for the guests"
+        return Diagnosis(name, "fail", what, mend)
+    if mends:
+        return Diagnosis(name, "warn", f"{what}; throttling disturbs measurements", mends[0])
+    return ok(name, what)
 
 
 def memory(facts: HostFacts, asked: Sequence[Need]) -> Diagnosis:

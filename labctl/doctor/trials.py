@@ -89,6 +89,5 @@ def watch_load(seconds: float) -> tuple[float, float]:
     before, began = load(), time.monotonic()
     time.sleep(seconds)
     after, passed = load(), time.monotonic() - began
-    cpus = os.cpu_count() or 1
     busy = (after["busy_seconds"] - before["busy_seconds"]) / passed
-    return busy, (after["steal_seconds"] - before["steal_seconds"]) / passed / cpus
+    return busy, (after["steal_seconds"] - before["steal_seconds"]) / passed / after["cores"]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from labctl.host.facts import HostFacts
 
 
+_QEMU_THREADS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """Number and topology of the guests of an experiment that run at the same time."""
@@ -24,6 +27,11 @@ class Need:
     guest: str
     guests: int
     topology: Topology
+
+    @property
+    def processes(self) -> int:
+        """The processes and threads of the guests: of each vCPU, and of QEMU itself."""
+        return self.guests * (self.topology.vcpus + _QEMU_THREADS)
 
     @property
     def memory_bytes(self) -> int:
@@ -44,15 +52,23 @@ def needs_of(lab: Lab) -> list[Need]:
 
 
 def shortage(need: Need, facts: HostFacts, host_nodes: Sequence[int]) -> str:
-    """Return the missing memory as "needs X, but only Y are free", or an empty text.
+    """Return what is missing as "needs X, but only Y are free", or an empty text.
 
     `host_nodes` has the host node for each guest node's memory, empty if not bound.
     """
+    processes, memory = facts.limits.processes, facts.limits.memory
+    if processes is not None and need.processes > processes.left:
+        return (
+            f"needs {need.processes} processes and threads for its {need.guests} guests, but only "
+            f"{int(processes.left)} are left of the {int(processes.most)} of {processes.file}"
+        )
     size = need.topology.hugepages
     free = facts.hugepages.get(size, 0) * size if size else facts.available_bytes
     if need.memory_bytes > free:
         needed = f"needs {_amount(need.memory_bytes, size)} for its {need.guests} guests"
-        return f"{needed}, but only {_amount(free, size)} are free"
+        is_limited = memory is not None and not size and memory.left <= free
+        below = f" below the limit of {memory.file}" if memory and is_limited else ""
+        return f"{needed}, but only {_amount(free, size)} are free{below}"
     of_node = {
         node.number: node.hugepages.get(size, 0) * size if size else node.available_bytes
         for node in facts.nodes

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labctl.host import procfs
+from labctl.host.cgroup import NO_LIMITS, Limits, read_limits
 
 _NODES = "sys/devices/system/node"
 _CPUS = "sys/devices/system/cpu"
 _HUGEPAGES = "sys/kernel/mm/hugepages"
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class HostFacts:
 
     `cpu_flags` are from /proc/cpuinfo; `nested` is the parameter of the KVM module, empty
     without the module; `hugepages` maps a size in bytes to the number of free pages;
-    `governors` are those of all CPUs, empty if the host does not provide them.
+    `governors` are those of all CPUs, empty if the host does not provide them. The memory
+    and the nodes are those that `limits`, the control groups of this process, allow.
     """
 
     cpus: tuple[HostCpu, ...]
@@ -57,11 +58,12 @@ class HostFacts:
     nested: str
     hugepages: dict[int, int]
     governors: frozenset[str]
+    limits: Limits = NO_LIMITS
 
     @property
     def cores(self) -> int:
-        """Number of CPUs that this process may use."""
-        return len(self.cpus)
+        """Number of CPUs that this process may keep busy all the time."""
+        return self.limits.whole_cpus(len(self.cpus))
 
 
 def read_facts(root: Path = Path("/"), usable: Collection[int] | None = None) -> HostFacts:
@@ -73,44 +75,44 @@ def read_facts(root: Path = Path("/"), usable: Collection[int] | None = None) ->
     meminfo = procfs.read(root / "proc/meminfo")
     total = procfs.size_bytes(meminfo, "MemTotal")
     flags = re.search(r"^flags\s*:(.*)", procfs.read(root / "proc/cpuinfo"), re.MULTILINE)
+    limits = read_limits(root)
+    nodes = _nodes(root, limits.allowed_nodes)
+    most = limits.memory.most if limits.memory else total
+    room = [procfs.size_bytes(meminfo, "MemAvailable", total)]
+    room += [int(limits.memory.left)] if limits.memory else []
+    room += [sum(node.available_bytes for node in nodes)] if limits.nodes else []
     modules = (root / f"sys/module/{name}/parameters/nested" for name in ("kvm_intel", "kvm_amd"))
     return HostFacts(
         cpus=_cpus(root, allowed),
-        nodes=_nodes(root),
-        memory_bytes=total,
-        available_bytes=procfs.size_bytes(meminfo, "MemAvailable", total),
+        nodes=nodes,
+        memory_bytes=min(total, int(most)),
+        available_bytes=min(room),
         cpu_flags=frozenset(flags[1].split()) if flags else frozenset(),
         nested=next(filter(None, map(procfs.read, modules)), ""),
         hugepages=_hugepages(root / _HUGEPAGES),
         governors=frozenset(
             procfs.read(path) for path in (root / _CPUS).glob("cpu[0-9]*/cpufreq/scaling_governor")
         ),
+        limits=limits,
     )
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers of a kernel list: `0-2,8` is 0, 1, 2, 8. Other texts are ignored."""
-    found: list[int] = []
-    for part in text.strip().split(","):
-        if match := _RANGE.fullmatch(part):
-            found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return tuple(found)
 
 
 def _cpus(root: Path, allowed: Collection[int]) -> tuple[HostCpu, ...]:
     node_of = {
         cpu: int(path.name.removeprefix("node"))
         for path in (root / _NODES).glob("node[0-9]*")
-        for cpu in numbers(procfs.read(path / "cpulist"))
+        for cpu in procfs.numbers(procfs.read(path / "cpulist"))
     }
     found = []
     for cpu in sorted(allowed):
-        siblings = numbers(procfs.read(root / _CPUS / f"cpu{cpu}/topology/thread_siblings_list"))
+        siblings = procfs.numbers(
+            procfs.read(root / _CPUS / f"cpu{cpu}/topology/thread_siblings_list")
+        )
         found.append(HostCpu(cpu, node_of.get(cpu, 0), siblings or (cpu,)))
     return tuple(found)
 
 
-def _nodes(root: Path) -> tuple[HostNode, ...]:
+def _nodes(root: Path, allowed: Collection[int] | None) -> tuple[HostNode, ...]:
     folders = (root / _NODES).glob("node[0-9]*")
     found = [
         HostNode(
@@ -120,7 +122,8 @@ def _nodes(root: Path) -> tuple[HostNode, ...]:
         )
         for folder in folders
     ]
-    return tuple(sorted(found, key=lambda node: node.number))
+    usable = (node for node in found if allowed is None or node.number in allowed)
+    return tuple(sorted(usable, key=lambda node: node.number))
 
 
 def _hugepages(folder: Path) -> dict[int, int]:

@@ -13,7 +13,7 @@ from labctl import completed, proc
 from labctl.arch import X86_64, Architecture
 from labctl.errors import BuildError, HostError
 from labctl.files import read_json, write_json
-from labctl.host import git
+from labctl.host import cgroup, git
 from labctl.kernels import faults, kconfig, symbols
 from labctl.kernels.configuration import Configuration
 from labctl.kernels.outcome import Outcome
@@ -131,7 +131,7 @@ class Make:
             BuildError: the compiler failed; carries its last errors.
             HostError: the disk is full, or a compiler was killed.
         """
-        jobs = len(os.sched_getaffinity(0))
+        jobs = cgroup.jobs()
         began, deadline = self.log.stat().st_size, time.monotonic() + _BUILD_SECONDS
         scope = self._scope()
         expected, steps = self._expected(scope), 0

@@ -101,11 +101,12 @@ class Bench:
 
     def __post_init__(self) -> None:
         folder = self.lab.state_folder.leases
-        facts = identity.describe()
-        memory = self.memory_bytes or int(facts.memory_bytes * _MEMORY_SHARE)
+        memory = self.memory_bytes or int(identity.memory_bytes() * _MEMORY_SHARE)
         self.quiet = Quiet(folder)
         self.leases = Leases(
-            folder, Room(memory, facts.cores * _VCPUS_PER_CORE), identity.available_bytes
+            folder,
+            Room(memory, identity.usable_cores() * _VCPUS_PER_CORE),
+            identity.available_bytes,
         )
 
     def prepare(self, kernels: Iterable[str], progress: Callable[[BuildProgress], None]) -> None:

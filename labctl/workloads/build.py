@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from labctl import proc
 from labctl.arch import Architecture
 from labctl.errors import CommandError
 from labctl.guests.compiler import Compiler, build_error
+from labctl.host import cgroup
 from labctl.lab.models import Lab, Workload
 from labctl.lab.paths import absolute, relative_hint
 from labctl.lab.state import StateFolder
@@ -64,7 +64,7 @@ def make(lab: Lab, workload: Workload, folder: str, arch: Architecture) -> None:
         raise Fault(f"folder {place} not found", hint)
     cross = [f"CC={Compiler.of(arch).name}", "LDFLAGS=-static"] if arch.is_foreign else []
     try:
-        words = ["make", f"-j{os.cpu_count() or 1}", *cross]
+        words = ["make", f"-j{cgroup.jobs()}", *cross]
         proc.run(words, cwd=place, timeout_seconds=_SECONDS)
     except CommandError as error:
         what = f"workload {workload.name}: make fails in {place}"

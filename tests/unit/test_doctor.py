@@ -17,7 +17,8 @@ from labctl.doctor.diagnosis import Diagnosis, ok, worst
 from labctl.doctor.host_tests import HostTests
 from labctl.experiments.needs import needs_of
 from labctl.guests import virtme
-from labctl.host.facts import numbers, read_facts
+from labctl.host.facts import read_facts
+from labctl.host.procfs import numbers
 from labctl.lab.models import Kernel
 from labctl.lab.topology import Topology
 
