@@ -72,18 +72,17 @@ def plain_make(kernel, folder, times):
     return make
 
 
-def edited(old):
+def edited(old, number=0):
     """Return the lines of a C file with one function changed: it is no longer inlined."""
-    at = next(i for i, line in enumerate(old) if line.startswith("static ") and "(" in line)
+    starts = [i for i, line in enumerate(old) if line.startswith("static ") and "(" in line]
+    at = starts[number]
     return [*old[:at], f"noinline {old[at]}", *old[at + 1 :]]
 
 
-def with_one_line_edited(kernel, state, scratch):
-    """Return the kernel with an additional patch that changes one line."""
+def with_one_line_edited(kernel, old, scratch, number=0):
+    """Return the kernel with a patch that changes one line; `old` has those of EDITED_FILE."""
     series = shutil.copytree(str(kernel.series), scratch / "series")
-    (path,) = StateFolder(state).trees.glob(f"*/src/{EDITED_FILE}")
-    old = path.read_text().splitlines(keepends=True)
-    patch = difflib.unified_diff(old, edited(old), f"a/{EDITED_FILE}", f"b/{EDITED_FILE}")
+    patch = difflib.unified_diff(old, edited(old, number), f"a/{EDITED_FILE}", f"b/{EDITED_FILE}")
     (series / "9999-edited.patch").write_text("Subject: edited\n\n" + "".join(patch))
     with (series / "series").open("a") as listing:
         listing.write("9999-edited.patch\n")
@@ -104,15 +103,17 @@ def everything(scratch, times):
     shutil.rmtree(scratch / "plain")
     builder = Builder(state, lambda _: None)
     source = open_source(stock.source, state)
+    src = StateFolder(state).trees / source.key / "src"
     with timed("unpacking", times):
-        source.fill(StateFolder(state).trees / source.key / "src", ())
+        source.fill(src, ())
+    old = (src / EDITED_FILE).read_text().splitlines(keepends=True)
     with timed("stock, cold", times):
         builder.image(stock)
     with timed("patched after it", times):
         builder.image(patched)
     unchanged(state, times)
     with timed("patched, one line edited", times):
-        builder.image(with_one_line_edited(patched, state, scratch))
+        builder.image(with_one_line_edited(patched, old, scratch))
 
 
 def ratio(what, names, times, goal):

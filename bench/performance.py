@@ -87,6 +87,8 @@ def measured(bench):
                  "host": f"{host.cpu_model}, {host.cores} cores, QEMU {host.qemu}",
                  "kernels": images(bench)}  # fmt: skip
         lines = path.read_text().splitlines()
+        if not lines:  # Python's own status of an exception is 1 too
+            sys.exit(f"bench/{bench} failed: it reported no figure")
     return [{"figure": json.loads(line), **about} for line in lines]
 
 

@@ -46,7 +46,6 @@ from labctl.experiments.steps import Steps
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import prepare
 from labctl.host import lock
-from labctl.kernels.build import Builder
 from labctl.lab.load import load
 from labctl.runs.folder import RunFolder
 
@@ -84,13 +83,14 @@ def runs():
 
 
 def plain_incremental_make(scratch):
-    """Return the seconds of a plain make of stock after the edit of one line."""
+    """Return the seconds of a plain make of stock after an edit of one line, and the old lines."""
     make = builds.plain_make(builds.kernels()[0], scratch / "plain", {})
     path = scratch / "plain" / "src" / builds.EDITED_FILE
-    path.write_text("".join(builds.edited(path.read_text().splitlines(keepends=True))))
+    old = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(builds.edited(old)))
     began = time.monotonic()
     subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - began
+    return time.monotonic() - began, old
 
 
 def work_of(run):
@@ -118,16 +118,26 @@ def repetition(scratch):
     )  # fmt: skip
 
 
+def replace(folder, other):
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+
+
 def edit(scratch):
     """Report the seconds from an edit to the verdict, and where they went."""
     lab = lab_in(scratch)
-    state = ROOT / ".labctl"
-    Builder(state, lambda _: None).images([load(lab).kernels[name] for name in KERNELS])
     with tempfile.TemporaryDirectory(prefix="labctl-bench-") as folder:
-        make_seconds = plain_incremental_make(Path(folder))
-    edited = builds.with_one_line_edited(load(lab).kernels[KERNELS[1]], state, scratch / "edited")
-    shutil.rmtree(lab.parent / "patches" / KERNELS[1] / "6.1")
-    shutil.copytree(edited.series, lab.parent / "patches" / KERNELS[1] / "6.1")
+        make_seconds, old = plain_incremental_make(Path(folder))
+    kernel = load(lab).kernels[KERNELS[1]]
+    series = lab.parent / "patches" / KERNELS[1] / "6.1"
+    # The first edit leaves the objects of this series in the tree, as for its developer.
+    edits = [
+        builds.with_one_line_edited(kernel, old, scratch / f"edited-{number}", number).series
+        for number in range(2)
+    ]
+    replace(series, edits[0])
+    assert labctl(scratch, "build", *KERNELS, stdout=subprocess.DEVNULL).wait() == 0
+    replace(series, edits[1])
     before, began = runs(), time.monotonic()
     assert labctl(scratch, "build", *KERNELS, stdout=subprocess.DEVNULL).wait() == 0
     build_seconds = time.monotonic() - began
