@@ -65,6 +65,8 @@ class GuestFault(StrEnum):
     QEMU_KILLED = "qemu-killed"
     QEMU_CRASHED = "qemu-crashed"
     QEMU_EXITED = "qemu-exited"
+    HOST_OOM = "host-oom"
+    HOST_SUSPENDED = "host-suspended"
 
 
 # Faults of the host. They say nothing of the kernel.
@@ -74,5 +76,7 @@ HOST_FAULTS = frozenset(
         GuestFault.QEMU_STOPPED,
         GuestFault.QEMU_KILLED,
         GuestFault.QEMU_CRASHED,
+        GuestFault.HOST_OOM,
+        GuestFault.HOST_SUSPENDED,
     }
 )

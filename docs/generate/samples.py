@@ -101,9 +101,11 @@ FAULT = {
     "clock-jump": "The guest's clock did not agree with the host's.",
     "line-lost": "The line to the guest ended or was damaged.",
     "qemu-stopped": "QEMU was stopped, as by SIGSTOP.",
-    "qemu-killed": "QEMU was killed, by a program or the host's OOM killer.",
+    "qemu-killed": "QEMU was killed by another program.",
     "qemu-crashed": "QEMU crashed.",
     "qemu-exited": "QEMU exited with an error.",
+    "host-oom": "The host's OOM killer ended QEMU, or QEMU got no memory.",
+    "host-suspended": "The host slept, and the guest or its line did not survive it.",
 }
 
 

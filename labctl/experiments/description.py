@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from labctl.experiments.plan import Plan, Repetition
 from labctl.lab.models import Lab
+
+
+def _awake_or_asleep() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class RunClock:
+    """The time of day at the start of a run and since then, whatever the host's is set to."""
+
+    start: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _began: float = field(default_factory=_awake_or_asleep)
+
+    def now(self) -> datetime:
+        """Return the time of day; never less than the last one returned."""
+        return self.start + timedelta(seconds=_awake_or_asleep() - self._began)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +40,7 @@ class Facts:
     accel: str
     images: Mapping[str, tuple[str, str | None]]
     boot_deadline_seconds: float = 180.0
+    clock: RunClock = field(default_factory=RunClock, compare=False)
 
 
 def description(
@@ -52,5 +70,5 @@ def description(
         "series": series,
         "host": facts.host,
         "accel": facts.accel,
-        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "started_at": facts.clock.now().isoformat(timespec="milliseconds"),
     }

@@ -56,6 +56,7 @@ def repeat(
     is_last: bool = False,
     load: Callable[[], Mapping[str, float]] = host_load.load,
     clock: Callable[[], float] = time.monotonic,
+    suspended: Callable[[], float] = host_load.suspended_seconds,
 ) -> Measured:
     """Resume the guest, run the workload once, and pause the guest again.
 
@@ -65,6 +66,7 @@ def repeat(
     Raises GuestError, also if the guest cannot be paused: it would disturb the others.
     """
     guest.resume()
+    suspended_before = suspended()
     observing = Observing(observers)
     try:
         read_back, before = tunables.apply(guest, lab_tunables, values, counters)
@@ -86,6 +88,8 @@ def repeat(
         if is_last:
             steps.tear_down_boot(guest)
     except BaseException as error:
+        if isinstance(error, GuestError):
+            clocks.explain_sleep(error, suspended() - suspended_before)
         with contextlib.suppress(GuestError):
             if is_last and isinstance(error, BadOutput | DeadlineExceeded):
                 steps.tear_down_boot(guest)

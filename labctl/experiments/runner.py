@@ -58,6 +58,7 @@ class Runner:
     budget_seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
     load: Callable[[], Mapping[str, float]] = host_load.load
+    suspended: Callable[[], float] = host_load.suspended_seconds
     supply: Supply = NOTHING
     log_of: Callable[[GuestLike], str] = lambda _: ""  # console log, relative to the run's folder
     health: HealthRule = field(default_factory=HealthRule)
@@ -264,6 +265,7 @@ class Runner:
             is_last=is_last,
             load=self.load,
             clock=self.clock,
+            suspended=self.suspended,
         )
         self.timing.workload_seconds += measured.seconds
         self.timing.repetitions += 1

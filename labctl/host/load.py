@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def load(root: Path = Path("/")) -> dict[str, float]:
     - `cpu_pressure_seconds`, `memory_pressure_seconds`: time in which some task waited
       for a CPU or for memory.
     - `throttled_count`: number of thermal throttling events.
+    - `suspended_seconds`: time in which the host was suspended.
 
     Current values: `load_1min`, and `frequency_hz`, the mean of the cores. Values that
     this host does not provide are left out. `root` is the folder of proc and sys.
@@ -41,8 +43,16 @@ def load(root: Path = Path("/")) -> dict[str, float]:
         "load_1min": os.getloadavg()[0],
         "frequency_hz": _frequency_hz(root, cores),
         "throttled_count": _throttled_count(root, cores),
+        "suspended_seconds": suspended_seconds(),
     }
     return {name: round(value, 3) for name, value in found.items() if value is not None}
+
+
+def suspended_seconds() -> float:
+    """Return how long the host has been suspended since its boot."""
+    # Only one of them goes on while the host sleeps. The other first: never negative.
+    awake = time.clock_gettime(time.CLOCK_MONOTONIC)
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - awake
 
 
 def _cpu_seconds(stat: str, cores: Sequence[int]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ kernel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -94,6 +95,8 @@ def disturbance(load: Mapping[str, float], rule: HealthRule) -> str:
         found.append(f"tasks waited for memory {waited:.0f} % of the time")
     if load.get("throttled_count", 0.0) > 0:
         found.append("a core was thermally throttled")
+    if slept := _slept_seconds(load):
+        found.append(f"the host was suspended for {slept:.0f} s")
     return ", ".join(found)
 
 
@@ -101,7 +104,8 @@ def disturbed_blocks(samples: Iterable[Sample]) -> dict[int, str]:
     """Return the disturbed blocks, each with the reason.
 
     A block is disturbed if at least half of the repetitions of any cell are: below
-    that, the cell's mean in the block is robust. Warm-ups do not count.
+    that, the cell's mean in the block is robust. Warm-ups do not count. A block in which
+    the host slept is disturbed: clocks, caches and temperatures are others after it.
     """
     samples = list(samples)
     if not any(sample.disturbed for sample in samples):
@@ -113,7 +117,8 @@ def disturbed_blocks(samples: Iterable[Sample]) -> dict[int, str]:
     found: dict[int, Sample] = {}
     for (block, _), repetitions in sorted(cells.items()):
         disturbed = [sample for sample in repetitions if sample.disturbed]
-        if 2 * len(disturbed) >= len(repetitions):
+        has_slept = any(_slept_seconds(sample.load) for sample in disturbed)
+        if has_slept or 2 * len(disturbed) >= len(repetitions):
             found[block] = max([*disturbed, *filter(None, [found.get(block)])], key=_severity)
     return {block: sample.disturbed for block, sample in found.items()}
 
@@ -179,7 +184,14 @@ def load_percent(load: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
+def _slept_seconds(load: Mapping[str, float]) -> float:
+    seconds = load.get("suspended_seconds", 0.0)
+    return seconds if seconds >= _RESOLUTION_SECONDS else 0.0
+
+
 def _severity(sample: Sample) -> float:
+    if _slept_seconds(sample.load):
+        return math.inf
     return max(load_percent(sample.load).values(), default=0.0)
 
 
