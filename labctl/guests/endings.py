@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _TERMINATED = "terminating on signal"
 _POWERED_OFF = ("reboot: Power down", "reboot: System halted")
 _RESET = ("reboot: Restarting system", "reboot: machine restart", "sysrq: Resetting")
 _LAST_LINES = 5
+# What QEMU says if the host does not give it memory.
+_NO_MEMORY = re.compile(r"Cannot allocate memory|[Ii]nsufficient free host memory")
+_LESS = "stop other programs or guests, or reduce the memory of the guests"
 
 
 class _Machine(Protocol):
@@ -39,18 +43,28 @@ class Ending:
 
 
 def of_qemu(
-    status: int, last_output: str, console: Sequence[str], *, is_known: bool = True
+    status: int,
+    last_output: str,
+    console: Sequence[str],
+    *,
+    is_known: bool = True,
+    oom: Callable[[], str] = lambda: "",
 ) -> Ending:
     """Return why QEMU exited with `status`, negative for a signal; it runs with -no-reboot.
 
-    The status is not known (`is_known`) if another labctl started QEMU.
+    The status is not known (`is_known`) if another labctl started QEMU. `oom` returns what
+    shows that the host's OOM killer ended QEMU, if anything does.
     """
     what = f"QEMU {completed.ending(status)}: {last_output}"
     if status in CRASHES:
         return Ending(what, GuestFault.QEMU_CRASHED, "QEMU crashed, not the guest's kernel")
+    if status == -signal.SIGKILL and (evidence := oom()):
+        return _out_of_memory(evidence)
     if status < 0 or _TERMINATED in last_output:
-        hint = "another process ended QEMU; `dmesg` shows whether it was the OOM killer"
+        hint = "another process ended QEMU, or the OOM killer, which `dmesg` would show"
         return Ending(what, GuestFault.QEMU_KILLED, hint)
+    if status > 0 and _NO_MEMORY.search(last_output):
+        return Ending(f"the host has too little memory: {what}", GuestFault.HOST_OOM, _LESS)
     if status > 0:
         return Ending(what, GuestFault.QEMU_EXITED)
     end = "\n".join(console[-_LAST_LINES:])
@@ -59,12 +73,19 @@ def of_qemu(
     if any(text in end for text in _RESET):
         return Ending("the guest's kernel reset the machine", GuestFault.GUEST_RESET)
     if not is_known:
+        if evidence := oom():
+            return _out_of_memory(evidence)
         return Ending(f"QEMU exited: {last_output}", GuestFault.QEMU_EXITED)
     return Ending(
         "the guest was reset, and its kernel printed nothing",
         GuestFault.GUEST_RESET,
         "a triple fault of the kernel, or a reset by a program or over QEMU's monitor",
     )
+
+
+def _out_of_memory(evidence: str) -> Ending:
+    what = f"the host ran out of memory, and its OOM killer ended QEMU: {evidence}"
+    return Ending(what, GuestFault.HOST_OOM, _LESS)
 
 
 def boot_failed(error: GuestError, name: str) -> BootFailed:

@@ -38,5 +38,7 @@ def prepare_folder(spec: GuestSpec) -> None:
     # Until QEMU truncates the log, the console of an earlier boot would be read as
     # the console of this one.
     (spec.folder / qemu.CONSOLE_LOG).unlink(missing_ok=True)
-    (spec.folder / qemu.COMMAND).write_text(shlex.join(launchers.command(spec)) + "\n")
+    command = spec.folder / qemu.COMMAND
+    with files.naming(command):
+        command.write_text(shlex.join(launchers.command(spec)) + "\n")
     scratch.create(spec.folder, spec.topology)

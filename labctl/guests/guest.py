@@ -270,7 +270,7 @@ class Guest:
             time.sleep(_POLL_SECONDS)
 
     def _with_console(self, error: GuestError) -> GuestError:
-        endings.explain_silence(error, self._watchdog.machine, self.qmp_status)
+        self._watchdog.explain_silence(error, self.qmp_status)
         if not error.console_tail:
             error.console_tail = tuple(self.console_tail())
         error.where = error.where or self.name

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from labctl import process_table
-from labctl.errors import GuestLost, GuestPanic, GuestSplat
+from labctl.errors import GuestError, GuestHung, GuestLost, GuestPanic, GuestSplat
 from labctl.guests import endings, qemu
+from labctl.guests.folder import check_disk
+from labctl.host.oom import OomWatch
 from labctl.status import GuestFault
 from labctl.transports.console import MOST_BYTES, Complaint, Console
 from labctl.units import rough_size
@@ -48,7 +51,8 @@ class Watchdog:
     def __init__(self, name: str, folder: Path, console_bytes: int = MOST_BYTES) -> None:
         self._console_bytes = console_bytes
         self._console_log = folder / qemu.CONSOLE_LOG
-        self.machine: Machine | None = None
+        self._machine: Machine | None = None
+        self._oom: OomWatch | None = None
         # Kinds of complaints that a test provokes, such as oom-kill; they are not raised.
         self.tolerated: frozenset[str] = frozenset()
         self._name = name
@@ -60,6 +64,16 @@ class Watchdog:
         self.state = State.BOOTING
         self.console = Console(self._console_log, self._console_bytes)
         self._known_lines = 0
+
+    @property
+    def machine(self) -> Machine | None:
+        """The guest's QEMU, None before its start."""
+        return self._machine
+
+    @machine.setter
+    def machine(self, machine: Machine) -> None:
+        self._machine = machine
+        self._oom = OomWatch.of(machine.pid)
 
     @property
     def has_qemu_crashed(self) -> bool:
@@ -78,6 +92,7 @@ class Watchdog:
             GuestPanic: the kernel panicked.
             GuestSplat: the kernel complained since the last check.
             GuestLost: QEMU has exited, the guest rebooted, or its console log is too large.
+            HostError: QEMU has exited, and the disk is full.
         """
         assert self.machine is not None, "the guest was not started"
         # Before the console is read, so that QEMU's last output is included.
@@ -89,7 +104,10 @@ class Watchdog:
             self.state = State.GONE
             tail = self.console.tail()
             is_known = not isinstance(self.machine, process_table.Found)
-            found = endings.of_qemu(status, self._last_output(), tail, is_known=is_known)
+            check_disk(self._log.parent)
+            oom = self._oom.evidence if self._oom else lambda: ""
+            last = self._last_output()
+            found = endings.of_qemu(status, last, tail, is_known=is_known, oom=oom)
             raise GuestLost(
                 found.what,
                 where=self._name,
@@ -131,6 +149,16 @@ class Watchdog:
             what, fault = f"guest rebooted: {text}", GuestFault.REBOOTED
             raise GuestLost(what, where=where, console_tail=tail, fault=fault)
         raise GuestSplat(text, kind=complaint.kind, where=where, console_tail=tail)
+
+    def explain_silence(self, error: GuestError, qemu_status: Callable[[], str]) -> None:
+        """Add the cause to the error of a guest that does not respond; see `endings`.
+
+        Raises:
+            HostError: the disk is full, so that the console does not have the cause.
+        """
+        if isinstance(error, GuestHung):
+            check_disk(self._log.parent)
+        endings.explain_silence(error, self.machine, qemu_status)
 
     def _last_output(self) -> str:
         lines = Console(self._log).tail(1)

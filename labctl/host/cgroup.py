@@ -19,6 +19,7 @@ from labctl.units import MIB
 # A compiler of a kernel file takes 100 to 250 MiB; it, its shell and make are processes.
 _JOB_BYTES = 256 * MIB
 _JOB_PROCESSES = 6
+_OOM_KILLS = re.compile(r"^oom_kill ([0-9]{1,18})$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,10 @@ def jobs() -> int:
 
 
 def oom_kills(root: Path = Path("/"), pid: int | str = "self") -> dict[str, int]:
-    """Return how many processes the OOM killer has ended in each group of a process, by file."""
+    """Return how many processes the OOM killer ended in a process's group and its parents.
+
+    The keys are the files that count them, the process's own group first.
+    """
     mounts = list(_mounts(procfs.read(root / "proc/self/mountinfo")))
     found = {}
     for line in procfs.read(root / f"proc/{pid}/cgroup").splitlines():
@@ -130,10 +134,15 @@ def oom_kills(root: Path = Path("/"), pid: int | str = "self") -> dict[str, int]
             continue
         file = "memory.oom_control" if controllers else "memory.events"
         for group in _groups(root, mounts, controllers, path):
-            count = re.search(r"^oom_kill ([0-9]{1,18})$", group.read(file), re.MULTILINE)
-            if count:
-                found[group.file(file)] = int(count[1])
+            if _OOM_KILLS.search(group.read(file)):
+                found[group.file(file)] = oom_count(group.folder / file)
     return found
+
+
+def oom_count(file: Path) -> int:
+    """Return the OOM kills that a file of `oom_kills` counts, 0 if it is gone."""
+    found = _OOM_KILLS.search(procfs.read(file))
+    return int(found[1]) if found else 0
 
 
 def _tightest(limits: list[Limit]) -> Limit | None:

@@ -324,7 +324,9 @@ class Builder:
             if error.errno not in _FULL:
                 raise
             raise HostError(
-                "the disk is full", where=str(self._state.path), hint="free space: `labctl clean`"
+                "the disk is full",
+                where=str(error.filename or self._state.path),
+                hint="free space: `labctl clean`",
             ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import quote
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from labctl.errors import UserError
+from labctl.errors import HostError, UserError
 from labctl.reports.against import Against
 from labctl.reports.document import document
 from labctl.reports.explain import observed_in_passes, observed_of
@@ -174,10 +175,19 @@ def write(path: Path, content: str | bytes) -> None:
 
     Raises:
         UserError: it cannot be written there.
+        HostError: the disk is full; no part of it is left.
     """
     try:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if path.is_file() and not path.is_symlink():
+                path.unlink()
+            raise HostError(
+                f"cannot write: {error.strerror}",
+                where=str(path),
+                hint="free disk space, for example with `labctl clean`, which removes builds",
+            ) from error
         raise UserError(f"cannot write: {error.strerror}", where=str(path)) from error
 
 

@@ -1,14 +1,13 @@
 """Limits of control groups, on fake hosts and in a real control group."""
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from control_groups import real_control_groups
 from test_doctor import give_host
 
 from labctl.doctor import running
@@ -238,55 +237,10 @@ def test_oom_kills_are_counted_by_group(host):
     assert oom_kills(host) == {"/sys/fs/cgroup/a/memory.events": 2}
 
 
-CONTROLS = {
-    "memory": ("memory.max", "memory.limit_in_bytes", 512 * MIB),
-    "pids": ("pids.max", "pids.max", 77),
-}
-
-
 @pytest.fixture
 def real_groups():
-    """Give new real groups below this process's own, by controller; skip if impossible."""
-    groups = {}
-    try:
-        for name, (v2, v1, value) in CONTROLS.items():
-            groups[name] = _real_group(name)
-            file = v1 if _is_v1(name) else v2
-            (groups[name] / file).write_text(str(value))
+    with real_control_groups(memory=512 * MIB, pids=77) as groups:
         yield groups
-    except OSError as error:
-        pytest.skip(f"this host lets nobody here make a control group: {error}")
-    finally:
-        for group in set(groups.values()):
-            with contextlib.suppress(OSError):
-                group.rmdir()
-
-
-def _own_path(name):
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
-        if name in names.split(",") if name else not names:
-            return path.lstrip("/")
-    raise FileNotFoundError(f"no control group {name or 'v2'}")
-
-
-def _is_v1(name):
-    return any(
-        name in line.split(":")[1].split(",")
-        for line in Path("/proc/self/cgroup").read_text().splitlines()
-    )
-
-
-def _real_group(name):
-    if _is_v1(name):
-        place = Path("/sys/fs/cgroup", name, _own_path(name))
-    else:
-        place = Path("/sys/fs/cgroup", _own_path(""))
-        if name not in (place / "cgroup.subtree_control").read_text().split():
-            raise PermissionError(f"{place} does not pass on {name}")
-    group = place / f"labctl-test-{os.getpid()}"
-    group.mkdir(exist_ok=True)
-    return group
 
 
 def test_the_limits_of_a_real_group_are_read(real_groups):
@@ -303,10 +257,10 @@ print(json.dumps([found.memory.most, found.memory.left, found.memory.file, found
             (group / "cgroup.procs").write_text(str(child.pid))
         output, _ = child.communicate("go\n", timeout=60)
     most, left, file, processes = json.loads(output)
-    assert most == CONTROLS["memory"][2]
+    assert most == 512 * MIB
     assert 0 < left < most
     assert Path(file).parent == real_groups["memory"]
-    assert processes == CONTROLS["pids"][2]
+    assert processes == 77
 
 
 def test_a_program_beyond_the_limit_of_processes_is_told_by_that_name(real_groups):
