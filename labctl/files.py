@@ -36,7 +36,10 @@ def replace(path: Path, content: str | bytes, *, is_lasting: bool = True) -> Non
     Raises:
         OSError: the disk is full or fails; the file is unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_lasting:
+        make_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = unfinished(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -133,6 +136,28 @@ def free_bytes(folder: Path) -> int:
 def sync_folder(folder: Path) -> None:
     """Write the names in a folder to disk with fsync(2); raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents unless they exist, and sync their names to disk.
+
+    Without this, a crash of the host may lose the folder with all synced files in it.
+    Raises OSError.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Write the content of a file to disk with fsync(2); raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

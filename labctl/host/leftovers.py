@@ -2,6 +2,7 @@
 
 In the lock file of the folder, each labctl that works in it appends a byte at its start and
 another at its end. If their numbers differ while no other holds the lock, one was killed.
+A crash of the host may lose these bytes: what is of an earlier boot counts as killed, too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,11 +43,18 @@ def marked(lock: int) -> Iterator[None]:
 def sweep(folder: Path, lock: int) -> None:
     """Remove temporary files and sockets if a labctl was killed and no other is running.
 
+    The first labctl after a boot of the host does so in any case.
+
     `lock` is the open lock file of the state folder; it may be locked afterwards.
     """
-    if not os.fstat(lock).st_size or not flock.take(lock, timeout_seconds=0):
+    info = os.fstat(lock)
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    is_of_earlier_boot = info.st_mtime < booted
+    if not info.st_size and not is_of_earlier_boot:
         return
-    if _is_any_killed(lock):
+    if not flock.take(lock, timeout_seconds=0):
+        return
+    if is_of_earlier_boot or _is_any_killed(lock):
         for path in _found(folder, _DEPTH):
             with contextlib.suppress(HostError):
                 files.remove(path)

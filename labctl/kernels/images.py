@@ -137,7 +137,7 @@ def _recorded(folder: Path, record: dict[str, object]) -> tuple[Hashed, Hashed]:
 def begin(folder: Path, image: Image) -> Path:
     """Record that a build started, so that a kill leaves a record; return the log's path."""
     files.remove(folder)
-    folder.mkdir(parents=True)
+    files.make_folder(folder)
     content = asdict(image) | {"bzimage": None, "config": None, "state": "building"}
     write_json(folder / _RECORD, content | {"began_at": _now()})
     log = folder / _LOG
@@ -155,6 +155,8 @@ def publish(folder: Path, image: Image, make: Make, seconds: float) -> Image:
     shutil.copy2(make.tree.build / ".config", folder / "config")
     bzimage = folder / make.arch.image.name
     shutil.copy2(make.tree.build / make.arch.image, bzimage)
+    for path in (bzimage, folder / "config"):
+        files.sync(path)
     symbols.keep(make.tree.build, folder)
     built = replace(
         image,

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
+from labctl import files
 from labctl.errors import HostError, UserError
 from labctl.nightly.changes import Analysis, NightlyRun, Trial, Watch
 from labctl.nightly.records import (
@@ -67,7 +68,7 @@ def append(history: Path, record: NightlyRecord) -> None:
     """
     line = encode(record)
     try:
-        history.mkdir(parents=True, exist_ok=True)
+        files.make_folder(history)
         jsonl.append(path_of(history), line)
     except OSError as error:
         raise HostError(

@@ -95,8 +95,9 @@ def create(runs: Path, *, now: datetime | None = None, place: Path | None = None
     try:
         if place is not None:
             place.mkdir()
+            sync_folder(place.parent)
             return RunFolder(place)
-        runs.mkdir(parents=True, exist_ok=True)
+        files.make_folder(runs)
         while True:
             path = runs / f"{stamp}-{secrets.token_hex(2)}"
             try:

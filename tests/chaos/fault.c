@@ -19,7 +19,9 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -91,8 +93,10 @@ static void record(const char *name, int64_t number, const char *path, const cha
 	int length = snprintf(line, sizeof(line), "%s\t%lld\t%zu\t%s\t%s\n", name,
 			      (long long)number, size, path, second);
 
-	if (NEXT(write)(journal, line, length) != length ||
-	    (size && NEXT(write)(journal, data, size) != (ssize_t)size))
+	struct iovec parts[] = { { line, length }, { (void *)data, size } };
+
+	/* In one call, as threads may record at the same time. */
+	if (writev(journal, parts, 2) != (ssize_t)(length + size))
 		raise(SIGABRT);
 }
 
@@ -229,6 +233,43 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t place)
 	return done;
 }
 
+/* With which Python copies files. */
+ssize_t sendfile64(int out, int in, off64_t *place, size_t size)
+{
+	char data[1 << 16];
+	ssize_t done;
+
+	if (comes("sendfile write", is_file(out) ? WRITES : OTHER, out, NULL)) {
+		if (mode != TEAR)
+			return -1;
+		NEXT(sendfile64)(out, in, place, size / 2);
+		kill(owner, SIGKILL);
+	}
+	if (mode != RECORD || getpid() != owner || !place || !is_file(out))
+		return NEXT(sendfile64)(out, in, place, size);
+	done = pread(in, data, size < sizeof(data) ? size : sizeof(data), *place);
+	if (done > 0) {
+		done = write(out, data, done);
+		*place += done > 0 ? done : 0;
+	}
+	return done;
+}
+
+int symlink(const char *target, const char *path)
+{
+	char full[4200];
+	int done;
+
+	if (comes("symlink", CREATES, AT_FDCWD, path))
+		return -1;
+	done = NEXT(symlink)(target, path);
+	if (!done && mode == RECORD && getpid() == owner) {
+		path_of(AT_FDCWD, path, full, sizeof(full));
+		record("symlink", 0, full, target, NULL, 0);
+	}
+	return done;
+}
+
 static int synced(const char *name, int fd, int (*next)(int))
 {
 	int done;
@@ -294,8 +335,6 @@ CALL(int, link, (const char *old, const char *new), (old, new), CREATES, AT_FDCW
      AT_FDCWD, new)
 CALL(int, linkat, (int from, const char *old, int to, const char *new, int flags),
      (from, old, to, new, flags), CREATES, from, old, to, new)
-CALL(int, symlink, (const char *target, const char *path), (target, path), CREATES, AT_FDCWD,
-     path, 0, NULL)
 CALL(int, mkdir, (const char *path, mode_t bits), (path, bits), CREATES, AT_FDCWD, path, 0,
      NULL)
 CALL(int, mkdirat, (int dirfd, const char *path, mode_t bits), (dirfd, path, bits), CREATES,

@@ -1,15 +1,24 @@
-"""Kill labctl before a call, or let that call and all later ones fail; check what is left."""
+"""Kill labctl before a call, or let that call and all later ones fail; check what is left.
+
+Or cut the power before a call: see `powercut`.
+"""
 
 from __future__ import annotations
 
 import random
+import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 
 import broken
-from broken import FULL, KILL, READ_ONLY, TEAR
+import powercut
+from broken import FULL, KILL, READ_ONLY, RECORD, TEAR
 
-MODES = {"kill": KILL, "torn write": TEAR, "disk full": FULL, "read-only": READ_ONLY}
+MODES = {"kill": KILL, "torn write": TEAR, "disk full": FULL, "read-only": READ_ONLY,
+         "power cut": RECORD, "power cut, journal": RECORD}  # fmt: skip
 KILLS = ("kill", "torn write")
+SHARES = {"kill": 5, "torn write": 1, "disk full": 2, "read-only": 2, "power cut": 2,
+          "power cut, journal": 2}  # fmt: skip
 RUN = ("run", "--seed", "7", "--json", "e")
 UP, DOWN, STATUS = ("up", "stock", "slow"), ("down",), ("status",)
 BUILD = ("build", "built", "patched")
@@ -35,7 +44,7 @@ class Command:
 
 COMMANDS = (
     Command("run", RUN, weight=6),
-    Command("run --resume", ("run", "--resume", "latest"), before=(RUN,), weight=6),
+    Command("run --resume", ("run", "--resume", "latest"), weight=6),
     Command("run, guests are up", RUN, before=(UP,), weight=3),
     Command("two runs in one lab", RUN, beside=RUN, weight=3),
     Command("two runs in two labs", RUN, beside=RUN, is_beside_in_another=True, weight=3),
@@ -61,8 +70,12 @@ class Result:
     at: int
     what: str = ""
     faults: list[str] = field(default_factory=list)
-    samples: int = 0
-    resumed: int = 0
+    samples: int = 0  # checked
+    lost: int = 0
+    doubled: int = 0
+    orphans: int = 0  # processes, sockets, temporary files
+    unfinished: int = 0  # runs
+    resumed: int = 0  # of these, to the end of their plan
     is_broken_off: bool = False
 
     def __str__(self):
@@ -77,7 +90,9 @@ class Kills:
         self.suite = suite
         self.template = template
         self.draw = random.Random(seed)
+        self.seed = seed
         self.totals = {}
+        self.disks = {}
         self.plan = self._undisturbed()
 
     def _undisturbed(self):
@@ -94,10 +109,14 @@ class Kills:
     def lab(self, command):
         """Return a lab in which a command can be broken off."""
         lab = self.suite.copy(self.template)
+        if command.name == "run --resume":
+            at = self.run_calls // 2
+            while not lab.runs():  # waiting for a lock takes a number of calls that varies
+                lab.labctl(*RUN, mode=KILL, at=at)
+                at += 50
+            return lab
         for argv in command.before:
-            is_half = command.name == "run --resume"
-            at = {"mode": KILL, "at": self.run_calls // 2} if is_half else {}
-            lab.labctl(*argv, **at)
+            lab.labctl(*argv)
         return lab
 
     def total(self, command):
@@ -113,6 +132,8 @@ class Kills:
 
     def case(self, command, mode, at=None):
         """Break off one command, and return what was found."""
+        if MODES[mode] == RECORD:
+            return self._cut(command, mode, at)
         at = at or self.draw.randint(1, self.total(command))
         lab = self.lab(command)
         other = self.suite.copy(self.template) if command.is_beside_in_another else lab
@@ -123,6 +144,43 @@ class Kills:
             lab.remove()
             if other is not lab:
                 other.remove()
+        return result
+
+    def disk(self, command):
+        """Return the lab of a command that ran to its end, and what its disk had at each call."""
+        if command.name not in self.disks:
+            lab = self.lab(command)
+            before = lab.folder.with_suffix(".before")
+            shutil.copytree(lab.folder, before, symlinks=True, ignore=_without_sockets)
+            log = self.suite.folder / "journal"
+            done = lab.labctl(*command.argv, mode=RECORD, log=log)
+            assert done.status in (0, 1), done
+            lab.labctl(*DOWN)
+            disk = powercut.Disk(before, lab.folder, powercut.calls(log))
+            log.unlink()
+            shutil.rmtree(before)
+            lab.remove()
+            self.disks[command.name] = lab, disk
+        return self.disks[command.name]
+
+    def _cut(self, command, mode, at):
+        """Cut the power before a call, and return what was found."""
+        lab, disk = self.disk(command)
+        at = at or self.draw.randint(1, len(disk.calls))
+        keeps_more = mode.endswith("journal")
+        draw = random.Random(f"{self.seed} {command.name} {at}") if keeps_more else None
+        result = Result(command.name, mode, at, is_broken_off=True)
+        call = disk.calls[at] if at < len(disk.calls) else None
+        result.what = f"{call.name} {call.path}" if call else "the end"
+        try:
+            disk.write(lab.folder, at, draw)
+            lost = powercut.faults(disk, lab.folder, at)
+            result.lost = sum(lines for _, lines in lost)
+            result.faults += [fault for fault, _ in lost] + powercut.torn(lab.folder)
+            earlier = {run: lab.samples(run) for run in lab.runs()}
+            self._check_afterwards(lab, lab, command, result, earlier)
+        finally:
+            lab.remove()
         return result
 
     def _play(self, lab, other, command, result):
@@ -141,6 +199,7 @@ class Kills:
         elif done.status not in ENDED or "Traceback" in done.err:
             wrong(f"status {done.status}: {done.err[-400:]}")
         if orphans := lab.orphans():
+            result.orphans += len(orphans)
             wrong(f"still running: {orphans}")
         self._check_afterwards(lab, other, command, result, earlier)
 
@@ -149,6 +208,7 @@ class Kills:
         if command.name != "clean":
             for run, samples in earlier.items():
                 if lab.samples(run)[: len(samples)] != samples:
+                    result.lost += len(samples)
                     wrong("samples of before are gone")
         for each in {id(one): one for one in (lab, other)}.values():
             for run in each.runs() if RUN[0] in (command.argv[0], *command.beside[:1]) else ():
@@ -158,29 +218,38 @@ class Kills:
             if after.status not in (0, 1) or "Traceback" in after.err:
                 wrong(f"afterwards, {' '.join(argv)}: status {after.status}: {after.err[-400:]}")
         if left := lab.processes():
+            result.orphans += len(left)
             wrong(f"running at the end: {left}")
         if files := lab.leftovers():
+            result.orphans += len(files)
             wrong(f"left: {files}")
 
     def _finish(self, lab, run, result):
         """Resume a run unless it is finished, and compare it with an undisturbed one."""
         kept = lab.samples(run)
         result.samples += len(kept)
-        if not lab.is_finished(run):
-            result.resumed += 1
+        is_finished = lab.is_finished(run)
+        if not is_finished:
+            result.unfinished += 1
             done = lab.labctl("run", "--resume", run)
             if done.status not in (0, 1):
                 result.faults.append(f"resume: status {done.status}: {done.err[-400:]}")
                 return
         samples = lab.samples(run)
         if samples[: len(kept)] != kept:
+            result.lost += 1
             result.faults.append("the resume changed samples")
-        if _measured(samples) != self.plan:
-            found = _measured(samples)
-            missing, more = set(self.plan) - set(found), set(found) - set(self.plan)
+        found = _measured(samples)
+        if found != self.plan:
+            missing = list((Counter(self.plan) - Counter(found)).elements())
+            more = list((Counter(found) - Counter(self.plan)).elements())
+            result.lost += len(missing)
+            result.doubled += len(more)
             result.faults.append(f"measured {len(found)} samples: missing {missing}, more {more}")
-        if not lab.is_finished(run):
+        elif not lab.is_finished(run):
             result.faults.append("the resumed run is not finished")
+        elif not is_finished:
+            result.resumed += 1
 
 
 def _measured(samples):
@@ -189,15 +258,18 @@ def _measured(samples):
     return sorted(each for each in samples if not each[names])
 
 
+def _without_sockets(folder, names):
+    return [name for name in names if name.endswith(".sock")]
+
+
 def drawn(draw, cases, names=None, modes=None):
-    """Yield pairs of command and mode, the commands as often as their weights say."""
+    """Yield pairs of command and mode, as often as the weights of both say."""
     commands = [one for one in COMMANDS if not names or one.name in names]
-    weights = [one.weight for one in commands]
-    shares = {"kill": 5, "torn write": 1, "disk full": 2, "read-only": 2}
-    for mode in [one for one in modes or MODES if one not in shares]:
-        raise ValueError(mode)
-    kinds = list(modes or shares)
+    kinds = list(modes or SHARES)
     for _ in range(cases):
-        (command,) = draw.choices(commands, weights)
-        (mode,) = draw.choices(kinds, [shares[one] for one in kinds])
-        yield command, mode
+        (mode,) = draw.choices(kinds, [SHARES[one] for one in kinds])
+        # The calls of a command are recorded alone.
+        fitting = [one for one in commands if MODES[mode] != RECORD or not one.beside]
+        if fitting:
+            (command,) = draw.choices(fitting, [one.weight for one in fitting])
+            yield command, mode

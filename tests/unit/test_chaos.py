@@ -1,4 +1,4 @@
-"""A short form of `tox -e chaos`: labctl is killed, or its disk fails, at drawn calls."""
+"""A short form of `tox -e chaos`: labctl is killed, or disk or power fail, at drawn calls."""
 
 import dataclasses
 import random
@@ -52,5 +52,79 @@ def test_the_suite_finds_what_a_killed_run_left(cases, monkeypatch):
 
     monkeypatch.setattr("kills.WORK", ("status",))  # which removes nothing
     command = next(one for one in kills.COMMANDS if one.name == "nightly")
-    result = cases.case(dataclasses.replace(command, after=()), "kill", at=150)
-    assert any("left" in fault for fault in result.faults), result
+    alone = dataclasses.replace(command, after=())
+    # Not each call is one at which guests run, and their number depends on locks.
+    results = (cases.case(alone, "kill", at=at) for at in (200, 260, 300))
+    assert any("left" in fault for result in results for fault in result.faults)
+
+
+def of(name):
+    import kills
+
+    return next(one for one in kills.COMMANDS if one.name == name)
+
+
+@pytest.mark.parametrize("name", ["run", "build"])
+def test_what_a_command_finished_survives_a_power_cut(cases, name):
+    _, disk = cases.disk(of(name))
+    result = cases.case(of(name), "power cut", at=len(disk.calls))
+    assert result.faults == []
+    assert result.unfinished == 0
+
+
+def test_the_next_command_removes_temporary_files_of_before_a_power_cut(cases):
+    _, disk = cases.disk(of("run"))
+    names = [call.path.rpartition(".")[2] for call in disk.calls]
+    result = cases.case(of("run"), "power cut, journal", at=names.index("tmp") + 1)
+    assert result.faults == []
+
+
+@pytest.mark.parametrize("what", ["the samples", "their folder", "a folder above it"])
+def test_the_model_finds_what_is_not_synced(cases, monkeypatch, tmp_path, what):
+    import powercut
+
+    _, disk = cases.disk(of("run"))
+    (path,) = [path for path in disk.versions if path.endswith("/samples.jsonl")]
+    runs = Path(path).parents[1]
+    places = [path, str(Path(path).parent), str(runs.parent)]
+    named = dict(zip(["the samples", "their folder", "a folder above it"], places, strict=True))
+    monkeypatch.setattr(disk.node(named[what]), "syncs", [])
+    end = len(disk.calls)
+    disk.write(tmp_path / "lab", end)
+    found = [fault for fault, _ in powercut.faults(disk, tmp_path / "lab", end)]
+    assert any("lines of" in fault and "samples.jsonl" in fault for fault in found), found
+
+
+def test_a_disk_keeps_what_was_synced_and_a_journal_more(tmp_path, suite):
+    import powercut
+    from powercut import Call
+
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "old").write_text("old")
+    recorded = [
+        Call("create", 0, "/lab/new.tmp", "", b""),
+        Call("write", 0, "/lab/new.tmp", "", b"new"),
+        Call("sync", 0, "/lab/new.tmp", "", b""),
+        Call("rename", 0, "/lab/new.tmp", "/lab/old", b""),
+        Call("sync", 0, "/lab", "", b""),
+        Call("write", 3, "/lab/old", "", b"er"),
+        Call("unlink", 0, "/lab/old", "", b""),
+    ]
+    disk = powercut.Disk(tmp_path / "before", "/lab", recorded)
+
+    def after(end, draw=None):
+        folder = tmp_path / f"{end} {draw and draw.random()}"
+        disk.write(folder, end, draw)
+        return {path.name: path.read_text() for path in folder.iterdir()}
+
+    assert [after(end) for end in (0, 4)] == [{"old": "old"}] * 2
+    assert [after(end) for end in (5, 6, 7)] == [{"old": "new"}] * 3
+    kept = [after(4, random.Random(seed)) for seed in range(30)]
+    assert {tuple(sorted(each.items())) for each in kept} == {
+        (("old", "old"),),
+        (("new.tmp", "new"), ("old", "old")),
+        (("old", "new"),),
+    }
+    kept = [after(7, random.Random(seed)) for seed in range(60)]
+    contents = {each.get("old", "gone") for each in kept}
+    assert contents == {"gone", "new", "newer", "newe", "new\0\0"}

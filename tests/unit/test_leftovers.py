@@ -67,6 +67,19 @@ def test_the_next_labctl_removes_what_a_killed_one_left(folder, use):
     assert (folder / "runs" / "1" / "guests" / "e-000-stock").is_dir()
 
 
+@pytest.mark.parametrize("use", [state.used, state.cleared])
+def test_the_first_labctl_after_a_boot_removes_what_is_left(folder, use):
+    """A power cut can lose the byte that says that a labctl began."""
+    with state.used(folder):
+        paths = left(folder)
+    os.utime(folder / "state.lock", (1, 1))
+    with use(folder):
+        assert not [path for path in paths if path.exists()]
+    paths[0].touch()
+    with use(folder):
+        assert paths[0].exists(), "once after a boot"
+
+
 def test_nothing_is_searched_unless_one_was_killed(folder):
     with state.used(folder):
         paths = left(folder)
