@@ -303,7 +303,10 @@ class Builder:
         files = request.image.files_hash[:_FILES_DIGITS]
         named = request.configuration.digest(request.arch) + (files and f"-{files}")
         tree = Tree(place, request.source, named)
-        with tree.locked(lambda: report("waiting for another labctl's build", 0, None)):
+        with tree.locked(
+            waiting=lambda: report("waiting for another labctl's build", 0, None),
+            set_back=lambda: report("rebuilding: the host's clock was set back", 0, None),
+        ):
             yield tree
 
     def _reporter(self, kernel: str) -> Callable[[str, int, int | None], None]:

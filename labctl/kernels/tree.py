@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import flock
+from labctl import files, flock
 from labctl.errors import HostError
 from labctl.kernels import patching, remains, treefiles
 from labctl.kernels.sources import Source
@@ -25,6 +25,8 @@ LOCK_SECONDS = 4 * 3600.0
 _POLL_SECONDS = 0.5
 # Marks a file that a series adds to the source.
 _ABSENT = ".labctl-absent"
+# Marks of a build folder: make runs in it, or died there; when make last ended in it.
+_IN_WORK, _USED = ".in-work", ".used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,17 @@ class Tree:
 
     @property
     def _in_work(self) -> Path:
-        return self.build.with_suffix(".in-work")
+        return self.build.with_suffix(_IN_WORK)
 
     @contextlib.contextmanager
-    def locked(self, waiting: Callable[[], None]) -> Iterator[None]:
+    def locked(
+        self, waiting: Callable[[], None], set_back: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
         """Lock the tree against other labctls; call `waiting` while another one holds it.
 
         After a killed labctl, its compilers are killed and partly written files removed.
+        Objects are removed, and `set_back` is called, if the clock was set back after their
+        build: to make, they are newer than any source that is written now.
 
         Raises:
             HostError: the other labctl did not finish in time.
@@ -87,15 +93,31 @@ class Tree:
             if self._in_work.exists():
                 remains.remove_half_written(self.build)
                 self._in_work.unlink()
+            if self._remove_objects_of_future(descriptor):
+                set_back()
             yield
         finally:
             os.close(descriptor)
+
+    def _remove_objects_of_future(self, lock: int) -> bool:
+        # Both times are of the file system, whose clock may be that of a server.
+        os.utime(lock)
+        now = os.fstat(lock).st_mtime_ns
+        marks = (*self.folder.glob(f"build-*{_USED}"), *self.folder.glob(f"build-*{_IN_WORK}"))
+        found = [mark for mark in marks if mark.stat().st_mtime_ns > now]
+        for mark in found:
+            files.remove(mark.with_suffix(""))
+            mark.unlink()
+        return bool(found)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Mark the build folder as in use; the mark stays if the block raises or labctl dies."""
         self._in_work.touch()
-        yield
+        try:
+            yield
+        finally:
+            self.build.with_suffix(_USED).touch()
         self._in_work.unlink()
 
     def fill(self) -> str:

@@ -414,6 +414,37 @@ def test_a_file_put_back_with_its_old_time_is_compiled_again(lab, mine):
     assert "int more;" in text(lab.image(source=f"dir:{mine}"))
 
 
+@pytest.mark.parametrize("end", ["built", "failed"])
+def test_an_edit_after_the_hosts_clock_was_set_back_is_compiled(lab, mine, end):
+    """make compares times: a source written now would be older than its object."""
+    path = mine / "mm/memory.c"
+    lab.image(source=f"dir:{mine}")
+    if end == "failed":
+        (mine / "init/main.c").write_text("#error broken\n")
+        with pytest.raises(BuildError):
+            lab.image(source=f"dir:{mine}")
+        (mine / "init/main.c").write_text("int mended;\n")
+    set_back(lab, seconds=3600)
+    path.write_text(path.read_text() + "int edited;\n")
+    lab.progress.clear()
+    image = lab.image(source=f"dir:{mine}")
+    assert "int edited;" in text(image)
+    assert "rebuilding: the host's clock was set back" in [p.stage for p in lab.progress]
+    path.write_text(path.read_text() + "int again;\n")
+    lab.progress.clear()
+    assert "int again;" in text(lab.image(source=f"dir:{mine}"))
+    assert "rebuilding: the host's clock was set back" not in [p.stage for p in lab.progress]
+
+
+def set_back(lab, seconds):
+    """Let what builds have written be of a future, as after a clock that was set back."""
+    for path in lab.root.glob("trees/*/build-*"):
+        for each in [path, *path.rglob("*")]:
+            info = each.lstat()
+            later = info.st_mtime_ns + seconds * 10**9
+            os.utime(each, ns=(later, later), follow_symlinks=False)
+
+
 def test_an_edit_that_git_overlooks_never_takes_the_address_of_what_was_built(lab, mine):
     for words in ("init -q", "add -A", "commit -qm all", "update-index --skip-worktree Kbuild",
                   "update-index --assume-unchanged mm/memory.c"):  # fmt: skip
