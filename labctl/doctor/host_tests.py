@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from labctl.errors import HostError, LabError, UserError
 from labctl.experiments.needs import Need, needs_of, shortage
 from labctl.guests import accelerator, busybox, probe, virtme
 from labctl.guests.placement import place
-from labctl.host import identity, tools
+from labctl.host import identity, sandbox, tools
 from labctl.host.facts import HostFacts
 from labctl.kernels import images
 from labctl.kernels.sources import DEBIAN_FOLDER, open_source
@@ -73,6 +74,9 @@ class HostTests:
             yield running.tcg(_under_tcg())
         yield self._kvm(tried=qemu.status != "fail")
         yield running.nested(self.facts)
+        if qemu.status != "fail":
+            lacking = sandbox.missing(X86_64.qemu)
+            yield running.isolation(lacking, as_root=os.geteuid() == 0)
         if self.lab and self.lab.defaults.launcher == "virtme-ng":
             self.progress("virtme-ng")
             yield from launching.virtme(_vng(), virtme.LIMITS, _lacking(self.lab))

@@ -35,6 +35,20 @@ def qemu(version: str) -> Diagnosis:
     return ok("qemu", version)
 
 
+def isolation(lacking: str, *, as_root: bool) -> Diagnosis:
+    """Diagnose what protects this host from a guest that breaks into QEMU.
+
+    `lacking` is why QEMU has no sandbox, empty if it has one.
+    """
+    name = "qemu sandbox"
+    if lacking:
+        mend = f"{_INSTALL_QEMU}   # Debian's QEMU has seccomp"
+        return Diagnosis(name, "warn", f"{lacking}: guests run without QEMU's sandbox", mend)
+    if as_root:
+        return ok(name, "on; QEMU runs as root, as labctl does: an ordinary user is safer")
+    return ok(name, "on; QEMU runs as this user")
+
+
 def tcg(failure: str) -> Diagnosis:
     """Diagnose TCG by the error of its probe guest, empty if it ran."""
     if failure:

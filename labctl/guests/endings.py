@@ -17,6 +17,9 @@ CRASHES = {
     -number
     for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 }
+# Such a QEMU is not started again.
+_DENIED = -signal.SIGSYS
+_BROKEN_INTO = "the sandbox of QEMU denied a system call: the guest may have broken into QEMU"
 # QEMU exits with status 0 after SIGTERM, and prints this.
 _TERMINATED = "terminating on signal"
 # What the kernel prints last before it powers off or resets the machine.
@@ -56,8 +59,9 @@ def of_qemu(
     shows that the host's OOM killer ended QEMU, if anything does.
     """
     what = f"QEMU {completed.ending(status)}: {last_output}"
-    if status in CRASHES:
-        return Ending(what, GuestFault.QEMU_CRASHED, "QEMU crashed, not the guest's kernel")
+    if status in CRASHES or status == _DENIED:
+        hint = _BROKEN_INTO if status == _DENIED else "QEMU crashed, not the guest's kernel"
+        return Ending(what, GuestFault.QEMU_CRASHED, hint)
     if status == -signal.SIGKILL and (evidence := oom()):
         return _out_of_memory(evidence)
     if status < 0 or _TERMINATED in last_output:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from labctl.guests import initramfs, qemu, virtme
 from labctl.guests.qemu import GuestSpec
+from labctl.host import sandbox
 
 
 class Launcher(Protocol):
@@ -45,8 +46,11 @@ def command(spec: GuestSpec) -> list[str]:
 
 
 def argv(spec: GuestSpec) -> list[str]:
-    """Return what starts a guest in its folder; raises as `Launcher.argv`."""
-    return _LAUNCHERS[spec.launcher].argv(spec)
+    """Return what starts a guest in its folder; raises as `Launcher.argv`.
+
+    A host without QEMU's sandbox starts guests outside it: `labctl doctor` reports it.
+    """
+    return sandbox.kept(_LAUNCHERS[spec.launcher].argv(spec))
 
 
 def check(launcher: str) -> None:

@@ -17,7 +17,7 @@ from labctl.guests import scratch
 from labctl.guests.disks import Disk
 from labctl.guests.placement import ANYWHERE, Placement
 from labctl.guests.topology import machine_options, qemu_arguments
-from labctl.host import tools
+from labctl.host import sandbox, tools
 from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
 from labctl.lab.command_line import LONGEST_BYTES
@@ -97,6 +97,7 @@ def command(spec: GuestSpec) -> list[str]:
         f"labctl-{option_value(spec.name)}",
         "-no-user-config",
         "-nodefaults",
+        *sandbox.ARGUMENTS,
     ]
     machine = arch.qemu_machine + machine_options(spec.topology)
     words += ["-display", "none", "-no-reboot", "-machine", machine]

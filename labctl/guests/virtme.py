@@ -20,6 +20,7 @@ from labctl.errors import CommandError, HostError
 from labctl.guests import qemu
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.topology import cpu_range, sockets
+from labctl.host import sandbox
 from labctl.lab import command_line
 from labctl.lab.topology import Topology
 
@@ -134,6 +135,8 @@ def _more_of_qemu(spec: GuestSpec) -> list[str]:
     words = qemu.accelerator(spec.accel, cpu, one_thread=spec.one_thread)
     # QEMU uses the last of two -cpu options, but the first -accel; vng gives none for TCG.
     words = words if spec.one_thread else words[2:]
+    # Without `-nodefaults`, QEMU adds drives and a monitor that vng does not ask for.
+    words += ["-nodefaults", *sandbox.ARGUMENTS]
     # vng discards the console: ttyS0, with the chardev id `console`.
     words += ["-set", f"chardev.console.logfile={qemu.CONSOLE_LOG}"]
     words += qemu.serial("line", qemu.LINE_SOCKET)

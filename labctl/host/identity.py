@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict, dataclass
 
 from labctl.arch import X86_64, Architecture
-from labctl.host import cgroup, procfs
+from labctl.host import cgroup, procfs, sandbox
 from labctl.host.tools import qemu_version
 
 
@@ -24,9 +24,12 @@ class Host:
     kernel: str
     qemu: str
     boot_id: str
+    qemu_as_root: bool = False
+    qemu_without_sandbox: bool = False
 
-    def as_dict(self) -> dict[str, str | int]:
-        return asdict(self)
+    def as_dict(self) -> dict[str, str | int | bool]:
+        """Return the facts; those that are False are left out."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
 
 
 def describe(arch: Architecture = X86_64) -> Host:
@@ -41,6 +44,8 @@ def describe(arch: Architecture = X86_64) -> Host:
         kernel=platform.release(),
         qemu=qemu_version(arch),
         boot_id=procfs.read("/proc/sys/kernel/random/boot_id"),
+        qemu_as_root=os.geteuid() == 0,
+        qemu_without_sandbox=bool(sandbox.missing(arch.qemu)),
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from labctl import proc
+from labctl import proc, signals
 from labctl.arch import X86_64, Architecture
 from labctl.errors import CommandError, HostError, LabError
 
@@ -34,14 +36,16 @@ def version_text(program: str) -> str:
     return output((program, "--version"))
 
 
-def output(argv: tuple[str, ...]) -> str:
+def output(argv: tuple[str, ...], *, wait_seconds: float | None = None) -> str:
     """Return the output of a command, kept until its program's files change.
+
+    The output is empty if the command needs longer than `wait_seconds`.
 
     Raises:
         HostError: the program is not installed.
         CommandError: it fails.
     """
-    return _answer(argv).text()
+    return _answer(argv).text(wait_seconds)
 
 
 def ask_ahead(*commands: tuple[str, ...]) -> None:
@@ -66,9 +70,11 @@ class _Answer:
         except LabError as error:
             self._error = error
 
-    def text(self) -> str:
-        while self._thread.is_alive():
-            self._thread.join(1.0)  # in steps, so that signals are handled in between
+    def text(self, wait_seconds: float | None) -> str:
+        deadline = time.monotonic() + (math.inf if wait_seconds is None else wait_seconds)
+        while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            # In steps, so that signals are handled in between.
+            self._thread.join(min(signals.STEP_SECONDS, left))
         if self._error:
             raise self._error
         return self._text

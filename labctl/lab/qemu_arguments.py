@@ -30,10 +30,15 @@ _TAKEN = {
         *("nographic", "curses", "vnc", "spice", "daemonize", "pidfile", "S", "preconfig"),
         *("incoming", "loadvm", "no-reboot", "no-shutdown", "action", "reboot"),
         *("nodefaults", "no-user-config", "readconfig", "snapshot", "runas", "chroot"),
+        "sandbox",
         *("help", "h", "version"),
     ),
     "",
 )
+# QEMU starts programs for these networks, unless both scripts are off.
+_STARTS_SCRIPTS = ("tap", "bridge")
+_SCRIPTS_OFF = {"script=no", "downscript=no"}
+_SANDBOX = "is denied by the sandbox that labctl starts QEMU in"
 _NETWORK = ("net", "nic", "netdev")
 # Identifiers of labctl's own character devices.
 _IDS = ("id=console", "id=line", "id=monitor")
@@ -58,6 +63,17 @@ def mistakes(words: Sequence[str], transport: str) -> Iterator[tuple[int, str, s
                 yield index, f"-{name} {fault[0]}", fault[1]
 
 
+def _keys(value: str) -> list[str]:
+    return [each.partition("=")[0] for each in value.split(",")]
+
+
+def _starts_scripts(value: str) -> bool:
+    parts = value.split(",")
+    if parts[0].removeprefix("type=") not in _STARTS_SCRIPTS or "fd" in _keys(value):
+        return False
+    return parts[0].endswith("bridge") or "helper" in _keys(value) or not {*parts} >= _SCRIPTS_OFF
+
+
 def _fault(name: str, value: str, transport: str) -> tuple[str, str] | None:
     if name in _TAKEN:
         instead = _TAKEN[name]
@@ -66,6 +82,14 @@ def _fault(name: str, value: str, transport: str) -> tuple[str, str] | None:
         return "conflicts with labctl", "labctl sets it for its own use: remove it"
     if name in _NETWORK and transport == "ssh":
         return "conflicts with `defaults: transport: ssh`", "remove it, or use transport: serial"
+    if name == "run-with" and {"user", "chroot"} & set(_keys(value)):
+        return f"with user= or chroot= {_SANDBOX}", "start labctl itself as that user"
+    if name in _NETWORK and _starts_scripts(value):
+        hint = "create the interface before and use tap,ifname=NAME,script=no,downscript=no"
+        return f"starts a program, which {_SANDBOX}", hint
+    if name in ("s", "gdb") and (name == "s" or value.startswith(("tcp::", "tcp:0.0.0.0:"))):
+        hint = "use `labctl gdb`, or a Unix socket: [-gdb, 'unix:gdb.sock,server=on,wait=off']"
+        return "lets every host of the network debug the guest", hint
     if name == "object" and "memory-backend" in value:
         return f"{value.partition(',')[0]} conflicts with {_NODES}", "remove it"
     if name == "chardev" and not set(_IDS).isdisjoint(value.split(",")):

@@ -131,10 +131,18 @@ def host(facts: Host) -> str:
         facts.cpu_model or "",
         f"{facts.cores} cores" if facts.cores else "",
         rough_size(facts.memory_bytes) if facts.memory_bytes else "",
-        f"QEMU {facts.qemu}" if facts.qemu else "",
+        _qemu(facts),
         f"id {facts.id}" if facts.id else "",
     ]
     return ", ".join(filter(None, known)) or "unknown"
+
+
+def _qemu(facts: Host) -> str:
+    if not facts.qemu:
+        return ""
+    as_root = " as root" if facts.qemu_as_root is True else ""
+    unboxed = " without its sandbox" if facts.qemu_without_sandbox is True else ""
+    return f"QEMU {facts.qemu}{as_root}{unboxed}"
 
 
 def release(kernel: Kernel) -> str:

@@ -32,6 +32,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     qemu: Annotated[str | UnsetType, Meta(description="Version of QEMU; empty without one.")] = (
         UNSET
     )
+    qemu_as_root: Annotated[
+        bool | UnsetType, Meta(description="Whether QEMU ran as root, as labctl did.")
+    ] = UNSET
+    qemu_without_sandbox: Annotated[
+        bool | UnsetType, Meta(description="Whether QEMU ran without its sandbox (seccomp).")
+    ] = UNSET
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,10 +3,12 @@
 For a new transport or launcher, add a line to WAYS.
 """
 
+import contextlib
 import hashlib
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from conftest import KCONFIG, ROOT
@@ -55,6 +57,35 @@ def hang_up(guest, silence_seconds):
         guest._line.close()
     guest._line = None
     guest.silence_seconds = silence_seconds
+
+
+def listening(pid):
+    """Return the addresses, in hex as in /proc, on which a process accepts TCP or any UDP."""
+    links = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            links.append(str(descriptor.readlink()))
+    inodes = {link.removeprefix("socket:[").rstrip("]") for link in links}
+    found = []
+    for family in ("tcp", "tcp6", "udp", "udp6"):
+        rows = Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]
+        # Fields: number, local address, remote address, state (0A listens), …, inode.
+        fields = [row.split() for row in rows]
+        mine = [each for each in fields if each[9] in inodes]
+        found += [each[1] for each in mine if each[3] == "0A" or family.startswith("udp")]
+    return found
+
+
+def test_qemu_listens_on_the_loopback_alone(guest):
+    found = listening(guest._watchdog.machine.pid)
+    assert len(found) == (1 if guest.spec.transport == "ssh" else 0)
+    assert all(address.startswith("0100007F:") for address in found), found
+
+
+def test_qemu_runs_in_its_sandbox(guest):
+    status = Path(f"/proc/{guest._watchdog.machine.pid}/status").read_text()
+    assert "\nSeccomp:\t2\n" in status  # a filter
+    assert "\nNoNewPrivs:\t1\n" in status
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 126, 127, 255])

@@ -2,16 +2,25 @@
 
 import re
 import resource
+import shlex
+import shutil
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from labctl.guests import box, launchers
+from labctl.doctor import running
+from labctl.guests import box, endings, launchers
 from labctl.guests.qemu import GuestSpec
+from labctl.host import identity, sandbox
 from labctl.kernels.build import Image
 from labctl.lab.topology import Topology
+from labctl.reports import words as report_words
+from labctl.runs.types import Host
+from labctl.status import GuestFault
 
 
 @pytest.fixture
@@ -71,3 +80,97 @@ def test_a_guest_listens_on_the_loopback_alone(tmp_path, transport):
     assert all("path=" in word for word in words if word.startswith("socket,"))
     assert not {"-vnc", "-spice", "-gdb", "-s", "-qmp"} & set(words)
     assert transport == "serial" or "restrict=on" in text
+
+
+# --- the sandbox ---------------------------------------------------------------------------------
+
+DENIED = {"obsolete", "elevateprivileges", "spawn", "resourcecontrol"}
+
+
+@pytest.fixture
+def qemu(tmp_path, monkeypatch):
+    """Return a function that puts a QEMU on PATH, as a shell script."""
+
+    def write(script):
+        program = tmp_path / "qemu-system-x86_64"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        return program.name
+
+    return write
+
+
+WITHOUT = 'echo "q: -sandbox support is not enabled in this QEMU binary" >&2; exit 1'
+
+
+@pytest.mark.parametrize("launcher", ["qemu", "virtme-ng"])
+@pytest.mark.parametrize("user_words", [(), ("-device", "virtio-rng-pci")])
+def test_qemu_is_started_in_its_sandbox_without_default_devices(tmp_path, launcher, user_words):
+    image = Image("stock", Path("bz"), "1", "0", None, (), Path("config"), "6.1", "gcc")
+    topology = Topology(qemu=user_words)
+    spec = GuestSpec("k", image, topology, tmp_path / "i", "tcg", tmp_path, launcher=launcher)
+    words = launchers.command(spec)
+    if launcher != "qemu":
+        (more,) = [word for word in words if word.startswith("--qemu-opts=")]
+        words = shlex.split(more.partition("=")[2])
+    assert words.count("-sandbox") == 1
+    first, *denied = words[words.index("-sandbox") + 1].split(",")
+    assert (first, set(denied)) == ("on", {f"{each}=deny" for each in DENIED})
+    assert "-nodefaults" in words
+
+
+def test_a_qemu_without_seccomp_is_started_without_its_sandbox(qemu):
+    program = qemu(WITHOUT)
+    words = [program, "-name", "x", *sandbox.ARGUMENTS, "-nodefaults"]
+    assert sandbox.missing(program) == f"{program} was built without seccomp"
+    assert sandbox.kept(words) == [program, "-name", "x", "-nodefaults"]
+
+
+@pytest.mark.parametrize(
+    "script", ["echo QEMU", "exec sleep 60", "exit 1", "echo no disk >&2; exit 1"]
+)
+def test_no_other_fault_of_qemu_takes_the_sandbox_away(qemu, monkeypatch, script):
+    monkeypatch.setattr(sandbox, "_SECONDS", 0.1)
+    words = [qemu(script), *sandbox.ARGUMENTS]
+    assert sandbox.kept(words) == words
+
+
+def test_a_missing_qemu_is_the_matter_of_who_starts_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sandbox.kept(["qemu-x", *sandbox.ARGUMENTS]) == ["qemu-x", *sandbox.ARGUMENTS]
+
+
+def test_a_kernel_without_seccomp_has_no_sandbox(tmp_path, qemu):
+    words = [qemu("echo QEMU"), *sandbox.ARGUMENTS]
+    assert sandbox.kept(words, tmp_path / "actions_avail") == words[:1]
+
+
+@pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="no QEMU")
+def test_the_qemu_of_this_host_takes_the_filter():
+    program = "qemu-system-x86_64"
+    if sandbox.missing(program):
+        pytest.skip(sandbox.missing(program))
+    # `-cpu help` is answered after the filter was installed.
+    words = [program, *sandbox.ARGUMENTS, "-machine", "none", "-cpu", "help"]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_the_doctor_says_what_protects_the_host():
+    assert running.isolation("", as_root=False).status == "ok"
+    assert "runs as root" in running.isolation("", as_root=True).what
+    found = running.isolation("qemu was built without seccomp", as_root=False)
+    assert (found.status, "without QEMU's sandbox" in found.what) == ("warn", True)
+
+
+def test_a_run_records_what_qemu_may_do(qemu, monkeypatch):
+    qemu(f'case "$*" in *-sandbox*) {WITHOUT};; esac; echo QEMU emulator version 8.2.0')
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    facts = msgspec.convert(identity.describe().as_dict(), Host)
+    assert report_words.host(facts).count("QEMU 8.2.0 as root without its sandbox") == 1
+
+
+def test_a_denied_system_call_is_named():
+    found = endings.of_qemu(-signal.SIGSYS, "", [])
+    assert (found.fault, "sandbox" in (found.hint or "")) == (GuestFault.QEMU_CRASHED, True)
+    assert -signal.SIGSYS not in endings.CRASHES  # such a QEMU is not started again

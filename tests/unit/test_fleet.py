@@ -28,6 +28,7 @@ from labctl.lab.topology import Distances, Topology
 QEMU = """\
 #!/bin/sh
 case "$*" in
+*--version*) exit ;;
 *broken*) exit 1;;
 esac
 nodes=$(printf '%s\\n' "$@" | grep -c '^node,')

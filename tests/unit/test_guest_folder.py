@@ -12,7 +12,8 @@ from labctl.kernels.build import Image
 from labctl.kernels.hashed import Hashed
 from labctl.lab.topology import Topology
 
-QEMU = "#!/bin/sh\nexec sleep 60\n"
+VERSION = 'case "$*" in *--version*) exit;; esac\n'
+QEMU = f"#!/bin/sh\n{VERSION}exec sleep 60\n"
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_qemu_that_crashes_is_started_again_but_not_for_ever(
     spec: GuestSpec, tmp_path: Path
 ) -> None:
     program, starts = tmp_path / "bin" / "qemu-system-x86_64", tmp_path / "starts"
-    start = f"#!/bin/sh\necho start >> {starts}\n"
+    start = f"#!/bin/sh\n{VERSION}echo start >> {starts}\n"
 
     def boot(end: str) -> str:
         starts.unlink(missing_ok=True)
@@ -94,7 +95,8 @@ def test_a_qemu_that_crashes_is_started_again_but_not_for_ever(
 def test_a_crash_of_qemu_leaves_nothing_of_its_console(spec: GuestSpec, tmp_path: Path) -> None:
     program, once = tmp_path / "bin" / "qemu-system-x86_64", tmp_path / "once"
     program.write_text(
-        f"#!/bin/sh\n[ -e {once} ] && {{ echo '[ 0.1] Linux version' > console.log; sleep 60; }}\n"
+        f"#!/bin/sh\n{VERSION}"
+        f"[ -e {once} ] && {{ echo '[ 0.1] Linux version' > console.log; sleep 60; }}\n"
         f"touch {once}\necho '[ 0.1] half of a line' > console.log\nkill -ABRT $$\n"
     )
     with Guest(spec) as running:

@@ -562,6 +562,13 @@ IN_QEMU = [
     ("[-qmp, stdio]", "qemu[0]", "conflicts with labctl", ""),
     ("[-mon, x]", "qemu[0]", "conflicts with labctl", ""),
     ("[-name, x]", "qemu[0]", "conflicts with labctl", ""),
+    ("[-sandbox, off]", "qemu[0]", "conflicts with labctl", ""),
+    ("[-run-with, 'user=nobody']", "qemu[0]", "denied by the sandbox", "as that user"),
+    ("[-netdev, 'bridge,id=n']", "qemu[0]", "starts a program", "script=no"),
+    ("[-nic, 'tap,ifname=t,script=no']", "qemu[0]", "starts a program", "downscript=no"),
+    ("[-netdev, 'type=tap,id=n,helper=/x']", "qemu[0]", "starts a program", ""),
+    ("[-s]", "qemu[0]", "every host of the network", "labctl gdb"),
+    ("[-gdb, 'tcp::1234']", "qemu[0]", "every host of the network", ""),
     ("[-display, gtk]", "qemu[0]", "conflicts with labctl", ""),
     ('["-device", "a\\x01"]', "qemu[1]", "printable", ""),
 ]
@@ -584,6 +591,20 @@ def test_the_network_is_labctls_with_ssh_only(folder: Path, option: str) -> None
     assert read(folder, text).guests["numa4"].qemu == (f"-{option}", "user")
     problem = mistake(folder, text + "defaults: {transport: ssh}\n")
     assert problem.what == f"-{option} conflicts with `defaults: transport: ssh`"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[-netdev, 'tap,id=n,ifname=t,script=no,downscript=no']",
+        "[-netdev, 'tap,id=n,fd=3']",
+        "[-run-with, async-teardown=on]",
+        "[-gdb, 'tcp:127.0.0.1:1234']",
+    ],
+)
+def test_arguments_of_qemu_that_the_sandbox_allows(folder: Path, words: str) -> None:
+    text = HEAD.replace("memory_per_node: 1GiB", f"qemu: {words}")
+    assert len(read(folder, text).guests["numa4"].qemu) == 2
 
 
 def test_arguments_of_qemu(folder: Path) -> None:

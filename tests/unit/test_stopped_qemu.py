@@ -132,7 +132,9 @@ def test_a_signal_ends_the_wait(tmp_path, server):
 
 QEMU = """\
 #!{python}
-import socket, time
+import socket, sys, time
+if "--version" in sys.argv:
+    sys.exit()
 servers = []
 for name in ("monitor", "line"):
     servers.append(socket.socket(socket.AF_UNIX))
