@@ -35,6 +35,8 @@ in folders |
 not synced nothing, all, a part, or zeros |
 """
 TAIL = """\
+- **broken off**: cases in which the drawn call came; the number of calls varies a little, and a \
+disk without space harms no command that writes nothing more.
 - **samples**: samples that were on record after the fault, and compared.
 - **lost**: samples that labctl had finished before the fault and that are gone after it, or that \
 the resumed run does not measure.
@@ -54,8 +56,10 @@ fsync(2) is true.
 To repeat a case: `python tests/chaos --seed SEED --command COMMAND --mode MODE --at CALL`. The
 suite prints this line for each finding. Threads and waiting shift the calls a little.
 """
-COLUMNS = ("samples", "lost", "doubled", "orphans", "unfinished", "resumed")
-HEADINGS = ("samples", "lost", "doubled", "left behind", "interrupted", "resumed", "findings")
+COLUMNS = ("is_broken_off", "samples", "lost", "doubled", "orphans", "unfinished", "resumed")
+HEADINGS = ("broken off", "samples", "lost", "doubled", "left behind", "interrupted", "resumed",
+            "findings")  # fmt: skip
+ALL = "**all**"
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def page(played):
     """Return the page."""
     host = identity.describe()
     where = (
-        f"`{played.command}`, {played.seconds / 60:.0f} minutes on {host.cpu_model}, "
+        f"`{played.command}`, {played.seconds:.0f} s on {host.cpu_model}, "
         f"{host.cores} cores, Linux {host.kernel}; seed {played.seed}; commit {_commit()}."
     )
     by_command = _table("command", [one.name for one in kills.COMMANDS], "command", played.results)
@@ -93,9 +97,12 @@ def write(played):
 
 
 def _table(heading, names, key, results):
-    groups = [(name, [one for one in results if getattr(one, key) == name]) for name in names]
-    rows = [[name, len(own), *_counts(own)] for name, own in [*groups, ("**all**", results)]]
-    return tabulate(rows, [heading, "cases", *HEADINGS], tablefmt="github")
+    groups = {name: [one for one in results if getattr(one, key) == name] for name in names}
+    none = [name for name, own in groups.items() if not own]
+    played = {name: own for name, own in groups.items() if own}
+    rows = [[name, len(own), *_counts(own)] for name, own in [*played.items(), (ALL, results)]]
+    table = tabulate(rows, [heading, "cases", *HEADINGS], tablefmt="github")
+    return table + (f"\n\nNot among these cases: {', '.join(none)}." if none else "")
 
 
 def _counts(results):

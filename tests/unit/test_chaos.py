@@ -128,3 +128,18 @@ def test_a_disk_keeps_what_was_synced_and_a_journal_more(tmp_path, suite):
     kept = [after(7, random.Random(seed)) for seed in range(60)]
     contents = {each.get("old", "gone") for each in kept}
     assert contents == {"gone", "new", "newer", "newe", "new\0\0"}
+
+
+def test_the_page_has_all_findings(suite):
+    import figures
+    import kills
+
+    quiet = kills.Result("run", "kill", 1, samples=7, unfinished=1, resumed=1, is_broken_off=True)
+    bad = kills.Result("up", "power cut", 2, faults=["left: a"], orphans=1, is_broken_off=True)
+    played = figures.Played([quiet, bad, quiet], 5, 61.0, "python tests/chaos --seed 5")
+    assert "3 broken off, 14 samples, 0 lost, 0 doubled, 1 left behind" in figures.summary(played)
+    text = " ".join(figures.page(played).split())
+    assert "| up | 1 | 1 | 0 | 0 | 0 | 1 | 0 | 0 | 1 |" in text
+    assert "| **all** | 3 | 3 | 14 | 0 | 0 | 1 | 2 | 2 | 1 |" in text
+    assert "`python tests/chaos --seed 5`, 61 s on " in text
+    assert "Not among these cases: run --resume, " in text
