@@ -27,6 +27,7 @@ struct options {
 	size_t size;      /* of each process, in bytes */
 	int processes;    /* that free memory */
 	size_t held_back; /* bytes that may be unmapped but not yet free */
+	long trials;      /* at least, of scenarios that count kills in them */
 	uint64_t seed;
 };
 
@@ -39,6 +40,8 @@ struct shared {
 	atomic_long foreign_words;
 	atomic_long oom_kills;
 	atomic_long unexpected_kills;
+	atomic_long trials; /* 0: the scenario has none */
+	atomic_long trials_with_kills;
 	atomic_long most_held_back; /* bytes */
 	atomic_long most_swap_cached_kib;
 	atomic_int faults;
@@ -65,6 +68,7 @@ extern const struct scenario scenario_kill;
 extern const struct scenario scenario_margin;
 extern const struct scenario scenario_margin_half;
 extern const struct scenario scenario_margin_node;
+extern const struct scenario scenario_margin_pinned;
 extern const struct scenario scenario_memcg;
 extern const struct scenario scenario_mrelease;
 extern const struct scenario scenario_notifier;

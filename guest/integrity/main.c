@@ -23,12 +23,13 @@
 struct shared *shared;
 
 static const struct scenario *const scenarios[] = {
-	&scenario_free,     &scenario_exit,        &scenario_kill,
-	&scenario_fork,     &scenario_stale,       &scenario_edge,
-	&scenario_backlog,  &scenario_oom,         &scenario_memcg,
-	&scenario_margin,   &scenario_margin_half, &scenario_margin_node,
-	&scenario_mrelease, &scenario_swap,        &scenario_notifier,
-	&scenario_failslab, &scenario_hotplug,     &scenario_billing,
+	&scenario_free,          &scenario_exit,        &scenario_kill,
+	&scenario_fork,          &scenario_stale,       &scenario_edge,
+	&scenario_backlog,       &scenario_oom,         &scenario_memcg,
+	&scenario_margin,        &scenario_margin_half, &scenario_margin_node,
+	&scenario_margin_pinned, &scenario_mrelease,    &scenario_swap,
+	&scenario_notifier,      &scenario_failslab,    &scenario_hotplug,
+	&scenario_billing,
 };
 
 uint64_t now_nanoseconds(void)
@@ -118,7 +119,8 @@ static void report(const struct options *options, const char *passed,
 	       "\"rounds\": %ld, \"pages_checked\": %ld, "
 	       "\"foreign_words\": %ld, \"oom_kills\": %ld, "
 	       "\"unexpected_kills\": %ld, \"faults\": %d, "
-	       "\"held_back_bytes\": %ld, \"passed\": %s, \"why\": \"%s\"}\n",
+	       "\"held_back_bytes\": %ld, \"trials\": %ld, "
+	       "\"trials_with_kills\": %ld, \"passed\": %s, \"why\": \"%s\"}\n",
 	       options->scenario->name, options->seconds,
 	       (unsigned long long)options->seed, atomic_load(&shared->rounds),
 	       atomic_load(&shared->pages_checked),
@@ -126,7 +128,9 @@ static void report(const struct options *options, const char *passed,
 	       atomic_load(&shared->oom_kills),
 	       atomic_load(&shared->unexpected_kills),
 	       atomic_load(&shared->faults),
-	       atomic_load(&shared->most_held_back), passed, why);
+	       atomic_load(&shared->most_held_back),
+	       atomic_load(&shared->trials),
+	       atomic_load(&shared->trials_with_kills), passed, why);
 	fflush(stdout);
 }
 
@@ -163,10 +167,11 @@ __attribute__((noreturn)) static void usage(const char *wrong)
 		fprintf(stderr, "integrity: %s\n\n", wrong);
 	fputs("usage: integrity SCENARIO [--seconds N] [--size 32MiB] "
 	      "[--processes N]\n"
-	      "                          [--held-back 256MiB] [--seed N]\n\n",
+	      "                          [--held-back 256MiB] [--trials N]\n"
+	      "                          [--seed N]\n\n",
 	      stderr);
 	for (size_t i = 0; i < COUNT(scenarios); i++)
-		fprintf(stderr, "  %-12s %s\n", scenarios[i]->name,
+		fprintf(stderr, "  %-13s %s\n", scenarios[i]->name,
 			scenarios[i]->help);
 	fputs("\nexit status: 0 passed, 1 failed, 2 wrong usage, 4 skipped\n",
 	      stderr);
@@ -201,6 +206,7 @@ static void parse(struct options *options, int argc, char **argv)
 		{ "size", required_argument, NULL, 'z' },
 		{ "processes", required_argument, NULL, 'p' },
 		{ "held-back", required_argument, NULL, 'h' },
+		{ "trials", required_argument, NULL, 't' },
 		{ "seed", required_argument, NULL, 'r' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -220,6 +226,8 @@ static void parse(struct options *options, int argc, char **argv)
 			options->processes = value;
 		else if (option == 'h')
 			options->held_back = value;
+		else if (option == 't')
+			options->trials = value;
 		else
 			options->seed = value;
 	}
@@ -230,7 +238,7 @@ static void parse(struct options *options, int argc, char **argv)
 		usage("expected one scenario");
 	if (options->size < 16 * PAGE_BYTES || options->processes < 1 ||
 	    options->processes > MOST_PROCESSES || options->seconds < 1 ||
-	    options->seed < 1)
+	    options->seed < 1 || options->trials < 1)
 		usage("a number is out of range");
 }
 
@@ -240,6 +248,7 @@ int main(int argc, char **argv)
 					  .size = 32 << 20,
 					  .processes = 4,
 					  .held_back = 256 << 20,
+					  .trials = 3,
 					  .seed = 20170315 };
 	bool passed;
 

@@ -69,6 +69,12 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
     help="Time for which each program runs in the guest.",
 )
 @click.option(
+    "--trials",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="At least N trials in each scenario that counts OOM kills in trials.",
+)
+@click.option(
     "--check",
     "patterns",
     multiple=True,
@@ -91,6 +97,7 @@ def verify(
     as_json: bool,
     style: str,
     seconds: int,
+    trials: int | None,
     patterns: Sequence[str],
     variants: Sequence[str],
     quick: bool,
@@ -118,6 +125,7 @@ def verify(
         stop_at_first=stop_at_first,
         variants=tuple(named("variant", variants, known)),
         quick=quick,
+        trials=trials,
     )
     with progress.Checking() as checking:
         verified = verify(

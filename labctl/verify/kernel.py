@@ -21,7 +21,7 @@ from labctl.units import rough_size
 from labctl.verify import memory
 from labctl.verify.programs import CheckVerdict, Program, verdict_of
 from labctl.verify.settings import Place, Point, Setting, points
-from labctl.verify.types import CheckResult, CheckStatus
+from labctl.verify.types import CheckResult, CheckStatus, Trials
 
 __all__ = ["Check", "Checker", "Options"]
 
@@ -56,6 +56,7 @@ class Check:
 
     def result(self, on_base: CheckStatus | None) -> CheckResult:
         """Return the check for the document, beside its verdict on the base."""
+        trials = self.verdict.trials
         return CheckResult(
             variant=self.variant,
             name=self.name,
@@ -64,6 +65,7 @@ class Check:
             on_base=on_base,
             why=self.verdict.why,
             handovers=self.handovers,
+            trials=Trials(count=trials[0], with_kills=trials[1]) if trials else None,
             seconds=round(self.seconds, 1),
             details=self.verdict.details,
         )
@@ -74,13 +76,15 @@ class Options:
     """Which checks to run, by name patterns, and whether to stop at the first failure.
 
     Only the named variants are checked, all of them if none is named. `quick`: only at
-    the first setting and at the first defaults.
+    the first setting and at the first defaults. `trials`: how many a scenario that counts
+    kills in trials does at least.
     """
 
     only: tuple[str, ...] = ("*",)
     stop_at_first: bool = False
     variants: tuple[str, ...] = ()
     quick: bool = False
+    trials: int | None = None
 
     def takes(self, variant: Variant, name: str) -> bool:
         """Return whether a check is selected for this variant."""
@@ -165,7 +169,8 @@ class Checker:
                 return verdict
             if verdict.status is CheckStatus.PASSED and must_hand_over and handovers == 0:
                 return _exercised(0)
-            return _memory_back(guest, before) or verdict
+            lost = _memory_back(guest, before)
+            return replace(lost, trials=verdict.trials) if lost else verdict
 
         check = self._timed(program.check, setting, work)
         return replace(check, handovers=handovers)

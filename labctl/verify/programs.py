@@ -55,7 +55,8 @@ class CheckVerdict:
     """The verdict on a program; `failed_parts` are its failed tests, if it has tests.
 
     `kills`: processes that were OOM-killed and should not have been, if nothing else
-    failed.
+    failed. `trials`: how many there were, and in how many of them a process was killed, in
+    a scenario that has trials.
     """
 
     status: CheckStatus
@@ -63,6 +64,7 @@ class CheckVerdict:
     details: tuple[str, ...] = ()
     failed_parts: frozenset[str] = frozenset()
     kills: int = 0
+    trials: tuple[int, int] | None = None
 
 
 # Stressors of stress-ng(1) that map, share, move and free memory, with options that limit
@@ -116,14 +118,22 @@ def _failed_parts(text: str) -> frozenset[str]:
 
 def _integrity(outcome: Outcome) -> CheckVerdict:
     report = _report(outcome.text)
-    why = str(report.get("why", ""))
+    why, trials = str(report.get("why", "")), _trials(report)
     if outcome.status == 0:
-        return CheckVerdict(CheckStatus.PASSED, why)
+        return CheckVerdict(CheckStatus.PASSED, why, trials=trials)
     if outcome.status in _SKIPPED["integrity"]:
         return CheckVerdict(CheckStatus.SKIPPED, why)
     kills = report.get("unexpected_kills", 0)
     is_all = report.get("faults") == 1 and isinstance(kills, int)
-    return replace(_failed(outcome, why), kills=kills if is_all else 0)
+    return replace(_failed(outcome, why), kills=kills if is_all else 0, trials=trials)
+
+
+def _trials(report: Mapping[str, Any]) -> tuple[int, int] | None:
+    found = (report.get("trials"), report.get("trials_with_kills"))
+    match found:
+        case (int(trials), int(killed)) if 0 <= killed <= trials and trials:
+            return trials, killed
+    return None
 
 
 def _report(text: str) -> Mapping[str, Any]:

@@ -171,7 +171,10 @@ def _programs(
 ) -> tuple[dict[str, list[Program]], dict[str, Path]]:
     """Return the selected programs of each kernel, and the files that the guest needs."""
     files: dict[str, Path] = {}
-    offered = [*scenarios.integrity(seconds, lab.verify), *programs.stressors(seconds)]
+    offered = [
+        *scenarios.integrity(seconds, lab.verify, options.trials),
+        *programs.stressors(seconds),
+    ]
     if any(p.kind == "stress-ng" and options.takes(variant, p.check) for p in offered):
         files |= bundle("stress-ng", "stress-ng")
     if any(options.takes(variant, f"selftests/{n}") for n in selftests.NAMES):

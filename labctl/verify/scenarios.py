@@ -17,6 +17,8 @@ _DEFAULTS, _OTHER_DEFAULTS = Place.DEFAULTS, Place.OTHER_DEFAULTS
 _VERIFY = frozenset({_FIRST, _NEXT, _OTHER})
 _ALL = frozenset(Place)
 _SMALL = ("--size", "32MiB", "--processes", "4")
+# Of one trial, under TCG on a busy host.
+_TRIAL_SECONDS = 60.0
 _LARGE = ("--size", "320MiB", "--processes", "2")
 
 
@@ -62,13 +64,17 @@ _SCENARIOS = (
     _Scenario("margin", _BIG),
     _Scenario("margin-half", _BIG),
     _Scenario("margin-node", _BIG),
+    _Scenario("margin-pinned", _BIG),
     _Scenario("billing", _BIG, large=("--size", "512MiB")),
 )
 SCENARIOS = tuple(scenario.name for scenario in _SCENARIOS)
 
 
-def integrity(seconds: int, verify: Verify) -> list[Program]:
-    """Return the scenarios, each run for `seconds`; large ones are programs of their own."""
+def integrity(seconds: int, verify: Verify, trials: int | None = None) -> list[Program]:
+    """Return the scenarios, each run for `seconds`; large ones are programs of their own.
+
+    `trials`: how many each scenario with trials does at least; None: a few.
+    """
     found = []
     for scenario in _SCENARIOS:
         for places, size, held_back in (
@@ -78,12 +84,14 @@ def integrity(seconds: int, verify: Verify) -> list[Program]:
             if places & scenario.places:
                 argv = ("integrity", scenario.name, "--seconds", str(seconds), *size,
                         "--held-back", str(held_back))  # fmt: skip
+                if trials:
+                    argv += ("--trials", str(trials))
                 found.append(
                     Program(
                         "integrity",
                         scenario.name,
                         argv,
-                        seconds + GRACE_SECONDS,
+                        seconds + (trials or 0) * _TRIAL_SECONDS + GRACE_SECONDS,
                         places & scenario.places,
                         scenario.hands_over & places,
                     )

@@ -23,8 +23,12 @@ _SHOWN = {
 
 
 def terminal(document: Verification) -> str:
-    """Return one table for each kernel, one row for each check, and the failures below."""
+    """Return one table for each kernel, one row for each check, and the failures below.
+
+    Then a table of the trials of all kernels, if there were any.
+    """
     parts = [_table(name, kernel) for name, kernel in document.kernels.items()]
+    parts += _trials(document.kernels)
     parts.append(f"{words.host(convert(document.host, Host))}; {document.accel.upper()}")
     return "\n\n".join(parts) + "\n"
 
@@ -55,6 +59,24 @@ def _table(name: str, kernel: KernelResult) -> str:
         lines += ["", f"{_title(check)}: {check.why}"]
         lines += [f"  | {line}" for line in check.details]
     return "\n".join(lines)
+
+
+def _trials(kernels: Mapping[str, KernelResult]) -> list[str]:
+    """Return a table of the trials in which a process was OOM-killed, a column a kernel."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, kernel in kernels.items():
+        for check in kernel.checks:
+            if check.trials:
+                shown = f"{check.trials.with_kills} of {check.trials.count}"
+                if check.handovers is not None:
+                    shown += f" ({counted(check.handovers, 'handover')})"
+                rows.setdefault(_title(check), {})[name] = shown
+    if not rows:
+        return []
+    columns = [name for name in kernels if any(name in row for row in rows.values())]
+    table = [[title, *(row.get(name, "-") for name in columns)] for title, row in rows.items()]
+    headers = ["trials with OOM kills", *columns]
+    return [tabulate(table, headers=headers, tablefmt="simple", disable_numparse=True)]
 
 
 def _ran(checks: Sequence[CheckResult]) -> list[str]:

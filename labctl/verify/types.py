@@ -23,6 +23,13 @@ class CheckStatus(StrEnum):
     KNOWN = "known"
 
 
+class Trials(msgspec.Struct, frozen=True, kw_only=True):
+    """How often processes were OOM-killed in a scenario that counts trials."""
+
+    count: Annotated[int, Meta(description="Number of trials.", ge=1)]
+    with_kills: Annotated[int, Meta(description="Trials in which a process was killed.", ge=0)]
+
+
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """One check of a variant of a kernel at one setting."""
 
@@ -40,6 +47,9 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
         int | None,
         Meta(description="Handovers during the check; null if they are not counted."),
     ]
+    trials: Annotated[
+        Trials | None, Meta(description="Trials and kills; null if the check has no trials.")
+    ] = None
     seconds: Annotated[float, Meta(description="Duration in seconds.")]
     details: Annotated[
         tuple[str, ...], Meta(description="End of the output or of the console, after a failure.")

@@ -22,7 +22,7 @@ from labctl.verify import text as verify_text
 from labctl.verify.kernel import Check, Checker, Options, beside_base
 from labctl.verify.programs import CheckVerdict, Program
 from labctl.verify.settings import Place, points
-from labctl.verify.types import CheckStatus, Verification
+from labctl.verify.types import CheckStatus, Trials, Verification
 
 MEMINFO = "MemTotal: 1000000 kB\nMemFree: {free} kB\nSlab: 1000 kB\nHugePages_Total: 3\n"
 ZONEINFO = "Node 0, zone DMA32\n  pagesets\n    cpu: 0\n              count: 25\n"
@@ -229,6 +229,14 @@ def test_the_scenarios_are_those_of_the_program():
     assert limits == {str(2**21)}
 
 
+def test_more_trials_take_more_time():
+    few, many = (scenarios.integrity(20, Verify(), trials) for trials in (None, 24))
+    assert all("--trials" not in each.argv for each in few)
+    assert all(each.argv[-2:] == ("--trials", "24") for each in many)
+    for before, after in zip(few, many, strict=True):
+        assert after.timeout_seconds > before.timeout_seconds
+
+
 def test_a_sound_kernel_passes_with_its_tunables_set():
     guest = FakeGuest({})
     checks = check_kernel([guest])
@@ -345,6 +353,40 @@ def test_oom_kills_are_compared_with_those_on_the_base():
     assert elsewhere.verdict.status == "failed"
     (foreign,) = beside_base([killed(1, faults=2)], [killed(2)])
     assert foreign.verdict.status == "failed"
+
+
+def trial_check(trials, killed, status=0, handovers=None):
+    report = {"why": "none", "trials": trials, "trials_with_kills": killed}
+    verdict = programs.verdict_of(program("margin"), outcome(status, json.dumps(report)))
+    return Check("debug", "integrity/margin", {}, verdict, 1.0, handovers)
+
+
+def test_trials_and_kills_are_reported():
+    assert trial_check(24, 0).result(None).trials == Trials(count=24, with_kills=0)
+    assert trial_check(24, 3, status=1).result(None).trials == Trials(count=24, with_kills=3)
+    for wrong in ((0, 0), (2, 3), (None, 1), (2, -1)):
+        assert trial_check(*wrong).result(None).trials is None
+    # An excused failure keeps its count.
+    (known,) = beside_base([killed(1, trials=24, trials_with_kills=1)], [killed(2)])
+    assert known.result(None).trials == Trials(count=24, with_kills=1)
+
+
+def test_the_trials_of_all_kernels_are_one_table():
+    kernel = DOCUMENT.kernels["patched"]
+    stock = msgspec.structs.replace(kernel, checks=(trial_check(24, 1, 1).result(None),))
+    patched = msgspec.structs.replace(
+        kernel, checks=(*kernel.checks, trial_check(24, 0, handovers=7).result(None))
+    )
+    both = msgspec.structs.replace(DOCUMENT, kernels={"stock": stock, "patched": patched})
+    lines = verify_text.terminal(both).splitlines()
+    (head,) = (n for n, line in enumerate(lines) if line.startswith("trials with OOM kills"))
+    assert lines[head].split()[-2:] == ["stock", "patched"]
+    assert lines[head + 2].split("  ") == [
+        "debug: integrity/margin",
+        "1 of 24",
+        "0 of 24 (7 handovers)",
+    ]
+    assert "trials with" not in verify_text.terminal(DOCUMENT)
 
 
 def test_a_kernel_without_a_base_cannot_excuse_its_own_kills():
