@@ -237,6 +237,11 @@ def test_more_trials_take_more_time():
         assert after.timeout_seconds > before.timeout_seconds
 
 
+def test_memory_of_many_workers_is_not_limited():
+    (small, large) = (p for p in scenarios.integrity(20, Verify()) if p.name == "backlog")
+    assert (small.places, large.places) == ({Place.FIRST}, {Place.DEFAULTS})
+
+
 def test_a_sound_kernel_passes_with_its_tunables_set():
     guest = FakeGuest({})
     checks = check_kernel([guest])
