@@ -76,14 +76,19 @@ def arch(name: str, qemu: str, failures: Sequence[str], setup: str) -> Diagnosis
     return ok(name, f"QEMU {qemu}; a static program compiles; busybox is installed")
 
 
-def ccache(version: str, *, used: bool) -> Diagnosis:
-    """Diagnose ccache: installed, and used as gcc."""
+def ccache(version: str, *, used: bool, unverified: Sequence[str] = ()) -> Diagnosis:
+    """Diagnose ccache: installed, used as gcc, and without `unverified` settings."""
     if not version:
         what = "not installed: kernels removed by `labctl clean` are compiled again from scratch"
         return Diagnosis("ccache", "warn", what, "sudo apt-get install ccache")
     if not used:
         what = f"{version}, but gcc does not use it"
         return Diagnosis("ccache", "warn", what, "export PATH=/usr/lib/ccache:$PATH")
+    if unverified:
+        named = " and ".join(unverified)
+        what = f"{version}, with {named}: a damaged object in the cache gets into kernels unseen"
+        mend = "; ".join(f"ccache --set-config {name}=false" for name in unverified)
+        return Diagnosis("ccache", "warn", what, f"{mend}; ccache --clear")
     return ok("ccache", f"{version}, used by gcc")
 
 

@@ -139,7 +139,11 @@ class HostTests:
         needed = _programs_of(self.lab) if self.lab else {}
         if needed:
             yield building.workloads({n: trials.missing(each) for n, each in needed.items()})
-        yield building.ccache(trials.version("ccache"), used=trials.uses_ccache())
+        yield building.ccache(
+            trials.version("ccache"),
+            used=trials.uses_ccache(),
+            unverified=trials.unverified_ccache(),
+        )
         kernels = self.lab.kernels.values() if self.lab else ()
         sources = {kernel.source for kernel in kernels if not kernel.source.startswith("image:")}
         debian = [s.removeprefix("debian:") for s in sorted(sources) if s.startswith("debian:")]

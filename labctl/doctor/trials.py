@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -59,6 +60,16 @@ def uses_ccache() -> bool:
     """Return whether `gcc` on PATH is a link to ccache."""
     found = shutil.which("gcc")
     return found is not None and Path(found).resolve().name == "ccache"
+
+
+def unverified_ccache() -> list[str]:
+    """Return the settings of ccache with which it stores objects without a checksum."""
+    found = []
+    for name in ("hard_link", "file_clone"):
+        with contextlib.suppress(HostError, CommandError):
+            done = proc.run(["ccache", "--get-config", name], timeout_seconds=_SECONDS)
+            found += [name] if done.text.strip() == "true" else []
+    return found
 
 
 def nearest(folder: Path) -> Path:
