@@ -1,4 +1,4 @@
-"""A full disk is told as that, with the file, wherever it comes: a real one of some KiB."""
+"""A full disk is reported as that, with the file, wherever it comes: a real one of some KiB."""
 
 import shutil
 import subprocess
