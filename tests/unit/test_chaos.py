@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -143,3 +144,17 @@ def test_the_page_has_all_findings(suite):
     assert "| **all** | 3 | 3 | 14 | 0 | 0 | 1 | 2 | 2 | 1 |" in text
     assert "`python tests/chaos --seed 5`, 61 s on " in text
     assert "Not among these cases: run --resume, " in text
+
+
+def test_the_page_is_as_the_suite_wrote_it(suite):
+    import figures
+
+    text = figures.PAGE.read_text()
+    assert text.startswith(figures.HEAD)
+    assert text.endswith(figures.TAIL)
+    tables = re.findall(r"^\| \w+ +\| +cases .*\n.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert len(tables) == 2
+    for table in tables:
+        rows = [[int(each) for each in re.findall(r"\| +(\d+)", row)] for row in table.splitlines()]
+        *parts, whole = rows
+        assert [sum(column) for column in zip(*parts, strict=True)] == whole
