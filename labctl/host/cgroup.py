@@ -155,6 +155,10 @@ class _Mount:
     top: str  # the group that is mounted
     place: str
 
+    def has(self, path: str) -> bool:
+        """Return whether the group at `path` is below the one that is mounted."""
+        return path == self.top or path.startswith(self.top.rstrip("/") + "/")
+
 
 def _mounts(text: str) -> Iterator[_Mount]:
     for line in text.splitlines():
@@ -173,20 +177,25 @@ def _groups(
     root: Path, mounts: list[_Mount], controllers: frozenset[str], path: str
 ) -> Iterator[_Group]:
     """Yield the group at `path` and its parents, as far as they are mounted."""
-    for mount in mounts:
-        if bool(mount.controllers) != bool(controllers) or not controllers <= mount.controllers:
-            continue
-        top = root / mount.place.lstrip("/")
-        # A container may see the path that its group has on the host, but only its own mount.
-        own = path == mount.top or path.startswith(mount.top.rstrip("/") + "/")
-        folder = top / path[len(mount.top) :].lstrip("/") if own else top
-        if ".." in folder.parts or not folder.is_dir():
-            folder = top
-        while True:
-            yield _Group(folder, root)
-            if folder == top:
-                return
-            folder = folder.parent
+    fitting = [
+        each
+        for each in mounts
+        if bool(each.controllers) == bool(controllers) and controllers <= each.controllers
+    ]
+    if not fitting:
+        return
+    # Groups of others may be mounted too. A container may see the path that its group has on
+    # the host, with only its own group mounted.
+    mount = next((each for each in fitting if each.has(path)), fitting[0])
+    top = root / mount.place.lstrip("/")
+    folder = top / path[len(mount.top) :].lstrip("/") if mount.has(path) else top
+    if ".." in folder.parts or not folder.is_dir():
+        folder = top
+    while True:
+        yield _Group(folder, root)
+        if folder == top:
+            return
+        folder = folder.parent
 
 
 def _cpu_v2(group: _Group) -> list[Limit]:

@@ -111,6 +111,15 @@ def test_a_container_may_see_its_group_under_the_path_of_its_host(host, path, mo
     assert read_limits(host).processes.file == "/sys/fs/cgroup/pids.max"
 
 
+def test_the_groups_of_others_that_are_mounted_too_do_not_count(host):
+    put(host, "proc/self/cgroup", "0::/mine")
+    other = V2.format(top="/other").replace("/sys/fs/cgroup", "/mnt/other")
+    put(host, "proc/self/mountinfo", f"{other}\n{V2.format(top='/')}")
+    put(host, "mnt/other/pids.max", 3)
+    put(host, "sys/fs/cgroup/mine/pids.max", 64)
+    assert read_limits(host).processes.most == 64
+
+
 def test_a_path_outside_the_mount_stays_in_it(host):
     in_group(host, "/../../etc", "/")
     put(host, "sys/fs/cgroup/pids.max", 64)
