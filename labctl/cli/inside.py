@@ -134,7 +134,7 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
     from labctl import proc
     from labctl.guests import gdb as gdb_server
     from labctl.guests.initramfs import source_folder
-    from labctl.kernels import symbols
+    from labctl.kernels import images, symbols
 
     fleet = fleet_of(load_lab(lab_path, Use.READS))
     folder = fleet.spec_folder(kernel)
@@ -146,6 +146,7 @@ def gdb(lab_path: Path | None, kernel: str, gdb_options: Sequence[str]) -> None:
                 hint=f"add {source_folder()}/kconfig/gdb.config to the kernel's `kconfig:` in "
                 "lab.yaml; `labctl up` then builds and boots it",
             )
+        images.check_symbols(vmlinux)
         program = _gdb_for(ARCHITECTURES[running.spec.image.arch])
         check_awake(running)
         gdb_server.serve(running, _GDB_SOCKET)

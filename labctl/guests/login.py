@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from labctl.files import replace, unfinished
+from labctl.files import naming, replace, unfinished
 from labctl.guests.bundle import bundle
 from labctl.guests.initramfs import source_folder
 from labctl.lab.state import StateFolder
@@ -130,7 +130,7 @@ def _written(path: Path, content: bytes) -> Iterator[Path]:
     partial = unfinished(path)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with naming(path), os.fdopen(descriptor, "wb") as file:
             file.write(content)
         yield partial
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from labctl import files
 from labctl.arch import ARCHITECTURES, ARM64, X86_64, Architecture, ArchName
-from labctl.errors import UserError
+from labctl.errors import HostError, UserError
 from labctl.files import read_json, write_json
 from labctl.kernels import symbols
 from labctl.kernels.configuration import Configuration
@@ -28,6 +29,7 @@ _RECORD = "image.json"
 _LOG = "build.log"
 _TEXT_FIELDS = ("hash", "source_hash", "release", "compiler")
 _HASHES = ("bzimage_sha256", "config_sha256")
+_SYMBOLS_HASH = "vmlinux_sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +177,32 @@ def publish(folder: Path, image: Image, make: Make, seconds: float) -> Image:
         "config_sha256": built.config_sha256,
         "notes": list(image.notes),
         "warnings": make.warnings(),
+        **_hash_of_symbols(bzimage),
         "seconds": round(seconds, 3),
     }
     write_json(folder / _RECORD, record)
     return built
+
+
+def _hash_of_symbols(bzimage: Path) -> dict[str, str]:
+    vmlinux = symbols.of(bzimage)
+    return {} if vmlinux is None else {_SYMBOLS_HASH: Hashed.of(vmlinux).sha256}
+
+
+def check_symbols(vmlinux: Path) -> None:
+    """Compare the vmlinux of an image with its hash, if the image's record has one.
+
+    Raises:
+        HostError: the file changed.
+    """
+    expected = read_json(vmlinux.with_name(_RECORD)).get(_SYMBOLS_HASH)
+    if expected is None or Hashed(vmlinux, str(expected)).holds():
+        return
+    raise HostError(
+        "file changed since it was built: gdb would show wrong symbols",
+        where=str(vmlinux),
+        hint=f"`rm -r {shlex.quote(str(vmlinux.parent))}`, then `labctl up` builds it again",
+    )
 
 
 def _now() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from labctl import files
 from labctl.errors import GuestLost, GuestSplat
 from labctl.kernels.images import Image
 from labctl.targets.machine import TargetMachine
@@ -88,7 +89,8 @@ class TargetBoot:
     def _check(self) -> None:
         lines = self._machine.kernel_log()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.log.write_text("\n".join(lines) + "\n")
+        with files.naming(self.log):
+            self.log.write_text("\n".join(lines) + "\n")
         found = [(kind, line) for line in lines if (kind := scan(line)) is not None]
         new = [(kind, line) for kind, line in found if line not in self._known]
         self._known.update(line for _, line in new)

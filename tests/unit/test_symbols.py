@@ -1,6 +1,11 @@
 """What is kept for gdb beside an image."""
 
-from labctl.kernels import symbols
+import json
+
+import pytest
+
+from labctl.errors import HostError
+from labctl.kernels import images, symbols
 
 
 def build(folder, *options):
@@ -33,3 +38,20 @@ def test_and_not_otherwise(tmp_path):
     symbols.keep(made, image)
     assert list(image.iterdir()) == []
     assert symbols.of(image / "bzImage") is None
+
+
+def test_damaged_symbols_are_not_given_to_gdb(tmp_path):
+    made = build(tmp_path / "build", "CONFIG_GDB_SCRIPTS=y")
+    image = tmp_path / "image"
+    image.mkdir()
+    symbols.keep(made, image)
+    vmlinux = symbols.of(image / "bzImage")
+    images.check_symbols(vmlinux)  # of an image whose record does not have the hash
+    record = images._hash_of_symbols(image / "bzImage")
+    (image / "image.json").write_text(json.dumps(record))
+    images.check_symbols(vmlinux)
+    vmlinux.write_text("symbolz")
+    with pytest.raises(HostError, match="changed since it was built") as caught:
+        images.check_symbols(vmlinux)
+    assert caught.value.where == str(vmlinux)
+    assert f"`rm -r {image}`, then `labctl up` builds it again" in caught.value.hint
