@@ -84,6 +84,8 @@ class Archive:
                     where=str(self.archive),
                     hint="run the command again",
                 )
+            # An existing folder counts as complete: a crash of the host must not empty its files.
+            proc.run(["sync", "-f", scratch], timeout_seconds=_UNPACK_SECONDS)
             inside.rename(folder)
             return began
         finally:

@@ -68,6 +68,21 @@ def test_a_tarball_is_unpacked_without_its_folder(tmp_path, state, ending):
     assert {name: path.read_text() for name, path in found.items()} == faketree.FILES
 
 
+def test_the_files_are_on_disk_before_the_folder_counts_as_complete(tmp_path, state, monkeypatch):
+    tools, synced = tmp_path / "tools", tmp_path / "synced"
+    tools.mkdir()
+    # At the time of the sync, the unpacked files are below its folder, and `src` is missing.
+    script = f'#!/bin/sh\necho "$@" "$(ls "$2"/content/*/Makefile)" > {synced}\n'
+    script += f"test ! -e {state}/tree/src\n"
+    (tools / "sync").write_text(script)
+    (tools / "sync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    unpacked(pack(tmp_path), state)
+    option, folder, makefile = synced.read_text().split()
+    assert option == "-f"
+    assert makefile.startswith(f"{folder}/content/")
+
+
 def test_the_compression_is_reported_by_the_content(tmp_path, state):
     path = pack(tmp_path, ending="tar.gz").rename(tmp_path / "download")
     assert sorted(unpacked(path, state)) == sorted(faketree.FILES)
