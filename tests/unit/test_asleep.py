@@ -70,14 +70,22 @@ def test_a_host_that_sleeps_through_a_warm_up_disturbs_nothing(tmp_path):
         GuestLost("the guest's clock jumped forwards", fault="clock-jump"),
     ],
 )
-def test_a_guest_lost_to_the_sleep_is_the_hosts_fault_and_booted_again(tmp_path, error):
+def test_what_a_guest_reports_because_of_the_sleep_is_the_hosts_fault(error):
+    status = error.status
+    clocks.explain_sleep(error, HOUR)
+    assert error.fault == "host-suspended"
+    assert error.fault in HOST_FAULTS
+    assert error.what.startswith("the host was suspended for 3600 s, and then: ")
+    assert error.status == status
+
+
+def test_a_guest_lost_to_the_sleep_is_the_hosts_fault_and_booted_again(tmp_path):
     def fail():
-        raise error
+        raise GuestSplat("watchdog: BUG: soft lockup", kind="soft-lockup")
 
     samples = run(tmp_path, Sleepy(nth=5, fail=fail))
     (failed,) = [s for s in samples if s.status != "ok"]
     assert failed.fault == "host-suspended"
-    assert failed.fault in HOST_FAULTS
     assert failed.message.startswith("the host was suspended for 3600 s, and then: ")
     assert any(s.attempt for s in samples)
 
