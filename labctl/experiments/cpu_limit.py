@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 from collections.abc import Iterator
 
 from labctl.errors import BadOutput
@@ -14,12 +13,9 @@ from labctl.errors import BadOutput
 def cpu_limit(seconds: float, what: str) -> Iterator[None]:
     """Raise BadOutput with the text `what` if the block uses more CPU time.
 
-    `re` looks for signals while it matches. They come in the main thread only: in others
-    there is no limit.
+    `re` looks for signals while it matches. They come in the main thread only; for other
+    threads, see `apart`.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def expired(*_: object) -> None:
         raise BadOutput(what)

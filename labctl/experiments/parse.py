@@ -1,12 +1,14 @@
-"""Parse a metric by its entry under `metrics:`: a regular expression or a path in JSON. Pure."""
+"""Parse a metric by its entry under `metrics:`: a regular expression or a path in JSON."""
 
 from __future__ import annotations
 
 import json
 import re
+import threading
 from typing import Any
 
 from labctl.errors import BadOutput
+from labctl.experiments import apart
 from labctl.experiments.cpu_limit import cpu_limit
 from labctl.experiments.json_output import last_object
 from labctl.experiments.number_faults import continued, fault
@@ -32,13 +34,33 @@ def parsed(text: str, name: str, parse: str, unit: str | None = None) -> Quantit
     if is_path(parse):
         value = _at_path(text, name, parse)
     else:
-        what = f"{name}: {quote(parse, 100)} takes more than {_MATCH_SECONDS:g} s of CPU time"
-        with cpu_limit(_MATCH_SECONDS, f"{what} on this output: avoid repeats inside repeats"):
-            value = _last_match(text, name, parse, unit)
+        in_main = threading.current_thread() is threading.main_thread()
+        match = last_match if in_main else apart.last_match
+        value = match(text, name, parse, unit, cpu_seconds=_MATCH_SECONDS)
     found = quantity(f"{value} {unit}" if unit else value)
     if found is None:
         raise BadOutput(f"{name}: {fault(value, unit)}")
     return found
+
+
+def last_match(text: str, name: str, parse: str, unit: str | None, *, cpu_seconds: float) -> str:
+    """Return the last match of a pattern, as text. Only for the main thread.
+
+    Raises:
+        BadOutput: nothing matches, only a part of a number, or not within the CPU time.
+    """
+    what = f"{name}: {quote(parse, 100)} takes more than {cpu_seconds:g} s of CPU time"
+    with cpu_limit(cpu_seconds, f"{what} on this output: avoid repeats inside repeats"):
+        return _last_match(text, name, parse, unit)
+
+
+def answer(request: str) -> str:
+    """Return the answer to a request of `apart.last_match`: the match, and why there is none."""
+    text, name, parse, unit, seconds = json.loads(request)
+    try:
+        return json.dumps([last_match(text, name, parse, unit, cpu_seconds=seconds), None])
+    except BadOutput as error:
+        return json.dumps([None, error.what])
 
 
 def _last_match(text: str, name: str, parse: str, unit: str | None) -> str:

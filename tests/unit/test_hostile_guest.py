@@ -18,6 +18,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -394,6 +395,28 @@ def test_a_pattern_that_backtracks_ends(monkeypatch, pattern: str) -> None:
     monkeypatch.setattr(parse, "_MATCH_SECONDS", SECONDS)
     with ends_with(BadOutput):
         parse.parsed("a" * 4000 + "!", "rate", pattern)
+
+
+def in_a_thread(text: str, pattern: str, unit: str | None = None) -> float:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(parse.parsed, text, "rate", pattern, unit).result(GAME_SECONDS).value
+
+
+def test_a_pattern_that_backtracks_in_a_thread_ends(monkeypatch) -> None:
+    monkeypatch.setattr(parse, "_MATCH_SECONDS", SECONDS)
+    with ends_with(BadOutput):
+        in_a_thread("a" * 4000 + "!", "(a+)+b")
+
+
+def test_a_pattern_finds_in_a_thread_what_it_finds_elsewhere() -> None:
+    text = "rate: 1.5 é\nrate: 2.5\n"
+    expected = parse.parsed(text, "rate", "rate: ([0-9.]+)", "us")
+    assert in_a_thread(text, "rate: ([0-9.]+)", "us") == expected.value
+    with pytest.raises(BadOutput) as here:
+        parse.parsed(text, "rate", "none: (.*)")
+    with pytest.raises(BadOutput) as there:
+        in_a_thread(text, "none: (.*)")
+    assert there.value.what == here.value.what
 
 
 OUTPUTS = {
