@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -31,8 +32,8 @@ _REAP_SECONDS = 300.0
 _running: set[int] = set()  # pids of the programs of `spawn`
 
 
-class _Outliving(subprocess.Popen[bytes]):
-    """A program that may still run when its object is freed: that needs no ResourceWarning."""
+class _Guest(subprocess.Popen[bytes]):
+    """A guest. One that still runs when its object is freed needs no ResourceWarning."""
 
     def __del__(self) -> None:
         super().__del__(_warn=lambda *_, **__: None)  # type: ignore[call-arg]  # not in typeshed
@@ -64,6 +65,8 @@ def _start(
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            # SIGXFSZ, which Python ignores, ends no guest whose log is at the limit of files.
+            restore_signals=popen is not _Guest,
             # In its own process group, the program does not receive Ctrl-C and the hang-up
             # of the terminal. A session would also do, but the boot of two guests then
             # takes 20 % longer: the scheduler balances sessions (autogroup).
@@ -91,21 +94,12 @@ def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> Non
 
 
 @contextmanager
-def _owned(
-    argv: Sequence[Argument],
-    cwd: Path | None,
-    env: Mapping[str, str] | None,
-    stdin: int | IO[bytes],
-    stdout: int | IO[bytes],
-    stderr: int | IO[bytes],
-) -> Iterator[subprocess.Popen[bytes]]:
+def _owned(start: Callable[[], subprocess.Popen[bytes]]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program; at the block's end, kill its process group and reap it."""
     popen = None
     try:
         with signals.deferred():
-            popen = _start(
-                argv, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, bound=True
-            )
+            popen = start()
         yield popen
     finally:
         if popen is not None:
@@ -186,9 +180,9 @@ def run(
         HostError: it cannot be started.
     """
     began = time.monotonic()
-    with _owned(
-        argv, cwd, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as popen:
+    pipe = subprocess.PIPE
+    start = partial(_start, argv, stdin=pipe, stdout=pipe, stderr=pipe, bound=True)
+    with _owned(partial(start, cwd=cwd, env=env)) as popen:
         try:
             stdout, stderr = _communicate(popen, stdin, timeout_seconds)
         except subprocess.TimeoutExpired as error:
@@ -246,20 +240,26 @@ def spawn(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
+    is_guest: bool = False,
 ) -> Iterator[Process]:
-    """Run a program during the block; append its output to `log`.
+    """Run a program, such as a guest, during the block; append its output to `log`.
 
     The program is killed when the thread that started it ends.
     """
     with (
         command_log.appending(log) as file,
         _owned(
-            argv,
-            cwd,
-            env,
-            stdin=subprocess.DEVNULL,
-            stdout=file or subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
+            partial(
+                _start,
+                argv,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=file or subprocess.DEVNULL,
+                stderr=subprocess.STDOUT,
+                bound=True,
+                popen=_Guest if is_guest else subprocess.Popen,
+            )
         ) as popen,
     ):
         _running.add(popen.pid)
@@ -339,7 +339,7 @@ def launch(
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 bound=False,
-                popen=_Outliving,
+                popen=_Guest,
             )
         )
         try:

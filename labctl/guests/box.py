@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import resource
+from collections.abc import Iterator
 from pathlib import Path
+
+from labctl import proc
+from labctl.guests import launchers, qemu, scratch
+from labctl.guests.folder import prepare_folder
+from labctl.guests.qemu import GuestSpec
 
 # Above that of the user's session, which is 0 to 200: out of memory, the kernel of the host
 # kills a guest before the programs of its user.
@@ -26,12 +32,42 @@ def limit(pid: int, *, serves_files: bool = False) -> None:
     limits = {resource.RLIMIT_CORE: 0}
     if not serves_files:
         limits[resource.RLIMIT_NOFILE] = OPEN_FILES
+    _lower(pid, limits)
+    score = Path(f"/proc/{pid}/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):
+        if int(score.read_text()) < OOM_SCORE:
+            score.write_text(str(OOM_SCORE))
+
+
+@contextlib.contextmanager
+def running(spec: GuestSpec) -> Iterator[proc.Process]:
+    """Run the QEMU of a guest in its new folder during the block, with its limits."""
+    prepare_folder(spec)
+    argv, log = launchers.argv(spec), spec.folder / qemu.QEMU_LOG
+    with proc.spawn(argv, cwd=spec.folder, log=log, is_guest=True) as machine:
+        limit_guest(machine.pid, spec)
+        yield machine
+
+
+def limit_guest(pid: int, spec: GuestSpec, *, is_ready: bool = False) -> None:
+    """Limit the QEMU of a guest; again when it is ready, and has opened all its files.
+
+    Then no file that QEMU writes grows beyond the limit of the console, also if nobody
+    watches the guest: `console.log`, `qemu.log` and those of virtme-ng. Scratch disks are
+    files too, and before that memory may be: these may be larger. With `qemu:` words, which
+    may name more files, their size is not limited.
+    """
+    limit(pid, serves_files=spec.launcher != "qemu")
+    sizes = [spec.limits.console, *(disk.size_bytes for disk in scratch.disks_of(spec.topology))]
+    if not is_ready:
+        sizes.append(2 * spec.topology.memory_bytes)
+    if not spec.topology.qemu:
+        _lower(pid, {resource.RLIMIT_FSIZE: max(sizes)})
+
+
+def _lower(pid: int, limits: dict[int, int]) -> None:
     for what, most in limits.items():
         with contextlib.suppress(OSError):
             _, hard = resource.prlimit(pid, what)
             if hard == resource.RLIM_INFINITY or hard > most:
                 resource.prlimit(pid, what, (most, most))
-    score = Path(f"/proc/{pid}/oom_score_adj")
-    with contextlib.suppress(OSError, ValueError):
-        if int(score.read_text()) < OOM_SCORE:
-            score.write_text(str(OOM_SCORE))

@@ -143,7 +143,7 @@ class Fleet:
 
         def record(pid: int) -> None:
             records.write(spec.folder, Record(pid, process_table.started_ticks(pid), spec))
-            box.limit(pid, serves_files=spec.launcher != "qemu")
+            box.limit_guest(pid, spec)
 
         mark = {processes.MARK: spec.name}
         try:

@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from labctl import proc
 from labctl.errors import BadOutput, BootFailed, GuestError, GuestLost
-from labctl.guests import box, bring_up, command_port, endings, launchers, pinning, qemu, scratch
-from labctl.guests.folder import check_disk, prepare_folder
+from labctl.guests import box, bring_up, command_port, endings, pinning, qemu, scratch
+from labctl.guests.folder import check_disk
 from labctl.guests.locks import folder_lock
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.watchdog import Machine, State, Watchdog
@@ -92,11 +91,7 @@ class Guest:
         return self
 
     def _start(self, owner: contextlib.ExitStack) -> None:
-        prepare_folder(self.spec)
-        argv, log = launchers.argv(self.spec), self.spec.folder / qemu.QEMU_LOG
-        machine = owner.enter_context(proc.spawn(argv, cwd=self.spec.folder, log=log))
-        box.limit(machine.pid, serves_files=self.spec.launcher != "qemu")
-        self._use(machine)
+        self._use(owner.enter_context(box.running(self.spec)))
 
     def attach(self, machine: Machine) -> Self:
         """Use a running QEMU that outlives this object; call `detach` when done."""
@@ -168,6 +163,8 @@ class Guest:
                 )
             time.sleep(_POLL_SECONDS)
         self.check()
+        if self._watchdog.machine is not None:
+            box.limit_guest(self._watchdog.machine.pid, self.spec, is_ready=True)
         scratch.remove(self.spec.folder, self.spec.topology)  # QEMU has them open
         bring_up.bring_up(
             self.spec.topology,

@@ -97,7 +97,7 @@ class Console:
         try:
             with files.reading(self.path) as log:
                 size = os.fstat(log.fileno()).st_size  # the log may grow during the read
-                self.is_full = size > self.most_bytes
+                self.is_full = size >= self.most_bytes
                 size = min(size, self.most_bytes)
                 log.seek(began)
                 while self._offset < size and (data := log.read(_CHUNK_BYTES)):

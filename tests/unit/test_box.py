@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import msgspec
 import pytest
 
 from labctl.doctor import running
+from labctl.errors import GuestLost
 from labctl.guests import box, endings, launchers
+from labctl.guests.guest import Guest
 from labctl.guests.qemu import GuestSpec
 from labctl.host import identity, sandbox
 from labctl.kernels.build import Image
+from labctl.lab.limits import GuestLimits
 from labctl.lab.topology import Topology
 from labctl.reports import words as report_words
 from labctl.runs.types import Host
@@ -174,3 +178,63 @@ def test_a_denied_system_call_is_named():
     found = endings.of_qemu(-signal.SIGSYS, "", [])
     assert (found.fault, "sandbox" in (found.hint or "")) == (GuestFault.QEMU_CRASHED, True)
     assert -signal.SIGSYS not in endings.CRASHES  # such a QEMU is not started again
+
+
+# --- files of QEMU -------------------------------------------------------------------------------
+
+FLOOD = """case "$*" in *--version*) exit;; esac
+exec {python} -IS -c '
+import os, time
+log = os.open("console.log", os.O_WRONLY | os.O_CREAT)
+os.write(log, b"[    1.0] labctl: node 0 cpus=0 memory_kib=1572480 distances=10\\n")
+os.write(log, b"[    1.0] labctl: ready boot=0a1b2c3d-0000-4000-8000-0123456789ab\\n")
+while not os.path.exists("flood"):
+    time.sleep(0.02)
+try:
+    while True:
+        os.write(log, b"x" * 65536)
+except OSError as error:
+    os.write(1, error.strerror.encode())
+open("ended", "x")
+time.sleep(60)
+'
+"""
+
+
+def test_the_console_of_a_guest_that_nobody_watches_ends_at_its_limit(qemu, tmp_path):
+    qemu(FLOOD.format(python=sys.executable))
+    image = Image("stock", tmp_path / "bz", "1", "0", None, (), None, "6.1", "gcc")
+    limits = GuestLimits(console="1MiB")
+    spec = GuestSpec("k", image, Topology(nodes=1), tmp_path / "i", "tcg", tmp_path / "g")
+    spec = replace(spec, limits=limits)
+    with Guest(spec) as guest:
+        while guest.console.boot_id is None:
+            guest.check()
+        box.limit_guest(guest._watchdog.machine.pid, spec, is_ready=True)
+        (spec.folder / "flood").touch()
+        while not (spec.folder / "ended").exists():
+            assert guest._watchdog.machine.poll() is None
+        assert guest.log.stat().st_size == limits.console
+        assert (spec.folder / "qemu.log").read_text() == "File too large"
+        assert guest._watchdog.machine.poll() is None  # the guest itself goes on
+        with pytest.raises(GuestLost, match="console log is larger than 1 MiB"):
+            guest.check()
+
+
+@pytest.mark.parametrize(
+    ("topology", "ready_bytes"),
+    [
+        (Topology(nodes=1), 64 << 20),
+        (Topology(nodes=1, disks=["1GiB", "128MiB"]), 1 << 30),
+        (Topology(nodes=1, qemu=("-device", "x")), resource.RLIM_INFINITY),
+    ],
+)
+def test_files_that_a_guest_writes_are_limited(process, tmp_path, topology, ready_bytes):
+    image = Image("stock", Path("bz"), "1", "0", None, (), None, "6.1", "gcc")
+    spec = GuestSpec("k", image, topology, tmp_path / "i", "tcg", tmp_path)
+    box.limit_guest(process.pid, spec)
+    # Hugepages of the guest are a file as well.
+    size = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0]
+    assert size == resource.RLIM_INFINITY or size > topology.memory_bytes
+    box.limit_guest(process.pid, spec, is_ready=True)
+    assert resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0] == ready_bytes
