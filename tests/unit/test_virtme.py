@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from labctl.kernels.build import Image
 from labctl.lab.topology import Distances, Topology
 
 MIB = 2**20
+REAL_VNG = shutil.which("vng") or (Path(sys.executable).parent / "vng").exists()
 # It says what it was asked, and answers as vng does.
 FAKE = """#!/bin/sh
 printf '%s\\0' "$@" >asked
@@ -171,3 +174,20 @@ def test_with_an_ssh_key_there_is_a_network_card_for_the_server(tmp_path):
     words = shlex.split(more.partition("=")[2])
     assert "restrict=on" in values(words, "-netdev")[0]
     assert values(words, "-device")[0].startswith("virtio-net")
+
+
+@pytest.mark.skipif(not REAL_VNG, reason="no virtme-ng")
+def test_what_the_guest_sees_of_the_host_is_read_only(tmp_path, monkeypatch):
+    bzimage = tmp_path / "bzImage"
+    bzimage.touch()
+    image = dataclasses.replace(spec(tmp_path).image, bzimage=bzimage)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    guest = dataclasses.replace(spec(tmp_path), image=image, programs=programs)
+    words = launchers.argv(guest)
+    shared = values(words, "-fsdev")
+    assert [each for each in shared if f"path={programs}" in each]
+    assert [each for each in shared if "path=/," in each]
+    assert all("readonly=on" in each.split(",") for each in shared), shared
+    assert not {"-virtfs", "virtiofs"} & {*words}
+    assert not any("vhost-user" in word for word in words)
