@@ -73,10 +73,13 @@ def plain_make(kernel, folder, times):
 
 
 def edited(old, number=0):
-    """Return the lines of a C file with one function changed: it is no longer inlined."""
+    """Return the lines of a C file with one function changed: it is no longer inlined.
+
+    A number in a comment makes each edit a new one: images are kept by their source.
+    """
     starts = [i for i, line in enumerate(old) if line.startswith("static ") and "(" in line]
     at = starts[number]
-    return [*old[:at], f"noinline {old[at]}", *old[at + 1 :]]
+    return [*old[:at], f"/* {time.time_ns()} */ noinline {old[at]}", *old[at + 1 :]]
 
 
 def with_one_line_edited(kernel, old, scratch, number=0):

@@ -99,8 +99,8 @@ def test_the_lab_of_this_repository_loads() -> None:
     )
     assert {"headline", "max-active", "threshold", "smoke"} <= set(lab.experiments)
     assert lab.experiments["max-active"].matrix == {"max_active": (1, 2, 4, 8, 16, 32)}
-    assert lab.resolve_statistics("smoke").blocks.min == 6
-    assert lab.resolve_statistics("smoke").repetitions == 2
+    assert lab.resolve_statistics("smoke").blocks.min == 8
+    assert lab.resolve_statistics("smoke").repetitions == 1
     assert lab.resolve_statistics("smoke").minimum_effect == 0.02
     assert lab.resolve_statistics("threshold") == lab.statistics
 
