@@ -84,21 +84,16 @@ class _Group:
 
 def read_limits(root: Path = Path("/")) -> Limits:
     """Return the limits of this process; `root` is the folder of proc and sys."""
-    mounts = list(_mounts(procfs.read(root / "proc/self/mountinfo")))
     memory = procfs.size_bytes(procfs.read(root / "proc/meminfo"), "MemTotal") or math.inf
     found: dict[str, list[Limit]] = {"cpus": [], "memory": [], "processes": []}
     sets: list[_Group] = []
-    for line in procfs.read(root / "proc/self/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        names, _, path = rest.partition(":")
-        controllers = frozenset(names.split(",")) - {""}
-        for group in _groups(root, mounts, controllers, path):
-            is_v2 = not controllers
-            for kind, (v2, v1, controller) in _READERS.items():
-                if is_v2 or controller in controllers:
-                    found[kind] += (v2 if is_v2 else v1)(group)
-            if is_v2 or "cpuset" in controllers:
-                sets.append(group)
+    for controllers, group in _own(root):
+        is_v2 = not controllers
+        for kind, (v2, v1, controller) in _READERS.items():
+            if is_v2 or controller in controllers:
+                found[kind] += (v2 if is_v2 else v1)(group)
+        if is_v2 or "cpuset" in controllers:
+            sets.append(group)
     found["memory"] = [one for one in found["memory"] if one.most < memory]
     cpuset, _ = _restricting(sets, "cpus", procfs.read(root / "sys/devices/system/cpu/online"))
     nodes, allowed = _restricting(
@@ -124,18 +119,13 @@ def oom_kills(root: Path = Path("/"), pid: int | str = "self") -> dict[str, int]
 
     The keys are the files that count them, the process's own group first.
     """
-    mounts = list(_mounts(procfs.read(root / "proc/self/mountinfo")))
     found = {}
-    for line in procfs.read(root / f"proc/{pid}/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        names, _, path = rest.partition(":")
-        controllers = frozenset(names.split(",")) - {""}
+    for controllers, group in _own(root, pid):
         if controllers and "memory" not in controllers:
             continue
         file = "memory.oom_control" if controllers else "memory.events"
-        for group in _groups(root, mounts, controllers, path):
-            if _OOM_KILLS.search(group.read(file)):
-                found[group.file(file)] = oom_count(group.folder / file)
+        if _OOM_KILLS.search(group.read(file)):
+            found[group.file(file)] = oom_count(group.folder / file)
     return found
 
 
@@ -171,6 +161,17 @@ def _mounts(text: str) -> Iterator[_Mount]:
 
 def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def _own(root: Path, pid: int | str = "self") -> Iterator[tuple[frozenset[str], _Group]]:
+    """Yield the groups of a process and their parents, with the controllers; v2 has none."""
+    mounts = list(_mounts(procfs.read(root / "proc/self/mountinfo")))
+    for line in procfs.read(root / f"proc/{pid}/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        controllers = frozenset(names.split(",")) - {""}
+        for group in _groups(root, mounts, controllers, path):
+            yield controllers, group
 
 
 def _groups(
