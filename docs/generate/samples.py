@@ -33,7 +33,7 @@ SAMPLE = {
     "boot_id": "The kernel's random id of the boot.",
     "image": "Hash of the kernel image.",
     "series": "Hash of the series; null without one.",
-    "host": "Id of the host.",
+    "host": "Id of the host: a hash of its machine id. All samples of a block have the same one.",
     "accel": "`kvm`, `tcg` or `native`.",
     "started_at": "Time of the start, ISO 8601, UTC.",
     "read_back": "Tunables as they were read back.",
@@ -51,6 +51,7 @@ SAMPLE = {
     "attempt": "Failures of the guest in this block before this boot: above 0 on a fresh boot "
     "after a failure; missing if 0.",
     "fault": "Why the guest failed; see below. Missing if it did not.",
+    "host_name": "Name of the worker that measured the block; missing without a scheduler.",
     "units": "Unit of each metric that is not a time, by name; missing where none is known.",
 }
 STATUS = {

@@ -20,6 +20,10 @@ RUN = {
     "seed": ("integer", "Seed of the order of cells."),
     "lab": ("string", "Text of lab.yaml."),
     "host": ("object", "Facts about the host; see [Host](report.md#host)."),
+    "hosts": (
+        "object of object",
+        "Facts about each worker's host, by id; missing without a scheduler.",
+    ),
     "accel": ("string", "Accelerator: kvm, tcg, or native on a target."),
     "launcher": ("string", "Launcher of the guests."),
     "transport": ("string", "Transport of the guests."),

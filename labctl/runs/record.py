@@ -113,6 +113,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     lab: str = ""
     initramfs: str | UnsetType = UNSET
     host: Host = Host()
+    hosts: dict[str, Host] = {}  # by id, those of workers; empty without a scheduler
     kernels: dict[str, Kernel] = {}
     guests: dict[str, dict[str, Any]] = {}
     timing: dict[str, tuple[_Timing, ...]] = {}

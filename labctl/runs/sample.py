@@ -37,6 +37,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     the path of the guest's console log in the run's folder. `fault` says why the guest failed;
     `attempt` counts the failures of the guest in the block before this boot: a repetition that
     a failure prevented is measured again on a fresh boot, with the next attempt.
+    All samples of a block have the same `host`; `host_name` is the name of its worker,
+    empty if the run measured without a scheduler.
     Raises ValueError for a status outside the closed list, and for an `ok`
     without a value.
     """
@@ -76,6 +78,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     units: dict[str, str] = field(default_factory=dict)
     attempt: int = 0
     fault: str = ""
+    host_name: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in _STATUSES:
@@ -110,6 +113,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 # Fields with their default, which stand only where it is another value.
 NEWER: Mapping[str, object] = {
     "scale": "ratio", "values": {}, "units": {}, "attempt": 0, "fault": "",
+    "host_name": "",
 }  # fmt: skip
 _FIELDS = frozenset(Sample.__struct_fields__)
 _MAPPINGS = (

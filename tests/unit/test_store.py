@@ -33,6 +33,15 @@ def test_samples_come_back_as_they_were_written(store):
     assert store.keys() == {each.key for each in written}
 
 
+def test_the_name_of_the_host_is_stored_if_there_is_one(store):
+    store.append(sample(block=0))
+    store.append(sample(block=1, host="f00", host_name="big"))
+    local, remote = store.path.read_text().splitlines()
+    assert "host_name" not in local
+    assert '"host":"f00","host_name":"big"' in remote
+    assert [(s.host, s.host_name) for s in store.samples()][1] == ("f00", "big")
+
+
 def test_a_store_without_a_file_is_empty(store):
     assert store.samples() == []
     assert store.keys() == set()
