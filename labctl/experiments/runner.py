@@ -27,6 +27,7 @@ from labctl.experiments.steps import Steps
 from labctl.experiments.tunables import counter_files
 from labctl.host import load as host_load
 from labctl.lab.models import Lab
+from labctl.lab.topology import Topology
 from labctl.observers.observer import Observer
 from labctl.runs.sample import Sample
 from labctl.runs.store import Store
@@ -254,6 +255,8 @@ class Runner:
     ) -> Sample:
         cell, experiment = repetition.cell, self.plan.experiment
         workload = self.lab.workloads[experiment.workload]
+        topology = self._topology()
+        icount = topology is not None and topology.icount
         measured = repeat(
             guest,
             Steps(workload, self.supply),
@@ -266,6 +269,7 @@ class Runner:
             load=self.load,
             clock=self.clock,
             suspended=self.suspended,
+            counts_instructions=icount,
         )
         self.timing.workload_seconds += measured.seconds
         self.timing.repetitions += 1
@@ -280,7 +284,8 @@ class Runner:
             read_back=measured.read_back,
             counters=measured.handed | measured.observed,
             load=measured.load | {"boot_seconds": round(self._boot_seconds, 3)},
-            disturbed=disturbance(measured.load, self.health),
+            # Other processes do not change the number of instructions.
+            disturbed="" if icount else disturbance(measured.load, self.health),
             message=message,
         )
 
@@ -290,12 +295,14 @@ class Runner:
             return own
         return observers_in(own, block=block, repetition=repetition.number, repetitions=most)
 
+    def _topology(self) -> Topology | None:
+        experiment = self.plan.experiment
+        return None if experiment.target else self.lab.guests[self.lab.guest_of(experiment)]
+
     def _cpus(self) -> int | None:
         """Return the number of CPUs of the workload, None on a target."""
-        experiment = self.plan.experiment
-        if experiment.target is not None:
-            return None
-        return self.lab.guests[self.lab.guest_of(experiment)].vcpus
+        topology = self._topology()
+        return topology.vcpus if topology else None
 
     def _report(
         self, number: int, done: int, block: Sequence[Repetition], status: str, reason: str = ""

@@ -94,8 +94,9 @@ class Prepared:
             ssh_key=self.ssh_key,
             disks=self.disks,
             limits=self.lab.defaults.limits,
-            # In threads of their own, CPUs have run code that another had replaced (int3).
-            one_thread=rewrites_code and self.accel == "tcg",
+            # In threads of their own, CPUs have run code that another had replaced (int3), and
+            # QEMU cannot count their instructions.
+            one_thread=(rewrites_code or topology.icount) and self.accel == "tcg",
             files=(*image.files(), *self.initramfs.files(launcher)),
         )
 

@@ -104,6 +104,7 @@ def command(spec: GuestSpec) -> list[str]:
     words += ["-nic", "none"] if spec.ssh_key is None else network()
     cpu = arch.cpu(spec.topology.packages.threads)
     words += accelerator(spec.accel, cpu, one_thread=spec.one_thread)
+    words += ["-icount", "shift=0"] if spec.topology.icount else []
     words += qemu_arguments(spec.topology, spec.placement.host_nodes)
     words += ["-kernel", str(spec.image.bzimage), "-initrd", str(spec.initramfs)]
     delay_loop = _delay_loop(arch, spec.image.config) if spec.accel == "tcg" else ""

@@ -101,7 +101,7 @@ _OptionalCpus = Annotated[Count, Field(ge=1, le=255)] | None
 # Of a guest whose nodes are listed, these say nothing.
 PER_NODE = ("cpus_per_node", "memory_per_node")
 # Keys that are recorded only if they are set.
-_LATER = (LATENCY, BANDWIDTH, "swap", "disks", "qemu")
+_LATER = (LATENCY, BANDWIDTH, "swap", "disks", "icount", "qemu")
 _NODE_NUMBER = Annotated[Count, Field(ge=1, le=_MOST_NODES)]
 _NODE_LIST = Annotated[tuple[Node, ...], Field(min_length=1, max_length=_MOST_NODES)]
 
@@ -185,6 +185,12 @@ class Topology(Model):
         description="Host CPUs that vCPUs are pinned to during a measurement, in turn: a list"
         " like [2, 3, 4, 5]; auto for one host CPU per vCPU (nothing is pinned if the host has"
         " too few); none.",
+    )
+    icount: Flag = Field(
+        False,
+        description="Let the guest's clock count executed instructions, 1 ns each (`-icount` of"
+        " QEMU; needs `accel: tcg`). Times do not depend on the host's load then, but vCPUs take"
+        " turns in one thread: a guest with one vCPU shows the cost of code.",
     )
 
     qemu: tuple[str, ...] = Field(

@@ -37,8 +37,20 @@ def mistakes(
         yield from wrong or _vcpus(guest, arches, defaults.accel)
     yield from _distances(guest)
     yield from memory_checks.mistakes(guest, arches, defaults.launcher)
+    if guest.icount:
+        yield from _icount(defaults)
     for index, what, hint in qemu_arguments.mistakes(guest.qemu, defaults.transport):
         yield Mistake(("qemu", index), what, hint)
+
+
+def _icount(defaults: Defaults) -> Iterator[Mistake]:
+    for key, value, needed in (
+        ("launcher", defaults.launcher, "qemu"),
+        ("accel", defaults.accel, "tcg"),
+    ):
+        if value != needed:
+            hint = f"use `defaults: {{{key}: {needed}}}`, or remove the key"
+            yield Mistake(("icount",), f"not supported with `{key}: {value}`", hint, at_key=True)
 
 
 def _listed(guest: Topology) -> Iterator[Mistake]:

@@ -13,6 +13,10 @@ from labctl.stats.stopping import FEWEST_BLOCKS
 from labctl.units import counted
 
 Format = Literal["terminal", "markdown"]
+ICOUNT_NOTE = (
+    "the guest's clock counts instructions, 1 ns each, and its CPUs take turns: times are the cost"
+    " of code, without caches, and not the speed of parallel work"
+)
 TCG_NOTE = "measured under TCG emulation: ratios only, and only on this host"
 _DIFFERENCE = "A difference is the cell's mean minus that of the baseline and its A/A control. "
 _HASH_DIGITS = 12
@@ -119,7 +123,10 @@ def remarks(experiment: Experiment) -> list[str]:
 
 def _placement(experiment: Experiment) -> list[str]:
     known = experiment.placement  # runs of older versions have none
-    return [f"guest: {words.placement(known)}"] if known else []
+    lines = [f"guest: {words.placement(known)}"] if known else []
+    if experiment.guest and experiment.guest.get("icount"):
+        lines.append(ICOUNT_NOTE)
+    return lines
 
 
 def _columns(

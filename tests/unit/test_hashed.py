@@ -9,6 +9,7 @@ import synthetic
 
 from labctl.errors import HostError, UserError
 from labctl.experiments.record import check_unchanged
+from labctl.guests import qemu
 from labctl.guests.guest import Guest
 from labctl.guests.initramfs import Initramfs
 from labctl.guests.prepare import Prepared
@@ -57,6 +58,17 @@ def test_a_kernel_that_rewrites_its_code_has_one_thread_under_tcg(prepared, tmp_
             rewrites_code=rewrites_code,
         )  # fmt: skip
         assert spec.one_thread is (rewrites_code and accel == "tcg")
+
+
+def test_a_guest_that_counts_instructions_has_one_thread(prepared, tmp_path):
+    counting = TINY.model_copy(update={"icount": True})
+    spec = replace(prepared, accel="tcg").spec(
+        next(iter(prepared.images)), name="g", folder=tmp_path / "g", topology=counting
+    )
+    words = qemu.argv(spec)
+    assert words[words.index("-accel") + 1] == "tcg,thread=single"
+    assert words[words.index("-icount") + 1] == "shift=0"
+    assert "-icount" not in qemu.argv(replace(spec, topology=TINY))
 
 
 @pytest.mark.parametrize("name", ["bzImage", "config", "initramfs"])

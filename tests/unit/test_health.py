@@ -7,7 +7,9 @@ from synthetic import World, lab
 from test_reports import RUN, STOCK, times
 from test_runner import runner
 
+from labctl.errors import BaselineFailed
 from labctl.experiments.plan import plan
+from labctl.lab.topology import Topology
 from labctl.reports import cover_letter, health, html, table
 from labctl.runs.store import Store
 from labctl.stats.health import HealthRule, disturbance, disturbed_blocks, extra_blocks, usable
@@ -134,6 +136,35 @@ def test_a_host_that_stays_loaded_costs_a_few_blocks_and_all_are_used(tmp_path):
     assert blocks_of(samples) == list(range(8))
     assert (result.health.left_out, result.blocks) == ((), 8)
     assert result.health.stays_loaded
+
+
+def test_the_load_and_the_clock_of_the_host_say_nothing_of_instructions(tmp_path):
+    def slowly(_):
+        world.seconds += 100
+
+    for name in ("time", "instructions"):
+        (tmp_path / name).mkdir()
+    world = World()
+    world.others, world.on_run = (lambda _: 0.28), slowly
+    with pytest.raises(BaselineFailed, match="clock jumped"):
+        runner(tmp_path / "time", world, lab(blocks=6)).run()
+    counting = lab(blocks=6).model_copy(update={"guests": {"numa4": Topology(icount=True)}})
+    runner(tmp_path / "instructions", world, counting).run()
+    samples = Store(tmp_path / "instructions").samples()
+    assert {s.status for s in samples} == {"ok"}
+    assert not any(s.disturbed for s in samples)
+
+
+def test_a_report_says_that_a_guest_counts_instructions(tmp_path):
+    store = Store(tmp_path)
+    counting = lab(blocks=6).model_copy(update={"guests": {"numa4": Topology(icount=True)}})
+    runner(tmp_path, World(), counting).run()
+    for icount in (True, False):
+        known = {"name": "e", "workload": "w", "metric": "elapsed", "confidence": 0.95}
+        record = RUN | {"guests": {"g": {"nodes": 1, "icount": icount}}}
+        record |= {"experiments": [known | {"guest": "g"}]}
+        report = report_of(record, results_of(record_of(record), store.samples()))
+        assert (table.ICOUNT_NOTE in table.remarks(report.experiments[0])) is icount
 
 
 def test_the_rule_does_not_ask_which_kernel_was_disturbed(tmp_path):

@@ -649,6 +649,18 @@ def test_vng_makes_the_memory_of_its_guests_itself(folder: Path) -> None:
     assert "launcher: qemu" in (problem.hint or "")
 
 
+@pytest.mark.parametrize("key", ["launcher: virtme-ng", "accel: kvm", "accel: auto"])
+def test_only_tcg_counts_instructions(folder: Path, key: str) -> None:
+    tcg = "" if "accel" in key else ", accel: tcg"
+    keys = f"defaults: {{{key}{tcg}}}\nguests: {{numa4: {{icount: true}}}}"
+    plain = "guests:\n  numa4: {nodes: 4, memory_per_node: 1GiB}"
+    problem = mistake(folder, HEAD.replace(plain, keys))
+    assert (problem.line, problem.key) == (3, "guests.numa4.icount")
+    assert key in problem.what
+    keys = "defaults: {accel: tcg}\nguests: {numa4: {icount: true}}"
+    assert read(folder, HEAD.replace(plain, keys)).guests["numa4"].icount
+
+
 def test_how_a_guest_is_placed(folder: Path) -> None:
     keys = "prealloc: true, hugepages: 2MiB, host_nodes: [0, 1], pin: [2, 3]"
     guest = read(folder, HEAD.replace("memory_per_node: 1GiB", keys)).guests["numa4"]
