@@ -138,8 +138,10 @@ class Measuring(_Line):
 
     def measuring(self, progress: Progress) -> None:
         """Show the current repetition; failures are printed permanently."""
+        host = progress.host and f"{progress.host}: "
         line = (
-            f"{progress.experiment}  block {progress.block + 1} of at most {progress.blocks_max}"
+            f"{host}{progress.experiment}"
+            f"  block {progress.block + 1} of at most {progress.blocks_max}"
             f"  repetition {progress.repetition}/{progress.repetitions}  {progress.cell}"
             f"  {progress.status}{progress.reason and f': {progress.reason}'}"
             f"{_remaining(progress.remaining_seconds, ' at most')}"

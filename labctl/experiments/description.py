@@ -39,6 +39,7 @@ class Facts:
     host: str
     accel: str
     images: Mapping[str, tuple[str, str | None]]
+    host_name: str = ""
     boot_deadline_seconds: float = 180.0
     clock: RunClock = field(default_factory=RunClock, compare=False)
 
@@ -69,6 +70,7 @@ def description(
         "image": image,
         "series": series,
         "host": facts.host,
+        "host_name": facts.host_name,
         "accel": facts.accel,
         "started_at": facts.clock.now().isoformat(timespec="milliseconds"),
     }

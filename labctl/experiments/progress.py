@@ -5,6 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The progress of a block: `done` of its `repetitions`, and what happens to a cell."""
+
+    block: int
+    done: int
+    repetitions: int
+    cell: str
+    status: str
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Where a run is; `remaining_seconds` assumes that all blocks will be needed."""
@@ -18,6 +30,7 @@ class Progress:
     status: str
     remaining_seconds: float | None
     reason: str = ""  # of a failed repetition
+    host: str = ""  # the worker's name, with a scheduler
 
 
 @dataclass(slots=True)

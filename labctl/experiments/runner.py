@@ -12,15 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from labctl.errors import BaselineFailed, GuestError
 from labctl.experiments.block_guests import BlockGuests, Boot
+from labctl.experiments.blocks import Block, Blocks
 from labctl.experiments.description import Facts, description
 from labctl.experiments.guest_like import GuestLike
 from labctl.experiments.observing import observers_in
 from labctl.experiments.plan import BootGroup, Plan, Repetition
-from labctl.experiments.progress import Budget, Progress, Timing
+from labctl.experiments.progress import Budget, Progress, Step, Timing
 from labctl.experiments.repetition import exercise_status, repeat, values_of
 from labctl.experiments.retries import Retries, again
 from labctl.experiments.steps import Steps
@@ -30,9 +31,8 @@ from labctl.lab.models import Lab
 from labctl.lab.topology import Topology
 from labctl.observers.observer import Observer
 from labctl.runs.sample import Sample
-from labctl.runs.store import Store
 from labctl.stats.failures import first_words, whose
-from labctl.stats.health import HealthRule, disturbance, disturbed_blocks, extra_blocks, usable
+from labctl.stats.health import HealthRule, disturbance, disturbed_blocks
 from labctl.status import CRASHES, HOST_FAULTS, SampleStatus
 from labctl.units import counted
 from labctl.workloads.supply import NOTHING, Supply
@@ -40,13 +40,21 @@ from labctl.workloads.supply import NOTHING, Supply
 _MEASURED = {SampleStatus.OK, SampleStatus.NOT_EXERCISED}
 
 
+class Samples(Protocol):
+    """Where samples are stored: `labctl.runs.store.Store`, or the memory of a worker."""
+
+    def append(self, sample: Sample) -> None: ...
+
+    def samples(self) -> list[Sample]: ...
+
+
 @dataclass(slots=True)
 class Runner:
-    """Measures the plan of one experiment; call `run`."""
+    """Measures the plan of one experiment; call `run`, or `measure` for single blocks."""
 
     lab: Lab
     plan: Plan
-    store: Store
+    store: Samples
     boot: Boot
     facts: Facts
     progress: Callable[[Progress], None] = lambda _: None
@@ -66,13 +74,18 @@ class Runner:
     # Whether a guest that fails is booted again; a target that fails may not answer any more.
     retries: bool = True
     timing: Timing = field(default_factory=Timing)
-    _baseline_is_good: bool = False
-    _extra: int = 0  # blocks measured again
-    _budget: Budget = field(default_factory=lambda: Budget(None, 0.0))
-    _ended: frozenset[str] = frozenset()  # cells that need no further block
+    # Whether the baseline is known to work; else its first failure ends the run.
+    baseline_is_good: bool = False
+    blocks: Blocks = field(init=False)
+    budget: Budget = field(default_factory=lambda: Budget(None, 0.0))
     _attempts: dict[BootGroup, int] = field(default_factory=dict)  # of the block
     _repetitions: int = 0  # of the block that is measured
     _boot_seconds: float = 0.0  # of its guests
+
+    def __post_init__(self) -> None:
+        self.blocks = Blocks(
+            plan=self.plan, host=self.facts.host, ended=self.ended, repetitions=self.repetitions
+        )
 
     def run(self) -> None:
         """Measure the missing samples, block by block.
@@ -86,48 +99,30 @@ class Runner:
                 can be compared.
             LabError: the store failed; finished samples are on disk.
         """
-        self._budget = Budget(self.budget_seconds, self.clock())
+        self.budget = Budget(self.budget_seconds, self.clock())
         try:
             for number in itertools.count():
-                if self._is_done(number):
+                samples = self.samples()
+                if self.blocks.is_done(number, samples, self.budget, self.clock()):
                     break
-                self._block(number)
-                self._budget.blocks += 1
+                if not self.blocks.is_elsewhere(number, samples):
+                    self.measure(self.blocks.block(number, samples))
+                self.budget.blocks += 1
         finally:
-            self.timing.total_seconds += self.clock() - self._budget.began
+            self.timing.total_seconds += self.clock() - self.budget.began
 
-    def _is_done(self, number: int) -> bool:
-        """Return whether the run is complete before block `number`; update the ended cells.
-
-        Only earlier blocks count, so that a run resumed inside a block decides the same.
-        """
-        blocks = self.plan.statistics.blocks
-        before = self._before(number)
-        self._extra = extra_blocks(len(disturbed_blocks(before)), blocks.min)
-        if number >= blocks.max + self._extra:
-            return True
-        if number < blocks.min + self._extra:
-            return False
-        if self._budget.is_spent(self.clock()):
-            return True
-        self._ended |= self.ended(usable(before, blocks.min)[0])
-        compared = [cell.id for cell in self.plan.cells if cell.kernel != self.plan.baseline]
-        return bool(compared) and self._ended.issuperset(compared)
-
-    def _samples(self) -> list[Sample]:
+    def samples(self) -> list[Sample]:
+        """Return the stored samples of the experiment."""
         name = self.plan.experiment.name
         return [sample for sample in self.store.samples() if sample.experiment == name]
 
-    def _before(self, number: int) -> list[Sample]:
-        return [sample for sample in self._samples() if sample.block < number]
-
-    def _block(self, number: int) -> None:
+    def measure(self, block: Block) -> None:
+        """Measure the missing samples of a block; raises as `run` does."""
+        number = block.number
         self._boot_seconds = 0.0
-        self._repetitions = self.plan.first_repetitions
-        if self.repetitions is not None:
-            self._repetitions = self.repetitions(self._before(number))
-        every = self.plan.block(number, self._ended, self._repetitions)
-        samples = self._samples()
+        self._repetitions = block.repetitions
+        every = self.plan.block(number, block.ended, block.repetitions)
+        samples = self.samples()
         known = self._rule.guests(samples, number)
         self._attempts = dict(known.failures)
         parts = self._parts(self._rule.missing(every, samples, number, known))
@@ -157,7 +152,7 @@ class Runner:
                         repetitions[order : order + rest] = left
                         self._report(number, order, repetitions, "booting", reason)
                         self._boot_again(guests, one.cell.group)
-        why = disturbed_blocks(self._samples()).get(number)
+        why = disturbed_blocks(self.samples()).get(number)
         if repetitions and why:
             self._report(number, len(repetitions), repetitions, f"block disturbed: {why}")
 
@@ -168,7 +163,7 @@ class Runner:
     def _is_retried(self, sample: Sample, group: BootGroup) -> bool:
         if sample.status not in CRASHES:
             return False
-        return group in self._rule.guests(self._samples(), sample.block).retried
+        return group in self._rule.guests(self.samples(), sample.block).retried
 
     def _boot_again(self, guests: BlockGuests, group: BootGroup) -> None:
         """Replace a guest that failed by a fresh boot, while the others are paused."""
@@ -180,13 +175,13 @@ class Runner:
     def _check_baseline(self, sample: Sample) -> None:
         """Raise if the baseline failed before its first valid repetition."""
         is_baseline = sample.kernel == self.plan.baseline and not sample.control
-        if self._baseline_is_good or not is_baseline or sample.status == SampleStatus.SKIPPED:
+        if self.baseline_is_good or not is_baseline or sample.status == SampleStatus.SKIPPED:
             return
         own = {
-            one.status for one in self._samples() if one.kernel == sample.kernel and not one.control
+            one.status for one in self.samples() if one.kernel == sample.kernel and not one.control
         }
         if not own.isdisjoint(_MEASURED):
-            self._baseline_is_good = True
+            self.baseline_is_good = True
             return
         raise BaselineFailed(
             f"experiment {sample.experiment}: first repetition of baseline "
@@ -310,17 +305,23 @@ class Runner:
         # "booting" and "measuring" are about the next repetition, any other status about the last.
         is_past = done > 0 and status not in ("booting", "measuring")
         place = block[done - 1 if is_past else min(done, len(block) - 1)]
+        cell = place.cell.label + "".join(f" {n}={v}" for n, v in place.cell.setting.items())
+        self.report(Step(number, done, len(block), cell, status, reason))
+
+    def report(self, step: Step, host: str = "") -> None:
+        """Report the progress of a block."""
         self.progress(
             Progress(
                 experiment=self.plan.experiment.name,
-                block=number,
-                blocks_max=self.plan.statistics.blocks.max + self._extra,
-                repetition=done,
-                repetitions=len(block),
-                cell=place.cell.label + "".join(f" {n}={v}" for n, v in place.cell.setting.items()),
-                status=status,
-                reason=reason,
-                remaining_seconds=self._remaining(number, done, len(block)),
+                block=step.block,
+                blocks_max=self.plan.statistics.blocks.max + self.blocks.extra,
+                repetition=step.done,
+                repetitions=step.repetitions,
+                cell=step.cell,
+                status=step.status,
+                reason=step.reason,
+                host=host,
+                remaining_seconds=self._remaining(step.block, step.done, step.repetitions),
             )
         )
 
@@ -333,11 +334,11 @@ class Runner:
                 guests=len(self.plan.groups()),
                 per_block=len(self.plan.block(number, repetitions=self._repetitions)),
             )
-            for end in (blocks.max + self._extra, blocks.min + self._extra)
+            for end in (blocks.max + self.blocks.extra, blocks.min + self.blocks.extra)
         )
         if most is None or fewest is None:
             return None
-        return max(fewest, self._budget.limit(most, self.clock()))
+        return max(fewest, self.budget.limit(most, self.clock()))
 
 
 def _failure(base: dict[str, Any], error: GuestError, status: SampleStatus) -> Sample:

@@ -56,12 +56,17 @@ class _File:
 
 @contextlib.contextmanager
 def measuring(
-    purpose: str, *, waiting: Callable[[str], None], folder: Path | None = None
+    purpose: str,
+    *,
+    waiting: Callable[[str], None],
+    folder: Path | None = None,
+    poll: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """Hold the measurement lock; call `waiting` once with the current holder, if any.
 
     The kernel releases the lock when the process ends. `folder` contains the lock files,
-    by default system folders.
+    by default system folders. `poll` is called every half second while it waits, and may
+    raise to give up.
 
     Raises:
         HostError: this user's lock file is not usable, or another measurement does not
@@ -75,12 +80,12 @@ def measuring(
         for other in _others(everywhere, mine.path):
             stack.callback(os.close, other.descriptor)
             found.append(other)
-        _take_all(sorted(found, key=lambda file: file.path), waiting)
+        _take_all(sorted(found, key=lambda file: file.path), waiting, poll)
         mine.write(f"process {os.getpid()}: {purpose}\n")
         yield
 
 
-def _take_all(files: list[_File], waiting: Callable[[str], None]) -> None:
+def _take_all(files: list[_File], waiting: Callable[[str], None], poll: Callable[[], None]) -> None:
     deadline = time.monotonic() + _DEADLINE_SECONDS
     is_reported = False
     for index, file in enumerate(files):
@@ -89,6 +94,7 @@ def _take_all(files: list[_File], waiting: Callable[[str], None]) -> None:
             if not is_reported:
                 is_reported = True
                 waiting(", ".join(holders) or _UNKNOWN)
+            poll()
             if time.monotonic() > deadline:
                 raise HostError(
                     f"another measurement does not finish: {', '.join(holders) or _UNKNOWN}",

@@ -307,3 +307,41 @@ def test_a_guest_that_cannot_be_paused_is_hung_and_the_others_go_on(tmp_path, pa
     assert hung == {"patched"}
     assert {s.status for s in samples if s.kernel == "stock"} == {"ok"}
     assert not [s for s in samples if s.kernel == "patched" and s.status == "ok"]
+
+
+def test_a_block_of_another_host_stays_as_it_is_and_is_measured_again(tmp_path):
+    counter = itertools.count(1)
+
+    def stop(guest):
+        if next(counter) > 14:
+            raise KeyboardInterrupt
+
+    world = World()
+    world.on_run = stop
+    with pytest.raises(KeyboardInterrupt):
+        runner(tmp_path, world, lab(blocks=3)).run()
+    first = Store(tmp_path).samples()
+    assert {sample.block for sample in first} == {0, 1}, "stopped inside block 1"
+
+    other = runner(tmp_path, World(2), lab(blocks=3))
+    elsewhere = dataclasses.replace(FACTS, host="other")
+    other.facts, other.blocks.host = elsewhere, elsewhere.host
+    other.run()
+    samples = Store(tmp_path).samples()
+    hosts = {(sample.block, sample.host) for sample in samples}
+    assert hosts == {(0, "h"), (1, "h"), (2, "other"), (3, "other")}
+    assert [s for s in samples if s.block < 2] == first
+
+
+def test_a_block_of_a_worker_is_complete(tmp_path):
+    world = World()
+    named = dataclasses.replace(FACTS, host_name="big")
+    far = runner(tmp_path, world, lab(blocks=3))
+    far.facts = named
+    far.measure(far.blocks.block(1, []))
+    before = Store(tmp_path).path.read_bytes()
+    runner(tmp_path, World(2), lab(blocks=3)).run()
+    assert Store(tmp_path).path.read_bytes().startswith(before)
+    samples = Store(tmp_path).samples()
+    assert {s.block for s in samples} == {0, 1, 2}
+    assert {s.host_name for s in samples if s.block == 1} == {"big"}
