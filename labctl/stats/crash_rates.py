@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from labctl.stats.cells import Cell, crashes
 from labctl.stats.paired import adjust
+from labctl.stats.proportions import p_not_more_often
 from labctl.status import CRASHES, HOST_FAULTS
 from labctl.units import counted
 
@@ -60,15 +61,16 @@ def crash_rates(
     kernels = dict.fromkeys(cell.kernel for cell in others)
     boots = {name: _boots(cell for cell in others if cell.kernel == name) for name in kernels}
     base = _boots(bases)
-    p = [_p(list(each.values()), list(base.values())) for each in boots.values()]
+    base_counts = sum(base.values()), len(base)
+    p = [p_not_more_often(sum(own.values()), len(own), *base_counts) for own in boots.values()]
     corrected = adjust(p)
     return tuple(
         CrashRate(
             kernel=name,
             crashed=sum(own.values()),
             boots=len(own),
-            baseline_crashed=sum(base.values()),
-            baseline_boots=len(base),
+            baseline_crashed=base_counts[0],
+            baseline_boots=base_counts[1],
             p=each,
             p_corrected=1.0 if after is None else after,
             more_often=after is not None and after <= 1 - confidence,
@@ -94,13 +96,3 @@ def _boots(cells: Iterable[Cell]) -> dict[tuple[object, ...], bool]:
                 of_host.add(key)
             boots[key] = boots.get(key, False) or is_crash
     return {key: crashed for key, crashed in boots.items() if key not in of_host}
-
-
-def _p(own: Sequence[bool], base: Sequence[bool]) -> float:
-    if not own or not base or not any(own):
-        return 1.0
-    from scipy.stats import fisher_exact
-
-    crashed, of_base = sum(own), sum(base)
-    table = [[crashed, len(own) - crashed], [of_base, len(base) - of_base]]
-    return float(fisher_exact(table, alternative="greater").pvalue)

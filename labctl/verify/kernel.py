@@ -17,9 +17,10 @@ from labctl.errors import GuestError
 from labctl.experiments import tunables
 from labctl.guests.guest import Guest
 from labctl.lab.models import Kernel, Lab, Variant
+from labctl.stats.proportions import p_not_more_often
 from labctl.units import rough_size
 from labctl.verify import memory
-from labctl.verify.programs import CheckVerdict, Program, verdict_of
+from labctl.verify.programs import SIGNIFICANT, CheckVerdict, Program, verdict_of
 from labctl.verify.settings import Place, Point, Setting, points
 from labctl.verify.types import CheckResult, CheckStatus, Trials
 
@@ -251,8 +252,9 @@ def beside_base(checks: Sequence[Check], base: Sequence[Check]) -> list[Check]:
     """Return the checks, with failures that also occur on the base changed to `known`.
 
     This applies to the kernel tree's own selftests, test by test, and to OOM kills: as
-    many as on the base are known. Splats, wrong memory contents and lost memory are
-    always failures.
+    many as on the base are known. In trials their shares are compared; one that is shown
+    to be larger than on the base is a failure. Splats, wrong memory contents and lost
+    memory are always failures.
     """
     return [_beside(check, counterpart(check, base)) for check in checks]
 
@@ -270,13 +272,20 @@ def counterpart(check: Check, base: Sequence[Check]) -> Check | None:
 
 def _beside(check: Check, base: Check | None) -> Check:
     failed = CheckStatus.FAILED
-    if base is None or check.verdict.status is not failed or base.verdict.status is not failed:
+    if base is None:
+        return check
+    own, others = check.verdict.trials, base.verdict.trials
+    if own and others and p_not_more_often(*reversed(own), *reversed(others)) <= SIGNIFICANT:
+        what = f"more often OOM-killed than on the base: in {own[1]} of {own[0]} trials, "
+        what += f"base: {others[1]} of {others[0]}"
+        return replace(check, verdict=replace(check.verdict, status=failed, why=what))
+    if check.verdict.status is not failed or base.verdict.status is not failed:
         return check
     parts, kills = check.verdict.failed_parts, check.verdict.kills
     is_known = (
         parts <= base.verdict.failed_parts
         if parts and check.name.startswith("selftests/")
-        else 0 < kills <= base.verdict.kills
+        else kills > 0 and (bool(own and others) or kills <= base.verdict.kills)
     )
     if not is_known:
         return check

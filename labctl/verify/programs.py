@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from labctl.errors import BadOutput
 from labctl.experiments.json_output import last_object
+from labctl.stats.proportions import p_not_above
 from labctl.transports import Outcome
 from labctl.verify.settings import Place
 from labctl.verify.types import CheckStatus
@@ -82,6 +83,10 @@ _STRESSORS: Mapping[str, tuple[str, ...]] = {
     "bigheap": ("--bigheap-growth", "1M"),
 }
 _STRESSOR_PROCESSES = 2
+# Of trials near a memory limit: a process that gets no CPU for a while may free too late
+# on any kernel.
+_TOLERATED_SHARE = 0.1
+SIGNIFICANT = 0.01
 
 
 def stressors(seconds: int) -> list[Program]:
@@ -125,6 +130,9 @@ def _integrity(outcome: Outcome) -> CheckVerdict:
         return CheckVerdict(CheckStatus.SKIPPED, why)
     kills = report.get("unexpected_kills", 0)
     is_all = report.get("faults") == 1 and isinstance(kills, int)
+    if is_all and trials and p_not_above(trials[1], trials[0], _TOLERATED_SHARE) > SIGNIFICANT:
+        what = f"{why}: not shown to be more than {_TOLERATED_SHARE:.0%}"
+        return CheckVerdict(CheckStatus.PASSED, what, trials=trials)
     return replace(_failed(outcome, why), kills=kills if is_all else 0, trials=trials)
 
 

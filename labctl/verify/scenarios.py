@@ -19,6 +19,8 @@ _ALL = frozenset(Place)
 _SMALL = ("--size", "32MiB", "--processes", "4")
 # Of one trial, under TCG on a busy host.
 _TRIAL_SECONDS = 60.0
+# As many as guest/integrity does at least, once a process was killed.
+_TRIALS_AFTER_KILL = 24
 _LARGE = ("--size", "320MiB", "--processes", "2")
 
 
@@ -27,7 +29,7 @@ class _Scenario:
     """A scenario with its options at the settings of `verify:` and at the defaults.
 
     `hands_over`: whether a series must hand over in it. It need not with huge pages: a
-    list of them is short.
+    list of them is short. `has_trials`: whether it counts OOM kills in trials.
     """
 
     name: str
@@ -35,6 +37,7 @@ class _Scenario:
     hands_over: frozenset[Place] = frozenset()
     small: tuple[str, ...] = _SMALL
     large: tuple[str, ...] = _LARGE
+    has_trials: bool = False
 
 
 _FEW = frozenset({_FIRST})
@@ -62,10 +65,10 @@ _SCENARIOS = (
     _Scenario("failslab", _WORKERS, _WORKERS),
     _Scenario("hotplug", _FEW, _FEW),
     # Their sizes are their own.
-    _Scenario("margin", _BIG),
-    _Scenario("margin-half", _BIG),
-    _Scenario("margin-node", _BIG),
-    _Scenario("margin-pinned", _BIG),
+    _Scenario("margin", _BIG, has_trials=True),
+    _Scenario("margin-half", _BIG, has_trials=True),
+    _Scenario("margin-node", _BIG, has_trials=True),
+    _Scenario("margin-pinned", _BIG, has_trials=True),
     _Scenario("billing", _BIG, large=("--size", "512MiB")),
 )
 SCENARIOS = tuple(scenario.name for scenario in _SCENARIOS)
@@ -78,6 +81,7 @@ def integrity(seconds: int, verify: Verify, trials: int | None = None) -> list[P
     """
     found = []
     for scenario in _SCENARIOS:
+        most = max(trials or 0, _TRIALS_AFTER_KILL) if scenario.has_trials else 0
         for places, size, held_back in (
             (_VERIFY, scenario.small, verify.held_back),
             (_ALL - _VERIFY, scenario.large, verify.held_back_defaults or verify.held_back),
@@ -85,14 +89,14 @@ def integrity(seconds: int, verify: Verify, trials: int | None = None) -> list[P
             if places & scenario.places:
                 argv = ("integrity", scenario.name, "--seconds", str(seconds), *size,
                         "--held-back", str(held_back))  # fmt: skip
-                if trials:
+                if trials and scenario.has_trials:
                     argv += ("--trials", str(trials))
                 found.append(
                     Program(
                         "integrity",
                         scenario.name,
                         argv,
-                        seconds + (trials or 0) * _TRIAL_SECONDS + GRACE_SECONDS,
+                        seconds + most * _TRIAL_SECONDS + GRACE_SECONDS,
                         places & scenario.places,
                         scenario.hands_over & places,
                     )

@@ -22,7 +22,8 @@ from labctl.runs.folder import create
 from labctl.runs.store import Store
 from labctl.stats.cells import cells_of, crashes
 from labctl.stats.compare import compare
-from labctl.stats.crash_rates import _p, crash_rates
+from labctl.stats.crash_rates import crash_rates
+from labctl.stats.proportions import p_not_more_often
 from labctl.status import GuestFault
 from labctl.testing.measuring import Compared
 
@@ -304,8 +305,7 @@ def test_the_test_keeps_its_level_and_finds_what_the_documentation_says(blocks, 
         (own, base)
         for own in range(blocks + 1)
         for base in range(both + 1)
-        if _p([True] * own + [False] * (blocks - own), [True] * base + [False] * (both - base))
-        <= 0.05
+        if p_not_more_often(own, blocks, base, both) <= 0.05
     ]
     assert min(own for own, base in rejected if base == 0) == 3
 

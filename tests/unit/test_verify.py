@@ -230,11 +230,12 @@ def test_the_scenarios_are_those_of_the_program():
 
 
 def test_more_trials_take_more_time():
-    few, many = (scenarios.integrity(20, Verify(), trials) for trials in (None, 24))
+    few, many = (scenarios.integrity(20, Verify(), trials) for trials in (None, 48))
     assert all("--trials" not in each.argv for each in few)
-    assert all(each.argv[-2:] == ("--trials", "24") for each in many)
-    for before, after in zip(few, many, strict=True):
-        assert after.timeout_seconds > before.timeout_seconds
+    for less, more in zip(few, many, strict=True):
+        has_trials = less.name.startswith("margin")
+        assert (more.argv[-2:] == ("--trials", "48")) is has_trials
+        assert (more.timeout_seconds > less.timeout_seconds) is has_trials
 
 
 def test_memory_of_many_workers_is_not_limited():
@@ -374,6 +375,33 @@ def test_trials_and_kills_are_reported():
     # An excused failure keeps its count.
     (known,) = beside_base([killed(1, trials=24, trials_with_kills=1)], [killed(2)])
     assert known.result(None).trials == Trials(count=24, with_kills=1)
+
+
+@pytest.mark.parametrize(
+    ("trials", "with_kills", "status"),
+    [(3, 1, "passed"), (24, 2, "passed"), (24, 6, "passed"), (24, 7, "failed"), (3, 3, "failed")],
+)
+def test_a_few_kills_near_a_limit_show_nothing(trials, with_kills, status):
+    report = {"trials": trials, "trials_with_kills": with_kills}
+    verdict = killed(with_kills, **report).verdict
+    assert (verdict.status, verdict.trials) == (status, (trials, with_kills))
+    assert ("not shown to be more than 10%" in verdict.why) is (status == "passed")
+    assert killed(with_kills, **report, faults=2).verdict.status == "failed"
+
+
+def test_more_kills_than_on_the_base_are_a_failure():
+    few = killed(6, trials=24, trials_with_kills=6)
+    (more,) = beside_base([few], [trial_check(48, 0)])
+    assert more.verdict.status == "failed"
+    assert more.verdict.why.endswith("in 6 of 24 trials, base: 0 of 48")
+    assert more.result(None).trials == Trials(count=24, with_kills=6)
+    (alike,) = beside_base([few], [trial_check(24, 3)])
+    assert alike.verdict.status == "passed"
+    many = killed(12, trials=24, trials_with_kills=12)
+    (known,) = beside_base([many], [many])
+    assert known.verdict.status == "known"
+    (worse,) = beside_base([killed(22, trials=24, trials_with_kills=22)], [many])
+    assert worse.verdict.status == "failed"
 
 
 def test_the_trials_of_all_kernels_are_one_table():
