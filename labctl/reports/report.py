@@ -116,6 +116,7 @@ def _read(run: RunFolder, against: Against | None = None, *, with_passes: bool =
     record, store = run.read(), run.store
     samples = store.samples()
     notes: tuple[str, ...] = (store.torn,) if store.torn else ()
+    del store  # and what it keeps for the next reading
     # A pass was compared with the baseline of its own run when it was stored.
     passes = observed_in_passes(run) if with_passes and against is None else []
     if against is not None:

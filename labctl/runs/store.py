@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from operator import attrgetter
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +18,8 @@ _GROUP_OF = attrgetter("experiment", "block", "cell", "warmup", "attempt")
 class Store:
     """The samples of one run, in `folder`/samples.jsonl.
 
-    `torn` describes the incomplete last line, once `samples` has ignored one.
+    `torn` describes the incomplete last line, once `samples` has ignored one. A store that is
+    kept, such as that of a runner, reads each line once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,6 +27,14 @@ class Store:
         self.path = folder / "samples.jsonl"
         self.torn = ""
         self._checked_bytes = -1  # the file is known to have complete lines up to here
+        self._forget()
+
+    def _forget(self) -> None:
+        """Read the file from its beginning the next time."""
+        self._read_bytes = 0
+        self._samples: list[Sample] = []
+        self._seen: dict[tuple[object, ...], set[int]] = {}
+        self._shared: Shared = {}
 
     def append(self, sample: Sample) -> None:
         """Append a sample and sync it to disk.
@@ -47,41 +57,45 @@ class Store:
     def samples(self) -> list[Sample]:
         """Return all samples in the order written, without an incomplete last line.
 
-        Raises UserError with file and line for an invalid line or a duplicate sample.
+        Only lines since the last call are read. Raises UserError with file and line for an
+        invalid line or a duplicate sample.
         """
-        samples: list[Sample] = []
         self.torn = ""
-        size = 0
-        seen: dict[tuple[object, ...], set[int]] = {}
-        shared: Shared = {}
         try:
             with self.path.open("rb") as file:
-                for number, line in enumerate(jsonl.whole_lines(file), start=1):
-                    size += len(line)
-                    sample = parse_valid(line) or parse(line, f"{self.path}:{number}")
-                    sample = share(sample, shared)
-                    group = _GROUP_OF(sample)
-                    numbers = seen.get(group)
-                    if numbers is None:
-                        numbers = seen[group] = set()
-                    elif sample.repetition in numbers:
-                        self._refuse_twice(samples, sample, number)
-                    numbers.add(sample.repetition)
-                    samples.append(sample)
-                if size < file.tell():
+                if file.seek(0, os.SEEK_END) < self._read_bytes:
+                    self._forget()
+                file.seek(self._read_bytes)
+                for line in jsonl.whole_lines(file):
+                    self._add(line)
+                if self._read_bytes < file.tell():
                     self.torn = (
-                        f"{self.path}:{len(samples) + 1}: last line is incomplete "
-                        f"({file.tell() - size} bytes) and ignored: the run or the host "
-                        "stopped while writing it"
+                        f"{self.path}:{len(self._samples) + 1}: last line is incomplete "
+                        f"({file.tell() - self._read_bytes} bytes) and ignored: the run or the "
+                        "host stopped while writing it"
                     )
         except FileNotFoundError:
-            return []
+            self._forget()
         except OSError as error:
             raise HostError(f"cannot read file: {error.strerror}", where=str(self.path)) from error
-        return samples
+        return list(self._samples)
 
-    def _refuse_twice(self, samples: list[Sample], sample: Sample, number: int) -> NoReturn:
-        first = next(n for n, each in enumerate(samples, start=1) if each.key == sample.key)
+    def _add(self, line: bytes) -> None:
+        number = len(self._samples) + 1
+        sample = share(parse_valid(line) or parse(line, f"{self.path}:{number}"), self._shared)
+        group = _GROUP_OF(sample)
+        numbers = self._seen.get(group)
+        if numbers is None:
+            numbers = self._seen[group] = set()
+        elif sample.repetition in numbers:
+            self._refuse_twice(sample, number)
+        numbers.add(sample.repetition)
+        self._samples.append(sample)
+        self._read_bytes += len(line)
+
+    def _refuse_twice(self, sample: Sample, number: int) -> NoReturn:
+        samples = enumerate(self._samples, start=1)
+        first = next(n for n, each in samples if each.key == sample.key)
         raise UserError(
             f"duplicate of the sample in line {first}: experiment "
             f"{sample.experiment}, block {sample.block}, cell {sample.cell}, "

@@ -8,6 +8,7 @@ from synthetic import FACTS, World, lab, panic
 from labctl.errors import BootFailed, DeadlineExceeded, GuestHung
 from labctl.experiments.plan import plan
 from labctl.experiments.runner import Runner
+from labctl.runs import store as stores
 from labctl.runs.store import Store
 from labctl.stats.compare import compare
 
@@ -345,3 +346,15 @@ def test_a_block_of_a_worker_is_complete(tmp_path):
     samples = Store(tmp_path).samples()
     assert {s.block for s in samples} == {0, 1, 2}
     assert {s.host_name for s in samples if s.block == 1} == {"big"}
+
+
+def test_each_line_of_the_store_is_read_once(tmp_path, monkeypatch):
+    """Reading all samples anew after each block would take most of the time of a long run."""
+    parsed, parse = [], stores.parse_valid
+    monkeypatch.setattr(stores, "parse_valid", lambda line: parsed.append(len(line)) or parse(line))
+    for blocks in (6, 24):
+        parsed.clear()
+        folder = tmp_path / str(blocks)
+        folder.mkdir()
+        runner(folder, World(), lab(blocks=blocks)).run()
+        assert sum(parsed) == Store(folder).path.stat().st_size

@@ -391,3 +391,38 @@ def test_a_damaged_record_is_the_users_to_know(tmp_path, content):
     with pytest.raises(UserError) as caught:
         run.read()
     assert "run.json" in caught.value.where
+
+
+def test_a_kept_store_reads_what_was_added_by_itself_and_by_others(store):
+    first, second, third = (sample(block=block) for block in range(3))
+    store.append(first)
+    assert store.samples() == [first]
+    Store(store.folder).append(second)
+    found = store.samples()
+    found.clear()  # of the caller
+    assert store.samples() == [first, second]
+    with store.path.open("ab") as file:
+        file.write(b'{"run":"torn')
+    assert store.samples() == [first, second]
+    assert f"{store.path}:3: last line is incomplete (12 bytes)" in store.torn
+    store.append(third)
+    assert store.samples() == [first, second, third]
+    assert store.torn == ""
+
+
+def test_a_kept_store_refuses_a_duplicate_of_a_line_read_before(store):
+    store.append(sample())
+    store.samples()
+    store.append(sample(value=2.0))
+    with pytest.raises(UserError, match="duplicate of the sample in line 1") as raised:
+        store.samples()
+    assert raised.value.where == f"{store.path}:2"
+
+
+def test_a_kept_store_whose_file_was_replaced_by_a_shorter_one_is_read_anew(store):
+    store.append(sample(block=0, message="long" * 100))
+    assert len(store.samples()) == 1
+    store.path.unlink()
+    assert store.samples() == []
+    Store(store.folder).append(sample(block=7))
+    assert [one.block for one in store.samples()] == [7]
