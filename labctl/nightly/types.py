@@ -12,8 +12,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from labctl.lab.metrics import MetricKind
 from labctl.runs.types import Host, Settings
+from labctl.stats.host_types import Bounds
 from labctl.stats.kinds import FindingKind
-from labctl.stats.report_types import Bounds
 
 Better = Literal["lower", "higher"]
 # Of the last run without a change, and of the first one with it.

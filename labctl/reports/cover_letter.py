@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from labctl.lab.metrics import MetricKind
-from labctl.reports import failed, health, sentence, words
+from labctl.reports import failed, health, hosts, sentence, words
 from labctl.runs.types import Settings
 from labctl.stats.by_metric import by_metric
 from labctl.stats.report_types import Cell, Experiment, Report
@@ -46,7 +46,8 @@ def _experiment(experiment: Experiment) -> str:
     paragraphs.append(_table(experiment))
     noun = words.estimate_noun(metric).capitalize()
     basis = f"{sentence.control(experiment)}. {noun}: {metric.formula(baseline)}."
-    return "\n\n".join([*paragraphs, _fill(basis), *map(_fill, failed.lines(experiment.failures))])
+    rest = [basis, *hosts.lines(experiment), *failed.lines(experiment.failures)]
+    return "\n\n".join([*paragraphs, *map(_fill, rest)])
 
 
 def _table(experiment: Experiment) -> str:
@@ -108,8 +109,10 @@ def _parameters(cells: Sequence[Cell]) -> Settings:
 
 def _facts(document: Report) -> str:
     accel = document.accel
+    workers = hosts.facts(document)
+    own = "; ".join(f"{name}: {about}" for name, about in workers)
     lines = [
-        f"Host: {words.host(document.host)}; "
+        f"{'Hosts' if workers else 'Host'}: {own or words.host(document.host)}; "
         f"{_TCG if accel == 'tcg' else accel.upper()}. "
         f"{_rows(document)}; all kernels take turns within a block. "
         f"labctl run {document.run}, seed {document.seed}."

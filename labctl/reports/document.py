@@ -16,7 +16,8 @@ from labctl.runs.record import RunRecord
 from labctl.stats.comparison import Comparison, ExperimentResult
 from labctl.stats.failures import Failure
 from labctl.stats.health import Health
-from labctl.stats.report_types import Cell, Experiment, FurtherMetric, HostHealth, Report, Seen
+from labctl.stats.health_types import HostHealth, Seen
+from labctl.stats.report_types import Cell, Experiment, FurtherMetric, Report
 from labctl.stats.scaling import curves
 
 _DIGITS = 6
@@ -35,6 +36,7 @@ def document(record: RunRecord, results: Sequence[ExperimentResult], *, folder: 
         seed=None if record.seed is UNSET else record.seed,
         finished=record.finished,
         host=record.host,
+        hosts=record.hosts or UNSET,
         accel=record.accel,
         kernels=record.kernels,
         notes=(),
@@ -69,6 +71,7 @@ def _experiment(record: RunRecord, result: ExperimentResult, folder: str) -> Exp
         further_metrics=tuple(_further(each, result) for each in result.further) or UNSET,
         observed=UNSET if result.observed is None else first_of(result.observed),
         crashes=result.crashes or UNSET,
+        hosts=result.hosts or UNSET,
     )
     # The scalability law is about times: for a throughput it would recommend the worst level.
     fitted = curves(result.cells) if found.kind.is_speed else []
@@ -146,6 +149,8 @@ def _cell(cell: Comparison, metric: MetricKind) -> Cell:
         memory_back=cell.secondary.get("memory_back"),
         cpu=cell.secondary.get("cpu"),
         retried=dict(cell.retried) or UNSET,
+        hosts_needed=cell.hosts_needed or UNSET,
+        between_hosts=cell.hosts or UNSET,
     )
     if not metric.is_difference:
         return found

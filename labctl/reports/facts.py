@@ -10,7 +10,7 @@ from html import escape
 from statistics import median
 from typing import Any, TypeGuard, cast
 
-from labctl.reports import words
+from labctl.reports import hosts, words
 from labctl.reports.grid import Entry, grid
 from labctl.reports.page import details, pre
 from labctl.runs.sample import Sample
@@ -66,10 +66,8 @@ def _placement_table(caption: str, rows: Mapping[str, Sequence[float]]) -> str:
 
 def measured_on(document: Report) -> list[str]:
     """Return host, guests and full hashes of images."""
-    host = document.host
     rows = [
-        ("host", words.host(host)),
-        ("host's kernel", host.kernel or "unknown"),
+        *_hosts(document),
         ("accelerator", document.accel),
         ("started", str(document.created_at)),
         ("seed", str(document.seed)),
@@ -78,6 +76,14 @@ def measured_on(document: Report) -> list[str]:
     ]
     facts = "".join(f"<dt>{escape(what)}</dt><dd>{escape(value)}</dd>" for what, value in rows)
     return ["<h2>Measured on</h2>", f"<dl>{facts}</dl>"]
+
+
+def _hosts(document: Report) -> list[tuple[str, str]]:
+    workers = hosts.facts(document)
+    if workers:
+        return [(f"host {name}", about) for name, about in workers]
+    host = document.host
+    return [("host", words.host(host)), ("host's kernel", host.kernel or "unknown")]
 
 
 def _guests(document: Report) -> Iterable[tuple[str, str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from labctl.stats.report_types import Experiment, Seen
+from labctl.stats.health_types import Seen
+from labctl.stats.report_types import Experiment
 from labctl.units import counted
 
 _SHOWN = 6

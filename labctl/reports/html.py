@@ -14,6 +14,7 @@ from labctl.reports import (
     grid,
     health,
     heat,
+    host_grid,
     page,
     plots,
     sentence,
@@ -121,6 +122,8 @@ def _experiment(
         parts.append(page.figure(drawn, sentence.curve(fitted)))
     if any(sample.status == SampleStatus.OK for sample in samples):
         parts.append(_over_time(experiment, samples))
+    if rows := host_grid.table(experiment):
+        parts.append(page.details(f"{experiment.name} on each host", rows))
     if rows := blocks.table(experiment, samples, consoles.links):
         title = f"Blocks of {experiment.name} one by one"
         title += ", with their consoles" if consoles.links else ""

@@ -83,7 +83,7 @@ def _one(experiment: Experiment, cell: Cell) -> str:
     is_one_of_many = len(experiment.compared) * experiment.metric_count > 1
     alone, corrected = (" for it alone", " (Holm)") if is_one_of_many else ("", "")
     basis = (
-        f"{_interval(experiment, cell)}{alone}, {counted(cell.blocks, 'block')}, "
+        f"{_interval(experiment, cell)}{alone}, {_blocks(cell)}, "
         f"p {words.p_value(cell.p_corrected)}{corrected}"
     )
     metric = experiment.kind
@@ -110,6 +110,13 @@ def _one(experiment: Experiment, cell: Cell) -> str:
     return _undecided(f"{name} against {baseline}{by}: ratio {ratio} ({basis})", cell)
 
 
+def _blocks(cell: Cell) -> str:
+    blocks = counted(cell.blocks, "block")
+    if not cell.between_hosts:
+        return blocks
+    return f"{blocks} on {counted(len(cell.between_hosts.hosts), 'host')}"
+
+
 def _of_difference(experiment: Experiment, cell: Cell, basis: str) -> str:
     metric, name, baseline = experiment.kind, words.cell(cell), experiment.baseline
     what = "time" if metric.is_elapsed else words.noun(metric)
@@ -123,8 +130,8 @@ def _of_difference(experiment: Experiment, cell: Cell, basis: str) -> str:
 
 
 def _undecided(comparison: str, cell: Cell) -> str:
-    more = cell.blocks_needed
-    hint = f"; about {counted(more, 'more block')} would decide it" if more else ""
+    more, unit = (cell.hosts_needed, "host") if cell.hosts_needed else (cell.blocks_needed, "block")
+    hint = f"; about {counted(more, f'more {unit}')} would decide it" if more else ""
     return f"undecided, {comparison}; {cell.reason}{hint}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from labctl.lab.metrics import MetricKind, is_freebench
-from labctl.reports import explanation, failed, health, seed, sentence, words
+from labctl.reports import explanation, failed, health, hosts, seed, sentence, words
 from labctl.stats.by_metric import by_metric
 from labctl.stats.report_types import Cell, Experiment, Report, Second
 from labctl.stats.stopping import FEWEST_BLOCKS
@@ -57,7 +57,7 @@ def _facts(document: Report, markdown: bool) -> str:
     accel = document.accel
     lines = [
         f"run: {document.run}, seed {document.seed}",
-        f"host: {words.host(document.host)}",
+        *_hosts(document),
         f"accelerator: {accel}" + (f", {TCG_NOTE}" if accel == "tcg" else ""),
     ]
     for name, kernel in document.kernels.items():
@@ -70,6 +70,13 @@ def _facts(document: Report, markdown: bool) -> str:
         ]
         lines.append(f"kernel {name}: {', '.join(filter(None, what))}")
     return _list(lines, markdown)
+
+
+def _hosts(document: Report) -> list[str]:
+    workers = hosts.facts(document)
+    if not workers:
+        return [f"host: {words.host(document.host)}"]
+    return [f"host {name}: {about}" for name, about in workers]
 
 
 def _experiment(experiment: Experiment, markdown: bool, seed_figures: bool) -> tuple[str, bool]:
@@ -106,6 +113,7 @@ def remarks(experiment: Experiment) -> list[str]:
     cells = experiment.cells
     return [
         sentence.control(experiment),
+        *hosts.lines(experiment),
         *failed.findings(experiment),
         *failed.lines(experiment.failures),
         *_one_by_one(experiment),

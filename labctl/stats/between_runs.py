@@ -35,12 +35,19 @@ _SAME_EXPERIMENT = ("workload", "command", "guest", "metric", "better", "baselin
 class Summary:
     """Number, mean and standard deviation of the log ratios of one cell's blocks.
 
-    With scale difference they are of the differences, above 0 is better.
+    With scale difference they are of the differences, above 0 is better. With several `hosts`,
+    the standard deviation is known as well as that of as many blocks.
     """
 
     blocks: int
     mean: float
     sd: float
+    hosts: int | None = None
+
+    @property
+    def freedom(self) -> int:
+        """The degrees of freedom of the standard deviation."""
+        return (self.hosts or self.blocks) - 1
 
 
 def across(first: Report, second: Report, run_sd: float = RUN_SD) -> Across:
@@ -114,11 +121,12 @@ def difference(first: Summary, second: Summary, rule: Rule, *, run_sd: float) ->
         return paired([mean] * blocks, confidence=rule.confidence, margin=rule.margin)
     error = math.sqrt(variance)
     uncertain = sum(
-        part**2 / (each.blocks - 1) for part, each in zip(parts, (first, second), strict=True)
+        part**2 / each.freedom for part, each in zip(parts, (first, second), strict=True)
     )
     freedom = variance**2 / uncertain if uncertain else _KNOWN
     tests = t_tests(mean, error, freedom, confidence=rule.confidence, margin=rule.margin)
-    return Paired(blocks, mean, None, *(float(each) for each in tests))
+    half_width, p, p_beyond, p_same = (float(each) for each in tests)
+    return Paired(blocks, mean, None, half_width, p, p_beyond, p_same)
 
 
 def _experiment(
@@ -192,14 +200,15 @@ def _difference(pair: tuple[Cell, Cell], rule: Rule, run_sd: float) -> Paired | 
 
 
 def _summary(cell: Cell, metric: MetricKind) -> Summary | None:
+    hosts = len(cell.between_hosts.hosts) if cell.between_hosts else None
     if metric.is_difference:
         own, sd = cell.difference, cell.sd_difference
         if own is UNSET or own is None or sd is UNSET or sd is None or cell.failed:
             return None
-        return Summary(cell.blocks, own if metric.better == "higher" else -own, sd)
+        return Summary(cell.blocks, own if metric.better == "higher" else -own, sd, hosts)
     if not cell.ratio or cell.sd_log is None or cell.failed:
         return None
-    return Summary(cell.blocks, math.log(cell.ratio), cell.sd_log)
+    return Summary(cell.blocks, math.log(cell.ratio), cell.sd_log, hosts)
 
 
 def _row(
@@ -309,5 +318,6 @@ def _image(report: Report, kernel: str) -> str | None:
     return (found.image or None) if found else None
 
 
-def _of_host(report: Report) -> tuple[object, object]:
-    return report.host.id, report.host.qemu
+def _of_host(report: Report) -> tuple[object, object, object]:
+    workers = {one.id for each in report.experiments for one in each.hosts or ()}
+    return report.host.id, report.host.qemu, workers

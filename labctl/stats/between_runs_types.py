@@ -14,8 +14,8 @@ from labctl.lab.metrics import MetricKind
 from labctl.runs.types import Host, Settings
 from labctl.stats.crash_rates import CrashRate
 from labctl.stats.failures import Failure
+from labctl.stats.host_types import Bounds
 from labctl.stats.kinds import Verdict
-from labctl.stats.report_types import Bounds
 
 Pair = tuple[float | None, float | None]
 

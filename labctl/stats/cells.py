@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from operator import attrgetter
-from statistics import NormalDist, fmean, median, stdev
+from statistics import NormalDist, fmean, median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labctl.lab.metrics import Scale
@@ -88,6 +88,11 @@ class Cell:
         """The blocks in which the cell was measured, successfully or not."""
         return self._once("blocks", lambda: {s.block for s in (*self.samples, *self.warmups)})
 
+    @property
+    def hosts(self) -> dict[int, str]:
+        """The host of each block."""
+        return self._once("hosts", lambda: {s.block: s.host for s in self.samples})
+
     def count(self, metric: Metric) -> int:
         """Return the number of valid repetitions."""
         return len(self._good(metric).values)
@@ -157,8 +162,9 @@ class Cell:
         """Return the block of each outlier, and its ratio to the cell's median.
 
         Outliers are more than 4 robust standard deviations and more than 10 % from the
-        median. They still count, with less weight, within the mean of their block. Differences
-        have none: their values may have any distribution, such as that of a rare event.
+        median, on a run's several hosts that of the host. They still count, with less weight,
+        within the mean of their block. Differences have none: their values may have any
+        distribution, such as that of a rare event.
         """
         import numpy as np
 
@@ -166,10 +172,20 @@ class Cell:
         if self.scale == "difference" or len(good.values) < _FEWEST_FOR_OUTLIERS:
             return []
         logs = np.log(good.values)
-        rest = logs - np.median(logs)
+        rest = logs - self._middle(logs, good.blocks)
         deviation = np.median(np.abs(rest)) / _QUARTILE
         far = np.abs(rest) > max(OUTLIER_SDS * deviation, math.log(1.1))
         return list(zip(good.blocks[far].tolist(), np.exp(rest[far]).tolist(), strict=True))
+
+    def _middle(self, logs: np.ndarray, blocks: np.ndarray) -> Any:  # noqa: ANN401
+        """Return the median, or that of each value's host if there are several."""
+        import numpy as np
+
+        of_block = self.hosts
+        if len(set(of_block.values())) < 2:
+            return np.median(logs)
+        _, hosts = np.unique([of_block[int(block)] for block in blocks], return_inverse=True)
+        return np.array([np.median(logs[hosts == n]) for n in range(hosts.max() + 1)])[hosts]
 
     def counters(self) -> dict[str, float]:
         """The median of each counter of the series over the good repetitions."""
@@ -283,22 +299,6 @@ def base_of_blocks(bases: Sequence[Cell], metric: Metric) -> dict[int, float]:
         for block, value in base.of_blocks(metric).items():
             found.setdefault(block, []).append(value)
     return {block: fmean(values) for block, values in found.items()}
-
-
-def mean_and_spread(logs: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the geometric mean and the coefficient of variation in percent of block means."""
-    if not logs:
-        return None, None
-    values = [math.exp(log) for log in sorted(logs)]
-    spread = 100 * stdev(values) / fmean(values) if len(values) > 1 else None
-    return math.exp(fmean(sorted(logs))), spread
-
-
-def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the mean and the standard deviation of blocks' values that are no logs."""
-    if not values:
-        return None, None
-    return fmean(sorted(values)), stdev(values) if len(values) > 1 else None
 
 
 def _cell(samples: Sequence[Sample], scale: Scale) -> Cell:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 
@@ -24,24 +23,15 @@ from labctl.stats.cells import (
     bases_for,
     cells_of,
     crashes,
-    mean_and_sd,
-    mean_and_spread,
     primary,
 )
 from labctl.stats.comparison import Comparison, ExperimentResult
 from labctl.stats.crash_rates import crash_rates
 from labctl.stats.failures import failures_of
-from labctl.stats.kinds import Verdict
-from labctl.stats.paired import (
-    Paired,
-    adjust,
-    sign_flip,
-    signed_ranks,
-    smallest_effect,
-    smallest_shift,
-)
-from labctl.stats.report_types import Second
-from labctl.stats.scale import compared, difference, effect_of, without_unit
+from labctl.stats.hosts_used import hosts_used
+from labctl.stats.paired import Paired, adjust, sign_flip, signed_ranks, smallest_effect
+from labctl.stats.rows import baseline_row_of, could_see, estimates_of, hosts_of, row_of, second_of
+from labctl.stats.scale import compared, without_unit
 from labctl.stats.verdict import Rule, conclude, strict
 from labctl.stats.warnings import warnings_of
 
@@ -77,11 +67,13 @@ def compare(
     `baseline` is a kernel's name; `minimum_effect` is the smallest relevant change (0.02 is
     2 %; in the unit of the values if `metric` is compared by differences); `name` is the
     experiment's name, in case there are no samples; `beside` are tests of other metrics, which the
-    corrections are over as well. Raises UserError if experiments or accelerators differ.
+    corrections are over as well. Raises UserError if experiments or accelerators differ, or if a
+    block has several hosts.
     """
     found = list(samples)
     own_name = _only(found, "experiment", "experiment")
     _only(found, "accelerator", "accel")
+    hosts = hosts_used(found)
     kind = _with_unit(metric or MetricKind(better=better), found)
     cells = cells_of(found, kind.scale)
     baselines, controls, others = roles(cells, baseline)
@@ -91,12 +83,12 @@ def compare(
     controls_bases = [bases_for(cell, (*baselines, *others), ()) for cell in controls]
     tested = _family(controls, controls_bases, rule, better, {}, beside[0], host_is_trusted=True)
     aa = _worst(tested)
-    trusted = aa is None or not aa.verdict.is_difference
+    trusted = aa is None or not aa.control_differs
     crashed = crashes(others)
     failed = {cell.id: {**crashed[cell.kernel], **cell.not_ok()} for cell in others}
     bases = [bases_for(cell, baselines, controls) for cell in others]
     compared = _family(others, bases, rule, better, failed, beside[1], host_is_trusted=trusted)
-    rows = tuple(_baseline_row(cell) for cell in baselines) + tuple(compared)
+    rows = tuple(baseline_row_of(cell) for cell in baselines) + tuple(compared)
     rates = crash_rates([*baselines, *controls], others, confidence)
     return ExperimentResult(
         name=own_name or name,
@@ -111,6 +103,7 @@ def compare(
             rows=compared,
             rule=rule,
             rates=rates,
+            hosts=hosts,
         ),
         blocks=len({block for cell in cells for block in cell.of_blocks(primary)}),
         confidence=confidence,
@@ -119,6 +112,7 @@ def compare(
         metric=kind,
         failures=failures_of(found),
         crashes=rates,
+        hosts=hosts,
     )
 
 
@@ -133,8 +127,10 @@ def half_width(
     baselines, controls, others = roles(cells_of(samples), baseline)
     widths: list[float] = []
     for cell in others:
-        d = differences(cell, bases_for(cell, baselines, controls), primary, better)
-        result = compared(d, confidence=strict(confidence), margin=0.0, metric=ELAPSED)
+        bases = bases_for(cell, baselines, controls)
+        d, hosts = differences_on_hosts(cell, bases, primary, better)
+        level = strict(confidence)
+        result = compared(d, confidence=level, margin=0.0, metric=ELAPSED, hosts=hosts)
         if result:
             widths.append(math.inf if result.half_width is None else result.half_width)
     return max(widths, default=math.inf)
@@ -166,9 +162,17 @@ def differences(cell: Cell, bases: Sequence[Cell], metric: Metric, better: Bette
 
     Above 0 is better than the baseline. `bases` are those of `bases_for`.
     """
+    return differences_on_hosts(cell, bases, metric, better)[0]
+
+
+def differences_on_hosts(
+    cell: Cell, bases: Sequence[Cell], metric: Metric, better: Better
+) -> tuple[list[float], list[str]]:
+    """Return those of `differences`, and the host of each block."""
     own, other = cell.of_blocks(metric), base_of_blocks(bases, metric)
     sign = 1 if better == "lower" else -1
-    return [sign * (other[block] - own[block]) for block in sorted(own.keys() & other.keys())]
+    blocks = sorted(own.keys() & other.keys())
+    return [sign * (other[block] - own[block]) for block in blocks], hosts_of(cell, blocks)
 
 
 def _family(
@@ -205,10 +209,12 @@ def _family(
             family=family,
             host_is_trusted=host_is_trusted,
         )
-        row = _row(cell)
+        row = row_of(cell)
         d, _ = without_unit(differences(cell, of_cell, primary, better), rule.metric)
+        if result and result.hosts and not cell.is_control:
+            d = []  # tests of all blocks alike say nothing of other hosts
         if result:
-            row = replace(row, **_estimate(result, rule.metric))
+            row = replace(row, **estimates_of(result, rule.metric))
         comparisons.append(
             replace(
                 row,
@@ -220,32 +226,16 @@ def _family(
                 p_same=p_same,
                 verdict=conclusion.verdict,
                 blocks_needed=conclusion.blocks_needed,
+                hosts_needed=conclusion.hosts_needed,
                 p_sign_flip=sign_flip(d),
                 p_wilcoxon=signed_ranks(d),
-                smallest_effect=_could_see(result, rule, family),
+                smallest_effect=could_see(result, rule, family),
                 reason=conclusion.reason,
             )
         )
     for name, metric in SECONDARY.items():
         comparisons = _with_secondary(name, metric, comparisons, cells, bases, rule)
     return comparisons
-
-
-def _estimate(result: Paired, metric: MetricKind) -> dict[str, Any]:
-    """Return the fields of a comparison that depend on the scale."""
-    if not metric.is_difference:
-        return {"ratio": result.ratio, "ci": result.ci, "sd_log": result.sd}
-    mean, interval = difference(result, metric)
-    return {"difference": mean, "ci": interval, "sd_difference": result.sd}
-
-
-def _could_see(result: Paired | None, rule: Rule, family: int) -> float | None:
-    if result is None or result.sd is None:
-        return None
-    shown = smallest_shift(
-        result.sd, result.blocks, confidence=rule.confidence, cells=family, margin=rule.margin
-    )
-    return effect_of(shown, rule.metric)
 
 
 def _with_secondary(
@@ -260,7 +250,7 @@ def _with_secondary(
     corrected = adjust([r.p if r else None for r in results], method="fdr_bh")
     rows = []
     for row, cell, result, p_corrected in zip(comparisons, cells, results, corrected, strict=True):
-        second = _second(cell, metric)
+        second = second_of(cell, metric)
         if second and result:
             second = msgspec.structs.replace(
                 second,
@@ -272,14 +262,6 @@ def _with_secondary(
             )
         rows.append(replace(row, secondary={**row.secondary, name: second}) if second else row)
     return rows
-
-
-def _second(cell: Cell, metric: Metric) -> Second | None:
-    logs = cell.of_blocks(metric)
-    seconds, spread = mean_and_spread(list(logs.values()))
-    if seconds is None:
-        return None
-    return Second(median_seconds=seconds, spread_percent=spread, blocks=len(logs))
 
 
 def paired_all(
@@ -294,57 +276,27 @@ def paired_all(
     `bases` has for each cell those of `bases_for`.
     """
     pairs = zip(cells, bases, strict=True)
-    found = (differences(cell, of_cell, metric, better) for cell, of_cell in pairs)
     # Secondary metrics are times, compared as ratios.
     kind = rule.metric if metric is primary else ELAPSED
-    return [compared(d, confidence=rule.confidence, margin=rule.margin, metric=kind) for d in found]
-
-
-def _row(cell: Cell) -> Comparison:
-    values = list(cell.of_blocks(primary).values())
-    if cell.scale == "difference":
-        (mean, spread), percent = mean_and_sd(values), None
-    else:
-        (mean, percent), spread = mean_and_spread(values), None
-    return Comparison(
-        cell=cell.id,
-        kernel=cell.kernel,
-        label=cell.label,
-        setting=dict(cell.setting),
-        parameters=dict(cell.parameters),
-        blocks=len(values),
-        blocks_visited=len(cell.seen_blocks),
-        n=cell.count(primary),
-        failed=cell.not_ok(),
-        retried=cell.retried(),
-        median_seconds=mean,
-        spread_percent=percent,
-        spread=spread,
-        ratio=None,
-        ci=None,
-        p=None,
-        p_corrected=None,
-        p_beyond=None,
-        verdict=Verdict.UNDECIDED,
-        counters=cell.counters(),
-    )
-
-
-def _baseline_row(cell: Cell) -> Comparison:
-    found = {
-        name: msgspec.structs.replace(second, ratio=1.0)
-        for name, metric in SECONDARY.items()
-        if (second := _second(cell, metric))
-    }
-    return replace(
-        _row(cell),
-        ratio=None if cell.scale == "difference" else 1.0,
-        difference=0.0 if cell.scale == "difference" else None,
-        verdict=Verdict.BASELINE,
-        secondary=found,
-    )
+    found = []
+    for cell, of_cell in pairs:
+        d, hosts = differences_on_hosts(cell, of_cell, metric, better)
+        one = compared(
+            d,
+            confidence=rule.confidence,
+            margin=rule.margin,
+            metric=kind,
+            hosts=hosts,
+            is_control=cell.is_control,
+        )
+        found.append(one)
+    return found
 
 
 def _worst(controls: Sequence[Comparison]) -> Comparison | None:
     """Return the A/A control with the clearest difference; usually there is only one."""
-    return min(controls, key=lambda c: 2.0 if c.p_beyond is None else c.p_beyond, default=None)
+
+    def clearest(one: Comparison) -> tuple[bool, float]:
+        return not one.control_differs, 2.0 if one.p_beyond is None else one.p_beyond
+
+    return min(controls, key=clearest, default=None)

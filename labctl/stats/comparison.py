@@ -11,6 +11,7 @@ from labctl.stats.crash_rates import CrashRate
 from labctl.stats.explanation_types import Observed
 from labctl.stats.failures import Failure
 from labctl.stats.health import Health
+from labctl.stats.host_types import BetweenHosts, UsedHost
 from labctl.stats.kinds import Verdict
 from labctl.stats.report_types import Second
 
@@ -36,6 +37,8 @@ class Comparison:
     standard deviation of the blocks' log ratios, as in `Paired`. `smallest_effect` (0.05 is
     5 %; or a difference) is called faster in 80 % of the runs with this number of blocks,
     spread and family. Values that cannot be computed are None.
+    With blocks of several hosts, `hosts` has the effect on each, and `hosts_needed` is the
+    approximate number of further hosts that would decide.
     """
 
     cell: str
@@ -69,6 +72,13 @@ class Comparison:
     spread: float | None = None
     sd_difference: float | None = None
     retried: Mapping[str, int] = field(default_factory=dict)
+    hosts: BetweenHosts | None = None
+    hosts_needed: int | None = None
+
+    @property
+    def control_differs(self) -> bool:
+        """Whether an A/A control differs, on all hosts together or on one of them."""
+        return self.verdict.is_difference or bool(self.hosts and self.hosts.differing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,8 @@ class ExperimentResult:
     `health` is the host's load during the run, None if not requested; `failures` the
     reasons of failed samples; `observed` what the observers found, None without any.
     `further` has the results of the metrics after the first, `crashes` how often the boots of
-    each kernel crashed, if any did.
+    each kernel crashed, if any did. `hosts` are those on which blocks were measured, if they are
+    several or have names.
     """
 
     name: str
@@ -96,8 +107,9 @@ class ExperimentResult:
     observed: Observed | None = None
     further: tuple[ExperimentResult, ...] = ()
     crashes: tuple[CrashRate, ...] = ()
+    hosts: tuple[UsedHost, ...] = ()
 
     @property
     def control_differs(self) -> bool:
         """Whether the baseline differs from itself, so that no verdict is valid."""
-        return self.aa_control is not None and self.aa_control.verdict.is_difference
+        return self.aa_control is not None and self.aa_control.control_differs

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     import numpy as np
 
+    from labctl.stats.over_hosts import Hosts
+
 MINIMUM_BLOCKS = 6  # with fewer, no exact test over blocks can reach p = 5 %
 POWER = 0.8
 _CONSTANT = 1e-12  # a spread of logs below the precision of a double
@@ -36,7 +38,8 @@ class Paired:
     `mean` and `sd` are on the log scale. `independent` is how many independent blocks say as
     much as the blocks; `sd` is widened if they are fewer. `p` tests the hypothesis of no
     difference, `p_beyond` of no difference beyond the margin (in the observed direction,
-    two-sided), `p_same` of a difference at least as large as the margin.
+    two-sided), `p_same` of a difference at least as large as the margin. With blocks of several
+    hosts, `hosts` says how these differ, and all else is over hosts.
     """
 
     blocks: int
@@ -47,6 +50,7 @@ class Paired:
     p_beyond: float | None
     p_same: float | None
     independent: float | None = None
+    hosts: Hosts | None = None
 
     @property
     def ratio(self) -> float:
@@ -227,22 +231,42 @@ def more_blocks(result: Paired | None, *, alpha: float, margin: float, family: i
     """
     blocks = result.blocks if result else 0
     missing = max(MINIMUM_BLOCKS - blocks, 0)
-    if result is None or not result.sd:
+    if result is None or not result.sd or result.hosts:
         return missing or None
     gap = (abs(result.mean) - margin) / result.sd
-    alpha /= max(family, 1)
-    if gap > 0:
-        needed = _blocks_for(gap, alpha=alpha, power=POWER, sides="two-sided")
-    else:  # equivalence: both bounds must be shown
-        needed = _blocks_for(-gap, alpha=alpha, power=(1 + POWER) / 2, sides="larger")
+    needed = _units_for(gap, alpha=alpha / max(family, 1), fewest=MINIMUM_BLOCKS)
     return None if needed is None else max(needed - blocks, missing, 1)
 
 
-def _blocks_for(effect: float, *, alpha: float, power: float, sides: str) -> int | None:
+def more_hosts(result: Paired, *, alpha: float, margin: float, family: int) -> int | None:
+    """Return about how many more hosts would decide; as `more_blocks`, for a run on several.
+
+    None for a run on one host.
+    """
+    if result.hosts is None or not result.sd:
+        return None
+    hosts = len(result.hosts.means)
+    gap = (abs(result.mean) - margin) / (result.hosts.error * math.sqrt(hosts))
+    needed = _units_for(gap, alpha=alpha / max(family, 1), fewest=2)
+    return None if needed is None else max(needed - hosts, 1)
+
+
+def _units_for(gap: float, *, alpha: float, fewest: int) -> int | None:
+    """Return the number of blocks or hosts for a mean that far beyond the margin, in SDs."""
+    if gap > 0:
+        return _blocks_for(gap, alpha=alpha, power=POWER, sides="two-sided", fewest=fewest)
+    # Equivalence: both bounds must be shown.
+    power = (1 + POWER) / 2
+    return _blocks_for(-gap, alpha=alpha, power=power, sides="larger", fewest=fewest)
+
+
+def _blocks_for(
+    effect: float, *, alpha: float, power: float, sides: str, fewest: int = MINIMUM_BLOCKS
+) -> int | None:
     def reaches(blocks: int) -> bool:
         return _power(effect, blocks=blocks, alpha=alpha, sides=sides) >= power
 
-    low, high = MINIMUM_BLOCKS - 1, MINIMUM_BLOCKS
+    low, high = fewest - 1, fewest
     while not reaches(high):
         if high >= _MOST_BLOCKS:
             return None

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from labctl.lab.metrics import Scale
 from labctl.runs.sample import Sample
 from labctl.stats.cells import bases_for, cells_of, primary
-from labctl.stats.compare import differences, roles
+from labctl.stats.compare import differences_on_hosts, roles
+from labctl.stats.over_hosts import by_host, variance_within
 from labctl.stats.stopping import CONTROL_FACTOR
 from labctl.stats.verdict import strict
 
@@ -150,16 +151,16 @@ def _variances(
     samples: Sequence[Sample], baseline: str, scale: Scale
 ) -> tuple[float, float] | None:
     """Return the variance of repetitions of a boot, and of boots, on the metric's scale."""
-    import numpy as np
-
     baselines, controls, others = cells = roles(cells_of(samples, scale), baseline)
     within = [cell.spread(primary) ** 2 for each in cells for cell in each if cell.count(primary)]
     of_d, freedom = [], 0
     for cell in (*others, *controls):
-        d = differences(cell, bases_for(cell, baselines, controls), primary, "lower")
-        if len(d) > 1:
-            of_d.append(float(np.var(d, ddof=1)) * (CONTROL_FACTOR**2 if cell.is_control else 1))
-            freedom += len(d) - 1
+        bases = bases_for(cell, baselines, controls)
+        groups = by_host(*differences_on_hosts(cell, bases, primary, "lower"))
+        own = sum(map(len, groups.values())) - len(groups)
+        if own:
+            of_d.append(variance_within(groups) * (CONTROL_FACTOR**2 if cell.is_control else 1))
+            freedom += own
     counts = Counter((s.cell, s.block) for s in samples if not s.warmup)
     if not within or not of_d:
         return None

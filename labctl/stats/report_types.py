@@ -16,11 +16,10 @@ from labctl.runs.types import Host, Kernel, Placement, Settings
 from labctl.stats.crash_rates import CrashRate
 from labctl.stats.explanation_types import Observed
 from labctl.stats.failures import Failure
+from labctl.stats.health_types import HostHealth
+from labctl.stats.host_types import BetweenHosts, Bounds, UsedHost
 from labctl.stats.kinds import Verdict
 from labctl.stats.scaling import Curve
-
-# A bound is null if it is not finite.
-Bounds = tuple[float | None, float | None]
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +163,20 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
             "the guest; missing without any."
         ),
     ] = UNSET
+    hosts_needed: Annotated[
+        int | UnsetType,
+        Meta(
+            description="About how many more hosts would decide the cell; only with several hosts, "
+            "and then instead of `blocks_needed`."
+        ),
+    ] = UNSET
+    between_hosts: Annotated[
+        BetweenHosts | UnsetType,
+        Meta(
+            description="The effect on each host; missing with one. Ratio, interval and p values "
+            "are then over hosts, but for an A/A control."
+        ),
+    ] = UNSET
 
     @property
     def estimate(self) -> float | None:
@@ -180,30 +193,6 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         """The confidence interval, None if there is none or a bound is not finite."""
         low, high = self.ci or (None, None)
         return None if low is None or high is None else (low, high)
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure of the host's load over the repetitions."""
-
-    median: Annotated[float, Meta(description="Median over the repetitions.")]
-    worst: Annotated[float, Meta(description="Worst repetition.")]
-
-
-class HostHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """What the host did during an experiment."""
-
-    blocks: Annotated[int, Meta(description="Blocks that were measured.")]
-    disturbed: Annotated[
-        dict[str, str], Meta(description="Disturbed blocks by number, each with the reason.")
-    ]
-    left_out: Annotated[
-        tuple[int, ...],
-        Meta(description="Disturbed blocks without effect on the results; empty if all are used."),
-    ]
-    stays_loaded: Annotated[bool, Meta(description="Whether the host was busy during the run.")]
-    seen: Annotated[
-        dict[str, Seen], Meta(description="Load of the host, by the name of the figure.")
-    ]
 
 
 class FurtherMetric(msgspec.Struct, frozen=True, kw_only=True):
@@ -299,6 +288,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         tuple[CrashRate, ...] | UnsetType,
         Meta(description="How often the boots of each kernel crashed; missing if none did."),
     ] = UNSET
+    hosts: Annotated[
+        tuple[UsedHost, ...] | UnsetType,
+        Meta(description="Hosts that measured blocks; missing if it was this host alone."),
+    ] = UNSET
 
     @property
     def kind(self) -> MetricKind:
@@ -315,7 +308,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def control_differs(self) -> bool:
         """Whether the baseline differs from itself, so that no verdict is valid."""
-        return self.aa_control is not None and self.aa_control.verdict.is_difference
+        aa = self.aa_control
+        if aa is None:
+            return False
+        return aa.verdict.is_difference or bool(aa.between_hosts and aa.between_hosts.differing)
 
     @property
     def crashes_more_often(self) -> tuple[CrashRate, ...]:
@@ -337,6 +333,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int | None, Meta(description="Seed of the order of cells.")]
     finished: Annotated[bool, Meta(description="Whether the run measured all planned blocks.")]
     host: Annotated[Host, Meta(description="The host.")]
+    hosts: Annotated[
+        dict[str, Host] | UnsetType,
+        Meta(description="Facts about the workers' hosts, by id; missing without a scheduler."),
+    ] = UNSET
     accel: Annotated[str, Meta(description="Accelerator: kvm, tcg, or native on a target.")]
     kernels: Annotated[dict[str, Kernel], Meta(description="Kernels by name.")]
     notes: Annotated[tuple[str, ...], Meta(description="Notes on the run as a whole.")]

@@ -48,6 +48,12 @@ def spreads(reports: Sequence[Report]) -> list[RunSpread]:
             f"{len(reports)} runs do not show the noise between runs",
             hint=f"repeat the run with the same lab.yaml: expected at least {FEWEST_RUNS} runs",
         )
+    for report in reports:
+        if any(len(each.hosts or ()) > 1 for each in report.experiments):
+            raise UserError(
+                f"run {report.run} was measured on several hosts",
+                hint="the noise between runs is that of repeated runs on one host",
+            )
     first = reports[0]
     ids = [report.run for report in reports]
     for run in ids:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from labctl.lab.metrics import MetricKind, Scale
 from labctl.lab.quantity import LARGEST
 from labctl.stats import robust
+from labctl.stats.over_hosts import of_control, over_hosts
 from labctl.stats.paired import LARGEST_LOG, Paired, paired
 from labctl.stats.streaks import independent_blocks
 
@@ -87,17 +88,31 @@ def without_unit(d: Sequence[float], metric: MetricKind) -> tuple[list[float], f
 
 
 def compared(
-    d: Sequence[float], *, confidence: float, margin: float, metric: MetricKind
+    d: Sequence[float],
+    *,
+    confidence: float,
+    margin: float,
+    metric: MetricKind,
+    hosts: Sequence[str] = (),
+    is_control: bool = False,
 ) -> Paired | None:
     """Return the test of the blocks' log ratios or differences, None without a block.
 
-    Widened if blocks in a row are alike (`streaks`).
+    Widened if blocks in a row are alike (`streaks`). `hosts` has the host of each block; with
+    several, the test is over hosts. That of an A/A control is over blocks: on no host does the
+    baseline truly differ from itself.
     """
     if not d:
         return None
     values, unit = without_unit(d, metric)
-    count = independent_blocks(values)
-    found = paired(values, confidence=confidence, margin=margin / unit, independent=count)
+    rule = {"confidence": confidence, "margin": margin / unit}
+    if len(set(hosts)) < 2:
+        found = paired(values, **rule, independent=independent_blocks(values))
+    elif is_control:
+        found = paired(values, **rule, independent=independent_blocks(values))
+        found = replace(found, hosts=of_control(values, hosts, **rule))
+    else:
+        found = over_hosts(values, hosts, **rule)
     if unit == 1.0:
         return found
     return replace(
@@ -105,6 +120,7 @@ def compared(
         mean=found.mean * unit,
         sd=None if found.sd is None else found.sd * unit,
         half_width=None if found.half_width is None else found.half_width * unit,
+        hosts=None if found.hosts is None else found.hosts.scaled(unit),
     )
 
 

@@ -9,7 +9,7 @@ from labctl.lab.metrics import ELAPSED, MetricKind
 from labctl.stats.cells import failures
 from labctl.stats.failures import whose_failures
 from labctl.stats.kinds import Verdict
-from labctl.stats.paired import MINIMUM_BLOCKS, Paired, more_blocks
+from labctl.stats.paired import MINIMUM_BLOCKS, Paired, more_blocks, more_hosts
 from labctl.stats.scale import effect_of, margin_of
 from labctl.units import counted
 
@@ -56,11 +56,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """A verdict; if undecided, with the reason and, where more blocks help, their number."""
+    """A verdict; if undecided, with the reason and, where more blocks help, their number.
+
+    Of a run on several hosts, it is the number of hosts.
+    """
 
     verdict: Verdict
     reason: str = ""
     blocks_needed: int | None = None
+    hosts_needed: int | None = None
 
 
 def conclude(
@@ -106,16 +110,23 @@ def conclude(
             Verdict.UNDECIDED,
             f"would be {rule.metric.spoken(verdict)}, but the A/A control also differs",
         )
-    reason = why_undecided(p_corrected, rule)
+    reason = why_undecided(p_corrected, rule, len(result.hosts.means) if result.hosts else 1)
+    if result.hosts:
+        more = more_hosts(result, alpha=rule.alpha, margin=rule.margin, family=family)
     if more is None:
-        reason += f"; effect too close to {rule.margin_text}: more blocks would not decide it"
+        units = "hosts" if result.hosts else "blocks"
+        reason += f"; effect too close to {rule.margin_text}: more {units} would not decide it"
+    if result.hosts:
+        return Conclusion(Verdict.UNDECIDED, reason, hosts_needed=more)
     return Conclusion(Verdict.UNDECIDED, reason, more)
 
 
-def why_undecided(p_corrected: float | None, rule: Rule) -> str:
+def why_undecided(p_corrected: float | None, rule: Rule, hosts: int = 1) -> str:
     """Return why the tests of enough blocks give no verdict: a small difference, or noise."""
     if p_corrected is not None and p_corrected <= rule.alpha:
         return f"differs, but not shown to differ by more than {rule.margin_text}"
+    if hosts > 1:
+        return f"difference not distinguishable from noise between {hosts} hosts"
     return "difference not distinguishable from noise"
 
 

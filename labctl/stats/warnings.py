@@ -9,6 +9,7 @@ from labctl.lab.metrics import MetricKind
 from labctl.stats.cells import Cell, base_of_blocks, bases_for, primary
 from labctl.stats.comparison import Comparison
 from labctl.stats.crash_rates import CrashRate
+from labctl.stats.host_types import HostEffect, UsedHost
 from labctl.stats.verdict import Rule
 from labctl.units import counted
 
@@ -24,10 +25,11 @@ def warnings_of(
     rows: Sequence[Comparison],
     rule: Rule,
     rates: Sequence[CrashRate] = (),
+    hosts: Sequence[UsedHost] = (),
 ) -> tuple[str, ...]:
     """Return one line per warning; `rows` are the comparisons of `others`, in the same order."""
     alpha, spoken = rule.alpha, rule.metric.spoken
-    lines = _on_host(aa, rule.metric)
+    lines = _on_host(aa, rule.metric, hosts)
     if aa is not None:
         lines += _on_streaks("the A/A control", aa)
     for cell in (*baselines, *controls):
@@ -43,9 +45,7 @@ def warnings_of(
                 f"(p {row.p_sign_flip:.2g}): driven by a few blocks"
             )
         if row.verdict == "undecided":
-            needed = row.blocks_needed
-            more = f"; about {counted(needed, 'more block')} would decide it" if needed else ""
-            lines.append(f"{cell.name} is undecided: {row.reason}{more}")
+            lines.append(f"{cell.name} is undecided: {row.reason}{_more(row)}")
         if _only_by_ranks(row, alpha, len(rows)):
             lines.append(
                 f"{cell.name} differs by Wilcoxon's signed-rank test (p {row.p_wilcoxon:.2g}) "
@@ -67,20 +67,52 @@ def _only_by_ranks(row: Comparison, alpha: float, rows: int) -> bool:
     return row.verdict == "undecided" and not t_sees_it and (row.p_wilcoxon or 1) <= alpha / rows
 
 
-def _on_host(aa: Comparison | None, metric: MetricKind) -> list[str]:
+def _more(row: Comparison) -> str:
+    """Return how many more blocks or hosts would decide a cell, empty if unknown."""
+    needed, unit = row.blocks_needed, "block"
+    if needed is None:
+        needed, unit = row.hosts_needed, "host"
+    return f"; about {counted(needed, f'more {unit}')} would decide it" if needed else ""
+
+
+def _on_host(aa: Comparison | None, metric: MetricKind, hosts: Sequence[UsedHost]) -> list[str]:
     if aa is None:
         return ["no A/A control: the repeatability of this host was not tested"]
     value = aa.ratio if aa.difference is None else aa.difference
-    if not aa.verdict.is_difference or value is None or aa.ci is None:
+    if not aa.control_differs or value is None or aa.ci is None:
         return []
-    low, high = aa.ci
-    name, unit = ("ratio", "") if aa.difference is None else ("difference", metric.value_unit)
-    interval = f"{low:.3g} to {high:.3g} {unit}".rstrip()
+    names = {host.id: host.name for host in hosts}
+    differing = aa.hosts.differing if aa.hosts else ()
+    found = [f"host {names[one.host]}: {_estimate_on(one, metric)}" for one in differing]
+    if aa.verdict.is_difference:
+        low, high = aa.ci
+        shown = _interval(value, (low, high), metric)
+        found.insert(0, f"A/A control {metric.spoken(aa.verdict)}, {shown}")
+    who = "this host"
+    if differing:
+        who = " and ".join(f"host {names[one.host]}" for one in differing)
+    elif hosts:
+        who = "these hosts"
     return [
-        "this host cannot be trusted today: the baseline differs from itself (A/A control "
-        f"{metric.spoken(aa.verdict)}, {name} {value:.3g}, interval {interval}); "
-        "all verdicts of this experiment are invalid"
+        f"{who} cannot be trusted today: the baseline differs from itself "
+        f"({'; '.join(found)}); all verdicts of this experiment are invalid"
     ]
+
+
+def _estimate_on(one: HostEffect, metric: MetricKind) -> str:
+    value = one.difference if metric.is_difference else one.ratio
+    return _interval(value or 0.0, one.ci, metric)
+
+
+def _interval(
+    value: float, ci: tuple[float | None, float | None] | None, metric: MetricKind
+) -> str:
+    name, unit = ("difference", metric.value_unit) if metric.is_difference else ("ratio", "")
+    low, high = ci or (None, None)
+    if low is None or high is None:
+        return f"{name} {value:.3g}"
+    interval = f"{low:.3g} to {high:.3g} {unit}".rstrip()
+    return f"{name} {value:.3g}, interval {interval}"
 
 
 def _on_failures(cell: Cell) -> list[str]:

@@ -17,7 +17,7 @@ from labctl.reports import two_runs
 from labctl.runs import folder
 from labctl.stats.between_runs import Summary, across, difference
 from labctl.stats.compare import compare
-from labctl.stats.report_types import HostHealth
+from labctl.stats.health_types import HostHealth
 from labctl.stats.run_noise import RUN_SD, widened
 from labctl.stats.verdict import Rule
 

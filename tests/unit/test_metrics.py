@@ -16,8 +16,8 @@ from labctl.reports.sentence import sentence
 from labctl.stats.between_runs import across
 from labctl.stats.compare import compare
 from labctl.stats.health import usable
+from labctl.stats.health_types import HostHealth
 from labctl.stats.kinds import FindingKind
-from labctl.stats.report_types import HostHealth
 
 OP = {"op": "free", "size": 1 << 30}
 
