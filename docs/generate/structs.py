@@ -144,6 +144,14 @@ def explain() -> str:
     )
 
 
+def model() -> str:
+    """Return the page on `labctl model --json`."""
+    return (
+        "# JSON of predictions\n\n`labctl model --json` prints one object. [Predict a larger "
+        "host](../howto/predict.md) explains it.\n\n" + sections(schema_of("--model"))
+    )
+
+
 def compare() -> str:
     """Return the page on `labctl compare --json`."""
     return (

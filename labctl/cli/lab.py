@@ -30,6 +30,8 @@ def init(folder: Path, force: bool) -> None:
               help="Schema of `labctl explain --json`.")  # fmt: skip
 @click.option("--compare", "document", flag_value="compare",
               help="Schema of `labctl compare --json`.")  # fmt: skip
+@click.option("--model", "document", flag_value="model",
+              help="Schema of `labctl model --json`.")  # fmt: skip
 @click.option("--nightly", "document", flag_value="nightly",
               help="Schema of `labctl nightly --json`.")  # fmt: skip
 @click.option("--bisect", "document", flag_value="bisect",

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from labctl.bisect.types import Bisection
+from labctl.model.types import Prediction
 from labctl.nightly.types import Nightly
 from labctl.reports.plan_types import PlanDocument
 from labctl.review.types import SeriesCheck
@@ -21,6 +22,7 @@ DOCUMENTS: Mapping[str, type[msgspec.Struct]] = {
     "report": Report,
     "explain": Explanation,
     "compare": Across,
+    "model": Prediction,
     "nightly": Nightly,
     "bisect": Bisection,
     "verify": Verification,

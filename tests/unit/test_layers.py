@@ -20,7 +20,7 @@ FLOORS = (
     ("stats", "guests", "targets", "workloads"),
     ("reports",),
     ("experiments",),
-    ("verify", "review", "doctor", "testing"),
+    ("verify", "review", "doctor", "testing", "model"),
     ("nightly", "bisect", "trial"),
     ("methodology", "site"),
     ("progress", "cli", "__main__", "pytest_plugin"),
@@ -31,8 +31,8 @@ ONLY_IN = {
     "pexpect": {"transports.serial"},
     "fabric": {"transports.ssh"},
     "paramiko": {"transports.ssh"},
-    "numpy": {"stats", "methodology", "nightly.changes"},
-    "scipy": {"stats", "methodology", "bisect.search", "nightly.findings"},
+    "numpy": {"stats", "methodology", "model", "nightly.changes"},
+    "scipy": {"stats", "methodology", "model", "bisect.search", "nightly.findings"},
     "ruptures": {"nightly.changes"},
     "matplotlib": {"reports.plots"},
     "pyarrow": {"reports.parquet"},
@@ -43,7 +43,7 @@ ONLY_IN = {
 # A pure folder reaches no system call, also not through what it imports. The exceptions
 # look at the disk: lab.load reads the file, lab.kernels, lab.paths and lab.sources what it
 # names, lab.template writes.
-PURE_FOLDERS = ("lab", "observers", "stats", "methodology")
+PURE_FOLDERS = ("lab", "observers", "stats", "methodology", "model")
 EXCEPTIONS = {"lab.kernels", "lab.load", "lab.paths", "lab.sources", "lab.template"}
 PURE_MODULES = (
     "arch",
