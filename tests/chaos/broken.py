@@ -7,19 +7,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE.parent / "unit")]
+sys.path[:0] = [str(HERE.parent / "unit"), str(HERE.parent)]
 
 import faketree  # noqa: E402
+import in_memory  # noqa: E402
 
-COUNT, KILL, TEAR, FULL, READ_ONLY, RECORD = range(6)
-SECONDS = 120.0  # of one command
+COUNT, KILL, TEAR, FULL, READ_ONLY, RECORD, CHILD, FOLDER = range(8)
+SECONDS = 1800.0  # of one command, on a host as busy as can be
 AFTERWARDS_SECONDS = 5.0  # until nothing of a killed command may run
 NAMES = ("experiment", "block", "cell", "warmup", "repetition", "status")
 CASE = "LABCTL_CHAOS_CASE"
@@ -38,6 +38,19 @@ experiments:
   e: {workload: tick, kernels: [stock, slow], baseline: stock}
   b: {workload: tick, kernels: [built, patched], baseline: built}
 statistics: {blocks: {min: 2, max: 2}, repetitions: 2, warmup: 1, stop_at_half_width: none}
+"""
+TESTS = """\
+import pytest
+
+pytestmark = pytest.mark.kernels("stock", "slow")
+
+@pytest.mark.parametrize("number", range(2))
+def test_a_guest(guest, number):
+    for _ in range(20):
+        assert guest.run("true").status == 0
+
+def test_a_shared_guest(shared_guest):
+    assert shared_guest.run("true").status == 0
 """
 
 
@@ -73,8 +86,7 @@ class Suite:
 
     def __init__(self, folder=None):
         # In memory: what a disk keeps is the matter of another test, and fsync(2) may be slow.
-        place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.folder = Path(folder or tempfile.mkdtemp(prefix="labctl-chaos-", dir=place))
+        self.folder = Path(folder) if folder else in_memory.folder("labctl-chaos-")
         self.number = 0
         tools = self.folder / "tools"
         tools.mkdir()
@@ -112,6 +124,7 @@ class Suite:
         folder = self.folder / "template"
         folder.mkdir()
         (folder / "lab.yaml").write_text(LAB)
+        (folder / "test_guests.py").write_text(TESTS)
         for name in ("stock", "slow"):
             image(folder / name, name)
         faketree.write(folder / "tree")

@@ -2,11 +2,13 @@
 /*
  * Preloaded into a Python that runs labctl. Once armed, it counts the calls with which a
  * process changes something that outlives it, and before the n-th of them kills the
- * process, or lets that call and all later ones fail. It can also record them.
+ * process or one of its children, or lets that call and all later ones fail. It can also
+ * record them.
  *
  * The counter is in a file that the parent maps, so that a killed process leaves it.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +17,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -25,7 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum mode { COUNT, KILL, TEAR, FULL, READ_ONLY, RECORD };
+enum mode { COUNT, KILL, TEAR, FULL, READ_ONLY, RECORD, CHILD, FOLDER };
 /* What a call does; decides whether it fails on a full or read-only disk. */
 enum kind { OTHER, WRITES, CREATES, CHANGES };
 
@@ -41,6 +44,7 @@ static uint64_t at;
 static pid_t owner;
 static int journal = -1;
 static char root[4096];
+static char folder_at_call[4200]; /* with mode FOLDER, once the call came */
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
@@ -100,6 +104,70 @@ static void record(const char *name, int64_t number, const char *path, const cha
 		raise(SIGABRT);
 }
 
+#define MOST_PROCESSES 4096
+
+/* Kill one of the processes that this one and its children started; the n-th call draws it. */
+static void kill_child(const char *name, uint64_t number)
+{
+	static pid_t pids[MOST_PROCESSES], parents[MOST_PROCESSES], own[MOST_PROCESSES];
+	static char words[MOST_PROCESSES][20];
+	static int is_busy;
+	int count = 0, found = 1, i, j;
+	uint64_t none = 0;
+	struct dirent *entry;
+	DIR *proc;
+
+	if (__atomic_exchange_n(&is_busy, 1, __ATOMIC_SEQ_CST))
+		return; /* another thread does */
+	proc = opendir("/proc");
+	while (proc && (entry = readdir(proc)) && count < MOST_PROCESSES) {
+		char path[300], state;
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
+		file = atoi(entry->d_name) ? fopen(path, "re") : NULL;
+		if (!file)
+			continue;
+		if (fscanf(file, "%d (%16[^)]) %c %d", &pids[count], words[count], &state,
+			   &parents[count]) == 4 && state != 'Z')
+			count++;
+		fclose(file);
+	}
+	if (proc)
+		closedir(proc);
+	own[0] = owner;
+	for (i = 0; i < found; i++)
+		for (j = 0; j < count && found < MOST_PROCESSES; j++)
+			if (parents[j] == own[i])
+				own[found++] = pids[j];
+	if (found > 1) {
+		pid_t victim = own[1 + at % (found - 1)];
+
+		for (j = 0; j < count && pids[j] != victim; j++)
+			;
+		if (!kill(victim, SIGKILL) &&
+		    __atomic_compare_exchange_n(&shared->failed, &none, number, 0,
+						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+			snprintf(shared->what, sizeof(shared->what), "%s of %d, at %s", words[j],
+				 found - 1, name);
+	}
+	__atomic_store_n(&is_busy, 0, __ATOMIC_SEQ_CST);
+}
+
+/* Returns whether the call changes the names in the folder that is read-only from now on. */
+static int is_in_folder(const char *full)
+{
+	size_t length;
+
+	if (!*folder_at_call) {
+		snprintf(folder_at_call, sizeof(folder_at_call), "%s", full);
+		*strrchr(folder_at_call, '/') = 0;
+	}
+	length = strlen(folder_at_call);
+	return !strncmp(full, folder_at_call, length) && full[length] == '/' &&
+	       !strchr(full + length + 1, '/');
+}
+
 /* Returns whether the call has to fail; does not return if the process is to die. */
 static int comes(const char *name, enum kind kind, int dirfd, const char *path)
 {
@@ -114,6 +182,11 @@ static int comes(const char *name, enum kind kind, int dirfd, const char *path)
 	number = __atomic_add_fetch(&shared->calls, 1, __ATOMIC_SEQ_CST);
 	if (mode == COUNT || mode == RECORD || number < at)
 		return 0;
+	if (mode == CHILD) {
+		if (!shared->failed)
+			kill_child(name, number);
+		return 0;
+	}
 	path_of(dirfd, path, full, sizeof(full));
 	if (mode == KILL || mode == TEAR) {
 		if (number != at)
@@ -129,11 +202,13 @@ static int comes(const char *name, enum kind kind, int dirfd, const char *path)
 	if (kind == OTHER || (mode == FULL && kind == CHANGES) ||
 	    strncmp(full, root, strlen(root)) || full[strlen(root)] != '/')
 		return 0;
+	if (mode == FOLDER && (kind == WRITES || !is_in_folder(full)))
+		return 0;
 	if (!shared->failed)
 		snprintf(shared->what, sizeof(shared->what), "%s%s %.200s", names[kind], name,
 			 full);
 	shared->failed++;
-	errno = mode == FULL ? ENOSPC : EROFS;
+	errno = mode == FULL ? ENOSPC : mode == FOLDER ? EACCES : EROFS;
 	return 1;
 }
 

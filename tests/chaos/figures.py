@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 
 import kills
-from broken import ROOT
+import reliability
 from tabulate import tabulate
 
-from labctl.host import identity
-
-PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 HEAD = """\
-# Reliability
+## Commands broken off
 
 What labctl leaves when it is killed, when its disk fails, or when the host loses power. Written
 by `tox -e chaos -- --write`; do not edit.
@@ -27,8 +23,11 @@ samples are compared with those of a run that nothing disturbed.
 | kill | SIGKILL, before a call that changes a file, starts or ends a process, locks, or talks to \
 a guest |
 | torn write | SIGKILL, when half of the data is written |
+| child killed | SIGKILL of a process that the command started, or of a child of it: a guest, \
+make, a compiler, git, a pytest worker |
 | disk full | this call and all later ones that need space in the lab fail with ENOSPC |
 | read-only | this call and all later ones that change the lab fail with EROFS |
+| read-only folder | this call and all later ones that change names in its folder fail with EACCES |
 | power cut | the lab has only what fsync(2) wrote before this call: file contents, and the names \
 in folders |
 | power cut, journal | names also survive in their order up to a drawn call, and of data that was \
@@ -80,20 +79,16 @@ def summary(played):
 
 
 def page(played):
-    """Return the page."""
-    host = identity.describe()
-    where = (
-        f"`{played.command}`, {played.seconds:.0f} s on {host.cpu_model}, "
-        f"{host.cores} cores, Linux {host.kernel}; seed {played.seed}; commit {_commit()}."
-    )
+    """Return the section of the page."""
+    where = reliability.where(played.command, played.seconds, played.seed)
     by_command = _table("command", [one.name for one in kills.COMMANDS], "command", played.results)
     by_mode = _table("case", list(kills.MODES), "mode", played.results)
-    return f"{HEAD}\n## Figures\n\n{where}\n\n{by_command}\n\n{by_mode}\n\n{TAIL}"
+    return f"{HEAD}\n{where}\n\n{by_command}\n\n{by_mode}\n\n{TAIL}"
 
 
 def write(played):
-    """Write the page."""
-    PAGE.write_text(page(played))
+    """Write the section of the page."""
+    reliability.put("chaos", page(played))
 
 
 def _table(heading, names, key, results):
@@ -108,8 +103,3 @@ def _table(heading, names, key, results):
 def _counts(results):
     found = sum(1 for one in results if one.faults)
     return [*(sum(getattr(one, name) for one in results) for name in COLUMNS), found]
-
-
-def _commit():
-    argv = ["git", "-C", ROOT, "describe", "--always", "--abbrev=12", "--dirty"]
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()

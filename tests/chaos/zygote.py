@@ -23,6 +23,7 @@ def preload():
         if not module.name.endswith(("__main__", "pytest_plugin")):
             with contextlib.suppress(ImportError):
                 __import__(module.name)
+    __import__("pytest")
 
 
 def lock_in(folder):
@@ -42,8 +43,7 @@ def child(request):
         from labctl.kernels import sources
 
         sources.DEBIAN_FOLDER = Path(request["sources"])
-    from labctl.cli import main
-
+    main = main_of(request["argv"])
     sys.argv = ["labctl", *request["argv"]]
     status = 70
     arm = ctypes.CDLL(None).chaos_arm
@@ -56,6 +56,15 @@ def child(request):
         status = end.code if isinstance(end.code, int) else 0
     finally:
         os._exit(status)
+
+
+def main_of(argv):
+    """Return what runs the words of a command line: those of labctl, or `pytest ...`."""
+    import pytest
+
+    from labctl.cli import main
+
+    return main if argv[0] != "pytest" else lambda: sys.exit(pytest.main(argv[1:]))
 
 
 def wait(pid, seconds):

@@ -4,7 +4,9 @@ import dataclasses
 import random
 import re
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,13 @@ def test_the_suite_finds_what_a_killed_run_left(cases, monkeypatch):
     # Not each call is one at which guests run, and their number depends on locks.
     results = (cases.case(alone, "kill", at=at) for at in (200, 260, 300))
     assert any("left" in fault for result in results for fault in result.faults)
+
+
+def until(condition):
+    deadline = time.monotonic() + 600
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def of(name):
@@ -131,6 +140,29 @@ def test_a_disk_keeps_what_was_synced_and_a_journal_more(tmp_path, suite):
     assert contents == {"gone", "new", "newer", "newe", "new\0\0"}
 
 
+def test_a_section_of_the_page_is_replaced_alone(suite, monkeypatch, tmp_path):
+    import reliability
+
+    monkeypatch.setattr(reliability, "PAGE", tmp_path / "page.md")
+    reliability.PAGE.write_text("# Page\n")
+    for name, text in (("a", "one\n"), ("b", "two\n"), ("a", "three\n")):
+        reliability.put(name, text)
+    assert (reliability.section("a"), reliability.section("b")) == ("three\n", "two\n")
+    assert reliability.PAGE.read_text().startswith("# Page\n\n<!-- a: ")
+    assert reliability.section("c") == ""
+
+
+def test_a_folder_in_memory_is_removed_when_its_process_is_killed():
+    words = "import in_memory, time; print(in_memory.folder('labctl-test-'), flush=True)"
+    argv = [sys.executable, "-c", f"{words}; time.sleep(600)"]
+    process = subprocess.Popen(argv, cwd=CHAOS.parent, stdout=subprocess.PIPE, text=True)
+    with process:
+        folder = Path(process.stdout.readline().strip())
+        assert folder.is_dir()
+        process.kill()
+    until(lambda: not folder.exists())
+
+
 def test_the_page_has_all_findings(suite):
     import figures
     import kills
@@ -148,8 +180,9 @@ def test_the_page_has_all_findings(suite):
 
 def test_the_page_is_as_the_suite_wrote_it(suite):
     import figures
+    import reliability
 
-    text = figures.PAGE.read_text()
+    text = reliability.section("chaos")
     assert text.startswith(figures.HEAD)
     assert text.endswith(figures.TAIL)
     tables = re.findall(r"^\| \w+ +\| +cases .*\n.*\n((?:\|.*\n)+)", text, re.MULTILINE)

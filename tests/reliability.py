@@ -1,0 +1,53 @@
+"""The sections of docs/explanation/reliability.md, each written by one suite."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from labctl.host import identity
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "explanation" / "reliability.md"
+
+
+def section(name: str) -> str:
+    """Return the section of a suite as it is on the page, "" if there is none."""
+    _, _, after = PAGE.read_text().partition(_begin(name))
+    text, end, _ = after.partition(_end(name))
+    return text if end else ""
+
+
+def put(name: str, text: str) -> None:
+    """Replace the section of a suite, or append it to the page."""
+    page = PAGE.read_text()
+    before, begin, after = page.partition(_begin(name))
+    _, end, rest = after.partition(_end(name))
+    if not (begin and end):
+        before, rest = f"{page}\n", "\n"
+    PAGE.write_text(f"{before}{_begin(name)}{text}{_end(name)}{rest}")
+
+
+def where(command: str, seconds: float, seed: int | None = None) -> str:
+    """Return the sentence on how the figures of a section were made."""
+    host = identity.describe()
+    words = [
+        f"`{command}`, {seconds:.0f} s on {host.cpu_model}, {host.cores} cores, "
+        f"Linux {host.kernel}",
+        *([] if seed is None else [f"seed {seed}"]),
+        f"commit {_commit()}",
+    ]
+    return "; ".join(words) + "."
+
+
+def _commit() -> str:
+    argv = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty"]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _begin(name: str) -> str:
+    return f"<!-- {name}: written by its suite -->\n\n"
+
+
+def _end(name: str) -> str:
+    return f"\n<!-- end of {name} -->\n"
