@@ -1,9 +1,11 @@
 """Break labctl off at random calls in a lab of fake guests, and check what is left.
 
     python tests/chaos --minutes 30 [--seed N] [--command up] [--mode kill]
+    python tests/chaos --guests 500 --image .labctl/images/HASH/bzImage
 
 Prints the seed, and each case in which something was lost, doubled or left behind, with the
-command that repeats it. With --write, the figures go to docs/explanation/reliability.md.
+command that repeats it. With --guests, boots and closes real guests instead, and checks that
+nothing grows. With --write, the figures go to docs/explanation/reliability.md.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import shlex
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import broken
 import figures
+import guests
 import kills
 
 PROGRAMS = ("gcc", "make", "setpriv", "busybox", "git")
@@ -26,6 +30,9 @@ PROGRAMS = ("gcc", "make", "setpriv", "busybox", "git")
 def main() -> int:
     """Return 1 if there are findings, 3 if the host lacks a program."""
     options = _options()
+    words = shlex.join(["python", "tests/chaos", *sys.argv[1:]])
+    if options.guests:
+        return _count_guests(options, words)
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         print(f"programs not found: {', '.join(missing)}", file=sys.stderr)
@@ -51,12 +58,20 @@ def main() -> int:
                     _print_finding(results[-1], seed)
     finally:
         suite.close()
-    words = ["python", "tests/chaos", *sys.argv[1:]]
-    played = figures.Played(results, seed, time.monotonic() - began, shlex.join(words))
+    played = figures.Played(results, seed, time.monotonic() - began, words)
     print(figures.summary(played))
     if options.write:
         figures.write(played)
     return 1 if any(each.faults for each in results) else 0
+
+
+def _count_guests(options: argparse.Namespace, words: str) -> int:
+    counted = guests.play(options.image, options.guests)
+    print(guests.page(counted, words))
+    print("\n".join(counted.faults) or "nothing grew")
+    if options.write:
+        guests.write(counted, words)
+    return 1 if counted.faults else 0
 
 
 def _print_finding(result: kills.Result, seed: int) -> None:
@@ -77,10 +92,14 @@ def _options() -> argparse.Namespace:
     modes = list(kills.MODES)
     reader.add_argument("--mode", action="append", choices=modes, help="Only this (repeatable).")
     reader.add_argument("--at", type=int, help="Only the case at this call of --command.")
+    reader.add_argument("--guests", type=int, help="Number of real guests to boot and close.")
+    reader.add_argument("--image", type=Path, help="Kernel image of --guests.")
     reader.add_argument("--write", action="store_true", help="Write the figures to docs/.")
     options = reader.parse_args()
     if options.at and not (options.command and options.mode):
         reader.error("--at: expected --command and --mode as well")
+    if bool(options.guests) != bool(options.image):
+        reader.error("--guests: expected --image as well, and the reverse")
     if options.at and options.write:
         reader.error("--write: conflicts with --at")
     return options
