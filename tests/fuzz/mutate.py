@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 _LONGEST_BYTES = 1 << 14
+_DIGITS, _SEPARATOR = re.compile(rb"[0-9]+"), re.compile(rb'[ \n,:"]')
 # Numbers that are too large, empty or negative; what begins and ends things in our formats.
 TOKENS = (
     b"", b"0", b"-1", b"1e999", b"NaN", b"9" * 20, b"9" * 400, b"9" * 5000, b"0-99999999999",
@@ -80,20 +82,16 @@ def _double(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
 
 def _number(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
     """Replace a run of digits."""
-    places = [i for i, byte in enumerate(data) if 48 <= byte < 58]
-    if not places:
-        return
-    start = end = source.choice(places)
-    while end < len(data) and 48 <= data[end] < 58:
-        end += 1
-    data[start:end] = source.choice(TOKENS[:9])
+    found = _DIGITS.search(data, _place(data, source)) or _DIGITS.search(data)
+    if found:
+        data[found.start() : found.end()] = source.choice(TOKENS[:9])
 
 
 def _word(data: bytearray, source: random.Random, _: Sequence[bytes]) -> None:
     """Replace what is between two separators."""
     at = _place(data, source)
-    end = next((i for i in range(at, len(data)) if data[i] in b' \n,:"'), len(data))
-    data[at:end] = source.choice(TOKENS)
+    found = _SEPARATOR.search(data, at)
+    data[at : found.start() if found else len(data)] = source.choice(TOKENS)
 
 
 def _splice(data: bytearray, source: random.Random, seeds: Sequence[bytes]) -> None:

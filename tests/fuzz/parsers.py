@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import in_memory
 
 from labctl import observers
 from labctl.arch import X86_64
@@ -56,15 +60,7 @@ class Parser:
 
 @cache
 def _folder() -> Path:
-    # In memory if possible: each input is a file.
-    memory_folder = Path("/dev/shm")
-    where = memory_folder if memory_folder.is_dir() else None
-    holder = tempfile.TemporaryDirectory(prefix="labctl-fuzz-", dir=where)
-    _holders.append(holder)
-    return Path(holder.name)
-
-
-_holders: list[tempfile.TemporaryDirectory[str]] = []
+    return in_memory.folder("labctl-fuzz-")  # each input is a file
 
 
 def _file(name: str, data: bytes) -> Path:

@@ -4,7 +4,9 @@ The long form is `tox -e fuzz`, or `python tests/fuzz` for one parser.
 """
 
 import random
+import re
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,10 +73,22 @@ def test_the_time_grows_with_the_length(name, before, unit, after):
     growth.check(parsers.PARSERS[name], before, unit, after)
 
 
-def test_a_quadratic_parser_is_found():
+def test_a_quadratic_parser_is_found(monkeypatch):
     def quadratic(data):
-        for _ in range(len(data) ** 2 // 2000):
-            pass
+        return len(data) ** 2 / 2**34
 
+    def linear(data):
+        return len(data) / 2**18
+
+    monkeypatch.setattr(growth, "_seconds", lambda parser, data: parser(data))
+    growth.check(linear, b"", b"xy", b"")
     with pytest.raises(growth.NotLinear, match="half of it"):
         growth.check(quadratic, b"", b"xy", b"")
+
+
+def test_the_command_line_counts_inputs_of_parsers(tmp_path):
+    argv = [sys.executable, Path(parsers.__file__).parent, "--inputs", "3", "--found", tmp_path]
+    argv += ["--parser", "output", "--parser", "pattern"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    for name in ("output", "pattern"):
+        assert re.search(rf"^{name}: 3 inputs, .* 0 findings$", done.stdout, re.MULTILINE)
