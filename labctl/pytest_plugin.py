@@ -91,7 +91,7 @@ def _lab(config: pytest.Config) -> Lab | None:
     """Return the lab, None if it is invalid; `_message` reports that after collection."""
     if _LAB not in config.stash and _WRONG not in config.stash:
         from labctl.errors import LabError
-        from labctl.host import identity
+        from labctl.host.facts import read_memory
         from labctl.lab.load import load
 
         path = _lab_path(config)
@@ -103,7 +103,8 @@ def _lab(config: pytest.Config) -> Lab | None:
                     "`labctl init`, or pass `--lab FILE`"
                 )
             else:
-                config.stash[_LAB] = load(path, host_memory_bytes=identity.memory_bytes())
+                memory = read_memory()
+                config.stash[_LAB] = load(path, memory.total_bytes, limited_by=memory.limited_by)
         except LabError as error:
             config.stash[_WRONG] = str(error)
     return config.stash.get(_LAB, None)

@@ -184,13 +184,17 @@ def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
 
     Only `Use.WORKS` rejects guests that do not fit into this host's memory.
     """
-    from labctl.host import identity
+    from labctl.host.facts import read_memory
     from labctl.host.state_folder import is_fit
     from labctl.lab.load import load
     from labctl.lab.state import PAUSED
 
-    memory_bytes = identity.memory_bytes() if use is Use.WORKS else None
-    lab = load(path or _found_lab(), host_memory_bytes=memory_bytes, use=use)
+    place = path or _found_lab()
+    if use is Use.WORKS:
+        memory = read_memory()
+        lab = load(place, memory.total_bytes, limited_by=memory.limited_by)
+    else:
+        lab = load(place, use=use)
     is_paused = use is not Use.ENDS and next(lab.state_folder.guests.glob(f"*/{PAUSED}"), None)
     if is_paused and is_fit(lab.state):
         fleet_of(lab).recover()  # a killed labctl leaves its guests paused

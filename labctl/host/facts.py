@@ -66,27 +66,51 @@ class HostFacts:
         return self.limits.whole_cpus(len(self.cpus))
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The memory that this process may use, and what of it is available without swapping.
+
+    `limited_by` is the file of the control group that limits it, empty if none does.
+    """
+
+    total_bytes: int
+    available_bytes: int
+    limited_by: str = ""
+
+
+def read_memory(root: Path = Path("/")) -> Memory:
+    """Return the memory of the host, or of it what the control groups may use."""
+    limits = read_limits(root)
+    return _memory(root, limits, _nodes(root, limits.allowed_nodes))
+
+
+def _memory(root: Path, limits: Limits, nodes: Collection[HostNode]) -> Memory:
+    meminfo = procfs.read(root / "proc/meminfo")
+    total = procfs.size_bytes(meminfo, "MemTotal")
+    room = [procfs.size_bytes(meminfo, "MemAvailable", total)]
+    room += [sum(node.available_bytes for node in nodes)] if limits.nodes else []
+    if limits.memory is None or limits.memory.most >= total:
+        return Memory(total, min(room))
+    left = int(limits.memory.left)
+    return Memory(int(limits.memory.most), min(left, *room), limits.memory.file)
+
+
 def read_facts(root: Path = Path("/"), usable: Collection[int] | None = None) -> HostFacts:
     """Return the facts found below `root`; missing files count as empty.
 
     `usable` are the CPUs to use, by default the affinity of this process.
     """
     allowed = os.sched_getaffinity(0) if usable is None else usable
-    meminfo = procfs.read(root / "proc/meminfo")
-    total = procfs.size_bytes(meminfo, "MemTotal")
     flags = re.search(r"^flags\s*:(.*)", procfs.read(root / "proc/cpuinfo"), re.MULTILINE)
     limits = read_limits(root)
     nodes = _nodes(root, limits.allowed_nodes)
-    most = limits.memory.most if limits.memory else total
-    room = [procfs.size_bytes(meminfo, "MemAvailable", total)]
-    room += [int(limits.memory.left)] if limits.memory else []
-    room += [sum(node.available_bytes for node in nodes)] if limits.nodes else []
+    memory = _memory(root, limits, nodes)
     modules = (root / f"sys/module/{name}/parameters/nested" for name in ("kvm_intel", "kvm_amd"))
     return HostFacts(
         cpus=_cpus(root, allowed),
         nodes=nodes,
-        memory_bytes=min(total, int(most)),
-        available_bytes=min(room),
+        memory_bytes=memory.total_bytes,
+        available_bytes=memory.available_bytes,
         cpu_flags=frozenset(flags[1].split()) if flags else frozenset(),
         nested=next(filter(None, map(procfs.read, modules)), ""),
         hugepages=_hugepages(root / _HUGEPAGES),

@@ -49,20 +49,6 @@ def describe(arch: Architecture = X86_64) -> Host:
     )
 
 
-def memory_bytes() -> int:
-    """Return the memory of this host, or of it what the control group may use."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = cgroup.read_limits().memory
-    return total if limit is None else min(total, int(limit.most))
-
-
-def available_bytes() -> int:
-    """Return the memory available to new guests without swapping."""
-    meminfo, limit = procfs.read("/proc/meminfo"), cgroup.read_limits().memory
-    available = procfs.size_bytes(meminfo, "MemAvailable", procfs.size_bytes(meminfo, "MemTotal"))
-    return available if limit is None else min(available, int(limit.left))
-
-
 def usable_cores() -> int:
     """Return the number of CPUs that this process may keep busy all the time."""
     return cgroup.read_limits().whole_cpus(len(os.sched_getaffinity(0)))

@@ -47,11 +47,18 @@ __all__ = [
 _LARGEST_BYTES = 4 * units.MIB
 
 
-def load(path: Path, host_memory_bytes: int | None = None, *, use: Use = Use.WORKS) -> Lab:
+def load(
+    path: Path,
+    host_memory_bytes: int | None = None,
+    *,
+    limited_by: str = "",
+    use: Use = Use.WORKS,
+) -> Lab:
     """Return the lab of a lab.yaml.
 
-    With `host_memory_bytes`, guests that need more memory are errors too. `use` is
-    what the state folder will be used for.
+    With `host_memory_bytes`, guests that need more memory are errors too; `limited_by` is the
+    file of the control group that limits it, if one does. `use` is what the state folder will
+    be used for.
 
     Raises:
         ConfigError: the file has errors; carries all of them, in the order of their lines.
@@ -67,12 +74,12 @@ def load(path: Path, host_memory_bytes: int | None = None, *, use: Use = Use.WOR
             tried = parse(candidate)
             if tried.broken:
                 return 1, -tried.problems[0].mark.line
-            return 0, len(_check(tried, path, root, None, use)[1].problems)
+            return 0, len(_check(tried, path, root, None, "", use)[1].problems)
 
         repaired = repair(text, cost)
         document = repaired.restore(parse(repaired.text))
         tabs = repaired.tabs
-    file, found = _check(document, path, root, host_memory_bytes, use)
+    file, found = _check(document, path, root, host_memory_bytes, limited_by, use)
     problems = found.problems
     if tabs:
         problems = with_tabs(str(path), tabs, problems, broken=document.broken)
@@ -134,6 +141,7 @@ def _check(
     path: Path,
     root: Path,
     host_memory_bytes: int | None,
+    limited_by: str,
     use: Use,
 ) -> tuple[LabFile | None, Findings]:
     faults = take(document, str(shipped(PROGRAMS)))
@@ -153,7 +161,8 @@ def _check(
     check_state(file.state, found, root, path, use)
     if host_memory_bytes is not None:
         guests, experiments = file.guests, file.experiments
-        check_memory(guests, experiments, default_guest(file), host_memory_bytes, found)
+        default = default_guest(file)
+        check_memory(guests, experiments, default, host_memory_bytes, found, limited_by)
     return file, found
 
 

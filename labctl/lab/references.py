@@ -179,8 +179,11 @@ def check_memory(
     default: str,
     memory_bytes: int,
     found: Findings,
+    limited_by: str = "",
 ) -> None:
     """Record each guest whose instances in an experiment need more memory than the host has.
+
+    `limited_by` is the file of the control group that limits the host's memory, if one does.
 
     All kernels of an experiment run at the same time, the baseline twice (A/A control).
     """
@@ -197,9 +200,11 @@ def check_memory(
         total = need * guest.memory_bytes
         if total > memory_bytes:
             guests_need = "guest needs" if need == 1 else "guests together need"
+            has = units.rough_size(memory_bytes)
+            host = f"{limited_by} allows {has}" if limited_by else f"this host has {has}"
             what = (
                 f"{need} {guests_need} {units.rough_size(total)} ({guest.nodes_told} each),"
-                f" but this host has {units.rough_size(memory_bytes)}"
+                f" but {host}"
             )
             why = f"experiment {user} runs {need - 1} kernels at once, the baseline twice"
             share = 1 if guest.is_listed else guest.node_count

@@ -16,6 +16,7 @@ from labctl.experiments.early import supplies_of_lab
 from labctl.guests.fleet import Fleet
 from labctl.guests.prepare import Prepared, prepare
 from labctl.host import identity
+from labctl.host.facts import read_memory
 from labctl.kernels.build import BuildProgress
 from labctl.lab.models import Lab
 from labctl.testing.cases import Case
@@ -101,12 +102,12 @@ class Bench:
 
     def __post_init__(self) -> None:
         folder = self.lab.state_folder.leases
-        memory = self.memory_bytes or int(identity.memory_bytes() * _MEMORY_SHARE)
+        memory = self.memory_bytes or int(read_memory().total_bytes * _MEMORY_SHARE)
         self.quiet = Quiet(folder)
         self.leases = Leases(
             folder,
             Room(memory, identity.usable_cores() * _VCPUS_PER_CORE),
-            identity.available_bytes,
+            lambda: read_memory().available_bytes,
         )
 
     def prepare(self, kernels: Iterable[str], progress: Callable[[BuildProgress], None]) -> None:

@@ -13,7 +13,7 @@ from test_doctor import give_host
 from labctl.doctor import running
 from labctl.experiments.needs import Need, shortage
 from labctl.host.cgroup import NO_LIMITS, Limit, Limits, oom_kills, read_limits
-from labctl.host.facts import read_facts
+from labctl.host.facts import Memory, read_facts, read_memory
 from labctl.lab.topology import Topology
 
 MIB, GIB = 2**20, 2**30
@@ -67,6 +67,7 @@ def test_limits_of_v2_are_read_with_their_files(host):
     assert limits.processes == Limit(100, 60, "/sys/fs/cgroup/pids.max")
     facts = read_facts(host, range(16))
     assert (facts.cores, facts.memory_bytes, facts.available_bytes) == (2, 4 * GIB, 5 * GIB // 2)
+    assert read_memory(host) == Memory(4 * GIB, 5 * GIB // 2, "/sys/fs/cgroup/memory.max")
 
 
 def test_max_is_no_limit(host):

@@ -1300,6 +1300,13 @@ def test_a_target_is_resolved_and_an_experiment_may_name_it(folder: Path) -> Non
     assert (wrong.key, wrong.hint) == ("experiments.one.target", "did you mean box?")
 
 
+def test_a_limit_of_a_control_group_is_named(folder: Path) -> None:
+    (folder / "lab.yaml").write_text(HEAD + BODY + EXPERIMENT)
+    with pytest.raises(ConfigError) as caught:
+        load(folder / "lab.yaml", GIB, limited_by="/sys/fs/cgroup/memory.max")
+    assert "but /sys/fs/cgroup/memory.max allows 1" in caught.value.problems[0].what
+
+
 def test_guests_that_no_experiment_needs_must_not_fit_together(folder: Path) -> None:
     targets = "targets:\n  box: {kind: ssh, host: 192.0.2.7}\n"
     text = HEAD + targets + BODY + EXPERIMENT.replace("patched]", "patched], target: box")
