@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from labctl.files import naming
 from labctl.kernels.hashed import Hashed
 from labctl.workloads.closure import Fault
 from labctl.workloads.ext4 import Inode
@@ -179,7 +180,8 @@ def _unpack(
     elif info.issym() or info.islnk():
         links.append(member)
     elif info.isreg():
-        with _place(tree.folder, member).open("wb") as to:
+        path = _place(tree.folder, member)
+        with naming(path), path.open("wb") as to:
             content = file.extractfile(info)
             assert content is not None
             shutil.copyfileobj(content, to)

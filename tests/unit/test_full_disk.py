@@ -56,6 +56,29 @@ def test_a_device_that_is_full_is_not_removed():
     assert Path("/dev/full").exists()
 
 
+UNPACK = """
+import errno, io, sys, tarfile
+from pathlib import Path
+from labctl.workloads import trees
+place = Path(sys.argv[1])
+archive = Path(sys.argv[2])
+with tarfile.open(archive, "w") as file:
+    info = tarfile.TarInfo("usr/large")
+    info.size = 1 << 20
+    file.addfile(info, io.BytesIO(bytes(info.size)))
+try:
+    trees.unpack(archive, place)
+except OSError as error:
+    print(errno.errorcode[error.errno], error.filename)
+"""
+
+
+def test_a_root_that_does_not_fit_is_named(tmp_path):
+    (tmp_path / "small").mkdir()
+    done = on_a_small_disk(tmp_path / "small", 64, UNPACK, str(tmp_path / "root.tar"))
+    assert done.stdout == f"ENOSPC {tmp_path}/small/usr/large\n", done.stderr
+
+
 SAMPLES = """
 import sys
 from pathlib import Path
