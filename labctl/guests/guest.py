@@ -285,11 +285,7 @@ class Guest:
         return exchange.answer(self.run(text, timeout_seconds=exchange.SECONDS), self.name)
 
     def read(self, path: str) -> str:
-        """Return the text of a file in the guest.
-
-        Raises:
-            BadOutput: the file cannot be read.
-        """
+        """Return the text of a file in the guest; raise BadOutput if it cannot be read."""
         found = self.exchange({}, [path])
         if path not in found:
             raise BadOutput(f"cannot read {path}", where=self.name)
@@ -312,6 +308,11 @@ class Guest:
         """Return the content of a file in the guest."""
         with self._busy() as line:
             return line.get(remote)
+
+    def get_file(self, remote: str, local: Path) -> None:
+        """Copy a file out of the guest, of any size up to `limits: file:`, to the host's disk."""
+        with self._busy() as line:
+            line.get_file(remote, local)
 
     def qmp(self, command: str, arguments: dict[str, object] | None = None) -> Any:  # noqa: ANN401
         """Run a QMP command and return its result."""

@@ -66,6 +66,10 @@ class Transport(Protocol):
         """Return the content of a file in the guest."""
         ...
 
+    def get_file(self, remote: str, local: Path) -> None:
+        """Copy a file out of the guest, whole or not at all, without holding it in memory."""
+        ...
+
     def close(self) -> None:
         """Close the connection. Safe to call twice."""
         ...

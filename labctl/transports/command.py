@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import shlex
 import stat
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from labctl.errors import BadOutput, GuestError, GuestLost, UserError
+from labctl import files
+from labctl.errors import BadOutput, GuestError, GuestLost, HostError, UserError
 from labctl.transports import Command, Outcome, Transport
 from labctl.units import rough_size
 
@@ -18,6 +21,7 @@ _LARGEST_ARGV_BYTES = 1 << 20
 _COPY_SECONDS = 600.0
 _LONGEST_ERRORS = 4096
 _GZIP = 16 + zlib.MAX_WBITS
+_PIECE_BYTES = 1 << 20
 _PUT = 'gunzip -c >"$1.part" && chmod "$2" "$1.part" && mv -f "$1.part" "$1"'
 _GET = 'exec gzip -1 -c <"$1"'
 
@@ -88,20 +92,65 @@ class CommandTransport(Transport):
         Raises:
             GuestError: the guest could not read it.
         """
-        unpacked = _Unpacked(remote, self.file_bytes, self.where)
+        content = bytearray()
+        self._copy(remote, content.extend)
+        return bytes(content)
+
+    def get_file(self, remote: str, local: Path) -> None:
+        """Copy a file out of the guest, whole or not at all, without holding it in memory.
+
+        Raises:
+            HostError: the local file cannot be written.
+            GuestError: the guest could not read it.
+        """
+        temporary = files.unfinished(local)
+        with _writing(local):
+            file = temporary.open("xb")
+
+        def write(data: bytes) -> None:
+            with _writing(local):
+                file.write(data)
+
+        try:
+            with file:
+                self._copy(remote, write)
+                with _writing(local):
+                    file.flush()
+            with _writing(local):
+                temporary.replace(local)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _copy(self, remote: str, write: Callable[[bytes], object]) -> None:
+        """Pass the content of a file in the guest to `write`, piece by piece."""
+        unpacked = _Unpacked(remote, self.file_bytes, self.where, write)
         command = ["/bin/sh", "-c", _GET, "sh", remote]
         outcome = self.run(command, _COPY_SECONDS, output=unpacked.take)
         _check(replace(outcome, stderr=bytes(unpacked.errors)), "read", remote, self.where)
-        return unpacked.content()
+        unpacked.check_end()
+
+
+@contextlib.contextmanager
+def _writing(local: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HostError(
+            f"cannot write {local}: {error.strerror}", hint="free disk space, or use another folder"
+        ) from error
 
 
 class _Unpacked:
     """A gzip stream of a guest, decompressed as it comes, up to a limit."""
 
-    def __init__(self, remote: str, most_bytes: int, where: str) -> None:
+    def __init__(
+        self, remote: str, most_bytes: int, where: str, write: Callable[[bytes], object]
+    ) -> None:
         self._remote, self._most_bytes, self._where = remote, most_bytes, where
+        self._write = write
         self._stream = zlib.decompressobj(_GZIP)
-        self._content = bytearray()
+        self._bytes = 0
         self.errors = bytearray()
 
     def take(self, number: int, data: bytes) -> None:
@@ -111,27 +160,31 @@ class _Unpacked:
             return
         if self._stream.eof:
             raise self._damaged()
-        room = self._most_bytes - len(self._content) + 1
-        try:
-            self._content += self._stream.decompress(data, room)
-        except zlib.error as error:
-            raise self._damaged() from error
-        if len(self._content) > self._most_bytes:
-            raise BadOutput(
-                f"{self._remote} is larger than {rough_size(self._most_bytes)}",
-                where=self._where,
-                hint="raise `limits: file:` under `defaults:` in lab.yaml",
-            )
+        is_more = True
+        while is_more and not self._stream.eof:
+            try:
+                piece = self._stream.decompress(data, _PIECE_BYTES)
+            except zlib.error as error:
+                raise self._damaged() from error
+            self._bytes += len(piece)
+            if self._bytes > self._most_bytes:
+                raise BadOutput(
+                    f"{self._remote} is larger than {rough_size(self._most_bytes)}",
+                    where=self._where,
+                    hint="raise `limits: file:` under `defaults:` in lab.yaml",
+                )
+            self._write(piece)
+            data = self._stream.unconsumed_tail
+            is_more = bool(data) or len(piece) == _PIECE_BYTES
 
-    def content(self) -> bytes:
-        """Return the whole content.
+    def check_end(self) -> None:
+        """Check that the stream is whole.
 
         Raises:
             GuestLost: the stream is damaged or incomplete.
         """
         if not self._stream.eof:
             raise self._damaged()
-        return bytes(self._content)
 
     def _damaged(self) -> GuestLost:
         return GuestLost(f"{self._remote}: incomplete transfer", where=self._where)

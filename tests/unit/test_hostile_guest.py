@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 from samples import sample
 
+from labctl import files
 from labctl.cli import ending
 from labctl.errors import (
     BadOutput,
@@ -134,10 +135,10 @@ def sent(content: bytes, status: int = 0, errors: bytes = b"") -> Play:
     return play
 
 
-def bomb() -> bytes:
+def bomb(mebibytes: int = 1024) -> bytes:
     """1 GiB of zeros in 1 MB."""
     stream = zlib.compressobj(9, wbits=31)
-    return b"".join(stream.compress(bytes(1 << 20)) for _ in range(1024)) + stream.flush()
+    return b"".join(stream.compress(bytes(1 << 20)) for _ in range(mebibytes)) + stream.flush()
 
 
 def stored_for_ever(request: bytes) -> Iterator[bytes]:
@@ -238,8 +239,23 @@ QUIET.add(silence)
 
 
 @contextlib.contextmanager
-def ends_with(expected: type[Exception] | None) -> Iterator[None]:
+def little_disk(folder: Path) -> Iterator[None]:
+    """Check that labctl writes no more than the limit, and leaves no unfinished file."""
+    before = bytes_in(folder)
+    yield
+    assert bytes_in(folder) - before <= OUTPUT_BYTES
+    assert [path for path in folder.rglob("*") if files.is_unfinished(path)] == []
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
+
+
+@contextlib.contextmanager
+def ends_with(expected: type[Exception] | None, folder: Path | None = None) -> Iterator[None]:
     with little_memory(), contextlib.ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(little_disk(folder))
         if expected is not None:
             stack.enter_context(pytest.raises(expected))
         yield
@@ -256,7 +272,7 @@ def test_a_command_ends(tmp_path: Path, game: str) -> None:
     play, expected = RUN[game]
     with guest(tmp_path / "port", play):
         line = transport_to(tmp_path / "port")
-        with ends_with(expected), contextlib.closing(line):
+        with ends_with(expected, tmp_path), contextlib.closing(line):
             outcome = line.run("true", 2 * SECONDS, b"input" * 100_000)
             assert outcome.stdout == b""
 
@@ -266,8 +282,35 @@ def test_a_copy_ends(tmp_path: Path, game: str) -> None:
     play, expected = GET[game]
     with guest(tmp_path / "port", play):
         line = transport_to(tmp_path / "port")
-        with ends_with(expected), contextlib.closing(line):
+        with ends_with(expected, tmp_path), contextlib.closing(line):
             line.get("/file")
+
+
+@pytest.mark.parametrize("game", GET)
+def test_a_copy_to_disk_ends(tmp_path: Path, game: str) -> None:
+    play, expected = GET[game]
+    (tmp_path / "copy").write_bytes(b"as before")
+    with guest(tmp_path / "port", play):
+        line = transport_to(tmp_path / "port")
+        with ends_with(expected, tmp_path), contextlib.closing(line):
+            line.get_file("/file", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"as before"
+
+
+def test_a_copy_to_disk_takes_no_memory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("labctl.transports.command._COPY_SECONDS", GAME_SECONDS)
+    size = 200 << 20
+    with guest(tmp_path / "port", sent(bomb(size >> 20))):
+        line = transport_to(tmp_path / "port")
+        line.file_bytes = size
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        before = peak_bytes()
+        with contextlib.closing(line):
+            line.get_file("/file", tmp_path / "copy")
+    assert (tmp_path / "copy").stat().st_size == size
+    assert peak_bytes() - before < size / 4
+    (tmp_path / "copy").unlink()
 
 
 def test_an_error_of_a_copy_is_short(tmp_path: Path) -> None:
@@ -290,7 +333,7 @@ GREETINGS = {
 def test_a_guest_that_never_greets_hangs(tmp_path: Path, game: str) -> None:
     with guest(tmp_path / "port", GREETINGS[game], greet=False):
         line = transport_to(tmp_path / "port")
-        with ends_with(GuestHung), contextlib.closing(line):
+        with ends_with(GuestHung, tmp_path), contextlib.closing(line):
             line.run("true", 60.0)
 
 
@@ -364,7 +407,7 @@ CONSOLES: dict[str, tuple[bytes, int, type[GuestError] | None]] = {
 def test_a_console_is_followed(tmp_path: Path, game: str) -> None:
     text, times, expected = CONSOLES[game]
     watchdog = watchdog_of(tmp_path, text, times)
-    with ends_with(expected):
+    with ends_with(expected, tmp_path):
         watchdog.check()
     with little_memory():
         tail = watchdog.console.tail(10_000_000)

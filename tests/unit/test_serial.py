@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from labctl import proc
+from labctl import files, proc
 from labctl.errors import (
     DeadlineExceeded,
     GuestError,
@@ -232,12 +232,22 @@ def test_files_go_in_and_out(transport: SerialTransport, tmp_path: Path) -> None
     assert remote.read_bytes() == content
     assert remote.stat().st_mode & 0o777 == 0o755
     assert transport.get(str(remote)) == content
+    transport.get_file(str(remote), tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
 
 def test_a_file_that_is_not_there(transport: SerialTransport, tmp_path: Path) -> None:
     with pytest.raises(GuestError, match="nothing-here"):
         transport.get("/nothing-here")
+    (tmp_path / "copy").write_bytes(b"as before")
+    with pytest.raises(GuestError, match="nothing-here"):
+        transport.get_file("/nothing-here", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"as before"
+    (tmp_path / "there").write_bytes(b"x" * 100)
+    with pytest.raises(HostError, match=r"cannot write .*/no-folder/copy: No such file"):
+        transport.get_file(str(tmp_path / "there"), tmp_path / "no-folder" / "copy")
+    assert not any(files.is_unfinished(path) for path in tmp_path.iterdir())
     with pytest.raises(UserError, match="nothing-here"):
         transport.put(tmp_path / "nothing-here", "/tmp/x")
     (tmp_path / "x").write_bytes(b"x")
