@@ -119,8 +119,9 @@ bench: setup ## Measure the speed of labctl itself, as ratios.
 docs: setup ## Build the documentation as a site in build/site; a broken link is an error.
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
-reference: setup ## Regenerate docs/reference from the code.
+reference: setup ## Regenerate docs/reference and the prediction.
 	$(VENV)/bin/python docs/generate
+	$(VENV)/bin/python docs/predict
 
 man: setup ## Generate man pages: man -M build/man labctl-run
 	$(VENV)/bin/python docs/generate/man.py build/man/man1

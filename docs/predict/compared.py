@@ -282,4 +282,9 @@ price. The upper end has no memory bus and no distance between nodes, and will n
 interleaved memory, parallel-unmap has the higher limit even if the price is nothing but waits for
 locks. With first touch all threads share the locks of one node at a time, and it may gain nothing
 over parallel-free.
+
+Under emulation the limit without waits is the nearer one: earlier versions of both series waited
+for locks during 0.3 to 0.4 % of the CPU time with one worker, on 6.1
+([where the time goes](where-the-time-goes.md#the-zone-locks)), much less than the price. Hardware
+may differ, as the times of 2017 with two workers suggest.
 """

@@ -82,7 +82,7 @@ def interval(values: np.ndarray, confidence: float) -> Bounds:
     return float(low), float(high)
 
 
-def cell(inputs: Inputs, kernel: str, workers: int) -> CellCosts | None:
+def _cell(inputs: Inputs, kernel: str, workers: int) -> CellCosts | None:
     """Return the costs of a cell, None if it was not measured."""
     fitting = (c for c in inputs.cells if c.kernel == kernel and c.workers == workers)
     return next(fitting, None)
@@ -182,7 +182,7 @@ def _row(
 
 
 def _serial(inputs: Inputs, kernel: str) -> CellCosts:
-    found = cell(inputs, kernel, 0)
+    found = _cell(inputs, kernel, 0)
     if found is None:
         raise UserError(
             f"{kernel} was not measured without workers",

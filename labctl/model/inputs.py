@@ -81,10 +81,10 @@ def inputs_of(
         nodes=_nodes(good),
         confidence=chosen.confidence,
         baseline=chosen.baseline,
-        axes={name: str(design) for name, design in axes.items()},
         kernels=kernels,
         cells=tuple(_costs(key, own) for key, own in sorted(groups.items())),
         locks=_locks([*samples, *passes], chosen.name),
+        hosts=len({sample.host for sample in good}),
     )
 
 

@@ -65,7 +65,7 @@ def predict(inputs: Inputs, target: Target) -> Prediction:
     )
 
 
-def nodes_used(inputs: Inputs, target: Target) -> int:
+def _nodes_used(inputs: Inputs, target: Target) -> int:
     """Return the nodes of the target that freed pages alternate between."""
     return target.nodes if inputs.placement == "interleave" else 1
 
@@ -95,7 +95,7 @@ def _points(
     is_of_2017 = design is Design.HAND_OVER and of.design is Design.FREE
     list_pages = HAND_OVER_LIST_PAGES if is_of_2017 else of.list_pages
     lists = target.size_bytes / _PAGE_BYTES / list_pages if list_pages else 0.0
-    place = Place(target.cores, nodes_used(inputs, target), lists)
+    place = Place(target.cores, _nodes_used(inputs, target), lists)
     for workers in target.workers:
         busy = place.busy(workers)
         if place.is_coarse(workers):
@@ -208,7 +208,7 @@ def _assumptions(inputs: Inputs, target: Target, found: list[Estimate]) -> Itera
     if target.baseline_seconds is not None:
         yield f"{inputs.baseline} takes {target.baseline_seconds:g} s there, as given"
     yield "nothing else runs there; workers beyond the number of cores less one add nothing"
-    used = nodes_used(inputs, target)
+    used = _nodes_used(inputs, target)
     yield (
         f"pages alternate between {used} nodes, and all their locks are used alike"
         if used > 1
@@ -219,6 +219,10 @@ def _assumptions(inputs: Inputs, target: Target, found: list[Estimate]) -> Itera
         "no cache lines that move between cores, no cost of distance between nodes"
     )
     yield "the time is proportional to the memory"
+    if inputs.hosts > 1:
+        yield f"the {inputs.hosts} hosts of the run are alike: their blocks count as those of one"
+    if any(locks.basis is Basis.MEASURED for one in found for locks in one.locks):
+        yield "locks are held for the same share of the work in a kernel without lock_stat"
     if any(one.design is Design.FREE for one in found):
         yield (
             f"hand-over-all is parallel-free as in 2017: lists of {HAND_OVER_LIST_PAGES >> 10}Ki "

@@ -10,13 +10,13 @@ from labctl.reports import words
 from labctl.units import counted, rough_size
 
 _HASH_DIGITS = 12
-LOCKS = {
+_LOCKS = {
     Basis.MEASURED: "locks as measured",
     Basis.LEVELS: "locks as fitted",
     Basis.NO_WAITS: "no waits for locks",
     Basis.ALL_WAITS: "waits for locks only",
 }
-DESIGNS = {
+_DESIGNS = {
     Design.SERIAL: "one thread",
     Design.FREE: "one thread zaps and frees, workers free",
     Design.HAND_OVER: "one thread zaps, workers free all",
@@ -32,15 +32,15 @@ _LIMITS = {
 
 def render(document: Prediction, *, markdown: bool = False) -> str:
     """Return the text of a prediction, which ends in a newline."""
-    parts = [_head(document), _list(facts(document))]
+    parts = [_head(document), _list(_facts(document))]
     parts += [_titled("assumptions", _list(document.assumptions), markdown)]
     for series in document.series:
         title = f"{series.kernel}: estimated parameters"
-        parts.append(_titled(title, parameters(series, document, markdown), markdown))
+        parts.append(_titled(title, _parameters(series, document, markdown), markdown))
     parts += [_titled(title, text, markdown) for title, text in curves(document, markdown)]
     if document.checks:
         title = "check: the model against the same run"
-        parts.append(_titled(title, _list(checks(document)), markdown))
+        parts.append(_titled(title, _list(_checks(document)), markdown))
     if document.unidentified:
         parts.append(_titled("not shown by the run", _list(document.unidentified), markdown))
     return "\n\n".join(parts) + "\n"
@@ -57,7 +57,7 @@ def _head(document: Prediction) -> str:
     )
 
 
-def facts(document: Prediction) -> list[str]:
+def _facts(document: Prediction) -> list[str]:
     """Return where the prediction comes from."""
     found = [
         f"run: {document.run}, experiment {document.experiment}",
@@ -72,7 +72,7 @@ def facts(document: Prediction) -> list[str]:
     return found
 
 
-def parameters(series: Series, document: Prediction, markdown: bool) -> str:
+def _parameters(series: Series, document: Prediction, markdown: bool) -> str:
     """Return the table of the parameters of a kernel."""
     from tabulate import tabulate
 
@@ -97,11 +97,11 @@ def curves(document: Prediction, markdown: bool) -> Iterator[tuple[str, str]]:
     style = "github" if markdown else "simple"
     for (kernel, design), group in groupby(document.curves, lambda c: (c.kernel, c.design)):
         own = list(group)
-        title = f"{kernel}, {DESIGNS[design]}: predicted ratio to {document.baseline} ({level})"
+        title = f"{kernel}, {_DESIGNS[design]}: predicted ratio to {document.baseline} ({level})"
         if design is Design.SERIAL:
-            yield title, f"{point(own[0].points[0])}, for any number of cores"
+            yield title, f"{_point(own[0].points[0])}, for any number of cores"
             continue
-        names = ["workers", *(LOCKS[each.basis] for each in own), "limited by"]
+        names = ["workers", *(_LOCKS[each.basis] for each in own), "limited by"]
         rows = [_row(own, index) for index in range(len(own[0].points))]
         yield title, tabulate(rows, names, tablefmt=style, disable_numparse=True)
 
@@ -111,10 +111,10 @@ def _row(own: Sequence[Curve], index: int) -> list[str]:
     limits = dict.fromkeys(_LIMITS[each.limit] for each in points)
     idle = points[0].workers - points[0].busy
     beyond = f", {idle} without a core" if idle else ""
-    return [str(points[0].workers), *map(point, points), " or ".join(limits) + beyond]
+    return [str(points[0].workers), *map(_point, points), " or ".join(limits) + beyond]
 
 
-def point(one: Point) -> str:
+def _point(one: Point) -> str:
     """Return a predicted ratio with its interval, and the time where there is one."""
     if one.ratio is None or one.ci is None:
         return "-"
@@ -122,7 +122,7 @@ def point(one: Point) -> str:
     return text if one.seconds is None else f"{text}, {words.seconds(one.seconds)}"
 
 
-def checks(document: Prediction) -> list[str]:
+def _checks(document: Prediction) -> list[str]:
     """Return how far the model is off for other cells of the run."""
     found = []
     key = words.level(document.confidence)

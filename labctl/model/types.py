@@ -80,10 +80,10 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     confidence: float
     baseline: str
-    axes: dict[str, str]
     kernels: dict[str, KernelInputs]
     cells: tuple[CellCosts, ...]
     locks: dict[str, dict[str, tuple[float, ...]]] = {}
+    hosts: int = 1
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +132,10 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """The model against a cell of the same run that it was not estimated from."""
+    """The model against a cell of the same run with more workers.
+
+    Of these cells at most the CPU time was used for the estimate.
+    """
 
     kernel: Annotated[str, Meta(description="Name of the kernel.")]
     workers: Annotated[int, Meta(description="Number of workers.")]
@@ -190,7 +193,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     series: Annotated[tuple[Series, ...], Meta(description="What was estimated.")]
     curves: Annotated[tuple[Curve, ...], Meta(description="The prediction.")]
     checks: Annotated[
-        tuple[Check, ...], Meta(description="The model against other cells of the same run.")
+        tuple[Check, ...],
+        Meta(description="The model against cells of the same run with more workers."),
     ]
     unidentified: Annotated[
         tuple[str, ...],

@@ -59,7 +59,7 @@ def inputs(*cells, noise=0.0, blocks=8, seed=1, cores=2, nodes=1, **more):
     fields = {
         "run": "r", "experiment": "e", "finished": True, "operation": "munmap",
         "placement": "interleave", "size_bytes": GIB, "accel": "tcg", "host": Host(),
-        "cores": cores, "nodes": nodes, "confidence": 0.95, "baseline": "stock", "axes": {},
+        "cores": cores, "nodes": nodes, "confidence": 0.95, "baseline": "stock",
         "kernels": kernels, "cells": tuple(found),
     }  # fmt: skip
     return Inputs(**(fields | more))
@@ -289,6 +289,15 @@ def test_lock_holds_of_a_pass_are_taken():
     assert found.locks == {"base": {"lru_lock": (0.1,) * 8}}
     document = predict(found, target(8))
     assert {c.basis for c in document.curves if c.kernel == "unmap"} == {Basis.MEASURED}
+    assert "kernel without lock_stat" in document.assumptions[-2]
+
+
+def test_several_hosts_are_an_assumption():
+    record, samples = a_run()
+    two = [replace(s, host=f"h{s.block % 2}") for s in samples]
+    assert any(
+        "the 2 hosts" in line for line in predict(inputs_of(record, two), target(1)).assumptions
+    )
 
 
 def test_an_experiment_that_does_not_fit_is_rejected():
