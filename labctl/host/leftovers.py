@@ -48,18 +48,22 @@ def sweep(folder: Path, lock: int) -> None:
     `lock` is the open lock file of the state folder; it may be locked afterwards.
     """
     info = os.fstat(lock)
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    is_of_earlier_boot = info.st_mtime < booted
-    if not info.st_size and not is_of_earlier_boot:
+    is_old = is_of_earlier_boot(info)
+    if not info.st_size and not is_old:
         return
     if not flock.take(lock, timeout_seconds=0):
         return
-    if is_of_earlier_boot or _is_any_killed(lock):
+    if is_old or _is_any_killed(lock):
         for path in _found(folder, _DEPTH):
             with contextlib.suppress(HostError):
                 files.remove(path)
     with contextlib.suppress(OSError):
         os.ftruncate(lock, 0)
+
+
+def is_of_earlier_boot(info: os.stat_result) -> bool:
+    """Return whether a file was last written before this host was booted."""
+    return info.st_mtime < time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _is_any_killed(lock: int) -> bool:

@@ -305,7 +305,7 @@ class Builder:
         tree = Tree(place, request.source, named)
         with tree.locked(
             waiting=lambda: report("waiting for another labctl's build", 0, None),
-            set_back=lambda: report("rebuilding: the host's clock was set back", 0, None),
+            rebuilding=lambda why: report(f"rebuilding: {why}", 0, None),
         ):
             yield tree
 

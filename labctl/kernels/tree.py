@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl import files, flock
-from labctl.errors import HostError
+from labctl import files, flock, proc
+from labctl.errors import HostError, LabError
+from labctl.host import leftovers
 from labctl.kernels import patching, remains, treefiles
 from labctl.kernels.sources import Source
 from labctl.kernels.treefiles import File
@@ -27,6 +28,10 @@ _POLL_SECONDS = 0.5
 _ABSENT = ".labctl-absent"
 # Marks of a build folder: make runs in it, or died there; when make last ended in it.
 _IN_WORK, _USED = ".in-work", ".used"
+# The mark of a tree with files that a crash of the host may empty or lose.
+_UNSYNCED = "unsynced"
+_LOCKS = ("lock", "make.lock")
+_SYNC_SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +71,15 @@ class Tree:
 
     @contextlib.contextmanager
     def locked(
-        self, waiting: Callable[[], None], set_back: Callable[[], None] = lambda: None
+        self, waiting: Callable[[], None], rebuilding: Callable[[str], None] = lambda _: None
     ) -> Iterator[None]:
         """Lock the tree against other labctls; call `waiting` while another one holds it.
 
         After a killed labctl, its compilers are killed and partly written files removed.
-        Objects are removed, and `set_back` is called, if the clock was set back after their
-        build: to make, they are newer than any source that is written now.
+        Objects are removed, and `rebuilding` is called with the reason, if the clock was set
+        back after their build: to make, they are newer than any source that is written now.
+        The whole tree is removed if the host crashed before all of it was on the disk: make
+        takes an empty object for a finished one. In the end the tree is synced to disk.
 
         Raises:
             HostError: the other labctl did not finish in time.
@@ -90,14 +97,45 @@ class Tree:
                     )
                 time.sleep(_POLL_SECONDS)
             remains.end_orphans(self.make_lock)
+            if self._remove_after_crash():
+                rebuilding("the host crashed before the last build was on the disk")
             if self._in_work.exists():
                 remains.remove_half_written(self.build)
                 self._in_work.unlink()
             if self._remove_objects_of_future(descriptor):
-                set_back()
-            yield
+                rebuilding("the host's clock was set back")
+            try:
+                yield
+            finally:
+                self._sync()
         finally:
             os.close(descriptor)
+
+    @property
+    def _unsynced(self) -> Path:
+        return self.folder / _UNSYNCED
+
+    def _will_write(self) -> None:
+        """Mark the tree, on disk, before anything of it is written."""
+        if not self._unsynced.exists():
+            self._unsynced.touch()
+            files.sync_folder(self.folder)
+
+    def _sync(self) -> None:
+        """Write all of a marked tree to disk, then remove its mark; without success, keep it."""
+        if self._unsynced.exists():
+            with contextlib.suppress(LabError, OSError):
+                proc.run(["sync", "-f", self.folder], timeout_seconds=_SYNC_SECONDS)
+                self._unsynced.unlink()
+
+    def _remove_after_crash(self) -> bool:
+        if not self._unsynced.exists() or not leftovers.is_of_earlier_boot(self._unsynced.stat()):
+            return False
+        for path in self.folder.iterdir():  # the mark last: this may be killed, too
+            if path.name not in (*_LOCKS, _UNSYNCED):
+                files.remove(path)
+        self._unsynced.unlink()
+        return True
 
     def _remove_objects_of_future(self, lock: int) -> bool:
         # Both times are of the file system, whose clock may be that of a server.
@@ -113,6 +151,7 @@ class Tree:
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Mark the build folder as in use; the mark stays if the block raises or labctl dies."""
+        self._will_write()
         self._in_work.touch()
         try:
             yield
@@ -125,6 +164,7 @@ class Tree:
 
         Files that a series has changed are left to `prepare`.
         """
+        self._will_write()
         return self.source.fill(self.src, self._changed())
 
     def check(self, series: Series) -> None:

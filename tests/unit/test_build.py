@@ -445,6 +445,36 @@ def set_back(lab, seconds):
             os.utime(each, ns=(later, later), follow_symlinks=False)
 
 
+def test_objects_that_a_crash_of_the_host_emptied_are_built_again(lab, mine, monkeypatch):
+    """An object of the size 0 and with the right time is finished to make."""
+    monkeypatch.setattr("labctl.kernels.tree.Tree._sync", lambda _: None)  # the power is cut
+    lab.image(source=f"dir:{mine}")
+    monkeypatch.undo()
+    (tree,) = lab.root.glob("trees/*")
+    (crashed,) = tree.glob("build-*/mm/memory.o")
+    for path in (crashed, tree / "src/mm/memory.c"):
+        info = path.stat()
+        path.write_bytes(b"")
+        os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    os.utime(tree / "unsynced", (1, 1))  # of an earlier boot
+    (mine / "init/main.c").write_text("int edited;\n")
+    lab.progress.clear()
+    image = lab.image(source=f"dir:{mine}")
+    assert "zap_pte_range" in text(image)
+    assert "int edited;" in text(image)
+    reason = "rebuilding: the host crashed before the last build was on the disk"
+    assert reason in [p.stage for p in lab.progress]
+    assert not (tree / "unsynced").exists()
+
+
+def test_objects_are_kept_after_a_crash_of_the_host_if_they_were_on_the_disk(lab, mine):
+    lab.image(source=f"dir:{mine}")
+    for path in lab.root.glob("trees/**/*"):
+        os.utime(path, (1000, 1000), follow_symlinks=False)
+    (mine / "init/main.c").write_text("int edited;\n")
+    assert faketree.compiled(lab.image(source=f"dir:{mine}")) == ["init/main.o"]
+
+
 def test_an_edit_that_git_overlooks_never_takes_the_address_of_what_was_built(lab, mine):
     for words in ("init -q", "add -A", "commit -qm all", "update-index --skip-worktree Kbuild",
                   "update-index --assume-unchanged mm/memory.c"):  # fmt: skip
