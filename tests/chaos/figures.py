@@ -48,9 +48,10 @@ processes after the next commands.
 that fails.
 
 The guests are fakes that answer as QEMU and the agent do: the cases are about labctl. Calls of
-programs that labctl starts, as make, are not counted, and a power cut removes the work trees of
-builds as a whole. The drives of a host may lie about what they wrote; the model assumes that
-fsync(2) is true.
+programs that labctl starts, as make, are not counted. A power cut removes a work tree as a whole,
+or damages any of its files, unless labctl has synced it; a build after an edit has to give the
+same images as in a fresh lab. The drives of a host may lie about what they wrote; the model
+assumes that fsync(2) is true.
 
 To repeat a case: `python tests/chaos --seed SEED --command COMMAND --mode MODE --at CALL`. The
 suite prints this line for each finding. Threads and waiting shift the calls a little.

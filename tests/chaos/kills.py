@@ -111,6 +111,7 @@ class Kills:
         self.seed = seed
         self.totals = {}
         self.disks = {}
+        self.edited = None  # images
         self.plan = self._undisturbed()
 
     def _undisturbed(self):
@@ -196,10 +197,23 @@ class Kills:
             result.lost = sum(lines for _, lines in lost)
             result.faults += [fault for fault, _ in lost] + powercut.torn(lab.folder)
             earlier = {run: lab.samples(run) for run in lab.runs()}
+            if command.argv[0] == "build":
+                self._check_images(lab, result)
             self._check_afterwards(lab, lab, command, result, earlier)
         finally:
             lab.remove()
         return result
+
+    def _check_images(self, lab, result):
+        """Build after an edit, which uses what the power cut left of a work tree."""
+        if self.edited is None:
+            fresh = self.suite.copy(self.template)
+            self.edited, done = _edited(fresh)
+            fresh.remove()
+            assert len(self.edited) == 2, done
+        found, done = _edited(lab)
+        if found != self.edited:
+            result.faults.append(f"{len(found - self.edited)} wrong images: {done.err[-400:]}")
 
     def _play(self, lab, other, command, result):
         wrong = result.faults.append
@@ -287,6 +301,17 @@ def _measured(samples):
     """Return the repetitions, sorted: warm-ups are repeated after each boot."""
     names = broken.NAMES.index("warmup")
     return sorted(each for each in samples if not each[names])
+
+
+def _edited(lab):
+    """Edit a source file, build, and return the images with the edit."""
+    path = lab.folder / "tree" / "init" / "main.c"
+    text = path.read_text()
+    path.unlink()  # labs share it
+    path.write_text(f"{text}int edited;\n")
+    done = lab.labctl(*BUILD)
+    images = (path.read_bytes() for path in lab.state.glob("images/*/bzImage"))
+    return {image for image in images if b"int edited;" in image}, done
 
 
 def _without_sockets(folder, names):

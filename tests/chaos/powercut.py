@@ -14,12 +14,14 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from labctl.kernels import images
 
-# Work trees are made by other programs, whose calls are not recorded. No guest outlives a
-# power cut, so the records of guests need not either.
-UNKNOWN = (".labctl/trees",)
+# Work trees are written by other programs too, whose calls are not recorded: see `_write_tree`.
+# No guest outlives a power cut, so the records of guests need not either.
+TREES = ".labctl/trees"
+UNSYNCED = "unsynced"  # labctl's mark of a tree
 WITHOUT_PROMISE = ("guest.json", "paused.json")
 
 
@@ -115,6 +117,7 @@ class Disk:
         # What is said on a terminal counts: it shows that labctl went on.
         self.calls = [each for each in recorded if self._is_inside(each) or each.name == "said"]
         self.root = _read(before)
+        self.trees = {path.name: _stored(path) for path in (Path(root) / TREES).glob("*")}
         self.changes: list[Change] = []
         self.versions: dict[str, list[tuple[int, File]]] = {}
         for index, call in enumerate(self.calls):
@@ -212,8 +215,39 @@ class Disk:
         earlier = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - 60
         for path in (to, *to.rglob("*")):
             os.utime(path, (earlier, earlier), follow_symlinks=False)
-        for name in UNKNOWN:
-            shutil.rmtree(to / name, ignore_errors=True)
+        shutil.rmtree(to / TREES, ignore_errors=True)
+        for name, tree in self.trees.items():
+            self._write_tree(to / TREES / name, tree, end, draw, earlier)
+
+    def _write_tree(self, to, tree, end, draw, earlier):
+        """Write a work tree as the command left it, if it is on the disk before call `end`.
+
+        While it has labctl's mark, none of it was synced: it is gone, or with a `draw`, any
+        file of it is gone, empty, a part or zeros, with the time of the whole one.
+        """
+        mark = f"{self.prefix}{TREES}/{to.name}/{UNSYNCED}"
+        events = [c.name for c in self.calls[:end] if c.path == mark and c.name != "sync"]
+        is_marked = bool(events) and not events[-1].startswith("unlink")
+        if not events or (is_marked and draw is None):
+            return
+        latest = max(mtime for _, _, mtime in tree.values())
+        for name, (data, mode, mtime) in tree.items():
+            kind = (
+                draw.choice(("all", "all", "nothing", "a part", "zeros", "gone"))
+                if is_marked
+                else "all"
+            )
+            if kind == "gone":
+                continue
+            path = to / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data if kind == "all" else _torn(data, kind))
+            path.chmod(mode)
+            time_ns = int(earlier * 1e9) - (latest - mtime)
+            os.utime(path, ns=(time_ns, time_ns))
+        if is_marked:
+            (to / UNSYNCED).touch()
+            os.utime(to / UNSYNCED, (earlier, earlier))
 
     def promised(self, end):
         """Return what labctl relied on before call `end`: it went on after writing it.
@@ -226,7 +260,7 @@ class Disk:
         for path, versions in self.versions.items():
             relative = path[len(self.prefix) :]
             node = self._live_node(live, relative)
-            if node is None or relative.startswith(UNKNOWN):
+            if node is None or relative.startswith(TREES):
                 continue
             if path.endswith(".jsonl"):
                 done = [i for i, _, _ in node.changes if self._went_on(i, path, end)]
@@ -272,9 +306,21 @@ def _damaged(piece, draw):
     kind = draw.choice(("nothing", "all", "a part", "zeros"))
     if kind == "nothing":
         return b""
-    if piece is None or kind == "all":
-        return piece
-    return piece[: len(piece) // 2] if kind == "a part" else bytes(len(piece))
+    return piece if piece is None or kind == "all" else _torn(piece, kind)
+
+
+def _torn(data, kind):
+    part = {"nothing": b"", "a part": data[: len(data) // 2]}
+    return part.get(kind, bytes(len(data)))
+
+
+def _stored(folder):
+    """Return content, mode and time of each file below a folder."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), info.st_mode & 0o777, info.st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and (info := path.stat())
+    }
 
 
 def faults(disk, folder, end):
@@ -300,7 +346,7 @@ def torn(folder):
     """Return the damaged documents, and the damaged files of images on record as built."""
     found = []
     for path in folder.glob(".labctl/**/*.json"):
-        if path.name in WITHOUT_PROMISE or path.relative_to(folder).as_posix().startswith(UNKNOWN):
+        if path.name in WITHOUT_PROMISE or path.relative_to(folder).as_posix().startswith(TREES):
             continue
         try:
             json.loads(path.read_bytes())

@@ -89,6 +89,15 @@ def test_the_next_command_removes_temporary_files_of_before_a_power_cut(cases):
     assert result.faults == []
 
 
+@pytest.mark.parametrize("offset", [-1, 1], ids=["before it is synced", "afterwards"])
+def test_a_build_after_a_power_cut_uses_nothing_that_is_damaged(cases, offset):
+    _, disk = cases.disk(of("build"))
+    marks = [call.name for call in disk.calls if call.path.endswith("/unsynced")]
+    assert marks == ["create", "unlink"] * 2
+    last = max(i for i, call in enumerate(disk.calls) if call.path.endswith("/unsynced"))
+    assert cases.case(of("build"), "power cut, journal", at=last + offset).faults == []
+
+
 @pytest.mark.parametrize("what", ["the samples", "their folder", "a folder above it"])
 def test_the_model_finds_what_is_not_synced(cases, monkeypatch, tmp_path, what):
     import powercut
