@@ -30,6 +30,8 @@ _LEAST_HANDED = 0.1
 _ALL_HANDED = 0.95
 _WAITS = 0.9  # of its time that a thread runs which never waits for workers
 _LEAST_BUSY = 0.05
+_LEAST_SHARE = 0.001  # for wide draws
+_PAGE_BYTES = 4096
 _LEAST_PRICE, _PRICE_CONFIDENCE = 0.95, 0.99
 
 
@@ -48,7 +50,8 @@ class Estimate:
     Costs are relative to the baseline's time. `zap` and `free` are the costs of a page while
     `workers` run, `serial` that of the serial kernel below, `price` their quotient. `own_share`
     and `worker_share` are the shares of the elapsed time in which the thread and each worker
-    ran; `seconds` is the baseline's time in nanoseconds per page.
+    ran; `worker_seconds` is the CPU time of all workers in a repetition, `nanoseconds` the
+    baseline's time for a page.
     """
 
     kernel: str
@@ -62,6 +65,7 @@ class Estimate:
     price: np.ndarray
     own_share: np.ndarray
     worker_share: np.ndarray
+    worker_seconds: float
     nanoseconds: np.ndarray
     locks: tuple[Locks, ...]
     nodes: int
@@ -143,7 +147,7 @@ def estimate(inputs: Inputs, kernel: str) -> Estimate:
             where=where,
             hint="add that kernel to the experiment: node-grouped-free for the series of labctl",
         )
-    own_share = (spent * (1 - others) / took).clip(max=1.0)
+    own_share = (spent * (1 - others) / took).clip(_LEAST_SHARE, 1.0)
     design = own.design
     hands_all = _mean(first, blocks, "handed") > _ALL_HANDED
     if is_free and hands_all and own_share[0] < _WAITS:
@@ -159,7 +163,8 @@ def estimate(inputs: Inputs, kernel: str) -> Estimate:
         zap=zap,
         price=prices[0],
         own_share=own_share,
-        worker_share=(spent * others / took / first.workers).clip(max=1.0),
+        worker_share=(spent * others / took / first.workers).clip(_LEAST_SHARE, 1.0),
+        worker_seconds=_worker_seconds(first, blocks, inputs),
         nanoseconds=nanoseconds,
         locks=tuple(_locks(inputs, base.kernel, [one.workers + 1 for one in levels], prices)),
         nodes=inputs.nodes,
@@ -247,6 +252,10 @@ def _common(inputs: Inputs, kernel: str, *cells: CellCosts) -> list[int]:
 def _mean(one: CellCosts, blocks: list[int] | Mapping[int, Cost], name: str) -> float:
     values: list[float] = [getattr(one.blocks[block], name) for block in blocks]
     return sum(values) / len(values)
+
+
+def _worker_seconds(first: CellCosts, blocks: list[int], inputs: Inputs) -> float:
+    return _mean(first, blocks, "other") * 1e-9 * inputs.size_bytes / _PAGE_BYTES
 
 
 def _cpu(cost: Cost) -> float:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PAGE_BYTES = 4096
 # Of the patches of 2017.
 HAND_OVER_LIST_PAGES = 256 << 10
+_LEAST_WORKER_SECONDS = 0.05
 
 
 def predict(inputs: Inputs, target: Target) -> Prediction:
@@ -241,5 +242,12 @@ def _unidentified(inputs: Inputs, target: Target, found: list[Estimate]) -> Iter
             f"all costs that begin with more than {inputs.cores} threads, such as those of the "
             "memory bus; the curves are upper limits. To know, measure on a host with more cores"
         )
+    for one in found:
+        if one.worker_seconds < _LEAST_WORKER_SECONDS:
+            yield (
+                f"{one.kernel}: the workers ran for {1000 * one.worker_seconds:.0f} ms in a "
+                "repetition, which the kernel counts in ticks of up to 10 ms. To have narrower "
+                "intervals, measure more memory"
+            )
     if not inputs.finished:
         yield "the run is not finished: its intervals are wider than planned"

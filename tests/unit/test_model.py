@@ -292,6 +292,22 @@ def test_lock_holds_of_a_pass_are_taken():
     assert "kernel without lock_stat" in document.assumptions[-2]
 
 
+def test_a_short_repetition_is_named():
+    one = took("parallel-unmap", workers=1)
+    lines = predict(inputs(("unmap", 1, one)), target(1)).unidentified
+    assert any("ran for 13 ms" in line for line in lines)
+    longer = inputs(("unmap", 1, one), size_bytes=32 * GIB)
+    assert not any("ran for" in line for line in predict(longer, target(1)).unidentified)
+
+
+def test_very_noisy_costs_give_finite_intervals():
+    one = took("parallel-unmap", workers=1)
+    document = predict(inputs(("unmap", 1, one), noise=1.0, blocks=6), target(1, 64))
+    for curve in document.curves:
+        for point in curve.points:
+            assert 0 < point.ci[0] <= point.ci[1] < np.inf
+
+
 def test_several_hosts_are_an_assumption():
     record, samples = a_run()
     two = [replace(s, host=f"h{s.block % 2}") for s in samples]
