@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from email import policy
-from email.message import EmailMessage
 from email.parser import BytesHeaderParser
 
 # Python's parser takes a time that grows faster than the length of a header.
@@ -14,7 +13,8 @@ class Headers:
     """The headers of a mail, parsed once."""
 
     def __init__(self, content: bytes) -> None:
-        parsed: EmailMessage = BytesHeaderParser(policy=policy.default).parsebytes(content)
+        # Other policies parse the content type, by recursion.
+        parsed = BytesHeaderParser(policy=policy.compat32).parsebytes(content)
         self._raw: dict[str, str] = {}
         for name, value in parsed.raw_items():
             self._raw.setdefault(name.lower(), value)

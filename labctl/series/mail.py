@@ -135,7 +135,7 @@ def _text(part: Message) -> bytes | None:
     text = found if isinstance(found, bytes) else b""
     charset = (part.get_content_charset() or "utf-8").lower()
     if charset not in {"utf-8", "us-ascii"}:
-        with contextlib.suppress(LookupError, UnicodeDecodeError):
+        with contextlib.suppress(LookupError, ValueError):
             text = text.decode(charset).encode()
     # In transit, lines of a text end in CR LF.
     lines = text.splitlines(keepends=True)
