@@ -20,7 +20,7 @@ from labctl.lab.references import check, check_memory, default_guest
 from labctl.lab.schema import read
 from labctl.lab.shelf.take import take
 from labctl.lab.statistics import Blocks, Statistics, StatisticsOverride
-from labctl.lab.tabs import repair, with_tabs
+from labctl.lab.tabs import is_deep, repair, with_tabs
 from labctl.lab.topology import Distances, Topology
 from labctl.lab.use import Use
 from labctl.lab.workload_entry import WorkloadEntry
@@ -68,7 +68,7 @@ def load(
     root = path.absolute().parent
     document = parse(text)
     tabs: list[tuple[int, int]] = []
-    if document.broken and "\t" in text:
+    if document.broken and "\t" in text and not is_deep(text):
 
         def cost(candidate: str) -> tuple[int, int]:
             tried = parse(candidate)

@@ -19,7 +19,9 @@ from labctl.lab.document import Document, Mark
 Cost = tuple[int, int]
 _MAX_RUNS = 25
 _MAX_INLINE = 200
+_MAX_DEPTH = 100
 _BLOCK_HEADER = re.compile(r"(?:[:-]|^)\s+[|>][+-]?[1-9]?[+-]?\s*(?:#.*)?$")
+_BRACKET = re.compile(r"[\[\]{}]")
 _OPENS = re.compile(r"(?::|-|[|>][+-]?[1-9]?[+-]?)\s*(?:#.*)?$")
 
 
@@ -57,6 +59,19 @@ def with_tabs(
     mine = [Problem(file, line, column, "", what, hint) for line, column in tabs]
     first = min(line for line, _ in tabs) if tabs else 0
     return mine + [one for one in problems if not broken or one.line < first]
+
+
+def is_deep(text: str) -> bool:
+    """Return whether a text nests brackets so deeply that `repair` would take long.
+
+    The scanner looks at all open brackets for each token.
+    """
+    depth = 0
+    for found in _BRACKET.finditer(text):
+        depth = max(0, depth + (1 if found[0] in "[{" else -1))
+        if depth > _MAX_DEPTH:
+            return True
+    return False
 
 
 def repair(text: str, cost: Callable[[str], Cost]) -> Repair:
