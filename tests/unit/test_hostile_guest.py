@@ -12,16 +12,16 @@ import gzip
 import io
 import itertools
 import os
-import socket
 import struct
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from portserver import serving
 from samples import sample
 
 from labctl import files
@@ -43,7 +43,7 @@ from labctl.observers import OBSERVERS
 from labctl.reports.export import to_csv
 from labctl.transports import exchange, frames
 from labctl.transports.console import Console
-from labctl.transports.frames import FrameType
+from labctl.transports.frames import Frame, FrameType
 from labctl.transports.serial import SerialTransport
 from labctl.transports.shell import Reply, Request
 
@@ -197,35 +197,18 @@ GET: dict[str, tuple[Play, type[GuestError] | None]] = {
 }
 
 
-@contextlib.contextmanager
-def guest(path: Path, play: Play, greet: bool = True) -> Iterator[None]:
-    """Serve the command port: greet, then play for each request until the host hangs up."""
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(path))
-    server.listen()
+def guest(path: Path, play: Play, greet: bool = True) -> AbstractContextManager[None]:
+    """Serve the command port: greet, then play for the request, then hang up."""
 
-    def serve() -> None:
-        client = server.accept()[0]
-        reader = frames.Reader()
-        with client, contextlib.suppress(OSError):
-            while data := client.recv(65536):
-                for found in filter(None, reader.feed(data)):
-                    if found.type is FrameType.HELLO and greet:
-                        client.sendall(frames.encode(FrameType.WELCOME, found.id))
-                    elif found.type is FrameType.RUN or not greet:
-                        for piece in play(found.id):
-                            client.sendall(piece)
-                        if play not in QUIET:
-                            return
+    def answers(frame: Frame) -> Iterator[bytes | None]:
+        if frame.type is FrameType.HELLO and greet:
+            yield frames.encode(FrameType.WELCOME, frame.id)
+        elif frame.type is FrameType.RUN or not greet:
+            yield from play(frame.id)
+            if play not in QUIET:
+                yield None
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(GAME_SECONDS)
-        server.close()
-        assert not thread.is_alive()
+    return serving(path, answers, end_seconds=GAME_SECONDS)
 
 
 QUIET: set[Play] = set()

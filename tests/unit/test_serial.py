@@ -12,10 +12,11 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from portserver import serving
 
 from labctl import files, proc
 from labctl.errors import (
@@ -348,34 +349,6 @@ def test_an_interrupt_leaves_a_line_that_can_be_used(line: Line) -> None:
 Answer = Callable[[Frame], bytes | None]
 
 
-@contextmanager
-def liar(path: Path, answer: Answer) -> Iterator[None]:
-    """A peer that answers each frame as `answer` says; None hangs up."""
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(path))
-    server.listen()
-
-    def serve() -> None:
-        client = server.accept()[0]
-        reader = frames.Reader()
-        with client:
-            while data := client.recv(65536):
-                for frame in reader.feed(data):
-                    assert frame is not None
-                    reply = answer(frame)
-                    if reply is None:
-                        return
-                    client.sendall(reply)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(SECONDS)
-        server.close()
-
-
 def welcome(frame: Frame, after: bytes | None = b"") -> bytes | None:
     if frame.type is FrameType.HELLO:
         return frames.encode(FrameType.WELCOME, frame.id)
@@ -390,7 +363,7 @@ def run_against(
     silence_seconds: float = SECONDS,
     alive: Callable[[], None] = fine,
 ) -> None:
-    with liar(path, answer):
+    with serving(path, lambda frame: [answer(frame)], end_seconds=SECONDS):
         transport = SerialTransport(path, alive=alive, silence_seconds=silence_seconds)
         try:
             transport.run("true", timeout_seconds)
