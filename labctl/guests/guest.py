@@ -16,6 +16,7 @@ from labctl.guests.folder import check_disk
 from labctl.guests.locks import folder_lock
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.watchdog import Machine, State, Watchdog
+from labctl.host import leftovers
 from labctl.transports import Outcome, Output, Stdin, Transport, exchange
 from labctl.transports.console import Console
 from labctl.transports.ssh import SshAddress
@@ -118,7 +119,7 @@ class Guest:
             self.state = State.GONE
             self._stack.close()
             for name in (qemu.CONSOLE_SOCKET, qemu.LINE_SOCKET, qemu.MONITOR_SOCKET):
-                (self.spec.folder / name).unlink(missing_ok=True)
+                leftovers.unlink(self.spec.folder / name)
             scratch.remove(self.spec.folder, self.spec.topology)
 
     def detach(self) -> None:

@@ -1,7 +1,8 @@
 """Remove what killed labctl processes left in a state folder.
 
 In the lock file of the folder, each labctl that works in it appends a byte at its start and
-another at its end. If their numbers differ while no other holds the lock, one was killed.
+another at its end. If their numbers differ while no other holds the lock, one was killed, or
+could not remove its files.
 A crash of the host may lose these bytes: what is of an earlier boot counts as killed, too.
 """
 
@@ -23,21 +24,43 @@ _DEPTH = 5
 # cleans its own.
 _DEPTHS = {"guests": None, "trees": 1}
 _BEGUN, _ENDED = b"+", b"-"
+# Whether this labctl could not remove a file.
+_is_left = False
 _DISK = re.compile(r"(scratch\d+|swap)\.disk")  # of a guest whose QEMU was not ready
 
 
 @contextlib.contextmanager
 def marked(lock: int) -> Iterator[None]:
-    """Record in an open lock file that this labctl works in its folder, and that it ended."""
+    """Record in an open lock file that this labctl works in its folder, and that it ended.
+
+    The end is not recorded if a file could not be removed: the next labctl then does so.
+    """
+    global _is_left
+    _is_left = False
     with contextlib.suppress(OSError):  # the disk may be full
         os.write(lock, _BEGUN)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.write(lock, _ENDED)
+            if not _is_left:
+                os.write(lock, _ENDED)
             if flock.take(lock, timeout_seconds=0) and not _is_any_killed(lock):
                 os.ftruncate(lock, 0)
+
+
+def unlink(path: Path) -> None:
+    """Remove a file that may be missing; the next labctl removes it if this one cannot.
+
+    Raises:
+        OSError: the file cannot be removed.
+    """
+    global _is_left
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        _is_left = True
+        raise
 
 
 def sweep(folder: Path, lock: int) -> None:

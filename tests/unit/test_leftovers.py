@@ -87,6 +87,25 @@ def test_nothing_is_searched_unless_one_was_killed(folder):
         assert all(path.exists() for path in paths)
 
 
+def test_the_next_labctl_removes_what_one_could_not_remove(folder, monkeypatch):
+    """As in a folder that became read-only; root may write to any."""
+
+    def refused(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with state.used(folder):
+        paths = left(folder)
+        monkeypatch.setattr(Path, "unlink", refused)
+        with pytest.raises(PermissionError):
+            leftovers.unlink(paths[-1])
+        monkeypatch.undo()
+    with state.used(folder):
+        assert not any(path.exists() for path in paths)
+    paths[0].touch()
+    with state.used(folder):
+        assert paths[0].exists()
+
+
 def test_nothing_is_removed_while_another_labctl_runs(folder):
     paths = left(folder)
     killed(folder)
