@@ -73,6 +73,7 @@ extern const struct scenario scenario_memcg;
 extern const struct scenario scenario_mrelease;
 extern const struct scenario scenario_notifier;
 extern const struct scenario scenario_oom;
+extern const struct scenario scenario_split;
 extern const struct scenario scenario_stale;
 extern const struct scenario scenario_swap;
 

@@ -53,6 +53,7 @@ _SCENARIOS = (
     _Scenario("kill", _ALL, _WORKERS),
     _Scenario("fork", _FEW | {_OTHER}, _FEW),
     _Scenario("edge", _FEW | {_OTHER} | _BIG, _FEW | _BIG),
+    _Scenario("split", _FEW | {_OTHER, _OTHER_DEFAULTS}),
     # The memory of huge pages is unmapped at once, on any kernel. With many workers, a series
     # may hold back more memory than this process has.
     _Scenario("backlog", _FEW | _BIG, _FEW, ("--size", "512MiB"), ("--size", "1GiB")),

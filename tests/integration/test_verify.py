@@ -23,7 +23,7 @@ MUTANTS = {
     "lower-neighbour": ("edge", "wrong page content"),
     "not-notified": ("notifier", "wrong page content"),
     "lost-nodes": ("*", "were not freed"),
-    "lost-references": ("*", ""),
+    "lost-references": ("split", "were not freed"),
 }
 LAB, MUTANTS_LAB = ROOT / "lab.yaml", ROOT / "tests/mutants/lab.yaml"
 LAB_7_3 = ROOT / "patches/lab-7.3.yaml"
