@@ -90,11 +90,13 @@ def methodology_simulate(
     Simulates runs of 12 cells with the noise of real guests and with worse noise, and
     analyses them like real runs. 93 to 97 % of the 95 % intervals must contain the true
     value, at most 5 % of the runs without any change may report a difference, and at most
-    5 % of the runs with changes of the minimum effect a cell that is the same. Exit
-    status 1 if a limit is exceeded. Does not need QEMU; only --noise needs a lab.
+    5 % of the runs with changes of the minimum effect a cell that is the same. So also for
+    blocks of several hosts, between which effects differ. Exit status 1 if a limit is
+    exceeded. Does not need QEMU; only --noise needs a lab.
     """
     from labctl.lab.statistics import Statistics
     from labctl.methodology import text
+    from labctl.methodology.hosts import simulate_hosts
     from labctl.methodology.noise import NOISES
     from labctl.methodology.runs import DESIGNS, simulate
     from labctl.stats.verdict import Rule
@@ -112,16 +114,28 @@ def methodology_simulate(
                 report=lambda kind, done: shown(kind, done, runs),
             )
         )
+        hosts = list(
+            simulate_hosts(
+                runs=runs,
+                seed=seed,
+                rule=Rule.of(usual.confidence, usual.minimum_effect),
+                cells=cells,
+                noises=noises[: None if noise_of else 1],
+                report=lambda kind, done: shown(kind, done, runs),
+            )
+        )
     if plots:
         _write_plots(plots, text.plot_files(found))
     if as_json:
-        kinds = [one.document() for one in found]
-        print_json({"schema": 1, "runs": runs, "seed": seed, "cells": cells, "kinds": kinds})
+        kinds, on_hosts = ([one.document() for one in each] for each in (found, hosts))
+        about = {"schema": 1, "runs": runs, "seed": seed, "cells": cells}
+        print_json(about | {"kinds": kinds, "hosts": on_hosts})
     else:
         click.echo(text.as_table(found, style))
+        click.echo(f"\nSeveral hosts:\n\n{text.hosts_table(hosts, style)}")
         plural = "" if cells == 1 else "s"
         click.echo(f"\n{runs} runs each of {cells} cell{plural}, seed {seed}, labctl {__version__}")
-    if not all(one.kept for one in found):
+    if not all([one.kept for one in found] + [one.kept for one in hosts]):
         sys.exit(1)
 
 

@@ -11,6 +11,7 @@ from labctl.methodology.runs import ErrorRates
 
 if TYPE_CHECKING:
     from labctl.methodology.host_load import LoadBin
+    from labctl.methodology.hosts import HostRates
     from labctl.methodology.load import Adjusted
     from labctl.methodology.noise import ExperimentNoise
     from labctl.methodology.speed import Speed
@@ -25,6 +26,31 @@ def as_table(rates: Sequence[ErrorRates], style: str) -> str:
     from tabulate import tabulate
 
     rows = [_row(one) for one in rates]
+    return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
+
+
+def hosts_table(found: Sequence[HostRates], style: str) -> str:
+    """Return one row for each scenario of hosts."""
+    from tabulate import tabulate
+
+    rows = [
+        {
+            "noise": one.noise,
+            "blocks of each host": one.scenario,
+            "SD between hosts": _percent(one.host_sd),
+            "blocks": f"{one.blocks:.1f}",
+            "coverage": f"{_percent(one.coverage)} ± {_percent(one.coverage_error)}",
+            "half-width": f"±{_percent(one.half_width)}",
+            "if hosts are ignored": _percent(one.ignored),
+            "false difference": f"{_percent(one.any_difference)} ± "
+            f"{_percent(one.any_difference_error)}",
+            "false same": _percent(one.any_same),
+            f"{one.effect:.0%} found": _percent(one.power),
+            "hosts differ (Q)": _percent(one.found),
+            "within limits": "yes" if one.kept else "NO",
+        }
+        for one in found
+    ]
     return tabulate(rows, headers="keys", tablefmt=STYLES[style], disable_numparse=True)
 
 

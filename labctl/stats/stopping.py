@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # boots of the same variance, a cell's log ratio has 1.5 times it, the A/A control's twice.
 CONTROL_FACTOR = math.sqrt(1.5 / 2)
 
-# With fewer blocks, stopping costs coverage, whatever `blocks.min` says.
+# Of one host. With fewer blocks, stopping costs coverage, whatever `blocks.min` says.
 FEWEST_BLOCKS = 8
 
 
@@ -42,12 +42,12 @@ def is_narrow(
     half_width: float,
     hosts: np.ndarray | int = 1,
 ) -> np.ndarray:
-    """Return for each cell whether it has 8 blocks and at most this half-width.
+    """Return for each cell whether it has enough blocks and at most this half-width.
 
     `sd` has the standard deviations of the cells' log ratios or differences, `blocks` their
     numbers of blocks; the last axis is over the cells of one experiment, with the A/A control,
     whose deviation is multiplied by `CONTROL_FACTOR`. With several `hosts`, the deviations are
-    those within hosts.
+    those within hosts. Enough are 8 blocks, and another one for each further host.
     """
     import numpy as np
     from scipy.special import stdtrit
@@ -56,7 +56,9 @@ def is_narrow(
     shared = (freedom * sd**2).sum(axis=-1, keepdims=True)
     pooled = np.sqrt(shared / np.maximum(freedom.sum(axis=-1, keepdims=True), 1))
     reach = stdtrit(np.maximum(freedom, 1), (1 + confidence) / 2) / np.sqrt(np.maximum(blocks, 1))
-    narrow: np.ndarray = (blocks >= FEWEST_BLOCKS) & (reach * np.maximum(sd, pooled) <= half_width)
+    narrow: np.ndarray = (blocks - hosts >= FEWEST_BLOCKS - 1) & (
+        reach * np.maximum(sd, pooled) <= half_width
+    )
     return narrow
 
 

@@ -251,6 +251,9 @@ def test_the_stopping_rule_uses_the_spread_within_hosts():
     assert ended(apart, **rule) == ended(alike, **rule) == {"patched"}
     assert ended(measured(0.3, 0.3, sd=0.1, blocks=(8, 8)), **rule) == frozenset()
     assert ended(measured(0.3, 0.3, 0.3, 0.3, blocks=(1, 1, 1, 1)), **rule) == frozenset()
+    one_each = [one for one in apart if one.block < 8]
+    one_each = [replace(one, host=f"h{one.block}") for one in one_each]
+    assert ended(one_each, **rule) == frozenset(), "nothing shows the spread within hosts"
     level = {"baseline": "stock", "confidence": 0.95}
     assert half_width(apart, **level) > 1 > half_width(measured(0.3, blocks=(8,)), **level)
 

@@ -12,6 +12,7 @@ from samples import cell, sample
 from labctl.cli import labctl
 from labctl.lab.metrics import MetricKind
 from labctl.lab.statistics import Statistics
+from labctl.methodology import hosts
 from labctl.methodology.load import SCENARIOS, adjustments
 from labctl.methodology.noise import NOISES, Noise, times
 from labctl.methodology.repetitions import log_ratios as of_logs
@@ -215,12 +216,15 @@ def test_the_command_reports_the_figures_and_the_seed():
     document = json.loads(outcome.stdout)
     assert document["seed"] == 20170315
     assert len(document["kinds"]) == len(DESIGNS) * len(NOISES)
-    assert outcome.exit_code == (0 if all(kind["kept"] for kind in document["kinds"]) else 1)
+    assert len(document["hosts"]) == len(hosts.SCENARIOS)
+    is_kept = all(kind["kept"] for kind in (*document["kinds"], *document["hosts"]))
+    assert outcome.exit_code == (0 if is_kept else 1)
     outcome = CliRunner().invoke(
         labctl, ["methodology", "simulate", "--runs=2", "--format=markdown"]
     )
     assert outcome.stdout.startswith("| noise")
     assert "seed 20170315" in outcome.stdout
+    assert "| blocks of each host" in outcome.stdout
 
 
 def test_plots_are_written_as_svg(tmp_path):
