@@ -16,6 +16,7 @@ from pathlib import Path
 from labctl import flock
 from labctl.files import sync_folder
 
+_LAST_BYTES = 64 << 10  # of a file, in which its last lines are looked for
 _LOCK_SECONDS = 60.0  # others hold it for one line's writing
 
 
@@ -55,10 +56,11 @@ def _append(descriptor: int, line: bytes, checked_bytes: int) -> int:
     """Remove an incomplete last line, append one line, and return the new size of the file."""
     end = os.fstat(descriptor).st_size
     if end != checked_bytes:
-        content = os.pread(descriptor, end, 0)
-        end = _whole(content)
-        if end and content[end - 1 : end] != b"\n":
+        start, content = _last_lines(descriptor, end)
+        whole = _whole(content)
+        if whole and content[whole - 1 : whole] != b"\n":
             raise OSError(errno.EBADMSG, "the last line is damaged")
+        end = start + whole
         os.ftruncate(descriptor, end)
     try:
         if os.write(descriptor, line) != len(line):
@@ -68,6 +70,17 @@ def _append(descriptor: int, line: bytes, checked_bytes: int) -> int:
         os.ftruncate(descriptor, end)
         raise
     return end + len(line)
+
+
+def _last_lines(descriptor: int, size: int) -> tuple[int, bytes]:
+    """Return the end of a file with at least one whole line, and where that begins."""
+    length = _LAST_BYTES
+    while True:
+        start = max(0, size - length)
+        content = os.pread(descriptor, size - start, start)
+        if start == 0 or content.count(b"\n") > 1:
+            return start, content
+        length *= 4
 
 
 def _whole(content: bytes) -> int:

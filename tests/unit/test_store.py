@@ -109,6 +109,22 @@ def test_a_file_that_is_one_torn_line_is_begun_anew(store):
     assert len(store.samples()) == 1
 
 
+@pytest.mark.parametrize("long", [10, 70_000, 300_000])
+@pytest.mark.parametrize("torn", [b"", b'{"run":', b"\0" * 100])
+def test_a_new_store_reads_only_the_end_of_the_file(store, monkeypatch, long, torn):
+    for block in range(20):
+        store.append(sample(block=block, message="x" * (long if block > 17 else 100)))
+    before = store.path.read_bytes()
+    with store.path.open("ab") as file:
+        file.write(torn)
+    read, pread = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda *of: read.append(of[1]) or pread(*of))
+    Store(store.folder).append(sample(block=20))
+    assert store.path.read_bytes().startswith(before)
+    assert [one.block for one in Store(store.folder).samples()] == list(range(21))
+    assert sum(read) < 2 * (64 << 10) + 10 * long
+
+
 def test_every_cut_of_the_last_line_leaves_the_samples_before_it(store):
     store.append(sample(block=0))
     kept = store.path.stat().st_size
