@@ -694,3 +694,15 @@ def test_the_smallest_effect_is_called_faster_in_four_of_five_runs(cells, blocks
     sd = 0.04 * np.sqrt(draw.chisquare(blocks - 1, (runs, cells)) / (blocks - 1))
     words = verdicts(mean, sd, np.full(mean.shape, blocks), rule)
     assert (words[:, 0] == "faster").mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_sign_flip_test_of_very_many_blocks_needs_little_memory():
+    """By the normal distribution: patterns of 100 000 blocks would need 1.6 GB."""
+    draw = np.random.default_rng(1)
+    d = draw.normal(0.0004, 0.02, 3000)
+    many = sign_flip(d.tolist())
+    shown = math.erfc(abs(d.sum()) / math.sqrt(2 * (d**2).sum()))
+    assert many == pytest.approx(shown)
+    assert many == pytest.approx(paired(d.tolist(), confidence=0.95, margin=0.0).p, rel=0.05)
+    assert sign_flip([0.0] * 3000) == 1.0
+    assert 0 <= sign_flip([0.1] * 100_000) < 1e-9
