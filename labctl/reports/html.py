@@ -79,7 +79,8 @@ def _found(document: Report) -> list[str]:
             f"</b>: {escape(result)}</p>"
         )
     if document.accel == "tcg":
-        lines.append(f"<p>{escape(table.TCG_NOTE[0].upper() + table.TCG_NOTE[1:])}.</p>")
+        note = table.tcg_note(document)
+        lines.append(f"<p>{escape(note[0].upper() + note[1:])}.</p>")
     if not document.finished:
         lines.append(
             "<p>The run is not finished: <code>labctl run --resume "

@@ -17,7 +17,6 @@ ICOUNT_NOTE = (
     "the guest's clock counts instructions, 1 ns each, and its CPUs take turns: times are the cost"
     " of code, without caches, and not the speed of parallel work"
 )
-TCG_NOTE = "measured under TCG emulation: ratios only, and only on this host"
 _DIFFERENCE = "A difference is the cell's mean minus that of the baseline and its A/A control. "
 _HASH_DIGITS = 12
 
@@ -58,7 +57,7 @@ def _facts(document: Report, markdown: bool) -> str:
     lines = [
         f"run: {document.run}, seed {document.seed}",
         *_hosts(document),
-        f"accelerator: {accel}" + (f", {TCG_NOTE}" if accel == "tcg" else ""),
+        f"accelerator: {accel}" + (f", {tcg_note(document)}" if accel == "tcg" else ""),
     ]
     for name, kernel in document.kernels.items():
         series = kernel.series
@@ -70,6 +69,12 @@ def _facts(document: Report, markdown: bool) -> str:
         ]
         lines.append(f"kernel {name}: {', '.join(filter(None, what))}")
     return _list(lines, markdown)
+
+
+def tcg_note(document: Report) -> str:
+    """Return what times under TCG mean."""
+    where = "these hosts" if len(hosts.facts(document)) > 1 else "this host"
+    return f"measured under TCG emulation: ratios only, and only on {where}"
 
 
 def _hosts(document: Report) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from labctl.errors import UserError
+from labctl.printable import printable
 from labctl.runs.sample import Sample
 from labctl.stats.host_types import UsedHost
 from labctl.status import SampleStatus
@@ -32,7 +33,7 @@ def hosts_used(samples: Sequence[Sample]) -> tuple[UsedHost, ...]:
         if host != sample.host:
             raise UserError(
                 f"experiment {sample.experiment}: block {sample.block} has samples of several "
-                f"hosts: {host} and {sample.host}",
+                f"hosts: {printable(host)} and {printable(sample.host)}",
                 hint="remove the samples of one of the hosts: a block is measured on one host",
             )
         if sample.status == SampleStatus.OK and not sample.warmup:
@@ -42,5 +43,6 @@ def hosts_used(samples: Sequence[Sample]) -> tuple[UsedHost, ...]:
     found = []
     for host, name in names.items():
         shown = name if times[name] == 1 else f"{name} {host}".strip()
-        found.append(UsedHost(id=host, name=shown or host, blocks=len(good.get(host, ()))))
+        shown = printable(shown or host)
+        found.append(UsedHost(id=host, name=shown, blocks=len(good.get(host, ()))))
     return tuple(sorted(found, key=lambda one: (one.name, one.id)))

@@ -355,6 +355,8 @@ def test_hosts_of_the_same_name_are_told_apart():
     samples = [replace(one, host_name="node") for one in measured(0.3, 0.3)]
     found = compare(samples, **RULE)
     assert [one.name for one in found.hosts] == ["node id-alpha", "node id-beta"]
+    samples = [replace(one, host_name="\x1b[31mred\x07") for one in measured(0.3, blocks=(8,))]
+    assert [one.name for one in compare(samples, **RULE).hosts] == ["?[31mred?"]
     samples = [replace(one, host_name="") for one in measured(0.3, 0.3)]
     assert [one.name for one in compare(samples, **RULE).hosts] == ["id-alpha", "id-beta"]
 
