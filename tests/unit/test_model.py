@@ -135,7 +135,7 @@ def test_three_cores_identify_the_locks(nodes):
 @pytest.mark.parametrize("hold", [0.1, 0.4])
 def test_measured_locks_predict_the_curve(design, hold):
     kernel = {v: k for k, v in PATCHED.items()}[design]
-    kind = {"hold": hold, "lists": 1600, "zap": 0.2}
+    kind = {"hold": hold, "lists": 800, "zap": 0.2}
     one = took(str(design), workers=1, **kind)
     cells = inputs((kernel, 1, one), locks={"base": {"lru_lock": (hold,) * 6}})
     document = predict(cells, target(1, 2, 4, 8))
@@ -146,7 +146,7 @@ def test_measured_locks_predict_the_curve(design, hold):
 
 
 def test_workers_that_free_all_pages_are_recognized():
-    kind = {"zap": 0.25, "hold": 0.0, "lists": 1600}
+    kind = {"zap": 0.25, "hold": 0.0, "lists": 600}
     document = predict(
         inputs(("free", 1, took("hand-over-all", workers=1, **kind))), target(1, 2, 3, 8)
     )
