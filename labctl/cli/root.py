@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from labctl.lab.use import Use
 if TYPE_CHECKING:
     from msgspec import Struct
 
+    from labctl.experiments.engine import Engine
     from labctl.guests.fleet import Fleet
     from labctl.guests.guest import Guest
     from labctl.lab.models import Lab
@@ -31,6 +33,12 @@ LAB = click.option(
     "lab_path",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Lab file [default: lab.yaml in the current or a parent folder].",
+)
+SCHEDULER = click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Measure on the workers of this Dask scheduler: tls://HOST:PORT, a scheduler file, or "
+    "none for this host [default: scheduler of lab.yaml, else none].",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -179,10 +187,11 @@ def _found_lab() -> Path:
     return path
 
 
-def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
+def load_lab(path: Path | None, use: Use = Use.WORKS, *, is_local: bool = True) -> Lab:
     """Load the lab from `path`, by default the lab.yaml of `find_lab`.
 
-    Only `Use.WORKS` rejects guests that do not fit into this host's memory.
+    Only `Use.WORKS` rejects guests that do not fit into this host's memory, if they run here
+    (`is_local`).
     """
     from labctl.host.facts import read_memory
     from labctl.host.state_folder import is_fit
@@ -190,7 +199,7 @@ def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
     from labctl.lab.state import PAUSED
 
     place = path or _found_lab()
-    if use is Use.WORKS:
+    if use is Use.WORKS and is_local:
         memory = read_memory()
         lab = load(place, memory.total_bytes, limited_by=memory.limited_by)
     else:
@@ -201,13 +210,39 @@ def load_lab(path: Path | None, use: Use = Use.WORKS) -> Lab:
     return lab
 
 
-def lab_to_work(path: Path | None) -> Lab:
+def lab_to_work(path: Path | None, *, is_local: bool = True) -> Lab:
     """Load the lab and lock its state folder against `labctl clean` until the command ends."""
     from labctl.host import state
 
-    lab = load_lab(path)
+    lab = load_lab(path, is_local=is_local)
     click.get_current_context().with_resource(state.used(lab.state))
     return lab
+
+
+@contextlib.contextmanager
+def engine_of(
+    lab: Lab, asked: str | None, warning: Callable[[str], None]
+) -> Iterator[Engine | None]:
+    """Connect to the scheduler that is asked for, by default the lab's; None for this host.
+
+    Raises:
+        ConfigError: there is none, and the guests do not fit into this host's memory.
+        UserError: its address is not valid, or not safe.
+        HostError: it cannot be reached.
+    """
+    from labctl.host.facts import read_memory
+    from labctl.lab.load import check_host
+
+    given, folder = (asked, Path()) if asked is not None else (lab.scheduler, lab.root)
+    if given is None or given == "none":
+        memory = read_memory()
+        check_host(lab, memory.total_bytes, limited_by=memory.limited_by)
+        yield None
+        return
+    from labctl.scheduler.engine import opened
+
+    with opened(given, warning=warning, folder=folder) as engine:
+        yield engine
 
 
 def fleet_of(lab: Lab) -> Fleet:

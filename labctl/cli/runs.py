@@ -13,8 +13,10 @@ from labctl import progress
 from labctl.cli.root import (
     JSON,
     LAB,
+    SCHEDULER,
     SHARE,
     chosen,
+    engine_of,
     format_option,
     lab_to_work,
     load_lab,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Then measure with the observers that slow the kernel, in kernels built for them.",
 )
+@SCHEDULER
 @click.argument("experiments", nargs=-1)
 def run(
     lab_path: Path | None,
@@ -49,6 +52,7 @@ def run(
     target: str | None,
     resumed: str | None,
     why: bool,
+    scheduler: str | None,
     experiments: Sequence[str],
 ) -> None:
     """Measure EXPERIMENTS (default: all), report differences.
@@ -63,6 +67,10 @@ def run(
     perf and stacks if `observe:` in lab.yaml lists them, else with functions. `labctl explain`
     then has the functions or locks whose time changed.
 
+    With `--scheduler`, workers on other hosts measure whole blocks, as many at the same time as
+    there are hosts; see `labctl workers`. The samples are stored here as if they were
+    measured here.
+
     Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
     """
     from labctl.experiments import session
@@ -72,15 +80,15 @@ def run(
 
     if resumed and (experiments or seed is not None or target or why):
         raise click.UsageError("--resume conflicts with EXPERIMENTS, --seed, --target and --why")
-    lab = lab_to_work(lab_path)
-    with progress.Measuring() as shown:
+    lab = lab_to_work(lab_path, is_local=False)
+    with progress.Measuring() as shown, engine_of(lab, scheduler, shown.say) as engine:
         events = shown.events()
         if resumed:
-            folder = session.resume(lab, resumed, events=events)
+            folder = session.resume(lab, resumed, events=events, engine=engine)
         else:
             names = chosen(lab, experiments)
             lab = with_target(lab, names, target)
-            folder = session.run(lab, names, seed=seed, events=events, why=why)
+            folder = session.run(lab, names, seed=seed, events=events, why=why, engine=engine)
     if why and not as_json:
         explanation = render(explanation_of(lab.state_folder.runs, folder.id))
         click.echo(explanation)  # and an empty line before the report

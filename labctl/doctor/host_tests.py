@@ -50,8 +50,8 @@ class HostTests:
     probe_seconds: float = probe.PROBE_SECONDS
     load_seconds: float = 1.0
 
-    def diagnoses(self) -> Iterator[Diagnosis]:
-        """Yield each diagnosis as soon as it is known."""
+    def diagnoses(self, *, builds: bool = True) -> Iterator[Diagnosis]:
+        """Yield each diagnosis as soon as it is known; those of builds only with `builds`."""
         self.progress("load")
         # First, since the other tests cause load themselves.
         busy_cores, steal_share = trials.watch_load(self.load_seconds)
@@ -63,7 +63,8 @@ class HostTests:
         yield from self._placements(needs)
         yield running.governor(self.facts)
         yield running.load(busy_cores, steal_share)
-        yield from self._builds()
+        if builds:
+            yield from self._builds()
 
     def _guests(self, needs: Sequence[Need]) -> Iterator[Diagnosis]:
         version = tools.qemu_version()

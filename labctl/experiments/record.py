@@ -23,8 +23,13 @@ def document_of(
     prepared: Prepared,
     seed: int,
     supplies: Mapping[str, Supply] | None = None,
+    *,
+    is_placed: bool = True,
 ) -> dict[str, Any]:
-    """Return the JSON of a run that starts now; `supplies` are by the workloads' names."""
+    """Return the JSON of a run that starts now; `supplies` are by the workloads' names.
+
+    Unless it `is_placed`, guests run on other hosts.
+    """
     digests = {name: supply.digest() for name, supply in (supplies or {}).items()}
     disks = {name: disk.digest for name, disk in roots(supplies or {}).items()}
     return {
@@ -51,7 +56,9 @@ def document_of(
             }
             for name, image in prepared.images.items()
         },
-        "experiments": [_experiment(prepared, each, digests, disks) for each in plans],
+        "experiments": [
+            _experiment(prepared, each, digests, disks, is_placed=is_placed) for each in plans
+        ],
         "health": HealthRule().as_dict(),
         "finished": False,
     }
@@ -66,6 +73,8 @@ def _experiment(
     each: Plan,
     digests: Mapping[str, str | None],
     disks: Mapping[str, str],
+    *,
+    is_placed: bool = True,
 ) -> dict[str, Any]:
     lab = prepared.lab
     topology = lab.guests[lab.guest_of(each.experiment)]
@@ -103,7 +112,7 @@ def _experiment(
         "observe": [one.name for one in each.observers],
         "cells": [cell.id for cell in each.cells],
         "placement": placement.document(topology, prepared.placement(topology), prepared.facts)
-        if each.experiment.target is None
+        if is_placed and each.experiment.target is None
         else None,
     }
 
@@ -131,18 +140,30 @@ def as_recorded(
     ]
 
 
-def check_unchanged(folder: RunFolder, old: dict[str, Any], now: dict[str, Any]) -> None:
+def check_unchanged(
+    folder: RunFolder, old: dict[str, Any], now: dict[str, Any], *, is_spread: bool = False
+) -> None:
     """Check that a resumed run measures what it measured before.
+
+    A run that `is_spread` over hosts may go on on any host, with guests placed as there.
 
     Raises:
         UserError: the lab, a kernel, the initramfs or the host changed.
     """
     for what in ("experiments", "kernels", "accel", "guests", "initramfs"):
-        if now[what] != old[what]:
+        if what == "experiments" and is_spread:
+            is_same = _unplaced(now[what]) == _unplaced(old[what])
+        else:
+            is_same = now[what] == old[what]
+        if not is_same:
             raise UserError(
                 f"{what} changed since run {folder.id} started",
                 where=str(folder.path / "run.json"),
                 hint="samples from different setups must not be mixed: start a new run",
             )
-    if now["host"]["id"] != old["host"].get("id"):
+    if not is_spread and now["host"]["id"] != old["host"].get("id"):
         raise UserError(f"run {folder.id} was started on another host", hint="start a new run here")
+
+
+def _unplaced(experiments: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: one[key] for key in one if key != "placement"} for one in experiments]

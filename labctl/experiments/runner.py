@@ -308,8 +308,9 @@ class Runner:
         cell = place.cell.label + "".join(f" {n}={v}" for n, v in place.cell.setting.items())
         self.report(Step(number, done, len(block), cell, status, reason))
 
-    def report(self, step: Step, host: str = "") -> None:
-        """Report the progress of a block."""
+    def report(self, step: Step, host: str = "", hosts: int = 1) -> None:
+        """Report the progress of a block, of which `hosts` are measured at the same time."""
+        remaining = self._remaining(step.block, step.done, step.repetitions)
         self.progress(
             Progress(
                 experiment=self.plan.experiment.name,
@@ -321,7 +322,7 @@ class Runner:
                 status=step.status,
                 reason=step.reason,
                 host=host,
-                remaining_seconds=self._remaining(step.block, step.done, step.repetitions),
+                remaining_seconds=None if remaining is None else remaining / hosts,
             )
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 from labctl import command_log
 from labctl.arch import X86_64
 from labctl.errors import BaselineFailed, UserError
-from labctl.experiments import early
+from labctl.experiments import booting, early
 from labctl.experiments import target as experiments_target
 from labctl.experiments.description import Facts
-from labctl.experiments.plan import BootGroup, Plan, plan
+from labctl.experiments.engine import Engine
+from labctl.experiments.plan import Plan, plan
 from labctl.experiments.progress import Progress
 from labctl.experiments.record import as_recorded, check_unchanged, completed, document_of
 from labctl.experiments.runner import Runner
@@ -25,7 +25,6 @@ from labctl.experiments.tunable_files import GuestChecks
 from labctl.experiments.why import Pass
 from labctl.experiments.why import passes as observing_passes
 from labctl.guests.fleet import Fleet
-from labctl.guests.guest import Guest
 from labctl.guests.prepare import Prepared, build_images, prepare
 from labctl.host import lock
 from labctl.host.facts import read_facts
@@ -38,7 +37,6 @@ from labctl.runs.record import RunRecord
 from labctl.runs.sample import Sample
 from labctl.stats import repetitions, stopping
 from labctl.stats.health import HealthRule
-from labctl.targets.boot import TargetBoot
 from labctl.targets.machine import TargetMachine
 from labctl.targets.prepare import prepare_target
 from labctl.workloads.supply import Supply, archives, merged, merged_scripts, roots
@@ -66,13 +64,14 @@ def run(
     budget_seconds: float | None = None,
     check: Callable[[Prepared], None] = lambda _: None,
     why: bool = False,
+    engine: Engine | None = None,
 ) -> RunFolder:
     """Measure experiments and return the folder of the run.
 
     With a budget, each experiment ends with the last block that probably fits into it,
     but never before the minimum of blocks. `check` is called before the first boot, and
     may raise. With `why`, the experiments are then measured once more with the observers
-    that slow the kernel.
+    that slow the kernel. With an engine, other hosts measure.
 
     Raises:
         UserError: an experiment is not in the lab.
@@ -83,12 +82,13 @@ def run(
     passes = observing_passes(lab, _known(lab, names), chosen) if why else []
     for one in passes:
         _build_pass(one, events)
-    with opened(lab, plans, seed=chosen, events=events, check=check) as open_run:
+    start = partial(opened, seed=chosen, events=events, engine=engine)
+    with start(lab, plans, check=check) as open_run:
         for each in plans:
             open_run.measure(each, budget_seconds=budget_seconds)
     for one in passes:
         place = open_run.folder.path / one.observer.name
-        with opened(one.lab, one.plans, seed=chosen, events=events, place=place) as traced:
+        with start(one.lab, one.plans, place=place) as traced:
             for each in one.plans:
                 traced.measure(each)
     return open_run.folder
@@ -102,11 +102,11 @@ def _build_pass(one: Pass, events: Events) -> None:
         build_images(one.lab, kernels, events.building, limits=limits)
 
 
-def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
+def resume(lab: Lab, run_id: str, *, events: Events, engine: Engine | None = None) -> RunFolder:
     """Resume an interrupted run; existing samples are not measured again.
 
     Raises:
-        UserError: the lab, a kernel or the host changed.
+        UserError: the lab or a kernel changed, or the host of a run without an engine.
     """
     folder = run_folder.resolve(lab.state_folder.runs, run_id)
     record, document = folder.read(), folder.document()
@@ -121,16 +121,23 @@ def resume(lab: Lab, run_id: str, *, events: Events) -> RunFolder:
     lab = experiments_target.as_recorded(lab, record)
     seed = document["seed"]
     plans = [plan(lab, name, seed) for name in _known(lab, names)]
-    with command_log.of_run() as log, _prepared(lab, plans, events) as ready:
+    choose = None if engine is None else lambda _: engine.choose(record.accel)
+    with command_log.of_run() as log, _prepared(lab, plans, events, choose) as ready:
         log.use(folder.path)
-        now = document_of(lab, folder.id, plans, ready.prepared, seed, ready.supplies)
+        folder.store.recover()
+        now = ready.document(folder, plans, seed, engine)
         now["experiments"] = as_recorded(now["experiments"], document["experiments"])
         # Keys that an older labctl did not record get their default.
         document["guests"] = completed(folder, document["guests"])
         for kernel in document["kernels"].values():
             kernel.setdefault("arch", X86_64.name)
-        check_unchanged(folder, document, now)
-        with _under_way(folder, ready, events) as open_run:
+        is_spread = engine is not None or "hosts" in document
+        check_unchanged(folder, document, now, is_spread=is_spread)
+        if is_spread:
+            spread = document.setdefault("hosts", {document["host"]["id"]: document["host"]})
+            spread |= {} if engine else {ready.prepared.host.id: ready.prepared.host.as_dict()}
+            folder.write(folder.document() | {"hosts": spread})
+        with _under_way(folder, ready, events, engine) as open_run:
             for each in plans:
                 open_run.measure(each)
     return folder
@@ -155,14 +162,33 @@ class _Ready:
     machine: TargetMachine | None
     supplies: Mapping[str, Supply]
 
+    def document(
+        self, folder: RunFolder, plans: Sequence[Plan], seed: int, engine: Engine | None
+    ) -> dict[str, Any]:
+        """Return the JSON of a run that starts now."""
+        prepared, is_placed = self.prepared, engine is None
+        more = prepared, seed, self.supplies
+        return document_of(prepared.lab, folder.id, plans, *more, is_placed=is_placed)
+
+
+_Choose = Callable[[str], str] | None  # the accelerator of the hosts of an engine
+
 
 @contextlib.contextmanager
-def _prepared(lab: Lab, plans: Sequence[Plan], events: Events) -> Iterator[_Ready]:
+def _prepared(
+    lab: Lab, plans: Sequence[Plan], events: Events, choose: _Choose = None
+) -> Iterator[_Ready]:
     """Prepare guests, or connect to the target."""
     target = experiments_target.target_of(lab, plans)
     if target is None:
-        yield _prepare(lab, plans, events)
+        yield _prepare(lab, plans, events, choose)
         return
+    if choose is not None:
+        raise UserError(
+            f"target {target.name} cannot be used with a scheduler",
+            where=str(lab.path),
+            hint="measure without --scheduler, or in guests",
+        )
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
     supplies = early.supplies_of_target(lab, plans)
     check = partial(early.check_commands_of, lab=lab, plans=plans, supplies=supplies)
@@ -174,14 +200,17 @@ def _prepared(lab: Lab, plans: Sequence[Plan], events: Events) -> Iterator[_Read
         yield _Ready(*found, supplies)
 
 
-def _prepare(lab: Lab, plans: Sequence[Plan], events: Events) -> _Ready:
+def _prepare(lab: Lab, plans: Sequence[Plan], events: Events, choose: _Choose) -> _Ready:
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
     limits = GuestChecks.of(lab, plans)
     supplies = early.check_commands(lab, plans)
     early.check_sizes(lab, plans, supplies, events.warning)
-    early.check_memory(lab, plans, read_facts())
-    prepared = prepare(lab, kernels, events.building, merged(supplies), limits, roots(supplies))
-    early.check_memory(lab, plans, prepared.facts)  # again: a build may take long
+    if choose is None:
+        early.check_memory(lab, plans, read_facts())
+    disks = roots(supplies)
+    prepared = prepare(lab, kernels, events.building, merged(supplies), limits, disks, choose)
+    if choose is None:
+        early.check_memory(lab, plans, prepared.facts)  # again: a build may take long
     return _Ready(prepared, None, supplies)
 
 
@@ -195,6 +224,7 @@ class OpenRun:
     supplies: Mapping[str, Supply]
     document: dict[str, Any]  # of run.json
     events: Events
+    engine: Engine | None = None
 
     def measure(
         self, each: Plan, blocks: int | None = None, *, budget_seconds: float | None = None
@@ -210,17 +240,17 @@ class OpenRun:
             fixed = each.statistics.blocks.model_copy(update={"min": blocks, "max": blocks})
             statistics = each.statistics.model_copy(update={"blocks": fixed})
             each = replace(each, statistics=statistics)
-        prepared, machine, folder = self.prepared, self.machine, self.folder
+        prepared, machine, folder, engine = self.prepared, self.machine, self.folder, self.engine
         runner = Runner(
             lab=prepared.lab,
             plan=each,
             store=folder.store,
-            boot=_booter(prepared, each, folder)
+            boot=booting.booter(prepared, each, folder)
             if machine is None
             else experiments_target.booter(prepared, machine, each, folder),
             facts=Facts(
                 run=folder.id,
-                host=prepared.host.id,
+                host=prepared.host.id if engine is None else "",
                 accel=prepared.accel,
                 images={name: (i.hash, i.series_hash) for name, i in prepared.images.items()},
             ),
@@ -229,14 +259,17 @@ class OpenRun:
             load=load if machine is None else machine.load,
             supply=self.supplies[each.experiment.workload],
             progress=self.events.measuring,
-            log_of=lambda guest: _log_of(guest, folder),
+            log_of=partial(booting.log_of, folder=folder),
             ended=_ended(prepared.lab, each),
             repetitions=_repetitions(prepared.lab, each),
             health=HealthRule.of(RunRecord.of(self.document)),
             budget_seconds=budget_seconds,
         )
         try:
-            runner.run()
+            if engine is None:
+                runner.run()
+            else:
+                engine.run(runner, prepared, folder)
         except BaselineFailed as error:
             error.where = str(folder.path / error.console) if error.console else None
             error.hint = f"{error.hint}; `labctl report {folder.id}` shows what was measured"
@@ -244,6 +277,8 @@ class OpenRun:
         finally:
             timing = self.document.setdefault("timing", {})
             timing.setdefault(each.experiment.name, []).append(asdict(runner.timing))
+            if engine is not None:
+                self.document["hosts"] = {**self.document.get("hosts", {}), **engine.facts}
             folder.write(self.document)
 
 
@@ -256,60 +291,34 @@ def opened(
     events: Events,
     check: Callable[[Prepared], None] = lambda _: None,
     place: Path | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[OpenRun]:
     """Start a run whose blocks the caller measures one by one; raises as `run` does.
 
     The run's folder is a new one, or `place`.
     """
-    with command_log.of_run() as log, _prepared(lab, plans, events) as ready:
+    choose = None if engine is None else engine.choose
+    with command_log.of_run() as log, _prepared(lab, plans, events, choose) as ready:
         check(ready.prepared)
         folder = run_folder.create(lab.state_folder.runs, place=place)
         log.use(folder.path)
-        folder.write(document_of(lab, folder.id, plans, ready.prepared, seed, ready.supplies))
-        with _under_way(folder, ready, events) as run:
+        folder.write(ready.document(folder, plans, seed, engine))
+        with _under_way(folder, ready, events, engine) as run:
             yield run
 
 
 @contextlib.contextmanager
-def _under_way(folder: RunFolder, ready: _Ready, events: Events) -> Iterator[OpenRun]:
+def _under_way(
+    folder: RunFolder, ready: _Ready, events: Events, engine: Engine | None
+) -> Iterator[OpenRun]:
     document, prepared = folder.document(), ready.prepared
     events.started(folder.id, document["seed"], prepared.accel)
-    fleet = Fleet(prepared.lab.state_folder.guests)
-    with lock.measuring(f"run {folder.id}", waiting=events.waiting), fleet.paused():
-        yield OpenRun(folder, prepared, ready.machine, ready.supplies, document, events)
+    with contextlib.ExitStack() as stack:
+        if engine is None:
+            stack.enter_context(lock.measuring(f"run {folder.id}", waiting=events.waiting))
+            stack.enter_context(Fleet(prepared.lab.state_folder.guests).paused())
+        yield OpenRun(folder, prepared, ready.machine, ready.supplies, document, events, engine)
     folder.write(document | {"finished": True})
-
-
-def _log_of(guest: object, folder: RunFolder) -> str:
-    log = guest.log if isinstance(guest, Guest | TargetBoot) else None
-    return "" if log is None else str(log.relative_to(folder.path))
-
-
-def _booter(
-    prepared: Prepared, each: Plan, folder: RunFolder
-) -> Callable[[BootGroup, int], AbstractContextManager[Guest]]:
-    topology = prepared.lab.guests[prepared.lab.guest_of(each.experiment)]
-    rewrites_code = any(one.rewrites_code for one in each.observers)
-
-    def boot(group: BootGroup, block: int) -> Guest:
-        place = folder.path / "guests" / f"{each.experiment.name}-{block:03d}-{group.name}"
-        attempt = 1
-        while place.exists():  # an interrupted block is booted again; its console is kept
-            attempt += 1
-            place = place.with_name(f"{place.name.split('~')[0]}~{attempt}")
-        return Guest(
-            prepared.spec(
-                group.kernel,
-                name=group.name,
-                folder=place,
-                topology=topology,
-                command_line=group.command_line(),
-                pinned=True,
-                rewrites_code=rewrites_code,
-            )
-        )
-
-    return boot
 
 
 def _repetitions(lab: Lab, each: Plan) -> Callable[[list[Sample]], int] | None:

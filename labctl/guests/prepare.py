@@ -224,13 +224,15 @@ def prepare(
     files: Mapping[str, Path | str] | None = None,
     limits: Limits = NO_LIMITS,
     roots: Mapping[str, Disk] | None = None,
+    choose: Callable[[str], str] | None = None,
 ) -> Prepared:
     """Build images and initramfs, and select the accelerator.
 
     `files` are additional files by their absolute path in the guest, a text being the
     target of a symbolic link. `limits` has the topologies
     of the guests, so that an unsuitable kernel is found before it is built. `roots` are
-    those of workloads, by name.
+    those of workloads, by name. With `choose`, which returns the accelerator, other hosts run the
+    guests.
 
     Raises:
         BuildError: a kernel or a guest program does not build.
@@ -240,7 +242,8 @@ def prepare(
     kernels = list(kernels)
     arch = arch_of(lab, kernels)
     # Report a missing tool before a build that takes minutes.
-    qemu.check(arch)
+    if choose is None:
+        qemu.check(arch)
     if arch.is_foreign:
         busybox.find(arch)
     if arch is X86_64:  # other architectures have only QEMU's emulation
@@ -266,9 +269,12 @@ def prepare(
         beside |= copied.beside_programs(lab.state, files or {}) | start
     archive = initramfs.build(lab.state, more, beside=beside, arch=arch)
     facts = identity.describe(arch)
-    accel = accelerator.choose(
-        lab.defaults.accel, host=facts, cache=lab.state_folder.accelerator, arch=arch
-    )
+    asked = lab.defaults.accel
+    if choose is not None:
+        accel = choose(asked if arch is X86_64 else "tcg")
+    else:
+        cache = lab.state_folder.accelerator
+        accel = accelerator.choose(asked, host=facts, cache=cache, arch=arch)
     return Prepared(
         lab=lab,
         host=facts,

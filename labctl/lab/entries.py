@@ -22,6 +22,7 @@ from labctl.lab.state import USUAL_NAME
 from labctl.lab.statistics import Statistics, StatisticsOverride
 from labctl.lab.topology import Topology
 from labctl.lab.types import (
+    SCHEDULER_PATTERN,
     Bytes,
     Count,
     Model,
@@ -316,6 +317,11 @@ class LabFile(Model):
     )
     statistics: Statistics = Field(
         Statistics(), description="How much is measured, and how certain a verdict must be."
+    )
+    scheduler: Annotated[str, Field(pattern=SCHEDULER_PATTERN)] | None = Field(
+        None,
+        description="Dask scheduler whose workers measure: tls://HOST:PORT, tcp://HOST:PORT on"
+        " loopback, or the path of a scheduler file (*.json). If omitted, this host measures.",
     )
     verify: VerifyEntry = Field(
         VerifyEntry(), description="What `labctl verify` and `labctl series check` do."

@@ -88,8 +88,10 @@ def load(
     return _resolve(file, path, root, document)
 
 
-def check_host(lab: Lab, memory_bytes: int) -> None:
+def check_host(lab: Lab, memory_bytes: int, *, limited_by: str = "") -> None:
     """Check that the guests of each experiment fit into a host's memory at the same time.
+
+    `limited_by` is the file of the control group that limits its memory, empty if none does.
 
     Raises:
         ConfigError: they do not; names `memory_per_node` of each guest that does not fit.
@@ -99,7 +101,8 @@ def check_host(lab: Lab, memory_bytes: int) -> None:
         keys=dict(lab.marks),
     )
     found = Findings(str(lab.path), document)
-    check_memory(lab.guests, lab.experiments, lab.defaults.guest, memory_bytes, found)
+    default = lab.defaults.guest
+    check_memory(lab.guests, lab.experiments, default, memory_bytes, found, limited_by=limited_by)
     if found.problems:
         raise ConfigError(found.problems)
 
@@ -179,6 +182,7 @@ def _resolve(file: LabFile, path: Path, root: Path, document: Document) -> Lab:
         workloads={name: _workload(name, one) for name, one in file.workloads.items()},
         experiments={name: _experiment(name, one) for name, one in file.experiments.items()},
         statistics=file.statistics,
+        scheduler=file.scheduler,
         verify=_verify(file.verify, root),
         marks={**document.keys, **document.values},
     )

@@ -158,6 +158,7 @@ class Lab(Model):
     workloads: dict[str, Workload]
     experiments: dict[str, Experiment]
     statistics: Statistics
+    scheduler: str | None = None
     verify: Verify = Verify()
     marks: dict[KeyPath, Mark] = Field({}, repr=False)
 

@@ -20,6 +20,7 @@ LEAST_NODE_BYTES = 64 * units.MIB
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 # A folder's name holds both an experiment's and a guest's name, and has at most 255 bytes.
 LONGEST_NAME = 100
+SCHEDULER_PATTERN = r"^((tls|tcp)://\S+:\d+|.+\.json)$"
 WORD_PATTERN = r"^[A-Za-z][A-Za-z0-9_]*$"
 GUEST_PATH_PATTERN = r"^/?[^/\x00-\x1f]+(/[^/\x00-\x1f]+)*$"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import NoReturn
 
+from labctl import files
 from labctl.errors import HostError, UserError
 from labctl.runs import jsonl
 from labctl.runs.sample import Key, Sample, Shared, parse, parse_valid, sealed, share
@@ -25,6 +27,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "samples.jsonl"
+        self._pending = folder / "samples.pending"
         self.torn = ""
         self._checked_bytes = -1  # the file is known to have complete lines up to here
         self._forget()
@@ -53,6 +56,36 @@ class Store:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT)
                 else None,
             ) from error
+
+    def append_block(self, samples: Sequence[Sample]) -> None:
+        """Append samples, after a crash all of them or none; raises as `append` does.
+
+        After a crash, `recover` completes them.
+        """
+        try:
+            files.replace(self._pending, b"".join(map(sealed, samples)))
+            for sample in samples:
+                self.append(sample)
+            files.remove(self._pending)
+        except OSError as error:
+            what = f"cannot write samples: {error.strerror or error}"
+            raise HostError(what, where=str(self._pending)) from error
+
+    def recover(self) -> None:
+        """Complete the samples whose `append_block` was interrupted by a crash."""
+        try:
+            lines = self._pending.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            what = f"cannot read file: {error.strerror}"
+            raise HostError(what, where=str(self._pending)) from error
+        known = self.keys()
+        for number, line in enumerate(lines, start=1):
+            sample = parse(line, f"{self._pending}:{number}")
+            if sample.key not in known:
+                self.append(sample)
+        files.remove(self._pending)
 
     def samples(self) -> list[Sample]:
         """Return all samples in the order written, without an incomplete last line.

@@ -21,6 +21,8 @@ FLOORS = (
     ("reports",),
     ("experiments",),
     ("verify", "review", "doctor", "testing", "model"),
+    ("verify", "review", "doctor", "testing"),
+    ("scheduler",),
     ("nightly", "bisect", "trial"),
     ("methodology", "site"),
     ("progress", "cli", "__main__", "pytest_plugin"),
@@ -38,6 +40,8 @@ ONLY_IN = {
     "pyarrow": {"reports.parquet"},
     "rich": {"progress"},
     "click": {"cli"},
+    "dask": {"scheduler"},
+    "distributed": {"scheduler"},
     "pytest": {"pytest_plugin", "testing.watch"},
 }
 # A pure folder reaches no system call, also not through what it imports. The exceptions

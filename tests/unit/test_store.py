@@ -442,3 +442,25 @@ def test_a_kept_store_whose_file_was_replaced_by_a_shorter_one_is_read_anew(stor
     assert store.samples() == []
     Store(store.folder).append(sample(block=7))
     assert [one.block for one in store.samples()] == [7]
+
+
+def test_a_block_is_stored_as_a_whole_after_a_crash(store, monkeypatch):
+    store.append(sample(block=0))
+    block = [sample(block=1, repetition=number) for number in range(4)]
+    append = Store.append
+
+    def killed(self, one):
+        if one.repetition == 2:
+            raise KeyboardInterrupt
+        append(self, one)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.append_block(block)
+    again = Store(store.folder)
+    again.recover()
+    assert again.samples() == [sample(block=0), *block]
+    again.recover()
+    assert again.samples() == [sample(block=0), *block]
+    assert [path.name for path in store.folder.iterdir()] == ["samples.jsonl"]

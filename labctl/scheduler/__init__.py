@@ -1,0 +1,1 @@
+"""Measure blocks on the workers of a Dask scheduler; only this package imports distributed."""

@@ -1,0 +1,171 @@
+"""The connection to a Dask scheduler: its workers, and calls of functions on them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from labctl.errors import HostError, UserError
+from labctl.scheduler.address import address_of, is_encrypted
+
+RESOURCE = "hypervisor"
+_SECONDS = 30.0
+_ANSWER_SECONDS = 10.0
+_START = "start workers with `labctl worker`, or with `dask worker --resources hypervisor=1`"
+
+
+class Future(Protocol):
+    """The result of a call, once it is there."""
+
+    key: str
+    status: str
+
+    def result(self, timeout: float | None = None) -> Any: ...  # noqa: ANN401
+
+    def cancel(self) -> None: ...
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker as the scheduler sees it; `last_seen` changes with each of its heartbeats."""
+
+    address: str
+    name: str
+    offers: bool  # the resource `hypervisor`
+    last_seen: float
+
+
+class Connection:
+    """A connection to the scheduler; see `connected`."""
+
+    def __init__(self, address: str, client: Any) -> None:  # noqa: ANN401
+        self.address = address
+        self._client = client
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return all workers; raise HostError if the scheduler is gone."""
+        try:
+            found = self._client.sync(self._client.scheduler.identity, callback_timeout=_SECONDS)
+        except Exception as error:  # comm errors of several libraries
+            raise HostError(
+                f"lost the scheduler at {self.address}: {str(error) or type(error).__name__}",
+                hint="continue with `labctl run --resume`",
+            ) from error
+        return [
+            WorkerInfo(
+                address,
+                str(one["name"]),
+                one.get("resources", {}).get(RESOURCE, 0) >= 1,
+                float(one["last_seen"]),
+            )
+            for address, one in found["workers"].items()
+        ]
+
+    def call(self, worker: str, function: Callable[..., object], *args: object, key: str) -> Future:
+        """Call a function on a worker, while it does nothing else."""
+        found: Future = self._client.submit(
+            function,
+            *args,
+            key=key,
+            workers=[worker],
+            allow_other_workers=False,
+            resources={RESOURCE: 1},
+            retries=0,
+            pure=False,
+        )
+        return found
+
+    def call_at_once(self, worker: str, function: Callable[[], object]) -> Any:  # noqa: ANN401
+        """Call a quick function on a worker beside what it does; None if it does not answer."""
+        found: list[object] = []
+
+        def run() -> None:
+            with contextlib.suppress(Exception):  # of several libraries, and of unpickling
+                found.extend(self._client.run(function, workers=[worker]).values())
+
+        # Dask has no deadline for this.
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(_ANSWER_SECONDS)
+        return found[0] if found else None
+
+    def subscribe(self, topic: str, handler: Callable[[Mapping[str, Any]], None]) -> None:
+        """Call `handler` in another thread with each event of a topic."""
+        self._client.subscribe_topic(topic, lambda event: handler(event[1]))
+
+
+@contextlib.contextmanager
+def connected(given: str, folder: Path = Path()) -> Iterator[Connection]:
+    """Connect to the scheduler in `given`, an address or a scheduler file.
+
+    Raises:
+        UserError: the address is invalid, or not safe.
+        HostError: distributed is not installed, or there is no scheduler.
+    """
+    address = address_of(given, folder)
+    distributed = imported()
+    security = security_of(address)
+    with contextlib.ExitStack() as stack:
+        try:
+            client = distributed.Client(
+                address, security=security, timeout=_SECONDS, set_as_default=False
+            )
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            why = str(error.__cause__ or error) or type(error).__name__
+            raise HostError(
+                f"cannot connect to the scheduler at {address}: {why}",
+                hint="start it with `dask scheduler`; with TLS, both need certificates of the "
+                "same authority",
+            ) from error
+        stack.callback(client.close, timeout=_SECONDS)
+        yield Connection(address, client)
+
+
+def imported() -> Any:  # noqa: ANN401
+    """Return the module distributed; raise HostError if it is not installed."""
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise HostError(
+            f"distributed cannot be imported: {error}", hint="pip install 'labctl[dask]'"
+        ) from error
+    # Losses of workers are reported by labctl.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # A profile of each worker's threads, 100 times a second, would disturb measurements.
+    dask.config.set({"distributed.worker.profile.enabled": False})
+    return distributed
+
+
+def security_of(address: str) -> Any:  # noqa: ANN401
+    """Return Dask's security for an address; None without TLS.
+
+    Raises:
+        UserError: the address needs TLS, and Dask's configuration has no certificates.
+    """
+    from distributed.security import Security
+
+    if not is_encrypted(address):
+        return None
+    security: Any = Security(require_encryption=True)  # type: ignore[no-untyped-call]
+    if not security.tls_ca_file:
+        raise UserError(
+            f"no certificates for {address}",
+            hint="set distributed.comm.tls in ~/.config/dask/tls.yaml; "
+            "docs/howto/scheduler.md describes how",
+        )
+    return security
+
+
+def no_workers(found: list[WorkerInfo]) -> str:
+    """Return why a scheduler has no worker to measure on."""
+    if not found:
+        return f"no workers: {_START}"
+    return f"none of {len(found)} workers offers the resource {RESOURCE}: {_START}"

@@ -1,0 +1,236 @@
+"""The engine of `labctl run --scheduler`: gives whole blocks to hosts, one at a time to each."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import labctl
+from labctl.errors import BadOutput, BaselineFailed, HostError
+from labctl.experiments.blocks import Block
+from labctl.experiments.runner import Runner
+from labctl.guests.prepare import Prepared
+from labctl.runs.folder import RunFolder
+from labctl.scheduler import client, worker
+from labctl.scheduler.client import Connection
+from labctl.scheduler.hosts import Gone, Host, Hosts, LeftOut, Life
+from labctl.scheduler.job import Job, steps_of
+from labctl.scheduler.shipping import PART_BYTES, parts, setup_of
+from labctl.scheduler.task import PROTOCOL, HostReport, Setup, Task, packed
+
+_JOIN_SECONDS = 600.0
+_SILENT = "it does not respond"
+
+
+@dataclass(slots=True)
+class Engine:
+    """Measures experiments on the workers of a scheduler; see `opened`.
+
+    A worker without a heartbeat for `patience_seconds` counts as cut off.
+    """
+
+    connection: Connection
+    warning: Callable[[str], None]
+    patience_seconds: float = 60.0
+    join_seconds: float = _JOIN_SECONDS
+    accel: str = ""
+    facts: dict[str, dict[str, str | int | bool]] = field(default_factory=dict)
+    hosts: Hosts = field(init=False)
+    _job: Job | None = None
+    _setup: Setup | None = None
+    _packed: bytes = b""
+    _is_told: bool = False  # that there are no workers
+
+    def __post_init__(self) -> None:
+        more = self.patience_seconds, self._life, self._tell
+        self.hosts = Hosts(self.connection, self.warning, *more)
+
+    def choose(self, asked: str) -> str:
+        """Return the accelerator of a run: with "auto", KVM if a host has it.
+
+        Waits for the workers that are there to report.
+        """
+        began = time.monotonic()
+        while True:
+            self.hosts.turn()
+            alive = [host for host in self.hosts.every if not host.left_out]
+            reports = [host.report for host in alive if host.report is not None]
+            is_late = time.monotonic() - began > self.patience_seconds
+            if reports and (is_late or len(reports) == len(alive)):
+                break
+            self._check_hosts(began)
+        works = any(not one.why_not_kvm for one in reports)
+        self.accel = ("kvm" if works else "tcg") if asked == "auto" else asked
+        return self.accel
+
+    def run(self, runner: Runner, prepared: Prepared, folder: RunFolder) -> None:
+        """Measure the missing blocks of an experiment; raises as `measure` does."""
+        self.measure(runner, setup_of(runner, prepared), folder)
+
+    def measure(self, runner: Runner, setup: Setup, folder: RunFolder) -> None:
+        """Measure the missing blocks of an experiment.
+
+        Raises:
+            BaselineFailed: the first repetition of the baseline failed.
+            HostError: no worker can measure, or the scheduler is lost.
+        """
+        self.accel = setup.accel
+        self._setup, self._packed = setup, packed(setup)
+        folder.store.recover()
+        self._job = Job(runner, folder)
+        began = runner.clock()
+        waiting_since = time.monotonic()
+        try:
+            while not self._job.is_complete:
+                self.hosts.turn()
+                if any(host.life is not None for host in self.hosts.every):
+                    waiting_since = time.monotonic()
+                else:
+                    self._check_hosts(waiting_since)
+        finally:
+            self.hosts.cancel()
+            self._job = None
+            runner.timing.total_seconds += runner.clock() - began
+
+    def _check_hosts(self, since: float) -> None:
+        """Raise if no host can be used any more; report once that there is none yet."""
+        hosts = self.hosts.every
+        is_late = time.monotonic() - since > self.join_seconds
+        if hosts and (is_late or all(host.left_out for host in hosts)):
+            reasons = "\n".join(f"  {host.name}: {host.left_out or _SILENT}" for host in hosts)
+            raise HostError(
+                f"no worker can measure:\n{reasons}",
+                hint="start other workers, then continue with `labctl run --resume`",
+            )
+        if hosts:
+            return
+        why = client.no_workers(self.connection.workers())
+        if is_late:
+            raise HostError(f"{self.connection.address} has {why}")
+        if not self._is_told:
+            self._is_told = True
+            self.warning(f"waiting: {why}")
+
+    def _tell(self, host: Host, event: Mapping[str, Any]) -> None:
+        if "waiting" in event:
+            self.warning(
+                f"worker {host.name}: waiting: another measurement runs on its host "
+                f"({event['waiting']})"
+            )
+        elif self._job is not None:
+            self._job.runner.report(steps_of(event["step"]), host.name, hosts=self._busy())
+
+    def _busy(self) -> int:
+        return sum(host.block is not None for host in self.hosts.every)
+
+    def _life(self, host: Host) -> Life:
+        """The course of a host: it reports, gets files, and measures block after block."""
+        report: HostReport = yield self.hosts.call(host, worker.report)
+        host.name, host.report = report.name, report
+        if (report.protocol, report.version) != (PROTOCOL, labctl.__version__):
+            raise LeftOut(f"it has labctl {report.version}, this one is {labctl.__version__}")
+        while not self.accel or self._job is None:
+            yield None
+        self._check(host, report)
+        while self._is_used_by_another(report):
+            yield None
+        host.is_used = True
+        self.facts[report.id] = dict(report.facts)
+        while True:
+            job, setup = self._job, self._setup
+            block = None if job is None else job.take()
+            if job is None or setup is None or block is None:
+                yield None
+                continue
+            host.block = block
+            try:
+                yield from self._ship(host, setup)
+                yield from self._block(host, job, block, report)
+            except Gone:
+                job.lose(block)
+                raise
+            except LeftOut:
+                job.give_back(block)
+                raise
+            except BadOutput as error:
+                job.give_back(block)
+                raise LeftOut(str(error)) from error
+            finally:
+                host.block = None
+
+    def _check(self, host: Host, report: HostReport) -> None:
+        if report.machine != platform.machine():
+            raise LeftOut(f"its CPU is {report.machine}, this run measures on {platform.machine()}")
+        if self.accel == "kvm" and report.why_not_kvm:
+            raise LeftOut(f"this run measures with KVM, and there {report.why_not_kvm}")
+        for other in self.hosts.every:
+            known = other.report
+            if other is host or known is None or other.life is None:
+                continue
+            if known.id == report.id and known.boot_id != report.boot_id:
+                raise LeftOut(
+                    f"it has the same machine id as {known.name}: "
+                    "`systemd-machine-id-setup` creates another /etc/machine-id"
+                )
+
+    def _is_used_by_another(self, report: HostReport) -> bool:
+        """Return whether another worker of the same host measures."""
+        return any(
+            other.is_used and other.report is not None and other.report.boot_id == report.boot_id
+            for other in self.hosts.every
+        )
+
+    def _ship(self, host: Host, setup: Setup) -> Life:
+        """Send a host the files that it lacks; leave it out if one arrives damaged."""
+        wanted = {one.sha256: (what, one) for what, one in setup.files.items()}
+        unknown = [one for sha256, (_, one) in wanted.items() if sha256 not in host.has]
+        if not unknown:
+            return
+        lacking = yield self.hosts.call(host, worker.lacking, tuple(unknown))
+        for sha256 in lacking:
+            what, file = wanted[sha256]
+            token = secrets.token_hex(4)
+            for content in parts(file, PART_BYTES):
+                yield self.hosts.call(host, worker.receive, sha256, token, content)
+            found = yield self.hosts.call(host, worker.verify, file, token)
+            if found != sha256:
+                raise LeftOut(
+                    f"{Path(what).name} arrived damaged: expected SHA-256 {sha256}, got {found}"
+                )
+        host.has |= wanted.keys()
+
+    def _block(self, host: Host, job: Job, block: Block, report: HostReport) -> Life:
+        task = Task(
+            setup=self._packed,
+            block=block,
+            topic=self.hosts.topic,
+            key=self.hosts.next_key,
+            baseline_is_good=job.baseline_is_good,
+            failures=job.failures_before(block.number),
+        )
+        result = yield self.hosts.call(host, worker.measure, task)
+        if result.baseline is not None:
+            job.keep_logs(result.logs)
+            failed = result.baseline
+            what = f"worker {report.name}: {failed.what}"
+            raise BaselineFailed(what, console=failed.where or "")
+        if result.failure is not None:
+            raise LeftOut(str(result.failure))
+        job.keep(block, result, report)
+
+
+@contextlib.contextmanager
+def opened(
+    given: str, *, warning: Callable[[str], None], folder: Path = Path()
+) -> Iterator[Engine]:
+    """Connect to a scheduler; raises as `client.connected` does."""
+    with client.connected(given, folder) as connection:
+        engine = Engine(connection, warning)
+        engine.hosts.begin()
+        yield engine

@@ -1,0 +1,173 @@
+"""The blocks of one experiment that workers measure, and their samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from labctl import files
+from labctl.errors import BadOutput, HostError, UserError
+from labctl.experiments.blocks import Block
+from labctl.experiments.progress import Step, Timing
+from labctl.experiments.runner import Runner
+from labctl.runs.folder import RunFolder
+from labctl.runs.sample import Sample, parse
+from labctl.scheduler.task import BlockResult, HostReport
+from labctl.status import CRASHES, SampleStatus
+
+_MEASURED = {SampleStatus.OK, SampleStatus.NOT_EXERCISED}
+# Of the workers that took a block: it may be what ends them.
+_LOSSES = 3
+
+
+@dataclass(slots=True)
+class Job:
+    """An experiment: which block is next, and what came back.
+
+    Decisions count the blocks that are complete. A block that is given back is the next one.
+    """
+
+    runner: Runner
+    folder: RunFolder
+    samples: list[Sample] = field(init=False)
+    open: set[int] = field(default_factory=set)
+    _next: int = 0
+    _returned: list[Block] = field(default_factory=list)
+    _losses: Counter[int] = field(default_factory=Counter)
+    _done: tuple[int, int] | None = None  # next block and number of samples when it was done
+
+    def __post_init__(self) -> None:
+        self.samples = self.runner.samples()
+
+    def take(self) -> Block | None:
+        """Return the next block, None if there is none for now."""
+        if self._returned:
+            block = self._returned.pop(0)
+        else:
+            while True:
+                number, blocks = self._next, self.runner.blocks
+                if self._is_done():
+                    return None
+                self._next += 1
+                if not blocks.is_elsewhere(number, self.samples):
+                    break
+            block = blocks.block(number, self.samples)
+        self.open.add(block.number)
+        return block
+
+    def _is_done(self) -> bool:
+        state = self._next, len(self.samples)
+        if self._done != state:
+            runner = self.runner
+            now = runner.clock()
+            if not runner.blocks.is_done(self._next, self.samples, runner.budget, now):
+                return False
+            self._done = state
+        return True
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to measure."""
+        return not self.open and not self._returned and self._is_done()
+
+    def give_back(self, block: Block) -> None:
+        """Let another worker measure a block, as its worker was refused or cancelled."""
+        self.open.discard(block.number)
+        self._returned.append(block)
+
+    def lose(self, block: Block) -> None:
+        """Let another worker measure a block whose worker is gone.
+
+        Raises:
+            HostError: it was the last one of several.
+        """
+        self._losses[block.number] += 1
+        self.give_back(block)
+        if self._losses[block.number] >= _LOSSES:
+            name = self.runner.plan.experiment.name
+            raise HostError(
+                f"{_LOSSES} workers were lost while they measured block {block.number + 1} of "
+                f"experiment {name}",
+                hint="check the memory of their hosts, then continue with `labctl run --resume`",
+            )
+
+    @property
+    def baseline_is_good(self) -> bool:
+        """Whether the baseline was measured at least once."""
+        baseline = self.runner.plan.baseline
+        return any(
+            one.kernel == baseline and not one.control and one.status in _MEASURED
+            for one in self.samples
+        )
+
+    def failures_before(self, number: int) -> tuple[Sample, ...]:
+        """Return the failures of guests in earlier blocks."""
+        return tuple(s for s in self.samples if s.status in CRASHES and s.block < number)
+
+    def keep(self, block: Block, result: BlockResult, report: HostReport) -> None:
+        """Store the samples and logs of a block.
+
+        Raises:
+            BadOutput: a sample is damaged, or is not of this block and host.
+            HostError: the disk is full or fails.
+        """
+        where = f"worker {report.name}, block {block.number + 1}"
+        own = [_checked(line, where, self.runner, block, report) for line in result.lines]
+        self.keep_logs(result.logs)
+        self.folder.store.append_block(own)
+        self.samples += own
+        self.open.discard(block.number)
+        self.runner.budget.blocks += 1
+        _add(self.runner.timing, result.timing)
+        if own:
+            last = own[-1]
+            step = Step(block.number, len(own), len(own), last.label, last.status)
+            self.runner.report(step, report.name)
+
+    def keep_logs(self, logs: Mapping[str, bytes]) -> None:
+        """Store the logs of guests; raise BadOutput if a path is not that of a guest's log."""
+        for path, content in logs.items():
+            folder, _, rest = path.partition("/")
+            guest, _, name = rest.partition("/")
+            if folder != "guests" or guest in ("", ".", "..") or name not in _LOGS:
+                raise BadOutput(f"unexpected path of a log: {path!r}")
+            place = self.folder.path / folder / guest
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                files.replace(place / name, content)
+            except OSError as error:
+                what = f"cannot write log: {error.strerror or error}"
+                raise HostError(what, where=str(place / name)) from error
+
+
+_LOGS = ("console.log", "command.txt")
+
+
+def _checked(line: bytes, where: str, runner: Runner, block: Block, report: HostReport) -> Sample:
+    try:
+        sample = parse(line, where)
+    except UserError as error:
+        raise BadOutput(error.what, where=where) from error
+    facts = runner.facts
+    expected = (facts.run, runner.plan.experiment.name, block.number, report.id, facts.accel)
+    got = (sample.run, sample.experiment, sample.block, sample.host, sample.accel)
+    if got != expected:
+        raise BadOutput(f"sample of another block: expected {expected}, got {got}", where=where)
+    return sample
+
+
+def _add(total: Timing, one: Timing) -> None:
+    total.boot_seconds += one.boot_seconds
+    total.workload_seconds += one.workload_seconds
+    total.boots += one.boots
+    total.repetitions += one.repetitions
+
+
+def steps_of(event: Sequence[object]) -> Step:
+    """Return a worker's progress in an event."""
+    block, done, repetitions, cell, status, reason = event
+    assert isinstance(block, int)
+    assert isinstance(done, int)
+    assert isinstance(repetitions, int)
+    return Step(block, done, repetitions, str(cell), str(status), str(reason))

@@ -1,0 +1,114 @@
+"""Where a worker measures: its folder, its name, its host's lock, and how guests start."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from labctl.experiments import early
+from labctl.experiments.block_guests import Boot
+from labctl.experiments.booting import booter, log_of
+from labctl.experiments.guest_like import GuestLike
+from labctl.experiments.plan import Plan
+from labctl.guests import accelerator
+from labctl.guests.disks import Disk
+from labctl.guests.prepare import Prepared
+from labctl.host import identity
+from labctl.host import load as host_load
+from labctl.host.facts import read_facts
+from labctl.kernels.hashed import Hashed
+from labctl.lab.state import StateFolder
+from labctl.runs.folder import RunFolder
+from labctl.scheduler.task import Setup, Shipped
+
+
+@dataclass(frozen=True, slots=True)
+class Guests:
+    """How the guests of a block are booted and where their logs are, from the run's folder."""
+
+    boot: Boot
+    log_of: Callable[[GuestLike], str] = lambda _: ""
+    load: Callable[[], Mapping[str, float]] = host_load.load
+
+
+def guests_of_qemu(place: Place, setup: Setup, plan: Plan) -> Guests:
+    """Return guests of QEMU, after a check that they fit on this host.
+
+    Raises:
+        HostError: the host lacks memory or disk space.
+    """
+    lab = setup.lab.model_copy(update={"state": place.folder})
+    facts = read_facts()
+    early.check_memory(lab, [plan], facts)
+
+    def here(path: Path) -> Path:
+        return place.path_of(setup.files[str(path)].sha256)
+
+    images = {
+        name: replace(
+            image,
+            bzimage=here(image.bzimage),
+            config=None if image.config is None else here(image.config),
+        )
+        for name, image in setup.images.items()
+    }
+    assert setup.initramfs is not None
+    prepared = Prepared(
+        lab=lab,
+        host=place.facts(),
+        accel=setup.accel,
+        images=images,
+        initramfs=replace(setup.initramfs, path=here(setup.initramfs.path)),
+        facts=facts,
+        ssh_key=None if setup.ssh_key is None else here(setup.ssh_key),
+        disks=tuple(Disk.of(here(disk.path), disk.digest) for disk in setup.disks),
+    )
+    folder = RunFolder(place.run(setup.run))
+    return Guests(booter(prepared, plan, folder), partial(log_of, folder=folder))
+
+
+def _why_not_kvm(host: identity.Host) -> str:
+    cache = StateFolder(PLACE.folder).accelerator
+    return accelerator.expected("auto", host=host, cache=cache)[1]
+
+
+def default_folder() -> Path:
+    """Return the folder of a worker's files."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "labctl" / "worker"
+
+
+@dataclass(slots=True)
+class Place:
+    """The place of this process; `lock_folder` has the measuring locks, None for the system's."""
+
+    folder: Path = field(default_factory=default_folder)
+    name: str = field(default_factory=socket.gethostname)
+    facts: Callable[[], identity.Host] = identity.describe
+    kvm: Callable[[identity.Host], str] = _why_not_kvm
+    lock_folder: Path | None = None
+    guests: Callable[[Place, Setup, Plan], Guests] = guests_of_qemu
+
+    def path_of(self, sha256: str) -> Path:
+        """Return the path of a shipped file."""
+        return self.files / sha256
+
+    @property
+    def files(self) -> Path:
+        """The folder of shipped files, by their hashes."""
+        return self.folder / "files"
+
+    def run(self, run: str) -> Path:
+        """Return the folder of a run, for the logs of its guests."""
+        return StateFolder(self.folder).runs / run
+
+    def has(self, file: Shipped) -> bool:
+        """Return whether a file was shipped, and is undamaged."""
+        return Hashed(self.path_of(file.sha256), file.sha256).holds()
+
+
+PLACE = Place()

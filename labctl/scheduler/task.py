@@ -1,0 +1,130 @@
+"""What is sent to a worker and back: a block to measure, and its samples. Values only."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labctl.experiments.blocks import Block
+from labctl.experiments.progress import Timing
+from labctl.guests.disks import Disk
+from labctl.guests.initramfs import Initramfs
+from labctl.kernels.images import Image
+from labctl.lab.models import Lab
+from labctl.runs.sample import Sample
+from labctl.stats.health import HealthRule
+from labctl.workloads.supply import NOTHING, Supply
+
+PROTOCOL = 1  # to be increased with each change of these values
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A file of the run by its path on the host of `labctl run`; workers have it by its hash."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What all blocks of an experiment share; paths are those on the host of `labctl run`.
+
+    `files` has every file that guests read, by what it is for.
+    """
+
+    run: str
+    lab: Lab
+    experiment: str
+    seed: int
+    accel: str
+    images: Mapping[str, Image]
+    initramfs: Initramfs | None = None
+    disks: tuple[Disk, ...] = ()
+    ssh_key: Path | None = None
+    supply: Supply = NOTHING
+    health: HealthRule = field(default_factory=HealthRule)
+    files: Mapping[str, Shipped] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A block as a task. `failures` are the guests' failures in earlier blocks."""
+
+    setup: bytes
+    block: Block
+    topic: str
+    key: str
+    baseline_is_good: bool
+    failures: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReport:
+    """A worker's host: its facts, and whether it can measure."""
+
+    protocol: int
+    version: str
+    name: str
+    machine: str
+    facts: Mapping[str, str | int | bool]
+    why_not_kvm: str  # empty if KVM works
+
+    @property
+    def id(self) -> str:
+        """The stable id of the host."""
+        return str(self.facts["id"])
+
+    @property
+    def boot_id(self) -> str:
+        """The id of its kernel's boot; workers with the same one are on the same host."""
+        return str(self.facts["boot_id"])
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a host could not measure a block."""
+
+    what: str
+    where: str | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockResult:
+    """The result of a task: samples as sealed lines, and logs by their path in the run's folder.
+
+    With `failure`, the host could not measure; with `baseline`, the baseline failed first.
+    """
+
+    lines: tuple[bytes, ...] = ()
+    timing: Timing = field(default_factory=Timing)
+    logs: Mapping[str, bytes] = field(default_factory=dict)
+    failure: Failure | None = None
+    baseline: Failure | None = None
+
+
+def packed(setup: Setup) -> bytes:
+    """Return a setup as bytes, without the places of lab.yaml's keys."""
+    lab = setup.lab.model_copy(update={"marks": {}})
+    content = {name: getattr(setup, name) for name in Setup.__dataclass_fields__}
+    return pickle.dumps(Setup(**content | {"lab": lab}))
+
+
+def unpacked(content: bytes) -> Setup:
+    """Return the setup in bytes that `packed` returned."""
+    found = pickle.loads(content)  # noqa: S301 - Dask's own messages are pickles of the same peer
+    assert isinstance(found, Setup)
+    return found
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of bytes, as hex digits."""
+    return hashlib.sha256(content).hexdigest()

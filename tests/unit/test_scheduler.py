@@ -1,0 +1,300 @@
+"""Blocks on the workers of a real scheduler, with synthetic guests."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from synthetic import FACTS, World, lab
+
+from labctl.errors import HostError
+from labctl.experiments.description import Facts
+from labctl.experiments.plan import plan
+from labctl.experiments.runner import Runner
+from labctl.kernels.images import Image
+from labctl.runs.folder import RunFolder
+from labctl.runs.store import Store
+from labctl.scheduler import engine
+from labctl.scheduler.task import Setup, Shipped
+from labctl.stats.compare import compare
+
+HERE = Path(__file__).parent
+# Each process imports distributed, which takes long on a busy host.
+START_SECONDS = 200.0
+
+
+def wait_until(is_true, what):
+    deadline = time.monotonic() + START_SECONDS
+    while not is_true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def process(*words, log):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((*sys.path, str(HERE)))}
+    with log.open("w") as file:
+        one = subprocess.Popen(
+            [sys.executable, *map(str, words)], env=environment, stdout=file, stderr=file
+        )
+    try:
+        yield one
+    finally:
+        one.kill()
+        one.wait(60)
+
+
+class Cluster:
+    """A scheduler on loopback; `workers` has a process for each name."""
+
+    def __init__(self, folder, stack):
+        self.folder, self.stack, self.workers = folder, stack, {}
+        self.file = folder / "scheduler.json"
+        words = ("-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", 0)
+        more = ("--no-dashboard", "--scheduler-file", self.file)
+        self.scheduler = stack.enter_context(process(*words, *more, log=folder / "scheduler.log"))
+        wait_until(self.file.exists, (folder / "scheduler.log").read_text)
+        self.address = json.loads(self.file.read_text())["address"]
+
+    def start(self, name, *how):
+        """Start a worker; `how` is that of synthetic_worker.py."""
+        own = self.folder / name
+        own.mkdir(exist_ok=True)
+        words = (HERE / "synthetic_worker.py", self.address, name, own, *how)
+        self.workers[name] = self.stack.enter_context(process(*words, log=own / "log"))
+
+    def wait_for(self, *names):
+        with engine.opened(self.address, warning=print) as found:
+
+            def are_there():
+                return {one.name for one in found.connection.workers()} >= set(names)
+
+            wait_until(are_there, [(self.folder / name / "log").read_text() for name in names])
+
+    def end(self, *names):
+        for name in names or list(self.workers):
+            one = self.workers.pop(name)
+            one.kill()
+            one.wait(60)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with contextlib.ExitStack() as stack:
+        yield Cluster(tmp_path_factory.mktemp("cluster"), stack)
+
+
+@pytest.fixture
+def no_workers(cluster):
+    yield
+    cluster.end()
+
+
+def image(kernel, digest, series):
+    return Image(
+        kernel=kernel, bzimage=Path("bzImage"), hash=digest, source_hash="", series_hash=series,
+        patch_hashes=(), config=None, release="6.1", compiler="",
+    )  # fmt: skip
+
+
+class Run:
+    """A run of the synthetic lab in a folder, which a scheduler or this process measures."""
+
+    def __init__(self, path, blocks=8, wait=0.01, files=(), accel="tcg"):
+        path.mkdir(exist_ok=True)
+        self.folder = RunFolder(path)
+        one = lab(blocks=blocks)
+        free = one.workloads["free"]
+        free = free.model_copy(update={"parameters": {**free.parameters, "wait": str(wait)}})
+        self.lab = one.model_copy(update={"workloads": {"free": free}})
+        self.told, self.seen, self.accel = [], [], accel
+        self.on_progress = lambda progress: None
+        shipped = {}
+        for file in files:
+            shipped[str(file)] = Shipped(file, hashlib.sha256(file.read_bytes()).hexdigest())
+        self.setup = Setup(
+            run="r",
+            lab=self.lab,
+            experiment="e",
+            seed=7,
+            accel=accel,
+            images={name: image(name, *found) for name, found in FACTS.images.items()},
+            files=shipped,
+        )
+
+    def runner(self, host="", boot=None, **more):
+        facts = Facts(run="r", host=host, accel=self.accel, images=FACTS.images)
+        return Runner(
+            lab=self.lab, plan=plan(self.lab, "e", 7), store=self.folder.store, boot=boot,
+            facts=facts, progress=self.progress, **more,
+        )  # fmt: skip
+
+    def progress(self, progress):
+        self.seen.append(progress)
+        self.on_progress(progress)
+
+    def on(self, cluster, patience_seconds=60.0):
+        with engine.opened(cluster.address, warning=self.told.append) as one:
+            one.patience_seconds = one.hosts.patience_seconds = patience_seconds
+            assert one.choose("auto") == self.accel
+            one.measure(self.runner(), self.setup, self.folder)
+        return self.samples()
+
+    def locally(self):
+        world = World(3)
+        self.runner("local", world.boot, clock=world.clock, load=world.load).run()
+        return self.samples()
+
+    def samples(self):
+        return Store(self.folder.path).samples()
+
+
+def verdicts(samples):
+    own = [sample for sample in samples if not sample.warmup]
+    found = compare(own, baseline="stock", confidence=0.95, minimum_effect=0.02)
+    return [(cell.label, cell.verdict) for cell in found.cells]
+
+
+def keys(samples):
+    return sorted(sample.key for sample in samples)
+
+
+def hosts(samples):
+    """Return the hosts of each block."""
+    found = {}
+    for one in samples:
+        found.setdefault(one.block, set()).add((one.host, one.host_name))
+    return found
+
+
+def test_workers_with_faults_measure_what_a_local_run_does(cluster, tmp_path, no_workers):
+    names = ("one", "two", "slow", "stopped")
+    file = tmp_path / "bzImage"
+    file.write_bytes(bytes(range(256)) * 20)
+    for name in names:
+        cluster.start(name, *(["slow"] if name == "slow" else []))
+    cluster.start("wrong", "damages")
+    cluster.wait_for(*names, "wrong")
+    run = Run(tmp_path / "far", blocks=12, wait=0.06, files=[file])
+    stopped, killed = cluster.workers["stopped"], cluster.workers["two"]
+
+    def fail(progress):
+        if progress.host == "stopped" and progress.repetition > 2:
+            stopped.send_signal(signal.SIGSTOP)
+        if progress.host == "two" and progress.repetition > 4:
+            killed.kill()
+
+    run.on_progress = fail
+    samples = run.on(cluster, patience_seconds=4.0)
+    local = Run(tmp_path / "near", blocks=12).locally()
+    assert keys(samples) == keys(local)
+    assert verdicts(samples) == verdicts(local)
+    assert [s.order for s in samples if s.block == 3] == list(range(9))
+    measured = hosts(samples)
+    assert all(len(found) == 1 for found in measured.values()), "a block is on one host"
+    assert {("id-one", "one"), ("id-slow", "slow")} <= set.union(*measured.values())
+    told = "\n".join(run.told)
+    assert "worker wrong is not used: bzImage arrived damaged: expected SHA-256 " in told
+    assert "worker stopped: sent nothing for 4 s; block" in told
+    assert "worker two: left the scheduler; block" in told
+    # Once a host: every worker has the file by its hash, the wrong one has none.
+    (digest,) = [one.sha256 for one in run.setup.files.values()]
+    assert (cluster.folder / "one" / "files" / digest).read_bytes() == file.read_bytes()
+    assert not list((cluster.folder / "wrong" / "files").iterdir())
+    # What the stopped worker does when it continues changes nothing.
+    before = run.folder.store.path.read_bytes()
+    stopped.send_signal(signal.SIGCONT)
+    assert run.on(cluster) == samples
+    assert run.folder.store.path.read_bytes() == before
+
+
+def test_a_run_goes_on_locally_and_with_a_scheduler(cluster, tmp_path, no_workers):
+    cluster.start("one")
+    cluster.wait_for("one")
+    run = Run(tmp_path / "run", blocks=6)
+    world = World(3)
+
+    def stop(guest):
+        if guest.block == 1 and guest.group.control:
+            raise KeyboardInterrupt
+
+    world.on_run = stop
+    with pytest.raises(KeyboardInterrupt):
+        run.runner("local", world.boot, clock=world.clock, load=world.load).run()
+    begun = run.samples()
+
+    class Stop(Exception):
+        pass
+
+    def interrupt(progress):
+        if progress.block == 3:
+            raise Stop
+
+    run.on_progress = interrupt
+    with pytest.raises(Stop):
+        run.on(cluster)
+    run.on_progress = lambda progress: None
+    assert run.samples()[: len(begun)] == begun
+    samples = run.locally()
+    assert len(keys(samples)) == len(set(keys(samples)))
+    assert hosts(samples) == {
+        0: {("local", "")},
+        1: {("local", "")},
+        2: {("id-one", "one")},
+        **{number: {("local", "")} for number in range(3, 6)},
+    }
+    assert {len([s for s in samples if s.block == n and not s.warmup]) for n in range(6)} == {6}
+
+
+def test_a_host_is_not_measured_twice_at_a_time(cluster, tmp_path, no_workers):
+    cluster.start("one")
+    cluster.wait_for("one")
+    runs = [Run(tmp_path / name, blocks=3, wait=0.03) for name in "ab"]
+    threads = [threading.Thread(target=run.on, args=(cluster,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    times = []
+    for run in runs:
+        for block in range(3):
+            own = sorted(s.started_at for s in run.samples() if s.block == block)
+            times.append((own[0], own[-1]))
+    times.sort()
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(times))
+
+
+def test_a_worker_with_another_accelerator_is_refused_by_name(cluster, tmp_path, no_workers):
+    cluster.start("slower")
+    cluster.start("faster", "kvm")
+    cluster.wait_for("slower", "faster")
+    run = Run(tmp_path / "run", blocks=3, accel="kvm")
+    samples = run.on(cluster)
+    assert {s.host_name for s in samples} == {"faster"}
+    assert {s.accel for s in samples} == {"kvm"}
+    why = "this run measures with KVM, and there /dev/kvm does not exist"
+    assert run.told == [f"worker slower is not used: {why}"]
+    cluster.end("faster")
+    again = Run(tmp_path / "again", blocks=3, accel="kvm")
+    with engine.opened(str(cluster.file), warning=print) as one:
+        one.choose("kvm")
+        with pytest.raises(HostError, match=f"no worker can measure:\n  slower: {why}"):
+            one.measure(again.runner(), again.setup, again.folder)
+    assert again.samples() == []
+
+
+def test_a_local_run_does_not_import_distributed():
+    script = (
+        "import sys; from labctl.cli import runs; from labctl.experiments import session;"
+        "print({'dask', 'distributed', 'labctl.scheduler'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
