@@ -21,6 +21,7 @@ from labctl.cli import (
     runs,
     site,
     trial,
+    workers,
     workloads,
 )
 from labctl.cli.root import labctl
@@ -35,6 +36,7 @@ for _module in (
     guests,
     inside,
     runs,
+    workers,
     explain,
     model,
     site,

@@ -294,6 +294,8 @@ def _pattern_hint(path: KeyPath) -> str:
         return "expected an absolute path in the guest, like /proc/sys/vm/swappiness"
     if path[-1] == "host":
         return "expected a host name or an address"
+    if path == ("scheduler",):
+        return "expected tls://HOST:PORT, tcp://HOST:PORT or the path of a scheduler file (*.json)"
     if path[-1] == "compiler":
         return "expected clang or gcc, with a version or not: clang-19; others: make: {CC: NAME}"
     if path[-1] == "localversion":

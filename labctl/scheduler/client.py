@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 
 from labctl.errors import HostError, UserError
@@ -16,6 +18,8 @@ from labctl.scheduler.address import address_of, is_encrypted
 RESOURCE = "hypervisor"
 _SECONDS = 30.0
 _ANSWER_SECONDS = 10.0
+# What Dask writes before the message of the system.
+_CLASSES = re.compile(r"^in <[^>]*>: \w+: ")
 _START = "start workers with `labctl worker`, or with `dask worker --resources hypervisor=1`"
 
 
@@ -82,19 +86,27 @@ class Connection:
         )
         return found
 
-    def call_at_once(self, worker: str, function: Callable[[], object]) -> Any:  # noqa: ANN401
-        """Call a quick function on a worker beside what it does; None if it does not answer."""
-        found: list[object] = []
+    def call_at_once(
+        self, workers: Sequence[str], function: Callable[[], object]
+    ) -> dict[str, Any]:
+        """Call a quick function on workers beside what they do; return results by address.
 
-        def run() -> None:
+        Workers that do not answer are missing.
+        """
+        found: dict[str, Any] = {}
+
+        def run(worker: str) -> None:
             with contextlib.suppress(Exception):  # of several libraries, and of unpickling
-                found.extend(self._client.run(function, workers=[worker]).values())
+                found.update(self._client.run(function, workers=[worker]))
 
         # Dask has no deadline for this.
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        thread.join(_ANSWER_SECONDS)
-        return found[0] if found else None
+        threads = [Thread(target=run, args=(one,), daemon=True) for one in workers]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return dict(found)
 
     def subscribe(self, topic: str, handler: Callable[[Mapping[str, Any]], None]) -> None:
         """Call `handler` in another thread with each event of a topic."""
@@ -118,7 +130,7 @@ def connected(given: str, folder: Path = Path()) -> Iterator[Connection]:
                 address, security=security, timeout=_SECONDS, set_as_default=False
             )
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-            why = str(error.__cause__ or error) or type(error).__name__
+            why = _CLASSES.sub("", str(error.__cause__ or error)) or type(error).__name__
             raise HostError(
                 f"cannot connect to the scheduler at {address}: {why}",
                 hint="start it with `dask scheduler`; with TLS, both need certificates of the "

@@ -7,6 +7,8 @@ from typing import Any
 from labctl.scheduler.client import RESOURCE, imported, security_of
 from labctl.scheduler.place import PLACE
 
+_CONNECT_SECONDS = 60.0
+
 
 async def serve(address: str, name: str) -> None:
     """Work for the scheduler at an address, which was checked, until it ends the worker.
@@ -25,6 +27,7 @@ async def serve(address: str, name: str) -> None:
         security=security_of(address),
         memory_limit=0,  # guests are not in this process
         dashboard=False,
+        death_timeout=_CONNECT_SECONDS,
     )
     async with worker:
         await worker.finished()

@@ -37,7 +37,7 @@ from labctl.scheduler.task import (
 from labctl.status import SampleStatus
 
 _LOG_BYTES = 1 << 20
-_IDLE = "idle"
+IDLE = "idle"
 
 
 class Unwanted(Exception):
@@ -48,7 +48,7 @@ class Unwanted(Exception):
 class _Work:
     """What this worker does and did."""
 
-    doing: str = _IDLE
+    doing: str = IDLE
     blocks: int = 0
     # Logarithms of the ratios of the A/A control, one for each block and setting.
     controls: list[float] = field(default_factory=list)
@@ -124,7 +124,7 @@ def measure(task: Task) -> BlockResult:
         found = error if isinstance(error, LabError) else LabError(f"{error.strerror or error}")
         return BlockResult(failure=Failure(found.what, found.where, found.hint))
     finally:
-        _WORK.doing = _IDLE
+        _WORK.doing = IDLE
 
 
 @contextlib.contextmanager

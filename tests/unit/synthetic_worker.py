@@ -11,6 +11,8 @@ from pathlib import Path
 
 import synthetic
 
+from labctl.doctor.diagnosis import Diagnosis
+from labctl.doctor.host_tests import HostTests
 from labctl.host.identity import Host
 from labctl.scheduler import worker
 from labctl.scheduler.place import PLACE, Guests
@@ -52,6 +54,13 @@ def damaged(sha256, token, content):
     whole(sha256, token, content[:-1] + b"?")
 
 
+def diagnoses(self, *, builds):
+    assert not builds
+    yield Diagnosis("qemu", "ok", "9")
+    yield Diagnosis("kvm", "warn", "missing")
+
+
+HostTests.diagnoses = diagnoses
 if "damages" in HOW:
     worker.receive = damaged  # Dask finds functions by their names
 asyncio.run(serve(ADDRESS, NAME))

@@ -21,7 +21,6 @@ FLOORS = (
     ("reports",),
     ("experiments",),
     ("verify", "review", "doctor", "testing", "model"),
-    ("verify", "review", "doctor", "testing"),
     ("scheduler",),
     ("nightly", "bisect", "trial"),
     ("methodology", "site"),

@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from synthetic import FACTS, World, lab
 
+from labctl.cli import labctl
 from labctl.errors import HostError
 from labctl.experiments.description import Facts
 from labctl.experiments.plan import plan
@@ -22,7 +24,7 @@ from labctl.experiments.runner import Runner
 from labctl.kernels.images import Image
 from labctl.runs.folder import RunFolder
 from labctl.runs.store import Store
-from labctl.scheduler import engine
+from labctl.scheduler import client, engine
 from labctl.scheduler.task import Setup, Shipped
 from labctl.stats.compare import compare
 
@@ -289,6 +291,27 @@ def test_a_worker_with_another_accelerator_is_refused_by_name(cluster, tmp_path,
         with pytest.raises(HostError, match=f"no worker can measure:\n  slower: {why}"):
             one.measure(again.runner(), again.setup, again.folder)
     assert again.samples() == []
+
+
+def test_workers_are_listed_with_what_they_do(cluster, tmp_path, no_workers, monkeypatch):
+    monkeypatch.setattr(client, "_ANSWER_SECONDS", 4.0)
+    cluster.start("one")
+    cluster.start("two")
+    cluster.wait_for("one", "two")
+    run = Run(tmp_path / "run", blocks=6)
+    run.on(cluster)
+    cluster.workers["two"].send_signal(signal.SIGSTOP)
+    words = ["workers", "--scheduler", str(cluster.file)]
+    done = CliRunner().invoke(labctl, [*words, "--json"], catch_exceptions=False)
+    found = {one["name"]: one for one in json.loads(done.stdout)["workers"]}
+    blocks = sum(found == {("id-one", "one")} for found in hosts(run.samples()).values())
+    assert found["one"]["blocks"] == blocks
+    assert found["one"]["doing"] == "idle"
+    assert found["one"]["doctor"] == "warn"
+    assert found["one"]["aa_ratio"] == pytest.approx(1.0, abs=0.2)
+    assert found["two"]["doing"] == "no response"
+    text = CliRunner().invoke(labctl, words, catch_exceptions=False).stdout
+    assert [line.split()[0] for line in text.splitlines()[2:]] == list(found)
 
 
 def test_a_local_run_does_not_import_distributed():
