@@ -1,0 +1,139 @@
+"""A scheduler on loopback with workers whose guests are synthetic, and runs on it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from synthetic import FACTS, World, lab
+
+from labctl.experiments.description import Facts
+from labctl.experiments.plan import plan
+from labctl.experiments.runner import Runner
+from labctl.kernels.images import Image
+from labctl.runs.folder import RunFolder
+from labctl.runs.store import Store
+from labctl.scheduler import engine
+from labctl.scheduler.task import Setup, Shipped
+
+HERE = Path(__file__).parent
+# Each process imports distributed, which takes long on a busy host.
+START_SECONDS = 200.0
+
+
+def wait_until(is_true, what):
+    deadline = time.monotonic() + START_SECONDS
+    while not is_true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def process(*words, log):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((*sys.path, str(HERE)))}
+    with log.open("w") as file:
+        one = subprocess.Popen(
+            [sys.executable, *map(str, words)], env=environment, stdout=file, stderr=file
+        )
+    try:
+        yield one
+    finally:
+        one.kill()
+        one.wait(60)
+
+
+class Cluster:
+    """A scheduler on loopback; `workers` has a process for each name."""
+
+    def __init__(self, folder, stack):
+        self.folder, self.stack, self.workers = folder, stack, {}
+        self.file = folder / "scheduler.json"
+        words = ("-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", 0)
+        more = ("--no-dashboard", "--scheduler-file", self.file)
+        self.scheduler = stack.enter_context(process(*words, *more, log=folder / "scheduler.log"))
+        wait_until(self.file.exists, (folder / "scheduler.log").read_text)
+        self.address = json.loads(self.file.read_text())["address"]
+
+    def start(self, name, *how):
+        """Start a worker; `how` is that of synthetic_worker.py."""
+        own = self.folder / name
+        own.mkdir(exist_ok=True)
+        words = (HERE / "synthetic_worker.py", self.address, name, own, *how)
+        self.workers[name] = self.stack.enter_context(process(*words, log=own / "log"))
+
+    def wait_for(self, *names):
+        with engine.opened(self.address, warning=print) as found:
+
+            def are_there():
+                return {one.name for one in found.connection.workers()} >= set(names)
+
+            wait_until(are_there, [(self.folder / name / "log").read_text() for name in names])
+
+    def end(self, *names):
+        for name in names or list(self.workers):
+            one = self.workers.pop(name)
+            one.kill()
+            one.wait(60)
+
+
+def image(kernel, digest, series):
+    return Image(
+        kernel=kernel, bzimage=Path("bzImage"), hash=digest, source_hash="", series_hash=series,
+        patch_hashes=(), config=None, release="6.1", compiler="",
+    )  # fmt: skip
+
+
+class Run:
+    """A run of the synthetic lab in a folder, which a scheduler or this process measures."""
+
+    def __init__(self, path, blocks=8, wait=0.01, files=(), accel="tcg", matrix=None):
+        path.mkdir(exist_ok=True)
+        self.folder = RunFolder(path)
+        one = lab(blocks=blocks, matrix=matrix)
+        free = one.workloads["free"]
+        free = free.model_copy(update={"parameters": {**free.parameters, "wait": str(wait)}})
+        self.lab = one.model_copy(update={"workloads": {"free": free}})
+        self.told, self.seen, self.accel = [], [], accel
+        self.on_progress = lambda progress: None
+        shipped = {}
+        for file in files:
+            shipped[str(file)] = Shipped(file, hashlib.sha256(file.read_bytes()).hexdigest())
+        self.setup = Setup(
+            run="r",
+            lab=self.lab,
+            experiment="e",
+            seed=7,
+            accel=accel,
+            images={name: image(name, *found) for name, found in FACTS.images.items()},
+            files=shipped,
+        )
+
+    def runner(self, host="", boot=None, **more):
+        facts = Facts(run="r", host=host, accel=self.accel, images=FACTS.images)
+        return Runner(
+            lab=self.lab, plan=plan(self.lab, "e", 7), store=self.folder.store, boot=boot,
+            facts=facts, progress=self.progress, **more,
+        )  # fmt: skip
+
+    def progress(self, progress):
+        self.seen.append(progress)
+        self.on_progress(progress)
+
+    def on(self, cluster, patience_seconds=60.0):
+        with engine.opened(cluster.address, warning=self.told.append) as one:
+            one.patience_seconds = one.hosts.patience_seconds = patience_seconds
+            assert one.choose("auto") == self.accel
+            one.measure(self.runner(), self.setup, self.folder)
+        return self.samples()
+
+    def locally(self, world=None):
+        world = world or World(3)
+        self.runner("local", world.boot, clock=world.clock, load=world.load).run()
+        return self.samples()
+
+    def samples(self):
+        return Store(self.folder.path).samples()
