@@ -6,7 +6,7 @@ import contextlib
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from labctl.experiments.runner import Runner
 from labctl.guests.prepare import Prepared
 from labctl.runs.folder import RunFolder
 from labctl.scheduler import client, worker
-from labctl.scheduler.client import Connection
+from labctl.scheduler.client import Connection, Future
 from labctl.scheduler.hosts import Gone, Host, Hosts, LeftOut, Life
 from labctl.scheduler.job import Job, steps_of
 from labctl.scheduler.shipping import PART_BYTES, parts, setup_of
-from labctl.scheduler.task import PROTOCOL, HostReport, Setup, Task, packed
+from labctl.scheduler.task import PROTOCOL, BlockResult, HostReport, Setup, Task, packed
 
 _JOIN_SECONDS = 600.0
+_BUSY_SECONDS = 15.0  # before a host on which another measurement runs is asked again
 _SILENT = "it does not respond"
 
 
@@ -119,6 +120,9 @@ class Engine:
 
     def _tell(self, host: Host, event: Mapping[str, Any]) -> None:
         if "waiting" in event:
+            if host.is_told_busy:
+                return
+            host.is_told_busy = True
             self.warning(
                 f"worker {host.name}: waiting: another measurement runs on its host "
                 f"({event['waiting']})"
@@ -130,18 +134,8 @@ class Engine:
         return sum(host.block is not None for host in self.hosts.every)
 
     def _life(self, host: Host) -> Life:
-        """The course of a host: it reports, gets files, and measures block after block."""
-        report: HostReport = yield self.hosts.call(host, worker.report)
-        host.name, host.report = report.name, report
-        if (report.protocol, report.version) != (PROTOCOL, labctl.__version__):
-            raise LeftOut(f"it has labctl {report.version}, this one is {labctl.__version__}")
-        while not self.accel or self._job is None:
-            yield None
-        self._check(host, report)
-        while self._is_used_by_another(report):
-            yield None
-        host.is_used = True
-        self.facts[report.id] = dict(report.facts)
+        """The course of a host: it reports, and measures block after block."""
+        report = yield from self._admit(host)
         while True:
             job, setup = self._job, self._setup
             block = None if job is None else job.take()
@@ -151,7 +145,7 @@ class Engine:
             host.block = block
             try:
                 yield from self._ship(host, setup)
-                yield from self._block(host, job, block, report)
+                is_measured = yield from self._block(host, job, block, report)
             except Gone:
                 job.lose(block)
                 raise
@@ -163,6 +157,26 @@ class Engine:
                 raise LeftOut(str(error)) from error
             finally:
                 host.block = None
+            if not is_measured:
+                job.give_back(block)
+                later = time.monotonic() + _BUSY_SECONDS
+                while time.monotonic() < later:  # other hosts may take the block
+                    yield None
+
+    def _admit(self, host: Host) -> Generator[Future | None, Any, HostReport]:
+        """Return the report of a host once it may measure for this run."""
+        report: HostReport = yield self.hosts.call(host, worker.report)
+        host.name, host.report = report.name, report
+        if (report.protocol, report.version) != (PROTOCOL, labctl.__version__):
+            raise LeftOut(f"it has labctl {report.version}, this one is {labctl.__version__}")
+        while not self.accel or self._job is None:
+            yield None
+        self._check(host, report)
+        while self._is_used_by_another(report):
+            yield None
+        host.is_used = True
+        self.facts[report.id] = dict(report.facts)
+        return report
 
     def _check(self, host: Host, report: HostReport) -> None:
         if report.machine != platform.machine():
@@ -205,7 +219,10 @@ class Engine:
                 )
         host.has |= wanted.keys()
 
-    def _block(self, host: Host, job: Job, block: Block, report: HostReport) -> Life:
+    def _block(
+        self, host: Host, job: Job, block: Block, report: HostReport
+    ) -> Generator[Future, BlockResult, bool]:
+        """Let a host measure a block; return False if another measurement did not end there."""
         task = Task(
             setup=self._packed,
             block=block,
@@ -222,7 +239,11 @@ class Engine:
             raise BaselineFailed(what, console=failed.where or "")
         if result.failure is not None:
             raise LeftOut(str(result.failure))
+        if result.busy:
+            return False
+        host.is_told_busy = False
         job.keep(block, result, report)
+        return True
 
 
 @contextlib.contextmanager

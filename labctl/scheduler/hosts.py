@@ -43,6 +43,7 @@ class Host:
     left_out: str = ""
     has: set[str] = field(default_factory=set)
     is_used: bool = False  # no other worker of the same host is
+    is_told_busy: bool = False  # that another measurement runs there
 
 
 @dataclass(slots=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from labctl import files
 from labctl.experiments import early
 from labctl.experiments.block_guests import Boot
 from labctl.experiments.booting import booter, log_of
@@ -24,6 +27,9 @@ from labctl.kernels.hashed import Hashed
 from labctl.lab.state import StateFolder
 from labctl.runs.folder import RunFolder
 from labctl.scheduler.task import Setup, Shipped
+
+_KEPT_SECONDS = 30 * 24 * 3600.0
+_SHIPPED = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]+\.part)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,18 @@ class Place:
 
     def has(self, file: Shipped) -> bool:
         """Return whether a file was shipped, and is undamaged."""
-        return Hashed(self.path_of(file.sha256), file.sha256).holds()
+        path = self.path_of(file.sha256)
+        if not Hashed(path, file.sha256).holds():
+            return False
+        path.touch()
+        return True
+
+    def tidy(self) -> None:
+        """Remove shipped files that no run has asked for in the last weeks."""
+        oldest = time.time() - _KEPT_SECONDS
+        for path in self.files.glob("*"):
+            if _SHIPPED.fullmatch(path.name) and path.stat().st_mtime < oldest:
+                files.remove(path)
 
 
 PLACE = Place()

@@ -19,6 +19,7 @@ async def serve(address: str, name: str) -> None:
     """
     distributed = imported()
     PLACE.name = name
+    PLACE.tidy()
     worker: Any = distributed.Worker(
         address,
         name=name,

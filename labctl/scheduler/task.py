@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,7 +100,8 @@ class Failure:
 class BlockResult:
     """The result of a task: samples as sealed lines, and logs by their path in the run's folder.
 
-    With `failure`, the host could not measure; with `baseline`, the baseline failed first.
+    With `failure`, the host could not measure; with `baseline`, the baseline failed first; with
+    `busy`, another measurement, which that describes, did not end.
     """
 
     lines: tuple[bytes, ...] = ()
@@ -109,13 +109,12 @@ class BlockResult:
     logs: Mapping[str, bytes] = field(default_factory=dict)
     failure: Failure | None = None
     baseline: Failure | None = None
+    busy: str = ""
 
 
 def packed(setup: Setup) -> bytes:
-    """Return a setup as bytes, without the places of lab.yaml's keys."""
-    lab = setup.lab.model_copy(update={"marks": {}})
-    content = {name: getattr(setup, name) for name in Setup.__dataclass_fields__}
-    return pickle.dumps(Setup(**content | {"lab": lab}))
+    """Return a setup as bytes."""
+    return pickle.dumps(setup)
 
 
 def unpacked(content: bytes) -> Setup:
@@ -123,8 +122,3 @@ def unpacked(content: bytes) -> Setup:
     found = pickle.loads(content)  # noqa: S301 - Dask's own messages are pickles of the same peer
     assert isinstance(found, Setup)
     return found
-
-
-def digest(content: bytes) -> str:
-    """Return the SHA-256 of bytes, as hex digits."""
-    return hashlib.sha256(content).hexdigest()

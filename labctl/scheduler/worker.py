@@ -6,6 +6,7 @@ import contextlib
 import math
 import platform
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import Any
 
 import labctl
 from labctl import files
-from labctl.errors import BaselineFailed, LabError
+from labctl.errors import BaselineFailed, ConfigError, LabError
 from labctl.experiments.description import Facts
 from labctl.experiments.plan import Plan, plan
 from labctl.experiments.progress import Progress
@@ -37,11 +38,16 @@ from labctl.scheduler.task import (
 from labctl.status import SampleStatus
 
 _LOG_BYTES = 1 << 20
+_PATIENCE_SECONDS = 30.0  # for other measurements on this host
 IDLE = "idle"
 
 
 class Unwanted(Exception):
     """Nobody waits for this block any more."""
+
+
+class Busy(Exception):
+    """Another measurement on this host did not end; another host may take the block."""
 
 
 @dataclass(slots=True)
@@ -107,19 +113,32 @@ def measure(task: Task) -> BlockResult:
     what = f"run {setup.run}, {setup.experiment}, block {task.block.number + 1}"
     tell = _teller(task)
 
+    holders: list[str] = []
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+
     def waiting(holder: str) -> None:
+        holders.append(holder)
         _WORK.doing = f"waits for {holder}"
         tell({"key": task.key, "waiting": holder})
 
+    def poll() -> None:
+        _check_wanted()
+        if time.monotonic() > deadline:
+            raise Busy
+
     try:
         with lock.measuring(
-            f"run {setup.run}", waiting=waiting, folder=PLACE.lock_folder, poll=_check_wanted
+            f"run {setup.run}", waiting=waiting, folder=PLACE.lock_folder, poll=poll
         ):
             _WORK.doing = what
             with _removed(PLACE.run(setup.run)):
                 return _measured(task, setup, planned, tell)
     except Unwanted:
         return BlockResult(failure=Failure("cancelled"))
+    except Busy:
+        return BlockResult(busy=", ".join(holders))
+    except ConfigError as error:
+        return BlockResult(failure=Failure("; ".join(map(str, error.problems))))
     except (LabError, OSError) as error:
         found = error if isinstance(error, LabError) else LabError(f"{error.strerror or error}")
         return BlockResult(failure=Failure(found.what, found.where, found.hint))

@@ -1,6 +1,6 @@
 """A worker whose guests are synthetic: `python synthetic_worker.py ADDRESS NAME FOLDER [HOW]`.
 
-HOW is `slow`, `kvm` or `damages`. Each worker is a host of its own, with its own lock.
+HOW is `slow`, `kvm`, `damages` or `impatient`. Each worker is a host of its own, with its own lock.
 """
 
 import asyncio
@@ -60,7 +60,9 @@ def diagnoses(self, *, builds):
     yield Diagnosis("kvm", "warn", "missing")
 
 
-HostTests.diagnoses = diagnoses
+setattr(HostTests, "diagnoses", diagnoses)  # noqa: B010 - of another type
+if "impatient" in HOW:
+    worker._PATIENCE_SECONDS = 0.5
 if "damages" in HOW:
-    worker.receive = damaged  # Dask finds functions by their names
+    setattr(worker, "receive", damaged)  # noqa: B010 - of another type; Dask finds functions by their names
 asyncio.run(serve(ADDRESS, NAME))

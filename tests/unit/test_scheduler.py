@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from synthetic import World
 
 from labctl.cli import labctl
 from labctl.errors import HostError
+from labctl.host import lock
 from labctl.scheduler import client, engine
 from labctl.stats.compare import compare
 
@@ -144,6 +146,20 @@ def test_a_host_is_not_measured_twice_at_a_time(cluster, tmp_path, no_workers):
             times.append((own[0], own[-1]))
     times.sort()
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(times))
+
+
+def test_a_block_goes_to_another_host_if_one_stays_busy(cluster, tmp_path, no_workers):
+    cluster.start("busy", "impatient")
+    cluster.start("free")
+    cluster.wait_for("busy", "free")
+    run = Run(tmp_path / "run", blocks=4)
+    holder = f"process {os.getpid()}: run of another"
+    with lock.measuring("run of another", waiting=print, folder=cluster.folder / "busy"):
+        samples = run.on(cluster)
+    assert {one.host_name for one in samples} == {"free"}
+    assert keys(samples) == keys(Run(tmp_path / "near", blocks=4).locally())
+    waiting = f"waiting: another measurement runs on its host ({holder})"
+    assert run.told == [f"worker busy: {waiting}"]
 
 
 def test_a_worker_with_another_accelerator_is_refused_by_name(cluster, tmp_path, no_workers):
