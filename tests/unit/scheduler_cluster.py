@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import dask
+from distributed.security import Security
 from synthetic import FACTS, World, lab
 
 from labctl.experiments.description import Facts
@@ -46,13 +48,33 @@ def process(*words, log):
         one.wait(60)
 
 
+def with_certificates(folder, stack):
+    """Use a certificate that is its own authority, in this process and in those it starts."""
+    made = Security.temporary()
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    cert.write_text(made.tls_ca_file)
+    key.write_text(made.tls_client_key)
+    tls = {"ca-file": str(cert)}
+    for role in ("scheduler", "worker", "client"):
+        tls |= {f"{role}.cert": str(cert), f"{role}.key": str(key)}
+    settings = {f"distributed.comm.tls.{name}": value for name, value in tls.items()}
+    stack.enter_context(dask.config.set(settings))
+    for name, value in settings.items():
+        variable = "DASK_" + name.upper().replace(".", "__").replace("-", "_")
+        os.environ[variable] = value
+        stack.callback(os.environ.pop, variable)
+
+
 class Cluster:
     """A scheduler on loopback; `workers` has a process for each name."""
 
-    def __init__(self, folder, stack):
+    def __init__(self, folder, stack, protocol="tcp"):
         self.folder, self.stack, self.workers = folder, stack, {}
         self.file = folder / "scheduler.json"
+        if protocol == "tls":
+            with_certificates(folder, stack)
         words = ("-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", 0)
+        words = (*words, "--protocol", protocol)
         more = ("--no-dashboard", "--scheduler-file", self.file)
         self.scheduler = stack.enter_context(process(*words, *more, log=folder / "scheduler.log"))
         wait_until(self.file.exists, (folder / "scheduler.log").read_text)
@@ -64,6 +86,15 @@ class Cluster:
         own.mkdir(exist_ok=True)
         words = (HERE / "synthetic_worker.py", self.address, name, own, *how)
         self.workers[name] = self.stack.enter_context(process(*words, log=own / "log"))
+
+    def work(self, name):
+        """Start `labctl worker`; return its process."""
+        own = self.folder / name
+        own.mkdir(exist_ok=True)
+        words = ("-m", "labctl", "worker", "--scheduler", self.file, "--name", name)
+        one = self.stack.enter_context(process(*words, "--folder", own, log=own / "log"))
+        self.workers[name] = one
+        return one
 
     def wait_for(self, *names):
         with engine.opened(self.address, warning=print) as found:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 
+import dask
 import pytest
 from click.testing import CliRunner
 from scheduler_cluster import Cluster, Run
 from synthetic import World
 
 from labctl.cli import labctl
-from labctl.errors import HostError
+from labctl.errors import HostError, UserError
 from labctl.host import lock
 from labctl.scheduler import client, engine
 from labctl.stats.compare import compare
@@ -24,7 +25,7 @@ from labctl.stats.compare import compare
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     with contextlib.ExitStack() as stack:
-        yield Cluster(tmp_path_factory.mktemp("cluster"), stack)
+        yield Cluster(tmp_path_factory.mktemp("cluster"), stack, "tls")
 
 
 @pytest.fixture
@@ -200,6 +201,29 @@ def test_workers_are_listed_with_what_they_do(cluster, tmp_path, no_workers, mon
     assert found["two"]["doing"] == "no response"
     text = CliRunner().invoke(labctl, words, catch_exceptions=False).stdout
     assert [line.split()[0] for line in text.splitlines()[2:]] == list(found)
+
+
+def test_a_worker_is_one_command(cluster, tmp_path, no_workers):
+    one = cluster.work("real")
+    cluster.wait_for("real")
+    other = CliRunner().invoke(labctl, ["workers", "--scheduler", cluster.address])
+    assert other.stdout.splitlines()[2].split()[:2] == ["real", "idle"], other.output
+    one.send_signal(signal.SIGTERM)
+    assert one.wait(60) == 128 + signal.SIGTERM
+    left = CliRunner().invoke(labctl, ["workers", "--scheduler", cluster.address])
+    assert left.stdout == f"no workers at {cluster.address}\n"
+
+
+def test_a_client_without_certificates_is_refused(cluster):
+    assert cluster.address.startswith("tls://127.0.0.1:")
+    with dask.config.set({"distributed.comm.tls.ca-file": None}):
+        done = CliRunner().invoke(labctl, ["workers", "--scheduler", cluster.address])
+    assert isinstance(done.exception, UserError)
+    assert done.exception.what == f"no certificates for {cluster.address}"
+    plain = cluster.address.replace("tls:", "tcp:")
+    done = CliRunner().invoke(labctl, ["workers", "--scheduler", plain])
+    assert isinstance(done.exception, HostError)
+    assert done.exception.what.startswith(f"cannot connect to the scheduler at {plain}: ")
 
 
 def test_a_local_run_does_not_import_distributed():
