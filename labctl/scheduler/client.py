@@ -150,7 +150,8 @@ def imported() -> Any:  # noqa: ANN401
             f"distributed cannot be imported: {error}", hint="pip install 'labctl[dask]'"
         ) from error
     # Losses of workers are reported by labctl.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [one for one in logging.root.manager.loggerDict if one.startswith("distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # A profile of each worker's threads, 100 times a second, would disturb measurements.
     dask.config.set({"distributed.worker.profile.enabled": False})
     return distributed
