@@ -19,7 +19,7 @@ from labctl.guests.prepare import Prepared
 from labctl.runs.folder import RunFolder
 from labctl.scheduler import client, worker
 from labctl.scheduler.client import Connection, Future
-from labctl.scheduler.hosts import Gone, Host, Hosts, LeftOut, Life
+from labctl.scheduler.hosts import Ended, Gone, Host, Hosts, LeftOut, Life
 from labctl.scheduler.job import Job, steps_of
 from labctl.scheduler.shipping import PART_BYTES, parts, setup_of
 from labctl.scheduler.task import PROTOCOL, BlockResult, HostReport, Setup, Task, packed
@@ -146,10 +146,10 @@ class Engine:
             try:
                 yield from self._ship(host, setup)
                 is_measured = yield from self._block(host, job, block, report)
-            except Gone:
+            except Ended:
                 job.lose(block)
                 raise
-            except LeftOut:
+            except (Gone, LeftOut):
                 job.give_back(block)
                 raise
             except BadOutput as error:

@@ -25,7 +25,11 @@ class LeftOut(Exception):
 
 
 class Gone(Exception):
-    """A worker died, was cut off, or left."""
+    """A worker was cut off, or its work was cancelled."""
+
+
+class Ended(Gone):
+    """A worker died or left."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +129,7 @@ class Hosts:
         for address, host in list(self._known.items()):
             if address not in present:
                 del self._known[address]
-                self._drop(host, "left the scheduler")
+                self._drop(host, "left the scheduler", Ended)
             elif present[address].last_seen != host.last_seen:
                 host.last_seen, host.changed_at = present[address].last_seen, now
             elif now - host.changed_at > self.patience_seconds:
@@ -137,14 +141,14 @@ class Hosts:
             if host.life is None and not host.left_out and host.changed_at == now:
                 host.life, host.report = self.course(host), None
 
-    def _drop(self, host: Host, why: str) -> None:
+    def _drop(self, host: Host, why: str, kind: type[Gone] = Gone) -> None:
         """End the course of a host; another one takes its block."""
         if host.life is None:
             return
         if host.block is not None:
             number = host.block.number + 1
             self.warning(f"worker {host.name}: {why}; block {number} goes to another worker")
-        self._advance(host, error=Gone(why))
+        self._advance(host, error=kind(why))
 
     def _advance(self, host: Host, result: object = None, error: Exception | None = None) -> None:
         """Advance the course of a host until it waits or ends."""

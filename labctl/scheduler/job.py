@@ -72,22 +72,22 @@ class Job:
         return not self.open and not self._returned and self._is_done()
 
     def give_back(self, block: Block) -> None:
-        """Let another worker measure a block, as its worker was refused or cancelled."""
+        """Let another worker measure a block that its worker did not."""
         self.open.discard(block.number)
         self._returned.append(block)
 
     def lose(self, block: Block) -> None:
-        """Let another worker measure a block whose worker is gone.
+        """Let another worker measure a block whose worker died.
 
         Raises:
-            HostError: it was the last one of several.
+            HostError: several workers died with it.
         """
         self._losses[block.number] += 1
         self.give_back(block)
         if self._losses[block.number] >= _LOSSES:
             name = self.runner.plan.experiment.name
             raise HostError(
-                f"{_LOSSES} workers were lost while they measured block {block.number + 1} of "
+                f"{_LOSSES} workers died while they measured block {block.number + 1} of "
                 f"experiment {name}",
                 hint="check the memory of their hosts, then continue with `labctl run --resume`",
             )

@@ -16,9 +16,10 @@ from scheduler_cluster import Cluster, Run
 from synthetic import World
 
 from labctl.cli import labctl
-from labctl.errors import HostError, UserError
+from labctl.errors import BadOutput, HostError, UserError
 from labctl.host import lock
 from labctl.scheduler import client, engine
+from labctl.scheduler.job import Job
 from labctl.stats.compare import compare
 
 
@@ -147,6 +148,32 @@ def test_a_host_is_not_measured_twice_at_a_time(cluster, tmp_path, no_workers):
             times.append((own[0], own[-1]))
     times.sort()
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(times))
+
+
+def test_a_block_that_ends_its_workers_ends_the_run(tmp_path):
+    run = Run(tmp_path / "run", blocks=4)
+    job = Job(run.runner(), run.folder)
+    first = job.take()
+    assert (first.number, job.take().number) == (0, 1)
+    for _ in range(2):
+        job.lose(first)
+        assert job.take() is first
+    with pytest.raises(HostError, match="3 workers died while they measured block 1 of experim"):
+        job.lose(first)
+
+
+@pytest.mark.parametrize(
+    "path", ["console.log", "guests/../console.log", "/etc/passwd", "guests/a/b/console.log",
+             "guests/a/run.json", "guests//console.log", "../guests/a/console.log"],
+)  # fmt: skip
+def test_a_log_of_a_worker_stays_in_the_folder_of_its_guest(tmp_path, path):
+    run = Run(tmp_path / "run")
+    job = Job(run.runner(), run.folder)
+    job.keep_logs({"guests/e-000-stock+aa/console.log": b"[ 0.1] panic"})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BadOutput, match="unexpected path of a log"):
+        job.keep_logs({path: b"x"})
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_block_goes_to_another_host_if_one_stays_busy(cluster, tmp_path, no_workers):
