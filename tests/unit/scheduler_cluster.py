@@ -128,7 +128,7 @@ class Run:
         free = one.workloads["free"]
         free = free.model_copy(update={"parameters": {**free.parameters, "wait": str(wait)}})
         self.lab = one.model_copy(update={"workloads": {"free": free}})
-        self.told, self.seen, self.accel = [], [], accel
+        self.warnings, self.seen, self.accel = [], [], accel
         self.on_progress = lambda progress: None
         shipped = {}
         for file in files:
@@ -155,7 +155,7 @@ class Run:
         self.on_progress(progress)
 
     def on(self, cluster, patience_seconds=60.0):
-        with engine.opened(cluster.address, warning=self.told.append) as one:
+        with engine.opened(cluster.address, warning=self.warnings.append) as one:
             one.patience_seconds = one.hosts.patience_seconds = patience_seconds
             assert one.choose("auto") == self.accel
             one.measure(self.runner(), self.setup, self.folder)

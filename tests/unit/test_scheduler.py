@@ -79,10 +79,10 @@ def test_workers_with_faults_measure_what_a_local_run_does(cluster, tmp_path, no
     measured = hosts(samples)
     assert all(len(found) == 1 for found in measured.values()), "a block is on one host"
     assert {("id-one", "one"), ("id-slow", "slow")} <= set.union(*measured.values())
-    told = "\n".join(run.told)
-    assert "worker wrong is not used: bzImage arrived damaged: expected SHA-256 " in told
-    assert "worker stopped: sent nothing for 4 s; block" in told
-    assert "worker two: left the scheduler; block" in told
+    warned = "\n".join(run.warnings)
+    assert "worker wrong is not used: bzImage arrived damaged: expected SHA-256 " in warned
+    assert "worker stopped: sent nothing for 4 s; block" in warned
+    assert "worker two: left the scheduler; block" in warned
     # Once a host: every worker has the file by its hash, the wrong one has none.
     (digest,) = [one.sha256 for one in run.setup.files.values()]
     assert (cluster.folder / "one" / "files" / digest).read_bytes() == file.read_bytes()
@@ -187,7 +187,7 @@ def test_a_block_goes_to_another_host_if_one_stays_busy(cluster, tmp_path, no_wo
     assert {one.host_name for one in samples} == {"free"}
     assert keys(samples) == keys(Run(tmp_path / "near", blocks=4).locally())
     waiting = f"waiting: another measurement runs on its host ({holder})"
-    assert run.told == [f"worker busy: {waiting}"]
+    assert run.warnings == [f"worker busy: {waiting}"]
 
 
 def test_a_worker_with_another_accelerator_is_refused_by_name(cluster, tmp_path, no_workers):
@@ -199,7 +199,7 @@ def test_a_worker_with_another_accelerator_is_refused_by_name(cluster, tmp_path,
     assert {s.host_name for s in samples} == {"faster"}
     assert {s.accel for s in samples} == {"kvm"}
     why = "this run measures with KVM, and there /dev/kvm does not exist"
-    assert run.told == [f"worker slower is not used: {why}"]
+    assert run.warnings == [f"worker slower is not used: {why}"]
     cluster.end("faster")
     again = Run(tmp_path / "again", blocks=3, accel="kvm")
     with engine.opened(str(cluster.file), warning=print) as one:
