@@ -43,11 +43,17 @@ def cases(suite):
 def test_nothing_is_lost_doubled_or_left_behind(cases):
     import kills
 
-    quick = [one.name for one in kills.COMMANDS if one.name not in ("bisect", "verify")]
+    slow = ("bisect", "verify", "pytest", "pytest -n 2", "pytest beside a run")
+    quick = [one.name for one in kills.COMMANDS if one.name not in slow]
     drawn = kills.drawn(random.Random(SEED), CASES, quick)
     results = [cases.case(command, mode) for command, mode in drawn]
     assert [str(one) for one in results if one.faults] == []
     assert sum(one.is_broken_off for one in results) >= CASES / 2
+
+
+def test_a_killed_worker_of_a_test_session_leaves_nothing(cases):
+    result = cases.case(of("pytest -n 2"), "child killed", at=31)
+    assert result.faults == []
 
 
 def test_the_suite_finds_what_a_killed_run_left(cases, monkeypatch):
