@@ -21,6 +21,7 @@ _SELECT = re.compile(r"select\s+(\w+)(?:\s+if\s+(.+))?$")
 _NAMED = re.compile(r"(?:menu)?config\s+(\w+)$")
 _SOURCE = re.compile(r"""source\s+"?([^"]+?)"?$""")
 _HELP = re.compile(r"(?:help|---help---)$")
+_MOST_BLOCKS = 100  # more than any file of Linux nests
 _DEFAULT = re.compile(r"(?:default|def_\w+)\s+(.+)$")
 
 
@@ -94,9 +95,10 @@ def _parse(text: str, arch: Architecture, place: str) -> _File:
     current: Definition | _Block | None = None
     for number, words in enumerate(_statements(text)):
         keyword = words.split(None, 1)[0]
-        conditions = [each for block in blocks for each in block.conditions]
+        conditions = [each for block in blocks[:_MOST_BLOCKS] for each in block.conditions]
         if named := _NAMED.match(words):
-            choice = next((b.word for b in reversed(blocks) if b.word.startswith("choice")), None)
+            inner = blocks[-_MOST_BLOCKS:]
+            choice = next((b.word for b in reversed(inner) if b.word.startswith("choice")), None)
             current = Definition(named[1], conditions, choice)
             file.definitions.append(current)
         elif keyword == "if":

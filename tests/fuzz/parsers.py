@@ -314,7 +314,7 @@ PARSERS: dict[str, Parser] = {
     "json-path": Parser(_json_path),
     "pattern": Parser(_pattern),
     "kconfig": Parser(_kconfig),
-    "kconfig-source": Parser(_kconfig_source),
+    "kconfig-source": Parser(_kconfig_source, ((b"", b"\thelp\n\t  Text.\nif A\n", b""),)),
     "expression": Parser(_expression, ((b"A", b" && A", b""), (b"", b"$(a) ", b""))),
     "proc": Parser(_proc),
     "guest-memory": Parser(_guest_memory),
