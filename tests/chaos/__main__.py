@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def _count_guests(options: argparse.Namespace, words: str) -> int:
-    counted = guests.play(options.image, options.guests)
+    counted = guests.play(options.image, options.guests, options.minutes)
     print(guests.page(counted, words))
     print("\n".join(counted.faults) or "nothing grew")
     if options.write:

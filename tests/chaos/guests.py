@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import held
+import in_memory
 import reliability
 from tabulate import tabulate
 
@@ -55,9 +56,10 @@ class Counted:
         return [*found, *([f"{grown >> 20} MiB more memory"] if grown > MOST_MORE_BYTES else [])]
 
 
-def play(image: Path, guests: int) -> Counted:
-    """Boot and close guests of a kernel image."""
-    folder = Path(tempfile.mkdtemp(prefix="labctl-guests-"))
+def play(image: Path, guests: int, minutes: float) -> Counted:
+    """Boot and close guests of a kernel image, as many as the time limit allows."""
+    deadline = time.monotonic() + 60 * minutes
+    folder = in_memory.folder("labctl-guests-")
     try:
         temporary, place = folder / "temporary", folder / "guests"
         temporary.mkdir()
@@ -67,8 +69,10 @@ def play(image: Path, guests: int) -> Counted:
         lab = load(folder / "lab.yaml")
         prepared = prepare(lab, ["stock"], lambda _: None)
 
-        def some(count: int) -> held.Held:
-            for _ in range(count):
+        def some(most: int) -> tuple[int, held.Held]:
+            count = 0
+            while count < most and (not count or time.monotonic() < deadline):
+                count += 1
                 spec = prepared.spec(
                     "stock", name="guest", folder=place / "guest", topology=lab.guests["smallest"]
                 )
@@ -76,10 +80,11 @@ def play(image: Path, guests: int) -> Counted:
                     guest.wait_ready(BOOT_SECONDS)
                     assert guest.run("true", timeout_seconds=BOOT_SECONDS).status == 0
                 shutil.rmtree(place / "guest")
-            return held.held(place)
+            return count, held.held(place)
 
-        before, began = some(WARM_UP), time.monotonic()
-        return Counted(guests, before, some(guests), time.monotonic() - began)
+        (_, before), began = some(WARM_UP), time.monotonic()
+        count, after = some(guests)
+        return Counted(count, before, after, time.monotonic() - began)
     finally:
         shutil.rmtree(folder)
 
