@@ -35,10 +35,23 @@ class Job:
     _next: int = 0
     _returned: list[Block] = field(default_factory=list)
     _losses: Counter[int] = field(default_factory=Counter)
+    _failures: list[Sample] = field(default_factory=list)  # of guests
+    _baseline_is_good: bool = False
     _done: tuple[int, int] | None = None  # next block and number of samples when it was done
 
     def __post_init__(self) -> None:
-        self.samples = self.runner.samples()
+        self.samples = []
+        self._note(self.runner.samples())
+
+    def _note(self, samples: Sequence[Sample]) -> None:
+        """Add the samples of blocks; what is asked before each block does not look at all again."""
+        self.samples += samples
+        self._failures += [one for one in samples if one.status in CRASHES]
+        baseline = self.runner.plan.baseline
+        self._baseline_is_good = self._baseline_is_good or any(
+            one.kernel == baseline and not one.control and one.status in _MEASURED
+            for one in samples
+        )
 
     def take(self) -> Block | None:
         """Return the next block, None if there is none for now."""
@@ -95,15 +108,11 @@ class Job:
     @property
     def baseline_is_good(self) -> bool:
         """Whether the baseline was measured at least once."""
-        baseline = self.runner.plan.baseline
-        return any(
-            one.kernel == baseline and not one.control and one.status in _MEASURED
-            for one in self.samples
-        )
+        return self._baseline_is_good
 
     def failures_before(self, number: int) -> tuple[Sample, ...]:
         """Return the failures of guests in earlier blocks."""
-        return tuple(s for s in self.samples if s.status in CRASHES and s.block < number)
+        return tuple(one for one in self._failures if one.block < number)
 
     def keep(self, block: Block, result: BlockResult, report: HostReport) -> None:
         """Store the samples and logs of a block.
@@ -116,7 +125,7 @@ class Job:
         own = [_checked(line, where, self.runner, block, report) for line in result.lines]
         self.keep_logs(result.logs)
         self.folder.store.append_block(own)
-        self.samples += own
+        self._note(own)
         self.open.discard(block.number)
         self.runner.budget.blocks += 1
         _add(self.runner.timing, result.timing)
