@@ -30,6 +30,7 @@ KEPT = ROOT / "bench" / "figures.jsonl"
 BENCHES = (
     "start.py",
     "report.py",
+    "scale.py",
     "workers.py",
     "builds.py --full",
     "up.py --rounds 9",
@@ -54,7 +55,7 @@ def commit():
 
 
 # These run no guest.
-WITHOUT_KERNELS = ("start.py", "report.py", "workers.py")
+WITHOUT_KERNELS = ("start.py", "report.py", "scale.py", "workers.py")
 
 
 def images(bench):
