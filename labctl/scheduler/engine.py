@@ -16,6 +16,7 @@ from labctl.errors import BadOutput, BaselineFailed, HostError
 from labctl.experiments.blocks import Block
 from labctl.experiments.runner import Runner
 from labctl.guests.prepare import Prepared
+from labctl.printable import printable
 from labctl.runs.folder import RunFolder
 from labctl.scheduler import client, worker
 from labctl.scheduler.client import Connection, Future
@@ -166,7 +167,7 @@ class Engine:
     def _admit(self, host: Host) -> Generator[Future | None, Any, HostReport]:
         """Return the report of a host once it may measure for this run."""
         report: HostReport = yield self.hosts.call(host, worker.report)
-        host.name, host.report = report.name, report
+        host.name, host.report = printable(report.name), report
         if (report.protocol, report.version) != (PROTOCOL, labctl.__version__):
             raise LeftOut(f"it has labctl {report.version}, this one is {labctl.__version__}")
         while not self.accel or self._job is None:
