@@ -5,7 +5,8 @@ A parent-death signal (PR_SET_PDEATHSIG of prctl(2)) must be requested by the ch
 deadlock when other threads run and rules out vfork. Instead, setpriv(1) of util-linux
 requests SIGKILL and executes a shell. If labctl died before the request, the kernel
 would never send the signal: the shell therefore executes the program only if its parent
-is still labctl. The pid is the same from setpriv to the program.
+is still labctl. The pid is the same from setpriv to the program. A packed lab brings a
+program that does both, for machines without them.
 
 The parent is the thread that started the program: the signal also comes when that thread
 ends (unless it ends before the request: the main thread is then the parent). `proc.launch`
@@ -26,6 +27,12 @@ from labctl.errors import HostError
 _SETPRIV = shutil.which("setpriv", path="/usr/bin:/bin:/usr/sbin:/sbin") or shutil.which("setpriv")
 _SHELL = "/bin/sh"
 _IF_PARENT_LIVES = '[ "$PPID" = "$0" ] && exec "$@"'
+_packed: list[Path] = []  # the program of a packed lab, at the end
+
+
+def use(program: Path) -> None:
+    """Start commands with guest/start, compiled to `program`, instead of setpriv and a shell."""
+    _packed.append(program)
 
 
 def command(words: Sequence[str]) -> list[str]:
@@ -34,6 +41,8 @@ def command(words: Sequence[str]) -> list[str]:
     Raises:
         HostError: setpriv is not installed.
     """
+    if _packed:
+        return [str(_packed[-1]), str(os.getpid()), *words]
     if _SETPRIV is None:
         raise HostError("setpriv is not installed", hint="`sudo apt-get install util-linux`")
     shell = [_SHELL, "-c", _IF_PARENT_LIVES, str(os.getpid())]
