@@ -46,13 +46,15 @@ _RESUMED = ("seed", "initramfs", "guests", "kernels", "host")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Callbacks for the progress of a run."""
+    """Callbacks of a run."""
 
     building: Callable[[BuildProgress], None]
     waiting: Callable[[str], None]
     started: Callable[[str, int, str], None]  # run id, seed, accelerator
     measuring: Callable[[Progress], None]
     warning: Callable[[str], None] = lambda _: None
+    # Returns what guests are measured with, in place of a build.
+    preparing: Callable[[Lab, Sequence[Plan]], Ready] | None = None
 
 
 def run(
@@ -155,7 +157,7 @@ def _known(lab: Lab, names: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class Ready:
     """What a run is measured with: guests, or a target if `machine` is set."""
 
     prepared: Prepared
@@ -177,11 +179,12 @@ _Choose = Callable[[str], str] | None  # the accelerator of the hosts of an engi
 @contextlib.contextmanager
 def _prepared(
     lab: Lab, plans: Sequence[Plan], events: Events, choose: _Choose = None
-) -> Iterator[_Ready]:
+) -> Iterator[Ready]:
     """Prepare guests, or connect to the target."""
     target = experiments_target.target_of(lab, plans)
     if target is None:
-        yield _prepare(lab, plans, events, choose)
+        own = events.preparing
+        yield _prepare(lab, plans, events, choose) if own is None else own(lab, plans)
         return
     if choose is not None:
         raise UserError(
@@ -197,10 +200,10 @@ def _prepared(
     limits = replace(GuestChecks.of(lab, plans), tunables={})
     more = files, merged_scripts(supplies), limits, archives(supplies)
     with prepare_target(lab, target, kernels, events.building, check, *more) as found:
-        yield _Ready(*found, supplies)
+        yield Ready(*found, supplies)
 
 
-def _prepare(lab: Lab, plans: Sequence[Plan], events: Events, choose: _Choose) -> _Ready:
+def _prepare(lab: Lab, plans: Sequence[Plan], events: Events, choose: _Choose) -> Ready:
     kernels = dict.fromkeys(cell.kernel for p in plans for cell in p.cells)
     limits = GuestChecks.of(lab, plans)
     supplies = early.check_commands(lab, plans)
@@ -211,7 +214,7 @@ def _prepare(lab: Lab, plans: Sequence[Plan], events: Events, choose: _Choose) -
     prepared = prepare(lab, kernels, events.building, merged(supplies), limits, disks, choose)
     if choose is None:
         early.check_memory(lab, plans, prepared.facts)  # again: a build may take long
-    return _Ready(prepared, None, supplies)
+    return Ready(prepared, None, supplies)
 
 
 @dataclass(slots=True)
@@ -309,7 +312,7 @@ def opened(
 
 @contextlib.contextmanager
 def _under_way(
-    folder: RunFolder, ready: _Ready, events: Events, engine: Engine | None
+    folder: RunFolder, ready: Ready, events: Events, engine: Engine | None
 ) -> Iterator[OpenRun]:
     document, prepared = folder.document(), ready.prepared
     events.started(folder.id, document["seed"], prepared.accel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labctl.arch import X86_64
 from labctl.errors import UserError
@@ -15,7 +16,9 @@ from labctl.kernels.build import BuildProgress
 from labctl.lab.models import Lab, Target
 from labctl.targets.machine import Connect, TargetMachine, Tools
 from labctl.transports.ssh import SshAddress
-from labctl.transports.ssh.transport import SshTransport
+
+if TYPE_CHECKING:
+    from labctl.transports.ssh.transport import SshTransport
 
 # The `accel` value of runs on a target: no accelerator.
 NATIVE = "native"
@@ -78,6 +81,8 @@ def prepare_target(
 
 def connect_to(target: Target) -> Connect:
     """Return a function that creates transports to a target."""
+    from labctl.transports.ssh.transport import SshTransport  # late: it imports fabric
+
     address = SshAddress(
         host=target.host,
         port=target.port,

@@ -35,7 +35,8 @@ class Supply:
     A file is a path on the host, or the target of a symbolic link. `scripts` are generated
     executables. `folder` is where the command starts, None without files. `program`
     replaces the first word of the command. `interpreters` must exist on a target or in the
-    `root`, the disk that the command runs in; a target gets it as an `archive`.
+    `root`, the disk that the command runs in; a target gets it as an `archive`. `recorded` is
+    the digest if the files themselves are not on this host, as in a packed lab.
     """
 
     files: Mapping[str, Source] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Supply:
     root: Disk | None = None
     chroot: str | None = None
     archive: Path | None = None
+    recorded: str | None = None
 
     def argv(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
         """Return the argument vector that starts a command in the folder of the files."""
@@ -93,8 +95,8 @@ class Supply:
 
     def digest(self) -> str | None:
         """Return a hash of paths, modes and contents, None without files."""
-        if self.folder is None:
-            return None
+        if self.folder is None or self.recorded is not None:
+            return self.recorded
         found = hashlib.sha256()
         for path, source in sorted(self.files.items()):
             content = source
