@@ -24,6 +24,11 @@ RUN = {
         "object of object",
         "Facts about each worker's host, by id; missing without a scheduler.",
     ),
+    "imported": (
+        "object",
+        "`pack`, the id of the packed lab that measured the run, and `at`, when it was imported; "
+        "missing if this lab measured it.",
+    ),
     "accel": ("string", "Accelerator: kvm, tcg, or native on a target."),
     "launcher": ("string", "Launcher of the guests."),
     "transport": ("string", "Transport of the guests."),

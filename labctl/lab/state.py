@@ -14,7 +14,7 @@ MARKER_LINE = "labctl state folder: `labctl clean` removes what labctl made in i
 LOCK = "state.lock"
 PAUSED = "paused.json"  # in the folder of a guest that a labctl has paused
 _GUESTS = "guests"
-MEASURED = ("nightly", "runs")
+MEASURED = ("nightly", "packs", "runs")
 BUILT = (
     "bisect",
     "checked",  # of earlier versions
@@ -83,6 +83,11 @@ class StateFolder:
     def nightly(self) -> Path:
         """The folder of the nightly records."""
         return self.path / "nightly"
+
+    @property
+    def packs(self) -> Path:
+        """The folder of the records of packed labs, which their results are compared with."""
+        return self.path / "packs"
 
     @property
     def guests(self) -> Path:

@@ -37,6 +37,7 @@ def document(record: RunRecord, results: Sequence[ExperimentResult], *, folder: 
         finished=record.finished,
         host=record.host,
         hosts=record.hosts or UNSET,
+        imported=record.imported,
         accel=record.accel,
         kernels=record.kernels,
         notes=(),

@@ -68,6 +68,7 @@ def measured_on(document: Report) -> list[str]:
     """Return host, guests and full hashes of images."""
     rows = [
         *_hosts(document),
+        *([("imported", words.imported(document.imported))] if document.imported else []),
         ("accelerator", document.accel),
         ("started", str(document.created_at)),
         ("seed", str(document.seed)),

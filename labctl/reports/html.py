@@ -82,10 +82,8 @@ def _found(document: Report) -> list[str]:
         note = table.tcg_note(document)
         lines.append(f"<p>{escape(note[0].upper() + note[1:])}.</p>")
     if not document.finished:
-        lines.append(
-            "<p>The run is not finished: <code>labctl run --resume "
-            f"{escape(document.run)}</code></p>"
-        )
+        command = words.resume_command(document.run, is_imported=bool(document.imported))
+        lines.append(f"<p>The run is not finished: <code>{escape(command)}</code></p>")
     lines += [f"<p>{escape(note)}</p>" for note in document.notes]
     return lines
 

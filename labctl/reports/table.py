@@ -47,7 +47,8 @@ def _findings(document: Report, markdown: bool) -> str:
     lines += [f"{name}: {heading}" for name, heading in headings if heading]
     lines += [f"{each.name}: {sentence.sentence(each)}" for each in experiments]
     if not document.finished:
-        lines.append(f"the run is not finished: labctl run --resume {document.run}")
+        command = words.resume_command(document.run, is_imported=bool(document.imported))
+        lines.append(f"the run is not finished: {command}")
     lines += document.notes
     return _list(lines, markdown)
 
@@ -57,6 +58,7 @@ def _facts(document: Report, markdown: bool) -> str:
     lines = [
         f"run: {document.run}, seed {document.seed}",
         *_hosts(document),
+        *([f"imported: {words.imported(document.imported)}"] if document.imported else []),
         f"accelerator: {accel}" + (f", {tcg_note(document)}" if accel == "tcg" else ""),
     ]
     for name, kernel in document.kernels.items():

@@ -11,7 +11,7 @@ from labctl.lab.metrics import MetricKind, is_freebench
 from labctl.units import counted, rough_size
 
 if TYPE_CHECKING:
-    from labctl.runs.types import Host, Kernel, Placement
+    from labctl.runs.types import Host, Imported, Kernel, Placement
     from labctl.stats.report_types import Cell
 
 _DOES = {
@@ -21,6 +21,7 @@ _DOES = {
     "exit": "gives {} back at exit",
 }
 _COMMIT_DIGITS = 12
+_PACK_DIGITS = 12
 _SUBJECT_LETTERS = 75
 _MANY, _TOO_MANY = 1e3, 1e12
 _LONGEST_SECONDS = 1e6  # more digits say nothing
@@ -135,6 +136,16 @@ def host(facts: Host) -> str:
         f"id {facts.id}" if facts.id else "",
     ]
     return ", ".join(filter(None, known)) or "unknown"
+
+
+def imported(found: Imported) -> str:
+    """Return which packed lab measured a run, and when the run was imported."""
+    return f"measured there by pack {found.pack[:_PACK_DIGITS]}, imported {moment(found.at)}"
+
+
+def resume_command(run: str, *, is_imported: bool) -> str:
+    """Return the command that continues a run; an imported one continues on its machine."""
+    return f"{'./lab.pyz' if is_imported else 'labctl'} run --resume {run}"
 
 
 def _qemu(facts: Host) -> str:

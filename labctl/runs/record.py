@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from labctl.lab.metrics import Better, MetricKind, Scale
 from labctl.lab.quantity import LARGEST
-from labctl.runs.types import Count, Host, Kernel, Placement, Settings, Share
+from labctl.runs.types import Count, Host, Imported, Kernel, Placement, Settings, Share
 
 
 class _Guest(msgspec.Struct, frozen=True):
@@ -118,6 +118,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     guests: dict[str, dict[str, Any]] = {}
     timing: dict[str, tuple[_Timing, ...]] = {}
     health: _Health = _Health()
+    imported: Imported | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         # The keys of a guest are those of lab.yaml, and only the reports read them.

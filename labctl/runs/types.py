@@ -69,6 +69,13 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     ] = UNSET
 
 
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run comes from that a packed lab measured, on another machine."""
+
+    pack: Annotated[str, Meta(description="Id of the packed lab.")]
+    at: Annotated[str, Meta(description="When it was imported: UTC, ISO 8601.")]
+
+
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where a guest's vCPUs and memory are on the host."""
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from labctl.lab.metrics import MetricKind
-from labctl.runs.types import Host, Kernel, Placement, Settings
+from labctl.runs.types import Host, Imported, Kernel, Placement, Settings
 from labctl.stats.crash_rates import CrashRate
 from labctl.stats.explanation_types import Observed
 from labctl.stats.failures import Failure
@@ -336,6 +336,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     hosts: Annotated[
         dict[str, Host] | UnsetType,
         Meta(description="Facts about the workers' hosts, by id; missing without a scheduler."),
+    ] = UNSET
+    imported: Annotated[
+        Imported | UnsetType,
+        Meta(description="The packed lab that measured the run; missing if this lab measured it."),
     ] = UNSET
     accel: Annotated[str, Meta(description="Accelerator: kvm, tcg, or native on a target.")]
     kernels: Annotated[dict[str, Kernel], Meta(description="Kernels by name.")]

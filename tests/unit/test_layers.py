@@ -20,7 +20,7 @@ FLOORS = (
     ("stats", "guests", "targets", "workloads"),
     ("reports",),
     ("experiments",),
-    ("verify", "review", "doctor", "testing", "model"),
+    ("verify", "review", "doctor", "testing", "model", "packing"),
     ("scheduler",),
     ("nightly", "bisect", "trial"),
     ("methodology", "site"),
@@ -37,6 +37,7 @@ ONLY_IN = {
     "ruptures": {"nightly.changes"},
     "matplotlib": {"reports.plots"},
     "pyarrow": {"reports.parquet"},
+    "shiv": {"packing.zipped"},
     "rich": {"progress"},
     "click": {"cli"},
     "dask": {"scheduler"},
@@ -67,6 +68,8 @@ PURE_MODULES = (
     "doctor.building",
     "doctor.launching",
     "doctor.running",
+    "packing.place",
+    "packing.records",
     "testing.cases",
 )
 IMPURE = {
