@@ -283,7 +283,9 @@ PARSERS: dict[str, Parser] = {
     "lab.yaml": Parser(_lab),
     "series": Parser(_series),
     "patch": Parser(_patch_folder),
-    "mbox": Parser(_mbox),
+    "mbox": Parser(
+        _mbox, ((b"From 1 Mon Sep 17 00:00:00 2001\nFrom:", b" A Pe", b" <a@example.org>\n\nx"),)
+    ),
     "mails": Parser(
         _mails,
         (
