@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from labctl.host import identity
@@ -28,6 +30,18 @@ def put(name: str, text: str) -> None:
     PAGE.write_text(f"{before}{_begin(name)}{text}{_end(name)}{rest}")
 
 
+def command(suite: str, words: Sequence[str]) -> str:
+    """Return a suite's command line without the folder of its findings, which others lack."""
+    shown = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--found":
+            next(rest, None)
+        elif not word.startswith("--found="):
+            shown.append(word)
+    return shlex.join(["python", suite, *shown])
+
+
 def where(command: str, seconds: float, seed: int | None = None) -> str:
     """Return the sentence on how the figures of a section were made."""
     host = identity.describe()
@@ -41,7 +55,14 @@ def where(command: str, seconds: float, seed: int | None = None) -> str:
 
 
 def _commit() -> str:
-    argv = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty"]
+    """Return the commit; edits of the page, which the suites make, do not count as edits."""
+    begin = _git("rev-parse", "--short=12", "HEAD")
+    others = _git("status", "--porcelain", "-uno", "--", ".", f":!{PAGE.relative_to(ROOT)}")
+    return begin + ("-dirty" if others else "")
+
+
+def _git(*words: str) -> str:
+    argv = ["git", "-C", str(ROOT), *words]
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 

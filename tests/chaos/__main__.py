@@ -23,6 +23,7 @@ import broken
 import figures
 import guests
 import kills
+import reliability
 
 PROGRAMS = ("gcc", "make", "setpriv", "busybox", "git")
 
@@ -30,7 +31,7 @@ PROGRAMS = ("gcc", "make", "setpriv", "busybox", "git")
 def main() -> int:
     """Return 1 if there are findings, 3 if the host lacks a program."""
     options = _options()
-    words = shlex.join(["python", "tests/chaos", *sys.argv[1:]])
+    words = reliability.command("tests/chaos", sys.argv[1:])
     if options.guests:
         return _count_guests(options, words)
     missing = [name for name in PROGRAMS if not shutil.which(name)]

@@ -16,7 +16,6 @@ import hashlib
 import multiprocessing
 import random
 import resource
-import shlex
 import signal
 import sys
 import tempfile
@@ -99,7 +98,7 @@ def main() -> int:
     findings = sum(len(each.findings) for each in done)
     print(f"{findings} findings" + (f" in {found}" if findings else ""))
     if options.write:
-        words = shlex.join(["python", "tests/fuzz", *sys.argv[1:]])
+        words = reliability.command("tests/fuzz", sys.argv[1:])
         where = reliability.where(words, time.monotonic() - began, options.seed)
         reliability.put("fuzz", section(done, where))
     return 1 if findings else 0

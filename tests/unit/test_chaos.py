@@ -167,6 +167,13 @@ def test_a_section_of_the_page_is_replaced_alone(suite, monkeypatch, tmp_path):
     assert reliability.section("c") == ""
 
 
+def test_the_page_does_not_name_folders_of_one_host():
+    import reliability
+
+    words = ["--inputs", "9", "--found", "/tmp/x", "--found=/tmp/y", "--write"]
+    assert reliability.command("tests/fuzz", words) == "python tests/fuzz --inputs 9 --write"
+
+
 def test_a_folder_in_memory_is_removed_when_its_process_is_killed():
     words = "import in_memory, time; print(in_memory.folder('labctl-test-'), flush=True)"
     argv = [sys.executable, "-c", f"{words}; time.sleep(600)"]
