@@ -175,9 +175,10 @@ def test_the_page_does_not_name_folders_of_one_host():
 
 
 def test_a_folder_in_memory_is_removed_when_its_process_is_killed():
-    words = "import in_memory, time; print(in_memory.folder('labctl-test-'), flush=True)"
-    argv = [sys.executable, "-c", f"{words}; time.sleep(600)"]
-    process = subprocess.Popen(argv, cwd=CHAOS.parent, stdout=subprocess.PIPE, text=True)
+    words = "import in_memory, sys; print(in_memory.folder('labctl-test-'), flush=True)"
+    argv = [sys.executable, "-c", f"{words}; sys.stdin.read()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(argv, cwd=CHAOS.parent, text=True, **pipes)
     with process:
         folder = Path(process.stdout.readline().strip())
         assert folder.is_dir()

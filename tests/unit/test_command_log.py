@@ -151,7 +151,7 @@ def test_a_run_keeps_the_commands_of_its_preparation_too(tmp_path, monkeypatch):
     @contextlib.contextmanager
     def prepared(*_):
         proc.run(["echo", "building"], timeout_seconds=60)
-        yield SimpleNamespace(prepared=None, supplies=None)
+        yield SimpleNamespace(prepared=None, supplies=None, document=lambda *_: {"schema": 1})
 
     @contextlib.contextmanager
     def under_way(folder, *_):
@@ -161,7 +161,6 @@ def test_a_run_keeps_the_commands_of_its_preparation_too(tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(session, "_prepared", prepared)
     monkeypatch.setattr(session, "_under_way", under_way)
-    monkeypatch.setattr(session, "document_of", lambda *_: {"schema": 1})
     monkeypatch.setattr(session, "plan", lambda _, name, seed: (name, seed))
     lab = SimpleNamespace(
         state_folder=StateFolder(tmp_path), experiments=["smoke"], path=tmp_path / "lab.yaml"

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -316,7 +317,7 @@ import labctl.packing.measure, labctl.packing.result, labctl.progress
 print(*{{name.split(".")[0] for name, one in sys.modules.items()
          if "site-packages" in str(getattr(one, "__file__", ""))}})
 """
-    done = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     have = {
         Path(path).parts[0].removesuffix(".py").partition(".")[0]
         for name in packages.versions(packages.NEEDED)
