@@ -64,6 +64,24 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
 
 
+@contextlib.contextmanager
+def replacing(path: Path, *, is_lasting: bool = True) -> Iterator[Path]:
+    """Yield a path for a file that replaces `path` afterwards, unless there is an error.
+
+    `is_lasting` is that of `replace`; the folder exists. Raises OSError.
+    """
+    partial = unfinished(path)
+    try:
+        yield partial
+        if is_lasting:
+            sync(partial)
+        partial.replace(path)
+        if is_lasting:
+            sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def is_unfinished(path: Path) -> bool:
     """Return whether a path is of `unfinished`, or of a folder that `remove` did not finish."""
     return bool(_UNFINISHED.fullmatch(path.name))

@@ -58,10 +58,10 @@ def write(run: RunFolder, pack: Pack, output: Path) -> Measured:
         },
     )
     output = output.absolute()
-    partial = files.unfinished(output)
     try:
         files.make_folder(output.parent)
         with (
+            files.replacing(output) as partial,
             partial.open("xb") as raw,
             gzip.GzipFile("", "wb", place.GZIP_LEVEL, fileobj=raw, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
@@ -70,14 +70,9 @@ def write(run: RunFolder, pack: Pack, output: Path) -> Measured:
             for name, path in found.items():
                 with path.open("rb") as content:
                     archive.addfile(_info(name, manifest.files[name].bytes), content)
-        files.sync(partial)
-        partial.replace(output)
-        files.sync_folder(output.parent)
     except OSError as error:
         what = f"cannot write the result: {error.strerror or error}"
         raise HostError(what, where=str(error.filename or output)) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return Measured(output, Hashed.of(output).sha256, dict(statuses), is_finished)
 
 

@@ -81,7 +81,6 @@ def write(output: Path, inside: Mapping[str, Path], python: str, machine: str) -
     from shiv.builder import create_archive
 
     output = output.absolute()
-    partial = files.unfinished(output)
     staging = files.unfinished(output.with_name(f"{output.name}-files"))
     checks = (Path(labctl.__file__).parent / _CHECKS_SOURCE).read_text()
     start = _START_TEXT.format(python=python, machine=machine)
@@ -98,17 +97,14 @@ def write(output: Path, inside: Mapping[str, Path], python: str, machine: str) -
             link = staging / path
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(source.absolute())
-        create_archive([staging], partial, _INTERPRETER, f"{_START}:main", environment)
-        with zipfile.ZipFile(partial, "a", zipfile.ZIP_DEFLATED) as archive:
-            for name, text in ((f"{_START}.py", start), (_CHECKS, checks)):
-                archive.writestr(zipfile.ZipInfo(name), text)
-        files.sync(partial)
-        partial.replace(output)
-        files.sync_folder(output.parent)
+        with files.replacing(output) as partial:
+            create_archive([staging], partial, _INTERPRETER, f"{_START}:main", environment)
+            with zipfile.ZipFile(partial, "a", zipfile.ZIP_DEFLATED) as archive:
+                for name, text in ((f"{_START}.py", start), (_CHECKS, checks)):
+                    archive.writestr(zipfile.ZipInfo(name), text)
     except OSError as error:
         what = f"cannot write file: {error.strerror or error}"
         raise HostError(what, where=str(error.filename or output)) from error
     finally:
-        partial.unlink(missing_ok=True)
         if os.path.lexists(staging):
             files.remove(staging)

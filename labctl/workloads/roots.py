@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 from labctl import files, proc
@@ -186,20 +184,9 @@ def _image(store: Path, digest: str) -> Path:
     return store / f"{digest[:_DIGITS]}-{_FORMAT}.ext4"
 
 
-@contextlib.contextmanager
-def _partial(image: Path) -> Iterator[Path]:
-    """Yield a path that becomes the image unless there is an error."""
-    partial = files.unfinished(image)
-    try:
-        yield partial
-        partial.replace(image)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _make(tree: Tree, image: Path, digest: str) -> None:
     name = str(uuid.UUID(digest[:32]))
-    with _partial(image) as partial:
+    with files.replacing(image, is_lasting=False) as partial:
         ext4.make(tree.folder, partial, tree.content_bytes, tree.files, name)
         ext4.change(partial, tree.inodes)
 
@@ -218,7 +205,7 @@ def _convert(path: Path, image: Path) -> None:
     if shutil.which(_QEMU_IMG) is None:
         hint = "install the Debian package qemu-utils, or use a raw image"
         raise HostError(f"qemu-img is not installed: {path} is a qcow2 image", hint=hint)
-    with _partial(image) as partial:
+    with files.replacing(image, is_lasting=False) as partial:
         try:
             words = (_QEMU_IMG, "convert", "-f", "qcow2", "-O", "raw", path, partial)
             proc.run(words, timeout_seconds=_SECONDS)
