@@ -76,6 +76,7 @@ extern const struct scenario scenario_oom;
 extern const struct scenario scenario_split;
 extern const struct scenario scenario_stale;
 extern const struct scenario scenario_swap;
+extern const struct scenario scenario_tight;
 
 /* main.c: fault() records a failure of the scenario, note() a result to print;
  * skip() ends the program */

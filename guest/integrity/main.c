@@ -29,7 +29,7 @@ static const struct scenario *const scenarios[] = {
 	&scenario_margin,        &scenario_margin_half, &scenario_margin_node,
 	&scenario_margin_pinned, &scenario_mrelease,    &scenario_swap,
 	&scenario_notifier,      &scenario_failslab,    &scenario_hotplug,
-	&scenario_split,         &scenario_billing,
+	&scenario_split,         &scenario_billing,     &scenario_tight,
 };
 
 uint64_t now_nanoseconds(void)

@@ -16,6 +16,7 @@ from labctl.cli.root import (
     DURATION,
     JSON,
     LAB,
+    ask_host,
     check_awake,
     fleet_of,
     kernels_of,
@@ -53,12 +54,7 @@ def up(lab_path: Path | None, as_json: bool, timeout: float, kernels: Sequence[s
     Use `exec` to run commands in the guests, `status` to list them and `down` to stop
     them. They are paused during a run.
     """
-    from labctl.arch import X86_64
-    from labctl.host import sandbox, tools
-
-    tools.ask_ahead(
-        *tools.VERSIONS, sandbox.question(X86_64.qemu)
-    )  # they answer during the imports
+    ask_host()
     from labctl.guests import scratch
     from labctl.guests.fleet import UNCHANGED
     from labctl.guests.limits import Limits

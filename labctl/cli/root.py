@@ -210,6 +210,14 @@ def load_lab(path: Path | None, use: Use = Use.WORKS, *, is_local: bool = True) 
     return lab
 
 
+def ask_host() -> None:
+    """Start what the start of guests asks the host's programs; they answer during imports."""
+    from labctl.arch import X86_64
+    from labctl.host import sandbox, tools
+
+    tools.ask_ahead(*tools.VERSIONS, sandbox.question(X86_64.qemu))
+
+
 def lab_to_work(path: Path | None, *, is_local: bool = True) -> Lab:
     """Load the lab and lock its state folder against `labctl clean` until the command ends."""
     from labctl.host import state

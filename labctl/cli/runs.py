@@ -15,6 +15,7 @@ from labctl.cli.root import (
     LAB,
     SCHEDULER,
     SHARE,
+    ask_host,
     chosen,
     engine_of,
     format_option,
@@ -73,13 +74,14 @@ def run(
 
     Exit status 1 if a cell is slower, a sample failed, or the A/A control differs.
     """
+    if resumed and (experiments or seed is not None or target or why):
+        raise click.UsageError("--resume conflicts with EXPERIMENTS, --seed, --target and --why")
+    ask_host()
     from labctl.experiments import session
     from labctl.experiments.target import with_target
     from labctl.reports.explain import explanation_of
     from labctl.reports.explanation import render
 
-    if resumed and (experiments or seed is not None or target or why):
-        raise click.UsageError("--resume conflicts with EXPERIMENTS, --seed, --target and --why")
     lab = lab_to_work(lab_path, is_local=False)
     with progress.Measuring() as shown, engine_of(lab, scheduler, shown.say) as engine:
         events = shown.events()

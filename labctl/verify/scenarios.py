@@ -57,6 +57,8 @@ _SCENARIOS = (
     # The memory of huge pages is unmapped at once, on any kernel. With many workers, a series
     # may hold back more memory than this process has.
     _Scenario("backlog", _FEW | _BIG, _FEW, ("--size", "512MiB"), ("--size", "1GiB")),
+    # The limit is its own; lists of few pages at the settings of `verify:` would be below it.
+    _Scenario("tight", _BIG, large=("--size", "512MiB")),
     _Scenario("memcg", _FEW, _FEW),
     _Scenario("oom", _FEW | {_OTHER}),
     # A killed process may be slow to free 40 MiB on any kernel.

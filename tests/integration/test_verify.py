@@ -18,7 +18,7 @@ MUTANTS = {
     "unbounded-backlog": ("backlog", "were unmapped but not free"),
     "sleeping-under-ptl": ("*", "sleeping function called from invalid context"),
     "slot-leak": ("*", "handovers unchanged"),
-    "never-tight": ("margin*", "OOM-killed"),
+    "never-tight": ("tight", "were unmapped but not free"),
     "swap-cache-kept": ("swap", "swap cache"),
     "lower-neighbour": ("edge", "wrong page content"),
     "not-notified": ("notifier", "wrong page content"),
