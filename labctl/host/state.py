@@ -59,12 +59,10 @@ def cleared(folder: Path) -> Iterator[None]:
         )
 
     lock = _lock_file(folder)
-    with (
-        flock.held(lock, timeout_seconds=_POLITE_SECONDS, busy=busy),
-        leftovers.marked(lock),
-    ):
-        leftovers.sweep(folder, lock)
-        yield
+    with flock.held(lock, timeout_seconds=_POLITE_SECONDS, busy=busy):
+        leftovers.sweep(folder, lock)  # before the mark, which it would remove
+        with leftovers.marked(lock):
+            yield
 
 
 def claim(folder: Path) -> None:

@@ -17,7 +17,7 @@ from labctl.lab.topology import Topology
 KILLED = """
 import os, signal, sys; from pathlib import Path
 from labctl.host import state
-with state.used(Path(sys.argv[1])):
+with getattr(state, sys.argv[2])(Path(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -29,9 +29,9 @@ def folder(tmp_path):
     return folder
 
 
-def killed(folder):
+def killed(folder, use="used"):
     """Let a labctl be killed while it works in the folder."""
-    subprocess.run([sys.executable, "-c", KILLED, folder], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", KILLED, folder, use], check=False, timeout=60)
 
 
 def left(folder):
@@ -65,6 +65,13 @@ def test_the_next_labctl_removes_what_a_killed_one_left(folder, use):
         assert not [path for path in paths if path.exists()]
     assert [path.exists() for path in kept] == [True] * 3
     assert (folder / "runs" / "1" / "guests" / "e-000-stock").is_dir()
+
+
+def test_the_next_labctl_removes_what_a_killed_clean_left(folder):
+    killed(folder, "cleared")
+    paths = left(folder)  # what it could not remove any more
+    with state.used(folder):
+        assert not [path for path in paths if path.exists()]
 
 
 @pytest.mark.parametrize("use", [state.used, state.cleared])
