@@ -16,6 +16,7 @@ from paramiko.hostkeys import HostKeyEntry
 
 from labctl.errors import GuestLost, HostError, UserError
 from labctl.transports.ssh.address import SshAddress
+from labctl.transports.ssh.bounded import BoundedTransport
 from labctl.transports.stdin import Source
 
 _WRITE_BYTES = 1 << 15
@@ -39,6 +40,7 @@ class Connection:
         options: dict[str, Any] = dict.fromkeys(
             ("banner_timeout", "auth_timeout", "channel_timeout"), patience_seconds
         )
+        options["transport_factory"] = BoundedTransport
         if address.key is not None:
             options |= {"key_filename": str(address.key), "look_for_keys": False}
             options |= {"allow_agent": False}
