@@ -14,7 +14,7 @@ MUTANTS = {
     "hand-over-before-flush": ("stale", "freed page"),
     "missing-flush-work": ("*", ""),
     "double-free": ("*", ""),
-    "no-inline-fallback": ("*", "were not freed"),
+    "no-inline-fallback": ("backlog", "were unmapped but not free"),
     "unbounded-backlog": ("backlog", "were unmapped but not free"),
     "sleeping-under-ptl": ("*", "sleeping function called from invalid context"),
     "slot-leak": ("*", "handovers unchanged"),
