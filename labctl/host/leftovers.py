@@ -76,12 +76,17 @@ def sweep(folder: Path, lock: int) -> None:
         return
     if not flock.take(lock, timeout_seconds=0):
         return
+    is_left = False
     if is_old or _is_any_killed(lock):
         for path in _found(folder, _DEPTH):
-            with contextlib.suppress(HostError):
+            try:
                 files.remove(path)
+            except HostError:  # the folder may be read-only now: the next labctl tries again
+                is_left = True
     with contextlib.suppress(OSError):
         os.ftruncate(lock, 0)
+        if is_left:
+            os.write(lock, _BEGUN)
 
 
 def is_of_earlier_boot(info: os.stat_result) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from labctl import files
+from labctl.errors import HostError
 from labctl.guests import locks, scratch
 from labctl.host import leftovers, state
 from labctl.lab.topology import Topology
@@ -92,6 +93,21 @@ def test_nothing_is_searched_unless_one_was_killed(folder):
         paths = left(folder)
     with state.used(folder):
         assert all(path.exists() for path in paths)
+
+
+def test_what_a_sweep_cannot_remove_is_left_to_the_next(folder, monkeypatch):
+    killed(folder)
+    paths = left(folder)
+    with monkeypatch.context() as patched:
+
+        def refused(path):
+            raise HostError("cannot be removed: Permission denied", where=str(path))
+
+        patched.setattr(files, "remove", refused)
+        with state.used(folder):
+            assert all(path.exists() for path in paths)
+    with state.used(folder):
+        assert not [path for path in paths if path.exists()]
 
 
 def test_the_next_labctl_removes_what_one_could_not_remove(folder, monkeypatch):
