@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,7 @@ def replace(path: Path, content: str | bytes, *, is_lasting: bool = True) -> Non
         if is_lasting:
             sync_folder(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        unlink(temporary)
         raise
 
 
@@ -79,7 +80,24 @@ def replacing(path: Path, *, is_lasting: bool = True) -> Iterator[Path]:
         if is_lasting:
             sync_folder(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        unlink(partial)
+
+
+def unlink(path: Path) -> None:
+    """Remove a file that may be missing; the next labctl removes it if this one cannot.
+
+    Raises:
+        OSError: the file cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        not_removed.set()
+        raise
+
+
+# Set if this process could not remove a file or folder: see `labctl.host.leftovers`.
+not_removed = threading.Event()
 
 
 def is_unfinished(path: Path) -> bool:
@@ -208,7 +226,7 @@ def remove(path: Path) -> None:
     """
     try:
         if path.is_symlink() or not path.is_dir():
-            path.unlink(missing_ok=True)
+            unlink(path)
             return
         leaving = path
         if not path.name.endswith(REMOVED):
@@ -219,6 +237,7 @@ def remove(path: Path) -> None:
     except FileNotFoundError:  # another process removed it
         return
     except OSError as error:
+        not_removed.set()
         raise HostError(
             f"cannot be removed: {error.strerror or error}",
             where=str(error.filename or path),

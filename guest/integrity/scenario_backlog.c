@@ -26,11 +26,11 @@
 #define WAIT_MILLISECONDS 20
 /*
  * With little memory.high. A thread collects 39 MiB before it frees any, on
- * every kernel, and so may two helpers that have begun.
+ * every kernel, and its helpers may collect as much together.
  */
 #define GROUP       1
 #define TIGHT_HIGH  "16777216"
-#define TIGHT_BYTES (128UL << 20)
+#define TIGHT_BYTES (96UL << 20)
 
 static bool is_tight;     /* the cgroup has more memory than its memory.high */
 static size_t limit;      /* what may be unmapped but not free, in bytes */

@@ -58,7 +58,7 @@ class Compiler:
         except CommandError as error:
             raise build_error(error, what, log) from error
         finally:
-            partial.unlink(missing_ok=True)
+            files.unlink(partial)
 
 
 def build_error(error: CommandError, what: str, log: Path) -> Exception:
@@ -92,4 +92,4 @@ def write(path: Path, content: bytes, mode: int) -> None:
         partial.chmod(mode)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        files.unlink(partial)

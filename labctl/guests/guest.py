@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from labctl import files
 from labctl.errors import BadOutput, BootFailed, GuestError, GuestLost
 from labctl.guests import box, bring_up, command_port, endings, pinning, qemu, scratch
 from labctl.guests.folder import check_disk
 from labctl.guests.locks import folder_lock
 from labctl.guests.qemu import GuestSpec
 from labctl.guests.watchdog import Machine, State, Watchdog
-from labctl.host import leftovers
 from labctl.transports import Outcome, Output, Stdin, Transport, exchange
 from labctl.transports.console import Console
 from labctl.transports.ssh import SshAddress
@@ -119,7 +119,7 @@ class Guest:
             self.state = State.GONE
             self._stack.close()
             for name in (qemu.CONSOLE_SOCKET, qemu.LINE_SOCKET, qemu.MONITOR_SOCKET):
-                leftovers.unlink(self.spec.folder / name)
+                files.unlink(self.spec.folder / name)
             scratch.remove(self.spec.folder, self.spec.topology)
 
     def detach(self) -> None:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from labctl.files import naming, replace, unfinished
+from labctl.files import naming, replace, unfinished, unlink
 from labctl.guests.bundle import bundle
 from labctl.guests.initramfs import source_folder
 from labctl.lab.state import StateFolder
@@ -134,4 +134,4 @@ def _written(path: Path, content: bytes) -> Iterator[Path]:
             file.write(content)
         yield partial
     finally:
-        partial.unlink(missing_ok=True)
+        unlink(partial)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from labctl import files, units
 from labctl.errors import ConfigError, HostError
-from labctl.host import leftovers
 from labctl.lab.models import Lab
 from labctl.lab.topology import Topology
 from labctl.units import rough_size
@@ -79,7 +78,7 @@ def create(folder: Path, topology: Topology) -> None:
 def remove(folder: Path, topology: Topology) -> None:
     """Remove the files; a running QEMU keeps its disks until it ends."""
     for disk in disks_of(topology):
-        leftovers.unlink(folder / disk.file)
+        files.unlink(folder / disk.file)
 
 
 def check_space(lab: Lab, topology: Topology, guests: int = 1) -> None:

@@ -24,8 +24,6 @@ _DEPTH = 5
 # cleans its own.
 _DEPTHS = {"guests": None, "trees": 1}
 _BEGUN, _ENDED = b"+", b"-"
-# Whether this labctl could not remove a file.
-_is_left = False
 _DISK = re.compile(r"(scratch\d+|swap)\.disk")  # of a guest whose QEMU was not ready
 
 
@@ -35,32 +33,17 @@ def marked(lock: int) -> Iterator[None]:
 
     The end is not recorded if a file could not be removed: the next labctl then does so.
     """
-    global _is_left
-    _is_left = False
+    files.not_removed.clear()
     with contextlib.suppress(OSError):  # the disk may be full
         os.write(lock, _BEGUN)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            if not _is_left:
+            if not files.not_removed.is_set():
                 os.write(lock, _ENDED)
             if flock.take(lock, timeout_seconds=0) and not _is_any_killed(lock):
                 os.ftruncate(lock, 0)
-
-
-def unlink(path: Path) -> None:
-    """Remove a file that may be missing; the next labctl removes it if this one cannot.
-
-    Raises:
-        OSError: the file cannot be removed.
-    """
-    global _is_left
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        _is_left = True
-        raise
 
 
 def sweep(folder: Path, lock: int) -> None:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from labctl import proc
+from labctl import files, proc
 from labctl.arch import Architecture
 from labctl.errors import CommandError, HostError
 
@@ -55,5 +55,5 @@ def archive(text: str, packages: Sequence[str], store: Path, arch: Architecture)
             hint="labctl builds a root once: connect this host for the first run",
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        files.unlink(partial)
     return tar

@@ -45,7 +45,7 @@ def archive_of(disk: Disk, store: Path) -> Path:
         _pack(inside, folder, partial)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        files.unlink(partial)
         _remove(folder)
     return path
 

@@ -95,6 +95,23 @@ def test_nothing_is_searched_unless_one_was_killed(folder):
         assert all(path.exists() for path in paths)
 
 
+def test_the_next_labctl_removes_an_unfinished_file_of_a_read_only_folder(folder, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    images = folder / "images"
+    with state.used(folder), monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", refused)
+        patched.setattr(Path, "unlink", refused)
+        with pytest.raises(PermissionError):
+            files.replace(images / "image.json", b"{}")
+        with pytest.raises(PermissionError), files.replacing(images / "config") as partial:
+            partial.touch()
+    assert len(list(images.iterdir())) == 2
+    with state.used(folder):
+        assert not list(images.iterdir())
+
+
 def test_what_a_sweep_cannot_remove_is_left_to_the_next(folder, monkeypatch):
     killed(folder)
     paths = left(folder)
@@ -120,7 +137,7 @@ def test_the_next_labctl_removes_what_one_could_not_remove(folder, monkeypatch):
         paths = left(folder)
         monkeypatch.setattr(Path, "unlink", refused)
         with pytest.raises(PermissionError):
-            leftovers.unlink(paths[-1])
+            files.unlink(paths[-1])
         monkeypatch.undo()
     with state.used(folder):
         assert not any(path.exists() for path in paths)
