@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from labctl.lab.compose import TooDeep, compose
+
 _MAX_NODES = 20_000
 _MAX_DEPTH = 40
 _ENTRY_KEYS = 3
@@ -85,7 +87,9 @@ def parse(text: str) -> Document:
     After a syntax error the result is `broken` and has no values.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.BaseLoader)
+        root = compose(text)
+    except TooDeep as error:
+        return _broken(YamlProblem(_position(error.mark), str(error)))
     except yaml.MarkedYAMLError as error:
         return _broken(_syntax(error))
     except yaml.reader.ReaderError as error:
@@ -132,7 +136,7 @@ def _syntax(error: yaml.MarkedYAMLError) -> YamlProblem:
     if place and opening and opening.line < place.line and _OPENED.search(context):
         # The parser reports an unclosed bracket or quote lines below its start.
         problem, place = f"{problem} in line {place.line + 1}", opening
-    mark = Mark(place.line + 1, place.column + 1) if place else Mark(1, 1)
+    mark = _position(place) if place else Mark(1, 1)
     hint = next((text for sign, text in _ADVICE if sign in f"{context}{problem}"), None)
     return YamlProblem(mark, f"invalid YAML: {context}{problem}", hint)
 
@@ -201,7 +205,7 @@ class _Builder:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._problem(key, "expected one word as key", path)
-            elif key.value == "<<" and key.style is None:
+            elif key.value == "<<" and not key.style:
                 merged += self._merged(value, path)
             elif key.value in first:
                 again.append(key)
@@ -258,8 +262,12 @@ class _Builder:
 
 
 def _text(node: yaml.Node) -> Text:
-    return Text(node.value, quoted=getattr(node, "style", None) is not None)
+    return Text(node.value, quoted=bool(getattr(node, "style", None)))
 
 
 def _place(node: yaml.Node) -> Mark:
-    return Mark(node.start_mark.line + 1, node.start_mark.column + 1)
+    return _position(node.start_mark)
+
+
+def _position(mark: yaml.Mark) -> Mark:
+    return Mark(mark.line + 1, mark.column + 1)

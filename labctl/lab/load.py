@@ -74,7 +74,8 @@ def load(
             tried = parse(candidate)
             if tried.broken:
                 return 1, -tried.problems[0].mark.line
-            return 0, len(_check(tried, path, root, None, "", use)[1].problems)
+            # The contents of the state folder do not depend on the indentation.
+            return 0, len(_check(tried, path, root, None, "", Use.ENDS)[1].problems)
 
         repaired = repair(text, cost)
         document = repaired.restore(parse(repaired.text))

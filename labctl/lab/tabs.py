@@ -170,6 +170,8 @@ def _spaced(line: str, width: int) -> str:
 def _inline(text: str) -> tuple[str, list[tuple[int, int]]]:
     """Replace each tab at which the scanner stops, after a dash, colon or value, by a space."""
     places: list[tuple[int, int]] = []
+    if "\t" not in text:
+        return text, places
     for _ in range(_MAX_INLINE):
         try:
             for _token in yaml.scan(text, Loader=yaml.BaseLoader):
