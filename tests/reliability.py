@@ -11,6 +11,7 @@ from labctl.host import identity
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "explanation" / "reliability.md"
+FIGURES = ROOT / "tests" / "fuzz" / "figures.json"
 
 
 def section(name: str) -> str:
@@ -44,20 +45,25 @@ def command(suite: str, words: Sequence[str]) -> str:
 
 def where(command: str, seconds: float, seed: int | None = None) -> str:
     """Return the sentence on how the figures of a section were made."""
-    host = identity.describe()
     words = [
-        f"`{command}`, {seconds:.0f} s on {host.cpu_model}, {host.cores} cores, "
-        f"Linux {host.kernel}",
+        f"`{command}`, {seconds:.0f} s on {host()}",
         *([] if seed is None else [f"seed {seed}"]),
-        f"commit {_commit()}",
+        f"commit {commit()}",
     ]
     return "; ".join(words) + "."
 
 
-def _commit() -> str:
+def host() -> str:
+    """Return what the figures were made on."""
+    found = identity.describe()
+    return f"{found.cpu_model}, {found.cores} cores, Linux {found.kernel}"
+
+
+def commit() -> str:
     """Return the commit; edits of the page, which the suites make, do not count as edits."""
     begin = _git("rev-parse", "--short=12", "HEAD")
-    others = _git("status", "--porcelain", "-uno", "--", ".", f":!{PAGE.relative_to(ROOT)}")
+    made = [f":!{path.relative_to(ROOT)}" for path in (PAGE, FIGURES)]
+    others = _git("status", "--porcelain", "-uno", "--", ".", *made)
     return begin + ("-dirty" if others else "")
 
 

@@ -1,17 +1,19 @@
 """Feed mutated inputs to the parsers of labctl, and report each exception that is no LabError.
 
     python tests/fuzz --inputs 1000000 [--parser mbox] [--seed 1] [--seconds 60] [--jobs 2]
-    python tests/fuzz --inputs 1000000 --minutes 60 --write
+    python tests/fuzz --inputs 1000000 --minutes 60 --jobs 2 --write
 
-Each finding is written to `--found`, by default a new folder below /tmp. Every five hundredth
-input, later every ten thousandth, is a long repetition: its time must grow linearly with its
-length. With `--atheris`, the inputs of one parser are chosen by the coverage of labctl's code
-(`pip install -e '.[fuzz]'`). With `--write`, the figures go to docs/explanation/reliability.md.
+Each finding is written to `--found`, by default a new folder below /tmp. Up to a tenth of the
+time is spent on long repetitions: their time must grow linearly with their length. With
+`--atheris`, the inputs of one parser are chosen by the coverage of labctl's code
+(`pip install -e '.[fuzz]'`). With `--write`, the figures go to docs/explanation/reliability.md,
+and a later run with the same code and seed only adds the inputs that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import multiprocessing
 import random
@@ -21,55 +23,25 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+import figures
 import growth
 import mutate
 import parsers
-import reliability
-from tabulate import tabulate
+from figures import Figures
 
 _LONGEST_SECONDS = 20.0
-# A repetition takes as long as hundreds of other inputs.
-_REPEATED_EACH, _LATER_EACH, _LATER = 500, 10_000, 50_000
-_TEXT = """\
-## Parsers
-
-Each parser of labctl's input gets mutations of its corpus and of what earlier failed, and long
-repetitions whose time must grow linearly. It must return or raise one of labctl's errors, in at
-most 20 s and 2 GiB. Written by `tox -e fuzz -- --write`; do not edit.
-
-"""
-_TAIL = """
-- **slowest**: CPU time of the slowest input, without repetitions.
-- **findings**: kinds of exceptions that are not errors of labctl, and repetitions whose time does \
-not grow linearly.
-
-The goal is 10^6 inputs for each parser. A parser with fewer inputs reached the time limit.
-"""
 _MOST_MEMORY_BYTES = 2 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Fuzzed:
-    """What became of one parser."""
-
-    name: str
-    inputs: int
-    seconds: float
-    slowest_seconds: float
-    findings: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {self.inputs} inputs, {self.seconds:.0f} s, "
-            f"slowest {self.slowest_seconds:.3f} s, {len(self.findings)} findings"
-        )
+# A part has random numbers of its own, so that parts run in any order.
+_PART = 50_000
+# A repetition takes as long as thousands of other inputs.
+_REPEATED_SHARE, _REPEATED_EACH = 0.1, 500
 
 
 class _TooLong(Exception):
@@ -88,92 +60,117 @@ def main() -> int:
     found.mkdir(parents=True, exist_ok=True)
     if options.atheris:
         return _by_coverage(names[0], options)
-    began = time.monotonic()
-    if options.minutes:
-        options.seconds = 60 * options.minutes * options.jobs / len(names)
-    done = []
-    for each in _all(names, options, found):
-        print(each, flush=True)
-        done.append(each)
-    findings = sum(len(each.findings) for each in done)
+    record = figures.Record(options.seed) if options.write else None
+    done = {name: record.before(name) if record else Figures(name) for name in names}
+    for one in _all(list(_parts(done, options.inputs)), options, found):
+        done[one.name] = done[one.name].plus(one)
+        if record and one.inputs:
+            record.put(done[one.name])
+        if done[one.name].inputs >= options.inputs:
+            print(done[one.name], flush=True)
+    for one in done.values():
+        if one.inputs < options.inputs:
+            print(one, flush=True)
+    findings = sum(len(each.findings) for each in done.values())
     print(f"{findings} findings" + (f" in {found}" if findings else ""))
-    if options.write:
-        words = reliability.command("tests/fuzz", sys.argv[1:])
-        where = reliability.where(words, time.monotonic() - began, options.seed)
-        reliability.put("fuzz", section(done, where))
     return 1 if findings else 0
 
 
-def _all(names: list[str], options: argparse.Namespace, found: Path) -> Iterator[Fuzzed]:
-    """Fuzz each parser in a process of its own, some of them at the same time."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    name: str
+    first: int
+    inputs: int
+
+
+def _parts(done: dict[str, Figures], inputs: int) -> Iterator[_Part]:
+    """Yield the parts that are missing, in turn over the parsers."""
+    for start in range(0, inputs, _PART):
+        for name, one in done.items():
+            first, end = max(start, one.inputs), min(start + _PART, inputs)
+            if first < end:
+                yield _Part(name, first, end - first)
+
+
+def _all(parts: list[_Part], options: argparse.Namespace, found: Path) -> Iterator[Figures]:
+    """Fuzz each part in a process of its own, some of them at the same time."""
+    end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
+    gc.freeze()
     context = multiprocessing.get_context("fork")
     with context.Pool(options.jobs, maxtasksperchild=1) as pool:
-        one = partial(_fuzz, options=options, found=found)
-        yield from pool.imap_unordered(one, names, chunksize=1)
-
-
-def section(done: list[Fuzzed], where: str) -> str:
-    """Return the figures as they stand on the page."""
-    rows = [
-        [one.name, one.inputs, f"{one.slowest_seconds:.2f} s", len(one.findings)]
-        for one in sorted(done, key=lambda one: one.name)
-    ]
-    sums = ["**all**", sum(one.inputs for one in done), "", sum(len(one.findings) for one in done)]
-    table = tabulate([*rows, sums], ["parser", "inputs", "slowest", "findings"], "github")
-    return f"{_TEXT}{where}\n\n{table}\n{_TAIL}"
+        one = partial(_fuzz, options=options, found=found, end=end)
+        yield from pool.imap_unordered(one, parts, chunksize=1)
 
 
 def _options() -> argparse.Namespace:
     reader = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     reader.add_argument("--inputs", type=int, default=10_000, help="Inputs per parser.")
-    reader.add_argument("--seconds", type=float, help="Time limit per parser.")
-    reader.add_argument("--minutes", type=float, help="Time limit in all, shared equally.")
-    reader.add_argument("--jobs", type=int, default=1, help="Parsers at the same time.")
+    reader.add_argument("--seconds", type=float, help=f"Time limit per {_PART} inputs.")
+    reader.add_argument("--minutes", type=float, help="Time limit in all.")
+    reader.add_argument("--jobs", type=int, default=1, help="Processes at the same time.")
     reader.add_argument("--seed", type=int, default=1, help="Seed of the inputs.")
     reader.add_argument("--parser", action="append", choices=list(parsers.PARSERS))
     reader.add_argument("--found", help="Folder for inputs that failed.")
     reader.add_argument("--atheris", action="store_true", help="Choose inputs by coverage.")
-    reader.add_argument("--write", action="store_true", help="Write the figures to docs/.")
+    reader.add_argument("--write", action="store_true", help="Add the figures to docs/.")
     options = reader.parse_args()
-    if options.write and (options.parser or options.atheris):
-        reader.error("--write: conflicts with --parser and --atheris")
+    if options.write and options.atheris:
+        reader.error("--write: conflicts with --atheris")
     return options
 
 
-def _fuzz(name: str, options: argparse.Namespace, found: Path) -> Fuzzed:
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
-    signal.signal(signal.SIGPROF, _expired)
-    source = random.Random(f"{options.seed} {name}")
-    parser, seeds = parsers.PARSERS[name], parsers.seeds(name)
-    began, kinds, number = time.monotonic(), dict[str, None](), 0
-    slowest = 0.0
-    while number < options.inputs:
-        if options.seconds and time.monotonic() - began > options.seconds:
-            break
-        number += 1
-        is_repeated = number % (_REPEATED_EACH if number <= _LATER else _LATER_EACH) == 0
-        data = b"" if is_repeated else mutate.mutated(seeds, source)
+class _Fuzzer:
+    """Calls one parser, and writes down each kind of failure once."""
+
+    def __init__(self, name: str, found: Path) -> None:
+        self.kinds: dict[str, None] = {}
+        self._name, self._found = name, found
+
+    def call(self, parse: Callable[[], object], data: bytes) -> float:
+        """Return the CPU time in seconds."""
         signal.setitimer(signal.ITIMER_PROF, _LONGEST_SECONDS)
         start = time.process_time()
         try:
-            if is_repeated:
-                parts = mutate.repeated(seeds, source)
-                data = b"%s|%s|%s" % parts
-                growth.check(parser, *parts)
-            else:
-                parser(data)
+            parse()
         except Exception as error:
-            kind = _kind(error)
-            if kind not in kinds:
-                kinds[kind] = None
-                path = found / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}"
-                path.write_bytes(data)
-                print(f"{name}: {kind}\n  {path}", flush=True)
+            self._note(_kind(error), data)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        if not is_repeated:
-            slowest = max(slowest, time.process_time() - start)
-    return Fuzzed(name, number, time.monotonic() - began, slowest, tuple(kinds))
+        return time.process_time() - start
+
+    def _note(self, kind: str, data: bytes) -> None:
+        if kind not in self.kinds:
+            self.kinds[kind] = None
+            path = self._found / f"{self._name}-{hashlib.sha256(data).hexdigest()[:12]}"
+            path.write_bytes(data)
+            print(f"{self._name}: {kind}\n  {path}", flush=True)
+
+
+def _fuzz(part: _Part, options: argparse.Namespace, found: Path, end: float) -> Figures:
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
+    signal.signal(signal.SIGPROF, _expired)
+    source, units = (
+        random.Random(f"{options.seed} {part.name} {part.first} {use}")
+        for use in ("inputs", "repetitions")
+    )
+    parser, seeds = parsers.PARSERS[part.name], parsers.seeds(part.name)
+    fuzzer = _Fuzzer(part.name, found)
+    began, number, repetitions, slowest, repeating = time.monotonic(), 0, 0, 0.0, 0.0
+    end = min(end, began + options.seconds) if options.seconds else end
+    while number < part.inputs and time.monotonic() < end:
+        data = mutate.mutated(seeds, source)
+        slowest = max(slowest, fuzzer.call(partial(parser, data), data))
+        number += 1
+        share = _REPEATED_SHARE * (time.monotonic() - began)
+        if number % _REPEATED_EACH == 0 and repeating < share:
+            of = mutate.repeated(seeds, units)
+            check = partial(growth.check, parser, *of)
+            start = time.monotonic()
+            fuzzer.call(check, b"%s|%s|%s" % of)
+            repeating += time.monotonic() - start
+            repetitions += 1
+    seconds = time.monotonic() - began
+    return Figures(part.name, number, repetitions, seconds, slowest, tuple(fuzzer.kinds))
 
 
 def _kind(error: BaseException) -> str:

@@ -63,10 +63,17 @@ def _folder() -> Path:
     return in_memory.folder("labctl-fuzz-")  # each input is a file
 
 
-def _file(name: str, data: bytes) -> Path:
+@cache
+def _path(name: str) -> Path:
     path = _folder() / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _file(name: str, data: bytes) -> Path:
+    path = _path(name)
+    with open(path, "wb", 0) as file:  # noqa: PTH123 - a third of the time of Path.write_bytes
+        file.write(data)
     return path
 
 
@@ -130,10 +137,7 @@ def _guest(data: bytes) -> None:
 
 
 def _nights(data: bytes) -> None:
-    path = path_of(_folder() / "nights")
-    _file("nights/x", b"")
-    path.write_bytes(data)
-    history.read(path.parent)
+    history.read(_file(f"nights/{path_of(Path()).name}", data).parent)
 
 
 def _site(data: bytes) -> None:
@@ -251,11 +255,18 @@ _SYS = (
 )
 
 
-def _proc(data: bytes) -> None:
-    root = _folder() / "host"
+@cache
+def _host() -> Path:
+    """Return a root folder whose files are all the file `data`."""
+    _file("data", b"")
     for name in (*_PROC, *_SYS):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
+        _path(f"host/{name}").symlink_to(_path("data"))
+    return _path("host/proc").parent
+
+
+def _proc(data: bytes) -> None:
+    root = _host()
+    _file("data", data)
     load.load(root)
     facts.read_facts(root, {0, 1})
 

@@ -3,6 +3,7 @@
 The long form is `tox -e fuzz`, or `python tests/fuzz` for one parser.
 """
 
+import json
 import random
 import re
 import resource
@@ -14,11 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-sys.path.append(str(Path(__file__).parents[1] / "fuzz"))
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "fuzz")]
 
+import figures
 import growth
 import mutate
 import parsers
+import reliability
+from figures import Figures
 
 EXAMPLES = 40
 SLOW = {"lab.yaml": 8, "mbox": 20, "console": 20, "proc": 20}
@@ -92,3 +96,39 @@ def test_the_command_line_counts_inputs_of_parsers(tmp_path):
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     for name in ("output", "pattern"):
         assert re.search(rf"^{name}: 3 inputs, .* 0 findings$", done.stdout, re.MULTILINE)
+
+
+def test_figures_of_the_same_code_and_seed_are_added(tmp_path, monkeypatch):
+    monkeypatch.setattr(reliability, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(reliability, "FIGURES", tmp_path / "figures.json")
+    monkeypatch.setattr(reliability, "commit", lambda: "0123456789ab")
+    (tmp_path / "page.md").write_text("# Page\n")
+    first = Figures("mbox", 10, 1, 2.0, 0.5, ("KeyError",))
+    figures.Record(7).put(first)
+    record = figures.Record(7)
+    assert record.before("mbox") == first
+    assert record.before("diff") == Figures("diff")
+    record.put(record.before("mbox").plus(Figures("mbox", 5, 0, 1.0, 0.7, ("KeyError", "OSError"))))
+    row = r"\| mbox +\| +15 \| +1 \| 3 s +\| 0.70 s +\| +2 \| 0123456789ab"
+    assert re.search(row, (tmp_path / "page.md").read_text())
+    assert figures.Record(8).before("mbox") == Figures("mbox")
+    monkeypatch.setattr(figures, "_code", lambda: "other")
+    assert figures.Record(7).before("mbox") == Figures("mbox")
+
+
+def test_the_command_line_adds_the_inputs_that_are_missing(tmp_path):
+    run = f"""
+import sys; from pathlib import Path
+sys.path[:0] = [{str(Path(parsers.__file__).parent)!r}, {str(Path(parsers.__file__).parents[1])!r}]
+import reliability, runpy
+reliability.PAGE, reliability.FIGURES = Path("page.md"), Path("figures.json")
+reliability.commit = lambda: "0123456789ab"
+sys.argv = ["fuzz", "--write", "--parser", "output", "--found", "found", "--inputs", sys.argv[1]]
+runpy.run_path({str(Path(parsers.__file__).parent)!r}, run_name="__main__")
+"""
+    (tmp_path / "page.md").write_text("# Page\n")
+    for inputs in ("3", "8", "8"):
+        argv = [sys.executable, "-c", run, inputs]
+        subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True)
+        [row] = json.loads((tmp_path / "figures.json").read_text())
+        assert row["figures"]["inputs"] == int(inputs)
