@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,12 +28,20 @@ from labctl.errors import HostError
 _SETPRIV = shutil.which("setpriv", path="/usr/bin:/bin:/usr/sbin:/sbin") or shutil.which("setpriv")
 _SHELL = "/bin/sh"
 _IF_PARENT_LIVES = '[ "$PPID" = "$0" ] && exec "$@"'
+_SET_SIGNAL = 1  # PR_SET_PDEATHSIG
 _packed: list[Path] = []  # the program of a packed lab, at the end
 
 
 def use(program: Path) -> None:
     """Start commands with guest/start, compiled to `program`, instead of setpriv and a shell."""
     _packed.append(program)
+
+
+def interrupt_this() -> None:
+    """Let the kernel send SIGINT to this process when its parent dies."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_SET_SIGNAL, signal.SIGINT)
 
 
 def command(words: Sequence[str]) -> list[str]:

@@ -204,6 +204,7 @@ def _on_screen(config: pytest.Config) -> Iterator[None]:
 def _watch(config: pytest.Config) -> Watch:
     """Return the `Watch` of this process; create and register it if necessary."""
     if _WATCH not in config.stash:
+        from labctl import parent_death
         from labctl.testing.bench import Bench
         from labctl.testing.watch import Watch
         from labctl.units import UnitError, size
@@ -217,6 +218,9 @@ def _watch(config: pytest.Config) -> Watch:
         except UnitError as error:
             raise pytest.UsageError(f"--lab-memory: {error}; {error.hint}") from error
         _keep_state(config, lab)
+        if hasattr(config, "workerinput"):
+            # xdist lets a test go on for some seconds after the death of its main process.
+            parent_death.interrupt_this()
         bench = Bench(lab, keep=config.getoption("--lab-keep-failed"), memory_bytes=limit)
         watch = Watch(bench, case_of)
         config.stash[_WATCH] = watch

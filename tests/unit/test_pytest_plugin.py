@@ -160,3 +160,19 @@ print([name for name in {heavy!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_worker_of_xdist_is_interrupted_when_its_main_process_dies(project):
+    project.makepyfile(
+        test_it="""
+import ctypes, signal
+
+def test_signal(lab):
+    number = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(number))  # PR_GET_PDEATHSIG
+    assert number.value == signal.SIGINT
+"""
+    )
+    done = project.runpytest_subprocess("-q", "-n1")
+    done.assert_outcomes(passed=1)
+    assert project.runpytest_subprocess("-q").ret == 1, "the user's own process"
