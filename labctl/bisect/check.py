@@ -10,6 +10,7 @@ from labctl.bisect.search import BAD, GOOD, SKIPPED, passes_needed
 from labctl.bisect.types import Decision
 from labctl.errors import BuildError
 from labctl.lab.models import Kernel, Lab
+from labctl.verify.engine import Engine
 from labctl.verify.run import Events, Options, verify
 
 TRIES = 3  # runs at the bad end, to estimate how often the check fails
@@ -17,14 +18,22 @@ TRIES = 3  # runs at the bad end, to estimate how often the check fails
 Failed = Callable[[Kernel], bool]
 
 
-def by_verify(lab: Lab, only: Sequence[str], seconds: int, events: Events) -> Failed:
+def by_verify(
+    lab: Lab, only: Sequence[str], seconds: int, events: Events, engine: Engine | None = None
+) -> Failed:
     """Return a function that runs the checks of `labctl verify` that match `only`."""
 
     def failed(kernel: Kernel) -> bool:
         changed = lab.model_copy(update={"kernels": {**lab.kernels, kernel.name: kernel}})
         options = Options(only=tuple(only), stop_at_first=True)
         done = verify(
-            changed, [kernel.name], seconds=seconds, options=options, with_base=False, events=events
+            changed,
+            [kernel.name],
+            seconds=seconds,
+            options=options,
+            with_base=False,
+            events=events,
+            engine=engine,
         )
         return not done.passed
 

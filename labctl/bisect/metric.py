@@ -94,6 +94,7 @@ class Bisect:
     answer: Answer
     open_run: Open
     blocks_max: int = ANALYSES[-1]
+    at_once: Callable[[], int] = lambda: 1  # blocks that are measured at the same time
     report: Callable[[str], None] = lambda _: None
     _sign: int = 0
 
@@ -226,8 +227,14 @@ class Bisect:
     def _better(self) -> int:
         return 1 if self.lab.better_of(self.experiment) == "lower" else -1
 
-    def _looks(self) -> list[int]:
-        return [blocks for blocks in ANALYSES if blocks <= self.blocks_max]
+    def _looks(self) -> Iterator[int]:
+        """Yield the numbers of blocks for interim analyses; each adds blocks for all hosts."""
+        looks = [blocks for blocks in ANALYSES if blocks <= self.blocks_max]
+        done = 0
+        for blocks in looks:
+            if blocks - done >= self.at_once() or blocks == looks[-1]:
+                yield blocks
+                done = blocks
 
     @contextlib.contextmanager
     def _opened(self, steps: Sequence[int]) -> Iterator[tuple[OpenRun, Plan, list[str]]]:

@@ -13,7 +13,10 @@ from labctl import progress
 from labctl.cli.root import (
     JSON,
     LAB,
+    SCHEDULER,
     WHOLE_SECONDS,
+    at_once_of,
+    engine_of,
     find_lab,
     lab_to_work,
     named,
@@ -24,6 +27,9 @@ from labctl.cli.root import (
 if TYPE_CHECKING:
     from labctl.bisect.metric import Answer
     from labctl.lab.models import Lab
+
+
+_AGAIN = "run `labctl bisect` again"
 
 
 @click.command()
@@ -84,6 +90,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Time for which each program of --check runs.",
 )
+@SCHEDULER
 @click.argument("kernel")
 @click.argument("experiment", required=False)
 def bisect(
@@ -97,6 +104,7 @@ def bisect(
     patterns: Sequence[str],
     like: str | None,
     seconds: int,
+    scheduler: str | None,
     kernel: str,
     experiment: str | None,
 ) -> None:
@@ -111,6 +119,9 @@ def bisect(
     measured together with both ends, in blocks of one run, until it is clear whether it
     is closer to the good or to the bad end. --risk limits the probability that any
     decision is wrong. Steps that do not build or run are skipped.
+
+    With `--scheduler`, workers on other hosts measure, as many blocks at the same time as there
+    are hosts, or run the checks. Kernels are built here.
 
     \b
     Examples:
@@ -128,15 +139,15 @@ def bisect(
         lab, kernel, experiment = _of_try(kernel.removeprefix(RANGE), experiment, patterns)
     if bool(patterns) == bool(experiment):
         raise click.UsageError("expected either an EXPERIMENT or --check")
-    lab = lab or lab_to_work(lab_path)
+    lab = lab or lab_to_work(lab_path, is_local=False)
     if experiment:
         named("experiment", [experiment], lab.experiments)
     what = experiment or ", ".join(patterns)
     answer = _begin(lab, kernel, like, experiment, good=good, bad=bad, risk=risk, what=what)
     if experiment:
-        _of_metric(lab, answer, experiment, settings, blocks)
+        _of_metric(lab, answer, experiment, settings, blocks, scheduler)
     else:
-        _of_check(lab, answer, patterns, seconds)
+        _of_check(lab, answer, patterns, seconds, scheduler)
     content = answer.document()
     if as_json:
         print_json(content)
@@ -165,7 +176,11 @@ def _of_try(
         place.write(path, trial.text(place.state_folder(), f"labctl bisect git:{text}"))
     click.echo(f"lab: {path}", err=True)
     range_text = f"git:{found.repository}@{found.base.commit}..{found.topic.commit}"
-    return lab_to_work(path), range_text, experiment or (None if patterns else EXPERIMENT)
+    return (
+        lab_to_work(path, is_local=False),
+        range_text,
+        experiment or (None if patterns else EXPERIMENT),
+    )
 
 
 def _begin(
@@ -199,30 +214,44 @@ def _begin(
 
 
 def _of_metric(
-    lab: Lab, answer: Answer, experiment: str, settings: Sequence[str], blocks: int
+    lab: Lab,
+    answer: Answer,
+    experiment: str,
+    settings: Sequence[str],
+    blocks: int,
+    scheduler: str | None,
 ) -> None:
     from labctl.bisect.metric import Bisect
     from labctl.nightly.night import opener
 
-    with progress.Measuring() as shown:
+    with (
+        progress.Measuring() as shown,
+        engine_of(lab, scheduler, shown.say, _AGAIN) as engine,
+    ):
         Bisect(
             lab=lab,
             experiment=experiment,
             setting=dict(map(setting_of, settings)),
             answer=answer,
-            open_run=opener(shown.events()),
+            open_run=opener(shown.events(), engine),
             blocks_max=blocks,
             report=shown.say,
+            at_once=at_once_of(engine),
         ).run()
 
 
-def _of_check(lab: Lab, answer: Answer, patterns: Sequence[str], seconds: int) -> None:
+def _of_check(
+    lab: Lab, answer: Answer, patterns: Sequence[str], seconds: int, scheduler: str | None
+) -> None:
     from labctl.bisect.check import BisectCheck, by_verify
     from labctl.verify.run import Events
 
-    with progress.Checking() as shown:
+    with (
+        progress.Checking() as shown,
+        engine_of(lab, scheduler, shown.say, _AGAIN) as engine,
+    ):
         events = Events(building=shown.building, checking=shown.checking)
-        failed = by_verify(lab, patterns, seconds, events)
+        failed = by_verify(lab, patterns, seconds, events, engine)
         BisectCheck(lab=lab, answer=answer, failed=failed, report=shown.say).run()
 
 

@@ -13,8 +13,10 @@ from labctl import progress
 from labctl.cli.root import (
     JSON,
     LAB,
+    SCHEDULER,
     WHOLE_SECONDS,
     Group,
+    engine_of,
     format_option,
     kernels_of,
     lab_to_work,
@@ -91,6 +93,7 @@ def series_check(lab_path: Path | None, as_json: bool, kernels: Sequence[str]) -
 @click.option("--quick", is_flag=True, help="Only the first setting and the first defaults.")
 @click.option("-x", "--stop-at-first", is_flag=True, help="Stop at a kernel's first failure.")
 @click.option("--without-base", is_flag=True, help="Do not check the base kernels.")
+@SCHEDULER
 @click.argument("kernels", nargs=-1)
 def verify(
     lab_path: Path | None,
@@ -103,6 +106,7 @@ def verify(
     quick: bool,
     stop_at_first: bool,
     without_base: bool,
+    scheduler: str | None,
     kernels: Sequence[str],
 ) -> None:
     """Check the correctness of KERNELS (default: all).
@@ -114,11 +118,14 @@ def verify(
     OOM kill, memory that is not returned to within 1 %, and a series that does not hand
     over are failures. Exit status 1 on failure; selftests that also fail on the base,
     and as many OOM kills as on the base, are ignored.
+
+    With `--scheduler`, workers on other hosts run the guests, each one the checks of a kernel
+    at one setting.
     """
     from labctl.verify.run import Events, Options, verify
     from labctl.verify.text import FORMATS
 
-    lab = lab_to_work(lab_path)
+    lab = lab_to_work(lab_path, is_local=False)
     known = [variant.name for variant in lab.verify.variants]
     options = Options(
         only=tuple(patterns) or ("*",),
@@ -127,7 +134,11 @@ def verify(
         quick=quick,
         trials=trials,
     )
-    with progress.Checking() as checking:
+    again = "run `labctl verify` again"
+    with (
+        progress.Checking() as checking,
+        engine_of(lab, scheduler, checking.say, again) as engine,
+    ):
         verified = verify(
             lab,
             kernels_of(lab, kernels),
@@ -135,6 +146,7 @@ def verify(
             options=options,
             with_base=not without_base,
             events=Events(building=checking.building, checking=checking.checking),
+            engine=engine,
         )
     document = verified.document()
     if as_json:

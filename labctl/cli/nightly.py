@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,11 @@ from labctl.cli.root import (
     DURATION,
     JSON,
     LAB,
+    SCHEDULER,
     WHOLE_SECONDS,
+    at_once_of,
     chosen,
+    engine_of,
     format_option,
     lab_to_work,
     load_lab,
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
               help="Also write HTML, JUnit, mail, Markdown and JSON files to FOLDER.")  # fmt: skip
 @click.option("--site", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Also publish all runs and nightly runs, as `labctl site` does.")  # fmt: skip
+@SCHEDULER
 @click.argument("experiments", nargs=-1)
 def nightly(
     lab_path: Path | None,
@@ -69,6 +74,7 @@ def nightly(
     replay: bool,
     output: Path | None,
     site: Path | None,
+    scheduler: str | None,
     experiments: Sequence[str],
 ) -> None:
     """Measure EXPERIMENTS (default: all), find regressions.
@@ -81,6 +87,9 @@ def nightly(
     previous nightly run, and only a change that two such runs confirm is reported.
     A different host, a different base or a missing nightly run starts a new segment.
 
+    With `--scheduler`, workers on other hosts measure, as many blocks at the same time as there
+    are hosts, and run the checks.
+
     Exit status 1 if this nightly run found a regression or a failure; with --replay, if
     any nightly run of the history did. See docs/howto/nightly.md for a systemd timer,
     a crontab line and the error rates.
@@ -92,20 +101,20 @@ def nightly(
     if site is not None:
         check_site(site)  # before hours of measuring
     # --replay with --history works without a lab; a site has the lab's runs.
-    read = load_lab if replay else lab_to_work
+    read = load_lab if replay else partial(lab_to_work, is_local=False)
     lab = None if replay and history and not site else read(lab_path)
     state = lab.state_folder if lab else None
     folder = history or (state.nightly if state else Path("nightly"))
     if replay or lab is None:
-        if experiments or seconds:
-            raise click.UsageError("--replay conflicts with EXPERIMENTS and --verify")
+        if experiments or seconds or scheduler:
+            raise click.UsageError("--replay conflicts with EXPERIMENTS, --verify and --scheduler")
         if not night_history.path_of(folder).is_file():
             raise UserError(
                 "no history", where=str(folder), hint="run `labctl nightly` to create one"
             )
     else:
         names = chosen(lab, experiments or _of_ratios(lab))
-        _measure(lab, names, budget, folder, seconds, patterns)
+        _measure(lab, names, budget, folder, seconds, patterns, scheduler)
     content = document(night_history.read(folder))
     if output is not None:
         _write(content, output, state.runs if state else None)
@@ -134,13 +143,19 @@ def _measure(
     folder: Path,
     seconds: int | None,
     patterns: Sequence[str],
+    scheduler: str | None,
 ) -> None:
     from labctl.nightly import images
     from labctl.nightly.checks import briefly
     from labctl.nightly.night import Nightly, opener
     from labctl.verify import run
 
-    with progress.Measuring() as shown, progress.Checking() as checking:
+    again = "run `labctl nightly` again"
+    with (
+        progress.Measuring() as shown,
+        progress.Checking() as checking,
+        engine_of(lab, scheduler, shown.say, again) as engine,
+    ):
 
         def check(lab: Lab) -> dict[str, KernelChecks]:
             if seconds is None:
@@ -152,6 +167,7 @@ def _measure(
                 seconds=seconds,
                 only=patterns,
                 events=run.Events(building=checking.building, checking=checking.checking),
+                engine=engine,
             )
 
         Nightly(
@@ -159,11 +175,12 @@ def _measure(
             experiments=names,
             budget_seconds=budget,
             history=folder,
-            open_run=opener(shown.events()),
+            open_run=opener(shown.events(), engine),
             image_of=lambda image: images.find(folder, image),
             keep=lambda record: images.keep(lab, folder, record),
             check=check,
             report=shown.say,
+            at_once=at_once_of(engine),
         ).run()
 
 

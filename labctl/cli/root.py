@@ -19,10 +19,10 @@ from labctl.lab.use import Use
 if TYPE_CHECKING:
     from msgspec import Struct
 
-    from labctl.experiments.engine import Engine
     from labctl.guests.fleet import Fleet
     from labctl.guests.guest import Guest
     from labctl.lab.models import Lab
+    from labctl.scheduler.engine import Engine
     from labctl.units import Scalar
 
 # Commands import numpy, pydantic and fabric only where they need them, so that
@@ -229,9 +229,12 @@ def lab_to_work(path: Path | None, *, is_local: bool = True) -> Lab:
 
 @contextlib.contextmanager
 def engine_of(
-    lab: Lab, asked: str | None, warning: Callable[[str], None]
+    lab: Lab, asked: str | None, warning: Callable[[str], None], again: str = ""
 ) -> Iterator[Engine | None]:
     """Connect to the scheduler that is asked for, by default the lab's; None for this host.
+
+    `again` says how to continue if there are no workers any more, by default with
+    `labctl run --resume`.
 
     Raises:
         ConfigError: there is none, and the guests do not fit into this host's memory.
@@ -248,9 +251,15 @@ def engine_of(
         yield None
         return
     from labctl.scheduler.engine import opened
+    from labctl.scheduler.job import RESUME
 
-    with opened(given, warning=warning, folder=folder) as engine:
+    with opened(given, warning=warning, folder=folder, again=again or RESUME) as engine:
         yield engine
+
+
+def at_once_of(engine: Engine | None) -> Callable[[], int]:
+    """Return the function that returns how many blocks are measured at the same time."""
+    return (lambda: 1) if engine is None else (lambda: engine.size)
 
 
 def fleet_of(lab: Lab) -> Fleet:

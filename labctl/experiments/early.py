@@ -11,7 +11,7 @@ from typing import Protocol
 
 from labctl.arch import ARCHITECTURES, X86_64, Architecture
 from labctl.errors import BuildError, ConfigError, HostError, Problem
-from labctl.experiments.needs import need_of, shortage
+from labctl.experiments.needs import Need, need_of, shortage
 from labctl.experiments.plan import Plan
 from labctl.guests import initramfs, scratch
 from labctl.guests.placement import place
@@ -49,16 +49,20 @@ def check_memory(lab: Lab, plans: Sequence[Plan], facts: HostFacts) -> None:
         ConfigError: their disks do not fit on the host's disk.
     """
     for each in plans:
-        need = need_of(lab, each)
-        scratch.check_space(lab, need.topology, need.guests)
-        nodes = place(need.guest, need.topology, facts).host_nodes
-        lacking = shortage(need, facts, nodes)
-        if lacking:
-            raise HostError(
-                f"experiment {need.experiment} {lacking}",
-                hint=f"reduce {need.topology.memory_keys}, stop other guests (`labctl down`), or "
-                "select fewer kernels; `labctl doctor` suggests more",
-            )
+        check_room(lab, need_of(lab, each), facts, f"experiment {each.experiment.name}")
+
+
+def check_room(lab: Lab, need: Need, facts: HostFacts, what: str) -> None:
+    """Check that the guests of `what` fit; raises as `check_memory` does."""
+    scratch.check_space(lab, need.topology, need.guests)
+    nodes = place(need.guest, need.topology, facts).host_nodes
+    lacking = shortage(need, facts, nodes)
+    if lacking:
+        raise HostError(
+            f"{what} {lacking}",
+            hint=f"reduce {need.topology.memory_keys}, stop other guests (`labctl down`), or "
+            "select fewer kernels; `labctl doctor` suggests more",
+        )
 
 
 def check_commands(lab: Lab, plans: Sequence[Plan]) -> dict[str, Supply]:

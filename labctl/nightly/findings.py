@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import msgspec
+from msgspec import UNSET
 
 from labctl.nightly.changes import Analysis, Change
 from labctl.nightly.history import Watched, by_night, watched
@@ -60,6 +61,7 @@ def document(records: Sequence[NightlyRecord]) -> Nightly:
         run=last.run if last else None,
         nights=len(nights),
         host=last.host if last else Host(),
+        hosts=last.hosts if last else UNSET,
         accel=last.accel if last else None,
         commits=(last.commits if last else None) or {},
         findings=tuple(sorted(found, key=lambda one: (one.night, one.experiment or ""))),

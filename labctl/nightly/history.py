@@ -143,6 +143,7 @@ def record_of(
         run=run.run,
         at=run.created_at or "",
         host=run.host,
+        hosts=run.hosts or UNSET,
         accel=run.accel,
         kernels=run.kernels,
         cells=cells,

@@ -17,6 +17,7 @@ _OF_INTEREST = (FindingKind.REGRESSED, FindingKind.IMPROVED, FindingKind.ALARM)
 def render(content: Nightly) -> str:
     """Return the page: warnings, findings, the cells, and the trend of each."""
     title = text.subject(content)
+    hosts = (content.hosts or {}).values() or [content.host]
     body = [
         f"<h1>{escape(title)}</h1>",
         *map(page.warning, content.warnings),
@@ -28,7 +29,7 @@ def render(content: Nightly) -> str:
             for part in _cell(content, cell, number)
         ),
         "<h2>Measured on</h2>",
-        f"<p>{escape(words.host(content.host))}; {escape(str(content.accel))}</p>",
+        *(f"<p>{escape(words.host(one))}; {escape(str(content.accel))}</p>" for one in hosts),
         *_commits(content),
     ]
     return page.whole(title, body)

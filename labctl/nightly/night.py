@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from labctl.errors import BaselineFailed, HostError
 from labctl.experiments import session
+from labctl.experiments.engine import Engine
 from labctl.experiments.plan import Plan, plan
 from labctl.experiments.session import Events
 from labctl.experiments.variants import beside, plan_of, with_settings
@@ -58,11 +59,11 @@ Open = Callable[[Lab, Sequence[Plan], int], AbstractContextManager[OpenRun]]
 Check = Callable[[Lab], dict[str, KernelChecks]]
 
 
-def opener(events: Events) -> Open:
-    """Return the function that opens real runs."""
+def opener(events: Events, engine: Engine | None = None) -> Open:
+    """Return the function that opens real runs; with an engine, other hosts measure them."""
 
     def begin(lab: Lab, plans: Sequence[Plan], seed: int) -> AbstractContextManager[OpenRun]:
-        return session.opened(lab, plans, seed=seed, events=events)
+        return session.opened(lab, plans, seed=seed, events=events, engine=engine)
 
     return begin
 
@@ -85,13 +86,15 @@ class Nightly:
     keep: Callable[[NightlyRecord], None] = lambda _: None  # receives the nightly record
     check: Check = no_check
     report: Callable[[str], None] = lambda _: None
+    at_once: Callable[[], int] = lambda: 1  # blocks that are measured at the same time
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _ends: float = math.inf
     _night: str = ""
     _main: str = ""  # id of the main run
     _given_up: set[str] = field(default_factory=set)  # experiments whose baseline fails
-    _took: dict[str, float] = field(default_factory=dict)  # seconds of an experiment's block
+    # Seconds of an experiment's last block, or of those at the same time.
+    _took: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Measure, and append the records to the history.
@@ -162,8 +165,9 @@ class Nightly:
 
     def _block(self, run: OpenRun, each: Plan) -> None:
         name, began = each.experiment.name, self.clock()
+        done, most = _blocks(run, name), each.statistics.blocks.max
         try:
-            run.measure(each, _blocks(run, name) + 1)
+            run.measure(each, done + max(1, min(self.at_once(), most - done)))
         except BaselineFailed as error:  # the other experiments continue
             self.report(str(error))
             self._given_up.add(name)
@@ -175,7 +179,8 @@ class Nightly:
         alarmed = [c for c in cells if c.records[-1].run == self._main and c.last_analysis.request]
         for cell in alarmed:
             blocks = self.lab.resolve_statistics(cell.experiment).blocks.min
-            if self.clock() + blocks * self._took.get(cell.experiment, 0.0) > self._ends:
+            turns = math.ceil(blocks / self.at_once())
+            if self.clock() + turns * self._took.get(cell.experiment, 0.0) > self._ends:
                 self.report(f"{cell.experiment}: no time left to measure {cell.cell} again")
                 continue
             alike = [one for one in alarmed if _demand(one) == _demand(cell)]
@@ -231,8 +236,12 @@ class Nightly:
     ) -> NightlyRecord:
         """Return the record of a run with the given cells, all of them if None."""
         record = run.folder.read()
-        results = results_of(record, run.folder.store.samples())
-        setups = {each.name: setup_of(lab, each.name, record) for each in results}
+        samples = run.folder.store.samples()
+        results = results_of(record, samples)
+        setups = {}
+        for each in results:
+            hosts = {one.host for one in samples if one.experiment == each.name}
+            setups[each.name] = setup_of(lab, each.name, record, hosts)
         only = None if cells is None else [cell.key for cell in cells]
         return history.record_of(kind, self._night, record, results, setups=setups, only=only)
 
@@ -259,17 +268,21 @@ def _known(value: str | UnsetType) -> str | None:
     return None if value is UNSET else value
 
 
-def setup_of(lab: Lab, name: str, run: RunRecord) -> dict[str, str]:
-    """Return the facts of an experiment that must be equal for runs to be comparable."""
+def setup_of(lab: Lab, name: str, run: RunRecord, used: Collection[str] = ()) -> dict[str, str]:
+    """Return the facts of an experiment that must be equal for runs to be comparable.
+
+    `used` has the ids of the hosts that measured it, which count if they are workers.
+    """
     experiment = lab.experiments[name]
     measured = {"metric": lab.metric_of(experiment), "better": lab.better_of(experiment)}
     workload = lab.workloads[experiment.workload].model_copy(update=measured)
     place = experiment.target or lab.guests[lab.guest_of(experiment)].model_dump_json()
     # The texts are compared with those of older records, so they must not change.
     placement = msgspec.json.decode(msgspec.json.encode(run.experiment(name).placement or None))
+    hosts = [one for host, one in sorted(run.hosts.items()) if host in used] or [run.host]
     return {
-        "host": str(_known(run.host.id)),
-        "QEMU": str(_known(run.host.qemu)),
+        "host": ", ".join(str(_known(one.id)) for one in hosts),
+        "QEMU": ", ".join(sorted({str(_known(one.qemu)) for one in hosts})),
         "accelerator": run.accel,
         "baseline": str(run.kernels[experiment.baseline].image),
         "guest": place,

@@ -116,6 +116,7 @@ class NightlyRecord(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     at: str
     host: Host
+    hosts: dict[str, Host] | UnsetType = UNSET  # by id, those of workers
     accel: str
     kernels: dict[str, Kernel]
     cells: tuple[CellRecord, ...]

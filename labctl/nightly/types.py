@@ -138,6 +138,10 @@ class Nightly(msgspec.Struct, frozen=True, kw_only=True):
     run: Annotated[str | None, Meta(description="Id of its run.")]
     nights: Annotated[int, Meta(description="Nightly runs in the history.")]
     host: Annotated[Host, Meta(description="Host of the last nightly run.")]
+    hosts: Annotated[
+        dict[str, Host] | UnsetType,
+        Meta(description="Its workers' hosts, by id; only with a scheduler."),
+    ] = UNSET
     accel: Annotated[str | None, Meta(description="Accelerator of the last nightly run.")]
     commits: Annotated[
         dict[str, str | None], Meta(description="Commits of the source trees, by name.")

@@ -47,10 +47,11 @@ class WorkerInfo:
 
 
 class Connection:
-    """A connection to the scheduler; see `connected`."""
+    """A connection to the scheduler; see `connected`. `again` is the hint if that is lost."""
 
-    def __init__(self, address: str, client: Any) -> None:  # noqa: ANN401
+    def __init__(self, address: str, client: Any, again: str | None = None) -> None:  # noqa: ANN401
         self.address = address
+        self._again = again
         self._client = client
 
     def workers(self) -> list[WorkerInfo]:
@@ -60,7 +61,7 @@ class Connection:
         except Exception as error:  # comm errors of several libraries
             raise HostError(
                 f"lost the scheduler at {self.address}: {str(error) or type(error).__name__}",
-                hint="continue with `labctl run --resume`",
+                hint=self._again,
             ) from error
         return [
             WorkerInfo(
@@ -114,8 +115,10 @@ class Connection:
 
 
 @contextlib.contextmanager
-def connected(given: str, folder: Path = Path()) -> Iterator[Connection]:
+def connected(given: str, folder: Path = Path(), again: str | None = None) -> Iterator[Connection]:
     """Connect to the scheduler in `given`, an address or a scheduler file.
+
+    `again` says how to continue after it is lost.
 
     Raises:
         UserError: the address is invalid, or not safe.
@@ -137,7 +140,7 @@ def connected(given: str, folder: Path = Path()) -> Iterator[Connection]:
                 "same authority",
             ) from error
         stack.callback(client.close, timeout=_SECONDS)
-        yield Connection(address, client)
+        yield Connection(address, client, again)
 
 
 def imported() -> Any:  # noqa: ANN401

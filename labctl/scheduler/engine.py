@@ -1,4 +1,4 @@
-"""The engine of `labctl run --scheduler`: gives whole blocks to hosts, one at a time to each."""
+"""The engine of `--scheduler`: gives blocks, or checks, to hosts, one part at a time to each."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import contextlib
 import platform
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import labctl
-from labctl.errors import BadOutput, BaselineFailed, HostError
-from labctl.experiments.blocks import Block
+from labctl.errors import BadOutput, HostError
 from labctl.experiments.runner import Runner
 from labctl.guests.prepare import Prepared
 from labctl.printable import printable
 from labctl.runs.folder import RunFolder
 from labctl.scheduler import client, worker
+from labctl.scheduler.check_job import CheckJob
 from labctl.scheduler.client import Connection, Future
 from labctl.scheduler.hosts import Ended, Gone, Host, Hosts, LeftOut, Life
-from labctl.scheduler.job import Job, steps_of
+from labctl.scheduler.job import RESUME, Job
 from labctl.scheduler.shipping import PART_BYTES, parts, setup_of
-from labctl.scheduler.task import PROTOCOL, BlockResult, HostReport, Setup, Task, packed
+from labctl.scheduler.task import PROTOCOL, HostReport, Result, Setup, Shipped, packed
+from labctl.scheduler.work import Losses, Work
+from labctl.verify.engine import Checking, Spread, Todo
 
 _JOIN_SECONDS = 600.0
 _BUSY_SECONDS = 15.0  # before a host on which another measurement runs is asked again
@@ -32,21 +34,21 @@ _SILENT = "it does not respond"
 
 @dataclass(slots=True)
 class Engine:
-    """Measures experiments on the workers of a scheduler; see `opened`.
+    """Measures experiments and checks kernels on the workers of a scheduler; see `opened`.
 
-    A worker without a heartbeat for `patience_seconds` counts as cut off.
+    A worker without a heartbeat for `patience_seconds` counts as cut off. `again` says how to
+    continue if there are no workers any more.
     """
 
     connection: Connection
     warning: Callable[[str], None]
+    again: str = RESUME
     patience_seconds: float = 60.0
     join_seconds: float = _JOIN_SECONDS
     accel: str = ""
     facts: dict[str, dict[str, str | int | bool]] = field(default_factory=dict)
     hosts: Hosts = field(init=False)
-    _job: Job | None = None
-    _setup: Setup | None = None
-    _packed: bytes = b""
+    _work: Work[Any, Any] | None = None
     _is_told: bool = False  # that there are no workers
 
     def __post_init__(self) -> None:
@@ -56,8 +58,11 @@ class Engine:
     def choose(self, asked: str) -> str:
         """Return the accelerator of a run: with "auto", KVM if a host has it.
 
-        Waits for the workers that are there to report.
+        Waits for the workers that are there to report. All runs of an engine have the same
+        accelerator, unless another one is asked for.
         """
+        if asked == "auto" and self.accel:
+            return self.accel
         began = time.monotonic()
         while True:
             self.hosts.turn()
@@ -82,14 +87,36 @@ class Engine:
             BaselineFailed: the first repetition of the baseline failed.
             HostError: no worker can measure, or the scheduler is lost.
         """
-        self.accel = setup.accel
-        self._setup, self._packed = setup, packed(setup)
         folder.store.recover()
-        self._job = Job(runner, folder)
+        job = Job(runner, folder, packed(setup), setup.files, Losses(self.again))
         began = runner.clock()
+        try:
+            self._do(job, setup.accel)
+        finally:
+            runner.timing.total_seconds += runner.clock() - began
+
+    def check(self, todo: Sequence[Todo], checking: Checking) -> Spread:
+        """Run the checks of kernels; return them with the facts about the hosts.
+
+        Raises:
+            HostError: no worker can run them, or the scheduler is lost.
+        """
+        job = CheckJob.of(todo, checking, Losses(self.again))
+        self._do(job, todo[0].prepared.accel)
+        return job.spread()
+
+    @property
+    def size(self) -> int:
+        """The number of hosts that can be used at the same time, at least 1."""
+        known = [one.report for one in self.hosts.every if not one.left_out]
+        return max(1, len({one.boot_id for one in known if one is not None}))
+
+    def _do(self, work: Work[Any, Any], accel: str) -> None:
+        """Let the hosts do all parts of a work."""
+        self.accel, self._work = accel, work
         waiting_since = time.monotonic()
         try:
-            while not self._job.is_complete:
+            while not work.is_complete:
                 self.hosts.turn()
                 if any(host.life is not None for host in self.hosts.every):
                     waiting_since = time.monotonic()
@@ -97,8 +124,7 @@ class Engine:
                     self._check_hosts(waiting_since)
         finally:
             self.hosts.cancel()
-            self._job = None
-            runner.timing.total_seconds += runner.clock() - began
+            self._work = None
 
     def _check_hosts(self, since: float) -> None:
         """Raise if no host can be used any more; report once that there is none yet."""
@@ -108,7 +134,7 @@ class Engine:
             reasons = "\n".join(f"  {host.name}: {host.left_out or _SILENT}" for host in hosts)
             raise HostError(
                 f"no worker can measure:\n{reasons}",
-                hint="start other workers, then continue with `labctl run --resume`",
+                hint=f"start other workers, then {self.again}",
             )
         if hosts:
             return
@@ -128,40 +154,38 @@ class Engine:
                 f"worker {host.name}: waiting: another measurement runs on its host "
                 f"({event['waiting']})"
             )
-        elif self._job is not None:
-            self._job.runner.report(steps_of(event["step"]), host.name, hosts=self._busy())
-
-    def _busy(self) -> int:
-        return sum(host.block is not None for host in self.hosts.every)
+        elif self._work is not None:
+            busy = sum(bool(one.part) for one in self.hosts.every)
+            self._work.tell(host.name, event, busy)
 
     def _life(self, host: Host) -> Life:
-        """The course of a host: it reports, and measures block after block."""
+        """The course of a host: it reports, and does part after part."""
         report = yield from self._admit(host)
         while True:
-            job, setup = self._job, self._setup
-            block = None if job is None else job.take()
-            if job is None or setup is None or block is None:
+            work = self._work
+            part = None if work is None else work.take()
+            if work is None or part is None:
                 yield None
                 continue
-            host.block = block
+            host.part = work.title(part)
             try:
-                yield from self._ship(host, setup)
-                is_measured = yield from self._block(host, job, block, report)
+                yield from self._ship(host, work.files)
+                is_done = yield from self._done(host, work, part, report)
             except Ended:
-                job.lose(block)
+                work.lose(part)
                 raise
             except (Gone, LeftOut):
-                job.give_back(block)
+                work.give_back(part)
                 raise
             except BadOutput as error:
-                job.give_back(block)
+                work.give_back(part)
                 raise LeftOut(str(error)) from error
             finally:
-                host.block = None
-            if not is_measured:
-                job.give_back(block)
+                host.part = ""
+            if not is_done:
+                work.give_back(part)
                 later = time.monotonic() + _BUSY_SECONDS
-                while time.monotonic() < later:  # other hosts may take the block
+                while time.monotonic() < later:  # other hosts may take the part
                     yield None
 
     def _admit(self, host: Host) -> Generator[Future | None, Any, HostReport]:
@@ -170,7 +194,7 @@ class Engine:
         host.name, host.report = printable(report.name), report
         if (report.protocol, report.version) != (PROTOCOL, labctl.__version__):
             raise LeftOut(f"it has labctl {report.version}, this one is {labctl.__version__}")
-        while not self.accel or self._job is None:
+        while not self.accel or self._work is None:
             yield None
         self._check(host, report)
         while self._is_used_by_another(report):
@@ -201,9 +225,9 @@ class Engine:
             for other in self.hosts.every
         )
 
-    def _ship(self, host: Host, setup: Setup) -> Life:
+    def _ship(self, host: Host, files: Mapping[str, Shipped]) -> Life:
         """Send a host the files that it lacks; leave it out if one arrives damaged."""
-        wanted = {one.sha256: (what, one) for what, one in setup.files.items()}
+        wanted = {one.sha256: (what, one) for what, one in files.items()}
         unknown = [one for sha256, (_, one) in wanted.items() if sha256 not in host.has]
         if not unknown:
             return
@@ -220,39 +244,27 @@ class Engine:
                 )
         host.has |= wanted.keys()
 
-    def _block(
-        self, host: Host, job: Job, block: Block, report: HostReport
-    ) -> Generator[Future, BlockResult, bool]:
-        """Let a host measure a block; return False if another measurement did not end there."""
-        task = Task(
-            setup=self._packed,
-            block=block,
-            topic=self.hosts.topic,
-            key=self.hosts.next_key,
-            baseline_is_good=job.baseline_is_good,
-            failures=job.failures_before(block.number),
-        )
-        result = yield self.hosts.call(host, worker.measure, task)
-        if result.baseline is not None:
-            job.keep_logs(result.logs)
-            failed = result.baseline
-            what = f"worker {report.name}: {failed.what}"
-            raise BaselineFailed(what, console=failed.where or "")
+    def _done(
+        self, host: Host, work: Work[Any, Any], part: object, report: HostReport
+    ) -> Generator[Future, Result, bool]:
+        """Let a host do a part; return False if another measurement did not end there."""
+        function, task = work.call(part, self.hosts.topic, self.hosts.next_key)
+        result = yield self.hosts.call(host, function, task)
         if result.failure is not None:
             raise LeftOut(str(result.failure))
         if result.busy:
             return False
         host.is_told_busy = False
-        job.keep(block, result, report)
+        work.keep(part, result, report)
         return True
 
 
 @contextlib.contextmanager
 def opened(
-    given: str, *, warning: Callable[[str], None], folder: Path = Path()
+    given: str, *, warning: Callable[[str], None], folder: Path = Path(), again: str = RESUME
 ) -> Iterator[Engine]:
     """Connect to a scheduler; raises as `client.connected` does."""
-    with client.connected(given, folder) as connection:
-        engine = Engine(connection, warning)
+    with client.connected(given, folder, again) as connection:
+        engine = Engine(connection, warning, again)
         engine.hosts.begin()
         yield engine

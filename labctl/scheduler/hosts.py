@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labctl.errors import LabError
-from labctl.experiments.blocks import Block
 from labctl.scheduler.client import Connection, Future
 from labctl.scheduler.task import HostReport
 
@@ -34,7 +33,7 @@ class Ended(Gone):
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """A worker, and what it does. `life` is its course, `future` what that waits for."""
+    """A worker, and the part that it does. `life` is its course, `future` what that waits for."""
 
     address: str
     name: str
@@ -42,7 +41,7 @@ class Host:
     changed_at: float
     life: Life | None = None
     future: Future | None = None
-    block: Block | None = None
+    part: str = ""
     report: HostReport | None = None
     left_out: str = ""
     has: set[str] = field(default_factory=set)
@@ -145,9 +144,8 @@ class Hosts:
         """End the course of a host; another one takes its block."""
         if host.life is None:
             return
-        if host.block is not None:
-            number = host.block.number + 1
-            self.warning(f"worker {host.name}: {why}; block {number} goes to another worker")
+        if host.part:
+            self.warning(f"worker {host.name}: {why}; {host.part} goes to another worker")
         self._advance(host, error=kind(why))
 
     def _advance(self, host: Host, result: object = None, error: Exception | None = None) -> None:

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from labctl import files
-from labctl.errors import BadOutput, HostError, UserError
+from labctl.errors import BadOutput, BaselineFailed, UserError
 from labctl.experiments.blocks import Block
 from labctl.experiments.progress import Step, Timing
 from labctl.experiments.runner import Runner
 from labctl.runs.folder import RunFolder
 from labctl.runs.sample import Sample, parse
-from labctl.scheduler.task import BlockResult, HostReport
+from labctl.scheduler import worker
+from labctl.scheduler.task import BlockResult, HostReport, Shipped, Task
+from labctl.scheduler.work import Losses, keep_logs
 from labctl.status import CRASHES, SampleStatus
 
 _MEASURED = {SampleStatus.OK, SampleStatus.NOT_EXERCISED}
-# Of the workers that took a block: it may be what ends them.
-_LOSSES = 3
+RESUME = "continue with `labctl run --resume`"
 
 
 @dataclass(slots=True)
 class Job:
-    """An experiment: which block is next, and what came back.
+    """An experiment: which block is next, and what came back; `setup` is that of its tasks.
 
-    Decisions count the blocks that are complete. A block that is given back is the next one.
+    Decisions count the blocks that are complete.
     """
 
     runner: Runner
     folder: RunFolder
+    setup: bytes = b""
+    files: Mapping[str, Shipped] = field(default_factory=dict)
+    losses: Losses = field(default_factory=lambda: Losses(RESUME))
     samples: list[Sample] = field(init=False)
     open: set[int] = field(default_factory=set)
     _next: int = 0
     _returned: list[Block] = field(default_factory=list)
-    _losses: Counter[int] = field(default_factory=Counter)
     _failures: list[Sample] = field(default_factory=list)  # of guests
     _baseline_is_good: bool = False
     _done: tuple[int, int] | None = None  # next block and number of samples when it was done
@@ -95,15 +97,29 @@ class Job:
         Raises:
             HostError: several workers died with it.
         """
-        self._losses[block.number] += 1
         self.give_back(block)
-        if self._losses[block.number] >= _LOSSES:
-            name = self.runner.plan.experiment.name
-            raise HostError(
-                f"{_LOSSES} workers died while they measured block {block.number + 1} of "
-                f"experiment {name}",
-                hint="check the memory of their hosts, then continue with `labctl run --resume`",
-            )
+        name = self.runner.plan.experiment.name
+        self.losses.add(block.number, f"measured {self.title(block)} of experiment {name}")
+
+    def title(self, block: Block) -> str:
+        """Return what a block is called."""
+        return f"block {block.number + 1}"
+
+    def call(self, block: Block, topic: str, key: str) -> tuple[Callable[[Any], object], object]:
+        """Return the function that measures a block on a worker, and its argument."""
+        task = Task(
+            setup=self.setup,
+            block=block,
+            topic=topic,
+            key=key,
+            baseline_is_good=self.baseline_is_good,
+            failures=self.failures_before(block.number),
+        )
+        return worker.measure, task
+
+    def tell(self, host: str, event: Mapping[str, Any], hosts: int) -> None:
+        """Report the progress of a block on one of `hosts`."""
+        self.runner.report(_step_of(event["step"]), host, hosts=hosts)
 
     @property
     def baseline_is_good(self) -> bool:
@@ -119,8 +135,14 @@ class Job:
 
         Raises:
             BadOutput: a sample is damaged, or is not of this block and host.
+            BaselineFailed: the first repetition of the baseline failed.
             HostError: the disk is full or fails.
         """
+        if result.baseline is not None:
+            self.keep_logs(result.logs)
+            failed = result.baseline
+            what = f"worker {report.name}: {failed.what}"
+            raise BaselineFailed(what, console=failed.where or "")
         where = f"worker {report.name}, block {block.number + 1}"
         own = [_checked(line, where, self.runner, block, report) for line in result.lines]
         self.keep_logs(result.logs)
@@ -136,21 +158,7 @@ class Job:
 
     def keep_logs(self, logs: Mapping[str, bytes]) -> None:
         """Store the logs of guests; raise BadOutput if a path is not that of a guest's log."""
-        for path, content in logs.items():
-            folder, _, rest = path.partition("/")
-            guest, _, name = rest.partition("/")
-            if folder != "guests" or guest in ("", ".", "..") or name not in _LOGS:
-                raise BadOutput(f"unexpected path of a log: {path!r}")
-            place = self.folder.path / folder / guest
-            try:
-                place.mkdir(parents=True, exist_ok=True)
-                files.replace(place / name, content)
-            except OSError as error:
-                what = f"cannot write log: {error.strerror or error}"
-                raise HostError(what, where=str(place / name)) from error
-
-
-_LOGS = ("console.log", "command.txt")
+        keep_logs(self.folder.path, logs)
 
 
 def _checked(line: bytes, where: str, runner: Runner, block: Block, report: HostReport) -> Sample:
@@ -173,7 +181,7 @@ def _add(total: Timing, one: Timing) -> None:
     total.repetitions += one.repetitions
 
 
-def steps_of(event: Sequence[object]) -> Step:
+def _step_of(event: Sequence[object]) -> Step:
     """Return a worker's progress in an event."""
     block, done, repetitions, cell, status, reason = event
     assert isinstance(block, int)

@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,11 @@ from labctl.experiments import early
 from labctl.experiments.block_guests import Boot
 from labctl.experiments.booting import booter, log_of
 from labctl.experiments.guest_like import GuestLike
+from labctl.experiments.needs import Need
 from labctl.experiments.plan import Plan
 from labctl.guests import accelerator
 from labctl.guests.disks import Disk
+from labctl.guests.guest import Guest
 from labctl.guests.prepare import Prepared
 from labctl.host import identity
 from labctl.host import load as host_load
@@ -26,7 +29,11 @@ from labctl.host.facts import read_facts
 from labctl.kernels.hashed import Hashed
 from labctl.lab.state import StateFolder
 from labctl.runs.folder import RunFolder
-from labctl.scheduler.task import Setup, Shipped
+from labctl.scheduler.task import CheckSetup, Needed, Setup, Shipped
+from labctl.verify.run import booter as check_booter
+from labctl.verify.run import topology_of
+
+CheckBoot = Callable[[], AbstractContextManager[Guest]]
 
 _KEPT_SECONDS = 30 * 24 * 3600.0
 _SHIPPED = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]+\.part)?")
@@ -47,9 +54,27 @@ def guests_of_qemu(place: Place, setup: Setup, plan: Plan) -> Guests:
     Raises:
         HostError: the host lacks memory or disk space.
     """
-    lab = setup.lab.model_copy(update={"state": place.folder})
-    facts = read_facts()
-    early.check_memory(lab, [plan], facts)
+    prepared = _prepared(place, setup)
+    early.check_memory(prepared.lab, [plan], prepared.facts)
+    folder = RunFolder(place.run(setup.run))
+    return Guests(booter(prepared, plan, folder), partial(log_of, folder=folder))
+
+
+def check_boot_of_qemu(place: Place, setup: CheckSetup, folder: Path) -> CheckBoot:
+    """Return what boots a guest in `folder` for checks, after a check that it fits on this host.
+
+    Raises:
+        HostError: the host lacks memory or disk space.
+    """
+    prepared = _prepared(place, setup)
+    lab = prepared.lab
+    name = lab.verify.guest or lab.defaults.guest
+    early.check_room(lab, Need("", name, 1, topology_of(lab)), prepared.facts, "labctl verify")
+    return check_booter(prepared, setup.kernel, folder)
+
+
+def _prepared(place: Place, setup: Needed) -> Prepared:
+    """Return the guests of a task, whose files are here."""
 
     def here(path: Path) -> Path:
         return place.path_of(setup.files[str(path)].sha256)
@@ -63,18 +88,16 @@ def guests_of_qemu(place: Place, setup: Setup, plan: Plan) -> Guests:
         for name, image in setup.images.items()
     }
     assert setup.initramfs is not None
-    prepared = Prepared(
-        lab=lab,
+    return Prepared(
+        lab=setup.lab.model_copy(update={"state": place.folder}),
         host=place.facts(),
         accel=setup.accel,
         images=images,
         initramfs=replace(setup.initramfs, path=here(setup.initramfs.path)),
-        facts=facts,
+        facts=read_facts(),
         ssh_key=None if setup.ssh_key is None else here(setup.ssh_key),
         disks=tuple(Disk.of(here(disk.path), disk.digest) for disk in setup.disks),
     )
-    folder = RunFolder(place.run(setup.run))
-    return Guests(booter(prepared, plan, folder), partial(log_of, folder=folder))
 
 
 def _why_not_kvm(host: identity.Host) -> str:
@@ -98,6 +121,7 @@ class Place:
     kvm: Callable[[identity.Host], str] = _why_not_kvm
     lock_folder: Path | None = None
     guests: Callable[[Place, Setup, Plan], Guests] = guests_of_qemu
+    check_boot: Callable[[Place, CheckSetup, Path], CheckBoot] = check_boot_of_qemu
 
     def path_of(self, sha256: str) -> Path:
         """Return the path of a shipped file."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from labctl.errors import HostError, UserError
 from labctl.experiments.runner import Runner
 from labctl.guests.prepare import Prepared
 from labctl.kernels.hashed import Hashed
-from labctl.scheduler.task import Setup, Shipped
+from labctl.scheduler.task import CheckSetup, Setup, Shipped
+from labctl.verify.engine import Todo
 
 PART_BYTES = 4 << 20
 
@@ -30,26 +32,48 @@ def setup_of(runner: Runner, prepared: Prepared) -> Setup:
             hint="set `launcher: qemu` under `defaults:`, or measure without --scheduler",
         )
     names = list(dict.fromkeys(cell.kernel for cell in runner.plan.cells))
-    images = {name: prepared.images[name] for name in names}
+    return Setup(
+        **_needed(prepared, names),
+        run=runner.facts.run,
+        experiment=runner.plan.experiment.name,
+        seed=runner.plan.seed,
+        supply=runner.supply,
+        health=runner.health,
+    )
+
+
+def check_setup_of(todo: Todo) -> CheckSetup:
+    """Return the setup of the checks of a variant of a kernel.
+
+    Raises:
+        HostError: a file cannot be read.
+    """
+    return CheckSetup(
+        **_needed(todo.prepared, [todo.kernel.name]),
+        kernel=todo.kernel.name,
+        variant=todo.variant,
+        programs=tuple(todo.programs),
+        options=todo.options,
+    )
+
+
+def _needed(prepared: Prepared, kernels: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of `Needed`."""
+    images = {name: prepared.images[name] for name in kernels}
     known = [file for image in images.values() for file in image.files()]
     known.append(Hashed(prepared.initramfs.path, prepared.initramfs.hash))
     others = [disk.path for disk in prepared.disks]
     others += [prepared.ssh_key] if prepared.ssh_key is not None else []
     files = {str(one.path): _shipped(one) for one in known}
-    return Setup(
-        run=runner.facts.run,
-        lab=lab,
-        experiment=runner.plan.experiment.name,
-        seed=runner.plan.seed,
-        accel=prepared.accel,
-        images=images,
-        initramfs=prepared.initramfs,
-        disks=prepared.disks,
-        ssh_key=prepared.ssh_key,
-        supply=runner.supply,
-        health=runner.health,
-        files=files | {str(path): _shipped(_hashed(path)) for path in others},
-    )
+    return {
+        "lab": prepared.lab,
+        "accel": prepared.accel,
+        "images": images,
+        "initramfs": prepared.initramfs,
+        "disks": prepared.disks,
+        "ssh_key": prepared.ssh_key,
+        "files": files | {str(path): _shipped(_hashed(path)) for path in others},
+    }
 
 
 def _hashed(path: Path) -> Hashed:

@@ -1,4 +1,4 @@
-"""What is sent to a worker and back: a block to measure, and its samples. Values only."""
+"""What is sent to a worker and back: a block or checks, and their results. Values only."""
 
 from __future__ import annotations
 
@@ -12,41 +12,60 @@ from labctl.experiments.progress import Timing
 from labctl.guests.disks import Disk
 from labctl.guests.initramfs import Initramfs
 from labctl.kernels.images import Image
-from labctl.lab.models import Lab
+from labctl.lab.models import Lab, Variant
 from labctl.runs.sample import Sample
 from labctl.stats.health import HealthRule
+from labctl.verify.kernel import Check, Options
+from labctl.verify.programs import Program
+from labctl.verify.settings import Point
 from labctl.workloads.supply import NOTHING, Supply
 
-PROTOCOL = 1  # to be increased with each change of these values
+PROTOCOL = 2  # to be increased with each change of these values
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """A file of the run by its path on the host of `labctl run`; workers have it by its hash."""
+    """A file of the run by its path on the host of the command; workers have it by its hash."""
 
     path: Path
     sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """What all blocks of an experiment share; paths are those on the host of `labctl run`.
+class Needed:
+    """What guests need; paths are those on the host of the command.
 
     `files` has every file that guests read, by what it is for.
     """
 
-    run: str
     lab: Lab
-    experiment: str
-    seed: int
     accel: str
     images: Mapping[str, Image]
     initramfs: Initramfs | None = None
     disks: tuple[Disk, ...] = ()
     ssh_key: Path | None = None
+    files: Mapping[str, Shipped] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup(Needed):
+    """What all blocks of an experiment share."""
+
+    run: str
+    experiment: str
+    seed: int
     supply: Supply = NOTHING
     health: HealthRule = field(default_factory=HealthRule)
-    files: Mapping[str, Shipped] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSetup(Needed):
+    """What all checks of a variant of a kernel share."""
+
+    kernel: str
+    variant: Variant
+    programs: tuple[Program, ...]
+    options: Options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +78,16 @@ class Task:
     key: str
     baseline_is_good: bool
     failures: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTask:
+    """The checks of a variant of a kernel at one setting, as a task."""
+
+    setup: bytes
+    point: Point
+    topic: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,28 +126,41 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlockResult:
-    """The result of a task: samples as sealed lines, and logs by their path in the run's folder.
+class Result:
+    """The result of a task, with logs by their path in the task's folder.
 
-    With `failure`, the host could not measure; with `baseline`, the baseline failed first; with
-    `busy`, another measurement, which that describes, did not end.
+    With `failure`, the host could not measure; with `busy`, another measurement, which that
+    describes, did not end.
     """
 
-    lines: tuple[bytes, ...] = ()
-    timing: Timing = field(default_factory=Timing)
     logs: Mapping[str, bytes] = field(default_factory=dict)
     failure: Failure | None = None
-    baseline: Failure | None = None
     busy: str = ""
 
 
-def packed(setup: Setup) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockResult(Result):
+    """The samples of a block, as sealed lines. With `baseline`, the baseline failed first."""
+
+    lines: tuple[bytes, ...] = ()
+    timing: Timing = field(default_factory=Timing)
+    baseline: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult(Result):
+    """The checks of a task."""
+
+    checks: tuple[Check, ...] = ()
+
+
+def packed(setup: Needed) -> bytes:
     """Return a setup as bytes."""
     return pickle.dumps(setup)
 
 
-def unpacked(content: bytes) -> Setup:
+def unpacked(content: bytes) -> Needed:
     """Return the setup in bytes that `packed` returned."""
     found = pickle.loads(content)  # noqa: S301 - Dask's own messages are pickles of the same peer
-    assert isinstance(found, Setup)
+    assert isinstance(found, Needed)
     return found

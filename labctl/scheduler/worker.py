@@ -9,9 +9,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import labctl
 from labctl import files
@@ -28,8 +28,11 @@ from labctl.scheduler.place import PLACE
 from labctl.scheduler.task import (
     PROTOCOL,
     BlockResult,
+    CheckTask,
     Failure,
     HostReport,
+    Needed,
+    Result,
     Setup,
     Shipped,
     Task,
@@ -40,6 +43,9 @@ from labctl.status import SampleStatus
 _LOG_BYTES = 1 << 20
 _PATIENCE_SECONDS = 30.0  # for other measurements on this host
 IDLE = "idle"
+
+Tell = Callable[[dict[str, Any]], None]
+Found = TypeVar("Found", bound=Result)
 
 
 class Unwanted(Exception):
@@ -108,40 +114,56 @@ def _part(sha256: str, token: str) -> Path:
 
 def measure(task: Task) -> BlockResult:
     """Measure a block while no other measurement runs on this host."""
-    setup = _setup(task.setup)
+    setup = setup_of(task.setup)
+    assert isinstance(setup, Setup)
     planned = plan(setup.lab, setup.experiment, setup.seed)
-    what = f"run {setup.run}, {setup.experiment}, block {task.block.number + 1}"
-    tell = _teller(task)
+    holder = f"run {setup.run}"
+    what = f"{holder}, {setup.experiment}, block {task.block.number + 1}"
+    work = partial(_measured, task, setup, planned)
+    return alone(task, holder, what, PLACE.run(setup.run), work, BlockResult)
 
+
+def alone(
+    task: Task | CheckTask,
+    holder: str,
+    what: str,
+    folder: Path,
+    work: Callable[[Tell], Found],
+    kind: type[Found],
+) -> Found:
+    """Do the work of a task while no measurement runs on this host; return its result.
+
+    `holder` describes the task to others that wait for it, `what` in the list of workers. Its
+    files are in `folder`, which is removed.
+    """
+    tell = _teller(task)
     holders: list[str] = []
     deadline = time.monotonic() + _PATIENCE_SECONDS
 
-    def waiting(holder: str) -> None:
-        holders.append(holder)
-        _WORK.doing = f"waits for {holder}"
-        tell({"key": task.key, "waiting": holder})
+    def waiting(other: str) -> None:
+        holders.append(other)
+        _WORK.doing = f"waits for {other}"
+        tell({"key": task.key, "waiting": other})
 
     def poll() -> None:
-        _check_wanted()
+        check_wanted()
         if time.monotonic() > deadline:
             raise Busy
 
     try:
-        with lock.measuring(
-            f"run {setup.run}", waiting=waiting, folder=PLACE.lock_folder, poll=poll
-        ):
+        with lock.measuring(holder, waiting=waiting, folder=PLACE.lock_folder, poll=poll):
             _WORK.doing = what
-            with _removed(PLACE.run(setup.run)):
-                return _measured(task, setup, planned, tell)
+            with _removed(folder):
+                return work(tell)
     except Unwanted:
-        return BlockResult(failure=Failure("cancelled"))
+        return kind(failure=Failure("cancelled"))
     except Busy:
-        return BlockResult(busy=", ".join(holders))
+        return kind(busy=", ".join(holders))
     except ConfigError as error:
-        return BlockResult(failure=Failure("; ".join(map(str, error.problems))))
+        return kind(failure=Failure("; ".join(map(str, error.problems))))
     except (LabError, OSError) as error:
         found = error if isinstance(error, LabError) else LabError(f"{error.strerror or error}")
-        return BlockResult(failure=Failure(found.what, found.where, found.hint))
+        return kind(failure=Failure(found.what, found.where, found.hint))
     finally:
         _WORK.doing = IDLE
 
@@ -171,14 +193,12 @@ class _Kept:
         return list(self.every)
 
 
-def _measured(
-    task: Task, setup: Setup, planned: Plan, tell: Callable[[dict[str, Any]], None]
-) -> BlockResult:
-    kept = _Kept(list(task.failures))
+def _measured(task: Task, setup: Setup, planned: Plan, tell: Tell) -> BlockResult:
+    kept, folder = _Kept(list(task.failures)), PLACE.run(setup.run)
     guests = PLACE.guests(PLACE, setup, planned)
 
     def measuring(now: Progress) -> None:
-        _check_wanted()
+        check_wanted()
         step = [now.block, now.repetition, now.repetitions, now.cell, str(now.status), now.reason]
         tell({"key": task.key, "step": step})
 
@@ -204,7 +224,7 @@ def _measured(
     try:
         runner.measure(task.block)
     except BaselineFailed as error:
-        logs = _logs(setup, [error.console] if error.console else [])
+        logs = logs_of(folder, [error.console] if error.console else [])
         failure = Failure(error.what, error.console or None, error.hint)
         return BlockResult(baseline=failure, logs=logs)
     own = kept.every[len(task.failures) :]
@@ -213,15 +233,15 @@ def _measured(
     failed = [s.console for s in own if s.status != SampleStatus.OK and s.console]
     commands = [str(Path(s.console).with_name(qemu.COMMAND)) for s in own if s.console]
     is_first = task.block.number == 0
-    logs = _logs(setup, [*failed, *(commands if is_first else ())])
+    logs = logs_of(folder, [*failed, *(commands if is_first else ())])
     return BlockResult(lines=tuple(kept.lines), timing=runner.timing, logs=logs)
 
 
-def _logs(setup: Setup, paths: Sequence[str]) -> dict[str, bytes]:
-    """Return the ends of logs, by their path in the run's folder."""
+def logs_of(folder: Path, paths: Sequence[str]) -> dict[str, bytes]:
+    """Return the ends of logs, by their path in a folder."""
     found = {}
     for path in dict.fromkeys(paths):
-        with contextlib.suppress(OSError), (PLACE.run(setup.run) / path).open("rb") as file:
+        with contextlib.suppress(OSError), (folder / path).open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _LOG_BYTES))
             found[path] = file.read(_LOG_BYTES)
@@ -267,18 +287,19 @@ def diagnose() -> list[dict[str, str | None]]:
 
 
 @lru_cache(maxsize=4)
-def _setup(content: bytes) -> Setup:
+def setup_of(content: bytes) -> Needed:
+    """Return the setup of a task, which several tasks share."""
     return unpacked(content)
 
 
-def _teller(task: Task) -> Callable[[dict[str, Any]], None]:
+def _teller(task: Task | CheckTask) -> Tell:
     from distributed import get_worker
 
     worker = get_worker()
     return lambda event: worker.log_event(task.topic, event)
 
 
-def _check_wanted() -> None:
+def check_wanted() -> None:
     """Raise Unwanted if the client cancelled this task, or is gone."""
     from distributed import get_worker
 

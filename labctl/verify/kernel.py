@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+
+from msgspec import UNSET
 
 from labctl.errors import GuestError
 from labctl.experiments import tunables
@@ -47,6 +49,7 @@ class Check:
     verdict: CheckVerdict
     seconds: float
     handovers: int | None = None
+    host: str = ""  # the worker's name, with a scheduler
 
     @property
     def title(self) -> str:
@@ -69,6 +72,7 @@ class Check:
             trials=Trials(count=trials[0], with_kills=trials[1]) if trials else None,
             seconds=round(self.seconds, 1),
             details=self.verdict.details,
+            host=self.host or UNSET,
         )
 
 
@@ -111,21 +115,34 @@ class Checker:
     options: Options
     boot: Callable[[], AbstractContextManager[Guest]]
     report: Callable[[str, CheckVerdict | None], None]
-    checks: list[Check] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
     _guest: Guest | None = None
 
     def run(self) -> list[Check]:
         """Run the checks and return them; a guest's failure is a result, not an error."""
+        checks: list[Check] = []
+        for point in self.points():
+            checks += self.at(point)
+            if self.options.stop_at_first and has_failed(checks):
+                break
+        return checks
+
+    def points(self) -> list[Point]:
+        """Return the settings at which programs are selected."""
+        every = points(self.lab, self.kernel, quick=self.options.quick)
+        return [point for point in every if any(self._wanted(point))]
+
+    def at(self, point: Point) -> list[Check]:
+        """Run the checks at one setting, which share a guest; return them."""
+        checks = []
         with self._stack:
-            for point in points(self.lab, self.kernel, quick=self.options.quick):
-                for step in self._steps(point):
-                    self.checks.append(step)
-                    self.report(step.title, step.verdict)
-                    if step.verdict.status is CheckStatus.FAILED and self.options.stop_at_first:
-                        return self.checks
-                self._give_up_guest()
-        return self.checks
+            for step in self._steps(point):
+                checks.append(step)
+                self.report(step.title, step.verdict)
+                if step.verdict.status is CheckStatus.FAILED and self.options.stop_at_first:
+                    break
+            self._guest = None
+        return checks
 
     def _steps(self, point: Point) -> Iterator[Check]:
         wanted = list(self._wanted(point))
@@ -228,6 +245,11 @@ class Checker:
                 CheckStatus.FAILED, "unreferenced objects", tuple(found[:_TAIL_LINES])
             )
         return CheckVerdict(CheckStatus.PASSED)
+
+
+def has_failed(checks: Iterable[Check]) -> bool:
+    """Return whether a check failed."""
+    return any(check.verdict.status is CheckStatus.FAILED for check in checks)
 
 
 def _exercised(handovers: int) -> CheckVerdict:

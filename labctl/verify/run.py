@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
+
+from msgspec import UNSET
 
 from labctl.arch import X86_64
 from labctl.errors import UserError
@@ -21,8 +23,9 @@ from labctl.lab.topology import Topology
 from labctl.series import reader
 from labctl.series.patch import Series
 from labctl.verify import programs, scenarios, selftests
-from labctl.verify.kernel import Check, Checker, Options, beside_base, counterpart
-from labctl.verify.programs import CheckVerdict, Program
+from labctl.verify.engine import Checking, Engine, Facts, Spread, Todo
+from labctl.verify.kernel import Check, Options, beside_base, counterpart, has_failed
+from labctl.verify.programs import Program
 from labctl.verify.types import CheckStatus, KernelResult, Verification
 
 __all__ = ["Events", "Options", "Verified", "verify"]
@@ -33,29 +36,31 @@ class Events:
     """Callbacks for progress."""
 
     building: Callable[[BuildProgress], None]
-    checking: Callable[[str, str, CheckVerdict | None], None]  # kernel, check, verdict
+    checking: Checking
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
     """The checks of all kernels, including their bases, by the kernels' names.
 
-    `prepared` has the guests' images by the variants' names.
+    `prepared` has the guests' images by the variants' names, `hosts` the facts about workers.
     """
 
     lab: Lab
     prepared: Mapping[str, Prepared]
     checks: dict[str, list[Check]]
+    hosts: Mapping[str, Facts] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
         """Whether at least one check ran and none failed."""
-        return any(self.checks.values()) and not any(map(_failed, self.checks.values()))
+        return any(self.checks.values()) and not any(map(has_failed, self.checks.values()))
 
     def document(self) -> Verification:
         """Return the document of `labctl verify --json`."""
         return Verification(
             host=self._any.host.as_dict(),
+            hosts={name: dict(facts) for name, facts in self.hosts.items()} or UNSET,
             accel=self._any.accel,
             passed=self.passed,
             kernels={name: self._kernel(name) for name in self.checks},
@@ -75,7 +80,7 @@ class Verified:
             patches=image.patch_hashes,
             release=image.release,
             base=base,
-            passed=not _failed(checks),
+            passed=not has_failed(checks),
             checks=tuple(check.result(_status(counterpart(check, beside))) for check in checks),
         )
 
@@ -88,8 +93,11 @@ def verify(
     options: Options,
     with_base: bool,
     events: Events,
+    engine: Engine | None = None,
 ) -> Verified:
     """Check kernels of the lab and, `with_base`, their bases; run each program for `seconds`.
+
+    With an engine, other hosts run the guests.
 
     Raises:
         UserError: no check matches.
@@ -102,33 +110,47 @@ def verify(
     programs_of: dict[str, dict[str, list[Program]]] = {}
     for variant in lab.verify.variants:
         debug = _as_variant(lab, variant)
-        todo, files = _programs(debug, chosen, variant, seconds, options, events)
-        if any(todo.values()):
-            programs_of[variant.name] = todo
-            limits = Limits({name: [_topology(lab)] for name in chosen})
-            prepared[variant.name] = prepare(debug, chosen, events.building, files, limits)
+        selected, files = _programs(debug, chosen, variant, seconds, options, events)
+        if any(selected.values()):
+            programs_of[variant.name] = selected
+            limits = Limits({name: [topology_of(lab)] for name in chosen})
+            choose = None if engine is None else engine.choose
+            more = files, limits, None, choose
+            prepared[variant.name] = prepare(debug, chosen, events.building, *more)
     if not prepared:
         raise UserError("no check of these variants matches", hint="example: --check 'integrity/*'")
-    checks: dict[str, list[Check]] = {}
-    for name in chosen:
-        checks[name] = []
-        for variant in lab.verify.variants:
-            if variant.name not in prepared or (options.stop_at_first and _failed(checks[name])):
-                continue
-            checker = Checker(
-                lab=lab,
-                kernel=lab.kernels[name],
-                variant=variant,
-                programs=programs_of[variant.name][name],
-                options=options,
-                boot=_booter(prepared[variant.name], variant, name),
-                report=partial(events.checking, name),
-            )
-            checks[name] += checker.run()
+    todo = [
+        Todo(
+            kernel=lab.kernels[name],
+            variant=variant,
+            programs=programs_of[variant.name][name],
+            options=options,
+            prepared=prepared[variant.name],
+        )
+        for name in chosen
+        for variant in lab.verify.variants
+        if variant.name in prepared
+    ]
+    found = (engine.check if engine else _here)(todo, events.checking)
     beside = {
-        name: beside_base(made, reference(lab, name, checks)) for name, made in checks.items()
+        name: beside_base(made, reference(lab, name, found.checks))
+        for name, made in found.checks.items()
     }
-    return Verified(lab, prepared, beside)
+    return Verified(lab, prepared, beside, found.hosts)
+
+
+def _here(todo: Sequence[Todo], checking: Checking) -> Spread:
+    """Run checks on this host."""
+    checks: dict[str, list[Check]] = {}
+    for one in todo:
+        name, lab = one.kernel.name, one.prepared.lab
+        own = checks.setdefault(name, [])
+        if one.options.stop_at_first and has_failed(own):
+            continue
+        place = lab.state_folder.verify(name, one.variant.name)
+        boot = booter(one.prepared, name, place)
+        own += one.checker(boot, partial(checking, name)).run()
+    return Spread(checks)
 
 
 def reference(lab: Lab, name: str, checks: Mapping[str, Sequence[Check]]) -> Sequence[Check]:
@@ -155,10 +177,6 @@ def _refuse_arm64(lab: Lab, names: Sequence[str]) -> None:
 
 def _status(check: Check | None) -> CheckStatus | None:
     return check.verdict.status if check else None
-
-
-def _failed(checks: Sequence[Check]) -> bool:
-    return any(check.verdict.status is CheckStatus.FAILED for check in checks)
 
 
 def _programs(
@@ -241,24 +259,24 @@ def _kernel_as_variant(kernel: Kernel, variant: Variant) -> Kernel:
     )
 
 
-def _topology(lab: Lab) -> Topology:
+def topology_of(lab: Lab) -> Topology:
+    """Return the topology of the guests that kernels are checked in."""
     return lab.guests[lab.verify.guest or lab.defaults.guest]
 
 
-def _booter(
-    prepared: Prepared, variant: Variant, name: str
+def booter(
+    prepared: Prepared, kernel: str, place: Path
 ) -> Callable[[], AbstractContextManager[Guest]]:
-    lab = prepared.lab
-    place = lab.state_folder.verify(name, variant.name)
+    """Return a function that boots a guest in a new folder of `place`."""
     numbers = count()
 
     def boot() -> Guest:
         return Guest(
             prepared.spec(
-                name,
-                name=name,
+                kernel,
+                name=kernel,
                 folder=place / f"boot-{next(numbers)}",
-                topology=_topology(lab),
+                topology=topology_of(prepared.lab),
             )
         )
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from labctl.runs.types import Settings
 
@@ -54,6 +54,9 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     details: Annotated[
         tuple[str, ...], Meta(description="End of the output or of the console, after a failure.")
     ]
+    host: Annotated[
+        str | UnsetType, Meta(description="Worker that ran it; only with a scheduler.")
+    ] = UNSET
 
 
 class KernelResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +80,10 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: Annotated[Literal[1], Meta(description="Version of the document.")] = 1
     host: Annotated[dict[str, str | int], Meta(description="Facts about the host, as in a run.")]
+    hosts: Annotated[
+        dict[str, dict[str, str | int]] | UnsetType,
+        Meta(description="Facts about the workers' hosts, by name; only with a scheduler."),
+    ] = UNSET
     accel: Annotated[str, Meta(description="Accelerator of the guests: kvm or tcg.")]
     passed: Annotated[bool, Meta(description="Whether at least one check ran and no check failed.")]
     kernels: Annotated[

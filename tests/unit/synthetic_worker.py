@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import checked_guest
 import synthetic
 
 from labctl.doctor.diagnosis import Diagnosis
@@ -17,9 +18,11 @@ from labctl.host.identity import Host
 from labctl.scheduler import worker
 from labctl.scheduler.place import PLACE, Guests
 from labctl.scheduler.serve import serve
+from labctl.verify import memory
 
 ADDRESS, NAME, FOLDER, *HOW = sys.argv[1:]
 SECONDS = 0.01
+CHECK_SECONDS = 0.05
 
 
 class Timed(synthetic.World):
@@ -27,6 +30,10 @@ class Timed(synthetic.World):
 
     def __init__(self, seconds):
         super().__init__(random.Random(NAME).random())
+        self.speeds = {
+            f"patched.step{n}": 1 / 1.2 if n >= synthetic.GUILTY else 1.0 for n in range(8)
+        }
+        self.speeds |= {"patched": 1.4}
         self.wait = lambda guest: time.sleep(seconds)
         self.on_boot = self.on_run = self.wait
 
@@ -46,6 +53,8 @@ def guests(place, setup, plan):
 
 PLACE.folder, PLACE.name, PLACE.lock_folder = Path(FOLDER), NAME, Path(FOLDER)
 PLACE.facts, PLACE.guests = host, guests
+PLACE.check_boot = lambda place, setup, folder: checked_guest.booter(folder, CHECK_SECONDS)
+memory._SETTLE_SECONDS = 0.0
 PLACE.kvm = lambda facts: "" if "kvm" in HOW else "/dev/kvm does not exist"
 whole = worker.receive
 

@@ -274,12 +274,17 @@ def blocks(draw, truth, spread=0.03, drift=0.05):
     return [host + level + draw.normal(0, spread, ANALYSES[-1]) for level in truth]
 
 
-def searched(draw, guilty, effect):
-    """Search 7 steps in simulated blocks, as `Bisect` does in measured ones."""
+def searched(draw, guilty, effect, hosts=1):
+    """Search 7 steps in simulated blocks, as `Bisect` does in measured ones.
+
+    On several hosts, each has an effect of its own, and a block is on any of them.
+    """
     search, slow = Search(0, STEPS, 0.05), np.log1p(effect)
+    effects = 1 + (draw.uniform(-0.8, 0.8, hosts) if hosts > 1 else np.zeros(1))
 
     def analyse(steps, decide):
-        logs = blocks(draw, [slow * (step >= guilty) for step in steps])
+        own = effects[draw.integers(hosts, size=ANALYSES[-1])] if hosts > 1 else effects
+        logs = blocks(draw, [slow * own * (step >= guilty) for step in steps])
         for count in ANALYSES:
             result = decide(*(one[:count] for one in logs))
             if result:
@@ -306,26 +311,32 @@ def searched(draw, guilty, effect):
     return search.bad
 
 
-@pytest.mark.parametrize("effect", [0.05, 0.2])
-def test_the_wrong_step_is_named_less_often_than_the_risk_allows(effect):
+@pytest.mark.parametrize(("effect", "hosts"), [(0.05, 1), (0.2, 1), (0.2, 4)])
+def test_the_wrong_step_is_named_less_often_than_the_risk_allows(effect, hosts):
     draw = np.random.default_rng(5)
     guilty = [1 + number % STEPS for number in range(70)]
-    found = [searched(draw, one, effect) for one in guilty]
+    found = [searched(draw, one, effect, hosts) for one in guilty]
     wrong = [f for f, true in zip(found, guilty, strict=True) if f not in (None, true)]
     assert len(wrong) <= 0.05 * len(guilty)
     if effect == 0.2:
         assert found.count(None) == 0
 
 
-def test_a_decision_at_the_very_threshold_keeps_its_risk():
-    """Where the truth is on neither side, either answer is given as seldom as the risk says."""
+@pytest.mark.parametrize("hosts", [1, 4])
+def test_a_decision_at_the_very_threshold_keeps_its_risk(hosts):
+    """Where the truth is on neither side, either answer is given as seldom as the risk says.
+
+    On several hosts, the truth is the mean of these hosts.
+    """
     draw = np.random.default_rng(6)
+    of_hosts = np.linspace(-0.02, 0.02, hosts) if hosts > 1 else np.zeros(1)
     messages = []
     for _ in range(200):
-        values = draw.normal(0, 0.04, ANALYSES[-1])
+        values = draw.normal(0, 0.04, ANALYSES[-1]) + np.resize(of_hosts, ANALYSES[-1])
         analyses = (direction(values[:count], 0.1) for count in ANALYSES)
         messages.append(next((one for one in analyses if one), 0))
-    assert 0 < messages.count(1) / 200 <= 0.1
+    assert (hosts > 1) or messages.count(1)
+    assert messages.count(1) / 200 <= 0.1
     assert messages.count(-1) / 200 <= 0.1
 
 

@@ -442,6 +442,23 @@ def test_the_setup_of_a_run_reads_as_in_older_records(fake):
     setup = setup_of(fake.lab, "e", RunRecord.of(run))
     assert setup["placement"] == str(placement)
     assert (setup["host"], setup["QEMU"], setup["baseline"]) == ("None", "7.2", "j")
+    assert setup_of(fake.lab, "e", RunRecord.of(run), {"h"}) == setup
+
+
+def test_the_hosts_of_a_run_on_workers_are_those_that_measured(fake):
+    hosts = {
+        name: {"id": name, "qemu": qemu} for name, qemu in {"b": "9", "c": "9", "a": "8"}.items()
+    }
+    experiment = {
+        "name": "e", "workload": "w", "baseline": "stock", "confidence": 0.95,
+        "minimum_effect": 0.02,
+    }  # fmt: skip
+    run = {
+        "run": "r", "accel": "tcg", "initramfs": "i", "host": {"id": "here", "qemu": "7.2"},
+        "hosts": hosts, "kernels": {"stock": {"image": "j"}}, "experiments": [experiment],
+    }  # fmt: skip
+    setup = setup_of(fake.lab, "e", RunRecord.of(run), {"b", "a"})
+    assert (setup["host"], setup["QEMU"]) == ("a, b", "8, 9")
 
 
 def test_a_history_that_cannot_be_written_is_the_hosts_fault(tmp_path):

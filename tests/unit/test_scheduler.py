@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_workers_with_faults_measure_what_a_local_run_does(cluster, tmp_path, no
     warned = "\n".join(run.warnings)
     assert "worker wrong is not used: bzImage arrived damaged: expected SHA-256 " in warned
     assert "worker stopped: sent nothing for 4 s; block" in warned
-    assert "worker two: left the scheduler; block" in warned
+    assert re.search(r"worker two: (left the scheduler|its result did not arrive); block", warned)
     # Once a host: every worker has the file by its hash, the wrong one has none.
     (digest,) = [one.sha256 for one in run.setup.files.values()]
     assert (cluster.folder / "one" / "files" / digest).read_bytes() == file.read_bytes()

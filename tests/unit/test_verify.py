@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+from checked_guest import FakeGuest, outcome, splat
 from synthetic import TUNABLES, lab
 
-from labctl.errors import BuildError, GuestSplat
+from labctl.errors import BuildError
 from labctl.guests import bundle
 from labctl.lab.models import Variant, Verify
 from labctl.series.patch import Patch, Series
-from labctl.transports import Outcome
 from labctl.verify import memory, programs, run, scenarios, selftests
 from labctl.verify import text as verify_text
 from labctl.verify.kernel import Check, Checker, Options, beside_base
@@ -24,53 +24,7 @@ from labctl.verify.programs import CheckVerdict, Program
 from labctl.verify.settings import Place, points
 from labctl.verify.types import CheckStatus, Trials, Verification
 
-MEMINFO = "MemTotal: 1000000 kB\nMemFree: {free} kB\nSlab: 1000 kB\nHugePages_Total: 3\n"
-ZONEINFO = "Node 0, zone DMA32\n  pagesets\n    cpu: 0\n              count: 25\n"
-
-
 DEBUG = Variant(name="debug")
-
-
-class FakeGuest:
-    """Answers programs from a table of functions; counts what is handed over."""
-
-    def __init__(self, answers, lost_kib=0, handovers=1):
-        self.answers = answers
-        self.lost_kib = lost_kib
-        self.free_kib = 900_000
-        self.handovers = 0
-        self.step = handovers
-        self.tunables = {}
-        self.written = []
-        self.ran = []
-        self.tolerated = frozenset()
-        self.silence_seconds = 0.0
-
-    def wait_ready(self, _):
-        pass
-
-    def exchange(self, writes, reads):
-        self.tunables |= writes
-        self.written.append(dict(writes))
-        files = {
-            "/proc/meminfo": MEMINFO.format(free=self.free_kib),
-            "/proc/zoneinfo": ZONEINFO,
-            f"{TUNABLES}/handovers": str(self.handovers),
-            "/sys/kernel/debug/kmemleak": "",
-        } | self.tunables
-        return {path: files[path] for path in reads if path in files}
-
-    def run(self, argv, *, timeout_seconds, stdin=b""):
-        assert timeout_seconds > 0
-        name = argv if isinstance(argv, str) else argv[1]
-        self.ran.append(name)
-        self.handovers += self.step
-        self.free_kib -= self.lost_kib
-        return self.answers.get(name, lambda: outcome(0))()
-
-
-def outcome(status, stdout="", stderr=""):
-    return Outcome("x", status, stdout.encode(), stderr.encode(), 0.1)
 
 
 def program(name, kind="integrity", places=(Place.FIRST, Place.NEXT), hands_over=()):
@@ -113,10 +67,6 @@ def check_kernel(
 
 def statuses(checks):
     return {check.title.removeprefix("debug: "): check.verdict.status for check in checks}
-
-
-def splat():
-    raise GuestSplat("BUG: KASAN: use-after-free", kind="bug", console_tail=["the end"])
 
 
 @pytest.fixture(autouse=True)
