@@ -15,6 +15,7 @@ from labctl import proc
 from labctl.guests import launchers, qemu, scratch
 from labctl.guests.folder import prepare_folder
 from labctl.guests.qemu import GuestSpec
+from labctl.guests.watchdog import Watchdog
 
 # Above that of the user's session, which is 0 to 200: out of memory, the kernel of the host
 # kills a guest before the programs of its user.
@@ -49,8 +50,8 @@ def running(spec: GuestSpec) -> Iterator[proc.Process]:
         yield machine
 
 
-def limit_guest(pid: int, spec: GuestSpec, *, is_ready: bool = False) -> None:
-    """Limit the QEMU of a guest; again when it is ready, and has opened all its files.
+def limit_guest(pid: int, spec: GuestSpec, *, is_started: bool = False) -> None:
+    """Limit the QEMU of a guest; again when its guest runs, and QEMU has opened all its files.
 
     Then no file that QEMU writes grows beyond the limit of the console, also if nobody
     watches the guest: `console.log`, `qemu.log` and those of virtme-ng. Scratch disks are
@@ -59,10 +60,16 @@ def limit_guest(pid: int, spec: GuestSpec, *, is_ready: bool = False) -> None:
     """
     limit(pid, serves_files=spec.launcher != "qemu")
     sizes = [spec.limits.console, *(disk.size_bytes for disk in scratch.disks_of(spec.topology))]
-    if not is_ready:
+    if not is_started:
         sizes.append(2 * spec.topology.memory_bytes)
     if not spec.topology.qemu:
         _lower(pid, {resource.RLIMIT_FSIZE: max(sizes)})
+
+
+def limit_started(watchdog: Watchdog, spec: GuestSpec) -> None:
+    """Limit the files of a QEMU whose guest has printed something: it has opened all by then."""
+    if watchdog.machine is not None and watchdog.console.bytes_seen:
+        limit_guest(watchdog.machine.pid, spec, is_started=True)
 
 
 def _lower(pid: int, limits: dict[int, int]) -> None:

@@ -153,6 +153,7 @@ class Guest:
         deadline = time.monotonic() + deadline_seconds
         while self.console.boot_id is None:
             self._check_booting()
+            box.limit_started(self._watchdog, self.spec)
             if time.monotonic() > deadline:
                 self.state = State.HUNG
                 check_disk(self.spec.folder)
@@ -164,8 +165,7 @@ class Guest:
                 )
             time.sleep(_POLL_SECONDS)
         self.check()
-        if self._watchdog.machine is not None:
-            box.limit_guest(self._watchdog.machine.pid, self.spec, is_ready=True)
+        box.limit_started(self._watchdog, self.spec)
         scratch.remove(self.spec.folder, self.spec.topology)  # QEMU has them open
         bring_up.bring_up(
             self.spec.topology,

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import msgspec
 import pytest
 
 from labctl.doctor import running
-from labctl.errors import GuestLost
+from labctl.errors import BootFailed, GuestLost
 from labctl.guests import box, endings, launchers
 from labctl.guests.guest import Guest
 from labctl.guests.qemu import GuestSpec
@@ -202,6 +203,23 @@ for _ in range(600):
 """
 
 
+def test_the_console_of_a_guest_that_does_not_get_ready_ends_at_its_limit(qemu, tmp_path):
+    script = FLOOD.format(python=sys.executable).replace("labctl: ready boot", "no boot")
+    qemu(script)
+    image = Image("stock", tmp_path / "bz", "1", "0", None, (), None, "6.1", "gcc")
+    spec = GuestSpec("k", image, Topology(nodes=1), tmp_path / "i", "tcg", tmp_path / "g")
+    spec = replace(spec, limits=GuestLimits(console="1MiB"))
+    with Guest(spec) as guest, ThreadPoolExecutor(1) as pool:
+        ready = pool.submit(guest.wait_ready, 60)
+        pid = guest._watchdog.machine.pid
+        while resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] > spec.limits.console:
+            assert not ready.done()
+        (spec.folder / "flood").touch()
+        with pytest.raises(BootFailed, match="console log is larger than 1 MiB"):
+            ready.result(60)
+    assert guest.log.stat().st_size == spec.limits.console
+
+
 def test_the_console_of_a_guest_that_nobody_watches_ends_at_its_limit(qemu, tmp_path):
     qemu(FLOOD.format(python=sys.executable))
     image = Image("stock", tmp_path / "bz", "1", "0", None, (), None, "6.1", "gcc")
@@ -211,7 +229,7 @@ def test_the_console_of_a_guest_that_nobody_watches_ends_at_its_limit(qemu, tmp_
     with Guest(spec) as guest:
         while guest.console.boot_id is None:
             guest.check()
-        box.limit_guest(guest._watchdog.machine.pid, spec, is_ready=True)
+        box.limit_guest(guest._watchdog.machine.pid, spec, is_started=True)
         (spec.folder / "flood").touch()
         while not (spec.folder / "ended").exists():
             assert guest._watchdog.machine.poll() is None
@@ -237,5 +255,5 @@ def test_files_that_a_guest_writes_are_limited(process, tmp_path, topology, read
     # Hugepages of the guest are a file as well.
     size = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0]
     assert size == resource.RLIM_INFINITY or size > topology.memory_bytes
-    box.limit_guest(process.pid, spec, is_ready=True)
+    box.limit_guest(process.pid, spec, is_started=True)
     assert resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0] == ready_bytes
