@@ -49,6 +49,12 @@ def held(folder: Path) -> Held:
     )
 
 
+def peak_bytes() -> int:
+    """Return the peak of this process's memory so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
 def _target(path: Path) -> str:
     try:
         return os.readlink(path)  # noqa: PTH115 - sockets have no path

@@ -2,10 +2,12 @@
 
     python tests/chaos --minutes 30 [--seed N] [--command up] [--mode kill]
     python tests/chaos --guests 500 --image .labctl/images/HASH/bzImage
+    python tests/chaos --games [PART]
 
 Prints the seed, and each case in which something was lost, doubled or left behind, with the
 command that repeats it. With --guests, boots and closes real guests instead, and checks that
-nothing grows. With --write, the figures go to docs/explanation/reliability.md.
+nothing grows. With --games, plays hostile guests: all, or those whose name has PART. With --write,
+the figures go to docs/explanation/reliability.md.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import broken
 import figures
+import games
 import guests
 import kills
 import reliability
@@ -34,6 +37,8 @@ def main() -> int:
     words = reliability.command("tests/chaos", sys.argv[1:])
     if options.guests:
         return _count_guests(options, words)
+    if options.games is not None:
+        return _play_games(options, words)
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         print(f"programs not found: {', '.join(missing)}", file=sys.stderr)
@@ -75,6 +80,14 @@ def _count_guests(options: argparse.Namespace, words: str) -> int:
     return 1 if counted.faults else 0
 
 
+def _play_games(options: argparse.Namespace, words: str) -> int:
+    played, seconds = games.play(options.games)
+    print(games.page(played, seconds, words))
+    if options.write:
+        games.write(played, seconds, words)
+    return 1 if any(one.faults for one in played) else 0
+
+
 def _print_finding(result: kills.Result, seed: int) -> None:
     words = ["--command", result.command, "--mode", result.mode, "--at", str(result.at)]
     again = shlex.join(["python", "tests/chaos", "--seed", str(seed), *words])
@@ -95,6 +108,7 @@ def _options() -> argparse.Namespace:
     reader.add_argument("--at", type=int, help="Only the case at this call of --command.")
     reader.add_argument("--guests", type=int, help="Number of real guests to boot and close.")
     reader.add_argument("--image", type=Path, help="Kernel image of --guests.")
+    reader.add_argument("--games", nargs="?", const="", metavar="PART", help="Play hostile guests.")
     reader.add_argument("--write", action="store_true", help="Write the figures to docs/.")
     options = reader.parse_args()
     if options.at and not (options.command and options.mode):

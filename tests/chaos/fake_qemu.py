@@ -155,4 +155,5 @@ def talk(client, clients):
     client.close()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import gzip
 import io
-import itertools
 import os
-import struct
-import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from held import peak_bytes
+from hostile import (
+    BIG,
+    CONSOLES,
+    ESCAPES,
+    GET,
+    GREETINGS,
+    NODES,
+    OUTPUTS,
+    QUIET,
+    RUN,
+    Play,
+    bomb,
+    sending,
+    silence,
+)
 from portserver import serving
 from samples import sample
 
@@ -28,11 +39,9 @@ from labctl import files
 from labctl.cli import ending
 from labctl.errors import (
     BadOutput,
-    DeadlineExceeded,
     GuestError,
     GuestHung,
     GuestLost,
-    GuestSplat,
     UserError,
 )
 from labctl.experiments import output, parse
@@ -52,11 +61,7 @@ GAME_SECONDS = 120.0  # of the test; the deadlines of labctl are fractions of a 
 SECONDS = 0.4
 OUTPUT_BYTES = 4 << 20
 CONSOLE_BYTES = 2 << 20
-ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b2J\u202e"
-BIG = b"x" * frames.PAYLOAD_BYTES
-NODES = Topology(nodes=2, memory_per_node=256 << 20)
-
-Play = Callable[[bytes], Iterator[bytes]]
+TWO_NODES = Topology(nodes=2, memory_per_node=256 << 20)
 
 
 @pytest.fixture(autouse=True)
@@ -76,125 +81,7 @@ def little_memory() -> Iterator[None]:
     assert peak_bytes() - before < MEMORY_BYTES
 
 
-def peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
-
-
 # --- the command port ----------------------------------------------------------------------------
-
-
-def frame(kind: FrameType, payload: bytes = b"") -> Play:
-    return lambda request: iter([frames.encode(kind, request, payload)])
-
-
-def for_ever(kind: FrameType, payload: bytes = b"") -> Play:
-    return lambda request: itertools.repeat(frames.encode(kind, request, payload) * 8)
-
-
-def raw(*pieces: bytes) -> Play:
-    return lambda _: iter(pieces)
-
-
-def raw_for_ever(piece: bytes) -> Play:
-    return lambda _: itertools.repeat(piece)
-
-
-def exiting(status: int = 0, stdout: int = 0, stderr: int = 0, nanoseconds: int = 1) -> bytes:
-    return frames._EXIT.pack(status, stdout, stderr, nanoseconds)
-
-
-def wrong_length(request: bytes) -> Iterator[bytes]:
-    body = frames._HEADER.pack(b"o", request, 1 << 31) + b"abc"
-    yield frames._END + body + struct.pack("<I", zlib.crc32(body)) + frames._END
-
-
-def echo(request: bytes) -> Iterator[bytes]:
-    kinds = (FrameType.HELLO, FrameType.RUN, FrameType.STREAM, FrameType.KILL)
-    return itertools.cycle(frames.encode(kind, request, b"\4\0\0\0") for kind in kinds)
-
-
-def trickle(_: bytes) -> Iterator[bytes]:
-    while True:
-        time.sleep(0.02)
-        yield b"\xdb"
-
-
-def sent(content: bytes, status: int = 0, errors: bytes = b"") -> Play:
-    """Send a whole output of `get`, and its end."""
-
-    def play(request: bytes) -> Iterator[bytes]:
-        for start in range(0, len(content), len(BIG)):
-            piece = content[start : start + len(BIG)]
-            yield frames.encode(FrameType.STDOUT, request, piece)
-        for start in range(0, len(errors), len(BIG)):
-            yield frames.encode(FrameType.STDERR, request, errors[start : start + len(BIG)])
-        end = exiting(status, len(content), len(errors))
-        yield frames.encode(FrameType.EXIT, request, end)
-
-    return play
-
-
-def bomb(mebibytes: int = 1024) -> bytes:
-    """1 GiB of zeros in 1 MB."""
-    stream = zlib.compressobj(9, wbits=31)
-    return b"".join(stream.compress(bytes(1 << 20)) for _ in range(mebibytes)) + stream.flush()
-
-
-def stored_for_ever(request: bytes) -> Iterator[bytes]:
-    stream = zlib.compressobj(0, wbits=31)
-    while True:
-        data = stream.compress(BIG)
-        for start in range(0, len(data), len(BIG)):
-            yield frames.encode(FrameType.STDOUT, request, data[start : start + len(BIG)])
-
-
-def after_its_end(request: bytes) -> Iterator[bytes]:
-    yield frames.encode(FrameType.STDOUT, request, gzip.compress(b"x"))
-    yield from for_ever(FrameType.STDOUT, BIG)(request)
-
-
-RUN: dict[str, tuple[Play, type[GuestError] | None]] = {
-    "stdout for ever": (for_ever(FrameType.STDOUT, BIG), BadOutput),
-    "stderr for ever": (for_ever(FrameType.STDERR, BIG), BadOutput),
-    "stdout for ever in single bytes": (for_ever(FrameType.STDOUT, b"x"), GuestError),
-    "empty output for ever": (for_ever(FrameType.STDOUT), DeadlineExceeded),
-    "heartbeats for ever": (for_ever(FrameType.BEAT), DeadlineExceeded),
-    "starts for ever": (for_ever(FrameType.STARTED), DeadlineExceeded),
-    "welcomes for ever": (for_ever(FrameType.WELCOME, BIG), DeadlineExceeded),
-    "noise without an end": (raw_for_ever(b"noise" * 5000), DeadlineExceeded),
-    "ends of frames for ever": (raw_for_ever(b"\xc0" * 50_000), DeadlineExceeded),
-    "zeros for ever": (raw_for_ever(bytes(50_000)), DeadlineExceeded),
-    "one byte at a time": (trickle, DeadlineExceeded),
-    "frames of another request": (
-        lambda _: itertools.repeat(frames.encode(FrameType.STDOUT, b"another!", BIG)),
-        DeadlineExceeded,
-    ),
-    "the host's own frames": (echo, DeadlineExceeded),
-    "noise as a frame": (raw(b"\xc0" + b"noise" * 20 + b"\xc0"), GuestLost),
-    "a frame of 1 MB": (raw(b"\xc0" + b"n" * 1_000_000 + b"\xc0"), GuestLost),
-    "a length of 2 GiB": (wrong_length, GuestLost),
-    "a frame that says it was damaged": (frame(FrameType.DAMAGED), GuestLost),
-    "half a frame, then gone": (raw(b"\xc0o12345"), GuestLost),
-    "an exit without content": (frame(FrameType.EXIT), GuestLost),
-    "an exit of 16 KiB": (frame(FrameType.EXIT, BIG), GuestLost),
-    "an exit before its output": (frame(FrameType.EXIT, exiting(stdout=1 << 63)), GuestLost),
-    "an exit status of -2^31": (frame(FrameType.EXIT, exiting(-(1 << 31))), None),
-    "an exit after 585 years": (frame(FrameType.EXIT, exiting(0, 0, 0, 2**64 - 1)), None),
-    "input taken, without a number": (frame(FrameType.TAKEN, b"1"), GuestLost),
-    "input taken that was not sent": (frame(FrameType.TAKEN, b"\xff" * 8), GuestLost),
-}
-GET: dict[str, tuple[Play, type[GuestError] | None]] = {
-    "a gzip bomb": (sent(bomb()), BadOutput),
-    "a file without an end": (stored_for_ever, BadOutput),
-    "half a file": (sent(gzip.compress(b"x" * 5000)[:-9]), GuestLost),
-    "a wrong checksum": (sent(gzip.compress(b"x")[:-8] + bytes(8)), GuestLost),
-    "no gzip": (sent(b"hello"), GuestLost),
-    "nothing": (sent(b""), GuestLost),
-    "more after the end": (after_its_end, GuestLost),
-    "errors of 1 MiB": (sent(b"", 1, ESCAPES.encode() * 50_000), GuestError),
-    "errors for ever": (for_ever(FrameType.STDERR, BIG), DeadlineExceeded),
-}
 
 
 def guest(path: Path, play: Play, greet: bool = True) -> AbstractContextManager[None]:
@@ -209,16 +96,6 @@ def guest(path: Path, play: Play, greet: bool = True) -> AbstractContextManager[
                 yield None
 
     return serving(path, answers, end_seconds=GAME_SECONDS)
-
-
-QUIET: set[Play] = set()
-
-
-def silence(_: bytes) -> Iterator[bytes]:
-    return iter(())
-
-
-QUIET.add(silence)
 
 
 @contextlib.contextmanager
@@ -283,7 +160,7 @@ def test_a_copy_to_disk_ends(tmp_path: Path, game: str) -> None:
 def test_a_copy_to_disk_takes_no_memory(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("labctl.transports.command._COPY_SECONDS", GAME_SECONDS)
     size = 200 << 20
-    with guest(tmp_path / "port", sent(bomb(size >> 20))):
+    with guest(tmp_path / "port", sending(bomb(size >> 20))):
         line = transport_to(tmp_path / "port")
         line.file_bytes = size
         with contextlib.suppress(OSError):
@@ -303,13 +180,6 @@ def test_an_error_of_a_copy_is_short(tmp_path: Path) -> None:
             line.get("/file")
     assert len(str(caught.value)) < 5000
     assert "\x1b" not in ending._shown(caught.value)
-
-
-GREETINGS = {
-    "heartbeats": for_ever(FrameType.BEAT),
-    "output": for_ever(FrameType.STDOUT, BIG),
-    "ends of frames": raw_for_ever(b"\xc0" * 50_000),
-}
 
 
 @pytest.mark.parametrize("game", GREETINGS)
@@ -373,19 +243,6 @@ def watchdog_of(folder: Path, text: bytes, times: int) -> Watchdog:
     return found
 
 
-READY = b"[    1.0] labctl: ready boot=01234567-89ab-cdef-0123-456789abcdef\n"
-CONSOLES: dict[str, tuple[bytes, int, type[GuestError] | None]] = {
-    "a line without an end": (b"x" * 1000, 2000, None),
-    "more than the limit": (b"[    2.0] hello\n", 200_000, GuestLost),
-    "one line above the limit": (b"x" * 10_000, 500, GuestLost),
-    "complaints for ever": (b"[    2.0] BUG: one\n", 100_000, GuestSplat),
-    "empty lines": (b"\n", 500_000, None),
-    "nodes for ever": (b"labctl: node 0 cpus=0 memory_kib=1 distances=10\n", 40_000, None),
-    "escape sequences": (ESCAPES.encode() + b"\n", 60_000, None),
-    "no UTF-8": (b"\xff\xfe\0\n", 400_000, None),
-}
-
-
 @pytest.mark.parametrize("game", CONSOLES)
 def test_a_console_is_followed(tmp_path: Path, game: str) -> None:
     text, times, expected = CONSOLES[game]
@@ -399,18 +256,13 @@ def test_a_console_is_followed(tmp_path: Path, game: str) -> None:
     assert all(char.isprintable() or char in "\n\t" for char in shown)
 
 
-@pytest.mark.parametrize(
-    ("cpus", "distances"),
-    [("0-999999", "10"), ("0-9999999999", "10"), ("0", "10*999999"), ("0-8191," * 400, "10")],
-    ids=["a million CPUs", "10^10 CPUs", "a million distances", "many ranges"],
-)
-def test_a_node_of_any_size_is_refused(tmp_path: Path, cpus: str, distances: str) -> None:
-    text = f"cpus={cpus} memory_kib=1 distances={distances}"
+@pytest.mark.parametrize("game", NODES)
+def test_a_node_of_any_size_is_refused(tmp_path: Path, game: str) -> None:
     console = Console(tmp_path / "console.log")
-    console.path.write_text(f"labctl: node 0 {text}\n" * 2000)
+    console.path.write_text(f"{NODES[game]}\n" * 2000)
     console.poll()
     with ends_with(UserError):
-        shape.check(NODES, console.nodes, kernel="stock", where="console.log")
+        shape.check(TWO_NODES, console.nodes, kernel="stock", where="console.log")
 
 
 # --- what programs print -------------------------------------------------------------------------
@@ -443,19 +295,6 @@ def test_a_pattern_finds_in_a_thread_what_it_finds_elsewhere() -> None:
     with pytest.raises(BadOutput) as there:
         in_a_thread(text, "none: (.*)")
     assert there.value.what == here.value.what
-
-
-OUTPUTS = {
-    "arrays": "[" * 1_000_000,
-    "objects": '{"elapsed":' * 100_000,
-    "digits in JSON": '{"elapsed": ' + "9" * 1_000_000 + "}",
-    "digits": "elapsed: " + "9" * 1_000_000,
-    "escape sequences": f"elapsed: 1 {ESCAPES}",
-    "9 MB": "x" * 9_000_000,
-    "infinity": '{"elapsed": 1e999}',
-    "no number": '{"elapsed": NaN}',
-    "the name again and again": "elapsed" * 1_000_000,
-}
 
 
 @pytest.mark.parametrize("game", OUTPUTS)
