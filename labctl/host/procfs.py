@@ -12,7 +12,9 @@ _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 def read(path: str | Path) -> str:
     """Return a file as text without surrounding white space, empty if it is unreadable."""
     try:
-        return Path(path).read_text("utf-8", "replace").strip()
+        # Often called: a third of the time of Path.read_text.
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            return file.read().strip()
     except OSError:
         return ""
 

@@ -87,6 +87,8 @@ def mails(content: bytes, place: str = "") -> list[Mail]:
 
 def decoded(content: bytes) -> bytes:
     """Return a mail as text in UTF-8 with LF lines, all text parts in one; other files as is."""
+    if b"content-t" not in content.lower():  # the type and the encoding are the default ones
+        return content
     separator, rest = b"", content
     if _SEPARATOR.match(content):
         separator, _, rest = content.partition(b"\n")
