@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import Message
@@ -119,7 +120,7 @@ def _is_encoded(message: Message, content: bytes) -> bool:
     if message.is_multipart():
         return True
     encoding = str(message["content-transfer-encoding"]).strip().lower()
-    charset = (message.get_content_charset() or "utf-8").lower()
+    charset = _charset(message)
     if encoding == "quoted-printable":
         return _ENCODED.search(body(content)) is not None
     return encoding == "base64" or (encoding == "8bit" and charset not in {"utf-8", "us-ascii"})
@@ -130,12 +131,12 @@ def _text(part: Message) -> bytes | None:
     if part.is_multipart():
         return None
     is_text = part.get_content_maintype() == "text" and part.get_content_subtype() != "html"
-    name = part.get_filename() or ""
+    name = _parameter(part.get_filename)
     if not is_text and not name.endswith((".patch", ".diff")):
         return None
     found = part.get_payload(decode=True)
     text = found if isinstance(found, bytes) else b""
-    charset = (part.get_content_charset() or "utf-8").lower()
+    charset = _charset(part)
     if charset not in {"utf-8", "us-ascii"}:
         with contextlib.suppress(LookupError, ValueError):
             text = text.decode(charset).encode()
@@ -143,6 +144,17 @@ def _text(part: Message) -> bytes | None:
     lines = text.splitlines(keepends=True)
     is_canonical = bool(lines) and all(line.endswith(b"\r\n") for line in lines[:-1])
     return text.replace(b"\r\n", b"\n") if is_canonical else text
+
+
+def _charset(message: Message) -> str:
+    return (_parameter(message.get_content_charset) or "utf-8").lower()
+
+
+def _parameter(read: Callable[[], str | None]) -> str:
+    """Return a parameter of a header, empty if it is missing or in an unknown charset."""
+    with contextlib.suppress(ValueError):  # Python's decoder does not expect a NUL
+        return read() or ""
+    return ""
 
 
 def headers(content: bytes) -> Headers:
