@@ -35,11 +35,11 @@ def wait_until(is_true, what):
 
 
 @contextlib.contextmanager
-def process(*words, log):
+def process(*words, log, start=()):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((*sys.path, str(HERE)))}
     with log.open("w") as file:
         one = subprocess.Popen(
-            [sys.executable, *map(str, words)], env=environment, stdout=file, stderr=file
+            [*start, sys.executable, *map(str, words)], env=environment, stdout=file, stderr=file
         )
     try:
         yield one
@@ -68,24 +68,29 @@ def with_certificates(folder, stack):
 class Cluster:
     """A scheduler on loopback; `workers` has a process for each name."""
 
-    def __init__(self, folder, stack, protocol="tcp"):
+    def __init__(self, folder, stack, protocol="tcp", listens="127.0.0.1"):
         self.folder, self.stack, self.workers = folder, stack, {}
         self.file = folder / "scheduler.json"
         if protocol == "tls":
             with_certificates(folder, stack)
-        words = ("-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", 0)
+        words = ("-m", "distributed.cli.dask_scheduler", "--host", listens, "--port", 0)
         words = (*words, "--protocol", protocol)
         more = ("--no-dashboard", "--scheduler-file", self.file)
         self.scheduler = stack.enter_context(process(*words, *more, log=folder / "scheduler.log"))
         wait_until(self.file.exists, (folder / "scheduler.log").read_text)
         self.address = json.loads(self.file.read_text())["address"]
 
-    def start(self, name, *how):
-        """Start a worker; `how` is that of synthetic_worker.py."""
+    def start(self, name, *how, place=None):
+        """Start a worker; `how` is that of synthetic_worker.py.
+
+        With a `place`, it runs there, and the scheduler has another address for it.
+        """
         own = self.folder / name
         own.mkdir(exist_ok=True)
-        words = (HERE / "synthetic_worker.py", self.address, name, own, *how)
-        self.workers[name] = self.stack.enter_context(process(*words, log=own / "log"))
+        address, start = (self.address, ()) if place is None else (place.address, place.start)
+        words = (HERE / "synthetic_worker.py", address, name, own, *how)
+        one = process(*words, log=own / "log", start=start)
+        self.workers[name] = self.stack.enter_context(one)
 
     def work(self, name):
         """Start `labctl worker`; return its process."""
