@@ -42,17 +42,21 @@ statistics: {{blocks: {{min: 2, max: 2}}, repetitions: 1, warmup: 0, stop_at_hal
 COPIES = """\
 import pytest
 
+from labctl.errors import GuestError
+
 pytestmark = pytest.mark.kernels("hostile")
+# The plugin makes failures of those that name a crash.
+ERRORS = (GuestError, pytest.fail.Exception)
 
 def test_a_file_ends(guest, tmp_path):
     (tmp_path / "copy").write_bytes(b"as before")
-    with pytest.raises(pytest.fail.Exception):
+    with pytest.raises(ERRORS):
         guest.get_file("/file", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"as before"
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 def test_a_copy_ends(guest):
-    with pytest.raises(pytest.fail.Exception):
+    with pytest.raises(ERRORS):
         guest.get("/file")
 """
 QEMU = """\

@@ -75,21 +75,27 @@ def sending(content: bytes, status: int = 0, errors: bytes = b"") -> Play:
     return play
 
 
-def bomb(mebibytes: int = 1024) -> bytes:
-    """1 GiB of zeros in 1 MB."""
-    zeros = bytes(1 << 20)
+def zeros() -> bytes:
+    """Return 1 MiB of zeros, deflated; after a full flush, it can be repeated."""
     stream = zlib.compressobj(9, wbits=-15)
-    # After a full flush nothing refers to what was before, so that one piece can be repeated.
-    piece = stream.compress(zeros) + stream.flush(zlib.Z_FULL_FLUSH)
+    return stream.compress(bytes(1 << 20)) + stream.flush(zlib.Z_FULL_FLUSH)
+
+
+GZIP_HEADER = gzip.compress(b"")[:10]
+
+
+def bomb(mebibytes: int) -> bytes:
+    """Return a file of zeros, of which 1 MiB takes 1 KiB."""
     check = 0
     for _ in range(mebibytes):
-        check = zlib.crc32(zeros, check)
-    end = stream.flush() + struct.pack("<II", check, (mebibytes << 20) & 0xFFFFFFFF)
-    return gzip.compress(b"")[:10] + piece * mebibytes + end
+        check = zlib.crc32(bytes(1 << 20), check)
+    end = zlib.compressobj(wbits=-15).flush() + struct.pack("<II", check, mebibytes << 20)
+    return GZIP_HEADER + zeros() * mebibytes + end
 
 
-def whole_bomb(request: bytes) -> Iterator[bytes]:
-    yield from sending(bomb())(request)
+def endless_bomb(request: bytes) -> Iterator[bytes]:
+    yield frames.encode(FrameType.STDOUT, request, GZIP_HEADER)
+    yield from for_ever(FrameType.STDOUT, zeros())(request)
 
 
 def stored_for_ever(request: bytes) -> Iterator[bytes]:
@@ -148,7 +154,7 @@ RUN: dict[str, tuple[Play, type[GuestError] | None]] = {
     "input taken that was not sent": (frame(FrameType.TAKEN, b"\xff" * 8), GuestLost),
 }
 GET: dict[str, tuple[Play, type[GuestError] | None]] = {
-    "a gzip bomb": (whole_bomb, BadOutput),
+    "a gzip bomb": (endless_bomb, BadOutput),
     "a file without an end": (stored_for_ever, BadOutput),
     "half a file": (sending(gzip.compress(b"x" * 5000)[:-9]), GuestLost),
     "a wrong checksum": (sending(gzip.compress(b"x")[:-8] + bytes(8)), GuestLost),
