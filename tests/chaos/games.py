@@ -82,7 +82,7 @@ TAIL = """
   for each boot, `output:` for each repetition, `file:` for a copy, and 1 MiB.
 
 `labctl run` plays the games, those of gzip pytest with labctl's plugin. Deadlines are shortened.
-Games over 9p need a real QEMU: `tests/integration/test_hostile_root.py`.
+There are none over 9p, which QEMU serves: labctl reads nothing of it.
 """
 
 

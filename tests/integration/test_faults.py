@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 from program import wait_for
 
-from labctl.errors import GuestHung, GuestLost, GuestPanic
+from labctl.errors import BootFailed, GuestHung, GuestLost, GuestPanic
+from labctl.guests.guest import Guest
+from labctl.lab.topology import Topology
 
 pytestmark = [
     pytest.mark.kernels("stock"),
@@ -49,6 +52,9 @@ def test_faults_that_a_guest_survives_and_one_that_it_does_not(guest):
     stop = "kill -STOP $PPID; sleep 9"  # of the agent
     assert fault_of(guest, stop, GuestHung, "QEMU runs, but") == "no-response"
 
+    os.kill(guest._watchdog.machine.pid, signal.SIGSTOP)
+    assert fault_of(guest, "true", GuestHung, "QEMU is stopped") == "qemu-stopped"
+
 
 def test_a_panic_that_does_not_reboot(guest):
     command = "echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger"
@@ -64,6 +70,10 @@ def test_a_panic_that_does_not_reboot(guest):
         ),
         ("reset", "its kernel printed nothing", "guest-reset"),
         pytest.param(
+            "crash", "was killed by SIGSEGV", "qemu-crashed",
+            marks=pytest.mark.long("of the same kind"),
+        ),
+        pytest.param(
             "poweroff -f", "powered off", "guest-shutdown",
             marks=pytest.mark.long("of the same kind"),
         ),
@@ -73,7 +83,21 @@ def test_a_guest_that_ends_says_how(guest, command, match, fault):
     if command == "reset":  # as after a triple fault: the kernel has no time to say anything
         guest.monitor("system_reset")
         command = "sleep 9"
+    elif command == "crash":
+        os.kill(guest._watchdog.machine.pid, signal.SIGSEGV)
+        command = "true"
     assert fault_of(guest, command, GuestLost, match) == fault
+
+
+def test_a_guest_that_does_not_boot_in_time(prepared, tmp_path):
+    """The kernel runs, but no init reports that it is ready."""
+    spec = prepared.spec(
+        "stock", name="stock", folder=tmp_path / "guest", topology=Topology(nodes=1)
+    )
+    spec = replace(spec, command_line=f"{spec.command_line} rdinit=/bin/sh")
+    with Guest(spec) as guest, pytest.raises(BootFailed, match="boot timed out") as caught:
+        guest.wait_ready(3)
+    assert caught.value.fault == "boot-timeout"
 
 
 @pytest.mark.xdist_group("measuring")  # runs on one host wait for each other

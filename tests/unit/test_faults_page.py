@@ -14,7 +14,7 @@ ROWS = [line for line in PAGE.splitlines() if re.match(r"\| (?!fault |-)", line)
 NAMED = sorted(set(re.findall(r"`((?:unit|integration|chaos)/[\w./]+)::(\w+)`", PAGE)))
 # Kinds of report that the kernel prints only in debug builds, and lines that end: reported alike.
 ALIKE = {
-    *("bad-page", "kasan", "kmsan", "kcsan", "kfence", "ubsan", "oom-kill"),
+    *("bad-page", "kasan", "kmsan", "kcsan", "kfence", "ubsan"),
     *("line-lost", "qemu-exited"),
 }
 
