@@ -30,7 +30,7 @@ _TAIL = """
 not grow linearly.
 - **commit**: the code that was tested. With other code, a parser starts again at zero.
 
-The goal is 10^6 inputs for each parser. A parser with fewer inputs reached the time limit; a run
+The goal is 10^6 inputs for each parser. A parser with fewer inputs was stopped before; a run
 of the same code with the same seed adds the missing ones.
 """
 
