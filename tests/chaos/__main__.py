@@ -81,7 +81,7 @@ def _count_guests(options: argparse.Namespace, words: str) -> int:
 
 
 def _play_games(options: argparse.Namespace, words: str) -> int:
-    played, seconds = games.play(options.games)
+    played, seconds = games.play(options.games, options.minutes)
     print(games.page(played, seconds, words))
     if options.write:
         games.write(played, seconds, words)

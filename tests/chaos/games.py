@@ -245,13 +245,14 @@ class Table:
         return found
 
 
-def play(only: str = "") -> tuple[list[Played], float]:
-    """Play all games whose way or name has a text; return also the seconds."""
+def play(only: str, minutes: float) -> tuple[list[Played], float]:
+    """Play the games whose way or name has a text, within a time limit; return also the seconds."""
     began = time.monotonic()
     table = Table()
     played = []
-    for number, (way, name) in enumerate(GAMES):
-        if only in f"{way}: {name}":
+    for number in _in_turns():
+        way, name = GAMES[number]
+        if only in f"{way}: {name}" and time.monotonic() < began + 60 * minutes:
             played.append(table.play(number))
             one = played[-1]
             print(f"{way}: {name}: {one.ending}; {one.seconds:.1f} s, {one.peak_bytes >> 20} MiB; "
@@ -259,17 +260,26 @@ def play(only: str = "") -> tuple[list[Played], float]:
     return played, time.monotonic() - began
 
 
+def _in_turns() -> list[int]:
+    """Return the numbers of the games, those of each way by turns."""
+    ways = [way for way, _ in GAMES]
+    places = {number: ways[:number].count(way) for number, way in enumerate(ways)}
+    return sorted(places, key=lambda number: (places[number], number))
+
+
 def page(played: list[Played], seconds: float, command: str) -> str:
     """Return the section of the page."""
     rows = [
         [one.way, one.name, one.ending, "no" if one.faults else "yes", _mib(one.peak_bytes),
          f"{_mib(one.disk_bytes)} of {_mib(one.limit_bytes)}"]
-        for one in played
+        for one in sorted(played, key=lambda one: GAMES.index((one.way, one.name)))
     ]  # fmt: skip
     held = sum(not one.faults for one in played)
     heads = ["over", "game", "the samples say", "held", "memory", "disk"]
     most = max((one.peak_bytes for one in played), default=0)
     summary = f"{held} of {len(played)} games held, with at most {_mib(most)} of memory."
+    if len(played) < len(GAMES):
+        summary += f" There are {len(GAMES)}: the others were left out."
     where = reliability.where(command, seconds)
     return f"{TEXT}{where}\n\n{summary}\n\n{tabulate(rows, heads, 'github')}\n{TAIL}"
 
