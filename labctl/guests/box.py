@@ -67,8 +67,12 @@ def limit_guest(pid: int, spec: GuestSpec, *, is_started: bool = False) -> None:
 
 
 def limit_started(watchdog: Watchdog, spec: GuestSpec) -> None:
-    """Limit the files of a QEMU whose guest has printed something: it has opened all by then."""
-    if watchdog.machine is not None and watchdog.console.bytes_seen:
+    """Limit the files of a QEMU whose guest has printed something: it has opened all by then.
+
+    Call it before the console is read, which takes long if the guest floods it.
+    """
+    log = watchdog.console.path
+    if watchdog.machine is not None and log.exists() and log.stat().st_size:
         limit_guest(watchdog.machine.pid, spec, is_started=True)
 
 

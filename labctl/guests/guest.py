@@ -152,8 +152,8 @@ class Guest:
         """
         deadline = time.monotonic() + deadline_seconds
         while self.console.boot_id is None:
-            self._check_booting()
             box.limit_started(self._watchdog, self.spec)
+            self._check_booting()
             if time.monotonic() > deadline:
                 self.state = State.HUNG
                 check_disk(self.spec.folder)
@@ -164,8 +164,8 @@ class Guest:
                     console_tail=self.console_tail(),
                 )
             time.sleep(_POLL_SECONDS)
-        self.check()
         box.limit_started(self._watchdog, self.spec)
+        self.check()
         scratch.remove(self.spec.folder, self.spec.topology)  # QEMU has them open
         bring_up.bring_up(
             self.spec.topology,
