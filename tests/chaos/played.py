@@ -1,7 +1,7 @@
-"""Run labctl, or pytest with its plugin, with short deadlines; write its peak memory to a file.
+"""Run labctl, or copy files out of a guest, with short deadlines; write the peak of memory.
 
 python played.py FOLDER labctl run e
-python played.py FOLDER pytest ...
+python played.py FOLDER copy
 """
 
 import sys
@@ -17,15 +17,41 @@ def main():
     _shorten(Path(folder))
     sys.argv = [program, *words]
     try:
-        if program == "pytest":
-            import pytest
-
-            sys.exit(pytest.main(words))
+        if program == "copy":
+            sys.exit(_copy(Path(".labctl/copy").absolute()))
         from labctl.cli import main as labctl
 
         labctl()
     finally:
         (Path(folder) / "peak").write_text(str(held.peak_bytes()))
+
+
+def _copy(folder):
+    """Copy files out of the hostile guest; return 1 if a copy succeeds or leaves a part."""
+    from labctl.errors import GuestError
+    from labctl.guests.guest import Guest
+    from labctl.guests.prepare import prepare
+    from labctl.lab.load import load
+
+    lab = load(Path("lab.yaml"))
+    prepared = prepare(lab, ["hostile"], lambda _: None)
+    folder.mkdir()
+    copy = folder / "copy"
+    copy.write_bytes(b"as before")
+    for get in (lambda guest: guest.get("/file"), lambda guest: guest.get_file("/file", copy)):
+        spec = prepared.spec(
+            "hostile", name="hostile", folder=folder / "guest", topology=lab.guests["one"]
+        )
+        with Guest(spec) as guest:
+            guest.wait_ready(60)
+            try:
+                get(guest)
+            except GuestError as error:
+                print(error.fault or error.status)
+            else:
+                return 1
+    is_as_before = copy.read_bytes() == b"as before"
+    return int(not is_as_before or any(".tmp" in path.name for path in folder.iterdir()))
 
 
 def _shorten(folder):
