@@ -55,12 +55,13 @@ def limit_guest(pid: int, spec: GuestSpec, *, is_started: bool = False) -> None:
 
     Then no file that QEMU writes grows beyond the limit of the console, also if nobody
     watches the guest: `console.log`, `qemu.log` and those of virtme-ng. Scratch disks are
-    files too, and before that memory may be: these may be larger. With `qemu:` words, which
-    may name more files, their size is not limited.
+    files too, and before that memory is one if it has huge pages or with virtme-ng: these may be
+    larger. With `qemu:` words, which may name more files, their size is not limited.
     """
-    limit(pid, serves_files=spec.launcher != "qemu")
+    is_served = spec.launcher != "qemu"
+    limit(pid, serves_files=is_served)
     sizes = [spec.limits.console, *(disk.size_bytes for disk in scratch.disks_of(spec.topology))]
-    if not is_started:
+    if not is_started and (spec.topology.hugepages or is_served):
         sizes.append(2 * spec.topology.memory_bytes)
     if not spec.topology.qemu:
         _lower(pid, {resource.RLIMIT_FSIZE: max(sizes)})

@@ -244,6 +244,7 @@ def test_the_console_of_a_guest_that_nobody_watches_ends_at_its_limit(qemu, tmp_
     ("topology", "ready_bytes"),
     [
         (Topology(nodes=1), 64 << 20),
+        (Topology(nodes=1, hugepages="2MiB"), 64 << 20),
         (Topology(nodes=1, disks=["1GiB", "128MiB"]), 1 << 30),
         (Topology(nodes=1, qemu=("-device", "x")), resource.RLIM_INFINITY),
     ],
@@ -252,8 +253,8 @@ def test_files_that_a_guest_writes_are_limited(process, tmp_path, topology, read
     image = Image("stock", Path("bz"), "1", "0", None, (), None, "6.1", "gcc")
     spec = GuestSpec("k", image, topology, tmp_path / "i", "tcg", tmp_path)
     box.limit_guest(process.pid, spec)
-    # Hugepages of the guest are a file as well.
     size = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0]
-    assert size == resource.RLIM_INFINITY or size > topology.memory_bytes
+    # Hugepages of the guest are a file as well.
+    assert size == ready_bytes if not topology.hugepages else size > topology.memory_bytes
     box.limit_guest(process.pid, spec, is_started=True)
     assert resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0] == ready_bytes
