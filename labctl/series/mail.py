@@ -6,9 +6,10 @@ import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from email import message_from_bytes
+from email import message_from_bytes, policy
 from email.message import Message
 from email.utils import getaddresses
+from typing import Final
 
 from labctl.errors import UserError
 from labctl.series.headers import Headers
@@ -86,6 +87,18 @@ def mails(content: bytes, place: str = "") -> list[Mail]:
     return found
 
 
+class _Policy(policy.Compat32):
+    """Python's default, with short headers of MIME: their parameters take quadratic time."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[:_LONGEST] if name.lower().startswith("content-") else value
+
+
+_LONGEST = 1 << 12
+_POLICY: Final = _Policy()
+
+
 def decoded(content: bytes) -> bytes:
     """Return a mail as text in UTF-8 with LF lines, all text parts in one; other files as is."""
     if b"content-t" not in content.lower():  # the type and the encoding are the default ones
@@ -95,7 +108,7 @@ def decoded(content: bytes) -> bytes:
         separator, _, rest = content.partition(b"\n")
         separator += b"\n"
     try:
-        message = message_from_bytes(rest)
+        message = message_from_bytes(rest, policy=_POLICY)
         if not _is_encoded(message, rest):
             return content
         parts = [text for part in message.walk() if (text := _text(part)) is not None]

@@ -295,7 +295,11 @@ PARSERS: dict[str, Parser] = {
     "series": Parser(_series),
     "patch": Parser(_patch_folder),
     "mbox": Parser(
-        _mbox, ((b"From 1 Mon Sep 17 00:00:00 2001\nFrom:", b" A Pe", b" <a@example.org>\n\nx"),)
+        _mbox,
+        (
+            (b"From 1 Mon Sep 17 00:00:00 2001\nFrom:", b" A Pe", b" <a@example.org>\n\nx"),
+            (b"Content-Transfer-Encoding: base64\nContent-Type: text/pl", b"ain; cha", b""),
+        ),
     ),
     "mails": Parser(
         _mails,
