@@ -163,7 +163,8 @@ class Guest:
                     hint="the console log is in the guest's folder",
                     console_tail=self.console_tail(),
                 )
-            time.sleep(_POLL_SECONDS)
+            if self.console.boot_id is None:
+                time.sleep(_POLL_SECONDS)
         box.limit_started(self._watchdog, self.spec)
         self.check()
         scratch.remove(self.spec.folder, self.spec.topology)  # QEMU has them open
