@@ -30,11 +30,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-import figures
+import fuzz_figures
 import growth
 import mutate
 import parsers
-from figures import Figures
+from fuzz_figures import Figures
 
 _LONGEST_SECONDS = 20.0
 _MOST_MEMORY_BYTES = 2 << 30
@@ -60,7 +60,7 @@ def main() -> int:
     found.mkdir(parents=True, exist_ok=True)
     if options.atheris:
         return _by_coverage(names[0], options)
-    record = figures.Record(options.seed) if options.write else None
+    record = fuzz_figures.Record(options.seed) if options.write else None
     done = {name: record.before(name) if record else Figures(name) for name in names}
     for one in _all(list(_parts(done, options.inputs)), options, found):
         done[one.name] = done[one.name].plus(one)

@@ -3,6 +3,11 @@
 import random
 
 import pytest
+from hypothesis import settings
+
+# A deadline is in seconds, which say nothing on a busy host.
+settings.register_profile("labctl", deadline=None)
+settings.load_profile("labctl")
 
 
 @pytest.fixture(autouse=True)

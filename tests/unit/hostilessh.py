@@ -42,7 +42,8 @@ def raw(begin: bytes, rest: bytes) -> Raw:
         while rest:
             line.sendall(rest)
         line.recv(1 << 16)
-        time.sleep(60)
+        for _ in range(60):
+            time.sleep(1)
 
     return play
 

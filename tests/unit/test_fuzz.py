@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "fuzz")]
 
-import figures
+import fuzz_figures
 import growth
 import mutate
 import parsers
 import reliability
-from figures import Figures
+from fuzz_figures import Figures
 
 EXAMPLES = 40
 SLOW = {"lab.yaml": 8, "mbox": 20, "console": 20, "proc": 20}
@@ -104,16 +104,16 @@ def test_figures_of_the_same_code_and_seed_are_added(tmp_path, monkeypatch):
     monkeypatch.setattr(reliability, "commit", lambda: "0123456789ab")
     (tmp_path / "page.md").write_text("# Page\n")
     first = Figures("mbox", 10, 1, 2.0, 0.5, ("KeyError",))
-    figures.Record(7).put(first)
-    record = figures.Record(7)
+    fuzz_figures.Record(7).put(first)
+    record = fuzz_figures.Record(7)
     assert record.before("mbox") == first
     assert record.before("diff") == Figures("diff")
     record.put(record.before("mbox").plus(Figures("mbox", 5, 0, 1.0, 0.7, ("KeyError", "OSError"))))
     row = r"\| mbox +\| +15 \| +1 \| 3 s +\| 0.70 s +\| +2 \| 0123456789ab"
     assert re.search(row, (tmp_path / "page.md").read_text())
-    assert figures.Record(8).before("mbox") == Figures("mbox")
-    monkeypatch.setattr(figures, "_code", lambda: "other")
-    assert figures.Record(7).before("mbox") == Figures("mbox")
+    assert fuzz_figures.Record(8).before("mbox") == Figures("mbox")
+    monkeypatch.setattr(fuzz_figures, "_code", lambda: "other")
+    assert fuzz_figures.Record(7).before("mbox") == Figures("mbox")
 
 
 def test_the_command_line_adds_the_inputs_that_are_missing(tmp_path):

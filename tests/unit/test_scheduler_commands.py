@@ -114,7 +114,7 @@ def shown(todo, spread):
     hosts = found.pop("hosts", {})
     checks = [check for kernel in found["kernels"].values() for check in kernel["checks"]]
     workers = [check.pop("host", None) for check in checks]
-    assert set(workers) == set(hosts or {None})
+    assert set(workers) <= set(hosts or {None})  # a host that dies may have none
     for check in checks:
         check["seconds"] = 0
     return found
