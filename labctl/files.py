@@ -226,7 +226,7 @@ def remove(path: Path) -> None:
     """
     try:
         if path.is_symlink() or not path.is_dir():
-            unlink(path)
+            path.unlink(missing_ok=True)
             return
         leaving = path
         if not path.name.endswith(REMOVED):
