@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
+import itertools
 import multiprocessing
 import random
 import resource
@@ -26,7 +27,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -93,13 +97,42 @@ def _parts(done: dict[str, Figures], inputs: int) -> Iterator[_Part]:
 
 
 def _all(parts: list[_Part], options: argparse.Namespace, found: Path) -> Iterator[Figures]:
-    """Fuzz each part in a process of its own, some of them at the same time."""
+    """Fuzz each part in a process of its own, some of them at the same time.
+
+    multiprocessing.Pool would fork in a thread: its child keeps the pipe that a `subprocess.Popen`
+    of another thread reads to the end, and that call never returns.
+    """
     end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
     gc.freeze()
     context = multiprocessing.get_context("fork")
-    with context.Pool(options.jobs, maxtasksperchild=1) as pool:
-        one = partial(_fuzz, options=options, found=found, end=end)
-        yield from pool.imap_unordered(one, parts, chunksize=1)
+    running: dict[Connection, BaseProcess] = {}
+    waiting = iter(parts)
+    while True:
+        for part in itertools.islice(waiting, options.jobs - len(running)):
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=_send, args=(writer, part, options, found, end))
+            process.daemon = True
+            process.start()
+            writer.close()
+            running[reader] = process
+        if not running:
+            return
+        for each in wait(list(running)):
+            reader = cast("Connection", each)
+            process = running.pop(reader)
+            try:
+                yield reader.recv()
+            except EOFError:
+                process.join()
+                sys.exit(f"a process of the fuzzer ended with {process.exitcode}")
+            reader.close()
+            process.join()
+
+
+def _send(
+    writer: Connection, part: _Part, options: argparse.Namespace, found: Path, end: float
+) -> None:
+    writer.send(_fuzz(part, options, found, end))
 
 
 def _options() -> argparse.Namespace:

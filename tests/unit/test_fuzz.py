@@ -116,19 +116,32 @@ def test_figures_of_the_same_code_and_seed_are_added(tmp_path, monkeypatch):
     assert fuzz_figures.Record(7).before("mbox") == Figures("mbox")
 
 
-def test_the_command_line_adds_the_inputs_that_are_missing(tmp_path):
-    run = f"""
-import sys; from pathlib import Path
+_COMMAND = f"""
+import os, sys; from pathlib import Path
 sys.path[:0] = [{str(Path(parsers.__file__).parent)!r}, {str(Path(parsers.__file__).parents[1])!r}]
-import reliability, runpy
+import mutate, reliability, runpy
 reliability.PAGE, reliability.FIGURES = Path("page.md"), Path("figures.json")
 reliability.commit = lambda: "0123456789ab"
-sys.argv = ["fuzz", "--write", "--parser", "output", "--found", "found", "--inputs", sys.argv[1]]
+if sys.argv[1] == "dies":
+    mutate.mutated = lambda *_: os._exit(3)
+sys.argv = ["fuzz", "--write", "--parser", "output", "--found", "found", "--inputs", sys.argv[2]]
 runpy.run_path({str(Path(parsers.__file__).parent)!r}, run_name="__main__")
 """
-    (tmp_path / "page.md").write_text("# Page\n")
+
+
+def _fuzz(folder, *words):
+    (folder / "page.md").write_text("# Page\n")
+    argv = [sys.executable, "-c", _COMMAND, *words]
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=250)
+
+
+def test_the_command_line_adds_the_inputs_that_are_missing(tmp_path):
     for inputs in ("3", "8"):
-        argv = [sys.executable, "-c", run, inputs]
-        subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True)
+        assert _fuzz(tmp_path, "lives", inputs).returncode == 0
         [row] = json.loads((tmp_path / "figures.json").read_text())
         assert row["figures"]["inputs"] == int(inputs)
+
+
+def test_a_process_that_dies_ends_the_command(tmp_path):
+    done = _fuzz(tmp_path, "dies", "3")
+    assert (done.returncode, done.stderr) == (1, "a process of the fuzzer ended with 3\n")
