@@ -185,7 +185,7 @@ class Guest:
 
     def _check_booting(self) -> None:
         try:
-            self.check()
+            self._watchdog.check_shortly()
         except GuestLost as error:
             # QEMU's own fault, not the kernel's: before 8.2, its emulation (TCG) can crash when
             # one CPU maps a PCI device while another writes to a register.
@@ -253,7 +253,7 @@ class Guest:
         else:
             opened = partial(command_port.open_serial, self._socket(qemu.LINE_SOCKET))
         seconds, limits = self.silence_seconds, self.spec.limits
-        return opened(alive=self.check, silence_seconds=seconds, limits=limits)
+        return opened(alive=self._watchdog.check_shortly, silence_seconds=seconds, limits=limits)
 
     def ssh_address(self) -> SshAddress:
         """Return the address of the guest's SSH server; raises as `command_port.ssh_address`."""

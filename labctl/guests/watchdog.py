@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,8 @@ from labctl.host.oom import OomWatch
 from labctl.status import GuestFault
 from labctl.transports.console import MOST_BYTES, Complaint, Console
 from labctl.units import rough_size
+
+_SHORTLY_SECONDS = 0.2
 
 
 class State(Enum):
@@ -85,8 +88,17 @@ class Watchdog:
         self.console.poll()
         self._known_lines = self.console.lines
 
-    def check(self) -> None:
+    def check_shortly(self) -> None:
+        """Check as `check`, but leave what takes long to read for the next call.
+
+        A guest that prints without end must not delay deadlines.
+        """
+        self.check(_SHORTLY_SECONDS)
+
+    def check(self, most_seconds: float = math.inf) -> None:
         """Raise if the console or QEMU shows that the guest has crashed.
+
+        The console is read for at most `most_seconds`, to its end if QEMU has ended.
 
         Raises:
             GuestPanic: the kernel panicked.
@@ -97,7 +109,7 @@ class Watchdog:
         assert self.machine is not None, "the guest was not started"
         # Before the console is read, so that QEMU's last output is included.
         status = self.machine.poll()
-        self.console.poll()
+        self.console.poll(most_seconds if status is None else math.inf)
         new = [c for c in self.console.complaints if c.line_number > self._known_lines]
         self._check_panic(new)
         if status is not None:

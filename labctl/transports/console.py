@@ -7,8 +7,10 @@ the console; their lines have no printk time.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,9 +93,12 @@ class Console:
     _is_cut: bool = False
     _has_times: bool = False
 
-    def poll(self) -> bool:
-        """Read the output since the last call; return whether there was any."""
-        began = self._offset
+    def poll(self, most_seconds: float = math.inf) -> bool:
+        """Read the output since the last call; return whether there was any.
+
+        After `most_seconds`, the rest is left for the next call.
+        """
+        began, ends = self._offset, time.monotonic() + most_seconds
         try:
             with files.reading(self.path) as log:
                 size = os.fstat(log.fileno()).st_size  # the log may grow during the read
@@ -103,6 +108,8 @@ class Console:
                 while self._offset < size and (data := log.read(_CHUNK_BYTES)):
                     self._offset += len(data)
                     self._take(data)
+                    if time.monotonic() >= ends:
+                        break
         except FileNotFoundError:
             return False
         return self._offset > began
@@ -110,6 +117,10 @@ class Console:
     def _take(self, data: bytes) -> None:
         *whole, rest = (self._rest + data).split(b"\n")
         for raw in whole:
+            if b"[" not in raw and self._has_times and self.boot_id is not None:
+                self.lines += 1  # a program's: a flood is read faster than it is written
+                self._is_cut = False
+                continue
             is_cut = self._is_cut or len(raw) > LINE_BYTES
             self._line(raw[-LINE_BYTES:].decode("utf-8", "replace").rstrip("\r"), is_cut=is_cut)
             self._is_cut = False

@@ -177,6 +177,23 @@ def test_the_log_is_followed_as_it_grows(tmp_path):
     assert console.bytes_seen == len(content)
 
 
+def test_a_long_backlog_is_read_in_several_calls(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 2**12)
+    log = tmp_path / "console.log"
+    noise = "noise\n" * 5000
+    log.write_text(
+        f"{FIRST}[    2.0] labctl: ready boot={BOOT}\n{noise}50 %[    3.000000] BUG: x\n"
+    )
+    console = Console(log)
+    calls = 0
+    while console.poll(0.0):
+        calls += 1
+        assert console.bytes_seen <= calls * 2**12
+    assert console.bytes_seen == log.stat().st_size
+    (found,) = console.complaints
+    assert (found.kind, found.line_number, console.lines) == ("bug", 5003, 5003)
+
+
 def test_complaints_carry_their_line(tmp_path):
     log = tmp_path / "console.log"
     warning, panic = "WARNING: CPU: 0 PID: 1 at a.c:1 f+0x0", "Kernel panic - not syncing: x"

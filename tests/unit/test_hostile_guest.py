@@ -42,6 +42,7 @@ from labctl.errors import (
     GuestError,
     GuestHung,
     GuestLost,
+    GuestPanic,
     UserError,
 )
 from labctl.experiments import output, parse
@@ -223,12 +224,13 @@ def test_a_shell_ends(number: int, data: bytes, streams: bool, expected: type[Gu
 
 
 class Running:
-    """A QEMU that runs."""
+    """A QEMU that runs until it gets a status."""
 
     pid = 1
+    status: int | None = None
 
     def poll(self) -> int | None:
-        return None
+        return self.status
 
     def end(self) -> int:
         return 0
@@ -254,6 +256,22 @@ def test_a_console_is_followed(tmp_path: Path, game: str) -> None:
     assert len(watchdog.console.nodes) <= 1100
     shown = ending._shown(GuestLost("x", console_tail=tail[-100:]))
     assert all(char.isprintable() or char in "\n\t" for char in shown)
+
+
+def test_a_flood_is_read_to_its_end_only_when_qemu_has_ended(tmp_path: Path) -> None:
+    """Or it would delay the deadline of a command, and hide why the guest ended."""
+    noise = b"noise\n" * 200_000
+    panic = b"[    1.0] Kernel panic - not syncing: x\n"
+    (tmp_path / "console.log").write_bytes(b"[    0.1] x\n" + noise + panic)
+    watchdog = Watchdog("stock", tmp_path)
+    machine = watchdog.machine = Running()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labctl.guests.watchdog._SHORTLY_SECONDS", 0.0)
+        watchdog.check_shortly()
+        assert 0 < watchdog.console.bytes_seen < len(noise)
+        machine.status = -9
+        with pytest.raises(GuestPanic, match="not syncing: x"):
+            watchdog.check_shortly()
 
 
 @pytest.mark.parametrize("game", NODES)
