@@ -6,13 +6,16 @@ The faults of the kernel come from its own LKDTM, which needs a build of its own
 
 import contextlib
 import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from labctl.errors import GuestLost, GuestSplat, HostError
+from labctl.errors import GuestHung, GuestLost, GuestSplat, HostError
+from labctl.experiments import clocks
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import prepare
 from labctl.lab.load import load
@@ -76,6 +79,46 @@ def test_a_fault_of_the_kernel_is_named(provoking, tmp_path, fault):
             guest.run(f"{PROVOKE.format(lkdtm)} & sleep {SECONDS}", timeout_seconds=2 * SECONDS)
         assert caught.value.fault == fault, caught.value
         assert caught.value.console_tail
+
+
+HPET = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+# Bit 0 of 0xfed00010 lets the counter at 0xfed000f0 run, 10 ns each.
+JUMP = f"""
+echo hpet > {HPET} && sleep 1 && devmem 0xfed00010 32 2 &&
+devmem 0xfed000f0 32 $(( ($(devmem 0xfed000f0 32) + 1000000000) & 0xffffffff )) &&
+devmem 0xfed00010 32 3
+"""
+
+
+@pytest.mark.long("a kernel with LKDTM is built")
+@pytest.mark.parametrize("way", ["forwards", "back"])
+def test_a_clock_that_jumps_is_named(provoking, tmp_path, way):
+    """The timer's counter is written, or the guest is paused for half a minute."""
+    with booted(provoking, "provoke", tmp_path) as guest:
+        began = time.monotonic()
+        if way == "forwards":
+            outcome = guest.run(JUMP, timeout_seconds=SECONDS)
+        else:
+            guest.qmp("stop")
+            later = threading.Timer(33, lambda: guest.qmp("cont"))
+            later.start()
+            outcome = guest.run("sleep 1", timeout_seconds=SECONDS)
+            later.join()
+        assert outcome.status == 0, outcome
+        with pytest.raises(GuestLost, match=f"jumped {way}") as caught:
+            clocks.check(outcome.seconds, time.monotonic() - began)
+        assert caught.value.fault == "clock-jump"
+
+
+@pytest.mark.long("a kernel with LKDTM is built")
+def test_a_serial_port_that_freezes_is_named(provoking, tmp_path):
+    """With DLAB set, the registers of data are those of the baud rate: no byte passes."""
+    with booted(provoking, "provoke", tmp_path) as guest:
+        guest.be_patient(3.0)
+        freeze = "printf '\\203' | dd of=/dev/port bs=1 seek=$((0x2fb)); sleep 99"
+        with pytest.raises(GuestHung, match="QEMU runs, but") as caught:
+            guest.run(freeze, timeout_seconds=SECONDS)
+        assert caught.value.fault == "no-response"
 
 
 @pytest.mark.topology(nodes=1, memory_per_node="256MiB")
