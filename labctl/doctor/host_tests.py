@@ -14,7 +14,7 @@ from labctl.errors import HostError, LabError, UserError
 from labctl.experiments.needs import Need, needs_of, shortage
 from labctl.guests import accelerator, busybox, probe, virtme
 from labctl.guests.placement import place
-from labctl.host import identity, sandbox, tools
+from labctl.host import identity, landlock, sandbox, tools
 from labctl.host.facts import HostFacts
 from labctl.kernels import images
 from labctl.kernels.sources import DEBIAN_FOLDER, open_source
@@ -77,7 +77,8 @@ class HostTests:
         yield running.nested(self.facts)
         if qemu.status != "fail":
             lacking = sandbox.missing(X86_64.qemu)
-            yield running.isolation(lacking, as_root=os.geteuid() == 0)
+            has_landlock, as_root = landlock.version() > 0, os.geteuid() == 0
+            yield running.isolation(lacking, has_landlock=has_landlock, as_root=as_root)
         if self.lab and self.lab.defaults.launcher == "virtme-ng":
             self.progress("virtme-ng")
             yield from launching.virtme(_vng(), virtme.LIMITS, _lacking(self.lab))

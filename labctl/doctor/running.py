@@ -35,18 +35,19 @@ def qemu(version: str) -> Diagnosis:
     return ok("qemu", version)
 
 
-def isolation(lacking: str, *, as_root: bool) -> Diagnosis:
+def isolation(lacking: str, *, has_landlock: bool, as_root: bool) -> Diagnosis:
     """Diagnose what protects this host from a guest that breaks into QEMU.
 
-    `lacking` is why QEMU has no sandbox, empty if it has one.
+    `lacking` is why QEMU has no sandbox, empty if it has one. `has_landlock` states whether the
+    kernel of the host can limit QEMU to its guest's files.
     """
     name = "qemu sandbox"
     if lacking:
         mend = f"{_INSTALL_QEMU}   # Debian's QEMU has seccomp"
         return Diagnosis(name, "warn", f"{lacking}: guests run without QEMU's sandbox", mend)
-    if as_root:
-        return ok(name, "on; QEMU runs as root, as labctl does: an ordinary user is safer")
-    return ok(name, "on; QEMU runs as this user")
+    user = "root, as labctl does: an ordinary user is safer" if as_root else "this user"
+    files = "its guest's files only" if has_landlock else "all files of its user: no Landlock"
+    return ok(name, f"on; QEMU can use {files}; it runs as {user}")
 
 
 def tcg(failure: str) -> Diagnosis:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from labctl.guests import initramfs, qemu, virtme
+from labctl.guests import confine, initramfs, qemu, virtme
 from labctl.guests.qemu import GuestSpec
 from labctl.host import sandbox
 
@@ -48,9 +48,9 @@ def command(spec: GuestSpec) -> list[str]:
 def argv(spec: GuestSpec) -> list[str]:
     """Return what starts a guest in its folder; raises as `Launcher.argv`.
 
-    A host without QEMU's sandbox starts guests outside it: `labctl doctor` reports it.
+    A host without QEMU's sandbox or Landlock starts guests outside it: `labctl doctor` reports it.
     """
-    return sandbox.kept(_LAUNCHERS[spec.launcher].argv(spec))
+    return confine.confined(sandbox.kept(_LAUNCHERS[spec.launcher].argv(spec)), spec)
 
 
 def check(launcher: str) -> None:

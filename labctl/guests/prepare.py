@@ -11,6 +11,7 @@ from labctl.errors import UserError
 from labctl.guests import (
     accelerator,
     busybox,
+    confine,
     copied,
     disks,
     initramfs,
@@ -51,6 +52,7 @@ class Prepared:
     facts: HostFacts = field(default_factory=read_facts)
     ssh_key: Path | None = None
     disks: tuple[Disk, ...] = ()
+    box: Path | None = None
 
     def spec(
         self,
@@ -98,6 +100,7 @@ class Prepared:
             # QEMU cannot count their instructions.
             one_thread=(rewrites_code or topology.icount) and self.accel == "tcg",
             files=(*image.files(), *self.initramfs.files(launcher)),
+            box=self.box,
         )
 
     def placement(self, topology: Topology) -> Placement:
@@ -283,4 +286,5 @@ def prepare(
         initramfs=archive,
         ssh_key=ssh_key,
         disks=tuple({disk.serial: disk for disk in (roots or {}).values()}.values()),
+        box=confine.program(lab.state),
     )

@@ -52,7 +52,8 @@ class GuestSpec:
     `programs` is a folder with the lab's programs, for launchers whose guests do not boot
     from the initramfs. With `ssh_key`, the private key for its SSH server, the guest has a
     network card that only reaches this server. `files` and the read-only `disks` are verified
-    before the start. With `one_thread`, TCG runs the CPUs by turns in one thread.
+    before the start. With `one_thread`, TCG runs the CPUs by turns in one thread. `box` is the
+    program that limits QEMU to its files; see `confine`.
     """
 
     name: str
@@ -71,6 +72,7 @@ class GuestSpec:
     limits: GuestLimits = field(default=GuestLimits(), compare=False)
     one_thread: bool = False
     files: tuple[Hashed, ...] = field(default=(), compare=False)
+    box: Path | None = field(default=None, compare=False)
 
     def check_files(self) -> None:
         """Verify the hashes of all files, so that a damaged file is not taken for a bad kernel.

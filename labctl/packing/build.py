@@ -181,7 +181,10 @@ def _programs(lab: Lab, arch: Architecture, *, with_qemu: bool) -> dict[str, Pat
     """Return the programs for the host that measures, by path in the lab's folder."""
     if platform.machine() != X86_64.machine:
         raise HostError(f"a lab can be packed on {X86_64.machine} only")
-    found = {f"{place.PROGRAMS}/{place.START}": initramfs.program(lab.state, "start")}
+    found = {
+        f"{place.PROGRAMS}/{name}": initramfs.program(lab.state, folder)
+        for name, folder in ((place.START, "start"), (place.BOX, "box"))
+    }
     if with_qemu:
         found[f"{place.PROGRAMS}/{arch.qemu}"] = initramfs.program(lab.state, "qemu")
         found |= {f"{place.QEMU}/{path}": file for path, file in qemu.files_of(arch).items()}

@@ -17,7 +17,7 @@ from labctl.experiments.session import Ready
 from labctl.guests import accelerator, qemu
 from labctl.guests.initramfs import Initramfs
 from labctl.guests.prepare import Prepared
-from labctl.host import identity
+from labctl.host import identity, landlock
 from labctl.host.facts import read_facts
 from labctl.kernels.hashed import Hashed
 from labctl.lab.load import check_host
@@ -66,6 +66,10 @@ class Pack:
         if self.record.qemu is not None:
             os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
+    def _box(self) -> Path | None:
+        box = self.folder / place.PROGRAMS / place.BOX  # older packs have none
+        return box if landlock.version() and box.exists() else None
+
     def damaged(self) -> Iterator[Path]:
         """Yield the files that changed since the lab was packed."""
         for name, digest in self.record.files.items():
@@ -113,5 +117,6 @@ class Pack:
             images=images,
             initramfs=Initramfs(archive, contents.initramfs, self.folder / place.PROGRAMS),
             disks=tuple({one.serial: one for one in roots(contents.supplies).values()}.values()),
+            box=self._box(),
         )
         return Ready(prepared, None, supplies)

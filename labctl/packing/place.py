@@ -10,6 +10,7 @@ CONTENTS = "contents.pickle"
 INITRAMFS = "initramfs.cpio"
 PROGRAMS = "bin"
 START = "labstart"
+BOX = "labbox"
 QEMU = "qemu"
 LIBRARIES = "lib"
 # In the current folder of the machine that measures.

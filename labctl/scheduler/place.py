@@ -19,7 +19,7 @@ from labctl.experiments.booting import booter, log_of
 from labctl.experiments.guest_like import GuestLike
 from labctl.experiments.needs import Need
 from labctl.experiments.plan import Plan
-from labctl.guests import accelerator
+from labctl.guests import accelerator, confine
 from labctl.guests.disks import Disk
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import Prepared
@@ -97,6 +97,7 @@ def _prepared(place: Place, setup: Needed) -> Prepared:
         facts=read_facts(),
         ssh_key=None if setup.ssh_key is None else here(setup.ssh_key),
         disks=tuple(Disk.of(here(disk.path), disk.digest) for disk in setup.disks),
+        box=confine.program(place.folder),
     )
 
 

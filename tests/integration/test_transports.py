@@ -14,9 +14,10 @@ import pytest
 from conftest import KCONFIG, ROOT
 from program import BOOT_SECONDS
 
-from labctl.errors import DeadlineExceeded, GuestError, GuestHung, GuestPanic, UserError
+from labctl.errors import DeadlineExceeded, GuestError, GuestHung, GuestLost, GuestPanic, UserError
 from labctl.guests.guest import Guest, State
 from labctl.guests.prepare import prepare
+from labctl.host import landlock
 from labctl.lab.load import load
 
 # Keys of `defaults:` in lab.yaml.
@@ -86,6 +87,26 @@ def test_qemu_runs_in_its_sandbox(guest):
     status = Path(f"/proc/{guest._watchdog.machine.pid}/status").read_text()
     assert "\nSeccomp:\t2\n" in status  # a filter
     assert "\nNoNewPrivs:\t1\n" in status
+
+
+@pytest.mark.skipif(not landlock.version(), reason="the host's kernel has no Landlock")
+def test_qemu_uses_the_files_of_its_guest_only(guest, tmp_path):
+    """QEMU itself is asked for others, as by a guest that has broken into it."""
+    if guest.spec.launcher != "qemu":
+        pytest.skip("virtme-ng serves the files of the host")
+    memory = {"val": 0, "size": 4096}
+    guest.qmp("pmemsave", {**memory, "filename": "memory"})
+    inside = guest.spec.folder / "memory"
+    assert inside.stat().st_size == 4096
+    inside.unlink()
+    outside = tmp_path / "outside"
+    with pytest.raises(GuestLost, match="Permission denied"):
+        guest.qmp("pmemsave", {**memory, "filename": str(outside)})
+    assert not outside.exists()
+    outside.write_bytes(bytes(512))
+    disk = {"driver": "file", "node-name": "outside", "filename": str(outside), "read-only": True}
+    with pytest.raises(GuestLost, match="Permission denied"):
+        guest.qmp("blockdev-add", disk)
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 126, 127, 255])

@@ -162,9 +162,12 @@ def test_the_qemu_of_this_host_takes_the_filter():
 
 
 def test_the_doctor_says_what_protects_the_host():
-    assert running.isolation("", as_root=False).status == "ok"
-    assert "runs as root" in running.isolation("", as_root=True).what
-    found = running.isolation("qemu was built without seccomp", as_root=False)
+    found = running.isolation("", has_landlock=True, as_root=False)
+    assert (found.status, "its guest's files only" in found.what) == ("ok", True)
+    found = running.isolation("", has_landlock=False, as_root=True)
+    assert "no Landlock" in found.what
+    assert "runs as root" in found.what
+    found = running.isolation("qemu was built without seccomp", has_landlock=True, as_root=False)
     assert (found.status, "without QEMU's sandbox" in found.what) == ("warn", True)
 
 
