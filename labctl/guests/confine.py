@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from labctl.errors import HostError
+from labctl.errors import CommandError, HostError
 from labctl.guests import initramfs
 from labctl.guests.qemu import GuestSpec
-from labctl.host import landlock
+from labctl.host import landlock, tools
 
 # Programs, libraries, QEMU's firmware, and what these read of the system.
+_SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/opt", "/nix", "/gnu", "/snap")
 _READ = (
-    *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/opt", "/nix", "/gnu", "/snap"),
+    *_SYSTEM,
     *("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/qemu", "/etc/ssl", "/etc/gnutls"),
     *("/etc/gcrypt", "/etc/crypto-policies", "/etc/nsswitch.conf", "/etc/resolv.conf"),
     *("/etc/hosts", "/etc/localtime", "/sys", "/proc/self", "/proc/sys", "/proc/cpuinfo"),
@@ -47,20 +48,39 @@ def confined(argv: Sequence[str], spec: GuestSpec) -> list[str]:
     """Return a QEMU's command line with its rules.
 
     It has none if it may need any file: with `qemu:` words, with virtme-ng, and if QEMU is a
-    script.
+    script, or a program of the user that does not start with them.
     """
     qemu = shutil.which(argv[0])
     if spec.box is None or spec.launcher != "qemu" or spec.topology.qemu or qemu is None:
         return [*argv]
-    if not _is_elf(Path(qemu)):
+    real = Path(qemu).resolve()
+    system = tuple(_reading((*_READ, *_installed(real), *_libraries())))
+    if not _is_elf(real) or not (_is_of_system(real) or _starts(spec.box, system, qemu)):
         return [*argv]
-    return [str(spec.box), *_rules(spec, Path(qemu)), "--", *argv]
+    return [str(spec.box), *system, *_rules(spec), "--", *argv]
 
 
-def _rules(spec: GuestSpec, qemu: Path) -> Iterator[str]:
-    own = (spec.image.bzimage, spec.initramfs, *(disk.path for disk in spec.disks))
-    for path in (*_READ, *_installed(qemu), *_libraries(), *own):
+def _is_of_system(qemu: Path) -> bool:
+    return any(qemu.is_relative_to(folder) for folder in _SYSTEM)
+
+
+def _starts(box: Path, rules: Sequence[str], qemu: str) -> bool:
+    """Return whether a QEMU finds its libraries, which may be anywhere."""
+    try:
+        tools.output((str(box), *rules, "--", qemu, "--version"))
+    except (HostError, CommandError):
+        return False
+    return True
+
+
+def _reading(paths: Iterable[str | Path]) -> Iterator[str]:
+    for path in paths:
         yield from ("-r", str(path))
+
+
+def _rules(spec: GuestSpec) -> Iterator[str]:
+    own = (spec.image.bzimage, spec.initramfs, *(disk.path for disk in spec.disks))
+    yield from _reading(own)
     for path in (*_WRITE, spec.folder.absolute()):
         yield from ("-w", str(path))
     if spec.ssh_key is not None:  # QEMU forwards a port to the guest's SSH server
@@ -69,7 +89,7 @@ def _rules(spec: GuestSpec, qemu: Path) -> Iterator[str]:
 
 def _installed(qemu: Path) -> Iterator[Path]:
     """Yield where QEMU was installed or built, with its firmware beside it."""
-    folder = qemu.resolve().parent
+    folder = qemu.parent
     yield folder
     if folder.parent not in (Path.home(), Path("/")):
         yield folder.parent

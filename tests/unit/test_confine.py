@@ -147,13 +147,19 @@ def test_a_host_without_landlock_or_a_compiler_has_no_box(tmp_path, monkeypatch)
     assert confine.program(tmp_path) is None
 
 
-def test_a_qemu_in_the_home_folder_opens_no_more_of_it(spec, tmp_path, monkeypatch):
+@needs_landlock
+@pytest.mark.parametrize("place", ["bin/lib", "elsewhere"])
+def test_a_qemu_in_the_home_folder_opens_no_more_of_it(spec, box, tmp_path, monkeypatch, place):
+    """It is confined, if its libraries are where its rules let it read them."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(confine, "_is_elf", lambda _: True)
-    program = tmp_path / "bin/qemu-system-x86_64"
-    program.parent.mkdir()
-    program.write_text("")
-    program.chmod(0o755)
-    words = confine.confined([str(program)], spec)
-    assert str(program.parent) in words
+    library, program = tmp_path / place / "libmine.so", tmp_path / "bin/qemu-system-x86_64"
+    for path, text, *more in (
+        (library, "int mine(void) { return 0; }", "-shared"),
+        (program, "int mine(void); int main(void) { return mine(); }", library),
+    ):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        words = ["gcc", "-x", "c", "-", "-x", "none", "-o", path, *more]
+        subprocess.run(words, input=text, text=True, check=True)
+    words = confine.confined([str(program)], replace(spec, box=box))
+    assert (words[0] == str(box)) == (place == "bin/lib")
     assert str(tmp_path) not in words
