@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 LEVELS = {"n": 0, "m": 1, "y": 2}
-_TOKEN = re.compile(r"""\s*(\(|\)|&&|\|\||!=|<=|>=|[=<>!]|"[^"]*"|'[^']*'|[\w.$-]+)""")
+_TOKEN = re.compile(r"""(\(|\)|&&|\|\||!=|<=|>=|[=<>!]|"[^"]*"|'[^']*'|[\w.$-]+)""")
 _LONGEST = 1 << 14
 _DEEPEST = 100
 _CALL = "$()"  # stands for a macro, whose value is unknown

@@ -332,7 +332,9 @@ PARSERS: dict[str, Parser] = {
     "pattern": Parser(_pattern),
     "kconfig": Parser(_kconfig),
     "kconfig-source": Parser(_kconfig_source, ((b"", b"\thelp\n\t  Text.\nif A\n", b""),)),
-    "expression": Parser(_expression, ((b"A", b" && A", b""), (b"", b"$(a) ", b""))),
+    "expression": Parser(
+        _expression, ((b"A", b" && A", b""), (b"", b"$(a) ", b""), (b"a ", b" ", b"a"))
+    ),
     "proc": Parser(_proc),
     "guest-memory": Parser(_guest_memory),
     **{

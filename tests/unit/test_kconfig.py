@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import faketree
@@ -367,3 +368,17 @@ def test_only_the_first_of_very_many_are_listed(tmp_path, rich):
 def test_expressions_of_kconfig_are_evaluated(text, level):
     config = {"A": "y", "M": "m", "V": "124", "T": '"x"'}
     assert kconfig_expression.parse(text).level(config) == level
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\u2028"])
+def test_blanks_in_an_expression_take_linear_time(blank):
+    ratios = []
+    for _ in range(5):
+        seconds = []
+        for count in (2_000, 16_000):
+            began = time.process_time()
+            for _ in range(3):
+                kconfig_expression.parse(f"A {blank * count}@")
+            seconds.append(time.process_time() - began)
+        ratios.append(seconds[1] / max(seconds[0], 1e-4))
+    assert min(ratios) < 32  # 8 times the text; 64 times if it were quadratic
