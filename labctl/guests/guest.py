@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from labctl.guests import box, bring_up, command_port, endings, pinning, qemu, s
 from labctl.guests.folder import check_disk
 from labctl.guests.locks import folder_lock
 from labctl.guests.qemu import GuestSpec
-from labctl.guests.watchdog import Machine, State, Watchdog
+from labctl.guests.watchdog import SHORTLY_SECONDS, Machine, State, Watchdog
 from labctl.transports import Outcome, Output, Stdin, Transport, exchange
 from labctl.transports.console import Console
 from labctl.transports.ssh import SshAddress
@@ -185,7 +186,7 @@ class Guest:
 
     def _check_booting(self) -> None:
         try:
-            self._watchdog.check_shortly()
+            self.check(SHORTLY_SECONDS)
         except GuestLost as error:
             # QEMU's own fault, not the kernel's: before 8.2, its emulation (TCG) can crash when
             # one CPU maps a PCI device while another writes to a register.
@@ -198,9 +199,9 @@ class Guest:
                 return
             raise endings.boot_failed(error, self.name) from error
 
-    def check(self) -> None:
+    def check(self, most_seconds: float = math.inf) -> None:
         """Raise if the guest has crashed; see `Watchdog.check`."""
-        self._watchdog.check()
+        self._watchdog.check(most_seconds)
 
     def console_tail(self, lines: int = 100) -> list[str]:
         """Return the last lines of the console."""
@@ -248,18 +249,17 @@ class Guest:
 
     def _open_line(self) -> Transport:
         if self.spec.transport == "ssh":
-            open_ssh = partial(command_port.open_ssh, self.ssh_address())
-            opened = partial(open_ssh, owner=str(self.spec.folder))
+            owner = str(self.spec.folder)
+            opened = partial(command_port.open_ssh, self.ssh_address(), owner=owner)
         else:
             opened = partial(command_port.open_serial, self._socket(qemu.LINE_SOCKET))
-        seconds, limits = self.silence_seconds, self.spec.limits
-        return opened(alive=self._watchdog.check_shortly, silence_seconds=seconds, limits=limits)
+        alive, seconds = partial(self.check, SHORTLY_SECONDS), self.silence_seconds
+        return opened(alive=alive, silence_seconds=seconds, limits=self.spec.limits)
 
     def ssh_address(self) -> SshAddress:
         """Return the address of the guest's SSH server; raises as `command_port.ssh_address`."""
-        return command_port.ssh_address(
-            self.spec, self.console, lambda: self.monitor("info usernet")
-        )
+        usernet = partial(self.monitor, "info usernet")
+        return command_port.ssh_address(self.spec, self.console, usernet)
 
     def _find_cause(self) -> None:
         """Wait up to 2 s for a crash that explains a lost connection, and raise it."""

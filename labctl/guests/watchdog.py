@@ -17,7 +17,8 @@ from labctl.status import GuestFault
 from labctl.transports.console import MOST_BYTES, Complaint, Console
 from labctl.units import rough_size
 
-_SHORTLY_SECONDS = 0.2
+# While a command runs: a guest that prints without end must not delay its deadline.
+SHORTLY_SECONDS = 0.2
 
 
 class State(Enum):
@@ -87,13 +88,6 @@ class Watchdog:
         """Do not raise complaints that the console already has."""
         self.console.poll()
         self._known_lines = self.console.lines
-
-    def check_shortly(self) -> None:
-        """Check as `check`, but leave what takes long to read for the next call.
-
-        A guest that prints without end must not delay deadlines.
-        """
-        self.check(_SHORTLY_SECONDS)
 
     def check(self, most_seconds: float = math.inf) -> None:
         """Raise if the console or QEMU shows that the guest has crashed.

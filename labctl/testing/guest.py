@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from labctl.errors import GuestError, GuestLost, GuestPanic
@@ -31,10 +32,10 @@ class LabGuest(Guest):
         """Whether the guest accepts commands, as far as known; true also after a splat."""
         return not self._is_lost and self.state not in (State.BOOTING, State.HUNG, State.GONE)
 
-    def check(self) -> None:
+    def check(self, most_seconds: float = math.inf) -> None:
         """Raise if the guest failed, like `Guest.check`."""
         try:
-            super().check()
+            super().check(most_seconds)
         except (GuestPanic, GuestLost):
             self._is_lost = True
             raise

@@ -265,13 +265,11 @@ def test_a_flood_is_read_to_its_end_only_when_qemu_has_ended(tmp_path: Path) -> 
     (tmp_path / "console.log").write_bytes(b"[    0.1] x\n" + noise + panic)
     watchdog = Watchdog("stock", tmp_path)
     machine = watchdog.machine = Running()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("labctl.guests.watchdog._SHORTLY_SECONDS", 0.0)
-        watchdog.check_shortly()
-        assert 0 < watchdog.console.bytes_seen < len(noise)
-        machine.status = -9
-        with pytest.raises(GuestPanic, match="not syncing: x"):
-            watchdog.check_shortly()
+    watchdog.check(0.0)
+    assert 0 < watchdog.console.bytes_seen < len(noise)
+    machine.status = -9
+    with pytest.raises(GuestPanic, match="not syncing: x"):
+        watchdog.check(0.0)
 
 
 @pytest.mark.parametrize("game", NODES)
