@@ -79,20 +79,19 @@ def repair(text: str, cost: Callable[[str], Cost]) -> Repair:
     lines = text.split("\n")
     widths = dict.fromkeys(_tab_lines(lines))
     runs = _runs(sorted(widths), lines)
-    done = list(lines)
+    done, before = list(lines), _Before()
     for number, run in enumerate(runs):
         end = runs[number + 1][0] if number + 1 < len(runs) else len(lines)
-        candidates = _candidates(lines, done, run)
-        if number >= _MAX_RUNS:
-            candidates = candidates[:1]
-        best: tuple[Cost, list[str]] | None = None
-        for candidate in candidates:
-            trial = [*done[: run[0]], *candidate, *done[run[-1] + 1 : end]]
-            price = cost(_inline("\n".join(trial))[0]) if len(candidates) > 1 else (0, 0)
-            if best is None or price < best[0]:
-                best = price, candidate
-        assert best is not None
-        done[run[0] : run[-1] + 1] = best[1]
+        before.read(done, run[0])
+        candidates = _candidates(lines, before, run)
+        best = candidates[0]
+        if number < _MAX_RUNS and len(candidates) > 1:
+            rest = done[run[-1] + 1 : end]
+            prices = [
+                cost(_inline("\n".join((*done[: run[0]], *each, *rest)))[0]) for each in candidates
+            ]
+            best = candidates[prices.index(min(prices))]
+        done[run[0] : run[-1] + 1] = best
     fixed, inline = _inline("\n".join(done))
     shifts = {i + 1: len(done[i]) - len(lines[i]) for i in range(len(lines)) if done[i] != lines[i]}
     tabs = [(i + 1, lines[i].index("\t") + 1) for i in widths if not _is_silent(lines[i])]
@@ -134,15 +133,31 @@ def _runs(numbers: Sequence[int], lines: Sequence[str]) -> list[list[int]]:
     return runs
 
 
-def _candidates(lines: Sequence[str], done: Sequence[str], run: Sequence[int]) -> list[list[str]]:
+@dataclass(slots=True)
+class _Before:
+    """The lines before a run: each is read once, or many runs would take quadratic time."""
+
+    last: str | None = None
+    depths: set[int] = field(default_factory=set)
+    _read: int = 0
+
+    def read(self, lines: Sequence[str], end: int) -> None:
+        for number in range(self._read, end):
+            if not _is_silent(lines[number]):
+                self.last = lines[number]
+                self.depths.add(len(_leading(self.last)))
+        self._read = end
+
+
+def _candidates(lines: Sequence[str], before: _Before, run: Sequence[int]) -> list[list[str]]:
     """Return the possible indentations of a run of lines, the likeliest first."""
-    before = [line for line in done[: run[0]] if not _is_silent(line)]
-    after = next((line for line in lines[run[-1] + 1 :] if not _is_silent(line)), "")
-    previous = len(_leading(before[-1])) if before else 0
-    deeper = bool(before) and _OPENS.search(before[-1]) is not None
+    following = (lines[number] for number in range(run[-1] + 1, len(lines)))
+    after = next((line for line in following if not _is_silent(line)), "")
+    previous = len(_leading(before.last)) if before.last is not None else 0
+    deeper = before.last is not None and _OPENS.search(before.last) is not None
     bases = [previous + 2, previous + 4] if deeper else [previous]
     bases += [len(_leading(after))] if "\t" not in _leading(after) else []
-    bases += sorted({len(_leading(line)) for line in before}, reverse=True)
+    bases += sorted(before.depths, reverse=True)
     first = next((lines[i] for i in run if not _is_silent(lines[i])), lines[run[0]])
     ways: list[list[str]] = []
     for base in bases[:8]:

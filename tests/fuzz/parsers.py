@@ -291,7 +291,7 @@ def _observer(name: str) -> Callable[[bytes], object]:
 
 _SLOW = {"lock_stat": ((b"a: ", b" ", b"x"),)}
 PARSERS: dict[str, Parser] = {
-    "lab.yaml": Parser(_lab),
+    "lab.yaml": Parser(_lab, ((b"version: 1\n", b"kernels:\n\tstock:\n", b""),)),
     "series": Parser(_series),
     "patch": Parser(_patch_folder),
     "mbox": Parser(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labctl.errors import ConfigError, Problem, UserError
-from labctl.lab import template
+from labctl.lab import tabs, template
 from labctl.lab.load import Experiment, Lab, Topology, check_host, load
 from labctl.units import GIB, MIB
 
@@ -1402,3 +1403,17 @@ def test_a_kernels_command_line_with_an_open_quote(folder: Path) -> None:
     problem = mistake(folder, head + BODY)
     assert (problem.line, problem.key) == (5, "kernels.stock.command_line")
     assert read(folder, head.replace("a.c'", "a.c\"'") + BODY).kernels
+
+
+def test_tabs_in_many_lines_are_repaired_in_linear_time():
+    ratios = []
+    for _ in range(5):
+        seconds = []
+        for lines in (1_000, 8_000):
+            began = time.process_time()
+            found = tabs.repair("kernels:\n\tstock:\n" * lines, lambda _: (0, 0))
+            seconds.append(time.process_time() - began)
+            assert len(found.tabs) == lines
+            assert "\t" not in found.text
+        ratios.append(seconds[1] / max(seconds[0], 1e-3))
+    assert min(ratios) < 32  # 8 times the text; 64 times if it were quadratic
