@@ -139,7 +139,12 @@ class Cell:
     def _find_good(self, metric: Metric) -> _Good:
         import numpy as np
 
-        values = np.array([metric(sample) for sample in self._ok()], dtype=float)  # None is NaN
+        samples = self._ok()
+        if metric in SECONDARY.values() and not any(sample.measurements for sample in samples):
+            # As with most workloads: it takes long to ask a million samples.
+            values = np.full(len(samples), np.nan)
+        else:
+            values = np.array([metric(sample) for sample in samples], dtype=float)  # None is NaN
         mask = is_usable(values, self._scale(metric))
         blocks, repetitions = self._ok_numbers("block"), self._ok_numbers("repetition")
         return _Good(mask, blocks[mask], repetitions[mask], values[mask])
