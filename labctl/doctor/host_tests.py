@@ -77,7 +77,8 @@ class HostTests:
         yield running.nested(self.facts)
         if qemu.status != "fail":
             lacking = sandbox.missing(X86_64.qemu)
-            has_landlock, as_root = landlock.version() > 0, os.geteuid() == 0
+            is_direct = not self.lab or self.lab.defaults.launcher == "qemu"
+            has_landlock, as_root = is_direct and landlock.version() > 0, os.geteuid() == 0
             yield running.isolation(lacking, has_landlock=has_landlock, as_root=as_root)
         if self.lab and self.lab.defaults.launcher == "virtme-ng":
             self.progress("virtme-ng")

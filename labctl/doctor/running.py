@@ -38,15 +38,16 @@ def qemu(version: str) -> Diagnosis:
 def isolation(lacking: str, *, has_landlock: bool, as_root: bool) -> Diagnosis:
     """Diagnose what protects this host from a guest that breaks into QEMU.
 
-    `lacking` is why QEMU has no sandbox, empty if it has one. `has_landlock` states whether the
-    kernel of the host can limit QEMU to its guest's files.
+    `lacking` is why QEMU has no sandbox, empty if it has one. `has_landlock` states whether
+    Landlock limits QEMU to its guest's files.
     """
     name = "qemu sandbox"
     if lacking:
         mend = f"{_INSTALL_QEMU}   # Debian's QEMU has seccomp"
         return Diagnosis(name, "warn", f"{lacking}: guests run without QEMU's sandbox", mend)
     user = "root, as labctl does: an ordinary user is safer" if as_root else "this user"
-    files = "its guest's files only" if has_landlock else "all files of its user: no Landlock"
+    limited = "its guest's files only, unless the guest has `qemu:` words"
+    files = limited if has_landlock else "all files of its user: no Landlock"
     return ok(name, f"on; QEMU can use {files}; it runs as {user}")
 
 

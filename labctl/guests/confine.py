@@ -1,8 +1,8 @@
 """What QEMU may use of the host's files, by Landlock where the host's kernel has it.
 
 A guest that breaks into QEMU can then read and write the files of its own folder. It cannot
-read those of the user, write others, connect to the network, or signal other processes.
-guest/box sets the rules, and executes QEMU.
+read those of the user or write others; newer kernels also deny TCP and signals to other
+processes. Sockets in the file system are not covered. guest/box sets the rules, and executes QEMU.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _installed(qemu: Path) -> Iterator[Path]:
     """Yield where QEMU was installed or built, with its firmware beside it."""
     folder = qemu.parent
     yield folder
-    if folder.parent not in (Path.home(), Path("/")):
+    # Unlike Path.home(), it does not fail for a user without a home folder.
+    if str(folder.parent) not in (os.path.expanduser("~"), "/"):  # noqa: PTH111
         yield folder.parent
 
 

@@ -163,3 +163,12 @@ def test_a_qemu_in_the_home_folder_opens_no_more_of_it(spec, box, tmp_path, monk
     words = confine.confined([str(program)], replace(spec, box=box))
     assert (words[0] == str(box)) == (place == "bin/lib")
     assert str(tmp_path) not in words
+
+
+def test_a_user_without_a_home_folder_has_guests(spec, monkeypatch):
+    def missing(*_):
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", missing)
+    assert confine.confined(["qemu-system-x86_64"], spec)[0] == str(spec.box)
