@@ -64,6 +64,7 @@ extern const struct scenario scenario_failslab;
 extern const struct scenario scenario_fork;
 extern const struct scenario scenario_free;
 extern const struct scenario scenario_hotplug;
+extern const struct scenario scenario_huge;
 extern const struct scenario scenario_kill;
 extern const struct scenario scenario_margin;
 extern const struct scenario scenario_margin_half;
@@ -73,6 +74,7 @@ extern const struct scenario scenario_memcg;
 extern const struct scenario scenario_mrelease;
 extern const struct scenario scenario_notifier;
 extern const struct scenario scenario_oom;
+extern const struct scenario scenario_order;
 extern const struct scenario scenario_split;
 extern const struct scenario scenario_stale;
 extern const struct scenario scenario_swap;
@@ -141,6 +143,12 @@ void processes_wait(const pid_t *pids, const struct options *options,
 		    enum ending expected);
 /* Start them and wait for their normal end. */
 void processes_run(work work, const struct options *options);
+
+/* slow_workers.c: of the kernel, confined to the last CPU from start to end,
+ * while the caller is bound to CPU 1; the end stops all processes */
+void slow_workers_start(const struct options *options);
+void slow_workers_set(bool slow);
+void slow_workers_end(void);
 
 /* files.c */
 bool file_write(const char *path, const char *text);

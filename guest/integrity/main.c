@@ -30,6 +30,7 @@ static const struct scenario *const scenarios[] = {
 	&scenario_margin_pinned, &scenario_mrelease,    &scenario_swap,
 	&scenario_notifier,      &scenario_failslab,    &scenario_hotplug,
 	&scenario_split,         &scenario_billing,     &scenario_tight,
+	&scenario_order,         &scenario_huge,
 };
 
 uint64_t now_nanoseconds(void)

@@ -3,12 +3,10 @@
  * How much memory is unmapped but not yet free when workers get little CPU
  * time?
  *
- * Unbound workers are confined to the last CPU, which is kept busy. A kernel
- * without a limit on pages left to workers then accumulates them. A kernel
- * should leave none to them while the cgroup of the process is short of
+ * A kernel without a limit on pages left to workers then accumulates them. A
+ * kernel should leave none to them while the cgroup of the process is short of
  * memory: others in it wait for these very pages.
  */
-#define _GNU_SOURCE
 #include "integrity.h"
 
 #include <stdio.h>
@@ -17,9 +15,6 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-#define UNBOUND_CPUS   "/sys/devices/virtual/workqueue/cpumask"
-#define BUSY_PROCESSES 4
-#define BUSY_NICE      -5
 #define GIVING_SECONDS 240 /* with KASAN, on a busy host */
 /* Each sample is expensive in a debug kernel under TCG. */
 #define LOOK_MILLISECONDS 5
@@ -41,19 +36,6 @@ enum {
 	GIVING_BACK,
 	DONE
 };
-
-static void keep_busy(const struct options *options, uint64_t cpu)
-{
-	(void)options;
-	pin_to_cpu(cpu);
-	if (nice(BUSY_NICE) == -1)
-		fputs("cannot raise the priority\n", stderr);
-	while (!atomic_load_explicit(&shared->stop, memory_order_relaxed))
-		/* Nothing is freed meanwhile, and the host has few cores. */
-		if (atomic_load_explicit(phase, memory_order_relaxed) ==
-		    FILLING)
-			sleep_milliseconds(WAIT_MILLISECONDS);
-}
 
 static void wait_for_phase(int wanted)
 {
@@ -166,8 +148,7 @@ static void one_round(const struct options *options)
 		group_make(GROUP, 0);
 	pid = process_start(give_back, options, 1);
 	wait_for_phase(READY);
-	/* By then the last CPU is busy. */
-	sleep_milliseconds(2 * WAIT_MILLISECONDS);
+	slow_workers_set(true);
 	most = watch(pid);
 	if (most > atomic_load(&shared->most_held_back))
 		atomic_store(&shared->most_held_back, most);
@@ -175,6 +156,7 @@ static void one_round(const struct options *options)
 		fault("%lld MiB were unmapped but not free, limit %zu "
 		      "MiB",
 		      most >> 20, limit >> 20);
+	slow_workers_set(false);
 	atomic_store(phase, FILLING);
 	process_wait(pid, BY_ITSELF);
 	if (is_tight)
@@ -182,36 +164,19 @@ static void one_round(const struct options *options)
 	atomic_fetch_add(&shared->rounds, 1);
 }
 
-static void run_without_workers(const struct options *options)
+static void run_rounds(const struct options *options)
 {
-	char before[64], last[64];
-	pid_t busy[BUSY_PROCESSES];
-	int cpu = cpu_count() - 1;
-
-	if (cpu < 2 || cpu > 31)
-		skip("needs 3 to 32 CPUs");
-	if (!file_read(UNBOUND_CPUS, before, sizeof(before)))
-		skip(UNBOUND_CPUS " cannot be read");
 	phase = shared_memory(PAGE_BYTES);
-	snprintf(last, sizeof(last), "%x", 1u << cpu);
-	if (!file_write(UNBOUND_CPUS, last))
-		skip(UNBOUND_CPUS " cannot be written");
-	for (int i = 0; i < BUSY_PROCESSES; i++)
-		busy[i] = process_start(keep_busy, options, cpu);
-	pin_to_cpu(1);
+	slow_workers_start(options);
 	while (!time_is_up())
 		one_round(options);
-	atomic_store(&shared->stop, true);
-	for (int i = 0; i < BUSY_PROCESSES; i++)
-		process_wait(busy[i], BY_ITSELF);
-	if (!file_write(UNBOUND_CPUS, before))
-		fault(UNBOUND_CPUS " cannot be restored");
+	slow_workers_end();
 }
 
 static void run_backlog(const struct options *options)
 {
 	limit = options->held_back;
-	run_without_workers(options);
+	run_rounds(options);
 }
 
 const struct scenario scenario_backlog = {
@@ -224,7 +189,7 @@ static void run_tight(const struct options *options)
 	is_tight = true;
 	limit = TIGHT_BYTES;
 	groups_mount("+memory");
-	run_without_workers(options);
+	run_rounds(options);
 	groups_unmount();
 }
 

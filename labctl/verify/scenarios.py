@@ -57,6 +57,9 @@ _SCENARIOS = (
     # The memory of huge pages is unmapped at once, on any kernel. With many workers, a series
     # may hold back more memory than this process has.
     _Scenario("backlog", _FEW | _BIG, _FEW, ("--size", "512MiB"), ("--size", "1GiB")),
+    # Less than two lists, and they would not be left to workers.
+    _Scenario("huge", frozenset({_OTHER}), small=("--size", "2304MiB")),
+    _Scenario("order", _FEW, _FEW, ("--size", "128MiB")),
     # The limit is its own; lists of few pages at the settings of `verify:` would be below it.
     _Scenario("tight", _BIG, large=("--size", "512MiB")),
     _Scenario("memcg", _FEW, _FEW),

@@ -19,6 +19,8 @@ MUTANTS = {
     "sleeping-under-ptl": ("*", "sleeping function called from invalid context"),
     "slot-leak": ("*", "handovers unchanged"),
     "never-tight": ("tight", "were unmapped but not free"),
+    "huge-as-one": ("huge", "counted as"),
+    "oldest-taken-back": ("order", "taken back oldest first"),
     "swap-cache-kept": ("swap", "swap cache"),
     "lower-neighbour": ("edge", "wrong page content"),
     "not-notified": ("notifier", "wrong page content"),
