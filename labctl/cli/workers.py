@@ -88,9 +88,9 @@ def worker(
 
     address = address_of(*_scheduler(lab_path, scheduler))
     if folder is not None:
-        PLACE.folder = folder.absolute()
+        PLACE.given_folder = folder.absolute()
     chosen = name or PLACE.name
-    click.echo(f"worker {chosen} of {address}", err=True)
+    click.echo(f"worker {chosen} of {address}, files in {PLACE.folder}", err=True)
     try:
         asyncio.run(serve(address, chosen))
     except (OSError, TimeoutError) as error:

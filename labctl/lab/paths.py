@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from labctl.host.home import expanded
+
 
 def absolute(root: Path, text: str) -> Path:
     """Return a path in the file as an absolute path; `~` is the user's home."""
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError:  # a user that does not exist
-        path = Path(text)
-    return Path(*(root / path).parts)
+    return Path(*(root / expanded(text)).parts)
 
 
 def relative_hint(root: Path) -> str:

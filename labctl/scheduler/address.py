@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labctl import files
 from labctl.errors import UserError
+from labctl.host.home import expanded
 
 _ADDRESS = re.compile(
     r"(?P<protocol>tcp|tls)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):(?P<port>\d+)"
@@ -25,7 +26,7 @@ def address_of(given: str, folder: Path) -> str:
     """
     if "://" in given or not given.endswith(".json"):
         return _checked(given, given)
-    path = folder / Path(given).expanduser()
+    path = folder / expanded(given)
     if not path.is_file():
         raise UserError(
             "scheduler file not found",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import time
@@ -26,6 +25,7 @@ from labctl.guests.prepare import Prepared
 from labctl.host import identity
 from labctl.host import load as host_load
 from labctl.host.facts import read_facts
+from labctl.host.home import xdg_folder
 from labctl.kernels.hashed import Hashed
 from labctl.lab.state import StateFolder
 from labctl.runs.folder import RunFolder
@@ -106,23 +106,29 @@ def _why_not_kvm(host: identity.Host) -> str:
     return accelerator.expected("auto", host=host, cache=cache)[1]
 
 
-def default_folder() -> Path:
-    """Return the folder of a worker's files."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "labctl" / "worker"
-
-
 @dataclass(slots=True)
 class Place:
-    """The place of this process; `lock_folder` has the measuring locks, None for the system's."""
+    """The place of this process; `lock_folder` has the measuring locks, None for the system's.
 
-    folder: Path = field(default_factory=default_folder)
+    `given_folder`: of its files, None for the default.
+    """
+
+    given_folder: Path | None = None
     name: str = field(default_factory=socket.gethostname)
     facts: Callable[[], identity.Host] = identity.describe
     kvm: Callable[[identity.Host], str] = _why_not_kvm
     lock_folder: Path | None = None
     guests: Callable[[Place, Setup, Plan], Guests] = guests_of_qemu
     check_boot: Callable[[Place, CheckSetup, Path], CheckBoot] = check_boot_of_qemu
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this worker's files.
+
+        Raises:
+            HostError: none was given, and the user has no home folder.
+        """
+        return self.given_folder or xdg_folder("XDG_CACHE_HOME", ".cache") / "labctl" / "worker"
 
     def path_of(self, sha256: str) -> Path:
         """Return the path of a shipped file."""

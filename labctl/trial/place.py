@@ -8,16 +8,18 @@ from pathlib import Path
 
 from labctl import files
 from labctl.errors import HostError
+from labctl.host.home import xdg_folder
 
 _HASH_DIGITS = 8
 
 
 def home() -> Path:
-    """Return $XDG_STATE_HOME/labctl, by default ~/.local/state/labctl."""
-    # The XDG base directory specification ignores relative paths.
-    asked = Path(os.environ.get("XDG_STATE_HOME", ""))
-    base = asked if asked.is_absolute() else Path.home() / ".local" / "state"
-    return base / "labctl"
+    """Return $XDG_STATE_HOME/labctl, by default ~/.local/state/labctl.
+
+    Raises:
+        HostError: the user has no home folder.
+    """
+    return xdg_folder("XDG_STATE_HOME", ".local/state") / "labctl"
 
 
 def state_folder() -> Path:

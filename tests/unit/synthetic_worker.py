@@ -51,7 +51,7 @@ def guests(place, setup, plan):
     return Guests(world.boot, load=world.load)
 
 
-PLACE.folder, PLACE.name, PLACE.lock_folder = Path(FOLDER), NAME, Path(FOLDER)
+PLACE.given_folder, PLACE.name, PLACE.lock_folder = Path(FOLDER), NAME, Path(FOLDER)
 PLACE.facts, PLACE.guests = host, guests
 PLACE.check_boot = lambda place, setup, folder: checked_guest.booter(folder, CHECK_SECONDS)
 memory._SETTLE_SECONDS = 0.0
