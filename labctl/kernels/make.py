@@ -160,7 +160,10 @@ class Make:
         self.report("compiling", 0, None)
         with self.tree.at_work():
             done = proc.run(
-                self._argv(*options, *objects), timeout_seconds=_BUILD_SECONDS, check=False
+                # Messages of a compiler stay together.
+                self._argv(f"-j{cgroup.jobs()}", "--output-sync=target", *options, *objects),
+                timeout_seconds=_BUILD_SECONDS,
+                check=False,
             )
         with self.log.open("ab") as log:
             log.write(done.stdout + done.stderr)

@@ -111,10 +111,11 @@ def check_steps(make: Make, whole: Series, others: tuple[str, ...] = ()) -> list
     for step, outcome in zip(steps, mails, strict=False):
         step.note("git am", () if outcome is None else outcome.splitlines())
     files = tools.compiled_files(whole)
-    before = _tools(make, files)
+    tools.forget(make, files)
+    known = _tools(make, files)
     for step, patch in zip(steps, whole.patches, strict=True):
         step.note("checkpatch", tools.checkpatch(make.tree.src, patch))
-        before = _compile(make, whole.first(step.number), step, files, before)
+        _compile(make, whole.first(step.number), step, files, known)
     return steps
 
 
@@ -122,7 +123,8 @@ def compile_steps(make: Make, whole: Series, steps: Sequence[Step], name: str) -
     """Compile the touched files at each step, in the configuration of `make`."""
     make.tree.prepare(whole.below)
     files = tools.compiled_files(whole)
-    before = tools.warnings(make, files)
+    tools.forget(make, files)
+    known = tools.warnings(make, files)
     for step in steps:
         if step.checks.get("applies") != ():
             break
@@ -132,26 +134,35 @@ def compile_steps(make: Make, whole: Series, steps: Sequence[Step], name: str) -
         except BuildError as error:
             step.note(name, str(error).splitlines())
         else:
-            step.note(name, tools.new_complaints(before, after))
-            before = after
+            step.note(name, _note_new(known, after))
 
 
-def _compile(make: Make, stage: Series, step: Step, files: Sequence[str], before: _Found) -> _Found:
-    """Apply the series up to the step and compile it; return the compilers' messages."""
+def _compile(make: Make, stage: Series, step: Step, files: Sequence[str], known: _Found) -> None:
+    """Apply the series up to the step and compile it; add the compilers' messages to `known`."""
     try:
         make.tree.prepare(stage)
     except UserError as error:
         step.note("applies", str(error).splitlines())
-        return before
+        return
     step.note("applies", ())
     try:
-        after = _tools(make, files)
+        found = _tools(make, files)
     except BuildError as error:
         step.note("W=1", str(error).splitlines())
-        return before
-    for tool, found in after.items():
-        step.note(tool, tools.new_complaints(before[tool], found))
-    return after
+        return
+    for tool, after in found.items():
+        step.note(tool, _note_new(known[tool], after))
+
+
+def _note_new(known: list[Complaint], after: Sequence[Complaint]) -> list[str]:
+    """Add the complaints that are not in `known` to it, and return their lines.
+
+    What was known before any step stays known: make compiles only what a step changes, and
+    says nothing of the other files.
+    """
+    new = tools.new_complaints(known, after)
+    known += new
+    return [each.line for each in new]
 
 
 def _tools(make: Make, files: Sequence[str]) -> _Found:

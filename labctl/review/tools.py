@@ -20,6 +20,7 @@ _COMPLAINT = re.compile(r"^(\S+?):\d+(?::\d+)?: ((?:warning|error): .*)$", re.IG
 # make asks sparse whether it knows __typeof_unqual__ of C23, and leaves it out if not. sparse
 # 0.6.4 does not, but __typeof__ serves as well.
 _SPARSE = "CHECK=sparse -D__typeof_unqual__=__typeof__"
+_EXTRA = "W=1"
 _NO_SPARSE = "is not available or not up to date"
 _GIT_SECONDS = 60.0
 _CHECKPATCH_SECONDS = 120.0
@@ -43,15 +44,15 @@ def complaints(output: str) -> list[Complaint]:
     return found
 
 
-def new_complaints(before: Iterable[Complaint], after: Iterable[Complaint]) -> list[str]:
-    """Return the lines of `after` that are missing from `before`, or occur more often."""
+def new_complaints(before: Iterable[Complaint], after: Iterable[Complaint]) -> list[Complaint]:
+    """Return the complaints of `after` that are missing from `before`, or occur more often."""
     known = Counter(each.key for each in before)
     new = []
     for each in after:
         if known[each.key]:
             known[each.key] -= 1
         else:
-            new.append(each.line)
+            new.append(each)
     return new
 
 
@@ -65,24 +66,32 @@ def compiled_files(series: Series) -> list[str]:
     )
 
 
+def forget(make: Make, files: Sequence[str]) -> None:
+    """Remove the objects of the files: make is silent about those that are up to date."""
+    for name in _there(make, files):
+        (make.tree.build / name).unlink(missing_ok=True)
+
+
 def extra_warnings(make: Make, files: Sequence[str]) -> list[Complaint]:
-    """Return the warnings and errors of `make W=1` on the files."""
-    return complaints(make.compile(_there(make, files), "W=1"))
+    """Return the warnings and errors of `make W=1` on the files that it compiles."""
+    return complaints(make.compile(_there(make, files), _EXTRA))
 
 
 def warnings(make: Make, files: Sequence[str]) -> list[Complaint]:
-    """Return the compiler's warnings and errors on the files."""
+    """Return the compiler's warnings and errors on the files that it compiles."""
     return complaints(make.compile(_there(make, files)))
 
 
 def sparse(make: Make, files: Sequence[str]) -> list[Complaint]:
     """Return the warnings and errors of sparse on the files.
 
+    After `extra_warnings`, whose options it has, nothing is compiled again.
+
     Raises:
         HostError: sparse is not installed, or too old for the source.
     """
     version = proc.run(["sparse", "--version"], timeout_seconds=_GIT_SECONDS).text.strip()
-    output = make.compile(_there(make, files), "C=2", _SPARSE)
+    output = make.compile(_there(make, files), _EXTRA, "C=2", _SPARSE)
     if _NO_SPARSE in output:
         raise HostError(f"sparse {version} is too old for this source", hint="install a newer one")
     return complaints(output)

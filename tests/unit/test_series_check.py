@@ -60,6 +60,27 @@ def test_a_new_warning_belongs_to_the_step_that_brings_it(check):
     assert failed(second) == []
 
 
+OLD = "#warning old\nint zap_pte_range;\nint unmap_page_range;\n"
+
+
+def test_a_warning_of_the_base_is_not_new_when_its_file_is_compiled_again(
+    check, tmp_path, monkeypatch
+):
+    """A step that does not touch the file does not compile it, and so shows no warning."""
+    monkeypatch.setitem(faketree.FILES, "mm/memory.c", OLD)
+    (tmp_path / "mine/mm/memory.c").write_text(OLD)
+    later = faketree.changed("int unmap_page_range;", "int more;", "mm/memory.c")
+    later = later.replace("Subject", HEADER)
+    for _ in range(2):
+        assert [failed(step) for step in check(GOOD, later)] == [[], []]
+
+
+def test_the_same_check_again_finds_the_same(check):
+    """Also after one that was broken off: then objects are up to date when it begins."""
+    warns = faketree.changed("int line15;", "#warning careful").replace("Subject", HEADER)
+    assert [failed(step) for _ in range(2) for step in check(warns)] == [["W=1", "no-smp"]] * 2
+
+
 def test_a_compile_error_is_reported_as_the_compiler_printed_it(check):
     (step,) = check(faketree.changed("int line15;", "#error broken").replace("Subject", HEADER))
     assert failed(step) == ["W=1", "no-smp"]
