@@ -129,6 +129,7 @@ enum ending {
 };
 void process_wait(pid_t pid, enum ending expected);
 void process_kill(pid_t pid);
+long long process_resident_bytes(pid_t pid); /* -1 if it is unknown */
 void pin_to_cpu(int cpu);
 void unpin(void);
 int cpu_count(void);

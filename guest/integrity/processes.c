@@ -111,6 +111,18 @@ void process_wait(pid_t pid, enum ending expected)
 	/* The fault of a process with status FAILED is recorded already. */
 }
 
+long long process_resident_bytes(pid_t pid)
+{
+	char path[64], text[128];
+	long long size, resident;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	if (!file_read(path, text, sizeof(text)) ||
+	    sscanf(text, "%lld %lld", &size, &resident) != 2)
+		return -1;
+	return resident * (long long)PAGE_BYTES;
+}
+
 int cpu_count(void)
 {
 	return sysconf(_SC_NPROCESSORS_ONLN);

@@ -89,23 +89,11 @@ static long long free_bytes(void)
 	return (long long)info.freeram * info.mem_unit;
 }
 
-static long long resident_bytes(pid_t pid)
-{
-	char path[64], text[128];
-	long long size, resident;
-
-	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
-	if (!file_read(path, text, sizeof(text)) ||
-	    sscanf(text, "%lld %lld", &size, &resident) != 2)
-		return -1;
-	return resident * (long long)PAGE_BYTES;
-}
-
 /* Return the maximum that was neither mapped nor free, in bytes. */
 static long long watch(pid_t pid)
 {
 	long long listed_before = listed_bytes();
-	long long before = resident_bytes(pid) + free_bytes();
+	long long before = process_resident_bytes(pid) + free_bytes();
 	long long most = 0;
 	uint64_t deadline = now_nanoseconds() + GIVING_SECONDS * 1000000000ULL;
 
@@ -116,7 +104,7 @@ static long long watch(pid_t pid)
 		 * Resident memory first: it only shrinks, so that pages freed
 		 * in between make the result smaller, never larger.
 		 */
-		long long resident = resident_bytes(pid);
+		long long resident = process_resident_bytes(pid);
 		long long held = before - resident - free_bytes();
 
 		/*
@@ -127,7 +115,7 @@ static long long watch(pid_t pid)
 		if (resident >= 0 && held > (long long)limit) {
 			long long listed;
 
-			resident = resident_bytes(pid);
+			resident = process_resident_bytes(pid);
 			listed = listed_bytes() - listed_before;
 			held = before - resident - listed - free_bytes();
 		}
