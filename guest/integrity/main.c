@@ -159,6 +159,7 @@ void die(const char *format, ...)
 	va_end(arguments);
 	fputc('\n', stderr);
 	fault("a process of the scenario failed, see stderr");
+	atomic_store(&shared->stop, true); /* others may wait for it */
 	_exit(FAILED);
 }
 
