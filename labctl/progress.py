@@ -244,7 +244,15 @@ def series_steps(name: str, steps: Sequence[Step]) -> str:
             if findings:
                 objections += ["", f"{step.patch}: {check}:", *(f"  | {line}" for line in findings)]
     text = _tabulated(rows, maxcolwidths=[None, _SUBJECT_COLUMNS])
-    return "\n".join([f"series of {name}", "", text, *objections])
+    # A file that is left out at one step is so at the others.
+    left_out = dict.fromkeys(
+        f"{check}: {file} is not compiled, {option} is off"
+        for step in steps
+        for check, files in step.left_out.items()
+        for file, option in files.items()
+    )
+    notes = ["", *left_out] if left_out else []
+    return "\n".join([f"series of {name}", "", text, *notes, *objections])
 
 
 def _outcome(objections: Sequence[str] | None) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import UNSET
+
 from labctl.errors import BuildError, GuestError, UserError
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import prepare
@@ -33,7 +35,8 @@ _Found = Mapping[str, list[Complaint]]
 class Step:
     """A series up to and including one patch; a check that was not reached is missing.
 
-    `checks` has the objections of each check, none if it passed.
+    `checks` has the objections of each check, none if it passed; `left_out` has the files
+    that a check did not compile, with the option that is off.
     """
 
     number: int
@@ -41,6 +44,7 @@ class Step:
     subject: str
     wanted: tuple[str, ...] = CHECKS
     checks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -55,6 +59,7 @@ class Step:
             subject=self.subject,
             passed=self.passed,
             checks={name: self.checks.get(name) for name in self.wanted},
+            left_out=self.left_out or UNSET,
         )
 
     def note(self, check: str, objections: Sequence[str]) -> None:
@@ -129,6 +134,8 @@ def compile_steps(make: Make, whole: Series, steps: Sequence[Step], name: str) -
         if step.checks.get("applies") != ():
             break
         make.tree.prepare(whole.first(step.number))
+        if off := tools.left_out(make, files):
+            step.left_out[name] = off
         try:
             after = tools.warnings(make, files)
         except BuildError as error:
@@ -145,6 +152,8 @@ def _compile(make: Make, stage: Series, step: Step, files: Sequence[str], known:
         step.note("applies", str(error).splitlines())
         return
     step.note("applies", ())
+    if off := tools.left_out(make, files):
+        step.left_out |= dict.fromkeys(known, off)
     try:
         found = _tools(make, files)
     except BuildError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from labctl import proc
 from labctl.errors import HostError
 from labctl.host import git
-from labctl.kernels import treefiles
+from labctl.kernels import kbuild, kconfig, treefiles
 from labctl.kernels.make import Make
 from labctl.kernels.treefiles import File
 from labctl.series.patch import Patch, Series
@@ -97,9 +97,22 @@ def sparse(make: Make, files: Sequence[str]) -> list[Complaint]:
     return complaints(output)
 
 
+def left_out(make: Make, files: Sequence[str]) -> dict[str, str]:
+    """Return the files that the configuration does not compile, with the option that is off.
+
+    make compiles them when asked, but they need not compile: for one, their header has
+    empty functions in place of theirs.
+    """
+    config = kconfig.values((make.tree.build / ".config").read_text("utf-8", "replace"))
+    off = {name: kbuild.switched_off(make.tree.src, config, name) for name in files}
+    return {name: option for name, option in off.items() if option is not None}
+
+
 def _there(make: Make, files: Sequence[str]) -> list[str]:
-    """Return the object names of the files that exist at this step."""
-    return [f"{name[:-2]}.o" for name in files if (make.tree.src / name).is_file()]
+    """Return the object names of the files that exist at this step and are compiled."""
+    off = left_out(make, files)
+    there = [name for name in files if name not in off and (make.tree.src / name).is_file()]
+    return [f"{name[:-2]}.o" for name in there]
 
 
 def checkpatch(source: Path, patch: Patch) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +19,10 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, tuple[str, ...] | None],
         Meta(description="Findings by check; empty if it passed, null if it was not reached."),
     ]
+    left_out: Annotated[
+        dict[str, dict[str, str]] | UnsetType,
+        Meta(description="By check: files it did not compile, each with the option that is off."),
+    ] = UNSET
 
 
 class SeriesCheck(msgspec.Struct, frozen=True, kw_only=True):

@@ -143,7 +143,9 @@ class Checking:
     def __init__(self, folder):
         (folder / "mm").mkdir()
         (folder / "mm/memory.c").touch()
-        self.src, self.tree = folder, self
+        (folder / ".config").touch()
+        self.src = self.build = folder
+        self.tree = self
 
     def compile(self, objects, *options):
         assert objects == ["mm/memory.o"]

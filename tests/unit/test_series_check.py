@@ -81,6 +81,18 @@ def test_the_same_check_again_finds_the_same(check):
     assert [failed(step) for _ in range(2) for step in check(warns)] == [["W=1", "no-smp"]] * 2
 
 
+def test_a_file_that_the_configuration_leaves_out_is_not_compiled(check, tmp_path):
+    """It need not compile there: make compiled it, and reported errors of nobody."""
+    (tmp_path / "mine/mm/Makefile").write_text("obj-$(CONFIG_PLUMBING) += memory.o\n")
+    error = faketree.changed("int unmap_page_range;", "#error no", "mm/memory.c")
+    (step,) = check(error.replace("Subject", HEADER))
+    assert failed(step) == []
+    off = {"mm/memory.c": "CONFIG_PLUMBING"}
+    assert step.result().left_out == {"W=1": off, "sparse": off, "no-smp": off}
+    text = progress.series_steps("mine", [step, step])
+    assert text.count("no-smp: mm/memory.c is not compiled, CONFIG_PLUMBING is off") == 1
+
+
 def test_a_compile_error_is_reported_as_the_compiler_printed_it(check):
     (step,) = check(faketree.changed("int line15;", "#error broken").replace("Subject", HEADER))
     assert failed(step) == ["W=1", "no-smp"]
