@@ -246,10 +246,10 @@ def series_steps(name: str, steps: Sequence[Step]) -> str:
     text = _tabulated(rows, maxcolwidths=[None, _SUBJECT_COLUMNS])
     # A file that is left out at one step is so at the others.
     left_out = dict.fromkeys(
-        f"{check}: {file} is not compiled, {option} is off"
+        f"{check}: {file} is not compiled, {reason}"
         for step in steps
         for check, files in step.left_out.items()
-        for file, option in files.items()
+        for file, reason in files.items()
     )
     notes = ["", *left_out] if left_out else []
     return "\n".join([f"series of {name}", "", text, *notes, *objections])

@@ -36,7 +36,7 @@ class Step:
     """A series up to and including one patch; a check that was not reached is missing.
 
     `checks` has the objections of each check, none if it passed; `left_out` has the files
-    that a check did not compile, with the option that is off.
+    that a check did not compile, with the reason.
     """
 
     number: int

@@ -22,6 +22,8 @@ _COMPLAINT = re.compile(r"^(\S+?):\d+(?::\d+)?: ((?:warning|error): .*)$", re.IG
 _SPARSE = "CHECK=sparse -D__typeof_unqual__=__typeof__"
 _EXTRA = "W=1"
 _NO_SPARSE = "is not available or not up to date"
+_PROGRAMS = ("tools/", "scripts/", "usr/")
+_ARCH = re.compile(r"arch/([^/]+)/")
 _GIT_SECONDS = 60.0
 _CHECKPATCH_SECONDS = 120.0
 
@@ -59,10 +61,11 @@ def new_complaints(before: Iterable[Complaint], after: Iterable[Complaint]) -> l
 def compiled_files(series: Series) -> list[str]:
     """Return the kernel's C files that the series touches; all are compiled at each step.
 
-    Programs in tools/, such as selftests, have Makefiles of their own.
+    Programs in tools/, such as selftests, have Makefiles of their own, those in scripts/ and
+    usr/ are for the host.
     """
     return sorted(
-        name for name in series.touches() if name.endswith(".c") and not name.startswith("tools/")
+        name for name in series.touches() if name.endswith(".c") and not name.startswith(_PROGRAMS)
     )
 
 
@@ -98,14 +101,20 @@ def sparse(make: Make, files: Sequence[str]) -> list[Complaint]:
 
 
 def left_out(make: Make, files: Sequence[str]) -> dict[str, str]:
-    """Return the files that the configuration does not compile, with the option that is off.
+    """Return the files that the kernel of this configuration does not have, with the reason.
 
     make compiles them when asked, but they need not compile: for one, their header has
     empty functions in place of theirs.
     """
     config = kconfig.values((make.tree.build / ".config").read_text("utf-8", "replace"))
-    off = {name: kbuild.switched_off(make.tree.src, config, name) for name in files}
-    return {name: option for name, option in off.items() if option is not None}
+    found = {}
+    for name in files:
+        arch = _ARCH.match(name)
+        if arch and arch[1] != make.arch.kbuild:
+            found[name] = f"it is for {arch[1]}"
+        elif option := kbuild.switched_off(make.tree.src, config, name):
+            found[name] = f"{option} is off"
+    return found
 
 
 def _there(make: Make, files: Sequence[str]) -> list[str]:

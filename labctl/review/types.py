@@ -21,7 +21,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     ]
     left_out: Annotated[
         dict[str, dict[str, str]] | UnsetType,
-        Meta(description="By check: files it did not compile, each with the option that is off."),
+        Meta(description="By check: files it did not compile, each with the reason."),
     ] = UNSET
 
 

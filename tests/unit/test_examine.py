@@ -4,6 +4,7 @@ import faketree
 import pytest
 
 from labctl import proc
+from labctl.arch import X86_64
 from labctl.errors import HostError, UserError
 from labctl.kernels.build import Builder
 from labctl.kernels.treefiles import File
@@ -55,8 +56,8 @@ def test_sparse_errors_count_and_notes_do_not():
     assert [c.line for c in tools.complaints(result)] == ["mm/memory.c:1:2: error: bad"]
 
 
-def test_selftests_are_not_compiled_as_a_part_of_the_kernel(tmp_path):
-    name = "tools/testing/selftests/mm/a.c"
+@pytest.mark.parametrize("name", ["tools/testing/selftests/mm/a.c", "scripts/kconfig/a.c"])
+def test_programs_are_not_compiled_as_a_part_of_the_kernel(tmp_path, name):
     new = f"Subject: a\n---\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+int a;\n"
     whole = read(tmp_path, faketree.changed(), new)
     assert set(whole.touches()) == {"mm/mmu_gather.c", name}
@@ -145,7 +146,7 @@ class Checking:
         (folder / "mm/memory.c").touch()
         (folder / ".config").touch()
         self.src = self.build = folder
-        self.tree = self
+        self.tree, self.arch = self, X86_64
 
     def compile(self, objects, *options):
         assert objects == ["mm/memory.o"]

@@ -87,10 +87,17 @@ def test_a_file_that_the_configuration_leaves_out_is_not_compiled(check, tmp_pat
     error = faketree.changed("int unmap_page_range;", "#error no", "mm/memory.c")
     (step,) = check(error.replace("Subject", HEADER))
     assert failed(step) == []
-    off = {"mm/memory.c": "CONFIG_PLUMBING"}
+    off = {"mm/memory.c": "CONFIG_PLUMBING is off"}
     assert step.result().left_out == {"W=1": off, "sparse": off, "no-smp": off}
     text = progress.series_steps("mine", [step, step])
     assert text.count("no-smp: mm/memory.c is not compiled, CONFIG_PLUMBING is off") == 1
+
+
+def test_a_file_of_another_architecture_is_not_compiled(check):
+    new = faketree.diff("arch/arm64/mm/new.c", None, "#error no\n").replace("Subject", HEADER)
+    (step,) = check(new)
+    assert failed(step) == []
+    assert step.left_out["no-smp"] == {"arch/arm64/mm/new.c": "it is for arm64"}
 
 
 def test_a_compile_error_is_reported_as_the_compiler_printed_it(check):
