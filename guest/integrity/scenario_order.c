@@ -16,18 +16,17 @@
 
 #define LIST_PAGES_FILE "/sys/kernel/debug/parallel_free/batch_pages"
 #define WORKERS_FILE    "/sys/kernel/debug/parallel_free/max_active"
-#define MARK_DISTANCE   600
-/* The last pages of a process may wait in a batch before they come to an LRU
- * list. */
-#define LAST_PAGES 64
+/*
+ * A list with one batch: the first 8 pages are in struct mmu_gather and are not
+ * left to a worker, so the mark is in the middle.
+ */
+#define LIST_PAGES 518
 #define MOST_MARKS 256
 #define PFN_BITS   ((1ULL << 55) - 1)
 /* KPF_LRU, KPF_ANON and KPF_SWAPBACKED: of a page that is not free yet */
 #define IN_USE_BITS       (1ULL << 5 | 1ULL << 12 | 1ULL << 14)
 #define GIVING_SECONDS    60
 #define WAIT_MILLISECONDS 5
-/* A list has at most a batch of pages more than the tunable says. */
-#define SHORT_LIST_PAGES 80
 /* The program itself, and what counters of the kernel may be wrong by. */
 #define FEW_BYTES (4LL << 20)
 /* Pairs of lists whose order was seen, in all rounds. */
@@ -64,12 +63,11 @@ static void mark_pages(const struct area *area)
 {
 	int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-	marks->count = (area->pages - LAST_PAGES) / MARK_DISTANCE + 1;
+	marks->count = area->pages / LIST_PAGES;
 	if (file < 0 || marks->count > MOST_MARKS)
 		die("cannot mark %zu pages", marks->count);
 	for (size_t i = 0; i < marks->count; i++) {
-		size_t page = area->pages - LAST_PAGES -
-			      (marks->count - 1 - i) * MARK_DISTANCE;
+		size_t page = i * LIST_PAGES + LIST_PAGES / 2;
 		uint64_t address = (uintptr_t)area->address + page * PAGE_BYTES;
 
 		if (pread(file, &marks->pfn[i], 8, address / PAGE_BYTES * 8) !=
@@ -192,7 +190,7 @@ static void run_order(const struct options *options)
 {
 	if (file_number(LIST_PAGES_FILE) < 0)
 		skip("this kernel leaves no lists to workers");
-	if (file_number(LIST_PAGES_FILE) > SHORT_LIST_PAGES ||
+	if (file_number(LIST_PAGES_FILE) > LIST_PAGES ||
 	    file_number(WORKERS_FILE) != 1)
 		skip("needs short lists and one worker");
 	marks = shared_memory(sizeof(*marks));
