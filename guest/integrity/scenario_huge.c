@@ -11,8 +11,11 @@
 #define HANDOVERS_FILE  "/sys/kernel/debug/parallel_free/handovers"
 #define HANDED_FILE     "/sys/kernel/debug/parallel_free/pages_handed"
 #define HUGE_PAGE_BYTES (2UL << 20)
-/* A list has 510 entries at least; some may be small pages. */
-#define LEAST_LIST_PAGES (256LL * (long long)(HUGE_PAGE_BYTES / PAGE_BYTES))
+/*
+ * A list with one batch has at most 518 entries, and the last list of a process
+ * may be short: 9 huge pages are 4608 pages.
+ */
+#define LEAST_LIST_PAGES 1024
 /* Of three lists, as the first one is not handed over. */
 #define LEAST_HUGE_PAGES 1100
 
