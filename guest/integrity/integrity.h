@@ -130,6 +130,8 @@ enum ending {
 void process_wait(pid_t pid, enum ending expected);
 void process_kill(pid_t pid);
 long long process_resident_bytes(pid_t pid); /* -1 if it is unknown */
+/* Until another process of the scenario sets it, or all are to stop. */
+void wait_for_phase(const atomic_int *phase, int wanted);
 void pin_to_cpu(int cpu);
 void unpin(void);
 int cpu_count(void);

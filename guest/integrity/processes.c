@@ -18,8 +18,9 @@
 #include <unistd.h>
 
 /* Time limit for the end of a killed process, also under TCG and KASAN. */
-#define END_SECONDS 180 /* more than LONGEST_ROUND_NANOSECONDS */
-#define NEIGHBOURS  2
+#define END_SECONDS        180 /* more than LONGEST_ROUND_NANOSECONDS */
+#define NEIGHBOURS         2
+#define PHASE_MILLISECONDS 20
 /* More would only take CPU time from those who free. */
 #define MOST_WATCHED_BYTES (32UL << 20)
 /* Owners of churning processes start at 1, those of neighbours here. */
@@ -109,6 +110,12 @@ void process_wait(pid_t pid, enum ending expected)
 	else if (expected == KILLED)
 		fault("process %d ended before it was killed", pid);
 	/* The fault of a process with status FAILED is recorded already. */
+}
+
+void wait_for_phase(const atomic_int *phase, int wanted)
+{
+	while (atomic_load(phase) != wanted && !atomic_load(&shared->stop))
+		sleep_milliseconds(PHASE_MILLISECONDS);
 }
 
 long long process_resident_bytes(pid_t pid)

@@ -18,7 +18,6 @@
 #define GIVING_SECONDS 240 /* with KASAN, on a busy host */
 /* Each sample is expensive in a debug kernel under TCG. */
 #define LOOK_MILLISECONDS 5
-#define WAIT_MILLISECONDS 20
 /*
  * With little memory.high. A thread collects 39 MiB before it frees any, on
  * every kernel, and its helpers may collect as much together.
@@ -37,12 +36,6 @@ enum {
 	DONE
 };
 
-static void wait_for_phase(int wanted)
-{
-	while (atomic_load(phase) != wanted && !atomic_load(&shared->stop))
-		sleep_milliseconds(WAIT_MILLISECONDS);
-}
-
 static void give_back(const struct options *options, uint64_t owner)
 {
 	struct area area;
@@ -57,13 +50,13 @@ static void give_back(const struct options *options, uint64_t owner)
 	if (is_tight && !group_set(GROUP, "memory.high", TIGHT_HIGH))
 		die("cannot set memory.high");
 	atomic_store(phase, READY);
-	wait_for_phase(GIVING_BACK);
+	wait_for_phase(phase, GIVING_BACK);
 	if (atomic_load(&shared->rounds) % 2 == 0)
 		area_unmap(&area);
 	else
 		madvise(area.address, options->size, MADV_DONTNEED);
 	atomic_store(phase, DONE);
-	wait_for_phase(FILLING);
+	wait_for_phase(phase, FILLING);
 }
 
 /* Pages on per-CPU lists are free, but MemFree does not count them. */
@@ -135,7 +128,7 @@ static void one_round(const struct options *options)
 	if (is_tight)
 		group_make(GROUP, 0);
 	pid = process_start(give_back, options, 1);
-	wait_for_phase(READY);
+	wait_for_phase(phase, READY);
 	slow_workers_set(true);
 	most = watch(pid);
 	if (most > atomic_load(&shared->most_held_back))

@@ -24,9 +24,8 @@
 #define MOST_MARKS 256
 #define PFN_BITS   ((1ULL << 55) - 1)
 /* KPF_LRU, KPF_ANON and KPF_SWAPBACKED: of a page that is not free yet */
-#define IN_USE_BITS       (1ULL << 5 | 1ULL << 12 | 1ULL << 14)
-#define GIVING_SECONDS    60
-#define WAIT_MILLISECONDS 5
+#define IN_USE_BITS    (1ULL << 5 | 1ULL << 12 | 1ULL << 14)
+#define GIVING_SECONDS 60
 /* The program itself, and what counters of the kernel may be wrong by. */
 #define FEW_BYTES (4LL << 20)
 /* Pairs of lists whose order was seen, in all rounds. */
@@ -51,13 +50,6 @@ struct marks {
 static struct marks *marks;
 static long right, wrong; /* pairs of lists, by the order of taking them back */
 static long worker_right, worker_wrong; /* and by that of the worker */
-
-static void wait_for_phase(int wanted)
-{
-	while (atomic_load(&marks->phase) != wanted &&
-	       !atomic_load(&shared->stop))
-		sleep_milliseconds(WAIT_MILLISECONDS);
-}
 
 static void mark_pages(const struct area *area)
 {
@@ -88,7 +80,7 @@ static void give_back(const struct options *options, uint64_t owner)
 	area_fill(&area, true);
 	mark_pages(&area);
 	atomic_store(&marks->phase, READY);
-	wait_for_phase(GIVING_BACK);
+	wait_for_phase(&marks->phase, GIVING_BACK);
 	area_unmap(&area);
 	atomic_store(&marks->phase, DONE);
 }
@@ -158,7 +150,7 @@ static void one_round(const struct options *options, bool slow)
 
 	atomic_store(&marks->phase, FILLING);
 	pid = process_start(give_back, options, 1);
-	wait_for_phase(READY);
+	wait_for_phase(&marks->phase, READY);
 	if (slow)
 		slow_workers_set(true);
 	watch(pid);
