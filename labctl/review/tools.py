@@ -112,8 +112,8 @@ def left_out(make: Make, files: Sequence[str]) -> dict[str, str]:
         arch = _ARCH.match(name)
         if arch and arch[1] != make.arch.kbuild:
             found[name] = f"it is for {arch[1]}"
-        elif option := kbuild.switched_off(make.tree.src, config, name):
-            found[name] = f"{option} is off"
+        elif why := kbuild.left_out(make.tree.src, config, name):
+            found[name] = why
     return found
 
 
