@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
+import time
 from pathlib import Path
 
 from labctl import files
@@ -14,6 +16,8 @@ _ADDRESS = re.compile(
     r"(?P<protocol>tcp|tls)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):(?P<port>\d+)"
 )
 _EXPECTED = "expected tls://HOST:PORT, tcp://HOST:PORT or the path of a scheduler file (*.json)"
+_WRITTEN_SECONDS = 3.0
+_POLL_SECONDS = 0.1
 _GUIDE = "docs/howto/scheduler.md"
 
 
@@ -33,12 +37,26 @@ def address_of(given: str, folder: Path) -> str:
             where=str(path),
             hint="`dask scheduler --scheduler-file FILE` writes it when it starts",
         )
-    found = files.read_json(path).get("address")
+    found = _content(path).get("address")
     if not isinstance(found, str):
         raise UserError(
             "not a scheduler file: expected a JSON object with `address`", where=str(path)
         )
     return _checked(found, str(path))
+
+
+def _content(path: Path) -> dict[str, object]:
+    """Return the content of a scheduler file, {} if it is damaged.
+
+    A scheduler that starts writes it in place, so that it is empty or half written at first.
+    """
+    while not (content := files.read_json(path)):
+        with contextlib.suppress(OSError):
+            if 0 <= time.time() - path.stat().st_mtime < _WRITTEN_SECONDS:
+                time.sleep(_POLL_SECONDS)
+                continue
+        break
+    return content
 
 
 def _checked(address: str, where: str) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import dask
 from distributed.security import Security
 from synthetic import FACTS, World, lab
 
+from labctl import files
 from labctl.experiments.description import Facts
 from labctl.experiments.plan import plan
 from labctl.experiments.runner import Runner
@@ -77,8 +77,9 @@ class Cluster:
         words = (*words, "--protocol", protocol)
         more = ("--no-dashboard", "--scheduler-file", self.file)
         self.scheduler = stack.enter_context(process(*words, *more, log=folder / "scheduler.log"))
-        wait_until(self.file.exists, (folder / "scheduler.log").read_text)
-        self.address = json.loads(self.file.read_text())["address"]
+        # The scheduler writes its file in place.
+        wait_until(lambda: files.read_json(self.file), (folder / "scheduler.log").read_text)
+        self.address = files.read_json(self.file)["address"]
 
     def start(self, name, *how, place=None):
         """Start a worker; `how` is that of synthetic_worker.py.
