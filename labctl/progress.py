@@ -155,17 +155,34 @@ class Measuring(_Line):
 class Checking(_Line):
     """Progress of `labctl verify`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._planned = self._ended = 0
+        self._began = 0.0
+
     def building(self, progress: BuildProgress) -> None:
         self.show(build_line(progress))
 
+    def planned(self, checks: int) -> None:
+        """Receive the number of checks, which begin now."""
+        self._planned, self._ended, self._began = checks, 0, time.monotonic()
+
     def checking(self, kernel: str, check: str, verdict: CheckVerdict | None) -> None:
         """Show the running check; checks that did not pass are printed permanently."""
+        self._ended += verdict is not None
+        done = f"  {self._ended} of {self._planned} checks{self._left()}"
         if verdict is None:
-            self.show(f"{kernel}: {check}")
+            self.show(f"{kernel}: {check}{done}")
         elif verdict.status == "passed":
-            self.show(f"{kernel}: {check}  ok")
+            self.show(f"{kernel}: {check}  ok{done}")
         else:
             self.say(f"{kernel}: {check}  {verdict.status}: {verdict.why}")
+
+    def _left(self) -> str:
+        missing = max(0, self._planned - self._ended)
+        if not self._ended or not missing:
+            return ""
+        return _remaining((time.monotonic() - self._began) / self._ended * missing, "about")
 
 
 class Testing(_Line):

@@ -250,7 +250,7 @@ def _of_check(
         progress.Checking() as shown,
         engine_of(lab, scheduler, shown.say, _AGAIN) as engine,
     ):
-        events = Events(building=shown.building, checking=shown.checking)
+        events = Events(building=shown.building, checking=shown.checking, planned=shown.planned)
         failed = by_verify(lab, patterns, seconds, events, engine)
         BisectCheck(lab=lab, answer=answer, failed=failed, report=shown.say).run()
 

@@ -145,7 +145,9 @@ def verify(
             seconds=seconds,
             options=options,
             with_base=not without_base,
-            events=Events(building=checking.building, checking=checking.checking),
+            events=Events(
+                building=checking.building, checking=checking.checking, planned=checking.planned
+            ),
             engine=engine,
         )
     document = verified.document()

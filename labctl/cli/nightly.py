@@ -166,7 +166,9 @@ def _measure(
                 [kernel for kernel in used if lab.kernels[kernel].series],
                 seconds=seconds,
                 only=patterns,
-                events=run.Events(building=checking.building, checking=checking.checking),
+                events=run.Events(
+                    building=checking.building, checking=checking.checking, planned=checking.planned
+                ),
                 engine=engine,
             )
 

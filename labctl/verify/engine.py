@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from labctl.guests.guest import Guest
 from labctl.guests.prepare import Prepared
 from labctl.lab.models import Kernel, Variant
 from labctl.verify.kernel import Check, Checker, Options
 from labctl.verify.programs import CheckVerdict, Program
+from labctl.verify.settings import Point
 
 # Receives kernel, check, and the verdict if the check has ended.
 Checking = Callable[[str, str, CheckVerdict | None], None]
@@ -27,6 +28,14 @@ class Todo:
     programs: Sequence[Program]
     options: Options
     prepared: Prepared
+
+    def count(self) -> int:
+        """Return the number of checks."""
+        return self.checker(_no_guest, lambda *_: None).count()
+
+    def points(self) -> list[Point]:
+        """Return the settings of the checks."""
+        return self.checker(_no_guest, lambda *_: None).points()
 
     def checker(
         self,
@@ -51,6 +60,10 @@ class Spread:
 
     checks: dict[str, list[Check]]
     hosts: Mapping[str, Facts] = field(default_factory=dict)
+
+
+def _no_guest() -> NoReturn:
+    raise AssertionError("no guest runs here")
 
 
 class Engine(Protocol):

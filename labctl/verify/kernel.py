@@ -132,6 +132,13 @@ class Checker:
         every = points(self.lab, self.kernel, quick=self.options.quick)
         return [point for point in every if any(self._wanted(point))]
 
+    def count(self) -> int:
+        """Return the number of checks, if none ends them."""
+        return sum(
+            len(list(self._wanted(point))) + self._asks_for_handovers(point) + self._asks_for_leaks
+            for point in self.points()
+        )
+
     def at(self, point: Point) -> list[Check]:
         """Run the checks at one setting, which share a guest; return them."""
         checks = []
@@ -151,11 +158,20 @@ class Checker:
             check = self._step(program, point.setting, must_hand_over)
             exercised += check.handovers or 0
             yield check
-        is_counted = self._counters() and point.places[0] in _EXERCISED
-        if is_counted and wanted and _matches("exercised", self.options.only):
+        if not wanted:
+            return
+        if self._asks_for_handovers(point):
             yield Check(self.variant.name, "exercised", point.setting, _exercised(exercised), 0.0)
-        if wanted and self.options.takes(self.variant, "kmemleak"):
+        if self._asks_for_leaks:
             yield self._timed("kmemleak", point.setting, self._kmemleak)
+
+    def _asks_for_handovers(self, point: Point) -> bool:
+        is_counted = bool(self._counters()) and point.places[0] in _EXERCISED
+        return is_counted and _matches("exercised", self.options.only)
+
+    @property
+    def _asks_for_leaks(self) -> bool:
+        return self.options.takes(self.variant, "kmemleak")
 
     def _wanted(self, point: Point) -> Iterator[tuple[Program, bool]]:
         """Yield the selected programs that run at a point, and whether each must hand over."""

@@ -37,6 +37,7 @@ class Events:
 
     building: Callable[[BuildProgress], None]
     checking: Checking
+    planned: Callable[[int], None]  # receives the number of checks, before the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ def verify(
         for variant in lab.verify.variants
         if variant.name in prepared
     ]
+    events.planned(sum(one.count() for one in todo))
     found = (engine.check if engine else _here)(todo, events.checking)
     beside = {
         name: beside_base(made, reference(lab, name, found.checks))

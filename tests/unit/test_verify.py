@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from checked_guest import FakeGuest, outcome, splat
 from linear_time import assert_linear
 from synthetic import TUNABLES, lab
 
+from labctl import progress
 from labctl.errors import BuildError
 from labctl.guests import bundle
 from labctl.lab.models import Variant, Verify
@@ -46,7 +48,8 @@ def check_kernel(
     kinds = kinds or {}
     of_kind = {"selftests": (Place.FIRST,)}
     booted = iter(guests)
-    return Checker(
+    options = options or Options()
+    checker = Checker(
         lab=here,
         kernel=here.kernels["patched"],
         variant=variant or DEBUG,
@@ -59,10 +62,13 @@ def check_kernel(
             )
             for n in names
         ],
-        options=options or Options(),
+        options=options,
         boot=lambda: contextlib.nullcontext(next(booted)),
         report=report or (lambda *_: None),
-    ).run()
+    )
+    checks = checker.run()
+    assert len(checks) == checker.count() or options.stop_at_first
+    return checks
 
 
 def statuses(checks):
@@ -119,6 +125,20 @@ def test_a_program_runs_where_it_finds_something():
     ran = [[n for n in guest.ran if not n.startswith("echo")] for guest in guests]
     assert ran == [["free"], ["free"], ["large", "margin"]]
     assert [f"{TUNABLES}/max_active" in guest.tunables for guest in guests] == [True, True, False]
+
+
+def test_the_progress_of_checks_has_their_number_and_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_PLAIN_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress.time, "monotonic", iter(range(0, 1000, 30)).__next__)
+    with progress.Checking() as shown:
+        shown.planned(3)
+        for name in ("a", "b", "c"):
+            shown.checking("patched", name, None)
+            shown.checking("patched", name, CheckVerdict(CheckStatus.PASSED))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "patched: a  0 of 3 checks"
+    assert re.fullmatch(r"patched: b  1 of 3 checks  about \d+ min.* left", lines[2])
+    assert lines[-1] == "patched: c  ok  3 of 3 checks"
 
 
 def test_a_kernel_without_tunables_of_its_own_runs_a_program_once():
