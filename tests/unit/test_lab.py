@@ -1280,7 +1280,15 @@ def test_a_missing_line_with_a_name_is_one_mistake(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bench/where", "patches/lab-6.12", "patches/lab-7.3", "tests/mutants/lab"]
+    "name",
+    [
+        "bench/where",
+        "patches/lab-6.12",
+        "patches/lab-7.3",
+        "patches/lab-7.3-cost",
+        "patches/lab-arm64",
+        "tests/mutants/lab",
+    ],
 )
 def test_the_other_labs_of_this_project_are_valid(name):
     lab = load(CHECKOUT / f"{name}.yaml")
