@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from labctl.kernels.build import BuildProgress
     from labctl.review.steps import Step
     from labctl.verify.programs import CheckVerdict
+    from labctl.verify.run import Events as VerifyEvents
 
 _HASH_DIGITS = 12
 _PLAIN_EVERY_SECONDS = 15.0
@@ -144,7 +145,7 @@ class Measuring(_Line):
             f"  block {progress.block + 1} of at most {progress.blocks_max}"
             f"  repetition {progress.repetition}/{progress.repetitions}  {progress.cell}"
             f"  {progress.status}{progress.reason and f': {progress.reason}'}"
-            f"{_remaining(progress.remaining_seconds, ' at most')}"
+            f"{_remaining(progress.remaining_seconds, 'at most')}"
         )
         if progress.status in ("booting", "measuring", "ok"):
             self.show(line)
@@ -159,6 +160,12 @@ class Checking(_Line):
         super().__init__()
         self._planned = self._ended = 0
         self._began = 0.0
+
+    def events(self) -> VerifyEvents:
+        """Return the callbacks that show checks here."""
+        from labctl.verify.run import Events
+
+        return Events(building=self.building, checking=self.checking, planned=self.planned)
 
     def building(self, progress: BuildProgress) -> None:
         self.show(build_line(progress))
@@ -231,14 +238,14 @@ def build_line(progress: BuildProgress) -> str:
         files = f"  {progress.done_files} of about {progress.total_files_estimate} files"
     return (
         f"{progress.kernel}: {progress.stage}{files}  {words.duration(progress.seconds)}"
-        f"{_remaining(progress.remaining_seconds, ' about')}"
+        f"{_remaining(progress.remaining_seconds, 'about')}"
     )
 
 
 def _remaining(seconds: float | None, word: str) -> str:
     from labctl.reports import words
 
-    return "" if seconds is None else f"  {word.strip()} {words.duration(seconds)} left"
+    return "" if seconds is None else f"  {word} {words.duration(seconds)} left"
 
 
 def table(rows: Sequence[dict[str, Any]], shorten: Sequence[str] = ()) -> str:

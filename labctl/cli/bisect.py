@@ -244,14 +244,12 @@ def _of_check(
     lab: Lab, answer: Answer, patterns: Sequence[str], seconds: int, scheduler: str | None
 ) -> None:
     from labctl.bisect.check import BisectCheck, by_verify
-    from labctl.verify.run import Events
 
     with (
         progress.Checking() as shown,
         engine_of(lab, scheduler, shown.say, _AGAIN) as engine,
     ):
-        events = Events(building=shown.building, checking=shown.checking, planned=shown.planned)
-        failed = by_verify(lab, patterns, seconds, events, engine)
+        failed = by_verify(lab, patterns, seconds, shown.events(), engine)
         BisectCheck(lab=lab, answer=answer, failed=failed, report=shown.say).run()
 
 

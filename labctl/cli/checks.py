@@ -122,7 +122,7 @@ def verify(
     With `--scheduler`, workers on other hosts run the guests, each one the checks of a kernel
     at one setting.
     """
-    from labctl.verify.run import Events, Options, verify
+    from labctl.verify.run import Options, verify
     from labctl.verify.text import FORMATS
 
     lab = lab_to_work(lab_path, is_local=False)
@@ -145,9 +145,7 @@ def verify(
             seconds=seconds,
             options=options,
             with_base=not without_base,
-            events=Events(
-                building=checking.building, checking=checking.checking, planned=checking.planned
-            ),
+            events=checking.events(),
             engine=engine,
         )
     document = verified.document()

@@ -148,7 +148,6 @@ def _measure(
     from labctl.nightly import images
     from labctl.nightly.checks import briefly
     from labctl.nightly.night import Nightly, opener
-    from labctl.verify import run
 
     again = "run `labctl nightly` again"
     with (
@@ -166,9 +165,7 @@ def _measure(
                 [kernel for kernel in used if lab.kernels[kernel].series],
                 seconds=seconds,
                 only=patterns,
-                events=run.Events(
-                    building=checking.building, checking=checking.checking, planned=checking.planned
-                ),
+                events=checking.events(),
                 engine=engine,
             )
 

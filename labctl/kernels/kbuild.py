@@ -29,12 +29,13 @@ class _Block:
 
     def branch(self, holds: bool | None, why: str) -> None:
         """Begin the next branch, whose own condition is `holds`."""
-        if self.taken is None or (not self.taken and holds is None):
+        if self.taken:
+            self.holds = False
+        elif self.taken is None or holds is None:
             self.holds = self.taken = None
         else:
-            self.holds = not self.taken and bool(holds)
-            self.taken = self.taken or self.holds
-        self.why = self.why if self.taken and not self.holds else why
+            self.holds = self.taken = holds
+            self.why = why
 
 
 def left_out(source: Path, values: _Values, name: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import re
 import time
@@ -50,13 +49,16 @@ def _content(path: Path) -> dict[str, object]:
 
     A scheduler that starts writes it in place, so that it is empty or half written at first.
     """
-    while not (content := files.read_json(path)):
-        with contextlib.suppress(OSError):
-            if 0 <= time.time() - path.stat().st_mtime < _WRITTEN_SECONDS:
-                time.sleep(_POLL_SECONDS)
-                continue
-        break
+    while not (content := files.read_json(path)) and _is_new(path):
+        time.sleep(_POLL_SECONDS)
     return content
+
+
+def _is_new(path: Path) -> bool:
+    try:
+        return 0 <= time.time() - path.stat().st_mtime < _WRITTEN_SECONDS
+    except OSError:
+        return False
 
 
 def _checked(address: str, where: str) -> str:
