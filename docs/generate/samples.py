@@ -33,7 +33,7 @@ SAMPLE = {
     "boot_id": "The kernel's random id of the boot.",
     "image": "Hash of the kernel image.",
     "series": "Hash of the series; null without one.",
-    "host": "Id of the host: a hash of its machine id. All samples of a block have the same one.",
+    "host": "Id of the host, by its machine id and CPU model; the same in all samples of a block.",
     "accel": "`kvm`, `tcg` or `native`.",
     "started_at": "Time of the start, ISO 8601, UTC.",
     "read_back": "Tunables as they were read back.",

@@ -34,11 +34,10 @@ class Host:
 
 def describe(arch: Architecture = X86_64) -> Host:
     """Return this host's facts, with the version of the QEMU for `arch`, empty if missing."""
-    machine = procfs.read("/etc/machine-id") or platform.node()
-    model = re.search(r"model name\s*: (.*)", procfs.read("/proc/cpuinfo"))
+    cpu_model = read_cpu_model(procfs.read("/proc/cpuinfo")) or platform.machine()
     return Host(
-        id=hashlib.sha256(f"labctl {machine}".encode()).hexdigest()[:12],
-        cpu_model=model[1].strip() if model else platform.machine(),
+        id=host_id(procfs.read("/etc/machine-id") or platform.node(), cpu_model),
+        cpu_model=cpu_model,
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=procfs.size_bytes(procfs.read("/proc/meminfo"), "MemTotal"),
         kernel=platform.release(),
@@ -47,6 +46,21 @@ def describe(arch: Architecture = X86_64) -> Host:
         qemu_as_root=os.geteuid() == 0,
         qemu_without_sandbox=bool(sandbox.missing(arch.qemu)),
     )
+
+
+def host_id(machine: str, cpu_model: str) -> str:
+    """Return the id of a host by its machine id, or its name, and its CPU model.
+
+    A virtual machine keeps its machine id when it starts on a host with another CPU, and shares
+    it with its copies: what was measured there is not of the same host.
+    """
+    return hashlib.sha256(f"labctl {machine} {cpu_model}".encode()).hexdigest()[:12]
+
+
+def read_cpu_model(cpuinfo: str) -> str:
+    """Return the CPU model that /proc/cpuinfo names; it is empty on arm64."""
+    model = re.search(r"model name\s*: (.*)", cpuinfo)
+    return model[1].strip() if model else ""
 
 
 def usable_cores() -> int:

@@ -23,7 +23,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     cores: Annotated[Count | UnsetType, Meta(description="CPUs that labctl may use.")] = UNSET
     cpu_model: Annotated[str | UnsetType, Meta(description="Model name of the CPU.")] = UNSET
     id: Annotated[
-        str | UnsetType, Meta(description="Hash of the machine id; it identifies the host.")
+        str | UnsetType, Meta(description="Hash of the machine id and the CPU model.")
     ] = UNSET
     kernel: Annotated[str | UnsetType, Meta(description="Release of the host's kernel.")] = UNSET
     memory_bytes: Annotated[Count | UnsetType, Meta(description="Memory of the host in bytes.")] = (

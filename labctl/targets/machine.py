@@ -15,7 +15,7 @@ from typing import Protocol, Self
 
 from labctl.errors import BootFailed, GuestError, HostError, TunableRefused
 from labctl.host import procfs
-from labctl.host.identity import Host
+from labctl.host.identity import Host, host_id, read_cpu_model
 from labctl.kernels.images import Image
 from labctl.lab.models import Target
 from labctl.targets import kexec, pack, roots
@@ -160,10 +160,10 @@ class TargetMachine:
             )
         machine = found.get("/etc/machine-id", "").strip() or self.target.host
         cpus = found.get("/proc/cpuinfo", "")
-        model = re.search(r"model name\s*: (.*)", cpus)
+        cpu_model = read_cpu_model(cpus)
         return Host(
-            id=hashlib.sha256(f"labctl {machine}".encode()).hexdigest()[:12],
-            cpu_model=model[1].strip() if model else "",
+            id=host_id(machine, cpu_model),
+            cpu_model=cpu_model,
             cores=len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)),
             memory_bytes=procfs.size_bytes(found.get("/proc/meminfo", ""), "MemTotal"),
             kernel=boot.release,
