@@ -34,10 +34,10 @@ class Host:
 
 def describe(arch: Architecture = X86_64) -> Host:
     """Return this host's facts, with the version of the QEMU for `arch`, empty if missing."""
-    cpu_model = read_cpu_model(procfs.read("/proc/cpuinfo")) or platform.machine()
+    cpu_model = read_cpu_model(procfs.read("/proc/cpuinfo"))
     return Host(
         id=host_id(procfs.read("/etc/machine-id") or platform.node(), cpu_model),
-        cpu_model=cpu_model,
+        cpu_model=cpu_model or platform.machine(),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=procfs.size_bytes(procfs.read("/proc/meminfo"), "MemTotal"),
         kernel=platform.release(),

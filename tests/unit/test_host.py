@@ -33,10 +33,10 @@ def test_the_host_is_described_without_its_name():
 
 def test_a_virtual_machine_on_another_cpu_is_another_host(monkeypatch):
     files = {"/etc/machine-id": "4711", "/proc/meminfo": "MemTotal: 4 kB"}
+    monkeypatch.setattr(identity.procfs, "read", lambda name: files.get(str(name), ""))
     ids = []
     for model in ("AMD EPYC", "Intel Xeon", "AMD EPYC"):
         files["/proc/cpuinfo"] = f"processor : 0\nmodel name\t: {model}\n"
-        monkeypatch.setattr(identity.procfs, "read", lambda name: files.get(str(name), ""))
         ids.append(identity.describe().id)
     assert ids[0] == ids[2] != ids[1]
 

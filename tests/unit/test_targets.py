@@ -15,6 +15,7 @@ from labctl.errors import BootFailed, GuestLost, GuestSplat, HostError, UserErro
 from labctl.experiments.plan import plan
 from labctl.experiments.runner import Runner
 from labctl.experiments.target import target_of, with_target
+from labctl.host.identity import host_id
 from labctl.kernels.images import Image
 from labctl.lab.models import Target
 from labctl.runs.store import Store
@@ -217,6 +218,7 @@ def test_the_machine_is_given_back_with_its_own_kernel(box, other, image):
 def test_what_is_known_of_a_machine(box, other):
     facts = box.describe()
     assert (facts.cores, facts.cpu_model, facts.memory_bytes) == (2, "Z80", 2**20)
+    assert facts.id == host_id(box.target.host, "Z80")
     other.root = False
     with pytest.raises(HostError, match="cannot change the kernel"):
         box.describe()
