@@ -127,7 +127,7 @@ def _guests(lab: Lab, planned: Plan, placement: Placement, accel: str) -> list[t
 
 
 def _words(repetition: Repetition) -> str:
-    kind = "warm-up" if repetition.warmup else f"repetition {repetition.number + 1}"
+    kind = types.WARM_UP if repetition.warmup else f"repetition {repetition.number + 1}"
     return f"{repetition.cell.id} ({kind})"
 
 

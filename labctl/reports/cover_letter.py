@@ -45,8 +45,11 @@ def _experiment(experiment: Experiment) -> str:
     paragraphs += map(_fill, failed.findings(experiment))
     paragraphs.append(_table(experiment))
     noun = words.estimate_noun(metric).capitalize()
-    basis = f"{sentence.control(experiment)}. {noun}: {metric.formula(baseline)}."
-    rest = [basis, *hosts.lines(experiment), *failed.lines(experiment.failures)]
+    blocks = health.counted_blocks(experiment)
+    basis = f"{blocks}. {sentence.control(experiment)}. {noun}: {metric.formula(baseline)}."
+    alone = sentence.corrected(experiment, "verdicts")
+    notes = [basis, *([f"{alone[0].upper()}{alone[1:]}."] if alone else [])]
+    rest = [*notes, *hosts.lines(experiment), *failed.lines(experiment.failures)]
     return "\n\n".join([*paragraphs, *map(_fill, rest)])
 
 

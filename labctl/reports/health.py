@@ -34,6 +34,15 @@ def heading(experiment: Experiment) -> str:
     )
 
 
+def counted_blocks(experiment: Experiment) -> str:
+    """Return how many blocks count, and how many were left out as disturbed."""
+    health = experiment.host_health
+    blocks = f"{experiment.blocks} {'block counts' if experiment.blocks == 1 else 'blocks count'}"
+    if not health or not health.left_out:
+        return blocks
+    return f"{blocks}; {len(health.disturbed)} of {health.blocks} are left out as disturbed"
+
+
 def lines(experiment: Experiment) -> list[str]:
     """Return the lines below an experiment's table: host load and disturbed blocks."""
     health = experiment.host_health

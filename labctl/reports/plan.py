@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from labctl.reports import words
-from labctl.reports.plan_types import PlannedExperiment, Power
+from labctl.reports.plan_types import WARM_UP, PlannedExperiment, Power
 from labctl.units import counted
 
 _COLUMNS = 96
@@ -19,13 +19,14 @@ def text(content: PlannedExperiment, *, commands: bool = False) -> str:
 
     It has at most 40 lines; with `commands` the command of each guest is added.
     """
-    blocks, repetitions = content.blocks, len(content.first_block)
+    blocks = content.blocks
+    measured = sum(not name.endswith(f"({WARM_UP})") for name in content.first_block)
     count = words.between(str(blocks.min), str(blocks.max))
     expected = words.between(*map(words.duration, content.expected_seconds))
     also = f"; also {', '.join(content.further_metrics)}" if content.further_metrics else ""
     lines = [
         f"experiment {content.name}: {counted(len(content.cells), 'cell')}, "
-        f"baseline {content.baseline}, {count} blocks of {counted(repetitions, 'repetition')}",
+        f"baseline {content.baseline}, {count} blocks of {counted(measured, 'measurement')}",
         f"metric: {content.metric}, {content.better} is better{also}",
         f"expected: {expected} ({content.expected_from})",
         *_power(content.power),

@@ -12,6 +12,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from labctl.runs.types import Placement
 
+# Ends the name of such a repetition in `first_block`, in parentheses.
+WARM_UP = "warm-up"
+
 
 class BlockRange(msgspec.Struct, frozen=True, kw_only=True):
     """How many blocks an experiment may take."""

@@ -54,6 +54,16 @@ def control(experiment: Experiment) -> str:
     )
 
 
+def corrected(experiment: Experiment, what: str) -> str:
+    """Return for how many cells `what` is corrected; empty for a single cell."""
+    count, metrics = len(experiment.compared), experiment.metric_count
+    if count * metrics <= 1 or not any(cell.ci for cell in experiment.compared):
+        return ""
+    of = f"all {count} cells" if metrics == 1 else f"{counted(count, 'cell')} of {metrics} metrics"
+    level = words.level(experiment.confidence)
+    return f"each {level} is of its cell alone; {what} are corrected for {of} (Holm)"
+
+
 def curve(fitted: Curve) -> str:
     """Return the recommended number of workers and the terms of the scalability law."""
     kernel, axis = fitted.kernel, fitted.axis

@@ -10,6 +10,7 @@ from labctl.reports import explanation, failed, health, hosts, seed, sentence, w
 from labctl.stats.by_metric import by_metric
 from labctl.stats.report_types import Cell, Experiment, Report, Second
 from labctl.stats.stopping import FEWEST_BLOCKS
+from labctl.stats.verdict import strict
 from labctl.units import counted
 
 Format = Literal["terminal", "markdown"]
@@ -237,18 +238,12 @@ def _ended_early(experiment: Experiment) -> list[str]:
 
 def _one_by_one(experiment: Experiment) -> list[str]:
     """Return what the intervals do not cover: other cells, and other runs."""
-    count, metrics = len(experiment.compared), experiment.metric_count
     if not any(cell.ci for cell in experiment.compared):
         return []
     level = words.level(experiment.confidence)
     lines = [f"{level}: of this run; another run differs by more (`labctl compare` adds that)"]
-    if count * metrics > 1:
-        of = f"all {count} cells"
-        of = of if metrics == 1 else f"{counted(count, 'cell')} of {metrics} metrics"
-        lines.append(
-            f"each {level} is of its cell alone; p and verdicts are corrected for {of} (Holm)"
-        )
-    return lines
+    corrected = sentence.corrected(experiment, "p and verdicts")
+    return [*lines, corrected] if corrected else lines
 
 
 def _could_see(experiment: Experiment) -> list[str]:
@@ -261,7 +256,16 @@ def _could_see(experiment: Experiment) -> list[str]:
         for effect in (min(effects), max(effects))
     )
     span = most if least == most else f"{least.removesuffix(' %')} to {most}"
-    return [f"minimum detectable effect (80 % power): {span}"]
+    return [f"minimum detectable effect (80 % power): {span}{_control_could_see(experiment)}"]
+
+
+def _control_could_see(experiment: Experiment) -> str:
+    aa, metric = experiment.aa_control, experiment.kind
+    if not aa or not aa.smallest_effect:
+        return ""
+    effect = aa.smallest_effect
+    shown = words.value(effect, metric) if metric.is_difference else words.percent(effect)
+    return f"; of the A/A control {shown}"
 
 
 def _handovers(cells: Sequence[Cell]) -> list[str]:
@@ -296,6 +300,10 @@ def _notes(document: Report, markdown: bool, shows_seed: bool) -> str:
         "to be within.",
     ]
     cells = [cell for each in document.experiments for cell in each.cells]
+    if any(cell.p_corrected is not None for cell in cells):
+        levels = sorted({1 - strict(each.confidence) for each in document.experiments})
+        below = " or ".join(f"{level:.3g}" for level in levels)
+        lines.append(f"p: of any difference at all; it counts below {below}.")
     if any(cell.memory_back for cell in cells):
         lines.append(
             "Memory back: the time until every node has its memory back, the baseline's over "

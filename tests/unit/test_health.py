@@ -271,6 +271,8 @@ def test_the_hosts_load_and_omitted_blocks_are_below_a_table():
         assert "host load (median" in text
         assert "left out" in text
     assert "was busy" not in table.render(content)
+    letter = " ".join(cover_letter.render(content).split())
+    assert "6 blocks count; 2 of 8 are left out as disturbed." in letter
 
 
 def test_a_host_that_stayed_loaded_heads_every_report():

@@ -193,6 +193,12 @@ def test_what_is_not_shown_is_called_noise():
     assert "difference not distinguishable from noise" in first
 
 
+def test_a_report_says_below_which_level_p_counts_and_what_its_control_could_see():
+    text = flat(render(report(patched(1.3))))
+    assert "p: of any difference at all; it counts below 0.0375." in text
+    assert re.search(r"effect \(80 % power\): [0-9.]+ %; of the A/A control [0-9.]+ %", text)
+
+
 def test_an_interval_beside_a_corrected_p_is_of_its_cell_and_its_run_alone():
     groups = [patched(r, setting={"max_active": n}) for n, r in ((1, 1.3), (4, 1.9))]
     text = flat(render(report(*groups)))
@@ -407,6 +413,8 @@ def test_the_cover_letter_block_is_plain_and_narrow():
     assert "TCG emulation, where only ratios mean anything" in flat(text)
     assert "series efefefefefef" in text
     assert "A/A control: stock against itself" in text
+    assert "8 blocks count. A/A control" in flat(text)
+    assert "of its cell alone" not in text
 
 
 def test_the_placement_of_guests_is_reported():
@@ -432,6 +440,7 @@ def test_the_cover_letter_block_of_a_matrix_names_settings_and_what_is_the_same(
         "max_active=1",
         "max_active=8",
     ]
+    assert "alone; verdicts are corrected for all 2 cells (Holm)." in flat(text)
 
 
 def test_a_parameter_that_an_experiment_sets_is_listed_once():

@@ -77,6 +77,14 @@ def test_a_plan_reports_its_minimum_detectable_effect(tmp_path):
     assert "6 blocks" in plan_text(found)
 
 
+def test_a_plan_counts_measurements_and_no_warm_ups():
+    planned = preview(lab(blocks=6), "e", 1)
+    warm_ups = [name for name in planned.first_block if name.endswith("(warm-up)")]
+    assert warm_ups
+    measured = len(planned.first_block) - len(warm_ups)
+    assert f"6 blocks of {measured} measurements" in plan_text(planned)
+
+
 @pytest.mark.parametrize(
     ("keys", "seconds"),
     [
