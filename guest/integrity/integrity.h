@@ -19,6 +19,7 @@ enum {
 #define PAGE_BYTES     4096UL
 #define WORDS_PER_PAGE (PAGE_BYTES / sizeof(uint64_t))
 #define MOST_PROCESSES 64
+#define MOST_WATCHED   256 /* processes that run at the same time */
 #define COUNT(array)   (sizeof(array) / sizeof((array)[0]))
 
 struct options {
@@ -45,6 +46,8 @@ struct shared {
 	atomic_long most_held_back; /* bytes */
 	atomic_long most_swap_cached_kib;
 	atomic_int faults;
+	atomic_uint started;                      /* processes */
+	atomic_long pages_done[MOST_WATCHED + 1]; /* by process, modulo */
 	char why[200]; /* of the first fault, or the last note */
 };
 
@@ -128,6 +131,8 @@ enum ending {
 	EITHER
 };
 void process_wait(pid_t pid, enum ending expected);
+/* This process has filled or checked a page: it is slow, but not stuck. */
+void process_has_done_page(void);
 void process_kill(pid_t pid);
 long long process_resident_bytes(pid_t pid); /* -1 if it is unknown */
 /* Until another process of the scenario sets it, or all are to stop. */

@@ -69,6 +69,7 @@ void area_fill(struct area *area, bool is_new)
 				report_word(area, page, i, 0, words[i]);
 		for (size_t i = 1; i < WORDS_PER_PAGE; i++)
 			words[i] = value + i;
+		process_has_done_page();
 	}
 }
 
@@ -86,6 +87,7 @@ void area_check_copy(const struct area *area, size_t first, size_t pages,
 			if (found != value + i)
 				report_word(area, page, i, value + i, found);
 		}
+		process_has_done_page();
 	}
 	atomic_fetch_add(&shared->pages_checked, pages);
 }
