@@ -92,6 +92,7 @@ __attribute__((noreturn, format(printf, 1, 2))) void skip(const char *format,
 __attribute__((noreturn, format(printf, 1, 2))) void die(const char *format,
 							 ...);
 bool time_is_up(void);
+bool is_late(void); /* leave out of the first round what need not be in it */
 uint64_t now_nanoseconds(void);
 void sleep_milliseconds(long milliseconds);
 uint64_t random_below(uint64_t *state, uint64_t limit);

@@ -41,6 +41,11 @@ uint64_t now_nanoseconds(void)
 	return now.tv_sec * 1000000000ULL + now.tv_nsec;
 }
 
+bool is_late(void)
+{
+	return now_nanoseconds() >= shared->deadline_nanoseconds;
+}
+
 /* Not before the first round, even in a slow guest: it would test nothing. */
 bool time_is_up(void)
 {

@@ -260,13 +260,13 @@ void churn(const struct options *options, uint64_t owner)
 		area.generation = 16 * round++;
 		area_fill(&area, true);
 		area_check_all(&area);
-		if (random_below(&random, 2))
+		if (random_below(&random, 2) && !is_late())
 			drop_and_refill(&area);
 		/* In two steps, as the rest of the mapping must not change. */
 		munmap(area.address, area.pages / 2 * PAGE_BYTES);
 		area_check(&area, area.pages / 2, area.pages - area.pages / 2);
 		area_unmap(&area);
-		if (random_below(&random, 2))
+		if (random_below(&random, 2) && !is_late())
 			churn_heap(options, owner, 16 * round++);
 		atomic_fetch_add(&shared->rounds, 1);
 	}

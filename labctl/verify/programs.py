@@ -18,7 +18,7 @@ Kind = Literal["integrity", "stress-ng", "selftests"]
 
 # Under TCG and with KASAN a pass may take minutes on a busy host. The kernel reports hung
 # tasks much earlier.
-GRACE_SECONDS = 600.0
+_GRACE_SECONDS = 600.0
 # Exit statuses for "not supported here": kselftest.h; stress-ng(1), EXIT STATUS.
 _SKIPPED: Mapping[Kind, frozenset[int]] = {
     "integrity": frozenset({4}),
@@ -97,7 +97,7 @@ def stressors(seconds: int) -> list[Program]:
             name,
             ("stress-ng", f"--{name}", str(_STRESSOR_PROCESSES), *more, "--oomable",
              "--timeout", f"{seconds}s", "--temp-path", "/tmp"),  # noqa: S108 - of the guest
-            seconds + GRACE_SECONDS,
+            seconds + _GRACE_SECONDS,
         )
         for name, more in _STRESSORS.items()
     ]  # fmt: skip
