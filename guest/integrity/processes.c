@@ -266,7 +266,8 @@ void churn(const struct options *options, uint64_t owner)
 		munmap(area.address, area.pages / 2 * PAGE_BYTES);
 		area_check(&area, area.pages / 2, area.pages - area.pages / 2);
 		area_unmap(&area);
-		if (random_below(&random, 2) && !is_late())
+		/* Once at least: a series may leave smaller parts to nobody. */
+		if (random_below(&random, 2) || round == 1)
 			churn_heap(options, owner, 16 * round++);
 		atomic_fetch_add(&shared->rounds, 1);
 	}
