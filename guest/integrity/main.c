@@ -49,12 +49,11 @@ bool is_late(void)
 /* Not before the first round, even in a slow guest: it would test nothing. */
 bool time_is_up(void)
 {
-	uint64_t now = now_nanoseconds();
-
-	if (now < shared->deadline_nanoseconds)
+	if (!is_late())
 		return false;
 	return atomic_load(&shared->rounds) ||
-	       now >= shared->deadline_nanoseconds + LONGEST_ROUND_NANOSECONDS;
+	       now_nanoseconds() >=
+		       shared->deadline_nanoseconds + LONGEST_ROUND_NANOSECONDS;
 }
 
 void sleep_milliseconds(long milliseconds)

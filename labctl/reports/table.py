@@ -250,22 +250,17 @@ def _could_see(experiment: Experiment) -> list[str]:
     effects = [cell.smallest_effect for cell in experiment.cells if cell.smallest_effect]
     if not effects:
         return []
-    metric = experiment.kind
-    least, most = (
-        words.value(effect, metric) if metric.is_difference else words.percent(effect)
-        for effect in (min(effects), max(effects))
-    )
+    metric, aa = experiment.kind, experiment.aa_control
+
+    def shown(effect: float) -> str:
+        return words.value(effect, metric) if metric.is_difference else words.percent(effect)
+
+    least, most = shown(min(effects)), shown(max(effects))
     span = most if least == most else f"{least.removesuffix(' %')} to {most}"
-    return [f"minimum detectable effect (80 % power): {span}{_control_could_see(experiment)}"]
-
-
-def _control_could_see(experiment: Experiment) -> str:
-    aa, metric = experiment.aa_control, experiment.kind
-    if not aa or not aa.smallest_effect:
-        return ""
-    effect = aa.smallest_effect
-    shown = words.value(effect, metric) if metric.is_difference else words.percent(effect)
-    return f"; of the A/A control {shown}"
+    control = (
+        f"; of the A/A control {shown(aa.smallest_effect)}" if aa and aa.smallest_effect else ""
+    )
+    return [f"minimum detectable effect (80 % power): {span}{control}"]
 
 
 def _handovers(cells: Sequence[Cell]) -> list[str]:
